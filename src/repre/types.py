@@ -1,0 +1,84 @@
+"""What the parts hand to one another.
+
+Shapes, everywhere in this project:
+
+    B  images in the local batch        D  embedding width         C  channels
+    H, W  height and width              S  side of a view, pixels  K  side of the canvas the loader stacks images on
+"""
+
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Features:
+    """What an encoder says of a batch of views.
+
+    Attributes:
+        embedding: pooled embedding, [B, D].
+        maps: one feature map per level, each [B, C_l, H_l, W_l], finest grid first for pyramids and shallowest block
+            first for flat transformers; empty where only the embedding was asked for.
+    """
+
+    embedding: Tensor
+    maps: list[Tensor] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What the loader hands on: decoded images on a square canvas, before any augmentation.
+
+    Attributes:
+        pixels: [B, C, K, K], uint8, uint16 or float32; image i fills the top left `sizes[i]` corner, the rest is zero.
+        sizes: height and width of every image inside its canvas, int64 [B, 2].
+        positions: place of every sample in the order of its epoch, int64 [B]; keys the random parameters of its views.
+        indices: index of every sample in the source (of the replacement, where a file was unreadable), int64 [B].
+        epoch: epoch of the batch, counted from 0.
+        failures: (index, reason) of every file of this batch that could not be read and was replaced.
+    """
+
+    pixels: Tensor
+    sizes: Tensor
+    positions: Tensor
+    indices: Tensor
+    epoch: int
+    failures: list[tuple[int, str]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Views:
+    """Augmented, normalised views of one batch, on the device.
+
+    Attributes:
+        images: the views, each [B, C, S, S]; global views first, then local ones, which may have another S.
+        targets: for each of the `n_global` global views the pixels to rebuild, [B, C, S, S], normalised in the same way.
+        n_global: how many of `images` are global views.
+        masks: for each global view a bool map [B, 1, S, S], True where the encoder must not see; None without masking.
+    """
+
+    images: list[Tensor]
+    targets: list[Tensor]
+    n_global: int
+    masks: list[Tensor] | None = None
+
+
+Diagnostics = dict[str, Tensor]
+"""Detached tensors that a framework's loss leaves behind for monitors and for `after_step`; no gradient, no effect."""
+
+
+@dataclass(frozen=True)
+class Losses:
+    """The losses of one step, scalars.
+
+    Attributes:
+        total: contrastive + weight x pixel; the one to differentiate.
+        contrastive: the framework's loss.
+        pixel: the reconstruction loss before its weight; None without the branch.
+        diagnostics: see `Diagnostics`.
+    """
+
+    total: Tensor
+    contrastive: Tensor
+    pixel: Tensor | None
+    diagnostics: Diagnostics
