@@ -1,0 +1,1 @@
+"""Images from disk to augmented views on the device."""

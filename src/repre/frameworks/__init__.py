@@ -1,0 +1,50 @@
+"""Contrastive frameworks: one file each, one line in the table below."""
+
+from torch import nn
+
+from repre.frameworks.base import Framework
+from repre.frameworks.byol import BYOL, BYOLConfig
+from repre.frameworks.dino import DINO, DINOConfig
+from repre.frameworks.moby import MoBY, MoBYConfig
+from repre.frameworks.moco_v3 import MoCoV3, MoCoV3Config
+from repre.frameworks.simclr import SimCLR, SimCLRConfig
+
+FrameworkConfig = MoCoV3Config | DINOConfig | MoBYConfig | BYOLConfig | SimCLRConfig
+
+FRAMEWORKS: dict[str, tuple[type, type[Framework]]] = {
+    "moco-v3": (MoCoV3Config, MoCoV3),
+    "dino": (DINOConfig, DINO),
+    "moby": (MoBYConfig, MoBY),
+    "byol": (BYOLConfig, BYOL),
+    "simclr": (SimCLRConfig, SimCLR),
+}
+
+
+def framework_name(config: FrameworkConfig) -> str:
+    """The name under which a framework's config stands in the table."""
+    return next(name for name, (kind, _) in FRAMEWORKS.items() if kind is type(config))
+
+
+def build_framework(config: FrameworkConfig, encoder: nn.Module, *, width: int) -> Framework:
+    """The framework of a config around an encoder whose embedding is `width` wide; copies the encoder if it teaches."""
+    _, kind = FRAMEWORKS[framework_name(config)]
+    return kind(config, encoder, width=width)  # type: ignore[call-arg]
+
+
+__all__ = [
+    "BYOL",
+    "DINO",
+    "FRAMEWORKS",
+    "BYOLConfig",
+    "DINOConfig",
+    "Framework",
+    "FrameworkConfig",
+    "MoBY",
+    "MoBYConfig",
+    "MoCoV3",
+    "MoCoV3Config",
+    "SimCLR",
+    "SimCLRConfig",
+    "build_framework",
+    "framework_name",
+]

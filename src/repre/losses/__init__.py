@@ -1,0 +1,9 @@
+"""Losses: pure functions, every input an argument."""
+
+from repre.losses.cosine import cosine_regression
+from repre.losses.dino import dino_loss
+from repre.losses.info_nce import info_nce, info_nce_queue
+from repre.losses.nt_xent import nt_xent
+from repre.losses.pixel import PixelLossKind, pixel_loss
+
+__all__ = ["PixelLossKind", "cosine_regression", "dino_loss", "info_nce", "info_nce_queue", "nt_xent", "pixel_loss"]

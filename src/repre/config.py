@@ -1,0 +1,222 @@
+"""The config of a run: one frozen dataclass made of its owners' configs, and its way to YAML and back."""
+
+import dataclasses
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from repre.data.loader import LoaderConfig
+from repre.data.views import ViewsConfig
+from repre.decoder import DecoderConfig
+from repre.encoder import EncoderConfig
+from repre.errors import UserError, near_names
+from repre.frameworks import FRAMEWORKS, FrameworkConfig, MoCoV3Config, framework_name
+from repre.model import ReconstructionConfig, check_views
+from repre.optim import OptimConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComputeConfig:
+    """How a step is computed. These settings may change the weights by rounding."""
+
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """Of the encoder and decoder; heads and losses run in fp32. `auto`: bf16 on CUDA devices that have it, else fp32."""
+    compile: bool = False
+    """Compile the encoder with torch.compile."""
+    micro_batch: int = 0
+    """Images encoded at once per process; 0 encodes the whole batch. The loss still sees the whole batch (gradient
+    cache), so the update is that of the full batch, in less memory and about a third more time."""
+
+    def __post_init__(self) -> None:
+        if self.micro_batch < 0:
+            raise UserError(f"compute.micro_batch must not be negative, not {self.micro_batch}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RuntimeConfig:
+    """Where a run runs and what it writes. Nothing here changes the weights, so all of it may change on resume."""
+
+    device: str = "auto"
+    """cpu, cuda, cuda:N or mps; `auto` takes the fastest at hand."""
+    workers: int | None = None
+    """Processes per rank that decode images; None: one less than the processor's cores, at most 16. 0 decodes in the
+    training process."""
+    log_every: int = 10
+    """Steps between two lines of metrics."""
+    checkpoint_minutes: float = 15.0
+    """Minutes between two checkpoints; one is also written at the end of each epoch that is due a check, and at the end."""
+    check_every: int = 10
+    """Epochs between two looks at the run: label-free metrics, reconstruction panel, `best` checkpoint."""
+    monitor_images: int = 1024
+    """Images of the fixed sample on which the label-free metrics are computed."""
+    trackers: tuple[Literal["wandb", "mlflow", "trackio"], ...] = ()
+    """Further places that metrics are sent to; each needs its extra, e.g. pip install repre[wandb]."""
+
+    def __post_init__(self) -> None:
+        for name in ("log_every", "check_every", "monitor_images"):
+            if getattr(self, name) < 1:
+                raise UserError(f"runtime.{name} must be at least 1, not {getattr(self, name)}")
+        if self.workers is not None and self.workers < 0:
+            raise UserError(f"runtime.workers must not be negative, not {self.workers}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """Everything that defines a pre-training run."""
+
+    data: str = "scenes"
+    """Images: a folder (searched recursively), a text list of files, cifar10:ROOT, cifar100:ROOT, stl10:ROOT,
+    fashion-mnist:ROOT, imagenet:ROOT, or the embedded `scenes`. Labels are not used."""
+    out: str = "runs/repre"
+    """The run's folder. The same command on an unfinished run continues it."""
+    epochs: int = 100
+    """Passes over the data."""
+    batch_size: int = 256
+    """Images per step, over all processes."""
+    seed: int = 0
+    """Of weights, order, views and drop path."""
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    """The vision transformer."""
+    framework: FrameworkConfig = field(default_factory=MoCoV3Config)
+    """The contrastive framework."""
+    decoder: DecoderConfig = field(default_factory=DecoderConfig)
+    """The reconstruction branch's decoder."""
+    reconstruction: ReconstructionConfig = field(default_factory=ReconstructionConfig)
+    """The reconstruction branch's loss."""
+    views: ViewsConfig = field(default_factory=ViewsConfig)
+    """What the encoder is shown."""
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    """Optimiser and schedules."""
+    loader: LoaderConfig = field(default_factory=LoaderConfig)
+    """From files to batches."""
+    compute: ComputeConfig = field(default_factory=ComputeConfig)
+    """Precision, compilation, memory."""
+    runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
+    """Device, workers, logging; never changes the weights."""
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if self.batch_size < 2:
+            raise UserError("batch_size must be at least 2: the frameworks compare images of a batch")
+        check_views(self.framework, n_local=self.views.n_local)
+
+    @property
+    def encoder_at_size(self) -> EncoderConfig:
+        """The encoder's config at the size of the global views, where it names no size of its own."""
+        if self.encoder.image_size is not None:
+            return self.encoder
+        return dataclasses.replace(self.encoder, image_size=self.views.size)
+
+    @property
+    def canvas(self) -> int:
+        """Side of the square that the loader stacks images on."""
+        return self.loader.canvas or 2 * self.views.size
+
+
+def identity(config: RunConfig) -> dict[str, Any]:
+    """What two configs must share to be the same run: everything but where it runs, what it logs and where it lies."""
+    plain = to_dict(config)
+    del plain["runtime"], plain["out"]
+    return plain
+
+
+def differences(mine: dict[str, Any], theirs: dict[str, Any], *, prefix: str = "") -> list[str]:
+    """Lines such as ``optim.lr: 0.001 here, 0.0001 there`` for every setting in which two identities differ."""
+    lines: list[str] = []
+    for key in sorted({*mine, *theirs}):
+        one, other = mine.get(key), theirs.get(key)
+        if isinstance(one, dict) and isinstance(other, dict):
+            lines += differences(one, other, prefix=f"{prefix}{key}.")
+        elif one != other:
+            lines.append(f"{prefix}{key}: {one} here, {other} there")
+    return lines
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """A config as nested dictionaries of plain values; the framework carries its name."""
+
+    def plain(value: Any) -> Any:
+        if dataclasses.is_dataclass(value):
+            named = {"name": framework_name(value)} if isinstance(value, FrameworkConfig) else {}  # type: ignore[arg-type]
+            return named | {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        if isinstance(value, tuple | list):
+            return [plain(item) for item in value]
+        if isinstance(value, dict):
+            return {key: plain(item) for key, item in value.items()}
+        return value
+
+    return plain(config)
+
+
+def from_dict(kind: Any, data: Any, *, where: str = "config") -> Any:
+    """The inverse of `to_dict`: builds `kind` from plain values; unknown keys and wrong types are UserErrors."""
+    if kind == FrameworkConfig:
+        if not isinstance(data, dict) or "name" not in data:
+            raise UserError(f"{where} needs a name, one of {', '.join(FRAMEWORKS)}")
+        data = dict(data)
+        name = data.pop("name")
+        if name not in FRAMEWORKS:
+            raise UserError(f"{where}.name: no framework {name!r}{near_names(str(name), FRAMEWORKS)}")
+        kind = FRAMEWORKS[name][0]
+    if dataclasses.is_dataclass(kind):
+        if not isinstance(data, dict):
+            raise UserError(f"{where} must be a table of settings, not {data!r}")
+        hints = typing.get_type_hints(kind)
+        known = [f.name for f in dataclasses.fields(kind)]
+        for key in data:
+            if key not in known:
+                raise UserError(f"{where}.{key}: no such setting{near_names(str(key), known)}")
+        return kind(**{k: from_dict(hints[k], v, where=f"{where}.{k}") for k, v in data.items()})  # type: ignore[operator]
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (typing.Union, types.UnionType):
+        if data is None and type(None) in arguments:
+            return None
+        errors = []
+        for option in arguments:
+            if option is not type(None):
+                try:
+                    return from_dict(option, data, where=where)
+                except UserError as error:
+                    errors.append(error)
+        raise errors[0]
+    if origin is Literal:
+        if data in arguments:
+            return data
+        raise UserError(f"{where} must be one of {', '.join(map(str, arguments))}, not {data!r}")
+    if origin is tuple and isinstance(data, list | tuple):
+        if len(arguments) == 2 and arguments[1] is Ellipsis:
+            return tuple(from_dict(arguments[0], item, where=where) for item in data)
+        if len(arguments) == len(data):
+            return tuple(from_dict(option, item, where=where) for option, item in zip(arguments, data))
+        raise UserError(f"{where} must have {len(arguments)} values, not {len(data)}")
+    if origin is dict and isinstance(data, dict):
+        return {key: from_dict(arguments[1], value, where=f"{where}.{key}") for key, value in data.items()}
+    if kind is float and isinstance(data, int | float | str) and not isinstance(data, bool):
+        try:
+            return float(data)  # YAML reads 1e-4 as a string
+        except ValueError:
+            pass
+    if isinstance(kind, type) and isinstance(data, kind) and (kind is bool) == isinstance(data, bool):
+        return data
+    raise UserError(f"{where} must be {getattr(kind, '__name__', kind)}, not {data!r}")
+
+
+def dump_yaml(config: RunConfig) -> str:
+    return yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True)
+
+
+def load_yaml(path: Path) -> RunConfig:
+    """Reads a `config.yaml`; any fault in it is a UserError that names the setting."""
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"cannot read the config {path}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not valid YAML: {str(error).splitlines()[0]}") from error
+    return from_dict(RunConfig, data or {}, where=path.name)

@@ -1,0 +1,182 @@
+"""From a source to batches: a seeded order, decoding workers, replacements for unreadable files, exact resume.
+
+A run is one sequence of steps; step t of a run with G images per step shows the positions [t' G, (t' + 1) G) of the
+order of its epoch, and every rank takes a slice of them. Nothing depends on the number of ranks or workers, and a
+resumed run starts its loader at the step it stopped at.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from repre.data.images import UnreadableImage
+from repre.data.sources import Source
+from repre.errors import RunError, UserError
+from repre.types import Batch
+
+ATTEMPTS = 32
+"""Replacements tried for one unreadable file before the run stops."""
+
+Raw = tuple[Tensor, Tensor, Tensor, Tensor, int, list[tuple[int, str]]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoaderConfig:
+    """From files to stacked pixels."""
+
+    canvas: int = 0
+    """Side of the square that images are stacked on; a larger image is shrunk, with antialiasing, until it fits.
+    0: twice the side of the global views."""
+    max_unreadable: float = 0.05
+    """Share of unreadable files above which the run stops; up to it they are skipped, counted and listed."""
+
+    def __post_init__(self) -> None:
+        if self.canvas < 0:
+            raise UserError(f"loader.canvas must not be negative, not {self.canvas}")
+        if not 0 <= self.max_unreadable <= 1:
+            raise UserError(f"loader.max_unreadable is a share and must lie in [0, 1], not {self.max_unreadable}")
+
+
+def epoch_order(count: int, *, seed: int, epoch: int) -> np.ndarray:
+    """The order in which an epoch shows the images: a permutation of 0 .. count - 1, int64."""
+    return np.random.Generator(np.random.PCG64([seed, epoch])).permutation(count)
+
+
+def stack(images: list[np.ndarray], *, canvas: int, keep_values: bool = False) -> tuple[Tensor, Tensor]:
+    """Stacks images [H, W, C] on a square canvas: pixels [B, C, K, K] and sizes [B, 2] (height, width).
+
+    Images of one dtype keep it. Mixed ones become float32: integers divided by their largest value, or as they are with
+    `keep_values` (for a declared range).
+    """
+    kinds = {image.dtype for image in images}
+    if len(kinds) > 1:
+        images = [image.astype(np.float32) if keep_values else _unit(image) for image in images]
+    sizes = torch.tensor([image.shape[:2] for image in images])
+    pixels = np.zeros((len(images), images[0].shape[2], canvas, canvas), dtype=images[0].dtype)
+    for place, image in zip(pixels, images):
+        place[:, : image.shape[0], : image.shape[1]] = image.transpose(2, 0, 1)
+    return torch.from_numpy(pixels), sizes
+
+
+def _unit(image: np.ndarray) -> np.ndarray:
+    top = np.iinfo(image.dtype).max if np.issubdtype(image.dtype, np.integer) else 1
+    return image.astype(np.float32) / np.float32(top)
+
+
+class _Steps(Dataset[Raw]):
+    """Item t is the local batch of step t; decoded where it is asked for, so in a worker."""
+
+    def __init__(
+        self, source: Source, *, batch_size: int, seed: int, canvas: int, rank: int, world: int, keep_values: bool
+    ) -> None:
+        self.source, self.seed, self.canvas, self.keep_values = source, seed, canvas, keep_values
+        self.batch_size, self.local, self.rank = batch_size, batch_size // world, rank
+        self.steps_per_epoch = len(source) // batch_size
+        self.order = lru_cache(maxsize=2)(self._order)
+
+    def __getstate__(self) -> dict[str, object]:
+        return {key: value for key, value in self.__dict__.items() if key != "order"}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        self.__dict__.update(state)
+        self.order = lru_cache(maxsize=2)(self._order)
+
+    def _order(self, epoch: int) -> np.ndarray:
+        return epoch_order(len(self.source), seed=self.seed, epoch=epoch)
+
+    def __getitem__(self, step: int) -> Raw:
+        epoch, step_in_epoch = divmod(step, self.steps_per_epoch)
+        start = step_in_epoch * self.batch_size + self.rank * self.local
+        order, images, indices = self.order(epoch), [], []
+        failures: list[tuple[int, str]] = []
+        for position in range(start, start + self.local):
+            loaded = self._load(order, position, failures)
+            if loaded is None:  # the training process raises; an error raised here would arrive as a traceback
+                nothing = torch.empty(0)
+                return nothing, nothing, nothing, nothing, epoch, failures
+            indices.append(loaded[0])
+            images.append(loaded[1])
+        pixels, sizes = stack(images, canvas=self.canvas, keep_values=self.keep_values)
+        return pixels, sizes, torch.arange(start, start + self.local), torch.tensor(indices), epoch, failures
+
+    def _load(self, order: np.ndarray, position: int, failures: list[tuple[int, str]]) -> tuple[int, np.ndarray] | None:
+        """The image at a position, or at a far position of the same epoch that is readable: never a neighbour, which
+        would show one image twice in a batch. None where nothing could be read."""
+        for attempt in range(ATTEMPTS):
+            place = (position + (len(order) // 2 + attempt - 1 if attempt else 0)) % len(order)
+            index = int(order[place])
+            try:
+                return index, self.source.load(index)
+            except UnreadableImage as error:
+                failures.append((index, str(error)))
+        return None
+
+
+class Loader:
+    """Iterates over the batches of a run from `start` to its last step, decoding ahead in workers.
+
+    Args:
+        source: where the images come from, decoded to fit `canvas`.
+        batch_size: images per step over all ranks; a multiple of `world`.
+        epochs: passes over the data; the images that do not fill a last batch wait for the next epoch's order.
+        start: first step to show.
+        keep_values: see `stack`.
+        pin: copy batches to page-locked memory, for CUDA.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        *,
+        batch_size: int,
+        epochs: int,
+        seed: int,
+        canvas: int,
+        workers: int,
+        start: int = 0,
+        rank: int = 0,
+        world: int = 1,
+        keep_values: bool = False,
+        pin: bool = False,
+    ) -> None:
+        if batch_size > len(source):
+            raise UserError(
+                f"batch_size is {batch_size}, but {source.spec} has only {len(source)} images; "
+                f"use --batch-size {max(2, len(source) // 2)} or less"
+            )
+        if batch_size % world:
+            raise UserError(f"batch_size {batch_size} must be a multiple of the {world} processes")
+        steps = _Steps(
+            source,
+            batch_size=batch_size,
+            seed=seed,
+            canvas=canvas,
+            rank=rank,
+            world=world,
+            keep_values=keep_values,
+        )
+        self.source = source
+        self.steps_per_epoch = steps.steps_per_epoch
+        self.total_steps = epochs * self.steps_per_epoch
+        self._batches = DataLoader(
+            steps,
+            sampler=range(start, self.total_steps),
+            batch_size=None,
+            num_workers=workers,
+            prefetch_factor=2 if workers else None,
+            pin_memory=pin,
+        )
+
+    def __iter__(self) -> Iterator[Batch]:
+        for pixels, sizes, positions, indices, epoch, failures in self._batches:
+            if not len(pixels):
+                index, reason = failures[-1]
+                raise RunError(
+                    f"{ATTEMPTS} files in a row cannot be read, the last of them {self.source.describe(index)}: {reason}"
+                )
+            yield Batch(pixels, sizes, positions, indices, int(epoch), [(int(i), reason) for i, reason in failures])

@@ -1,0 +1,85 @@
+"""The contract of a contrastive framework, and the teacher that most of them keep.
+
+A framework owns its heads, its teacher and its queue or centre. It never sees an optimiser, the config of a run or the
+decoder. In one step the loop calls, in this order::
+
+    teacher = [framework.teacher_features(view) for view in global_views]
+    loss, diagnostics = framework.loss(student, teacher, progress)       # student: global views first, then local ones
+    loss.backward();  framework.before_step(progress);  optimiser.step()
+    framework.after_step(encoder, diagnostics, progress)
+
+`loss` has no side effect, so a batch can be encoded in pieces and a step can be replayed.
+"""
+
+import copy
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor, nn
+
+from repre.ops.ema import ema_update
+from repre.types import Diagnostics, Features
+
+
+class Framework(nn.Module, ABC):
+    """What the model and the loop may call. See the module's first lines for the order."""
+
+    takes_local_views: bool = False
+    """Whether `loss` accepts more than the two global views (multi-crop)."""
+    keeps_teacher: bool = False
+    """Whether the encoder worth keeping after training is the teacher's (as DINO evaluates), not the student's."""
+    teacher: "Teacher | None" = None
+
+    def teacher_features(self, view: Tensor) -> Features | None:
+        """What the teacher says of a view [B, C, S, S], without gradient; may be called piece by piece. None: no teacher."""
+        return None
+
+    @abstractmethod
+    def loss(
+        self, student: list[Features], teacher: list[Features], progress: float
+    ) -> tuple[Tensor, Diagnostics]:
+        """The contrastive loss of the local batch (a scalar), and detached tensors for monitors and `after_step`.
+
+        Scalars among the diagnostics are written to the metrics under their name.
+        """
+
+    def before_step(self, progress: float) -> None:  # noqa: B027 - a framework without such a rule leaves it empty
+        """Last word on the gradients, after backward and clipping, before the optimiser's step."""
+
+    def after_step(self, encoder: nn.Module, diagnostics: Diagnostics, progress: float) -> None:  # noqa: B027
+        """Moves teacher, queue and centre, once per optimiser step."""
+
+
+class Teacher(nn.Module):
+    """A slow copy of encoder and projector: no gradient, no drop path, moved only by `update`."""
+
+    def __init__(self, encoder: nn.Module, projector: nn.Module) -> None:
+        super().__init__()
+        self.encoder = copy.deepcopy(encoder)
+        self.projector = copy.deepcopy(projector)
+        self.requires_grad_(False)
+        self.train(False)
+
+    def train(self, mode: bool = True) -> "Teacher":
+        """Stays in evaluation mode: the teacher drops nothing and its running statistics follow the student's."""
+        return super().train(False)
+
+    @torch.no_grad()
+    def features(self, view: Tensor) -> Features:
+        return self.encoder(view, maps=False)
+
+    @torch.no_grad()
+    def project(self, features: Features) -> Tensor:
+        """Projection of the teacher's embedding, [B, D] -> [B, P]."""
+        return self.projector(features.embedding)
+
+    def update(self, encoder: nn.Module, projector: nn.Module, *, momentum: float) -> None:
+        ema_update(self.encoder, encoder, momentum=momentum)
+        ema_update(self.projector, projector, momentum=momentum)
+
+
+@torch.no_grad()
+def retrieval_accuracy(queries: Tensor, keys: Tensor) -> Tensor:
+    """Share of queries [B, D] whose nearest key by cosine among [B, D] is their own: a scalar for the metrics."""
+    nearest = (nn.functional.normalize(queries, dim=1) @ nn.functional.normalize(keys, dim=1).T).argmax(1)
+    return (nearest == torch.arange(len(queries), device=queries.device)).float().mean()

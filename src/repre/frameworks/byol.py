@@ -1,0 +1,57 @@
+"""BYOL (Grill et al. 2020, arXiv 2006.07733): predict the teacher's projection of the other view, without negatives."""
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from repre.errors import UserError
+from repre.frameworks.base import Framework, Teacher, retrieval_accuracy
+from repre.losses import cosine_regression
+from repre.ops.mlp import mlp
+from repre.ops.schedule import cosine
+from repre.types import Diagnostics, Features
+
+
+@dataclass(frozen=True, kw_only=True)
+class BYOLConfig:
+    """Settings of BYOL; the defaults are the published ones."""
+
+    hidden: int = 4096
+    """Width of the hidden layers of projector and predictor."""
+    out: int = 256
+    """Width of the space in which views are compared."""
+    momentum: float = 0.996
+    """Share of the teacher kept at each step, at the start; rises to 1 along a cosine."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.momentum <= 1:
+            raise UserError(f"framework.momentum must lie in [0, 1], not {self.momentum}")
+
+
+class BYOL(Framework):
+    """Each view's prediction is pulled to the teacher's projection of the other; the loss sums both directions.
+
+    Projector and predictor are MLPs of two layers with batch normalisation in the hidden one (section 3.3).
+    """
+
+    def __init__(self, config: BYOLConfig, encoder: nn.Module, *, width: int) -> None:
+        super().__init__()
+        self.config = config
+        self.projector = mlp(width, config.hidden, config.out, layers=2)
+        self.predictor = mlp(config.out, config.hidden, config.out, layers=2)
+        self.teacher = Teacher(encoder, self.projector)
+
+    def teacher_features(self, view: Tensor) -> Features:
+        return self.teacher.features(view)
+
+    def loss(self, student: list[Features], teacher: list[Features], progress: float) -> tuple[Tensor, Diagnostics]:
+        first, second = (self.predictor(self.projector(view.embedding)) for view in student)  # [B, P] each
+        target_first, target_second = (self.teacher.project(view) for view in teacher)
+        loss = cosine_regression(first, target_second) + cosine_regression(second, target_first)
+        return loss, {
+            "embedding": student[0].embedding.detach(),
+            "accuracy": retrieval_accuracy(first.detach(), target_second),
+        }
+
+    def after_step(self, encoder: nn.Module, diagnostics: Diagnostics, progress: float) -> None:
+        self.teacher.update(encoder, self.projector, momentum=cosine(progress, self.config.momentum, 1.0))

@@ -1,0 +1,85 @@
+"""MoBY (Xie et al. 2021, arXiv 2105.04553): MoCo v2's queues with BYOL's predictor and asymmetry."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from repre.errors import UserError
+from repre.frameworks.base import Framework, Teacher, retrieval_accuracy
+from repre.losses import info_nce_queue
+from repre.ops.dist import gather
+from repre.ops.mlp import mlp
+from repre.ops.schedule import cosine
+from repre.types import Diagnostics, Features
+
+
+@dataclass(frozen=True, kw_only=True)
+class MoBYConfig:
+    """Settings of MoBY; the defaults are the published ones."""
+
+    hidden: int = 4096
+    """Width of the hidden layer of projector and predictor."""
+    out: int = 256
+    """Width of the space in which views are compared."""
+    temperature: float = 0.2
+    """Divides the cosines."""
+    momentum: float = 0.99
+    """Share of the teacher kept at each step, at the start; rises to 1 along a cosine."""
+    queue: int = 4096
+    """Keys kept per view. It need not be a multiple of the batch: the ring wraps inside a batch, and of a batch larger
+    than the queue the last keys stay."""
+
+    def __post_init__(self) -> None:
+        if self.temperature <= 0:
+            raise UserError(f"framework.temperature must be above 0, not {self.temperature}")
+        if not 0 <= self.momentum <= 1:
+            raise UserError(f"framework.momentum must lie in [0, 1], not {self.momentum}")
+        if self.queue < 1:
+            raise UserError(f"framework.queue must be at least 1, not {self.queue}")
+
+
+class MoBY(Framework):
+    """Each view's prediction finds the teacher's key of the other view among a queue of that view's earlier keys.
+
+    Projector and predictor are MLPs of two layers, batch normalisation in the hidden one only. Drop path acts in the
+    student alone. The loss is the sum over the two directions.
+    """
+
+    queues: Tensor
+    end: Tensor
+
+    def __init__(self, config: MoBYConfig, encoder: nn.Module, *, width: int) -> None:
+        super().__init__()
+        self.config = config
+        self.projector = mlp(width, config.hidden, config.out, layers=2)
+        self.predictor = mlp(config.out, config.hidden, config.out, layers=2)
+        self.teacher = Teacher(encoder, self.projector)
+        self.register_buffer("queues", F.normalize(torch.randn(2, config.queue, config.out), dim=2))  # [view, Q, P]
+        self.register_buffer("end", torch.zeros((), dtype=torch.long))  # where the next key goes
+
+    def teacher_features(self, view: Tensor) -> Features:
+        return self.teacher.features(view)
+
+    def loss(self, student: list[Features], teacher: list[Features], progress: float) -> tuple[Tensor, Diagnostics]:
+        first, second = (self.predictor(self.projector(view.embedding)) for view in student)  # [B, P] each
+        keys = torch.stack([F.normalize(self.teacher.project(view), dim=1) for view in teacher])  # [view, B, P]
+        t = self.config.temperature
+        one = info_nce_queue(first, keys[1], self.queues[1], temperature=t)
+        other = info_nce_queue(second, keys[0], self.queues[0], temperature=t)
+        return one + other, {
+            "embedding": student[0].embedding.detach(),
+            "keys": keys,
+            "accuracy": retrieval_accuracy(first.detach(), keys[1]),
+        }
+
+    @torch.no_grad()
+    def after_step(self, encoder: nn.Module, diagnostics: Diagnostics, progress: float) -> None:
+        self.teacher.update(encoder, self.projector, momentum=cosine(progress, self.config.momentum, 1.0))
+        keys = gather(diagnostics["keys"].transpose(0, 1)).transpose(0, 1)  # [view, G, P]
+        kept = keys[:, -self.config.queue :]
+        start = self.end + keys.shape[1] - kept.shape[1]
+        places = (start + torch.arange(kept.shape[1], device=keys.device)) % self.config.queue
+        self.queues[:, places] = kept.to(self.queues.dtype)
+        self.end.add_(keys.shape[1]).remainder_(self.config.queue)

@@ -1,0 +1,66 @@
+"""MoCo v3 (Chen, Xie, He 2021, arXiv 2104.02057): in-batch InfoNCE against a momentum teacher, with a predictor."""
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from repre.errors import UserError
+from repre.frameworks.base import Framework, Teacher, retrieval_accuracy
+from repre.losses import info_nce
+from repre.ops.dist import gather, rank
+from repre.ops.mlp import mlp
+from repre.ops.schedule import cosine
+from repre.types import Diagnostics, Features
+
+
+@dataclass(frozen=True, kw_only=True)
+class MoCoV3Config:
+    """Settings of MoCo v3; the defaults are the published ones for vision transformers."""
+
+    hidden: int = 4096
+    """Width of the hidden layers of projector and predictor."""
+    out: int = 256
+    """Width of the space in which views are compared."""
+    temperature: float = 0.2
+    """Divides the cosines; the loss is multiplied by twice this."""
+    momentum: float = 0.99
+    """Share of the teacher kept at each step, at the start; rises to 1 along a cosine."""
+
+    def __post_init__(self) -> None:
+        if self.temperature <= 0:
+            raise UserError(f"framework.temperature must be above 0, not {self.temperature}")
+        if not 0 <= self.momentum <= 1:
+            raise UserError(f"framework.momentum must lie in [0, 1], not {self.momentum}")
+
+
+class MoCoV3(Framework):
+    """Each view's prediction finds the teacher's key of the other view among the keys of the global batch.
+
+    The heads' linear layers have no bias and batch normalisation follows every layer, the last one without scale and
+    shift (section 4.1 and the authors' code). The loss is the sum over the two directions, times 2T.
+    """
+
+    def __init__(self, config: MoCoV3Config, encoder: nn.Module, *, width: int) -> None:
+        super().__init__()
+        self.config = config
+        self.projector = mlp(width, config.hidden, config.out, layers=3, last_norm="plain", bias=False)
+        self.predictor = mlp(config.out, config.hidden, config.out, layers=2, last_norm="plain", bias=False)
+        self.teacher = Teacher(encoder, self.projector)
+
+    def teacher_features(self, view: Tensor) -> Features:
+        return self.teacher.features(view)
+
+    def loss(self, student: list[Features], teacher: list[Features], progress: float) -> tuple[Tensor, Diagnostics]:
+        first, second = (self.predictor(self.projector(view.embedding)) for view in student)  # [B, P] each
+        key_first, key_second = (self.teacher.project(view) for view in teacher)
+        t = self.config.temperature
+        offset = rank() * len(first)
+        one = info_nce(first, gather(key_second), temperature=t, offset=offset)
+        other = info_nce(second, gather(key_first), temperature=t, offset=offset)
+        return 2 * t * (one + other), {
+            "embedding": student[0].embedding.detach(),
+            "accuracy": retrieval_accuracy(first.detach(), key_second),
+        }
+
+    def after_step(self, encoder: nn.Module, diagnostics: Diagnostics, progress: float) -> None:
+        self.teacher.update(encoder, self.projector, momentum=cosine(progress, self.config.momentum, 1.0))

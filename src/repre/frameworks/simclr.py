@@ -1,0 +1,56 @@
+"""SimCLR (Chen et al. 2020, arXiv 2002.05709): views of one image agree against all other images of the batch."""
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from repre.errors import UserError
+from repre.frameworks.base import Framework, retrieval_accuracy
+from repre.losses import nt_xent
+from repre.ops.dist import gather, rank
+from repre.ops.mlp import mlp
+from repre.types import Diagnostics, Features
+
+
+@dataclass(frozen=True, kw_only=True)
+class SimCLRConfig:
+    """Settings of SimCLR."""
+
+    hidden: int = 2048
+    """Width of the projector's hidden layers."""
+    out: int = 128
+    """Width of the space in which views are compared."""
+    layers: int = 2
+    """Linear layers of the projector; the paper uses 2, its successor 3."""
+    temperature: float = 0.2
+    """Divides the cosines; the paper's best lie between 0.1 and 0.5, growing as the batch shrinks."""
+
+    def __post_init__(self) -> None:
+        if self.temperature <= 0:
+            raise UserError(f"framework.temperature must be above 0, not {self.temperature}")
+        if self.layers < 1:
+            raise UserError(f"framework.layers must be at least 1, not {self.layers}")
+
+
+class SimCLR(Framework):
+    """NT-Xent between the projections of two views, negatives from the global batch; no teacher."""
+
+    def __init__(self, config: SimCLRConfig, encoder: nn.Module, *, width: int) -> None:
+        super().__init__()
+        self.config = config
+        self.projector = mlp(width, config.hidden, config.out, layers=config.layers)
+
+    def loss(self, student: list[Features], teacher: list[Features], progress: float) -> tuple[Tensor, Diagnostics]:
+        first, second = (self.projector(view.embedding) for view in student)  # [B, P] each
+        loss = nt_xent(
+            first,
+            second,
+            gather(first),
+            gather(second),
+            temperature=self.config.temperature,
+            offset=rank() * len(first),
+        )
+        return loss, {
+            "embedding": student[0].embedding.detach(),
+            "accuracy": retrieval_accuracy(first.detach(), second.detach()),
+        }

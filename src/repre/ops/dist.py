@@ -1,0 +1,83 @@
+"""Ranks, gathers and sums. Every function also works, as the identity, in a process without a process group.
+
+Gradient convention: each rank differentiates the mean over its own samples and the ranks' gradients are averaged
+afterwards (as DistributedDataParallel does), which gives the gradient of the mean over the global batch. So the backward
+of a gather or a sum adds up what every rank asks of the tensor.
+"""
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+def initialised() -> bool:
+    return dist.is_available() and dist.is_initialized()
+
+
+def rank() -> int:
+    return dist.get_rank() if initialised() else 0
+
+
+def world() -> int:
+    return dist.get_world_size() if initialised() else 1
+
+
+def is_main() -> bool:
+    return rank() == 0
+
+
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        out = [torch.empty_like(x) for _ in range(world())]
+        dist.all_gather(out, x.contiguous())
+        return torch.cat(out)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:  # type: ignore[override]
+        grad = grad.contiguous()
+        dist.all_reduce(grad)
+        return grad.chunk(world())[rank()]
+
+
+class _Sum(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        out = x.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(out)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:  # type: ignore[override]
+        return _Sum.apply(grad)
+
+
+def gather(x: Tensor) -> Tensor:
+    """Concatenates the ranks' tensors of equal shape in rank order, with gradient: [B, ...] -> [world * B, ...]."""
+    return _Gather.apply(x) if world() > 1 else x
+
+
+def sum_over_ranks(x: Tensor) -> Tensor:
+    """Sum over ranks, with gradient; the shape stays."""
+    return _Sum.apply(x) if world() > 1 else x
+
+
+def mean_over_ranks(x: Tensor) -> Tensor:
+    """Mean over ranks, with gradient; the shape stays."""
+    return sum_over_ranks(x) / world() if world() > 1 else x
+
+
+def any_rank(flag: bool, device: torch.device) -> bool:
+    """True on every rank if `flag` is true on one of them; a collective call."""
+    if world() == 1:
+        return flag
+    votes = torch.tensor(float(flag), device=device)
+    dist.all_reduce(votes, op=dist.ReduceOp.MAX)
+    return bool(votes.item())
+
+
+def barrier() -> None:
+    if world() > 1:
+        dist.barrier()

@@ -1,0 +1,121 @@
+"""Named runs. A recipe is a function that gives a complete RunConfig; a variant changes another recipe.
+
+Published settings: MoCo v3 (arXiv 2104.02057), DINO (2104.14294), MoBY (2105.04553). BYOL and SimCLR were published with
+ResNets and LARS; for transformers their recipes take MoCo v3's ViT settings. What a paper counts in epochs is a share of
+the run here. The encoders are timm's: MoCo v3's own ViT-S has 12 heads and fixed positions, timm's has 6 and learnt ones.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+
+from repre.config import RunConfig, RuntimeConfig
+from repre.data.views import dino_views, moco_v3_views, simclr_views
+from repre.decoder import DecoderConfig
+from repre.encoder import EncoderConfig
+from repre.errors import UserError, near_names
+from repre.frameworks import BYOLConfig, DINOConfig, MoBYConfig, MoCoV3Config, SimCLRConfig
+from repre.optim import OptimConfig
+
+ENCODERS = {
+    "vit-tiny": "vit_tiny_patch16_224",
+    "vit-small": "vit_small_patch16_224",
+    "vit-base": "vit_base_patch16_224",
+    "swin-tiny": "swin_tiny_patch4_window7_224",
+    "swin-small": "swin_small_patch4_window7_224",
+}
+
+
+def quickstart() -> RunConfig:
+    """A tiny ViT with MoCo v3 and the branch on the embedded scenes: a few minutes on two processor cores."""
+    return RunConfig(
+        data="scenes",
+        out="runs/quickstart",
+        epochs=12,
+        batch_size=128,
+        encoder=EncoderConfig(
+            name="vit_tiny_patch16_224", patch_size=8, model_args={"embed_dim": 128, "depth": 6, "num_heads": 4}
+        ),
+        framework=MoCoV3Config(hidden=512, out=128),
+        decoder=DecoderConfig(width=64),
+        views=moco_v3_views(64),
+        optim=OptimConfig(lr=1e-3, warmup=0.1, weight_decay=0.05),
+        runtime=RuntimeConfig(check_every=3),
+    )
+
+
+def moco_v3(encoder: str) -> RunConfig:
+    """MoCo v3 with its settings for ViTs: 300 epochs, AdamW, the patch embedding frozen (section 4.2)."""
+    return RunConfig(
+        out=f"runs/{encoder}-moco-v3",
+        epochs=300,
+        batch_size=1024,
+        encoder=EncoderConfig(name=ENCODERS[encoder], freeze_patch_embed=encoder.startswith("vit")),
+        framework=MoCoV3Config(),
+        decoder=_decoder(encoder),
+        views=moco_v3_views(224),
+        optim=OptimConfig(lr=1.5e-4, warmup=40 / 300, weight_decay=0.1),
+    )
+
+
+def byol(encoder: str) -> RunConfig:
+    """BYOL's heads and momentum with MoCo v3's settings for ViTs."""
+    return replace(moco_v3(encoder), out=f"runs/{encoder}-byol", framework=BYOLConfig())
+
+
+def simclr(encoder: str) -> RunConfig:
+    """SimCLR's projector and views with MoCo v3's settings for ViTs."""
+    return replace(
+        moco_v3(encoder), out=f"runs/{encoder}-simclr", framework=SimCLRConfig(), views=simclr_views(224)
+    )
+
+
+def moby(encoder: str) -> RunConfig:
+    """MoBY as published for DeiT-S and Swin-T: 300 epochs, batch 512, drop path in the student."""
+    return RunConfig(
+        out=f"runs/{encoder}-moby",
+        epochs=300,
+        batch_size=512,
+        encoder=EncoderConfig(name=ENCODERS[encoder], drop_path=0.2),
+        framework=MoBYConfig(),
+        decoder=_decoder(encoder),
+        views=moco_v3_views(224),
+        optim=OptimConfig(lr=1e-3, lr_batch=512, warmup=5 / 300, weight_decay=0.05),
+    )
+
+
+def dino(encoder: str) -> RunConfig:
+    """DINO with multi-crop: 100 epochs, batch 1024, weight decay 0.04 to 0.4, gradient clipped at 3."""
+    return RunConfig(
+        out=f"runs/{encoder}-dino",
+        epochs=100,
+        batch_size=1024,
+        encoder=EncoderConfig(name=ENCODERS[encoder], drop_path=0.1),
+        framework=DINOConfig(),
+        decoder=_decoder(encoder),
+        views=dino_views(224, local_size=96, n_local=8),
+        optim=OptimConfig(
+            lr=5e-4, lr_end=1e-6, warmup=0.1, weight_decay=0.04, weight_decay_end=0.4, clip=3.0
+        ),
+    )
+
+
+def _decoder(encoder: str) -> DecoderConfig:
+    """A pyramid's finest grid has sixteen times the cells of a ViT's, so its decoder is narrower."""
+    return DecoderConfig(width=64 if encoder.startswith("swin") else 128)
+
+
+RECIPES: dict[str, Callable[[], RunConfig]] = {"quickstart": quickstart} | {
+    f"{encoder}-{name}": partial(recipe, encoder)
+    for name, recipe in (("moco-v3", moco_v3), ("dino", dino), ("moby", moby), ("byol", byol), ("simclr", simclr))
+    for encoder in ENCODERS
+}
+
+
+def recipe(name: str) -> RunConfig:
+    """The config of a recipe by name; UserError with near names if there is none."""
+    if name not in RECIPES:
+        raise UserError(f"no recipe {name!r}{near_names(name, RECIPES)}; there are: {', '.join(RECIPES)}")
+    return RECIPES[name]()
+
+

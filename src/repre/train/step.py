@@ -1,0 +1,142 @@
+"""One step: losses and gradients of a batch, whole or in pieces, averaged over ranks."""
+
+import math
+from collections.abc import Callable, Iterator
+from functools import partial
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from repre.model import RePre
+from repre.ops.dist import world
+from repre.types import Features, Losses, Views
+
+
+def forward_backward(
+    model: RePre,
+    views: Views,
+    *,
+    progress: float,
+    seed: int,
+    micro_batch: int = 0,
+    precision: torch.dtype = torch.float32,
+    scale: float = 1.0,
+) -> Losses:
+    """Losses of the local batch; leaves ``scale`` times their gradient, averaged over ranks, in the parameters.
+
+    Args:
+        seed: of drop path in this step; the step is a function of weights, views, progress and seed.
+        micro_batch: images encoded at once; 0 or at least the batch encodes all in one pass.
+        precision: of encoder and decoder; bfloat16 and float16 through autocast.
+    """
+    device = views.images[0].device.type
+    low = precision in (torch.bfloat16, torch.float16)
+    mixed = partial(torch.autocast, device, dtype=precision if low else None, enabled=low)
+    if 0 < micro_batch < len(views.images[0]):
+        losses = _in_pieces(model, views, mixed, progress=progress, seed=seed, micro_batch=micro_batch, scale=scale)
+    else:
+        torch.manual_seed(seed)
+        with mixed():
+            losses = model(views, progress=progress)
+        (losses.total * scale).backward()
+    average_gradients(model)
+    return losses
+
+
+def _in_pieces(
+    model: RePre,
+    views: Views,
+    mixed: Callable[[], torch.autocast],
+    *,
+    progress: float,
+    seed: int,
+    micro_batch: int,
+    scale: float,
+) -> Losses:
+    """The gradient cache (Gao et al. 2021, arXiv 2101.06983): the update of the whole batch in the memory of a piece.
+
+    Encode every piece without a graph; heads and contrastive loss over the whole batch give the gradient of every
+    embedding; encode every piece again, with the same drop path, and back-propagate that gradient and the piece's
+    share of the pixel loss.
+    """
+    pieces = list(_pieces(views, micro_batch))
+    found: list[list[Features]] = []
+    teacher: list[list[Features]] = []
+    for number, piece in enumerate(pieces):
+        torch.manual_seed(seed + number)
+        with mixed(), torch.no_grad():
+            found.append(model.student_features(piece, maps=False))
+            teacher.append(model.teacher_features(piece))
+    leaves = [Features(_join(view).requires_grad_()) for view in zip(*found)]
+    contrastive, diagnostics = model.contrastive(leaves, [Features(_join(view)) for view in zip(*teacher)], progress)
+    (contrastive * scale).backward()
+
+    count = len(views.images[0])
+    pixel: Tensor | None = None
+    start = 0
+    for number, piece in enumerate(pieces):
+        size = len(piece.images[0])
+        torch.manual_seed(seed + number)
+        with mixed():
+            features = model.student_features(piece)
+            share = model.pixel(features, piece)
+        pull = torch.stack(
+            [
+                (view.embedding * leaf.embedding.grad[start : start + size]).sum()  # type: ignore[index]
+                for view, leaf in zip(features, leaves)
+            ]
+        ).sum()
+        if share is not None:
+            share = share * (size / count)
+            pull = pull + model.reconstruction.weight * scale * share
+            pixel = share.detach() if pixel is None else pixel + share.detach()
+        pull.backward()
+        start += size
+    return model.total(contrastive.detach(), pixel, diagnostics)
+
+
+def _pieces(views: Views, size: int) -> Iterator[Views]:
+    for start in range(0, len(views.images[0]), size):
+        part = slice(start, start + size)
+        yield Views(
+            images=[view[part] for view in views.images],
+            targets=[target[part] for target in views.targets],
+            n_global=views.n_global,
+            masks=None if views.masks is None else [mask[part] for mask in views.masks],
+        )
+
+
+def _join(pieces: tuple[Features, ...]) -> Tensor:
+    return torch.cat([piece.embedding for piece in pieces])
+
+
+def average_gradients(model: nn.Module) -> None:
+    """Mean of every gradient over ranks, in one flat all-reduce per dtype.
+
+    DistributedDataParallel would overlap this with backward, but cannot see a backward made of pieces; on one node the
+    whole exchange costs a few milliseconds, so the one mechanism that serves both is kept.
+    """
+    if world() == 1:
+        return
+    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    for dtype in {g.dtype for g in gradients}:
+        mine = [g for g in gradients if g.dtype == dtype]
+        flat = torch.cat([g.reshape(-1) for g in mine])
+        dist.all_reduce(flat)
+        flat /= world()
+        for gradient, averaged in zip(mine, flat.split([g.numel() for g in mine])):
+            gradient.copy_(averaged.view_as(gradient))
+
+
+def culprit(model: nn.Module, losses: Losses) -> str:
+    """Words for what is not finite: which loss, or else the first parameter or gradient."""
+    for name, value in (("contrastive loss", losses.contrastive), ("pixel loss", losses.pixel)):
+        if value is not None and not math.isfinite(float(value)):
+            return f"the {name} is {float(value)}"
+    for name, parameter in model.named_parameters():
+        if parameter.grad is not None and not parameter.grad.isfinite().all():
+            return f"the gradient of {name} is not finite"
+        if not parameter.isfinite().all():
+            return f"the parameter {name} is not finite"
+    return "the norm of the gradient is not finite"

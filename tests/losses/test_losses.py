@@ -1,0 +1,95 @@
+"""Every loss against its slow loops, values and gradients, in float64."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from repre.losses import cosine_regression, dino_loss, info_nce, info_nce_queue, nt_xent, pixel_loss
+from tests.oracles import losses as slow
+
+
+def draw(*shape: int, seed: int) -> Tensor:
+    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def agree(fast: Callable[[Tensor], Tensor], oracle: Callable[[Tensor], Tensor], x: Tensor) -> None:
+    one, other = x.clone().requires_grad_(), x.clone().requires_grad_()
+    a, b = fast(one), oracle(other)
+    torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
+    a.backward()
+    b.backward()
+    torch.testing.assert_close(one.grad, other.grad, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("offset", [0, 3])
+def test_info_nce(offset: int) -> None:
+    keys = draw(7, 5, seed=1)
+    agree(
+        lambda q: info_nce(q, keys, temperature=0.2, offset=offset),
+        lambda q: slow.info_nce(q, keys, 0.2, offset),
+        draw(4, 5, seed=2),
+    )
+
+
+def test_info_nce_queue() -> None:
+    positives, queue = draw(4, 5, seed=1), draw(9, 5, seed=2)
+    agree(
+        lambda q: info_nce_queue(q, positives, queue, temperature=0.3),
+        lambda q: slow.info_nce_queue(q, positives, queue, 0.3),
+        draw(4, 5, seed=3),
+    )
+
+
+def test_nt_xent_with_gradient_through_the_gathered_views() -> None:
+    b = draw(6, 5, seed=1)
+    agree(
+        lambda a: nt_xent(a[2:4], b[2:4], a, b, temperature=0.2, offset=2),
+        lambda a: slow.nt_xent(a[2:4], b[2:4], a, b, 0.2, 2),
+        draw(6, 5, seed=2),
+    )
+
+
+def test_cosine_regression() -> None:
+    targets = draw(4, 5, seed=1)
+    agree(lambda p: cosine_regression(p, targets), lambda p: slow.cosine_regression(p, targets), draw(4, 5, seed=2))
+
+
+def test_dino_with_local_views() -> None:
+    teacher, centre = [draw(3, 6, seed=s) for s in (1, 2)], draw(6, seed=3)
+    agree(
+        lambda s: dino_loss(list(s), teacher, centre[None], student_temperature=0.1, teacher_temperature=0.06),
+        lambda s: slow.dino(list(s), teacher, centre, 0.1, 0.06),
+        draw(4, 3, 6, seed=4),
+    )
+
+
+def test_dino_gives_the_teacher_no_gradient() -> None:
+    teacher = [draw(3, 6, seed=s).requires_grad_() for s in (1, 2)]
+    student = [draw(3, 6, seed=s).requires_grad_() for s in (3, 4)]
+    loss = dino_loss(student, teacher, torch.zeros(1, 6), student_temperature=0.1, teacher_temperature=0.1)
+    loss.backward()
+    assert all(t.grad is None for t in teacher)
+
+
+@pytest.mark.parametrize("kind", ["l1", "l2", "smooth_l1"])
+@pytest.mark.parametrize("masked", [False, True])
+def test_pixel(kind: str, masked: bool) -> None:
+    prediction, target = 2 * draw(2, 3, 4, 4, seed=1), draw(2, 3, 4, 4, seed=2)
+    mask = draw(2, 1, 4, 4, seed=3) > 0 if masked else None
+    value = pixel_loss(prediction, target, kind=kind, mask=mask)  # type: ignore[arg-type]
+    assert float(value) == pytest.approx(slow.pixel(prediction, target, kind, mask), rel=1e-12)
+
+
+def test_pixel_with_normalised_patches() -> None:
+    prediction, target = draw(2, 3, 8, 8, seed=1), 5 + 3 * draw(2, 3, 8, 8, seed=2)
+    normalised = target.clone()
+    for i in range(2):
+        for y in (0, 4):
+            for x in (0, 4):
+                patch = target[i, :, y : y + 4, x : x + 4]
+                scale = (patch.var(correction=0) + 1e-6).sqrt()
+                normalised[i, :, y : y + 4, x : x + 4] = (patch - patch.mean()) / scale
+    value = pixel_loss(prediction, target, patch_norm=4)
+    assert float(value) == pytest.approx(slow.pixel(prediction, normalised, "l1"), rel=1e-10)

@@ -1,0 +1,69 @@
+"""Slow, obvious losses: nested loops over Python floats and small vectors."""
+
+import math
+
+import torch
+from torch import Tensor
+
+
+def cos(a: Tensor, b: Tensor) -> Tensor:
+    return (a * b).sum() / (a.norm() * b.norm())
+
+
+def info_nce(queries: Tensor, keys: Tensor, temperature: float, offset: int = 0) -> Tensor:
+    total = torch.zeros((), dtype=queries.dtype)
+    for i in range(len(queries)):
+        logits = [cos(queries[i], keys[j]) / temperature for j in range(len(keys))]
+        total = total - torch.log(torch.exp(logits[offset + i]) / sum(torch.exp(x) for x in logits))
+    return total / len(queries)
+
+
+def info_nce_queue(queries: Tensor, positives: Tensor, negatives: Tensor, temperature: float) -> Tensor:
+    total = torch.zeros((), dtype=queries.dtype)
+    for i in range(len(queries)):
+        logits = [cos(queries[i], positives[i]) / temperature]
+        logits += [cos(queries[i], negatives[j]) / temperature for j in range(len(negatives))]
+        total = total - torch.log(torch.exp(logits[0]) / sum(torch.exp(x) for x in logits))
+    return total / len(queries)
+
+
+def nt_xent(a: Tensor, b: Tensor, all_a: Tensor, all_b: Tensor, temperature: float, offset: int = 0) -> Tensor:
+    pool, g = [*all_a, *all_b], len(all_a)
+    total = torch.zeros((), dtype=a.dtype)
+    for i in range(len(a)):
+        for anchor, me, other in ((a[i], offset + i, g + offset + i), (b[i], g + offset + i, offset + i)):
+            below = sum(torch.exp(cos(anchor, pool[j]) / temperature) for j in range(2 * g) if j != me)
+            total = total - torch.log(torch.exp(cos(anchor, pool[other]) / temperature) / below)
+    return total / (2 * len(a))
+
+
+def cosine_regression(predictions: Tensor, targets: Tensor) -> Tensor:
+    return sum(2 - 2 * cos(p, t) for p, t in zip(predictions, targets)) / len(predictions)
+
+
+def dino(student: list[Tensor], teacher: list[Tensor], centre: Tensor, ts: float, tt: float) -> Tensor:
+    total, pairs = torch.zeros((), dtype=centre.dtype), 0
+    for t in range(len(teacher)):
+        for s in range(len(student)):
+            if s == t:
+                continue
+            pairs += 1
+            for i in range(len(teacher[t])):
+                raw = [torch.exp((teacher[t][i][k] - centre[k]) / tt) for k in range(len(centre))]
+                p = [r / sum(raw) for r in raw]
+                q = [torch.exp(student[s][i][k] / ts) for k in range(len(centre))]
+                total = total - sum(p[k] * torch.log(q[k] / sum(q)) for k in range(len(centre))) / len(teacher[t])
+    return total / pairs
+
+
+def pixel(prediction: Tensor, target: Tensor, kind: str, mask: Tensor | None = None) -> float:
+    values = []
+    b, c, h, w = prediction.shape
+    for i in range(b):
+        for k in range(c):
+            for y in range(h):
+                for x in range(w):
+                    if mask is None or mask[i, 0, y, x]:
+                        d = abs(float(prediction[i, k, y, x] - target[i, k, y, x]))
+                        values.append({"l1": d, "l2": d * d, "smooth_l1": d - 0.5 if d > 1 else d * d / 2}[kind])
+    return math.fsum(values) / len(values)
