@@ -1,0 +1,42 @@
+# Two commands do everything on a fresh machine with Python 3.11 or later and a package index:
+#   make demo    own environment, install, pre-train on the embedded scenes, say where the results lie
+#   make test    own environment, install, lint, types, tests, and the built wheel in an environment of its own
+
+PYTHON ?= python3.11
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+
+.PHONY: demo test lint types pytest wheel clean
+
+demo: $(STAMP)
+	$(BIN)/repre pretrain
+
+test: lint types pytest wheel
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(STAMP)
+	$(BIN)/mypy
+
+pytest: $(STAMP)
+	$(BIN)/python -m pytest
+
+# The wheel must carry everything: it is installed beside the dependencies, without the sources, and used.
+wheel: $(STAMP)
+	rm -rf dist $(VENV)/wheel
+	$(BIN)/python -m build --wheel --outdir dist
+	$(BIN)/python -m pip install --quiet --no-deps --target $(VENV)/wheel dist/*.whl
+	cd $(VENV) && PYTHONPATH=wheel bin/python -c "import repre; assert '/wheel/' in repre.__file__, repre.__file__"
+	cd $(VENV) && PYTHONPATH=wheel bin/python -m repre.cli --version
+
+$(STAMP): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) dist

@@ -1,0 +1,150 @@
+"""Every framework x {tiny ViT, tiny Swin} x {with, without the branch} keeps the contract of frameworks/base.py."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from repre.frameworks import FRAMEWORKS, MoBYConfig, build_framework
+from repre.model import RePre
+from repre.optim import OptimConfig, build_optimiser, set_schedule
+from repre.train.step import forward_backward
+from repre.types import Features
+from tests import tiny
+
+CASES = [(f, e, w) for f in FRAMEWORKS for e in tiny.ENCODERS for w in (0.0, 1.0)]
+contract = pytest.mark.parametrize(("framework", "encoder", "weight"), CASES)
+
+
+def one_step(model: RePre, optimiser: torch.optim.Optimizer, step: int, framework: str, encoder: str) -> None:
+    progress = step / 10
+    set_schedule(optimiser, OptimConfig(warmup=0.0), progress=progress, batch=256)
+    losses = forward_backward(model, tiny.tiny_views(framework, encoder, seed=step), progress=progress, seed=step)
+    model.framework.before_step(progress)
+    optimiser.step()
+    model.framework.after_step(model.encoder, losses.diagnostics, progress)
+    optimiser.zero_grad()
+
+
+def biases_before_batch_norm(model: nn.Module) -> set[str]:
+    """Shifts that batch normalisation takes out again, so that their gradient is zero but for rounding."""
+    found = set()
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Sequential):
+            for place, layer in enumerate(module[:-1]):
+                if isinstance(layer, nn.Linear) and type(module[place + 1]).__name__ == "BatchNorm":
+                    found.add(f"{name}.{place}.bias")
+    return found
+
+
+@contract
+def test_finite_loss_and_a_gradient_on_every_parameter(framework: str, encoder: str, weight: float) -> None:
+    model = tiny.tiny_model(framework, encoder, weight=weight)
+    losses = forward_backward(model, tiny.tiny_views(framework, encoder), progress=0.5, seed=0)
+    assert losses.total.isfinite()
+    assert (losses.pixel is None) == (weight == 0)
+    exempt = biases_before_batch_norm(model)
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+        if name not in exempt:
+            assert parameter.grad.abs().max() > 1e-12, name
+
+
+@contract
+def test_loss_has_no_side_effect_and_backward_leaves_the_teacher(framework: str, encoder: str, weight: float) -> None:
+    model = tiny.tiny_model(framework, encoder, weight=weight)
+    before = copy.deepcopy(model.state_dict())
+    views = tiny.tiny_views(framework, encoder)
+    first = forward_backward(model, views, progress=0.5, seed=0)
+    again = forward_backward(model, views, progress=0.5, seed=0)
+    assert torch.equal(first.total, again.total)
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name]), name
+    if model.framework.teacher is not None:
+        assert all(p.grad is None and not p.requires_grad for p in model.framework.teacher.parameters())
+        model.framework.after_step(model.encoder, first.diagnostics, 0.5)
+
+
+@contract
+def test_resume_is_bit_equal(framework: str, encoder: str, weight: float) -> None:
+    config = OptimConfig(lr=1e-2, warmup=0.0)
+    straight = tiny.tiny_model(framework, encoder, weight=weight)
+    optimiser = build_optimiser(config, straight)
+    for step in range(2):
+        one_step(straight, optimiser, step, framework, encoder)
+    saved = copy.deepcopy((straight.state_dict(), optimiser.state_dict()))
+    one_step(straight, optimiser, 2, framework, encoder)
+
+    resumed = tiny.tiny_model(framework, encoder, weight=weight, seed=99)
+    optimiser = build_optimiser(config, resumed)
+    resumed.load_state_dict(saved[0])
+    optimiser.load_state_dict(saved[1])
+    one_step(resumed, optimiser, 2, framework, encoder)
+    for (name, one), other in zip(straight.state_dict().items(), resumed.state_dict().values()):
+        assert torch.equal(one, other), name
+
+
+@contract
+def test_training_moves_teacher_and_student(framework: str, encoder: str, weight: float) -> None:
+    model = tiny.tiny_model(framework, encoder, weight=weight)
+    before = copy.deepcopy(model.state_dict())
+    optimiser = build_optimiser(OptimConfig(lr=1e-2, warmup=0.0), model)
+    one_step(model, optimiser, 0, framework, encoder)
+    moved = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
+    assert any(name.startswith("encoder.") for name in moved)
+    assert any(name.startswith("framework.teacher.encoder") for name in moved) == (framework != "simclr")
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+@pytest.mark.parametrize("encoder", tiny.ENCODERS)
+@pytest.mark.parametrize("masked", [False, True])
+def test_gradient_cache_equals_the_whole_batch(framework: str, encoder: str, masked: bool) -> None:
+    views = tiny.double(tiny.tiny_views(framework, encoder, batch=5, masked=masked))
+    whole, pieces = tiny.tiny_model(framework, encoder).double(), tiny.tiny_model(framework, encoder).double()
+    one = forward_backward(whole, views, progress=0.5, seed=0)
+    other = forward_backward(pieces, views, progress=0.5, seed=0, micro_batch=2)
+    torch.testing.assert_close(one.total.detach(), other.total.detach(), rtol=1e-12, atol=1e-12)
+    for (name, a), b in zip(whole.named_parameters(), pieces.parameters()):
+        if a.requires_grad:
+            torch.testing.assert_close(a.grad, b.grad, rtol=1e-9, atol=1e-12, msg=lambda m, n=name: f"{n}: {m}")
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_weight_zero_is_the_plain_framework_bit_for_bit(framework: str) -> None:
+    """The branch's decoder draws from a generator of its own: encoder, heads and contrastive loss start out the same."""
+    plain, branch = tiny.tiny_model(framework, "vit", weight=0.0), tiny.tiny_model(framework, "vit", weight=1.0)
+    assert plain.decoder is None
+    names = set(plain.state_dict())
+    assert names == {name for name in branch.state_dict() if not name.startswith("decoder.")}
+    for name in names:
+        assert torch.equal(plain.state_dict()[name], branch.state_dict()[name]), name
+    views = tiny.tiny_views(framework, "vit")
+    one, other = plain(views, progress=0.1), branch(views, progress=0.1)
+    assert torch.equal(one.total, other.contrastive)
+    assert torch.equal(one.total, one.contrastive)
+
+
+class Table(nn.Module):
+    """Stands in for an encoder whose features are given."""
+
+    def forward(self, x: torch.Tensor, *, maps: bool = True) -> Features:
+        return Features(x)
+
+
+@pytest.mark.parametrize(("batch", "queue"), [(4, 12), (4, 10), (5, 3)])
+def test_moby_queue_is_a_ring_of_the_last_keys(batch: int, queue: int) -> None:
+    """Also where the queue is no multiple of the batch, and where it is smaller than the batch."""
+    framework = build_framework(MoBYConfig(queue=queue, hidden=8, out=4), Table(), width=6)
+    history: list[torch.Tensor] = []
+    for step in range(7):
+        features = [Features(torch.randn(batch, 6)) for _ in range(2)]
+        _, diagnostics = framework.loss(features, features, 0.0)
+        framework.after_step(nn.Identity(), diagnostics, 0.0)
+        history += list(diagnostics["keys"][0])
+        if len(history) >= queue:
+            expected = {tuple(key.tolist()) for key in history[-queue:]}
+            assert {tuple(key.tolist()) for key in framework.queues[0]} == expected, step

@@ -1,0 +1,96 @@
+"""Two processes (gloo) train exactly as one with the same global batch: losses, gradients, teacher, queue, centre."""
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+from repre.frameworks import FRAMEWORKS
+from repre.ops.batch_norm import BatchNorm
+from repre.ops.dist import gather, mean_over_ranks, rank, sum_over_ranks, world
+from repre.optim import OptimConfig, build_optimiser, set_schedule
+from repre.train.step import forward_backward
+from tests import tiny
+
+STEPS, BATCH = 5, 8
+CASES = [(f, e) for f in FRAMEWORKS for e in tiny.ENCODERS]
+
+
+def train(framework: str, encoder: str) -> list[dict[str, torch.Tensor]]:
+    """A few float64 steps on this rank's share of each batch; after every one, all that must agree."""
+    model = tiny.tiny_model(framework, encoder).double()
+    config = OptimConfig(lr=1e-3, warmup=0.0, clip=3.0)
+    optimiser = build_optimiser(config, model)
+    record = []
+    for step in range(STEPS):
+        progress, share = step / STEPS, BATCH // world()
+        views = tiny.double(tiny.tiny_views(framework, encoder, batch=BATCH, seed=step))
+        views = tiny.part(views, slice(rank() * share, (rank() + 1) * share))
+        set_schedule(optimiser, config, progress=progress, batch=256)
+        losses = forward_backward(model, views, progress=progress, seed=step)
+        seen = {f"gradient {n}": p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+        seen["total"] = mean_over_ranks(losses.total.detach())
+        seen["contrastive"] = mean_over_ranks(losses.contrastive.detach())
+        model.framework.before_step(progress)
+        optimiser.step()
+        model.framework.after_step(model.encoder, losses.diagnostics, progress)
+        optimiser.zero_grad()
+        record.append(seen | {f"state {n}": v.clone() for n, v in model.state_dict().items()})
+    return record
+
+
+def small_operations() -> dict[str, torch.Tensor]:
+    """Gather, sum and batch normalisation, with gradients, on this rank's share of fixed data."""
+    x = torch.randn(6, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    weight = torch.randn(6, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    share = 6 // world()
+    mine = slice(rank() * share, (rank() + 1) * share)
+    leaf = x[mine].clone().requires_grad_()
+    normalised = BatchNorm(3).double()(leaf)
+    (normalised * weight[mine]).mean().backward()
+    return {
+        "normalised": gather(normalised.detach()),
+        "gathered": gather(x[mine]),
+        "sum": sum_over_ranks(x[mine].sum(0)),
+        "gradient": gather(leaf.grad) / world(),
+    }
+
+
+def process(number: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=number, world_size=2)
+    try:
+        found: dict[str, Any] = {f"{f} {e}": train(f, e) for f, e in CASES}
+        found["operations"] = small_operations()
+        torch.save(found, Path(folder) / f"{number}.pt")
+    finally:
+        dist.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def two_processes() -> list[dict[str, Any]]:
+    with tempfile.TemporaryDirectory() as folder:
+        mp.spawn(process, args=(folder,), nprocs=2)
+        return [torch.load(Path(folder) / f"{number}.pt", weights_only=True) for number in range(2)]
+
+
+@pytest.mark.parametrize(("framework", "encoder"), CASES)
+def test_training_equals_one_process(two_processes: list[dict[str, Any]], framework: str, encoder: str) -> None:
+    alone = train(framework, encoder)
+    for number, found in enumerate(two_processes):
+        for step, (mine, theirs) in enumerate(zip(alone, found[f"{framework} {encoder}"])):
+            assert mine.keys() == theirs.keys()
+            for name, value in mine.items():
+                close = torch.allclose(value, theirs[name], rtol=1e-9, atol=1e-9)
+                assert close, f"rank {number}, step {step}: {name} differs by {(value - theirs[name]).abs().max()}"
+
+
+def test_batch_norm_over_ranks_equals_one_batch(two_processes: list[dict[str, Any]]) -> None:
+    alone = small_operations()
+    for found in two_processes:
+        for name, value in alone.items():
+            torch.testing.assert_close(found["operations"][name], value, rtol=1e-12, atol=1e-12)

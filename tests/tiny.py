@@ -1,0 +1,76 @@
+"""The smallest models that still have every part, and views to feed them."""
+
+import torch
+from torch import Tensor
+
+from repre.decoder import DecoderConfig
+from repre.encoder import EncoderConfig
+from repre.frameworks import BYOLConfig, DINOConfig, FrameworkConfig, MoBYConfig, MoCoV3Config, SimCLRConfig
+from repre.model import ReconstructionConfig, RePre, build_model
+from repre.types import Views
+
+ENCODERS = {
+    "vit": EncoderConfig(
+        name="vit_tiny_patch16_224",
+        image_size=32,
+        patch_size=8,
+        model_args={"embed_dim": 32, "depth": 4, "num_heads": 2},
+    ),
+    "swin": EncoderConfig(
+        name="swin_tiny_patch4_window7_224",
+        image_size=64,
+        model_args={"embed_dim": 16, "depths": (1, 1, 1, 1), "num_heads": (1, 2, 2, 2), "window_size": 4},
+    ),
+}
+FRAMEWORKS: dict[str, FrameworkConfig] = {
+    "moco-v3": MoCoV3Config(hidden=24, out=16),
+    "dino": DINOConfig(hidden=24, bottleneck=8, prototypes=32, freeze_prototypes=0.0, norm_prototypes=False),
+    "moby": MoBYConfig(hidden=24, out=16, queue=20),
+    "byol": BYOLConfig(hidden=24, out=16),
+    "simclr": SimCLRConfig(hidden=24, out=16),
+}
+SIDES = {"vit": 32, "swin": 64}
+
+
+def tiny_model(framework: str, encoder: str, *, weight: float = 1.0, seed: int = 0) -> RePre:
+    return build_model(
+        encoder=ENCODERS[encoder],
+        framework=FRAMEWORKS[framework],
+        decoder=DecoderConfig(width=16),
+        reconstruction=ReconstructionConfig(weight=weight),
+        seed=seed,
+    ).train()
+
+
+def tiny_views(framework: str, encoder: str, *, batch: int = 4, seed: int = 0, masked: bool = False) -> Views:
+    """Two global views, and for DINO two local ones of half the side."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(side: int) -> Tensor:
+        return torch.randn(batch, 3, side, side, generator=generator)
+
+    side = SIDES[encoder]
+    images = [draw(side), draw(side)] + ([draw(side // 2), draw(side // 2)] if framework == "dino" else [])
+    targets = [draw(side), draw(side)]
+    masks = [torch.zeros(batch, 1, side, side, dtype=torch.bool) for _ in range(2)] if masked else None
+    for mask in masks or []:
+        mask[:, :, : side // 2] = True
+    return Views(images=images, targets=targets, n_global=2, masks=masks)
+
+
+def double(views: Views) -> Views:
+    return Views(
+        images=[x.double() for x in views.images],
+        targets=[x.double() for x in views.targets],
+        n_global=views.n_global,
+        masks=views.masks,
+    )
+
+
+def part(views: Views, piece: slice) -> Views:
+    return Views(
+        images=[x[piece] for x in views.images],
+        targets=[x[piece] for x in views.targets],
+        n_global=views.n_global,
+        masks=None if views.masks is None else [m[piece] for m in views.masks],
+    )
