@@ -188,8 +188,10 @@ def _constructor_args(config: EncoderConfig, outline: nn.Module) -> dict[str, An
     """What the timm constructor is given: only arguments that it knows."""
     known = inspect.signature(type(outline).__init__).parameters
     args: dict[str, Any] = {"in_chans": config.channels, **config.model_args}
-    if config.drop_path:
+    if "drop_path_rate" in known:  # always said: some models drop paths by default
         args["drop_path_rate"] = config.drop_path
+    elif config.drop_path:
+        raise UserError(f"encoder.drop_path: {config.name} has no stochastic depth; set it to 0")
     if config.patch_size is not None:
         if "patch_size" not in known:
             raise UserError(f"encoder.patch_size: {config.name} has a patch size of its own; leave it None")

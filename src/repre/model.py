@@ -94,9 +94,9 @@ class RePre(nn.Module):
     @property
     def kept_encoder(self) -> Encoder:
         """The encoder that a user takes away: the student's, or the teacher's where the framework says so."""
-        if self.framework.keeps_teacher and self.framework.teacher is not None:
-            return self.framework.teacher.encoder
-        return self.encoder
+        kept = self.framework.kept_encoder(self.encoder)
+        assert isinstance(kept, Encoder)
+        return kept
 
     def student_features(self, views: Views, *, maps: bool = True) -> list[Features]:
         """The encoder's features of every view, one pass per resolution; maps for the global views with a decoder."""

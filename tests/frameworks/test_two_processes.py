@@ -28,7 +28,7 @@ def train(framework: str, encoder: str) -> list[dict[str, torch.Tensor]]:
     record = []
     for step in range(STEPS):
         progress, share = step / STEPS, BATCH // world()
-        views = tiny.double(tiny.tiny_views(framework, encoder, batch=BATCH, seed=step))
+        views = tiny.double(tiny.tiny_views(framework, encoder, batch=BATCH, seed=step, local_share=1))
         views = tiny.part(views, slice(rank() * share, (rank() + 1) * share))
         set_schedule(optimiser, config, progress=progress, batch=256)
         losses = forward_backward(model, views, progress=progress, seed=step)

@@ -26,9 +26,6 @@ class Framework(nn.Module, ABC):
 
     takes_local_views: bool = False
     """Whether `loss` accepts more than the two global views (multi-crop)."""
-    keeps_teacher: bool = False
-    """Whether the encoder worth keeping after training is the teacher's (as DINO evaluates), not the student's."""
-    teacher: "Teacher | None" = None
 
     def teacher_features(self, view: Tensor) -> Features | None:
         """What the teacher says of a view [B, C, S, S], without gradient; may be called piece by piece. None: no teacher."""
@@ -48,6 +45,10 @@ class Framework(nn.Module, ABC):
 
     def after_step(self, encoder: nn.Module, diagnostics: Diagnostics, progress: float) -> None:  # noqa: B027
         """Moves teacher, queue and centre, once per optimiser step."""
+
+    def kept_encoder(self, encoder: nn.Module) -> nn.Module:
+        """The encoder that is worth keeping after training: the student's, unless the framework says otherwise."""
+        return encoder
 
 
 class Teacher(nn.Module):

@@ -74,7 +74,6 @@ class DINO(Framework):
     """Every view's distribution over prototypes follows the teacher's, of each other global view."""
 
     takes_local_views = True
-    keeps_teacher = True
     centre: Tensor
 
     def __init__(self, config: DINOConfig, encoder: nn.Module, *, width: int) -> None:
@@ -121,6 +120,10 @@ class DINO(Framework):
     def after_step(self, encoder: nn.Module, diagnostics: Diagnostics, progress: float) -> None:
         self.teacher.update(encoder, self.projector, momentum=cosine(progress, self.config.momentum, 1.0))
         self.centre.lerp_(mean_over_ranks(diagnostics["teacher_mean"])[None], 1.0 - self.config.centre_momentum)
+
+    def kept_encoder(self, encoder: nn.Module) -> nn.Module:
+        """The teacher's: the authors evaluate it, and it is the better one all along (section 5.2)."""
+        return self.teacher.encoder
 
 
 def _joined(views: list[Features]) -> Features:
