@@ -77,7 +77,7 @@ def test_uniforms_differ_between_seeds_epochs_and_streams(change: dict[str, int]
 
 def test_uniforms_are_uniform() -> None:
     numbers = uniforms(seed=0, epoch=0, stream=0, positions=torch.arange(4000))
-    assert 0 <= numbers.min()
+    assert numbers.min() >= 0
     assert numbers.max() < 1
     assert (numbers.mean(dim=0) - 0.5).abs().max() < 0.02
     assert (numbers.var(dim=0) - 1 / 12).abs().max() < 0.005
@@ -127,7 +127,7 @@ def test_draws_have_the_asked_distribution() -> None:
         assert low <= values.min() < low + 0.02
         assert high - 0.02 < values.max() <= high + 1e-6
     sigma = drawn.sigma[drawn.sigma > 0]
-    assert 0.1 <= sigma.min()
+    assert sigma.min() >= 0.1
     assert sigma.max() <= 2
     _, counts = drawn.order.unique(dim=0, return_counts=True)
     assert len(counts) == 24
@@ -280,7 +280,7 @@ def test_any_number_of_channels(channels: int) -> None:
     crops = crop_resize(pixels, drawn.boxes, drawn.flip, size=48, value_range=BYTES)
     views = recolour(crops.clone(), drawn, config)
     assert views.shape == (8, channels, 48, 48)
-    assert 0 <= views.min()
+    assert views.min() >= 0
     assert views.max() <= 1
     factors = torch.tensor([[1.0, 1.0, 0.3, 0.5]]).repeat(8, 1)
     out = recolour(crops.clone(), parameters(8, factors=factors), config)
@@ -304,7 +304,8 @@ def test_images_that_are_not_chosen_keep_their_bits() -> None:
     idle = (drawn.factors[:, 3] == 0) & ~drawn.grey & (drawn.sigma == 0) & ~drawn.solarise
     assert 0 < idle.sum() < 32
     same = (out == images).flatten(1).all(dim=1)
-    assert torch.equal(same, idle)
+    assert same[idle].all()
+    assert not same[~idle & ((drawn.sigma == 0) | (drawn.sigma > 0.3))].any(), "a narrower blur may change no bit"
 
 
 @pytest.mark.cuda

@@ -103,6 +103,11 @@ class ViewsConfig:
         if self.value_range is not None and not self.value_range[0] < self.value_range[1]:
             raise UserError(f"value_range={self.value_range}: give (lowest, highest)")
 
+    @property
+    def size(self) -> int:
+        """Side of the global views."""
+        return self.first.size
+
     def statistics(self, channels: int) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of every channel, each [C, 1, 1] on the CPU."""
         mean, std = self.mean, self.std

@@ -36,7 +36,8 @@ def load_labelled(source: Source, *, views: ViewsConfig, canvas: int, batch: int
     parts = []
     for start in range(0, len(source), batch):
         images = [source.load(index) for index in range(start, min(start + batch, len(source)))]
-        parts.append(centre_view(*stack(images, canvas=canvas, keep_values=views.value_range is not None), views))
+        pixels, sizes = stack(images, canvas=canvas, keep_values=views.value_range is not None)
+        parts.append(centre_view(pixels, sizes, size=views.size, config=views))
     labels = torch.from_numpy(np.asarray(source.labels, dtype=np.int64))
     return Labelled(torch.cat(parts), labels, len(source.classes))
 

@@ -24,7 +24,8 @@ def fixed_sample(source: Source, *, count: int, canvas: int, views: ViewsConfig)
             image = source.load(int(index))
         except UnreadableImage:
             continue  # counted and listed when training meets it
-        found.append(centre_view(*stack([image], canvas=canvas, keep_values=views.value_range is not None), views))
+        pixels, sizes = stack([image], canvas=canvas, keep_values=views.value_range is not None)
+        found.append(centre_view(pixels, sizes, size=views.size, config=views))
     if not found:
         raise RunError(f"none of {min(count, len(source))} sampled images of {source.spec} can be read")
     return torch.cat(found)

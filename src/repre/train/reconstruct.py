@@ -53,7 +53,7 @@ def reconstruct(images: tuple[Path, ...], *, run: Path, out: Path, checkpoint: P
         except UnreadableImage as error:
             raise UserError(f"{path} cannot be read: {error}") from error
     pixels, sizes = stack(decoded, canvas=config.canvas, keep_values=config.views.value_range is not None)
-    shown = centre_view(pixels, sizes, config.views)
+    shown = centre_view(pixels, sizes, size=config.views.size, config=config.views)
     rebuilt = model.reconstruct(shown)
     if config.reconstruction.patch_norm:
         rebuilt = borrow_patch_statistics(rebuilt, shown, config.reconstruction.patch_norm)

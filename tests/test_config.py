@@ -1,0 +1,48 @@
+"""A config survives YAML, every field is read somewhere, and recipes hold together."""
+
+import dataclasses
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+import repre
+from repre.config import differences, dump_yaml, identity, load_yaml
+from repre.recipes import RECIPES, recipe
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_survives_yaml(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(dump_yaml(recipe(name)))
+    assert load_yaml(path) == recipe(name)
+
+
+def test_identity_leaves_out_where_and_how_it_is_shown() -> None:
+    one = recipe("quickstart")
+    other = dataclasses.replace(one, out="elsewhere", runtime=dataclasses.replace(one.runtime, workers=7))
+    assert identity(one) == identity(other)
+    changed = dataclasses.replace(one, optim=dataclasses.replace(one.optim, lr=0.5))
+    assert differences(identity(changed), identity(one)) == [f"optim.lr: 0.5 here, {one.optim.lr} there"]
+
+
+def configs() -> set[type]:
+    """The config dataclasses of the package."""
+    return {
+        value
+        for module in list(sys.modules.values())
+        if getattr(module, "__name__", "").startswith("repre.")
+        for value in vars(module).values()
+        if isinstance(value, type) and dataclasses.is_dataclass(value) and value.__name__.endswith("Config")
+    }
+
+
+def test_every_setting_is_read_and_documented() -> None:
+    source = {path: path.read_text() for path in Path(repre.__file__).parent.rglob("*.py")}
+    for kind in configs():
+        for setting in dataclasses.fields(kind):
+            reads = sum(len(re.findall(rf"\.{setting.name}\b(?!\s*:)", text)) for text in source.values())
+            assert reads, f"{kind.__name__}.{setting.name} is never read"
+            documented = any(re.search(rf"^    {setting.name}: .*\n    \"\"\"", text, re.M) for text in source.values())
+            assert documented, f"{kind.__name__}.{setting.name} has no doc line"
