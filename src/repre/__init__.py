@@ -1,1 +1,60 @@
+"""RePre: contrastive pre-training of vision transformers with raw-pixel reconstruction in parallel.
+
+    run = repre.pretrain("vit-small-moco-v3", data="photos/", out="runs/photos")
+    encoder = repre.load_encoder("runs/photos")
+
+This is an independent implementation of the idea of RePre (IJCAI 2022, arXiv 2201.06857).
+"""
+
+from repre.api import load_encoder, pretrain
+from repre.config import RunConfig
+from repre.decoder import Decoder, DecoderConfig
+from repre.encoder import Encoder, EncoderConfig
+from repre.errors import RunError, UserError
+from repre.frameworks import (
+    BYOL,
+    DINO,
+    BYOLConfig,
+    DINOConfig,
+    MoBY,
+    MoBYConfig,
+    MoCoV3,
+    MoCoV3Config,
+    SimCLR,
+    SimCLRConfig,
+)
+from repre.model import ReconstructionConfig, RePre, build_model
+from repre.recipes import RECIPES, recipe
+from repre.types import Features, Losses, Views
+
 __version__ = "0.1.0"
+
+__all__ = [
+    "BYOL",
+    "DINO",
+    "RECIPES",
+    "BYOLConfig",
+    "DINOConfig",
+    "Decoder",
+    "DecoderConfig",
+    "Encoder",
+    "EncoderConfig",
+    "Features",
+    "Losses",
+    "MoBY",
+    "MoBYConfig",
+    "MoCoV3",
+    "MoCoV3Config",
+    "RePre",
+    "ReconstructionConfig",
+    "RunConfig",
+    "RunError",
+    "SimCLR",
+    "SimCLRConfig",
+    "UserError",
+    "Views",
+    "build_model",
+    "load_encoder",
+    "pretrain",
+    "recipe",
+]

@@ -1,0 +1,151 @@
+"""One file -> pixels. Whatever is wrong with a file ends in `UnreadableImage` with a short reason."""
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+import tifffile
+import torch
+import torch.nn.functional as F
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+Array = np.ndarray
+
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".npy")
+"""Endings of the files that a folder is searched for, in lower case."""
+
+MAX_PIXELS = 178_956_970
+"""Larger images are taken for decompression bombs (Pillow's limit for an error)."""
+MAX_ASPECT = 100
+"""Longer strips cannot be cropped sensibly."""
+
+
+class UnreadableImage(Exception):
+    """A file that gives no usable pixels; the message is the reason."""
+
+
+def read_image(path: Path, *, channels: int = 3, canvas: int | None = None) -> Array:
+    """Decodes a file to [H, W, channels] in uint8, uint16 or float32.
+
+    One channel is grey, three are RGB (grey is repeated, transparency lies on mid-grey, CMYK is converted); for any other
+    number the file must have exactly that many (TIFF, NumPy, or an RGBA file for four). EXIF rotation is applied.
+
+    Args:
+        channels: of the result.
+        canvas: an image whose longer side is larger is shrunk to it, with antialiasing, keeping its aspect.
+
+    Raises:
+        UnreadableImage: the file is missing, damaged, no image, of other channels, not finite, or of an absurd shape.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow warns of odd metadata and of large images, which are checked here
+            suffix = path.suffix.lower()
+            if suffix == ".npy":
+                image = _arrange(np.load(path, allow_pickle=False), channels)
+            elif suffix in (".tif", ".tiff") and _needs_tifffile(path, channels):
+                image = _arrange(tifffile.imread(path), channels)
+            else:
+                image = _read_with_pillow(path, channels, canvas)
+    except UnreadableImage:
+        raise
+    except FileNotFoundError as error:
+        raise UnreadableImage("the file has vanished") from error
+    except PermissionError as error:
+        raise UnreadableImage("no permission to read it") from error
+    except UnidentifiedImageError as error:
+        raise UnreadableImage("not an image" if path.stat().st_size else "an empty file") from error
+    except Image.DecompressionBombError as error:
+        raise UnreadableImage("too many pixels: a decompression bomb?") from error
+    except Exception as error:  # decoders of damaged files raise anything: struct.error, IndexError, SyntaxError, ...
+        raise UnreadableImage(f"damaged: {type(error).__name__}: {str(error)[:120]}") from error
+    return _fit(image, canvas)
+
+
+def _read_with_pillow(path: Path, channels: int, canvas: int | None) -> Array:
+    with Image.open(path) as file:
+        _check_shape(file.height, file.width)
+        if canvas is not None and file.format == "JPEG":
+            file.draft(None, (2 * canvas, 2 * canvas))  # decode at a fraction that still is twice what is needed
+        file.load()
+        image = ImageOps.exif_transpose(file)
+    deep = image.mode in ("I", "F") or image.mode.startswith("I;16")
+    if deep:
+        values = np.asarray(image)
+        if image.mode == "I":
+            values = values.clip(0, 65535)
+        grey = values.astype(np.float32) if image.mode == "F" else values.astype(np.uint16)
+        return _arrange(grey, channels)
+    if image.mode == "P":
+        image = image.convert("RGBA" if "transparency" in image.info else "RGB")
+    if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") and channels in (1, 3):
+        image = _on_mid_grey(image.convert("RGBA"))
+    if channels == 1:
+        image = image.convert("L")
+    elif channels == 3:
+        image = image.convert("RGB")
+    return _arrange(np.asarray(image.convert("L") if image.mode == "1" else image), channels)
+
+
+def _on_mid_grey(image: Image.Image) -> Image.Image:
+    below = Image.new("RGBA", image.size, (128, 128, 128, 255))
+    return Image.alpha_composite(below, image).convert("RGB")
+
+
+def _needs_tifffile(path: Path, channels: int) -> bool:
+    """Whether a TIFF has what Pillow does not read: more than 8 bits in several channels, or many channels."""
+    with tifffile.TiffFile(path) as file:
+        page = file.pages[0]
+        deep = page.bitspersample > 8 and page.samplesperpixel > 1
+        return deep or channels not in (1, 3, 4) or page.samplesperpixel not in (1, 2, 3, 4) or len(file.pages) > 1
+
+
+def _arrange(values: Array, channels: int) -> Array:
+    """Any array of an image -> [H, W, channels] in uint8, uint16 or float32."""
+    if values.ndim == 2:
+        values = values[..., None]
+    if values.ndim != 3:
+        raise UnreadableImage(f"{values.ndim} dimensions where an image has two or three")
+    if values.shape[2] not in (1, channels) and values.shape[0] in (1, channels):
+        values = values.transpose(1, 2, 0)
+    if values.shape[2] == 1 and channels == 3:
+        values = values.repeat(3, axis=2)
+    if values.shape[2] != channels:
+        raise UnreadableImage(f"{values.shape[2]} channels, wanted {channels}")
+    if values.dtype == np.bool_:
+        values = values.astype(np.uint8) * 255
+    if values.dtype.kind == "f":
+        values = values.astype(np.float32)
+        if not np.isfinite(values).all():
+            raise UnreadableImage("NaN or infinite values")
+    elif values.dtype not in (np.uint8, np.uint16):
+        raise UnreadableImage(f"values of type {values.dtype}; uint8, uint16 or float are read")
+    _check_shape(*values.shape[:2])
+    return np.ascontiguousarray(values)
+
+
+def _check_shape(height: int, width: int) -> None:
+    if min(height, width) < 1:
+        raise UnreadableImage(f"{height} x {width} pixels")
+    if height * width > MAX_PIXELS:
+        raise UnreadableImage("too many pixels: a decompression bomb?")
+    if max(height, width) > MAX_ASPECT * min(height, width):
+        raise UnreadableImage(f"{height} x {width} pixels: a strip, not an image")
+
+
+def _fit(image: Array, canvas: int | None) -> Array:
+    """Shrinks an image to fit a square of side `canvas`, antialiased; smaller ones stay as they are."""
+    height, width = image.shape[:2]
+    if canvas is None or max(height, width) <= canvas:
+        return image
+    share = canvas / max(height, width)
+    size = max(1, round(height * share)), max(1, round(width * share))
+    if image.dtype == np.uint8 and image.shape[2] in (1, 3, 4):
+        picture = Image.fromarray(image[..., 0] if image.shape[2] == 1 else image)
+        shrunk = np.asarray(picture.resize(size[::-1], Image.Resampling.BICUBIC, reducing_gap=3.0))
+        return shrunk.reshape(*size, image.shape[2])
+    pixels = torch.from_numpy(image.astype(np.float32)).permute(2, 0, 1)[None]
+    shrunk = F.interpolate(pixels, size=size, mode="bilinear", antialias=True)[0].permute(1, 2, 0).numpy()
+    if image.dtype.kind == "f":
+        return np.ascontiguousarray(shrunk)
+    return np.ascontiguousarray(shrunk.round().clip(0, np.iinfo(image.dtype).max).astype(image.dtype))
