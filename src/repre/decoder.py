@@ -2,8 +2,13 @@
 
 RePre (arXiv 2201.06857) describes a lightweight, convolution-based decoder over multi-hierarchy features. The layout is
 ours: lateral 1x1 convolutions to a common width, top-down fusion, one convolution to pixels and a pixel shuffle.
+
+Shapes:
+
+    B  images    C  channels    H, W  height and width    C_l, H_l, W_l  map of level l    s  pixels per cell, finest level
 """
 
+import copy
 from dataclasses import dataclass
 from typing import Literal
 
@@ -27,9 +32,13 @@ class DecoderConfig:
     width: int = 128
     """Channels of the fused maps; a multiple of 8."""
     levels: tuple[int, ...] | None = None
-    """Which of the encoder's levels are used, from 0; None uses all."""
+    """Which of the maps that the encoder gives are used, from 0; None uses all."""
 
     def __post_init__(self) -> None:
+        if self.kind not in ("conv", "linear"):
+            raise UserError(f"decoder.kind must be conv or linear, not {self.kind!r}")
+        if self.levels is not None and (not self.levels or list(self.levels) != sorted(set(self.levels))):
+            raise UserError(f"decoder.levels must name each level once, in rising order, not {self.levels}")
         if self.width < GROUPS or self.width % GROUPS:
             raise UserError(f"decoder.width must be a multiple of {GROUPS}, not {self.width}")
 
@@ -57,11 +66,11 @@ class Decoder(nn.Module):
         generator: torch.Generator,
     ) -> None:
         super().__init__()
-        wanted = range(len(widths)) if config.levels is None else config.levels
-        if not wanted or any(not 0 <= level < len(widths) for level in wanted):
+        wanted = list(range(len(widths)) if config.levels is None else config.levels)
+        if wanted[0] < 0 or wanted[-1] >= len(widths):
             raise UserError(f"decoder.levels {config.levels}: the encoder gives levels 0 to {len(widths) - 1}")
-        self.levels = sorted(wanted)[-1:] if config.kind == "linear" else sorted(wanted)
-        self.stride = min(strides[level] for level in self.levels)
+        self.levels = wanted[-1:] if config.kind == "linear" else wanted
+        self.stride = strides[self.levels[0]]
         out = channels * self.stride**2
         with torch.device("meta"):  # built without drawing from the global generator
             if config.kind == "linear":
@@ -83,8 +92,8 @@ class Decoder(nn.Module):
             if place < len(self.laterals) - 1:
                 lateral = lateral + _resize(fused, lateral.shape[-2:])
             fused = self.blocks[place](lateral)
-        pixels = F.pixel_shuffle(self.to_pixels(fused), self.stride)
-        return pixels[..., : size[0], : size[1]]  # a grid that was rounded up covers more than the image
+        pixels = F.pixel_shuffle(self.to_pixels(_cover(fused, size, self.stride)), self.stride)
+        return pixels[..., : size[0], : size[1]]  # [B, C, H, W]; a grid that was rounded up covers more than the image
 
     @torch.no_grad()
     def _initialise(self, generator: torch.Generator) -> None:
@@ -109,6 +118,12 @@ def _resize(maps: Tensor, grid: torch.Size) -> Tensor:
     return maps if maps.shape[-2:] == grid else F.interpolate(maps, size=tuple(grid), mode="nearest")
 
 
+def _cover(maps: Tensor, size: tuple[int, int] | torch.Size, stride: int) -> Tensor:
+    """Repeats the last row and column of a grid that was rounded down, so that its cells cover the image."""
+    rows, columns = (max(0, -(-side // stride) - cells) for side, cells in zip(size, maps.shape[-2:]))
+    return F.pad(maps, (0, columns, 0, rows), mode="replicate") if rows or columns else maps
+
+
 @dataclass(frozen=True)
 class BranchCost:
     """What the branch costs beside the encoder: parameters, and FLOPs of a forward pass of one image."""
@@ -122,10 +137,9 @@ class BranchCost:
 @torch.no_grad()
 def branch_cost(encoder: nn.Module, decoder: Decoder | None, *, size: tuple[int, int] | torch.Size) -> BranchCost:
     """Counts parameters and forward FLOPs of encoder and decoder for one image of `size`, without computing anything."""
-    import copy
-
     outline = copy.deepcopy(encoder).to("meta").float().eval()
     image = torch.zeros(1, encoder.config.channels, *size, device="meta")
+    outline(image)  # a first look at a size is a pass of its own (Encoder.check_size), which must not be counted
     with FlopCounterMode(display=False) as encoder_count:
         features = outline(image)
     flops = 0

@@ -1,21 +1,30 @@
 """Any timm vision transformer or pyramid as an encoder: pooled embedding and feature maps in one pass.
 
-The only file that imports timm. What a model can do is asked of the model (its methods, its feature table, the arguments
-of its constructor), never of its name.
+The only file that imports timm. What a model can do is asked of the model (its methods, its feature table, its
+constructor's arguments, a forward pass without memory), never of its name.
+
+Shapes:
+
+    B  images    C  channels    H, W  height and width    D  embedding width    C_l, H_l, W_l  map of level l
 """
 
+import contextlib
 import inspect
 import json
 import math
+import os
+import pickle
+import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import timm
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from timm.models import load_pretrained
+from timm.models import adapt_input_conv
 from torch import Tensor, nn
 
 from repre.errors import UserError, near_names
@@ -23,8 +32,10 @@ from repre.types import Features
 
 WRAPPERS = ("state_dict", "model", "encoder", "teacher", "student", "module")
 """Keys under which training scripts keep the weights of a model."""
-PREFIXES = ("module.", "backbone.", "encoder.", "model.", "_orig_mod.")
-"""Prefixes that wrappers put before the names of a model's parameters."""
+PREFIXES = ("module.", "_orig_mod.", "backbone.", "base_encoder.", "encoder.", "model.")
+"""Prefixes that wrappers put before the names of a model's parameters; what lies beside the prefix is no encoder."""
+Argument = int | float | bool | str | tuple[int, ...]
+"""What an argument of a timm model may be, so that YAML, JSON and the command line can write it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,9 +43,9 @@ class EncoderConfig:
     """Which model, in which shape, from which weights."""
 
     name: str = "vit_small_patch16_224"
-    """Any timm model that gives intermediate features: ViT, DeiT, DINOv2, EVA, XCiT, Swin, PVT, MViT, Hiera, ConvNeXt."""
+    """Any timm model that gives intermediate features: ViT, DINOv2, EVA, XCiT, Swin, PVT, MViT, Hiera and more."""
     image_size: int | tuple[int, int] | None = None
-    """Side of the square images, or height and width; None: that of the global views."""
+    """Side of the square images, or height and width; None: that of the global views, in a run, or the model's own."""
     channels: int = 3
     """Channels of the images."""
     patch_size: int | None = None
@@ -50,9 +61,9 @@ class EncoderConfig:
     freeze_patch_embed: bool = False
     """Keep the patch embedding at its random start, as MoCo v3 does for stability (arXiv 2104.02057, section 4)."""
     levels: tuple[int, ...] | None = None
-    """Blocks or stages that give the maps, from 0; None: a flat model's blocks at 1/4, 2/4, 3/4, 4/4 of its depth, a
-    pyramid's stages."""
-    model_args: dict[str, int | float | bool | str | tuple[int, ...]] = field(default_factory=dict)
+    """Blocks or stages that give the maps, from 0 and rising; None: a flat model's blocks at 1/4, 2/4, 3/4, 4/4 of its
+    depth, a pyramid's stages of 4 and more pixels per cell."""
+    model_args: dict[str, Argument] = field(default_factory=dict)
     """Further arguments of the timm model, such as embed_dim, depth or num_heads."""
 
     def __post_init__(self) -> None:
@@ -60,6 +71,12 @@ class EncoderConfig:
             raise UserError(f"encoder.channels must be at least 1, not {self.channels}")
         if not 0 <= self.drop_path < 1:
             raise UserError(f"encoder.drop_path must lie in [0, 1), not {self.drop_path}")
+        if self.image_size is not None and min(_pair(self.image_size)) < 1:
+            raise UserError(f"encoder.image_size must be at least 1, not {self.image_size}")
+        if self.patch_size is not None and self.patch_size < 1:
+            raise UserError(f"encoder.patch_size must be at least 1, not {self.patch_size}")
+        if self.levels is not None and (not self.levels or list(self.levels) != sorted(set(self.levels))):
+            raise UserError(f"encoder.levels must name each level once, in rising order, not {self.levels}")
 
 
 class Encoder(nn.Module):
@@ -69,13 +86,17 @@ class Encoder(nn.Module):
         config: a config, or the name of a timm model.
 
     Attributes:
+        model: the timm model.
         embedding_dim: width D of the pooled embedding.
-        widths, strides: channels, and pixels per cell, of every level's map.
+        depth: number of blocks (flat models) or stages (pyramids) that could give a map.
+        levels: those that do.
+        widths, strides: channels, and pixels per cell, of every level's map. A size that the stride does not divide
+            gives a grid that is rounded up or down, as the model does.
         image_size: height and width that the model was built for; others work where the model allows.
 
     Raises:
         UserError: there is no such model, it has no intermediate features, or it refuses the size, the channels or the
-            arguments.
+            arguments; in `forward`, that it refuses the size of the images.
     """
 
     def __init__(self, config: EncoderConfig | str) -> None:
@@ -83,30 +104,39 @@ class Encoder(nn.Module):
         config = EncoderConfig(name=config) if isinstance(config, str) else config
         self.config = config
         outline = _outline(config.name)
-        self._args = _constructor_args(config, outline)
-        self.model: nn.Module = _create(config.name, self._args)
         self.image_size = _pair(config.image_size or outline.pretrained_cfg["input_size"][1:])
-        if config.grad_checkpointing:
-            self.model.set_grad_checkpointing(True)
+        self._args = _constructor_args(config, outline, self.image_size)
+        self._sizes: set[tuple[int, int]] = set()
+        self.embedding_dim, self.depth, self.levels, self.widths, self.strides = self.check_size(*self.image_size)
 
-        self._levels = _levels(config, self.model)
-        self.embedding_dim, self.widths, self.strides = _measure(config, self._args, self._levels, self.image_size)
-        if config.weights is not None:
+        self.model: Any = _create(config.name, self._args, pretrained=config.weights == "hub")
+        if config.grad_checkpointing:
+            self._checkpoint_blocks()
+        if config.weights not in (None, "hub"):
             _load_start_weights(self.model, config)
         if config.freeze_patch_embed:
             self._freeze_patch_embed()
 
     def forward(self, x: Tensor, *, maps: bool = True) -> Features:
         """Features of images [B, C, H, W]: embedding [B, D] and, with `maps`, one [B, C_l, H_l, W_l] per level."""
+        if not torch.compiler.is_compiling() and tuple(x.shape[-2:]) not in self._sizes:
+            self.check_size(x.shape[-2], x.shape[-1])
         if not maps:
             return Features(self.model.forward_head(self.model.forward_features(x), pre_logits=True))
-        final, levels = self.model.forward_intermediates(x, indices=self._levels, output_fmt="NCHW")
+        final, levels = self.model.forward_intermediates(x, indices=self.levels, stop_early=False, output_fmt="NCHW")
         return Features(self.model.forward_head(final, pre_logits=True), list(levels))
+
+    def check_size(self, height: int, width: int) -> "Layout":
+        """What the model makes of images of this size; UserError where it refuses them. Draws and allocates nothing."""
+        layout = _measure(self.config, self._args, (height, width), built_for=self.image_size)
+        self._sizes.add((height, width))
+        return layout
 
     @property
     def no_weight_decay(self) -> list[str]:
         """Ends of the names of matrices that must not be decayed: position embeddings, tokens, what timm lists."""
         listed = set(self.model.no_weight_decay()) if hasattr(self.model, "no_weight_decay") else set()
+        listed |= {name for name, _ in self.model.named_parameters(recurse=False)}  # timm leaves out register tokens
         return [f"model.{name}" for name in sorted(listed)]
 
     def save(self, folder: str | Path, *, mean: list[float] | None = None, std: list[float] | None = None) -> None:
@@ -119,20 +149,26 @@ class Encoder(nn.Module):
         """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        c, (h, w) = self.config.channels, self.image_size
-        cfg = {"input_size": [c, h, w], "fixed_input_size": False, "num_classes": 0, "interpolation": "bicubic"}
+        origin, args = self.model.pretrained_cfg, {k: v for k, v in self._args.items() if k != "drop_path_rate"}
+        cfg = {"input_size": [self.config.channels, *self.image_size], "fixed_input_size": not _any_size(args)}
+        cfg |= {"num_classes": 0, "interpolation": origin.get("interpolation", "bicubic")}
+        # timm needs to know the two ends that it may exchange: num_classes=10, in_chans=1
+        cfg |= {key: origin[key] for key in ("first_conv", "classifier", "global_pool") if origin.get(key)}
         if mean is not None and std is not None:
             cfg |= {"mean": list(mean), "std": list(std)}
         content = {
-            "architecture": self.config.name,
+            "architecture": self.config.name.split(".")[0],  # without the tag of timm's weights
             "num_classes": 0,
             "num_features": self.embedding_dim,
             "pretrained_cfg": cfg,
-            "model_args": {k: v for k, v in self._args.items() if k != "drop_path_rate"} | {"num_classes": 0},
-            "repre": {"levels": self._levels},
+            "model_args": args | {"num_classes": 0},
+            "repre": {"levels": self.levels},
         }
-        save_file({k: v.detach().cpu().contiguous() for k, v in self.model.state_dict().items()}, folder / "model.safetensors")
-        (folder / "config.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        state = {k: v.detach().cpu().contiguous() for k, v in self.model.state_dict().items()}
+        save_file(state, folder / "model.safetensors.tmp")  # a folder that is read meanwhile holds whole files
+        (folder / "config.json.tmp").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        for name in ("model.safetensors", "config.json"):
+            os.replace(folder / f"{name}.tmp", folder / name)
 
     @staticmethod
     def load(folder: str | Path) -> "Encoder":
@@ -140,24 +176,30 @@ class Encoder(nn.Module):
         folder = Path(folder)
         try:
             content = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-            args = dict(content["model_args"])
-            name, levels, cfg = content["architecture"], content["repre"]["levels"], content["pretrained_cfg"]
-        except (OSError, KeyError, TypeError, json.JSONDecodeError) as error:
+            args, levels = dict(content["model_args"]), tuple(content["repre"]["levels"])
+            name, (channels, *size) = content["architecture"], content["pretrained_cfg"]["input_size"]
+        except (OSError, KeyError, TypeError, ValueError) as error:
             raise UserError(f"{folder} holds no encoder of repre ({type(error).__name__}: {error})") from error
-        for known in ("num_classes", "in_chans", "img_size", "patch_size", "dynamic_img_size", "strict_img_size"):
-            if known != "patch_size":
-                args.pop(known, None)
+        patch_size = args.pop("patch_size", None)
+        for own in ("num_classes", "in_chans", "img_size", "dynamic_img_size", "strict_img_size"):
+            args.pop(own, None)  # set by the config's other fields
         return Encoder(
             EncoderConfig(
                 name=name,
-                image_size=tuple(cfg["input_size"][1:]),
-                channels=cfg["input_size"][0],
-                patch_size=args.pop("patch_size", None),
-                levels=tuple(levels),
+                image_size=_pair(size),
+                channels=channels,
+                patch_size=patch_size,
+                levels=levels,
                 model_args={k: tuple(v) if isinstance(v, list) else v for k, v in args.items()},
-                weights=str(folder / "model.safetensors"),
+                weights=str(folder),
             )
         )
+
+    def _checkpoint_blocks(self) -> None:
+        try:
+            self.model.set_grad_checkpointing(True)
+        except (AssertionError, AttributeError) as error:
+            raise UserError(f"encoder.grad_checkpointing: {self.config.name} cannot; leave it False") from error
 
     def _freeze_patch_embed(self) -> None:
         stem = getattr(self.model, "patch_embed", None)
@@ -171,10 +213,16 @@ class Encoder(nn.Module):
 
 def _outline(name: str) -> Any:
     """The model without memory for its weights, to ask what it can do; refuses names and models that do not serve."""
-    if name not in timm.list_models() and not (name.split(".")[0] in timm.list_models() and "." in name):
-        raise UserError(f"encoder.name: timm has no model {name!r}{near_names(name, timm.list_models())}")
+    known = timm.list_models()
+    bare, _, tag = name.partition(".")
+    if bare not in known:
+        raise UserError(f"encoder.name: timm has no model {name!r}{near_names(bare, known)}")
+    tags = [full.partition(".")[2] for full in timm.list_pretrained(f"{bare}.*")] if tag else []
+    if tag and tag not in tags:
+        near = near_names(tag, tags) or f"; it has {', '.join(tags) or 'none'}"
+        raise UserError(f"encoder.name: timm has no weights {tag!r} for {bare}{near}")
     with torch.device("meta"):
-        model = timm.create_model(name, num_classes=0)
+        model = _create(name, {})
     missing = [part for part in ("forward_intermediates", "forward_head", "feature_info") if not hasattr(model, part)]
     if missing:
         raise UserError(
@@ -184,7 +232,7 @@ def _outline(name: str) -> Any:
     return model
 
 
-def _constructor_args(config: EncoderConfig, outline: nn.Module) -> dict[str, Any]:
+def _constructor_args(config: EncoderConfig, outline: Any, size: tuple[int, int]) -> dict[str, Any]:
     """What the timm constructor is given: only arguments that it knows."""
     known = inspect.signature(type(outline).__init__).parameters
     args: dict[str, Any] = {"in_chans": config.channels, **config.model_args}
@@ -196,74 +244,90 @@ def _constructor_args(config: EncoderConfig, outline: nn.Module) -> dict[str, An
         if "patch_size" not in known:
             raise UserError(f"encoder.patch_size: {config.name} has a patch size of its own; leave it None")
         args["patch_size"] = config.patch_size
-    if config.image_size is not None and "img_size" in known:
-        args["img_size"] = _pair(config.image_size)
-    if "dynamic_img_size" in known and "always_partition" not in known:
-        args["dynamic_img_size"] = True  # flat transformers: positions are resampled to the grid of each view
+    if "img_size" in known:
+        args["img_size"] = size
     if "strict_img_size" in known:
         args["strict_img_size"] = False  # pyramids with windows: any grid, padded to whole windows
+    elif "dynamic_img_size" in known:
+        args["dynamic_img_size"] = True  # flat transformers: positions are resampled to the grid of each view
     return args
 
 
-def _create(name: str, args: dict[str, Any]) -> Any:
+def _create(name: str, args: dict[str, Any], *, pretrained: bool = False) -> Any:
+    shown = ", ".join(f"{k}={v}" for k, v in args.items())
     try:
-        return timm.create_model(name, num_classes=0, **args)
-    except (AssertionError, ValueError, TypeError, RuntimeError, ZeroDivisionError) as error:
-        shown = ", ".join(f"{k}={v}" for k, v in args.items())
-        raise UserError(f"encoder: timm refuses {name} with {shown}: {str(error) or type(error).__name__}") from error
+        return timm.create_model(name, pretrained=pretrained, num_classes=0, **args)
+    except OSError as error:  # only where weights are fetched
+        raise UserError(f"encoder.weights hub: {name} could not be fetched: {_first_line(error)}") from error
+    except (AssertionError, ValueError, TypeError, RuntimeError, KeyError, ZeroDivisionError) as error:
+        hub = " with the hub's weights" if pretrained else ""
+        raise UserError(f"encoder: timm refuses {name}({shown}){hub}: {_first_line(error)}") from error
 
 
-def _levels(config: EncoderConfig, model: Any) -> list[int]:
+class Layout(NamedTuple):
+    """What a model makes of images of one size."""
+
+    embedding_dim: int
+    depth: int
+    levels: list[int]
+    widths: list[int]
+    strides: list[int]
+
+
+@torch.no_grad()
+def _measure(
+    config: EncoderConfig, args: dict[str, Any], size: tuple[int, int], *, built_for: tuple[int, int]
+) -> Layout:
+    """The layout at a size, by a forward pass without memory or arithmetic; refuses what the model refuses."""
+    with torch.device("meta"):
+        model = _create(config.name, args).eval()
+        images = torch.empty(2, config.channels, *size)
+    info = model.feature_info
+    reductions = [int(row["reduction"]) for row in getattr(info, "info", info)]
+    levels = _levels(config, reductions)
+    try:
+        final, maps = model.forward_intermediates(images, indices=levels, stop_early=False, output_fmt="NCHW")
+        embedding = model.forward_head(final, pre_logits=True)
+    except (AssertionError, RuntimeError, ValueError) as error:
+        fix = ""
+        if any(side % max(reductions) for side in size):
+            fix = f"; use multiples of {max(reductions)}"
+        if size != built_for and not _any_size(args):
+            fix = f"; it takes only the size that it was built for, {built_for[0]} x {built_for[1]}"
+        raise UserError(
+            f"encoder: {config.name} cannot take images of {size[0]} x {size[1]} ({_first_line(error)}){fix}"
+        ) from error
+    return Layout(
+        embedding_dim=embedding.shape[-1],
+        depth=len(reductions),
+        levels=levels,
+        widths=[found.shape[1] for found in maps],
+        strides=[reductions[level] for level in levels],
+    )
+
+
+def _any_size(args: dict[str, Any]) -> bool:
+    return "img_size" not in args or args.get("dynamic_img_size", False) or not args.get("strict_img_size", True)
+
+
+def _levels(config: EncoderConfig, reductions: list[int]) -> list[int]:
     """Indices of the blocks or stages whose maps are given."""
-    table = _feature_table(model)
-    count = len(table)
+    count = len(reductions)
     if config.levels is not None:
-        wrong = [level for level in config.levels if not 0 <= level < count]
-        if wrong or not config.levels:
+        if config.levels[0] < 0 or config.levels[-1] >= count:
             raise UserError(f"encoder.levels {config.levels}: {config.name} has levels 0 to {count - 1}")
         return list(config.levels)
-    flat = len({row["reduction"] for row in table}) == 1
-    return sorted({math.ceil(count * quarter / 4) - 1 for quarter in (1, 2, 3, 4)}) if flat else list(range(count))
-
-
-def _measure(
-    config: EncoderConfig, args: dict[str, Any], levels: list[int], size: tuple[int, int]
-) -> tuple[int, list[int], list[int]]:
-    """Embedding width, and width and stride of every level, by a forward pass without memory or arithmetic."""
-    with torch.device("meta"):
-        model = _create(config.name, args)
-        images = torch.zeros(2, config.channels, *size)
-    try:
-        with torch.no_grad():
-            final, maps = model.eval().forward_intermediates(images, indices=levels, output_fmt="NCHW")
-            width = model.forward_head(final, pre_logits=True).shape[-1]
-    except (AssertionError, RuntimeError, ValueError) as error:
-        raise UserError(
-            f"encoder: {config.name} cannot take images of {size[0]} x {size[1]} ({str(error).splitlines()[0]}); "
-            f"use a multiple of {_divisor(model)}"
-        ) from error
-    strides = [round(size[0] / found.shape[2]) for found in maps]
-    finest = min(strides)
-    patch = getattr(getattr(model, "patch_embed", None), "patch_size", None)
-    if patch is not None and len(set(strides)) == 1 and (size[0] % _pair(patch)[0] or size[1] % _pair(patch)[1]):
-        raise UserError(
-            f"encoder: images of {size[0]} x {size[1]} do not divide into {config.name}'s patches of "
-            f"{_pair(patch)[0]} x {_pair(patch)[1]}; use a multiple of {finest}"
-        )
-    return width, [found.shape[1] for found in maps], strides
-
-
-def _divisor(model: Any) -> int:
-    return max(row["reduction"] for row in _feature_table(model))
-
-
-def _feature_table(model: Any) -> list[dict[str, Any]]:
-    info = model.feature_info
-    return list(getattr(info, "info", info))
+    if len(set(reductions)) == 1:
+        return sorted({math.ceil(count * quarter / 4) - 1 for quarter in (1, 2, 3, 4)})
+    return [level for level, reduction in enumerate(reductions) if reduction >= 4]
 
 
 def _pair(size: Any) -> tuple[int, int]:
     return (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0][:200] if str(error) else type(error).__name__
 
 
 # -------------------------------------------------------------------------------------------------- weights
@@ -271,17 +335,11 @@ def _pair(size: Any) -> tuple[int, int]:
 
 def _load_start_weights(model: Any, config: EncoderConfig) -> None:
     """Fills a model with start weights; refuses anything below a full match unless the config allows it."""
-    if config.weights == "hub":
-        try:
-            load_pretrained(model, num_classes=0, in_chans=config.channels)
-        except Exception as error:  # the hub's client raises many kinds
-            raise UserError(f"encoder.weights hub: {config.name} could not be loaded: {error}") from error
-        return
-    state = read_weights(Path(str(config.weights)))
-    head = {k for k in state if k.startswith(("head.", "fc.", "head_dist.")) and k not in model.state_dict()}
-    state = {k: v for k, v in state.items() if k not in head}
-    state = _fit_to_model(model, state)
     own = model.state_dict()
+    state = _fit_to_model(model, read_weights(Path(str(config.weights)), own=own), Path(str(config.weights)))
+    classifier = model.pretrained_cfg.get("classifier") or ()
+    heads = ("head", "fc", "head_dist", *((classifier,) if isinstance(classifier, str) else classifier))
+    state = {k: v for k, v in state.items() if k in own or not k.startswith(tuple(f"{head}." for head in heads))}
     missing = sorted(own.keys() - state.keys())
     foreign = sorted(state.keys() - own.keys())
     shapes = sorted(k for k in own.keys() & state.keys() if own[k].shape != state[k].shape)
@@ -296,51 +354,71 @@ def _load_start_weights(model: Any, config: EncoderConfig) -> None:
                 f"encoder.weights {config.weights} does not match {config.name}: {words}; "
                 "give the file's own model, or --encoder.allow-partial to load what fits"
             )
-        print(f"encoder.weights {config.weights}: loaded in part; {words}")
+        warnings.warn(f"encoder.weights {config.weights}: loaded in part; {words}", stacklevel=4)
     model.load_state_dict({k: v for k, v in state.items() if k in own and k not in shapes}, strict=False)
 
 
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """Tensors of a .safetensors or .pth file, or of a run folder's encoder, without wrappers and their prefixes."""
-    if path.is_dir():
-        inside = [path / "encoder" / "model.safetensors", path / "model.safetensors"]
-        path = next((file for file in inside if file.is_file()), inside[0])
-    if not path.is_file():
-        raise UserError(f"encoder.weights: there is no file {path}")
+def read_weights(path: Path, *, own: Iterable[str] = ()) -> dict[str, Tensor]:
+    """Tensors of a .safetensors or .pth file, or of a run folder's encoder, without wrappers and their prefixes.
+
+    Args:
+        path: a file, a folder written by `Encoder.save`, or a run folder that has one.
+        own: names of the model's parameters, whose own prefixes are no wrappers.
+    """
+    path = _weights_file(path)
     try:
         if path.suffix == ".safetensors":
             state: Any = load_file(path)
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, RuntimeError, EOFError, ValueError, KeyError, OSError, _unpickling_error()) as error:
-        reason = str(error).splitlines()[0][:160] if str(error) else type(error).__name__
-        raise UserError(f"encoder.weights: {path} cannot be read as weights: {reason}") from error
-    while isinstance(state, dict) and not any(isinstance(v, Tensor) for v in state.values()):
-        inner = next((state[key] for key in WRAPPERS if isinstance(state.get(key), dict)), None)
-        if inner is None:
-            raise UserError(f"encoder.weights: {path} holds no tensors under {', '.join(WRAPPERS)}")
-        state = inner
-    if not isinstance(state, dict):
-        raise UserError(f"encoder.weights: {path} holds no table of tensors")
-    state = {k: v for k, v in state.items() if isinstance(v, Tensor)}
-    while prefix := next((p for p in PREFIXES if state and all(k.startswith(p) for k in state)), None):
-        state = {k.removeprefix(prefix): v for k, v in state.items()}
-    return state
+    except pickle.UnpicklingError as error:
+        raise UserError(
+            f"encoder.weights: {path} cannot be read as weights: it is damaged or holds more than tensors, and "
+            "objects are never unpickled, since that runs their code: save the state_dict alone, as .safetensors"
+        ) from error
+    except (SafetensorError, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
+        raise UserError(f"encoder.weights: {path} cannot be read as weights: {_first_line(error)}") from error
+    while isinstance(state, dict) and (inner := [state[k] for k in WRAPPERS if isinstance(state.get(k), dict)]):
+        state = inner[0]
+    tensors = {k: v for k, v in state.items() if isinstance(v, Tensor)} if isinstance(state, dict) else {}
+    if not tensors:
+        raise UserError(f"encoder.weights: {path} holds no tensors, neither by itself nor under {', '.join(WRAPPERS)}")
+    while prefix := next((p for p in PREFIXES if _starts(tensors, p) and not _starts(own, p)), None):
+        tensors = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+    return tensors
 
 
-def _unpickling_error() -> type[Exception]:
-    import pickle
+def _weights_file(path: Path) -> Path:
+    if path.is_dir():
+        inside = [path / "encoder" / "model.safetensors", path / "model.safetensors"]
+        path = next((file for file in inside if file.is_file()), inside[0])
+    if not path.is_file():
+        raise UserError(f"encoder.weights: there is no file {path}")
+    return path
 
-    return pickle.UnpicklingError
+
+def _starts(names: Iterable[str], prefix: str) -> bool:
+    return any(name.startswith(prefix) for name in names)
 
 
-def _fit_to_model(model: Any, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Lets timm rename old keys and resample positions and patch kernels to the model's size, where it knows how."""
-    module = inspect.getmodule(type(model))
-    convert = getattr(module, "checkpoint_filter_fn", None)
-    if convert is None:
+def _fit_to_model(model: Any, state: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """Lets timm rename old keys, resample positions and patch kernels, adapt the input channels: what it knows how to do.
+
+    What it does not know is left as it is, for the comparison of names and shapes that follows."""
+    own = model.state_dict()
+    if own.keys() == state.keys() and all(own[k].shape == v.shape for k, v in state.items()):
         return state
-    try:
-        return convert(dict(state), model)
-    except (KeyError, RuntimeError, AssertionError, IndexError, AttributeError):
-        return state  # foreign weights: the comparison of names that follows says what is wrong
+    state = dict(state)
+    described = _weights_file(path).with_name("config.json")
+    if described.is_file():  # tells timm the grid of positions that are not square
+        model.pretrained_model_args = json.loads(described.read_text(encoding="utf-8")).get("model_args", {})
+    convert = getattr(inspect.getmodule(type(model)), "checkpoint_filter_fn", None)
+    if convert is not None:
+        with contextlib.suppress(KeyError, RuntimeError, AssertionError, IndexError, AttributeError):  # foreign weights
+            state = convert(dict(state), model)
+    first = model.pretrained_cfg.get("first_conv") or ()
+    for name in (first,) if isinstance(first, str) else first:
+        weight, wanted = state.get(f"{name}.weight"), own[f"{name}.weight"]
+        if weight is not None and weight.ndim == 4 and weight.shape[1] == 3 and wanted.shape[1] != 3:
+            state[f"{name}.weight"] = adapt_input_conv(wanted.shape[1], weight)
+    return state
