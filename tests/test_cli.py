@@ -56,7 +56,9 @@ def test_pretrain_then_reconstruct(run: Run, photos: Path, tmp_path: Path) -> No
     assert code == 0
     assert "decoder" in said
     assert "timm.create_model" in said
-    code, said, _ = run("reconstruct", "--run", out, photos / "1.jpg", photos / "2.jpg", "--out", tmp_path / "panel.png")
+    code, said, _ = run(
+        "reconstruct", "--run", out, photos / "1.jpg", photos / "2.jpg", "--out", tmp_path / "panel.png"
+    )
     assert code == 0
     assert said.count("PSNR") == 2
     assert Image.open(tmp_path / "panel.png").width > 2 * 128
@@ -93,7 +95,10 @@ MISTAKES = {
     "negative setting": (["--data", "{tmp}/photos", "--optim.lr", "-1"], "optim.lr"),
     "no such device": (["--data", "{tmp}/photos", "--runtime.device", "tpu9"], "device"),
     "unknown data set": (["--data", "cifer10:{tmp}"], "cifar10"),
-    "weights of another model": (["--data", "{tmp}/photos", "--encoder.weights", "{tmp}/foreign.pth"], "does not match"),
+    "weights of another model": (
+        ["--data", "{tmp}/photos", "--encoder.weights", "{tmp}/foreign.pth"],
+        "does not match",
+    ),
     "weights that are text": (["--data", "{tmp}/photos", "--encoder.weights", "{tmp}/texts/a.txt"], "cannot be read"),
     "local views for moco": (["--data", "{tmp}/photos", "--views.n-local", "2"], "n_local"),
 }

@@ -61,6 +61,8 @@ def test_every_module_has_a_floor() -> None:
 def test_one_file_per_foreign_library() -> None:
     for library, owner in FOREIGN.items():
         users = {
-            p.relative_to(ROOT).as_posix() for p in ROOT.rglob("*.py") if library in {m.split(".")[0] for m in imports(p)}
+            p.relative_to(ROOT).as_posix()
+            for p in ROOT.rglob("*.py")
+            if library in {m.split(".")[0] for m in imports(p)}
         }
         assert users <= {owner}, (library, users)

@@ -55,7 +55,9 @@ def tiny_views(
         return torch.randn(batch, 3, side, side, generator=generator)
 
     side = SIDES[encoder]
-    images = [draw(side), draw(side)] + ([draw(side // local_share), draw(side // local_share)] if framework == "dino" else [])
+    images = [draw(side), draw(side)] + (
+        [draw(side // local_share), draw(side // local_share)] if framework == "dino" else []
+    )
     targets = [draw(side), draw(side)]
     masks = [torch.zeros(batch, 1, side, side, dtype=torch.bool) for _ in range(2)] if masked else None
     for mask in masks or []:

@@ -49,7 +49,7 @@ def pretrain(
         RunError: the run could not go on; what was saved is intact.
     """
     config = recipe(config) if isinstance(config, str) else config
-    given = {"data": data, "out": out, "epochs": epochs, "batch_size": batch_size, "seed": seed}
+    given: dict[str, Any] = {"data": data, "out": out, "epochs": epochs, "batch_size": batch_size, "seed": seed}
     config = replace(config, **{name: value for name, value in given.items() if value is not None})
     if config.data.split(":")[0] != "scenes":
         return Run(train(config))

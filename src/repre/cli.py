@@ -111,7 +111,8 @@ def _closing(run: Run) -> str:
     if knn:
         lines += [
             f"k-NN on the scenes: {knn['before']:.1%} before, {knn['after']:.1%} after training",
-            "  " + ", ".join(f"{name} {knn[name]:.1%}" for name in ("raw pixels", "colour histogram", "majority class")),
+            "  "
+            + ", ".join(f"{name} {knn[name]:.1%}" for name in ("raw pixels", "colour histogram", "majority class")),
         ]
         if knn["after"] <= knn["before"]:
             lines.append("  training did not help here")

@@ -143,7 +143,7 @@ def to_dict(config: Any) -> dict[str, Any]:
 
     def plain(value: Any) -> Any:
         if dataclasses.is_dataclass(value):
-            named = {"name": framework_name(value)} if isinstance(value, FrameworkConfig) else {}  # type: ignore[arg-type]
+            named = {"name": framework_name(value)} if isinstance(value, FrameworkConfig) else {}
             return named | {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
         if isinstance(value, tuple | list):
             return [plain(item) for item in value]
@@ -172,7 +172,8 @@ def from_dict(kind: Any, data: Any, *, where: str = "config") -> Any:
         for key in data:
             if key not in known:
                 raise UserError(f"{where}.{key}: no such setting{near_names(str(key), known)}")
-        return kind(**{k: from_dict(hints[k], v, where=f"{where}.{k}") for k, v in data.items()})  # type: ignore[operator]
+        build: Any = kind
+        return build(**{k: from_dict(hints[k], v, where=f"{where}.{k}") for k, v in data.items()})
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin in (typing.Union, types.UnionType):
         if data is None and type(None) in arguments:

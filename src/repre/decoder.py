@@ -5,12 +5,12 @@ ours: lateral 1x1 convolutions to a common width, top-down fusion, one convoluti
 
 Shapes:
 
-    B  images    C  channels    H, W  height and width    C_l, H_l, W_l  map of level l    s  pixels per cell, finest level
+    B  images    C  channels    H, W  height and width    C_l, H_l, W_l  map of level l    s  pixels per finest cell
 """
 
 import copy
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -46,9 +46,9 @@ class DecoderConfig:
 class Decoder(nn.Module):
     """Feature maps of several depths -> pixels.
 
-    From the deepest level up: ``fused = block(lateral(map) + resize(fused))`` on each level's grid, where a block is a 3x3
-    convolution, group normalisation and GELU; then a 1x1 convolution to ``channels * s * s`` and a pixel shuffle by the
-    finest stride s.
+    From the deepest level up: ``fused = block(lateral(map) + resize(fused))`` on each level's grid, where a block is a
+    3x3 convolution, group normalisation and GELU; then a 1x1 convolution to ``channels * s * s`` and a pixel shuffle by
+    the finest stride s.
 
     Args:
         widths, strides: channels, and pixels per cell, of the encoder's maps, as `Encoder` gives them.
@@ -84,7 +84,7 @@ class Decoder(nn.Module):
         self._initialise(generator)
 
     def forward(self, maps: list[Tensor], size: tuple[int, int] | torch.Size) -> Tensor:
-        """Pixels [B, C, H, W] of ``size = (H, W)`` from the maps of all the encoder's levels, each [B, C_l, H_l, W_l]."""
+        """Pixels [B, C, H, W] of ``size = (H, W)`` from all of the encoder's maps, each [B, C_l, H_l, W_l]."""
         used = [maps[level] for level in self.levels]
         fused = used[-1]
         for place in reversed(range(len(self.laterals))):
@@ -135,8 +135,8 @@ class BranchCost:
 
 
 @torch.no_grad()
-def branch_cost(encoder: nn.Module, decoder: Decoder | None, *, size: tuple[int, int] | torch.Size) -> BranchCost:
-    """Counts parameters and forward FLOPs of encoder and decoder for one image of `size`, without computing anything."""
+def branch_cost(encoder: Any, decoder: Decoder | None, *, size: tuple[int, int] | torch.Size) -> BranchCost:
+    """Counts parameters and forward FLOPs of encoder and decoder for one image of `size`, without computing."""
     outline = copy.deepcopy(encoder).to("meta").float().eval()
     image = torch.zeros(1, encoder.config.channels, *size, device="meta")
     outline(image)  # a first look at a size is a pass of its own (Encoder.check_size), which must not be counted

@@ -1,7 +1,7 @@
 """RePre (arXiv 2201.06857): one encoder, a contrastive framework, and in parallel a decoder that rebuilds pixels.
 
-    views -> encoder -+- embeddings -> framework -> contrastive loss -+-> total
-                      +- maps of several depths -> decoder -> pixels -+
+views -> encoder -+- embeddings -> framework -> contrastive loss -+-> total
+                  +- maps of several depths -> decoder -> pixels -+
 """
 
 from dataclasses import dataclass
@@ -215,4 +215,6 @@ def check_views(framework: FrameworkConfig, *, n_local: int) -> None:
 
     name = framework_name(framework)
     if n_local and not FRAMEWORKS[name][1].takes_local_views:
-        raise UserError(f"views.n_local is {n_local}, but {name} compares two global views only; set it to 0 or use dino")
+        raise UserError(
+            f"views.n_local is {n_local}, but {name} compares two global views only; set it to 0 or use dino"
+        )

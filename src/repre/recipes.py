@@ -65,9 +65,7 @@ def byol(encoder: str) -> RunConfig:
 
 def simclr(encoder: str) -> RunConfig:
     """SimCLR's projector and views with MoCo v3's settings for ViTs."""
-    return replace(
-        moco_v3(encoder), out=f"runs/{encoder}-simclr", framework=SimCLRConfig(), views=simclr_views(224)
-    )
+    return replace(moco_v3(encoder), out=f"runs/{encoder}-simclr", framework=SimCLRConfig(), views=simclr_views(224))
 
 
 def moby(encoder: str) -> RunConfig:
@@ -94,9 +92,7 @@ def dino(encoder: str) -> RunConfig:
         framework=DINOConfig(),
         decoder=_decoder(encoder),
         views=dino_views(224, local_size=96, n_local=8),
-        optim=OptimConfig(
-            lr=5e-4, lr_end=1e-6, warmup=0.1, weight_decay=0.04, weight_decay_end=0.4, clip=3.0
-        ),
+        optim=OptimConfig(lr=5e-4, lr_end=1e-6, warmup=0.1, weight_decay=0.04, weight_decay_end=0.4, clip=3.0),
     )
 
 
@@ -117,5 +113,3 @@ def recipe(name: str) -> RunConfig:
     if name not in RECIPES:
         raise UserError(f"no recipe {name!r}{near_names(name, RECIPES)}; there are: {', '.join(RECIPES)}")
     return RECIPES[name]()
-
-

@@ -205,6 +205,14 @@ def test_the_crop_sees_nothing_outside_its_box() -> None:
         torch.testing.assert_close(view, torch.full_like(view, 7.0))
 
 
+def test_autocast_does_not_coarsen_the_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(augment, "_resample_loop", augment._resample_dense)
+    pixels, boxes, flip = canvas([(48, 48)] * 2, 48), torch.tensor([[3, 4, 40, 40]] * 2), torch.tensor([True, False])
+    plain = crop_resize(pixels, boxes, flip, size=24, value_range=BYTES)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(crop_resize(pixels, boxes, flip, size=24, value_range=BYTES), plain)
+
+
 @pytest.mark.parametrize("change", range(4))
 def test_each_colour_change_equals_torchvision(change: int) -> None:
     images = canvas([(48, 48)] * 6, 48).float() / 255

@@ -92,7 +92,11 @@ def test_batches_must_fit() -> None:
 
 
 def test_mixed_types_become_float32() -> None:
-    images = [np.full((2, 2, 1), 51, np.uint8), np.full((2, 2, 1), 13107, np.uint16), np.full((2, 2, 1), 0.2, np.float32)]
+    images = [
+        np.full((2, 2, 1), 51, np.uint8),
+        np.full((2, 2, 1), 13107, np.uint16),
+        np.full((2, 2, 1), 0.2, np.float32),
+    ]
     pixels, _ = stack(images, canvas=2)
     assert pixels.dtype == torch.float32
     torch.testing.assert_close(pixels, torch.full((3, 1, 2, 2), 0.2))

@@ -20,7 +20,7 @@ from repre.decoder import DecoderConfig
 from repre.encoder import Encoder
 from repre.errors import RunError, UserError
 from repre.optim import OptimConfig
-from repre.train.loop import train
+from repre.train.loop import Look, train
 from repre.train.signals import Interrupted
 from tests import tiny
 
@@ -55,7 +55,7 @@ def assert_equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -
         assert torch.equal(value, other[name]), name
 
 
-def stop_at(step: int):  # noqa: ANN201 - a Look
+def stop_at(step: int) -> Look:
     """A look that asks the process to stop, as a scheduler would; the loop leaves after the step that follows."""
 
     def look(encoder: Encoder, at: int) -> dict[str, float]:
@@ -89,7 +89,7 @@ def test_metrics_beyond_the_checkpoint_are_dropped_on_resume(tmp_path: Path) -> 
     train(run)
     lines = [json.loads(x) for x in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == list(range(1, 10))
-    rows = list(csv.DictReader(open(tmp_path / "run/metrics.csv")))
+    rows = list(csv.DictReader((tmp_path / "run/metrics.csv").read_text().splitlines()))
     assert [int(row["step"]) for row in rows] == list(range(1, 10))
 
 

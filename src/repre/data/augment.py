@@ -15,6 +15,7 @@ An image that an operation does not select comes out of it bit for bit as it wen
 
 import math
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, fields
 from typing import Literal
 
@@ -297,7 +298,8 @@ def _cubic(t: Tensor) -> Tensor:
 
 def _separable(rows: Tensor, images: Tensor, columns: Tensor) -> Tensor:
     """rows [B, S, K] x images [B, C, K, K] x columns' [B, S, K], in float32 also where autocast is on."""
-    with torch.autocast(images.device.type, enabled=False):
+    kind = images.device.type
+    with torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext():
         return rows[:, None] @ images @ columns[:, None].mT  # [B, C, S, S]
 
 

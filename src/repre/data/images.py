@@ -95,7 +95,7 @@ def _on_mid_grey(image: Image.Image) -> Image.Image:
 def _needs_tifffile(path: Path, channels: int) -> bool:
     """Whether a TIFF has what Pillow does not read: more than 8 bits in several channels, or many channels."""
     with tifffile.TiffFile(path) as file:
-        page = file.pages[0]
+        page = file.pages.first
         deep = page.bitspersample > 8 and page.samplesperpixel > 1
         return deep or channels not in (1, 3, 4) or page.samplesperpixel not in (1, 2, 3, 4) or len(file.pages) > 1
 

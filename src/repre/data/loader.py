@@ -5,6 +5,7 @@ order of its epoch, and every rank takes a slice of them. Nothing depends on the
 resumed run starts its loader at the step it stopped at.
 """
 
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -163,20 +164,40 @@ class Loader:
         self.source = source
         self.steps_per_epoch = steps.steps_per_epoch
         self.total_steps = epochs * self.steps_per_epoch
-        self._batches = DataLoader(
+        self._batches: DataLoader[Raw] = DataLoader(
             steps,
             sampler=range(start, self.total_steps),
             batch_size=None,
             num_workers=workers,
             prefetch_factor=2 if workers else None,
             pin_memory=pin,
+            worker_init_fn=_leave_signals_to_the_run,
         )
 
     def __iter__(self) -> Iterator[Batch]:
-        for pixels, sizes, positions, indices, epoch, failures in self._batches:
+        batches = iter(self._batches)
+        while True:
+            try:
+                pixels, sizes, positions, indices, epoch, failures = next(batches)
+            except StopIteration:
+                return
+            except RuntimeError as error:
+                if "DataLoader worker" not in str(error):
+                    raise
+                raise RunError(
+                    f"a decoding process died ({error}); if memory ran out, use fewer --runtime.workers or a smaller "
+                    "--loader.canvas"
+                ) from error
             if not len(pixels):
                 index, reason = failures[-1]
                 raise RunError(
                     f"{ATTEMPTS} files in a row cannot be read, the last of them {self.source.describe(index)}: {reason}"
                 )
             yield Batch(pixels, sizes, positions, indices, int(epoch), [(int(i), reason) for i, reason in failures])
+
+
+def _leave_signals_to_the_run(worker: int) -> None:
+    """Ctrl-C, a scheduler or `timeout` signal the whole group: the training process saves first, then ends its workers."""
+    for name in ("SIGINT", "SIGTERM", "SIGUSR1"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)

@@ -27,7 +27,7 @@ class ScenesConfig:
     """Fewest objects of a scene."""
     max_objects: int = 2
     """Most objects of a scene. The first is the largest and gives the label."""
-    scale: tuple[float, float] = (0.55, 0.85)
+    scale: tuple[float, float] = (0.45, 0.75)
     """Diameter of the first object over the side of the image, smallest and largest; the others have 0.3 to 0.5 of it."""
     seed: int = 0
     """Another seed draws another data set."""
@@ -145,7 +145,7 @@ def draw_scene(config: ScenesConfig, *, split: str, index: int) -> Scene:
     grid = (np.arange(size, dtype=np.float32) + 0.5) / size
     image, level = _background(rng, grid)
     instances = np.zeros((size, size), np.uint8)
-    classes = []
+    classes: list[int] = []
     diameter = rng.uniform(*config.scale)
     for number in range(int(rng.integers(config.min_objects, config.max_objects + 1))):
         share = diameter if number == 0 else diameter * rng.uniform(0.3, 0.5)
@@ -169,7 +169,7 @@ def draw_scene(config: ScenesConfig, *, split: str, index: int) -> Scene:
 def _background(rng: np.random.Generator, grid: Array) -> tuple[Array, float]:
     """A soft two-colour texture, float32 [H, W, 3], and its brightness."""
     level = float(rng.uniform(0.2, 0.8))
-    one, other = _colour(rng, level), _colour(rng, level + float(rng.uniform(-0.12, 0.12)))
+    one, other = _colour(rng, level), _colour(rng, level + float(rng.uniform(-0.08, 0.08)))
     mix = 0.5 + 0.5 * _texture(rng, grid[None, :], grid[:, None], cycles=(1.0, 5.0))
     return one + mix[..., None] * (other - one), level
 
@@ -186,10 +186,10 @@ def _paint(
 ) -> Array | None:
     """Paints one object of diameter `share` into the image, with shade and shadow; gives its mask, or None where there
     was no room beside the others."""
-    size, radius, turn = len(grid), share / 2, rng.uniform(-0.6, 0.6)
+    size, radius, turn = len(grid), share / 2, rng.uniform(-0.8, 0.8)
     own = level + rng.choice([-1, 1]) * rng.uniform(0.28, 0.45)
     own = own if 0.08 < own < 0.92 else 2 * level - own  # the other way if this one leaves the range
-    one, other = _colour(rng, own), _colour(rng, own + float(rng.uniform(-0.12, 0.12)))
+    one, other = _colour(rng, own), _colour(rng, own + float(rng.uniform(-0.08, 0.08)))
     texture_seed = rng.integers(2**32)
     room = max(0.0, 0.5 - radius * 0.9)
     for _ in range(8):

@@ -134,7 +134,13 @@ def _open_path(
         place = {top: number for number, top in enumerate(classes)}
         labels = np.array([place[top] for top in tops], np.int64)
     return FileSource(
-        spec, path, names, channels=channels, canvas=canvas, labels=labels, classes=classes if labels is not None else []
+        spec,
+        path,
+        names,
+        channels=channels,
+        canvas=canvas,
+        labels=labels,
+        classes=classes if labels is not None else [],
     )
 
 
@@ -158,9 +164,7 @@ def _read_list(path: Path) -> list[str]:
 
 def _what_is_in(path: Path) -> str:
     """Words for a folder without images: what it holds instead."""
-    kinds = Counter(
-        (Path(name).suffix.lower() or "no ending") for _, _, names in os.walk(path) for name in names
-    )
+    kinds = Counter((Path(name).suffix.lower() or "no ending") for _, _, names in os.walk(path) for name in names)
     if not kinds:
         return f"{path} is an empty folder; name one that holds images ({', '.join(EXTENSIONS)})"
     found = ", ".join(f"{count} of {kind}" for kind, count in kinds.most_common(4))
@@ -307,7 +311,9 @@ def _idx(folder: Path, name: str, *, offset: int) -> Array:
             if path.is_file():
                 data = path.read_bytes()
                 try:
-                    return np.frombuffer(gzip.decompress(data) if path.suffix == ".gz" else data, np.uint8, offset=offset)
+                    return np.frombuffer(
+                        gzip.decompress(data) if path.suffix == ".gz" else data, np.uint8, offset=offset
+                    )
                 except (OSError, EOFError, ValueError) as error:
                     raise UserError(f"{path} is damaged: {error}") from error
     raise UserError(f"Fashion-MNIST is not in {folder}: there is no {name}.gz")

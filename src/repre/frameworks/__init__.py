@@ -28,7 +28,7 @@ def framework_name(config: FrameworkConfig) -> str:
 def build_framework(config: FrameworkConfig, encoder: nn.Module, *, width: int) -> Framework:
     """The framework of a config around an encoder whose embedding is `width` wide; copies the encoder if it teaches."""
     _, kind = FRAMEWORKS[framework_name(config)]
-    return kind(config, encoder, width=width)  # type: ignore[call-arg]
+    return kind(config, encoder, width=width)
 
 
 __all__ = [

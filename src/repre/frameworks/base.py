@@ -32,18 +32,16 @@ class Framework(nn.Module, ABC):
         return None
 
     @abstractmethod
-    def loss(
-        self, student: list[Features], teacher: list[Features], progress: float
-    ) -> tuple[Tensor, Diagnostics]:
+    def loss(self, student: list[Features], teacher: list[Features], progress: float) -> tuple[Tensor, Diagnostics]:
         """The contrastive loss of the local batch (a scalar), and detached tensors for monitors and `after_step`.
 
         Scalars among the diagnostics are written to the metrics under their name.
         """
 
-    def before_step(self, progress: float) -> None:  # noqa: B027 - a framework without such a rule leaves it empty
+    def before_step(self, progress: float) -> None:
         """Last word on the gradients, after backward and clipping, before the optimiser's step."""
 
-    def after_step(self, encoder: nn.Module, diagnostics: Diagnostics, progress: float) -> None:  # noqa: B027
+    def after_step(self, encoder: nn.Module, diagnostics: Diagnostics, progress: float) -> None:
         """Moves teacher, queue and centre, once per optimiser step."""
 
     def kept_encoder(self, encoder: nn.Module) -> nn.Module:

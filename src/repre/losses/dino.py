@@ -5,7 +5,12 @@ from torch import Tensor
 
 
 def dino_loss(
-    student: list[Tensor], teacher: list[Tensor], centre: Tensor, *, student_temperature: float, teacher_temperature: float
+    student: list[Tensor],
+    teacher: list[Tensor],
+    centre: Tensor,
+    *,
+    student_temperature: float,
+    teacher_temperature: float,
 ) -> Tensor:
     """Mean cross-entropy between the teacher's and the student's prototype distributions over pairs of different views.
 

@@ -41,5 +41,6 @@ class BatchNorm(nn.Module):
         variance = mean_over_ranks(centred.square().mean(0))
         out = centred * (variance + self.eps).rsqrt()
         if self.weight is not None:
+            assert self.bias is not None, "scale and shift come together"
             out = out * self.weight + self.bias
         return out.to(x.dtype)

@@ -377,7 +377,9 @@ class _Run:
 
     def diverged(self, losses: Losses, batch: Batch) -> RunError:
         files = ", ".join(self.source.describe(int(i)) for i in batch.indices[:4])
-        last = f"the last good checkpoint is {self.folder.last}" if self.folder.last.is_file() else "nothing was saved yet"
+        last = (
+            f"the last good checkpoint is {self.folder.last}" if self.folder.last.is_file() else "nothing was saved yet"
+        )
         return RunError(
             f"step {self.step + 1} is not finite: {culprit(self.model, losses)}; the batch began with {files}; {last}. "
             "A lower --optim.lr, a longer --optim.warmup or --optim.clip 1.0 usually helps"

@@ -1,15 +1,15 @@
 """The folder of a run: what lies where, who owns it, and the metrics that survive a restart.
 
-    config.yaml        the complete config; `--config` takes it back
-    metrics.jsonl/csv  one line per logged step
-    log.txt            what was printed
-    environment.json   versions and machine
-    unreadable.txt     files that were skipped, with the reason
-    checkpoints/       last.pt, best.pt
-    panel/             reconstructions of the same images over time, PNG
-    encoder/           safetensors + config.json; timm.create_model("local-dir:.../encoder", pretrained=True)
-    tensorboard/       event files
-    summary.json       written last; its presence means that the run is finished
+config.yaml        the complete config; `--config` takes it back
+metrics.jsonl/csv  one line per logged step
+log.txt            what was printed
+environment.json   versions and machine
+unreadable.txt     files that were skipped, with the reason
+checkpoints/       last.pt, best.pt
+panel/             reconstructions of the same images over time, PNG
+encoder/           safetensors + config.json; timm.create_model("local-dir:.../encoder", pretrained=True)
+tensorboard/       event files
+summary.json       written last; its presence means that the run is finished
 """
 
 import csv

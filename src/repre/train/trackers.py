@@ -58,7 +58,9 @@ class _MLflow:
         self.module.end_run()
 
 
-def open_trackers(names: tuple[str, ...], folder: Path, *, run: Path, start: int, config: dict[str, Any]) -> list[Tracker]:
+def open_trackers(
+    names: tuple[str, ...], folder: Path, *, run: Path, start: int, config: dict[str, Any]
+) -> list[Tracker]:
     """TensorBoard in `folder`, and the named services; UserError where a service is not installed."""
     trackers: list[Tracker] = [TensorBoard(folder, start=start)]
     for name in names:
