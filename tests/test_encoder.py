@@ -100,13 +100,13 @@ def test_gradient_reaches_every_parameter(name: str) -> None:
 def test_sizes_that_a_model_refuses_are_named(name: str) -> None:
     encoder = build(name)
     for size in MODELS[name][2]:
-        words = rf"cannot take images of {size[0]} x {size[1]}(.*multiples of|.*built for)|timm refuses"
+        words = rf"cannot take images of {size[0]} x {size[1]}(.*multiple of|.*built for)|timm refuses"
         with pytest.raises(UserError, match=words):
             encoder(images(size))
 
 
 def test_a_refusal_says_the_divisor_or_the_only_size() -> None:
-    with pytest.raises(UserError, match="use multiples of 16"):
+    with pytest.raises(UserError, match="use a multiple of 16"):
         build("vit_tiny_patch16_224", image_size=100)
     with pytest.raises(UserError, match="of the size that it was built for, 64 x 64"):
         build("hiera_tiny_224")(images((96, 96)))

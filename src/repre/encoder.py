@@ -297,7 +297,7 @@ def _measure(
         final, maps = model.forward_intermediates(images, indices=levels, stop_early=False, output_fmt="NCHW")
         embedding = model.forward_head(final, pre_logits=True)
     except (AssertionError, RuntimeError, ValueError) as error:
-        fix = f"; use multiples of {max(reductions)}" if any(side % max(reductions) for side in size) else ""
+        fix = f"; use a multiple of {max(reductions)}" if any(side % max(reductions) for side in size) else ""
         raise UserError(
             f"encoder: {config.name} cannot take images of {size[0]} x {size[1]} ({_first_line(error)}){fix}"
         ) from error

@@ -14,7 +14,7 @@ from repre.errors import UserError
 from tests.oracles.views import draw_box, make_view, photo
 
 BYTES = (0.0, 255.0)
-FULL = ViewConfig(size=48, jitter=0.8, grey=0.3, blur=0.7, solarise=0.3)
+FULL = ViewConfig(jitter=0.8, grey=0.3, blur=0.7, solarise=0.3)
 
 
 def canvas(sizes: list[tuple[int, int]], side: int, channels: int = 3) -> Tensor:
@@ -148,7 +148,6 @@ def test_masks_hide_an_exact_share_in_patches() -> None:
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"size": 0}, "at least 8"),
         ({"scale": (0.5, 0.2)}, "lowest <= highest"),
         ({"scale": (0.5, 1.2)}, "<= 1"),
         ({"ratio": (0.0, 1.0)}, "ratio"),
@@ -222,7 +221,7 @@ def test_each_colour_change_equals_torchvision(change: int) -> None:
     )
     factors = torch.tensor([[1.0, 1.0, 1.0, 0.0]]).repeat(6, 1)
     factors[:, change] = values
-    out = recolour(images.clone(), parameters(6, factors=factors), ViewConfig(size=48))
+    out = recolour(images.clone(), parameters(6, factors=factors), ViewConfig())
     adjust = [TF.adjust_brightness, TF.adjust_contrast, TF.adjust_saturation, TF.adjust_hue][change]
     for i in range(6):
         torch.testing.assert_close(out[i], adjust(images[i], values[i].item()), rtol=0, atol=1e-5)
@@ -232,10 +231,10 @@ def test_each_colour_change_equals_torchvision(change: int) -> None:
 def test_grey_and_solarise_equal_torchvision() -> None:
     images = canvas([(48, 48)] * 4, 48).float() / 255
     chosen = torch.tensor([True, False, True, False])
-    out = recolour(images.clone(), parameters(4, grey=chosen), ViewConfig(size=48))
+    out = recolour(images.clone(), parameters(4, grey=chosen), ViewConfig())
     torch.testing.assert_close(out[0], TF.rgb_to_grayscale(images[0], num_output_channels=3), rtol=0, atol=1e-6)
     assert torch.equal(out[~chosen], images[~chosen])
-    out = recolour(images.clone(), parameters(4, solarise=chosen), ViewConfig(size=48, threshold=0.4))
+    out = recolour(images.clone(), parameters(4, solarise=chosen), ViewConfig(threshold=0.4))
     torch.testing.assert_close(out[2], TF.solarize(images[2], 0.4), rtol=0, atol=0)
     assert torch.equal(out[~chosen], images[~chosen])
 
@@ -261,7 +260,7 @@ def test_the_blur_covers_a_tenth_of_the_view() -> None:
 
 @pytest.mark.parametrize("filter", ["bilinear", "bicubic"])
 def test_whole_views_equal_the_loop_over_images(filter: augment.Filter) -> None:
-    config = ViewConfig(size=48, filter=filter, jitter=0.8, hue=0.3, grey=0.3, blur=0.7, solarise=0.3)
+    config = ViewConfig(filter=filter, jitter=0.8, hue=0.3, grey=0.3, blur=0.7, solarise=0.3)
     sizes = [(80, 96), (96, 64), (30, 40), (96, 96)] * 8
     pixels = canvas(sizes, 96)
     numbers = uniforms(seed=5, epoch=0, stream=0, positions=torch.arange(len(sizes)))
@@ -269,7 +268,7 @@ def test_whole_views_equal_the_loop_over_images(filter: augment.Filter) -> None:
     crops = crop_resize(pixels, drawn.boxes, drawn.flip, size=48, value_range=BYTES, filter=filter)
     views = recolour(crops.clone(), drawn, config)
     for i, (height, width) in enumerate(sizes):
-        view, crop = make_view(pixels[i, :, :height, :width].float() / 255, drawn, i, config)
+        view, crop = make_view(pixels[i, :, :height, :width].float() / 255, drawn, i, config, 48)
         torch.testing.assert_close(crops[i], crop, rtol=0, atol=1e-5)
         if drawn.solarise[i]:  # a pixel at the threshold may fall on either side of it
             near = (views[i] - view).abs() > 1e-4
@@ -283,7 +282,7 @@ def test_any_number_of_channels(channels: int) -> None:
     """Saturation and grey blend with the mean of the channels; the hue stays."""
     sizes = [(64, 64)] * 8
     pixels = canvas(sizes, 64, channels)
-    config = ViewConfig(size=48, jitter=1.0, hue=0.5, grey=0.5, blur=0.5, solarise=0.5)
+    config = ViewConfig(jitter=1.0, hue=0.5, grey=0.5, blur=0.5, solarise=0.5)
     drawn = draw(config, uniforms(seed=0, epoch=0, stream=0, positions=torch.arange(8)), torch.tensor(sizes))
     crops = crop_resize(pixels, drawn.boxes, drawn.flip, size=48, value_range=BYTES)
     views = recolour(crops.clone(), drawn, config)
@@ -299,14 +298,14 @@ def test_any_number_of_channels(channels: int) -> None:
 
 def test_without_colour_operations_no_bit_changes() -> None:
     images = canvas([(48, 48)] * 4, 48).float() / 255
-    config = ViewConfig(size=48)
+    config = ViewConfig()
     drawn = draw(config, uniforms(seed=0, epoch=0, stream=0, positions=torch.arange(4)), torch.full((4, 2), 48))
     assert torch.equal(recolour(images.clone(), drawn, config), images)
 
 
 def test_images_that_are_not_chosen_keep_their_bits() -> None:
     images = canvas([(48, 48)] * 32, 48).float() / 255
-    config = ViewConfig(size=48, jitter=0.5, grey=0.1, blur=0.2, solarise=0.1)
+    config = ViewConfig(jitter=0.5, grey=0.1, blur=0.2, solarise=0.1)
     drawn = draw(config, uniforms(seed=0, epoch=0, stream=0, positions=torch.arange(32)), torch.full((32, 2), 48))
     out = recolour(images.clone(), drawn, config)
     idle = (drawn.factors[:, 3] == 0) & ~drawn.grey & (drawn.sigma == 0) & ~drawn.solarise
@@ -319,7 +318,7 @@ def test_images_that_are_not_chosen_keep_their_bits() -> None:
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_cuda_equals_the_cpu() -> None:
-    config = ViewConfig(size=48, filter="bicubic", jitter=0.8, grey=0.3, blur=0.7)
+    config = ViewConfig(filter="bicubic", jitter=0.8, grey=0.3, blur=0.7)
     sizes = [(80, 96), (96, 64), (30, 40), (96, 96)] * 8
     pixels = canvas(sizes, 96)
     drawn = draw(config, uniforms(seed=5, epoch=0, stream=0, positions=torch.arange(32)), torch.tensor(sizes))

@@ -9,7 +9,6 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode
 
 from repre.data.views import (
-    ViewConfig,
     ViewsConfig,
     centre_view,
     denormalise,
@@ -139,7 +138,7 @@ def test_ranges_of_pixels(channels: int) -> None:
 
 
 def test_normalising_and_back() -> None:
-    config = ViewsConfig(first=ViewConfig(size=32), second=ViewConfig(size=32))
+    config = ViewsConfig(size=32)
     assert config.statistics(3)[0].flatten().tolist() == pytest.approx([0.485, 0.456, 0.406])
     assert config.statistics(5)[1].flatten().tolist() == [0.25] * 5
     views = make_views(batch(), config, seed=0, device="cpu")
@@ -173,10 +172,9 @@ def test_published_settings() -> None:
         assert (view.jitter, view.grey, view.flip, view.sigma) == (0.8, 0.2, 0.5, (0.1, 2.0))
         assert (view.brightness, view.contrast, view.saturation, view.hue) == (0.4, 0.4, 0.2, 0.1)
     dino = dino_views(224, 96, 8)
-    assert dino.local is not None
-    assert (dino.first.scale, dino.local.scale, dino.local.size) == ((0.25, 1.0), (0.05, 0.25), 96)
+    assert (dino.first.scale, dino.local.scale, dino.local_size) == ((0.25, 1.0), (0.05, 0.25), 96)
     assert (dino.n_local, dino.local.blur, dino.local.solarise) == (8, 0.5, 0.0)
-    assert dino_views(n_local=0).local is None
+    assert dino_views(n_local=0).n_local == 0
     simclr = simclr_views(32, 0.5)
     assert simclr.first == simclr.second
     assert (simclr.first.brightness, simclr.first.hue, simclr.first.blur) == (0.4, 0.1, 0.5)
@@ -185,9 +183,8 @@ def test_published_settings() -> None:
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"second": ViewConfig(size=96)}, "same size"),
-        ({"n_local": 2}, "both, or neither"),
-        ({"local": ViewConfig(size=96)}, "both, or neither"),
+        ({"size": 4}, "at least 8"),
+        ({"local_size": 0}, "at least 8"),
         ({"n_local": -1}, "0 or more"),
         ({"target": "blurred"}, "'clean'"),
         ({"mask_ratio": 1.0}, "below 1"),

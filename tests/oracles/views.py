@@ -28,11 +28,13 @@ def draw_box(config: ViewConfig, numbers: list[float], height: int, width: int) 
     return (height - h) // 2, (width - w) // 2, h, w
 
 
-def make_view(image: Tensor, parameters: ViewParameters, row: int, config: ViewConfig) -> tuple[Tensor, Tensor]:
+def make_view(
+    image: Tensor, parameters: ViewParameters, row: int, config: ViewConfig, size: int
+) -> tuple[Tensor, Tensor]:
     """One RGB image in [0, 1], [3, H, W] -> (view, crop before colour changes), each [3, S, S], not normalised."""
     top, left, height, width = parameters.boxes[row].tolist()
     mode = InterpolationMode(config.filter)
-    image = TF.resized_crop(image, top, left, height, width, [config.size] * 2, mode, antialias=True).clamp(0, 1)
+    image = TF.resized_crop(image, top, left, height, width, [size] * 2, mode, antialias=True).clamp(0, 1)
     image = image.flip(-1) if parameters.flip[row] else image
     crop = image
     brightness, contrast, saturation, hue = parameters.factors[row].tolist()
@@ -48,7 +50,7 @@ def make_view(image: Tensor, parameters: ViewParameters, row: int, config: ViewC
     if parameters.grey[row]:
         image = TF.rgb_to_grayscale(image, num_output_channels=3)
     if parameters.sigma[row] > 0:
-        image = TF.gaussian_blur(image, [blur_taps(config.size)] * 2, [float(parameters.sigma[row])] * 2)
+        image = TF.gaussian_blur(image, [blur_taps(size)] * 2, [float(parameters.sigma[row])] * 2)
     if parameters.solarise[row]:
         image = TF.solarize(image, config.threshold)
     return image, crop

@@ -44,8 +44,6 @@ Filter = Literal["bilinear", "bicubic"]
 class ViewConfig:
     """How one kind of view is drawn. Defaults: crop and flip only."""
 
-    size: int = 224
-    """Side of the view in pixels."""
     scale: Range = (0.08, 1.0)
     """Share of the image's area that the crop covers, lowest and highest."""
     ratio: Range = (3 / 4, 4 / 3)
@@ -76,8 +74,6 @@ class ViewConfig:
     """Brightness, as a share of the range, from which solarising inverts."""
 
     def __post_init__(self) -> None:
-        if self.size < 8:
-            raise UserError(f"size={self.size}: a view has at least 8 pixels a side")
         if not 0 < self.scale[0] <= self.scale[1] <= 1:
             raise UserError(f"scale={self.scale}: give (lowest, highest) share of the area, 0 < lowest <= highest <= 1")
         for name in ("ratio", "sigma"):
@@ -312,7 +308,7 @@ def recolour(images: Tensor, parameters: ViewParameters, config: ViewConfig) -> 
         if images.shape[1] == 3:
             _on_chosen(images, (change == HUE) & (factor != 0), turn_hue, factor)
     _on_chosen(images, parameters.grey, lambda chosen: grey(chosen).expand_as(chosen))
-    taps = blur_taps(config.size)
+    taps = blur_taps(images.shape[-1])
     _on_chosen(images, parameters.sigma > 0, lambda chosen, sigma: blur(chosen, sigma, taps), parameters.sigma)
     _on_chosen(images, parameters.solarise, lambda chosen: torch.where(chosen >= config.threshold, 1 - chosen, chosen))
     return images  # [B, C, S, S]

@@ -51,14 +51,18 @@ MASK_STREAM = 2**16
 class ViewsConfig:
     """All views of a sample. Defaults: two crops with flips, no local views, no mask."""
 
+    size: int = 224
+    """Side of the global views in pixels."""
     first: ViewConfig = field(default_factory=ViewConfig)
     """The first global view."""
     second: ViewConfig = field(default_factory=ViewConfig)
-    """The second global view, of the same size."""
-    local: ViewConfig | None = None
-    """The local views."""
+    """The second global view."""
     n_local: int = 0
-    """How many local views."""
+    """How many local views, for frameworks with multi-crop."""
+    local_size: int = 96
+    """Side of the local views in pixels."""
+    local: ViewConfig = field(default_factory=lambda: ViewConfig(scale=(0.05, 0.25)))
+    """The local views."""
     target: Literal["view", "clean"] = "view"
     """What is rebuilt: the view that the encoder saw, or the same crop before its colours were changed."""
     mask_ratio: float = 0.0
@@ -73,13 +77,12 @@ class ViewsConfig:
     """Pixel values that stand for 0 and 1; by default (0, 255) for uint8, (0, 65535) for uint16, (0, 1) for float32."""
 
     def __post_init__(self) -> None:
-        size = self.first.size
-        if self.second.size != size:
-            raise UserError(f"global views of {size} and {self.second.size} pixels: give both the same size")
+        for name in ("size", "local_size"):
+            if getattr(self, name) < 8:
+                raise UserError(f"{name}={getattr(self, name)}: a view has at least 8 pixels a side")
+        size = self.size
         if self.n_local < 0:
             raise UserError(f"n_local={self.n_local}: give 0 or more")
-        if (self.n_local > 0) != (self.local is not None):
-            raise UserError(f"n_local={self.n_local} and local={self.local}: give both, or neither")
         if self.target not in ("view", "clean"):
             raise UserError(f"target={self.target!r}: choose 'view' or 'clean'")
         if not 0 <= self.mask_ratio < 1:
@@ -103,11 +106,6 @@ class ViewsConfig:
         if self.value_range is not None and not self.value_range[0] < self.value_range[1]:
             raise UserError(f"value_range={self.value_range}: give (lowest, highest)")
 
-    @property
-    def size(self) -> int:
-        """Side of the global views."""
-        return self.first.size
-
     def statistics(self, channels: int) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of every channel, each [C, 1, 1] on the CPU."""
         mean, std = self.mean, self.std
@@ -127,9 +125,9 @@ class ViewsConfig:
 
 def moco_v3_views(size: int = 224, *, target: Literal["view", "clean"] = "view") -> ViewsConfig:
     """MoCo v3 (2104.02057), the asymmetric pair of BYOL; also MoBY's."""
-    first = ViewConfig(size=size, jitter=0.8, grey=0.2, blur=1.0)
-    second = ViewConfig(size=size, jitter=0.8, grey=0.2, blur=0.1, solarise=0.2)
-    return ViewsConfig(first=first, second=second, target=target)
+    first = ViewConfig(jitter=0.8, grey=0.2, blur=1.0)
+    second = ViewConfig(jitter=0.8, grey=0.2, blur=0.1, solarise=0.2)
+    return ViewsConfig(size=size, first=first, second=second, target=target)
 
 
 def dino_views(
@@ -137,19 +135,19 @@ def dino_views(
 ) -> ViewsConfig:
     """DINO (2104.14294): the same pair from larger crops, and small local views. Resized by the bicubic filter."""
     large, small = (0.25, 1.0), (0.05, 0.25)
-    first = ViewConfig(size=size, scale=large, filter="bicubic", jitter=0.8, grey=0.2, blur=1.0)
-    second = ViewConfig(size=size, scale=large, filter="bicubic", jitter=0.8, grey=0.2, blur=0.1, solarise=0.2)
-    local = ViewConfig(size=local_size, scale=small, filter="bicubic", jitter=0.8, grey=0.2, blur=0.5)
-    return ViewsConfig(first=first, second=second, local=local if n_local else None, n_local=n_local, target=target)
+    first = ViewConfig(scale=large, filter="bicubic", jitter=0.8, grey=0.2, blur=1.0)
+    second = ViewConfig(scale=large, filter="bicubic", jitter=0.8, grey=0.2, blur=0.1, solarise=0.2)
+    local = ViewConfig(scale=small, filter="bicubic", jitter=0.8, grey=0.2, blur=0.5)
+    return ViewsConfig(
+        size=size, first=first, second=second, n_local=n_local, local_size=local_size, local=local, target=target
+    )
 
 
 def simclr_views(size: int = 224, strength: float = 1.0, *, target: Literal["view", "clean"] = "view") -> ViewsConfig:
     """SimCLR (2002.05709): both views alike, colour jitter of the given strength (ImageNet 1, CIFAR 0.5)."""
     strong, weak = 0.8 * strength, 0.2 * strength
-    view = ViewConfig(
-        size=size, jitter=0.8, brightness=strong, contrast=strong, saturation=strong, hue=weak, grey=0.2, blur=0.5
-    )
-    return ViewsConfig(first=view, second=view, target=target)
+    view = ViewConfig(jitter=0.8, brightness=strong, contrast=strong, saturation=strong, hue=weak, grey=0.2, blur=0.5)
+    return ViewsConfig(size=size, first=view, second=view, target=target)
 
 
 def make_views(batch: Batch, config: ViewsConfig, *, seed: int, device: torch.device | str) -> Views:
@@ -160,37 +158,35 @@ def make_views(batch: Batch, config: ViewsConfig, *, seed: int, device: torch.de
     config.range_of(batch.pixels.dtype)
     pixels, sizes = batch.pixels.to(device, non_blocking=True), batch.sizes.cpu()
     numbers = partial(uniforms, seed=seed, epoch=batch.epoch, positions=batch.positions)
-    globals_ = [config.first, config.second]
-    locals_ = [config.local] * config.n_local if config.local is not None else []
+    globals_, locals_ = [config.first, config.second], [config.local] * config.n_local
     images, targets, masks = [], [], []
     for number, view in enumerate(globals_ + locals_):
-        parameters = draw(view, numbers(stream=number), sizes)
         is_global = number < len(globals_)
-        image, clean = _render(pixels, parameters, view, config, clean=is_global and config.target == "clean")
+        parameters = draw(view, numbers(stream=number), sizes)
+        size = config.size if is_global else config.local_size
+        image, clean = _render(pixels, parameters, view, config, size, clean=is_global and config.target == "clean")
         images.append(image)
         if is_global:
             targets.append(image if clean is None else clean)
         if is_global and config.mask_ratio > 0:
-            patches = numbers(stream=MASK_STREAM + number, count=(view.size // config.mask_patch) ** 2)
-            mask = draw_masks(patches, size=view.size, patch=config.mask_patch, ratio=config.mask_ratio)
+            patches = numbers(stream=MASK_STREAM + number, count=(size // config.mask_patch) ** 2)
+            mask = draw_masks(patches, size=size, patch=config.mask_patch, ratio=config.mask_ratio)
             masks.append(mask.to(device, non_blocking=True))
     return Views(images=images, targets=targets, n_global=len(globals_), masks=masks or None)
 
 
 def _render(
-    pixels: Tensor, parameters: ViewParameters, view: ViewConfig, config: ViewsConfig, *, clean: bool
+    pixels: Tensor, parameters: ViewParameters, view: ViewConfig, config: ViewsConfig, size: int, *, clean: bool
 ) -> tuple[Tensor, Tensor | None]:
     """One normalised view of every image, [B, C, S, S], and, if asked for, the same before its colours were changed."""
     batch, channels = pixels.shape[:2]
     mean, std = (t.to(pixels.device, non_blocking=True) for t in config.statistics(channels))
-    images = torch.empty(batch, channels, view.size, view.size, device=pixels.device)
+    images = torch.empty(batch, channels, size, size, device=pixels.device)
     crops = torch.empty_like(images) if clean else None
-    for rows in chunks(batch, channels * view.size**2, pixels.device):
+    for rows in chunks(batch, channels * size**2, pixels.device):
         part = parameters[rows]
         value_range = config.range_of(pixels.dtype)
-        image = crop_resize(
-            pixels[rows], part.boxes, part.flip, size=view.size, value_range=value_range, filter=view.filter
-        )
+        image = crop_resize(pixels[rows], part.boxes, part.flip, size=size, value_range=value_range, filter=view.filter)
         if crops is not None:
             crops[rows] = image
             normalise(crops[rows], mean, std)
