@@ -87,7 +87,7 @@ MISTAKES = {
     "unknown encoder": (["--data", "{tmp}/photos", "--encoder.name", "vit_smal_patch16_224"], "vit_small_patch16_224"),
     "unknown option": (["--data", "{tmp}/photos", "--epoch", "3"], "epochs"),
     "batch larger than the data": (["--data", "{tmp}/photos", "--batch-size", "64"], "only 16 images"),
-    "size not divisible": (["--data", "{tmp}/photos", "--views.size", "36"], "multiples of 8"),
+    "size not divisible": (["--data", "{tmp}/photos", "--views.size", "36"], "multiple of 8"),
     "output is a file": (["--data", "{tmp}/photos", "--out", "{tmp}/texts/a.txt"], "is a file"),
     "output cannot be written": (["--data", "{tmp}/photos", "--out", "/proc/nowhere/run"], "cannot be written"),
     "output holds other files": (["--data", "{tmp}/photos", "--out", "{tmp}/texts"], "not empty"),

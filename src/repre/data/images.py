@@ -111,7 +111,7 @@ def _arrange(values: Array, channels: int) -> Array:
     if values.shape[2] == 1 and channels == 3:
         values = values.repeat(3, axis=2)
     if values.shape[2] != channels:
-        raise UnreadableImage(f"{values.shape[2]} channels, wanted {channels}")
+        raise UnreadableImage(f"an array of {' x '.join(map(str, values.shape))}, wanted {channels} channels")
     if values.dtype == np.bool_:
         values = values.astype(np.uint8) * 255
     if values.dtype.kind == "f":

@@ -100,11 +100,12 @@ def _ring(u: Array, v: Array) -> Array:
 
 
 def _crescent(u: Array, v: Array) -> Array:
+    u = u - 0.34  # brings the centre of its area to the origin, so that its place says nothing of its class
     return np.maximum(np.hypot(u, v) - 0.92, 0.72 - np.hypot(u - 0.45, v))
 
 
 def _heart(u: Array, v: Array) -> Array:
-    x, y = np.abs(u) / 0.92, 0.25 - v / 0.92
+    x, y = np.abs(u) / 0.92, 0.25 - (v + 0.17) / 0.92
     lobes = np.hypot(x - 0.42, y - 0.18) - 0.5
     point = x * 0.78 - (y + 0.92) * 0.62
     return np.minimum(lobes, np.maximum(point, y - 0.18)) * 0.92
@@ -122,7 +123,7 @@ SHAPES: dict[str, Callable[[Array, Array], Array]] = {
     "heart": _heart,
     "flower": _flower,
     "square": _polygon((-0.68, -0.68), (0.68, -0.68), (0.68, 0.68), (-0.68, 0.68)),
-    "triangle": _polygon((0.0, -0.95), (0.86, 0.6), (-0.86, 0.6)),
+    "triangle": _polygon((0.0, -1.03), (0.86, 0.52), (-0.86, 0.52)),
     "star": _polygon(*_star(5, 0.42)),
     "cross": _polygon(
         (-_ARM, -0.95), (_ARM, -0.95), (_ARM, -_ARM), (0.95, -_ARM), (0.95, _ARM), (_ARM, _ARM),

@@ -262,7 +262,8 @@ class _Run:
 
     def finish(self, *, spent: float, waited: float) -> None:
         if is_main():
-            self.model.kept_encoder.save(self.folder.encoder)
+            mean, std = (s.flatten().tolist() for s in self.config.views.statistics(self.config.encoder.channels))
+            self.model.kept_encoder.save(self.folder.encoder, mean=mean, std=std)
             self.folder.write_csv()
             rows = self.folder.read_metrics()
             summary = Summary(
