@@ -236,7 +236,7 @@ def resample(
     """Resize every box to `grid` (height, width) pixels and keep the S x S window at `offset` (top, left) of it.
 
     All of boxes [B, 4], grid [B, 2], offset [B, 2], flip [B] lie on the CPU. Two implementations, because on the CPU
-    interpolating image by image is 2.5 (96 -> 64) to 13 (448 -> 224) times as fast as multiplying dense matrices.
+    interpolating image by image is 2 (96 -> 64) to 13 (448 -> 224) times as fast as multiplying dense matrices.
     """
     inside = (offset >= 0).all() and (offset + size <= grid).all()
     assert inside, "the window has to lie within the grid"
@@ -382,7 +382,8 @@ def blur_taps(size: int) -> int:
 def blur(images: Tensor, sigma: Tensor, taps: int) -> Tensor:
     """Gaussian blur of every image [B, C, S, S] with its own sigma [B] over `taps` pixels; borders are reflected.
 
-    Two implementations: on the CPU adding shifted images is 2 to 4 times as fast as a grouped convolution or matrices.
+    Two implementations: on the CPU (one thread, 64 to 224 pixels) adding shifted images takes a fifth of the matrices'
+    time, and half to two thirds of a grouped convolution's.
     """
     if images.device.type == "cpu":
         return _blur_shifts(images, sigma, taps)

@@ -15,6 +15,8 @@ from repre.errors import UserError
 Array = np.ndarray
 
 SPLITS = {"train": 0, "val": 1, "test": 2}
+KEPT_BYTES = 200 * 2**20
+"""Images that a process keeps in memory; further ones are drawn again at each visit."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -260,16 +262,20 @@ class Scenes:
         self.count, self.config, self.split = count, config, split
         self.spec = f"scenes:{count}:{config.size}"
         self.classes = list(CLASSES)
+        self._drawn: dict[int, tuple[Array, int]] = {}  # a small set is drawn once per process
+
+    def __getstate__(self) -> dict[str, object]:
+        return self.__dict__ | {"_drawn": {}}
 
     @property
     def labels(self) -> Array:
-        return np.array([self.scene(index).label for index in range(self.count)], np.int64)
+        return np.array([self._image_and_label(index)[1] for index in range(self.count)], np.int64)
 
     def __len__(self) -> int:
         return self.count
 
     def load(self, index: int) -> Array:
-        return self.scene(index).image
+        return self._image_and_label(index)[0]
 
     def scene(self, index: int) -> Scene:
         """Scene `index` with its masks, boxes and label."""
@@ -277,3 +283,11 @@ class Scenes:
 
     def describe(self, index: int) -> str:
         return f"scenes:{self.split}:{index}"
+
+    def _image_and_label(self, index: int) -> tuple[Array, int]:
+        if index not in self._drawn:
+            scene = self.scene(index)
+            if len(self._drawn) * scene.image.nbytes > KEPT_BYTES:
+                return scene.image, scene.label
+            self._drawn[index] = scene.image, scene.label
+        return self._drawn[index]
