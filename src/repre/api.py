@@ -11,6 +11,7 @@ from repre.encoder import Encoder
 from repre.errors import UserError
 from repre.evaluate.features import colour_histogram, encoder_features, extract, load_labelled, raw_pixels
 from repre.evaluate.knn import knn_accuracy
+from repre.ops.dist import is_main
 from repre.recipes import recipe
 from repre.train.loop import Look, train
 from repre.train.run_folder import RunFolder, write_json
@@ -55,7 +56,8 @@ def pretrain(
         return Run(train(config))
     look = scenes_knn(config)
     path = train(config, look=look)
-    report_baselines(path, look)
+    if is_main():
+        report_baselines(path, look)
     return Run(path)
 
 

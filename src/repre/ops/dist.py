@@ -5,6 +5,9 @@ afterwards (as DistributedDataParallel does), which gives the gradient of the me
 of a gather or a sum adds up what every rank asks of the tensor.
 """
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -25,7 +28,22 @@ def world() -> int:
 
 
 def is_main() -> bool:
-    return rank() == 0
+    """Whether this process speaks for all; also true of one before and after the process group."""
+    return (rank() if initialised() else int(os.environ.get("RANK", "0"))) == 0
+
+
+@contextmanager
+def process_group(device: torch.device) -> Iterator[None]:
+    """While entered, the processes that torchrun started are a group: NCCL between CUDA devices, else gloo."""
+    if initialised() or int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield
+        return
+    on_cuda = device.type == "cuda"
+    dist.init_process_group("nccl" if on_cuda else "gloo", device_id=device if on_cuda else None)
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
 
 
 class _Gather(torch.autograd.Function):

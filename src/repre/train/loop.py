@@ -25,7 +25,7 @@ from repre.data.views import make_views
 from repre.encoder import Encoder
 from repre.errors import RunError, UserError
 from repre.model import RePre, build_model
-from repre.ops.dist import any_rank, barrier, is_main, mean_over_ranks, rank, world
+from repre.ops.dist import any_rank, barrier, is_main, mean_over_ranks, process_group, rank, world
 from repre.optim import build_optimiser, set_schedule
 from repre.train.monitors import embed, fixed_sample, label_free, save_panel
 from repre.train.progress import Progress
@@ -68,23 +68,23 @@ def train(config: RunConfig, *, look: Look | None = None) -> Path:
         Interrupted: a signal asked to stop; the run is saved and the same call goes on with it.
         RunError: the run cannot go on; the last checkpoint is intact.
     """
-    folder = RunFolder(config.out)
-    finished = folder.claim(config) if is_main() else False
-    if any_rank(finished, torch.device("cpu")):
-        print(f"{folder.path} is a finished run of this config; nothing to do")
-        return folder.path
-    barrier()
-    with StopRequest() as stop:
-        _Run(config, folder, look).go(stop)
+    device, folder = pick_device(config.runtime.device), RunFolder(config.out)
+    with process_group(device):
+        finished = folder.claim(config) if is_main() else False
+        if any_rank(finished, device):
+            if is_main():
+                print(f"{folder.path} is a finished run of this config; nothing to do")
+            return folder.path
+        with StopRequest() as stop:
+            _Run(config, folder, device, look).go(stop)
     return folder.path
 
 
 class _Run:
     """One process's part in a run. Built from the config, restored from the last checkpoint where there is one."""
 
-    def __init__(self, config: RunConfig, folder: RunFolder, look: Look | None) -> None:
-        self.config, self.folder, self.look = config, folder, look
-        self.device = pick_device(config.runtime.device)
+    def __init__(self, config: RunConfig, folder: RunFolder, device: torch.device, look: Look | None) -> None:
+        self.config, self.folder, self.device, self.look = config, folder, device, look
         self.precision = pick_precision(config.compute.precision, self.device)
         self.source: Source = open_source(config.data, channels=config.encoder.channels, canvas=config.canvas)
 
