@@ -24,7 +24,7 @@ import timm
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from timm.models import adapt_input_conv
+from timm.models import adapt_input_conv, group_parameters
 from torch import Tensor, nn
 
 from repre.errors import UserError, near_names
@@ -139,6 +139,11 @@ class Encoder(nn.Module):
         listed |= {name for name, _ in self.model.named_parameters(recurse=False)}  # timm leaves out register tokens
         return [f"model.{name}" for name in sorted(listed)]
 
+    def layers(self) -> dict[str, int]:
+        """Depth of every parameter for layer-wise learning rates: 0 is the stem, then the blocks, last what follows."""
+        found = group_parameters(self.model, self.model.group_matcher(coarse=False), reverse=True)
+        return {f"model.{name}": layer for name, layer in found.items()}
+
     def save(self, folder: str | Path, *, mean: list[float] | None = None, std: list[float] | None = None) -> None:
         """Writes ``model.safetensors`` and ``config.json``, which timm loads in one line::
 
@@ -173,6 +178,11 @@ class Encoder(nn.Module):
     @staticmethod
     def load(folder: str | Path) -> "Encoder":
         """The encoder that `save` wrote; UserError where the folder holds none or its weights do not fit."""
+        return Encoder(Encoder.describe(folder))
+
+    @staticmethod
+    def describe(folder: str | Path) -> EncoderConfig:
+        """The config of the encoder that `save` wrote, its weights among it; UserError where the folder holds none."""
         folder = Path(folder)
         try:
             content = json.loads((folder / "config.json").read_text(encoding="utf-8"))
@@ -183,17 +193,21 @@ class Encoder(nn.Module):
         patch_size = args.pop("patch_size", None)
         for own in ("num_classes", "in_chans", "img_size", "dynamic_img_size", "strict_img_size"):
             args.pop(own, None)  # set by the config's other fields
-        return Encoder(
-            EncoderConfig(
-                name=name,
-                image_size=_pair(size),
-                channels=channels,
-                patch_size=patch_size,
-                levels=levels,
-                model_args={k: tuple(v) if isinstance(v, list) else v for k, v in args.items()},
-                weights=str(folder),
-            )
+        return EncoderConfig(
+            name=name,
+            image_size=_pair(size),
+            channels=channels,
+            patch_size=patch_size,
+            levels=levels,
+            model_args={k: tuple(v) if isinstance(v, list) else v for k, v in args.items()},
+            weights=str(folder),
         )
+
+    @staticmethod
+    def published_statistics(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Mean and standard deviation of the channels that timm's weights of this name were trained with."""
+        cfg = _outline(name).pretrained_cfg
+        return tuple(cfg["mean"]), tuple(cfg["std"])
 
     def _checkpoint_blocks(self) -> None:
         try:

@@ -1,6 +1,6 @@
 """Parameter groups and optimisers."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -55,26 +55,41 @@ class OptimConfig:
         return cosine(progress, self.weight_decay, end)
 
 
-def parameter_groups(model: nn.Module, *, keep: Iterable[str] = ()) -> list[dict[str, Any]]:
-    """Two groups of the trainable parameters: decayed matrices and kernels; vectors and tokens without decay.
+def parameter_groups(
+    model: nn.Module, *, keep: Iterable[str] = (), layers: Mapping[str, int] | None = None, layer_decay: float = 1.0
+) -> list[dict[str, Any]]:
+    """The trainable parameters in groups: decayed matrices and kernels; vectors and tokens without decay.
 
     Args:
         model: the model to train.
         keep: ends of names that are never decayed although they are matrices (position embeddings, tokens).
+        layers: depth of parameters by name; with it there are two groups for every depth, and the learning rate of
+            depth d out of n is scaled by ``layer_decay ** (n - d)``; a parameter without a depth (a head) is scaled by 1.
     """
     keep = tuple(keep)
-    decayed: list[nn.Parameter] = []
-    plain: list[nn.Parameter] = []
+    layers = layers or {}
+    top = max(layers.values(), default=0) + 1
+    groups: dict[tuple[int, bool], list[nn.Parameter]] = {} if layers else {(top, True): [], (top, False): []}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             vector = parameter.ndim <= 1 or (bool(keep) and name.endswith(keep))
-            (plain if vector else decayed).append(parameter)
-    return [{"params": decayed, "decay": True}, {"params": plain, "decay": False}]
+            groups.setdefault((layers.get(name, top), not vector), []).append(parameter)
+    return [
+        {"params": parameters, "decay": decay, "scale": layer_decay ** (top - depth)}
+        for (depth, decay), parameters in groups.items()
+    ]
 
 
-def build_optimiser(config: OptimConfig, model: nn.Module, *, keep: Iterable[str] = ()) -> torch.optim.Optimizer:
+def build_optimiser(
+    config: OptimConfig,
+    model: nn.Module,
+    *,
+    keep: Iterable[str] = (),
+    layers: Mapping[str, int] | None = None,
+    layer_decay: float = 1.0,
+) -> torch.optim.Optimizer:
     """The optimiser over `parameter_groups`; learning rate and decay are set before every step by `set_schedule`."""
-    groups = parameter_groups(model, keep=keep)
+    groups = parameter_groups(model, keep=keep, layers=layers, layer_decay=layer_decay)
     if config.kind == "lars":
         return LARS(groups, momentum=config.betas[0])
     fused = all(p.device.type in ("cuda", "cpu") for g in groups for p in g["params"])
@@ -85,7 +100,7 @@ def set_schedule(optimiser: torch.optim.Optimizer, config: OptimConfig, *, progr
     """Writes learning rate and weight decay of this moment into the groups; gives the learning rate."""
     lr, decay = config.lr_at(progress, batch=batch), config.weight_decay_at(progress)
     for group in optimiser.param_groups:
-        group["lr"] = lr
+        group["lr"] = lr * group["scale"]
         group["weight_decay"] = decay if group["decay"] else 0.0
     return lr
 
@@ -98,7 +113,9 @@ class LARS(torch.optim.Optimizer):
     """
 
     def __init__(self, params: Iterable[Any], *, momentum: float = 0.9, trust: float = 1e-3) -> None:
-        super().__init__(params, {"lr": 0.0, "weight_decay": 0.0, "momentum": momentum, "trust": trust, "decay": True})
+        super().__init__(
+            params, {"lr": 0.0, "weight_decay": 0.0, "momentum": momentum, "trust": trust, "decay": True, "scale": 1.0}
+        )
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]

@@ -21,9 +21,9 @@ from repre.data.views import dino_views, moco_v3_views
 from repre.decoder import DecoderConfig
 from repre.encoder import Encoder
 from repre.errors import RunError, UserError
+from repre.ops.signals import Interrupted
 from repre.optim import OptimConfig
 from repre.train.loop import Look, train
-from repre.train.signals import Interrupted
 from tests import tiny
 
 QUIET = RuntimeConfig(device="cpu", workers=0, log_every=1, check_every=1, monitor_images=12)

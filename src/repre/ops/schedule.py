@@ -1,6 +1,10 @@
-"""Schedules: pure functions of the progress of a run, a number in [0, 1]."""
+"""Schedules: pure functions of the progress of a run, a number in [0, 1]; and the seed of every step."""
 
 import math
+
+import numpy as np
+
+from repre.ops.dist import rank
 
 
 def cosine(progress: float, start: float, end: float) -> float:
@@ -23,3 +27,8 @@ def warmup_cosine(progress: float, *, warmup: float, peak: float, end: float) ->
 def warmup_constant(progress: float, *, warmup: float, start: float, end: float) -> float:
     """A straight line from `start` to `end` over the first `warmup` of the run, then `end`."""
     return linear(progress / warmup, start, end) if progress < warmup else end
+
+
+def step_seed(seed: int, step: int) -> int:
+    """Seed of everything random inside a step on this rank (drop path)."""
+    return int(np.random.SeedSequence([seed, step, rank()]).generate_state(1, np.uint64)[0] >> np.uint64(1))

@@ -5,14 +5,12 @@ checkpoint holds no generators, a resumed run is bit-equal to one that never sto
 and versions), and nothing that only looks at the run can change it.
 """
 
-import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -25,12 +23,14 @@ from repre.data.views import make_views
 from repre.encoder import Encoder
 from repre.errors import RunError, UserError
 from repre.model import RePre, build_model
+from repre.ops.device import pick_device, pick_precision, pick_workers
 from repre.ops.dist import any_rank, barrier, is_main, mean_over_ranks, process_group, rank, world
+from repre.ops.progress import Progress
+from repre.ops.schedule import step_seed
+from repre.ops.signals import Interrupted, StopRequest
 from repre.optim import build_optimiser, set_schedule
 from repre.train.monitors import embed, fixed_sample, label_free, save_panel
-from repre.train.progress import Progress
 from repre.train.run_folder import RunFolder, write_json
-from repre.train.signals import Interrupted, StopRequest
 from repre.train.step import culprit, forward_backward
 from repre.train.trackers import Tracker, open_trackers
 from repre.types import Batch, Losses
@@ -387,49 +387,6 @@ class _Run:
         )
 
 
-def step_seed(seed: int, step: int) -> int:
-    """Seed of everything random inside a step on this rank (drop path)."""
-    return int(np.random.SeedSequence([seed, step, rank()]).generate_state(1, np.uint64)[0] >> np.uint64(1))
-
-
 def clip_gradients(model: torch.nn.Module, limit: float | None) -> Tensor:
     """Norm of the whole gradient before clipping it to `limit`; without a limit it is only measured."""
     return torch.nn.utils.clip_grad_norm_(model.parameters(), float("inf") if limit is None else limit)
-
-
-def pick_device(name: str) -> torch.device:
-    """The device of this process; UserError where it is not there."""
-    if name == "auto":
-        if torch.cuda.is_available():
-            name = "cuda"
-        elif torch.backends.mps.is_available():
-            name = "mps"
-        else:
-            name = "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise UserError(f"runtime.device: no device {name!r}; use cpu, cuda, cuda:N or mps") from error
-    if device.type == "cuda":
-        if not torch.cuda.is_available():
-            raise UserError("runtime.device: this machine or this build of torch has no CUDA; use cpu")
-        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", device.index or 0)))
-        torch.cuda.set_device(device)
-    if device.type == "mps" and not torch.backends.mps.is_available():
-        raise UserError("runtime.device: mps is not available here; use cpu")
-    return device
-
-
-def pick_precision(name: str, device: torch.device) -> torch.dtype:
-    if name == "auto":
-        name = "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
-    if name == "fp16" and device.type == "cpu":
-        raise UserError("compute.precision fp16 needs a GPU; use bf16 or fp32 on the CPU")
-    return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[name]
-
-
-def pick_workers(wanted: int | None) -> int:
-    """Decoding processes of this rank: as wanted, or a share of the processor's cores."""
-    if wanted is not None:
-        return wanted
-    return max(1, min(16, (os.cpu_count() or 1) // world() - 1))

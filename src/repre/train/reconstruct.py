@@ -6,36 +6,13 @@ import numpy as np
 import torch
 from PIL import Image
 
-from repre.checkpoint import load_checkpoint, write_atomically
-from repre.config import RunConfig, from_dict
+from repre.checkpoint import write_atomically
 from repre.data.images import UnreadableImage, read_image
 from repre.data.loader import stack
 from repre.data.views import centre_view, denormalise
 from repre.errors import UserError
-from repre.model import RePre, build_model
+from repre.starts import load_model
 from repre.train.monitors import borrow_patch_statistics, row_of_images
-from repre.train.run_folder import RunFolder
-
-
-def load_model(run: Path, *, checkpoint: Path | None = None) -> tuple[RePre, RunConfig]:
-    """The whole model of a run (encoder, framework, decoder) at its last or another checkpoint, in evaluation mode."""
-    folder = RunFolder(run)
-    if checkpoint is None and not folder.last.is_file():
-        raise UserError(f"{run} holds no run with a checkpoint; give the --out folder of repre pretrain")
-    path = checkpoint or folder.last
-    state = load_checkpoint(path)
-    if "model" not in state:
-        raise UserError(f"{path} holds an encoder only; use checkpoints/last.pt")
-    config = from_dict(RunConfig, state["config"], where=path.name)
-    model = build_model(
-        encoder=config.encoder_at_size,
-        framework=config.framework,
-        decoder=config.decoder,
-        reconstruction=config.reconstruction,
-        seed=config.seed,
-    )
-    model.load_state_dict(state["model"])
-    return model.eval(), config
 
 
 def reconstruct(images: tuple[Path, ...], *, run: Path, out: Path, checkpoint: Path | None = None) -> list[float]:

@@ -6,6 +6,16 @@ from typing import Any
 
 from tqdm import tqdm
 
+SHOWN = {
+    "loss": "loss {:.3f}",
+    "contrastive": "contrastive {:.3f}",
+    "pixel": "pixel {:.3f}",
+    "lr": "lr {:.1e}",
+    "images_per_s": "{:.0f} img/s",
+    "data_wait": "data wait {:.0%}",
+}
+"""What is shown of a line of metrics, and how."""
+
 
 class Progress:
     """Shows epoch, remaining time, images per second, the share of time spent waiting for data, losses, learning rate.
@@ -52,10 +62,11 @@ class Progress:
 
 
 def _words(row: dict[str, Any]) -> str:
-    parts = [f"loss {row['loss']:.3f}", f"contrastive {row['contrastive']:.3f}"]
-    if row.get("pixel") is not None:
-        parts.append(f"pixel {row['pixel']:.3f}")
-    parts += [f"lr {row['lr']:.1e}", f"{row['images_per_s']:.0f} img/s", f"data wait {100 * row['data_wait']:.0f}%"]
+    parts = []
+    for name, value in row.items():
+        if value is None or name not in SHOWN:
+            continue
+        parts.append(SHOWN[name].format(value))
     return " ".join(parts)
 
 
