@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+from repre.api import load_encoder
 from repre.cli import main
 
 TINY = [
@@ -161,3 +162,18 @@ def test_a_truncated_checkpoint_is_refused(keep: int, run: Run, photos: Path, tm
     assert code == 2
     assert "damaged" in error
     assert run("reconstruct", "--run", out, photos / "1.jpg")[0] == 2
+
+
+def test_any_argument_of_the_timm_model_can_be_given_to_any_recipe(run: Run, photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    sizes = ("--views.size=64", "--batch-size=4", "--epochs=1", "--runtime.workers=0", "--runtime.monitor-images=4")
+    swin = (
+        "--encoder.model-args.depths 1 1 1 1 --encoder.model-args.num-heads 1 1 2 2 --encoder.model-args.embed-dim=16 "
+        "--encoder.model-args.window-size 4 --framework.hidden 16 --framework.out 8 --framework.queue 8 --decoder.width 8"
+    )
+    code, _, error = run("pretrain", "swin-tiny-moby", "--data", photos, "--out", out, *sizes, *swin.split())
+    assert code == 0, error
+    assert load_encoder(out).widths == [16, 32, 64, 128]
+    code, _, error = run("pretrain", "quickstart", "--encoder.model-args.embed-dimm", "3", "--out", tmp_path / "other")
+    assert code == 2
+    assert "embed_dimm" in error

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from repre.checkpoint import write_json
 from repre.config import RunConfig
 from repre.data.sources import open_source
 from repre.encoder import Encoder
@@ -14,7 +15,7 @@ from repre.evaluate.knn import knn_accuracy
 from repre.ops.dist import is_main
 from repre.recipes import recipe
 from repre.train.loop import Look, train
-from repre.train.run_folder import RunFolder, write_json
+from repre.train.run_folder import RunFolder
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,11 @@
-"""The command line: ``repre pretrain | reconstruct``. Options are made from the typed config."""
+"""The command line: ``repre pretrain | plan | eval | compare | reconstruct``. Options are made from the typed configs."""
 
+import ast
+import dataclasses
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
@@ -13,6 +15,7 @@ from repre.config import RunConfig, load_yaml
 from repre.errors import RunError, UserError, near_names
 from repre.ops.dist import is_main
 from repre.recipes import RECIPES, recipe
+from repre.starts import open_start
 
 USAGE = f"""repre {__version__}: pre-train vision transformers, contrastively and with raw-pixel reconstruction
 
@@ -22,6 +25,12 @@ USAGE = f"""repre {__version__}: pre-train vision transformers, contrastively an
       takes the config of another run
   repre pretrain --resume RUN
       goes on with an unfinished run; so does the same command given again
+  repre plan [RECIPE] [the same options] [--max-hours 12]
+      half a minute's probe: what fits, images/s, hours, what limits it; the options to add
+  repre eval knn|linear|finetune|segment|detect --encoder RUN [--data ...] [options]
+      says what an encoder is worth: a run, a checkpoint, a timm name, random:NAME; the result lies beside it
+  repre compare RUN [RUN ...] [random:NAME] --eval knn segment --seeds 3 [--data ...]
+      the same evaluations for every start, and the gain over chance
   repre reconstruct --run RUN IMAGE [IMAGE ...] [--out PANEL.png]
       rebuilds images from an encoder's features
 
@@ -64,6 +73,7 @@ def _dispatch(words: list[str]) -> int:
 
 def _pretrain(words: list[str]) -> int:
     base, rest, name = _base_config(words)
+    base, rest = _model_args(base, rest)
     config = tyro.cli(
         tyro.conf.AvoidSubcommands[RunConfig],
         default=base,
@@ -100,6 +110,32 @@ def _base_config(words: list[str]) -> tuple[RunConfig, list[str], str]:
     return recipe("quickstart"), rest, "quickstart"
 
 
+def _model_args(base: RunConfig, words: list[str]) -> tuple[RunConfig, list[str]]:
+    """Takes every ``--encoder.model-args.KEY VALUE`` out of the words and adds it to the config: the keys are timm's, so
+    that no recipe can list them beforehand."""
+    prefix, rest, given = "--encoder.model-args.", list(words), dict(base.encoder.model_args)
+    while place := next((i + 1 for i, word in enumerate(rest) if word.startswith(prefix)), 0):
+        key, equals, value = rest[place - 1].removeprefix(prefix).partition("=")
+        end = place
+        while not equals and end < len(rest) and not rest[end].startswith("--"):
+            end += 1
+        values = [value] if equals else rest[place:end]
+        if not values:
+            raise UserError(f"{prefix}{key} needs a value")
+        rest[place - 1 : end] = []
+        given[key.replace("-", "_")] = tuple(map(_plain, values)) if len(values) > 1 else _plain(values[0])
+    return dataclasses.replace(base, encoder=dataclasses.replace(base.encoder, model_args=given)), rest
+
+
+def _plain(word: str) -> Any:
+    """A word as the number, truth value or name that it stands for."""
+    try:
+        value = ast.literal_eval(word.title() if word.lower() in ("true", "false") else word)
+    except (SyntaxError, ValueError):
+        return word
+    return value if isinstance(value, int | float | bool | tuple) else word
+
+
 def _closing(run: Run) -> str:
     summary = run.summary
     lines = [
@@ -125,6 +161,111 @@ def _closing(run: Run) -> str:
         lines.append(f"reconstructions: {panels[-1]}")
     lines.append(f"encoder: timm.create_model('local-dir:{run.path / 'encoder'}', pretrained=True)")
     return "\n".join(lines)
+
+
+# ----------------------------------------------------------------------------------------------------------- plan
+
+
+def _plan(words: list[str]) -> int:
+    from repre.train.plan import plan
+    from repre.train.plan import words as plan_words
+
+    base, rest, name = _base_config(words)
+    base, rest = _model_args(base, rest)
+    settings: Any = tyro.conf.AvoidSubcommands[RunConfig]
+    arguments = dataclasses.make_dataclass(
+        "Arguments",
+        [
+            ("config", Annotated[settings, tyro.conf.arg(name="")], dataclasses.field(default=base)),
+            ("seconds", Annotated[float, tyro.conf.arg(help="about how long the probe may take")], 30.0),
+            ("max_hours", Annotated[float | None, tyro.conf.arg(help="shorten the run to this budget")], None),
+        ],
+    )
+    given: Any = tyro.cli(
+        arguments,
+        args=rest,
+        prog=f"repre plan {name}",
+        description="Measures what fits and how fast it is, before training.",
+    )
+    print(plan_words(plan(given.config, seconds=given.seconds, max_hours=given.max_hours)))
+    return 0
+
+
+# ------------------------------------------------------------------------------------------------ eval and compare
+
+
+def _eval(words: list[str]) -> int:
+    from repre.evaluate.store import evaluate
+    from repre.evaluate.table import EVALUATIONS, evaluation
+
+    if not words or words[0].startswith("-"):
+        known = "\n".join(f"  repre eval {name:9} {entry.words}" for name, entry in EVALUATIONS.items())
+        if words[:1] in (["-h"], ["--help"]):
+            print(f"{known}\n  repre eval NAME --help lists its options")
+            return 0
+        raise UserError(f"eval needs the name of an evaluation:\n{known}")
+    name = words[0]
+    kind = evaluation(name).config
+    arguments = dataclasses.make_dataclass(
+        "Arguments",
+        [
+            ("encoder", Annotated[str, tyro.conf.arg(help="run, checkpoint, weights or timm name to evaluate")]),
+            ("settings", Annotated[kind, tyro.conf.arg(name="")], dataclasses.field(default_factory=kind)),
+            ("random", Annotated[bool, tyro.conf.arg(help="the model without training")], False),
+            (
+                "out",
+                Annotated[Path | None, tyro.conf.arg(help="folder of results; by default beside the encoder")],
+                None,
+            ),
+        ],
+    )
+    given: Any = tyro.cli(arguments, args=words[1:], prog=f"repre eval {name}", description=evaluation(name).words)
+    encoder = f"random:{given.encoder.removeprefix('random:')}" if given.random else given.encoder
+    found = evaluate(name, open_start(encoder), given.settings, out=given.out)
+    print(f"{name} of {encoder} on {given.settings.data}, {found['seconds']:.0f} s")
+    for metric in sorted(found["metrics"], key=lambda metric: (metric != found["main"], metric)):
+        print(f"  {metric:24} {100 * found['metrics'][metric]:6.2f} %")
+    print(f"written to {found['path']}")
+    return 0
+
+
+def _compare(words: list[str]) -> int:
+    from repre.evaluate.compare import compare, markdown
+    from repre.evaluate.table import evaluation
+
+    chosen = _values_of("--eval", words) or ["knn"]
+    kinds = {name: evaluation(name).config for name in chosen}
+    arguments = dataclasses.make_dataclass(
+        "Arguments",
+        [
+            ("encoders", Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(help="what is compared")]),
+            ("eval", Annotated[tuple[str, ...], tyro.conf.arg(help="evaluations")], ("knn",)),
+            ("seeds", Annotated[int, tyro.conf.arg(help="how often each is run")], 3),
+            ("data", Annotated[str | None, tyro.conf.arg(help="labelled data of all evaluations")], None),
+            ("out", Annotated[Path, tyro.conf.arg(help="folder for compare.md, .csv, .json")], Path("comparison")),
+            ("supervised", Annotated[str | None, tyro.conf.arg(help="the start with supervised weights")], None),
+            *((name, kind, dataclasses.field(default_factory=kind)) for name, kind in kinds.items()),
+        ],
+    )
+    given: Any = tyro.cli(arguments, args=words, prog="repre compare", description="What is gained over chance.")
+    configs = {name: getattr(given, name) for name in kinds}
+    if given.data is not None:
+        configs = {name: dataclasses.replace(config, data=given.data) for name, config in configs.items()}
+    rows = compare(given.encoders, configs, seeds=given.seeds, out=given.out, supervised=given.supervised)
+    print(f"\n{markdown(rows, seeds=given.seeds)}\nwritten to {given.out}")
+    return 0
+
+
+def _values_of(option: str, words: list[str]) -> list[str]:
+    """The words that follow an option, up to the next one."""
+    found: list[str] = []
+    for place, word in enumerate(words):
+        if word == option or word.startswith(f"{option}="):
+            found += [word.partition("=")[2]] if "=" in word else []
+            rest = words[place + 1 :]
+            stop = next((i for i, other in enumerate(rest) if other.startswith("-")), len(rest))
+            found += rest[:stop]
+    return found
 
 
 # ---------------------------------------------------------------------------------------------------- reconstruct
@@ -156,7 +297,13 @@ def _reconstruct(words: list[str]) -> int:
     return 0
 
 
-COMMANDS: dict[str, Callable[[list[str]], int]] = {"pretrain": _pretrain, "reconstruct": _reconstruct}
+COMMANDS: dict[str, Callable[[list[str]], int]] = {
+    "pretrain": _pretrain,
+    "plan": _plan,
+    "eval": _eval,
+    "compare": _compare,
+    "reconstruct": _reconstruct,
+}
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -50,9 +50,16 @@ class RuntimeConfig:
     checkpoint_minutes: float = 15.0
     """Minutes between two checkpoints; one is also written at the end of each epoch that is due a check, and at the end."""
     check_every: int = 10
-    """Epochs between two looks at the run: label-free metrics, reconstruction panel, `best` checkpoint."""
+    """Epochs between two checks: a look by the monitors, reconstruction panel, `best` checkpoint."""
+    monitors: bool = True
+    """Look at the run without labels and raise alarms (docs/monitors.md). Without, a check has rankme, embedding_std, the
+    panel and the probe alone."""
     monitor_images: int = 1024
-    """Images of the fixed sample on which the label-free metrics are computed."""
+    """Most images of the fixed sample that the monitors look at; fewer where a look would cost too much of the time."""
+    best_metric: str = "rankme"
+    """Figure of a look, or of its probe, by which the `best` checkpoint is chosen."""
+    probe_seconds: float = 60.0
+    """A labelled probe that took longer than this is left out until the last check."""
     trackers: tuple[Literal["wandb", "mlflow", "trackio"], ...] = ()
     """Further places that metrics are sent to; each needs its extra, e.g. pip install repre[wandb]."""
 
@@ -60,6 +67,8 @@ class RuntimeConfig:
         for name in ("log_every", "check_every", "monitor_images"):
             if getattr(self, name) < 1:
                 raise UserError(f"runtime.{name} must be at least 1, not {getattr(self, name)}")
+        if self.probe_seconds < 0:
+            raise UserError(f"runtime.probe_seconds must not be negative, not {self.probe_seconds}")
         if self.workers is not None and self.workers < 0:
             raise UserError(f"runtime.workers must not be negative, not {self.workers}")
 

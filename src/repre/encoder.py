@@ -27,6 +27,7 @@ from safetensors.torch import load_file, save_file
 from timm.models import adapt_input_conv, group_parameters
 from torch import Tensor, nn
 
+from repre.checkpoint import UNREADABLE, check_archive
 from repre.errors import UserError, near_names
 from repre.types import Features
 
@@ -383,18 +384,21 @@ def read_weights(path: Path, *, own: Iterable[str] = ()) -> dict[str, Tensor]:
         path: a file, a folder written by `Encoder.save`, or a run folder that has one.
         own: names of the model's parameters, whose own prefixes are no wrappers.
     """
-    path = _weights_file(path)
+    path = weights_file(path)
     try:
         if path.suffix == ".safetensors":
             state: Any = load_file(path)
         else:
+            check_archive(path)
             state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise UserError(
             f"encoder.weights: {path} cannot be read as weights: it is damaged or holds more than tensors, and "
             "objects are never unpickled, since that runs their code: save the state_dict alone, as .safetensors"
         ) from error
-    except (SafetensorError, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
+    except UserError:
+        raise
+    except (SafetensorError, *UNREADABLE) as error:
         raise UserError(f"encoder.weights: {path} cannot be read as weights: {_first_line(error)}") from error
     while isinstance(state, dict) and (inner := [state[k] for k in WRAPPERS if isinstance(state.get(k), dict)]):
         state = inner[0]
@@ -406,7 +410,8 @@ def read_weights(path: Path, *, own: Iterable[str] = ()) -> dict[str, Tensor]:
     return tensors
 
 
-def _weights_file(path: Path) -> Path:
+def weights_file(path: Path) -> Path:
+    """The file of weights that a path names: itself, or that of a run's or a saved encoder's folder."""
     if path.is_dir():
         inside = [path / "encoder" / "model.safetensors", path / "model.safetensors"]
         path = next((file for file in inside if file.is_file()), inside[0])
@@ -428,7 +433,7 @@ def _fit_to_model(model: Any, state: dict[str, Tensor], path: Path) -> dict[str,
     if own.keys() == state.keys() and all(own[k].shape == v.shape for k, v in state.items()):
         return state
     state = dict(state)
-    described = _weights_file(path).with_name("config.json")
+    described = weights_file(path).with_name("config.json")
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # there, timm finds a grid that is not square
         model.pretrained_model_args = dict(json.loads(described.read_text(encoding="utf-8"))["model_args"])
     convert = getattr(inspect.getmodule(type(model)), "checkpoint_filter_fn", None)

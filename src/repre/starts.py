@@ -11,6 +11,7 @@ random:vit_tiny_patch16_224[patch_size=4,depth=6,embed_dim=192]
 """
 
 import ast
+import hashlib
 import json
 import tempfile
 from dataclasses import dataclass, replace
@@ -21,7 +22,7 @@ import torch
 
 from repre.checkpoint import load_checkpoint
 from repre.config import RunConfig, from_dict, load_yaml
-from repre.encoder import Argument, Encoder, EncoderConfig
+from repre.encoder import Argument, Encoder, EncoderConfig, weights_file
 from repre.errors import UserError
 from repre.model import RePre, build_model
 
@@ -48,6 +49,16 @@ class Start:
         """Height and width that the encoder was trained at; None where only timm knows."""
         size = self.config.image_size
         return (size, size) if isinstance(size, int) else size
+
+    @property
+    def fingerprint(self) -> str:
+        """What the weights are: hash of their file, `hub`, or `random`."""
+        if self.config.weights is None:
+            return "random"
+        if self.config.weights == "hub":
+            return "hub"
+        with open(weights_file(Path(self.config.weights)), "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
 
     def build(
         self,
@@ -119,9 +130,10 @@ def _random(spec: str) -> Start:
             raise UserError(f"--encoder {spec}: the bracket is not closed; write random:NAME[depth=6,embed_dim=192]")
         try:
             call = ast.parse(f"f({arguments[:-1]})", mode="eval").body
-            assert isinstance(call, ast.Call)
+            if not isinstance(call, ast.Call) or call.args:
+                raise ValueError("not a list of NAME=VALUE")
             given = {str(k.arg): ast.literal_eval(k.value) for k in call.keywords}
-        except (SyntaxError, ValueError, AssertionError) as error:
+        except (SyntaxError, ValueError) as error:
             raise UserError(f"--encoder {spec}: write the arguments as [depth=6,embed_dim=192]") from error
     size = given.pop("image_size", None)
     patch = given.pop("patch_size", None)

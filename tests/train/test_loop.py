@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 
 from repre.api import load_encoder
+from repre.checkpoint import load_checkpoint, save_checkpoint
 from repre.config import ComputeConfig, RunConfig, RuntimeConfig, dump_yaml, load_yaml
 from repre.data.loader import LoaderConfig
 from repre.data.views import dino_views, moco_v3_views
@@ -158,9 +159,9 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(Interrupted):
         train(run, look=stop_at(0))
     path = tmp_path / "run/checkpoints/last.pt"
-    state = torch.load(path, weights_only=True)
+    state = load_checkpoint(path)
     state["model"] = {f"other.{k}": v for k, v in state["model"].items()}
-    torch.save(state, path)
+    save_checkpoint(path, state)
     with pytest.raises(UserError, match="another model"):
         train(run)
 

@@ -171,7 +171,7 @@ class Loader:
             num_workers=workers,
             prefetch_factor=2 if workers else None,
             pin_memory=pin,
-            worker_init_fn=_leave_signals_to_the_run,
+            worker_init_fn=leave_signals_to_the_run,
         )
 
     def __iter__(self) -> Iterator[Batch]:
@@ -196,7 +196,7 @@ class Loader:
             yield Batch(pixels, sizes, positions, indices, int(epoch), [(int(i), reason) for i, reason in failures])
 
 
-def _leave_signals_to_the_run(worker: int) -> None:
+def leave_signals_to_the_run(worker: int) -> None:
     """Ctrl-C, a scheduler or `timeout` signal the whole group: the training process saves first, then ends its workers."""
     for name in ("SIGINT", "SIGTERM", "SIGUSR1"):
         if hasattr(signal, name):

@@ -49,7 +49,7 @@ def open_source(
     Args:
         spec: a folder, a .txt list of files, ``cifar10:ROOT``, ``cifar100:ROOT``, ``stl10:ROOT``, ``fashion-mnist:ROOT``,
             ``imagenet:ROOT``, ``scenes``, ``scenes:COUNT`` or ``scenes:COUNT:SIZE``.
-        split: train or val; only pre-training on STL-10 also takes its unlabelled images.
+        split: train or val; only pre-training on STL-10 also takes its unlabelled images, which `labelled` leaves out.
         channels: of the images.
         canvas: larger images are shrunk to fit this square.
         cache_dir: where the index of a folder is kept; by default the user's cache folder.
@@ -177,7 +177,7 @@ def _what_is_in(path: Path) -> str:
 def _index(root: Path, cache_dir: Path | None) -> list[str]:
     """Relative paths of all image files below a folder, in a fixed order; cached while no folder of the tree changes."""
     root = root.resolve()
-    cache = (cache_dir or _cache_home()) / f"{hashlib.sha256(os.fsencode(root)).hexdigest()[:32]}.json"
+    cache = (cache_dir or cache_home() / "index") / f"{hashlib.sha256(os.fsencode(root)).hexdigest()[:32]}.json"
     cached = _read_cache(cache, root)
     if cached is not None:
         return cached
@@ -219,8 +219,9 @@ def _scan(root: Path) -> tuple[list[str], dict[str, int]]:
     return sorted(names, key=os.fsencode), folders
 
 
-def _cache_home() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "repre" / "index"
+def cache_home() -> Path:
+    """The user's cache folder of this project."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "repre"
 
 
 def _read_cache(cache: Path, root: Path) -> list[str] | None:
@@ -292,7 +293,8 @@ def _cifar(kind: str) -> Callable[[Path, str], tuple[Array, Array, list[str]]]:
 
 
 def _stl10(folder: Path, split: str) -> tuple[Array, Array | None, list[str]]:
-    data = _torchvision("STL10", folder, split="train+unlabeled" if split == "train" else "test")
+    parts = {"train": "train+unlabeled", "labelled": "train"}
+    data = _torchvision("STL10", folder, split=parts.get(split, "test"))
     labels = np.array(data.labels, np.int64)
     return data.data.transpose(0, 2, 3, 1), labels if (labels >= 0).all() else None, list(data.classes)
 

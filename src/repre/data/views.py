@@ -37,6 +37,7 @@ __all__ = [
     "dino_views",
     "make_views",
     "moco_v3_views",
+    "random_view",
     "simclr_views",
 ]
 
@@ -173,6 +174,19 @@ def make_views(batch: Batch, config: ViewsConfig, *, seed: int, device: torch.de
             mask = draw_masks(patches, size=size, patch=config.mask_patch, ratio=config.mask_ratio)
             masks.append(mask.to(device, non_blocking=True))
     return Views(images=images, targets=targets, n_global=len(globals_), masks=masks or None)
+
+
+def random_view(
+    batch: Batch, view: ViewConfig, config: ViewsConfig, *, seed: int, device: torch.device | str
+) -> Tensor:
+    """One view of every image for supervised training, drawn from (seed, epoch, position): [B, C, S, S], normalised.
+
+    Args:
+        view: how it is drawn; `config` gives its size, the normalisation and the range of the pixels.
+    """
+    pixels, sizes = batch.pixels.to(device, non_blocking=True), batch.sizes.cpu()
+    numbers = uniforms(seed=seed, epoch=batch.epoch, stream=0, positions=batch.positions)
+    return _render(pixels, draw(view, numbers, sizes), view, config, config.size, clean=False)[0]
 
 
 def _render(

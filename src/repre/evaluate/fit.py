@@ -95,7 +95,7 @@ def fit(
         identity: everything that defines this fit; a checkpoint of another one in `work` is not continued.
 
     Returns:
-        loss (mean of the last epoch), seconds, images_per_s.
+        loss (mean of the last steps, at most ten), seconds, images_per_s.
 
     Raises:
         Interrupted: a signal asked to stop; with `work`, the same call goes on.

@@ -82,3 +82,29 @@ def retrieval_accuracy(queries: Tensor, keys: Tensor) -> Tensor:
     """Share of queries [B, D] whose nearest key by cosine among [B, D] is their own: a scalar for the metrics."""
     nearest = (nn.functional.normalize(queries, dim=1) @ nn.functional.normalize(keys, dim=1).T).argmax(1)
     return (nearest == torch.arange(len(queries), device=queries.device)).float().mean()
+
+
+@torch.no_grad()
+def negatives(queries: Tensor, keys: Tensor, own: Tensor, *, temperature: float) -> Diagnostics:
+    """How many negatives the loss really compares with: exp of the mean entropy of the softmax over a query's negatives.
+
+    Slowly::
+
+        for i in range(B):
+            p = softmax([cos(queries[i], keys[j]) / temperature for j in range(G) if not own[i, j]])
+            entropy += -sum(p * log(p)) / B
+        effective_negatives = exp(entropy);  negative_share = effective_negatives / number of negatives
+
+    Args:
+        queries, keys: [B, P] and [G, P], normalised here.
+        own: bool [B, G], True where a key shows the query's own image; the same number in every row.
+    """
+    cosines = nn.functional.normalize(queries, dim=1) @ nn.functional.normalize(keys, dim=1).T
+    shares = (cosines / temperature).masked_fill(own, float("-inf")).softmax(1)  # [B, G]
+    count = torch.special.entr(shares).sum(1).mean().exp()
+    return {"effective_negatives": count, "negative_share": count / (len(keys) - own[0].sum()).clamp(min=1)}
+
+
+def own_keys(count: int, total: int, *, offset: int, device: torch.device) -> Tensor:
+    """Bool [count, total]: key ``offset + i`` is that of query i."""
+    return torch.arange(total, device=device) == torch.arange(offset, offset + count, device=device)[:, None]

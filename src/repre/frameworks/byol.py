@@ -50,6 +50,7 @@ class BYOL(Framework):
         loss = cosine_regression(first, target_second) + cosine_regression(second, target_first)
         return loss, {
             "embedding": student[0].embedding.detach(),
+            "teacher_embedding": teacher[0].embedding,
             "accuracy": retrieval_accuracy(first.detach(), target_second),
         }
 

@@ -103,11 +103,16 @@ class DINO(Framework):
             student_temperature=c.student_temperature,
             teacher_temperature=temperature,
         )
-        distribution = ((targets[0] - self.centre) / temperature).softmax(1)
+        distribution = ((targets[0] - self.centre) / temperature).softmax(1)  # [B, prototypes]
+        each = torch.special.entr(distribution).sum(1).mean()
+        of_mean = torch.special.entr(distribution.mean(0)).sum()
         return loss, {
             "embedding": student[0].embedding.detach(),
             "teacher_mean": torch.stack(targets).mean((0, 1)),  # [prototypes]
-            "teacher_entropy": torch.special.entr(distribution).sum(1).mean(),
+            "teacher_embedding": teacher[0].embedding,
+            "teacher_entropy": each,
+            "prototype_entropy": of_mean,
+            "prototype_information": of_mean - each,
         }
 
     def before_step(self, progress: float) -> None:

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from repre.errors import UserError
-from repre.frameworks.base import Framework, Teacher, retrieval_accuracy
+from repre.frameworks.base import Framework, Teacher, negatives, retrieval_accuracy
 from repre.losses import info_nce_queue
 from repre.ops.dist import gather
 from repre.ops.mlp import mlp
@@ -70,8 +70,10 @@ class MoBY(Framework):
         other = info_nce_queue(second, keys[0], self.queues[0], temperature=t)
         return one + other, {
             "embedding": student[0].embedding.detach(),
+            "teacher_embedding": teacher[0].embedding,
             "keys": keys,
             "accuracy": retrieval_accuracy(first.detach(), keys[1]),
+            **negatives(first, self.queues[1], first.new_zeros(1, self.config.queue).bool(), temperature=t),
         }
 
     @torch.no_grad()

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from repre.errors import UserError
-from repre.frameworks.base import Framework, Teacher, retrieval_accuracy
+from repre.frameworks.base import Framework, Teacher, negatives, own_keys, retrieval_accuracy
 from repre.losses import info_nce
 from repre.ops.dist import gather, rank
 from repre.ops.mlp import mlp
@@ -55,11 +55,14 @@ class MoCoV3(Framework):
         key_first, key_second = (self.teacher.project(view) for view in teacher)
         t = self.config.temperature
         offset = rank() * len(first)
-        one = info_nce(first, gather(key_second), temperature=t, offset=offset)
+        keys = gather(key_second)  # [G, P]
+        one = info_nce(first, keys, temperature=t, offset=offset)
         other = info_nce(second, gather(key_first), temperature=t, offset=offset)
         return 2 * t * (one + other), {
             "embedding": student[0].embedding.detach(),
+            "teacher_embedding": teacher[0].embedding,
             "accuracy": retrieval_accuracy(first.detach(), key_second),
+            **negatives(first, keys, own_keys(len(first), len(keys), offset=offset, device=keys.device), temperature=t),
         }
 
     def after_step(self, encoder: nn.Module, diagnostics: Diagnostics, progress: float) -> None:

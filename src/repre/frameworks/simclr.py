@@ -2,10 +2,11 @@
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 from repre.errors import UserError
-from repre.frameworks.base import Framework, retrieval_accuracy
+from repre.frameworks.base import Framework, negatives, own_keys, retrieval_accuracy
 from repre.losses import nt_xent
 from repre.ops.dist import gather, rank
 from repre.ops.mlp import mlp
@@ -42,15 +43,12 @@ class SimCLR(Framework):
 
     def loss(self, student: list[Features], teacher: list[Features], progress: float) -> tuple[Tensor, Diagnostics]:
         first, second = (self.projector(view.embedding) for view in student)  # [B, P] each
-        loss = nt_xent(
-            first,
-            second,
-            gather(first),
-            gather(second),
-            temperature=self.config.temperature,
-            offset=rank() * len(first),
-        )
+        all_first, all_second = gather(first), gather(second)  # [G, P] each
+        t, offset = self.config.temperature, rank() * len(first)
+        loss = nt_xent(first, second, all_first, all_second, temperature=t, offset=offset)
+        own = own_keys(len(first), len(all_first), offset=offset, device=first.device).repeat(1, 2)  # [B, 2G]
         return loss, {
             "embedding": student[0].embedding.detach(),
             "accuracy": retrieval_accuracy(first.detach(), second.detach()),
+            **negatives(first, torch.cat([all_first, all_second]), own, temperature=t),
         }

@@ -14,17 +14,30 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+_alone = False
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """While entered, this process computes as if it were the only one: the others take no part in its gathers and sums."""
+    global _alone
+    before, _alone = _alone, True
+    try:
+        yield
+    finally:
+        _alone = before
+
 
 def initialised() -> bool:
     return dist.is_available() and dist.is_initialized()
 
 
 def rank() -> int:
-    return dist.get_rank() if initialised() else 0
+    return dist.get_rank() if initialised() and not _alone else 0
 
 
 def world() -> int:
-    return dist.get_world_size() if initialised() else 1
+    return dist.get_world_size() if initialised() and not _alone else 1
 
 
 def is_main() -> bool:

@@ -6,7 +6,6 @@ and versions), and nothing that only looks at the run can change it.
 """
 
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,12 +14,11 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from repre.checkpoint import load_checkpoint, save_checkpoint
+from repre.checkpoint import load_latest, save_checkpoint, write_json
 from repre.config import RunConfig, to_dict
 from repre.data.loader import Loader
 from repre.data.sources import Source, open_source
 from repre.data.views import make_views
-from repre.encoder import Encoder
 from repre.errors import RunError, UserError
 from repre.model import RePre, build_model
 from repre.ops.device import pick_device, pick_precision, pick_workers
@@ -29,18 +27,16 @@ from repre.ops.progress import Progress
 from repre.ops.schedule import step_seed
 from repre.ops.signals import Interrupted, StopRequest
 from repre.optim import build_optimiser, set_schedule
-from repre.train.monitors import embed, fixed_sample, label_free, save_panel
-from repre.train.run_folder import RunFolder, write_json
+from repre.train.balance import advice
+from repre.train.monitors import WeightChange, step_figures
+from repre.train.run_folder import RunFolder
 from repre.train.step import culprit, forward_backward
 from repre.train.trackers import Tracker, open_trackers
+from repre.train.watch import Look, Watch
 from repre.types import Batch, Losses
 
-PANEL_IMAGES = 8
 FP16_SKIPS = 20
 """Steps in a row that fp16 may skip because its gradient scale was too high; beyond, the run is broken."""
-
-Look = Callable[[Encoder, int], dict[str, float]]
-"""A further look at the encoder (a k-NN, say) that the command line passes in: (encoder, step) -> figures."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +52,10 @@ class Summary:
     final: dict[str, Any]
     best: dict[str, Any]
     looks: list[dict[str, Any]]
+    alarms: list[dict[str, Any]]
+    balance: str | None
+    monitor_seconds: float
+    probe_seconds: float
     unreadable: int
     costs: dict[str, Any]
 
@@ -84,7 +84,7 @@ class _Run:
     """One process's part in a run. Built from the config, restored from the last checkpoint where there is one."""
 
     def __init__(self, config: RunConfig, folder: RunFolder, device: torch.device, look: Look | None) -> None:
-        self.config, self.folder, self.device, self.look = config, folder, device, look
+        self.config, self.folder, self.device = config, folder, device
         self.precision = pick_precision(config.compute.precision, self.device)
         self.source: Source = open_source(config.data, channels=config.encoder.channels, canvas=config.canvas)
 
@@ -103,12 +103,12 @@ class _Run:
 
         self.step = 0
         self.seconds = 0.0
-        self.best: dict[str, Any] = {}
-        self.looks: list[dict[str, Any]] = []
         self.broken: dict[int, str] = {}
         self.seen = 0
-        if folder.last.is_file():
-            self.restore()
+        self.watch: Watch | None = None
+        if is_main():
+            self.watch = Watch(config, folder, self.source, self.device, probe=look, say=self.say)
+        self.restore()
 
         self.loader = Loader(
             self.source,
@@ -122,9 +122,6 @@ class _Run:
             world=world(),
             keep_values=config.views.value_range is not None,
             pin=self.device.type == "cuda",
-        )
-        self.sample = fixed_sample(
-            self.source, count=config.runtime.monitor_images, canvas=config.canvas, views=config.views
         )
         self.trackers: list[Tracker] = []
         if is_main():
@@ -177,6 +174,8 @@ class _Run:
             norm = clip_gradients(self.model, config.optim.clip)
             total_loss = mean_over_ranks(losses.total.detach())
 
+            logged = (self.step + 1) % config.runtime.log_every == 0 or self.step + 1 == total
+            change = WeightChange(self.model.encoder) if logged and config.runtime.monitors else None
             if torch.isfinite(total_loss + norm):
                 skipped = 0
                 self.model.framework.before_step(progress)
@@ -194,22 +193,23 @@ class _Run:
             now = time.monotonic()
             self.seconds = spent_before + now - begun
             row = None
-            if self.step % config.runtime.log_every == 0 or self.step == total:
+            if logged:
                 images = (self.step - logged_step) * config.batch_size
                 row = self.row(losses, norm, lr) | {
                     "images_per_s": images / (now - logged_at),
                     "data_wait": (waited - logged_wait) / (now - logged_at),
                 }
+                row |= {name: float(value) for name, value in change.figures().items()} if change else {}
                 logged_at, logged_step, logged_wait = now, self.step, waited
                 self.log(row)
             progress_bar.update(self.step, row)
 
             if self.step % (self.loader.steps_per_epoch * config.runtime.check_every) == 0 or self.step == total:
                 self.check()
-                self.save(self.folder.last)
+                self.save()
                 saved_at = logged_at = time.monotonic()
             elif any_rank(stop.signal is not None, self.device):
-                self.save(self.folder.last)
+                self.save()
                 progress_bar.close()
                 raise Interrupted(
                     f"stopped at step {self.step} of {total}; everything is saved in {self.folder.path}, "
@@ -217,7 +217,7 @@ class _Run:
                     code=128 + (stop.signal or 15),
                 )
             elif time.monotonic() - saved_at > 60 * config.runtime.checkpoint_minutes:
-                self.save(self.folder.last)
+                self.save()
                 saved_at = time.monotonic()
 
         progress_bar.close()
@@ -225,29 +225,34 @@ class _Run:
 
     # ------------------------------------------------------------------------------------------------ saving
 
-    def save(self, path: Path) -> None:
-        if is_main():
+    def save(self) -> None:
+        if self.watch is not None:
             save_checkpoint(
-                path,
+                self.folder.last,
                 {
                     "config": to_dict(self.config),
                     "step": self.step,
                     "seconds": self.seconds,
-                    "best": self.best,
-                    "looks": self.looks,
+                    "best": self.watch.best,
+                    "looks": self.watch.looks,
                     "unreadable": dict(self.broken),
                     "seen": self.seen,
                     "model": self.model.state_dict(),
                     "optimiser": self.optimiser.state_dict(),
                     "scaler": self.scaler.state_dict(),
                 },
+                keep=self.folder.previous,
             )
             self.folder.write_csv()
         barrier()
 
     def restore(self) -> None:
-        path = self.folder.last
-        state = load_checkpoint(path, device=self.device)
+        found = load_latest(self.folder.last, self.folder.previous, device=self.device)
+        if found is None:
+            return
+        (state, note), path = found, self.folder.last
+        if note is not None:
+            self.say(note)
         try:
             self.model.load_state_dict(state["model"])
             self.optimiser.load_state_dict(state["optimiser"])
@@ -256,12 +261,14 @@ class _Run:
             reason = "; ".join(line.strip() for line in str(error).splitlines()[:3])
             raise UserError(f"{path} is a checkpoint of another model ({reason[:300]}); name another --out") from error
         self.step, self.seconds, self.seen = state["step"], state["seconds"], state["seen"]
-        self.best, self.looks, self.broken = state["best"], state["looks"], state["unreadable"]
-        if is_main():
+        self.broken = state["unreadable"]
+        if self.watch is not None:
             self.folder.trim_metrics(self.step)
+            self.watch.restore(state["looks"], state["best"], self.folder.read_metrics())
 
     def finish(self, *, spent: float, waited: float) -> None:
-        if is_main():
+        if self.watch is not None:
+            looks = self.watch.looks
             mean, std = (s.flatten().tolist() for s in self.config.views.statistics(self.config.encoder.channels))
             self.model.kept_encoder.save(self.folder.encoder, mean=mean, std=std)
             self.folder.write_csv()
@@ -274,8 +281,12 @@ class _Run:
                 images_per_s=self.step * self.config.batch_size / max(self.seconds, 1e-9),
                 data_wait=waited / max(spent, 1e-9),
                 final=rows[-1] if rows else {},
-                best=self.best,
-                looks=self.looks,
+                best=self.watch.best,
+                looks=looks,
+                alarms=self.watch.health.as_dicts(),
+                balance=advice(looks[-1]),
+                monitor_seconds=sum(look.get("look_seconds", 0.0) for look in looks),
+                probe_seconds=sum(look.get("probe_seconds", 0.0) for look in looks),
                 unreadable=len(self.broken),
                 costs=self.costs(),
             )
@@ -305,22 +316,13 @@ class _Run:
             )
 
     def check(self) -> None:
-        """Label-free metrics, panel, `best`, and the caller's look; on the main process only."""
-        if is_main():
-            encoder = self.model.kept_encoder
-            figures = label_free(embed(encoder, self.sample, device=self.device))
-            if self.model.decoder is not None:
-                path = self.folder.panel / f"step-{self.step:07d}.png"
-                save_panel(self.model, self.sample[:PANEL_IMAGES], path, views=self.config.views, device=self.device)
-            if self.look is not None:
-                figures |= self.look(encoder, self.step)
-            self.looks.append({"step": self.step, **figures})
-            self.say(f"step {self.step}: " + ", ".join(f"{name} {value:.4g}" for name, value in figures.items()))
+        """A look at the model, on the main process only; the others wait."""
+        if self.watch is not None:
+            figures = self.watch.check(self.model, step=self.step, total=self.loader.total_steps)
             for tracker in self.trackers:
-                tracker.log({f"check/{k}": v for k, v in figures.items()}, step=self.step)
-            if self.step and figures["rankme"] > self.best.get("rankme", 0.0):
-                self.best = {"step": self.step, **figures}
-                save_checkpoint(self.folder.best, {"step": self.step, "encoder": encoder.state_dict()})
+                tracker.log(
+                    {f"check/{k}": v for k, v in figures.items() if v is not None and k != "step"}, step=self.step
+                )
         barrier()
 
     def row(self, losses: Losses, norm: Tensor, lr: float) -> dict[str, Any]:
@@ -328,14 +330,15 @@ class _Run:
         values: dict[str, Tensor] = {"loss": losses.total, "contrastive": losses.contrastive}
         if losses.pixel is not None:
             values["pixel"] = losses.pixel
-        values |= {name: value for name, value in losses.diagnostics.items() if value.ndim == 0}
+        values |= step_figures(losses.diagnostics)
         means = {name: float(mean_over_ranks(value.detach().float())) for name, value in values.items()}
         epoch = self.step / self.loader.steps_per_epoch
         return {"step": self.step, "epoch": round(epoch, 4), **means, "grad_norm": float(norm), "lr": lr}
 
     def log(self, row: dict[str, Any]) -> None:
-        if is_main():
+        if self.watch is not None:
             self.folder.append_metrics(row)
+            self.watch.observe("step", row)
             for tracker in self.trackers:
                 tracker.log(row, step=self.step)
 
@@ -348,7 +351,7 @@ class _Run:
     def costs(self) -> dict[str, Any]:
         from repre.decoder import branch_cost
 
-        return asdict(branch_cost(self.model.encoder, self.model.decoder, size=self.sample.shape[-2:]))
+        return asdict(branch_cost(self.model.encoder, self.model.decoder, size=(self.config.views.size,) * 2))
 
     # ------------------------------------------------------------------------------------------------ trouble
 

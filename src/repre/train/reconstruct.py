@@ -12,7 +12,7 @@ from repre.data.loader import stack
 from repre.data.views import centre_view, denormalise
 from repre.errors import UserError
 from repre.starts import load_model
-from repre.train.monitors import borrow_patch_statistics, row_of_images
+from repre.train.panel import borrow_patch_statistics, row_of_images
 
 
 def reconstruct(images: tuple[Path, ...], *, run: Path, out: Path, checkpoint: Path | None = None) -> list[float]:

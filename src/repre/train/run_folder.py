@@ -5,8 +5,10 @@ metrics.jsonl/csv  one line per logged step
 log.txt            what was printed
 environment.json   versions and machine
 unreadable.txt     files that were skipped, with the reason
-checkpoints/       last.pt, best.pt
+checkpoints/       last.pt, previous.pt (the one before it), best.pt
 panel/             reconstructions of the same images over time, PNG
+artefacts/         pictures and quantised features of a few images, for the report
+alarms.jsonl       what the monitors found out of order
 encoder/           safetensors + config.json; timm.create_model("local-dir:.../encoder", pretrained=True)
 tensorboard/       event files
 summary.json       written last; its presence means that the run is finished
@@ -26,7 +28,7 @@ from typing import Any
 import torch
 import yaml
 
-from repre.checkpoint import write_atomically
+from repre.checkpoint import write_atomically, write_json
 from repre.config import RunConfig, differences, dump_yaml, identity
 from repre.errors import RunError, UserError
 
@@ -43,8 +45,11 @@ class RunFolder:
         self.environment = self.path / "environment.json"
         self.unreadable = self.path / "unreadable.txt"
         self.last = self.path / "checkpoints" / "last.pt"
+        self.previous = self.path / "checkpoints" / "previous.pt"
         self.best = self.path / "checkpoints" / "best.pt"
         self.panel = self.path / "panel"
+        self.artefacts = self.path / "artefacts"
+        self.alarms = self.path / "alarms.jsonl"
         self.encoder = self.path / "encoder"
         self.tensorboard = self.path / "tensorboard"
         self.summary = self.path / "summary.json"
@@ -105,6 +110,11 @@ class RunFolder:
         with open(self.metrics, "a", encoding="utf-8") as file:
             file.write(_line(row))
 
+    def write_alarms(self, alarms: list[dict[str, Any]]) -> None:
+        """One line per alarm; no file without one."""
+        if alarms or self.alarms.exists():
+            write_atomically(self.alarms, lambda file: file.write("".join(_line(row) for row in alarms).encode()))
+
     def write_csv(self) -> None:
         """The metrics as a table, one column per name that ever occurred."""
         rows = self.read_metrics()
@@ -134,10 +144,6 @@ def environment() -> dict[str, Any]:
     found["devices"] = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     found["byteorder"] = sys.byteorder
     return found
-
-
-def write_json(path: Path, content: Any) -> None:
-    write_atomically(path, lambda file: file.write((json.dumps(content, indent=1) + "\n").encode()))
 
 
 def _line(row: dict[str, Any]) -> str:

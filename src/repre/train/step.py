@@ -132,8 +132,8 @@ def average_gradients(model: nn.Module) -> None:
 def culprit(model: nn.Module, losses: Losses) -> str:
     """Words for what is not finite: which loss, or else the first parameter or gradient."""
     for name, value in (("contrastive loss", losses.contrastive), ("pixel loss", losses.pixel)):
-        if value is not None and not math.isfinite(float(value)):
-            return f"the {name} is {float(value)}"
+        if value is not None and not math.isfinite(float(value.detach())):
+            return f"the {name} is {float(value.detach())}"
     for name, parameter in model.named_parameters():
         if parameter.grad is not None and not parameter.grad.isfinite().all():
             return f"the gradient of {name} is not finite"

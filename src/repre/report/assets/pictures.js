@@ -1,0 +1,208 @@
+// Pictures from the album, the panel over time, colours over images, and similarity maps.
+
+function startPictures(uris) {
+  document.querySelectorAll("img[data-picture]").forEach((img) => { img.src = uris[img.dataset.picture]; });
+}
+
+function startFilms(films, uris) {
+  for (const root of document.querySelectorAll("[data-film]")) {
+    const film = films[+root.dataset.film], range = root.querySelector("[data-frame]");
+    if (!range) continue;
+    const rebuilt = [...root.querySelectorAll(".pairs figure img:last-child")];
+    const output = range.parentElement.querySelector("output"), play = root.querySelector("[data-play]");
+    const show = () => {
+      const frame = film.frames[+range.value];
+      rebuilt.forEach((img, i) => { img.src = uris[frame[i]]; });
+      output.textContent = film.words[+range.value];
+      range.setAttribute("aria-valuetext", film.words[+range.value]);
+    };
+    let timer = 0;
+    const stop = () => { clearInterval(timer); timer = 0; play.setAttribute("aria-pressed", "false"); play.textContent = "Play"; };
+    play.addEventListener("click", () => {
+      if (timer) return stop();
+      if (+range.value === film.frames.length - 1) range.value = 0;
+      show();
+      play.setAttribute("aria-pressed", "true");
+      play.textContent = "Pause";
+      timer = setInterval(() => {
+        range.value = +range.value + 1;
+        show();
+        if (+range.value === film.frames.length - 1) stop();
+      }, 450);
+      return undefined;
+    });
+    range.addEventListener("input", () => { if (timer) stop(); show(); });
+    show();
+  }
+}
+
+function startMix() {
+  for (const range of document.querySelectorAll("[data-mix]")) {
+    const output = range.parentElement.querySelector("output");
+    const show = () => {
+      range.closest("section").style.setProperty("--mix", String(+range.value / 100));
+      output.textContent = `${range.value} %`;
+    };
+    range.addEventListener("input", show);
+    show();
+  }
+}
+
+// Violet over magenta and orange to pale yellow, on a darkened image: rising lightness, so it reads without colour too.
+const HEAT = [[112, 30, 120], [168, 42, 104], [214, 72, 68], [240, 120, 40], [250, 172, 44], [252, 236, 150]];
+
+// Colour and opacity of a similarity in [0, 1].
+function heat(share) {
+  const at = Math.min(0.9999, Math.max(0, share)) * (HEAT.length - 1), i = Math.floor(at), t = at - i;
+  const opacity = Math.max(0, share) ** 0.55;
+  return [...HEAT[i].map((value, k) => Math.round(value + t * (HEAT[i + 1][k] - value))), Math.round(255 * opacity)];
+}
+
+class Similarity {
+  constructor(root, packed, onChoice) {
+    this.root = root;
+    [this.n, this.h, this.w, this.d] = packed.shape;
+    const bytes = atob(packed.values);
+    this.values = new Int8Array(bytes.length);
+    for (let i = 0; i < bytes.length; i++) this.values[i] = bytes.charCodeAt(i);
+    this.maps = [...root.querySelectorAll(".map")];
+    this.onChoice = onChoice;
+    this.readout = root.querySelector(".readout");
+    this.maps.forEach((map, image) => {
+      const canvas = map.querySelector("canvas");
+      canvas.className = "heat";
+      canvas.width = this.w;
+      canvas.height = this.h;
+      const marks = html("canvas", "marks");
+      marks.setAttribute("aria-hidden", "true");
+      map.append(marks);
+      map.addEventListener("click", (event) => {
+        const box = map.getBoundingClientRect();
+        this.choose(image, (event.clientY - box.top) / box.height, (event.clientX - box.left) / box.width, true);
+      });
+      map.addEventListener("keydown", (event) => this.key(event, image));
+    });
+    this.legend();
+    new ResizeObserver(() => { if (this.chosen) this.rings(); }).observe(root);
+  }
+
+  legend() {
+    const canvas = this.root.querySelector(".legend"), context = canvas.getContext("2d");
+    for (let x = 0; x < canvas.width; x++) {
+      const [red, green, blue, opacity] = heat(x / (canvas.width - 1));
+      context.fillStyle = `rgba(${red},${green},${blue},${opacity / 255})`;
+      context.fillRect(x, 0, 1, 1);
+    }
+  }
+
+  key(event, image) {
+    const moves = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0], Enter: [0, 0], " ": [0, 0] };
+    const move = moves[event.key];
+    if (!move) return;
+    event.preventDefault();
+    const here = this.chosen && this.chosen.image === image ? this.chosen : { row: Math.floor(this.h / 2) - move[0], column: Math.floor(this.w / 2) - move[1] };
+    const row = Math.min(this.h - 1, Math.max(0, here.row + move[0]));
+    const column = Math.min(this.w - 1, Math.max(0, here.column + move[1]));
+    this.choose(image, (row + 0.5) / this.h, (column + 0.5) / this.w, true);
+  }
+
+  // Takes the patch at a place given as shares of the image's height and width.
+  choose(image, down, across, tell = false) {
+    if (image >= this.n) return;
+    const row = Math.min(this.h - 1, Math.max(0, Math.floor(down * this.h)));
+    const column = Math.min(this.w - 1, Math.max(0, Math.floor(across * this.w)));
+    this.chosen = { image, row, column };
+    this.cosines = this.compare(((image * this.h + row) * this.w + column) * this.d);
+    this.paint();
+    if (tell) this.onChoice(this, image, down, across);
+  }
+
+  compare(start) {
+    const asked = this.values.subarray(start, start + this.d), found = new Float32Array(this.n * this.h * this.w);
+    let own = 0;
+    for (let k = 0; k < this.d; k++) own += asked[k] * asked[k];
+    for (let p = 0; p < found.length; p++) {
+      let dot = 0, length = 0;
+      for (let k = 0; k < this.d; k++) {
+        const value = this.values[p * this.d + k];
+        dot += value * asked[k];
+        length += value * value;
+      }
+      found[p] = dot / (Math.sqrt(own * length) || 1);
+    }
+    return found;
+  }
+
+  paint() {
+    const cells = this.h * this.w, low = 0, high = 1; // the features are centred: at 0 two patches have nothing in common
+    this.best = this.maps.map((map, image) => {
+      const context = map.querySelector(".heat").getContext("2d"), picture = context.createImageData(this.w, this.h);
+      let best = 0;
+      for (let p = 0; p < cells; p++) {
+        const value = this.cosines[image * cells + p], share = Math.max(0, (value - low) / (high - low));
+        if (value > this.cosines[image * cells + best]) best = p;
+        picture.data.set(heat(share), 4 * p);
+      }
+      context.putImageData(picture, 0, 0);
+      map.classList.toggle("chosen", image === this.chosen.image);
+      return best;
+    });
+    this.rings();
+    this.root.querySelector("[data-low]").textContent = low.toFixed(2);
+    this.root.querySelector("[data-high]").textContent = high.toFixed(2);
+    this.say();
+  }
+
+  rings() {
+    const { image: asked, row, column } = this.chosen, ratio = window.devicePixelRatio || 1;
+    this.maps.forEach((map, image) => {
+      const canvas = map.querySelector(".marks"), side = map.clientWidth, cell = side / this.w;
+      canvas.width = canvas.height = Math.max(1, Math.round(side * ratio));
+      const context = canvas.getContext("2d");
+      context.scale(ratio, ratio);
+      const ring = (x, y, square) => {
+        for (const [colour, width] of [["rgb(0 0 0 / 70%)", 4], ["#ffffff", 2]]) {
+          context.strokeStyle = colour;
+          context.lineWidth = width;
+          context.beginPath();
+          if (square) context.rect(x * cell + 1, (y * side) / this.h + 1, cell - 2, side / this.h - 2);
+          else context.arc((x + 0.5) * cell, ((y + 0.5) * side) / this.h, Math.max(4, cell * 0.38), 0, 7);
+          context.stroke();
+        }
+      };
+      if (image === asked) ring(column, row, true);
+      else ring(this.best[image] % this.w, Math.floor(this.best[image] / this.w), false);
+    });
+  }
+
+  say() {
+    const { image, row, column } = this.chosen, cells = this.h * this.w;
+    const order = this.best
+      .map((patch, other) => [this.cosines[other * cells + patch], other, patch])
+      .filter(([, other]) => other !== image)
+      .sort((a, b) => b[0] - a[0]);
+    let words = `Image ${image + 1}, row ${row + 1}, column ${column + 1}.`;
+    if (order.length) {
+      const [cosine, other, patch] = order[0];
+      words += ` Most alike elsewhere: image ${other + 1}, row ${Math.floor(patch / this.w) + 1}, column ${(patch % this.w) + 1}, cosine ${cosine.toFixed(2)}.`;
+    }
+    this.readout.textContent = words;
+  }
+}
+
+function startSimilarity(packed) {
+  const all = [];
+  const share = (from, image, down, across) => all.forEach((one) => { if (one !== from) one.choose(image, down, across); });
+  for (const root of document.querySelectorAll("[data-patches]")) all.push(new Similarity(root, packed[+root.dataset.patches], share));
+  all.forEach((one) => one.choose(0, 0.5, 0.5));
+  const range = document.querySelector("[data-strength]"), check = document.querySelector("[data-smooth]");
+  if (!range) return;
+  const section = range.closest("section"), output = range.parentElement.querySelector("output");
+  const show = () => {
+    section.style.setProperty("--strength", String(+range.value / 100));
+    output.textContent = `${range.value} %`;
+  };
+  range.addEventListener("input", show);
+  check.addEventListener("change", () => section.classList.toggle("smooth", check.checked));
+  show();
+}

@@ -1,0 +1,286 @@
+"""A probe of half a minute before a run: what fits, how fast it is, what limits it, and how long it will take.
+
+decode   images per second of one process, times the processes
+step     views, forward, backward, optimiser and teacher on real images, at falling micro-batches
+"""
+
+import gc
+import os
+import resource
+import sys
+import time
+from dataclasses import dataclass, replace
+
+import torch
+
+from repre.config import ComputeConfig, RunConfig
+from repre.data.images import UnreadableImage
+from repre.data.loader import epoch_order, stack
+from repre.data.sources import Source, open_source
+from repre.data.views import make_views
+from repre.errors import UserError
+from repre.model import build_model
+from repre.ops.device import pick_device, pick_precision
+from repre.optim import build_optimiser, set_schedule
+from repre.train.loop import clip_gradients
+from repre.train.step import forward_backward
+from repre.types import Batch
+
+MARGIN = 0.9
+"""Share of the memory that a run may take."""
+SMALLEST = 8
+"""Images of the smallest micro-batch that is tried."""
+
+
+@dataclass(frozen=True)
+class Probe:
+    """One way to compute the step of the whole batch, as measured.
+
+    Attributes:
+        images_per_s: of the step alone; None where it did not fit.
+        memory_gib: peak, of the device, or of the process on the CPU; None where it did not fit.
+    """
+
+    micro_batch: int
+    precision: str
+    compile: bool
+    grad_checkpointing: bool
+    images_per_s: float | None
+    memory_gib: float | None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What was measured, and what it means for the run.
+
+    Attributes:
+        chosen: the fastest probe that fits.
+        decode_per_s: images that one process decodes per second.
+        workers: processes that keep up with the step, at most the processor's cores less one.
+        images_per_s: what the whole run will reach: the slower of step and decoding.
+        limit: the step, or the decoding of images.
+        hours: of the config's epochs.
+        epochs: of the config, or as many as `max_hours` allow.
+    """
+
+    config: RunConfig
+    device: str
+    probes: tuple[Probe, ...]
+    chosen: Probe
+    decode_per_s: float
+    workers: int
+    images_per_s: float
+    limit: str
+    images: int
+    hours: float
+    hours_per_100_epochs: float
+    epochs: int
+
+    @property
+    def options(self) -> list[str]:
+        """The options to add to `repre pretrain`."""
+        chosen = self.chosen
+        words = [f"--runtime.workers {self.workers}", f"--compute.precision {chosen.precision}"]
+        if chosen.micro_batch < self.config.batch_size:
+            words.append(f"--compute.micro-batch {chosen.micro_batch}")
+        if chosen.compile:
+            words.append("--compute.compile")
+        if chosen.grad_checkpointing:
+            words.append("--encoder.grad-checkpointing")
+        if self.epochs != self.config.epochs:
+            words.append(f"--epochs {self.epochs}")
+        return words
+
+
+def plan(config: RunConfig, *, seconds: float = 30.0, max_hours: float | None = None) -> Plan:
+    """Measures about `seconds` on this machine; writes nothing.
+
+    Raises:
+        UserError: nothing fits into the memory, the data does not serve, or `max_hours` does not suffice for one epoch.
+    """
+    device = pick_device(config.runtime.device)
+    source = open_source(config.data, channels=config.encoder.channels, canvas=config.canvas)
+    if config.batch_size > len(source):
+        raise UserError(f"batch_size is {config.batch_size}, but {source.spec} has only {len(source)} images")
+    batch, decode_per_s = _decode(source, config, limit=seconds / 4)
+    probes: list[Probe] = []
+    fits: list[Probe] = []
+    end = time.monotonic() + seconds * 3 / 4
+    for wanted in _candidates(config, device):
+        if fits and time.monotonic() > end:
+            break
+        found = _probe(wanted, batch, device, config)
+        probes.append(found)
+        if found.images_per_s is not None:
+            fits.append(found)
+            if found.micro_batch < config.batch_size and len(fits) > 1:
+                break  # smaller pieces only cost time once one fits
+    if not fits:
+        raise UserError(
+            f"not even pieces of {SMALLEST} images fit on {device}; use a smaller encoder, --views.size or "
+            "--encoder.grad-checkpointing"
+        )
+    chosen = max(fits, key=lambda probe: probe.images_per_s or 0.0)
+    step_per_s = chosen.images_per_s or 0.0
+    spare = max(1, (os.cpu_count() or 2) - 1)
+    workers = max(1, min(16, spare, -(-int(1.25 * step_per_s) // max(1, int(decode_per_s)))))
+    rate = min(step_per_s, workers * decode_per_s)
+    images = len(source) // config.batch_size * config.batch_size
+    epoch_hours = images / rate / 3600
+    epochs = config.epochs
+    if max_hours is not None:
+        epochs = min(epochs, int(max_hours / epoch_hours))
+        if epochs < 1:
+            raise UserError(f"--max-hours {max_hours}: one epoch takes {epoch_hours:.2g} hours on this machine")
+    limit = (
+        "the step" if step_per_s <= workers * decode_per_s else "decoding the images: more processor cores would help"
+    )
+    return Plan(
+        config=config,
+        device=torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
+        probes=tuple(probes),
+        chosen=chosen,
+        decode_per_s=decode_per_s,
+        workers=workers,
+        images_per_s=rate,
+        limit=limit,
+        images=len(source),
+        hours=epochs * epoch_hours,
+        hours_per_100_epochs=100 * epoch_hours,
+        epochs=epochs,
+    )
+
+
+def _decode(source: Source, config: RunConfig, *, limit: float) -> tuple[Batch, float]:
+    """One batch of real images, repeated where time runs out, and the images that one process decodes per second."""
+    order, images, begun = epoch_order(len(source), seed=config.seed, epoch=0), [], time.monotonic()
+    spent = 0.0
+    for index in order[: config.batch_size]:
+        try:
+            images.append(source.load(int(index)))
+        except UnreadableImage:
+            continue  # the run counts and lists it
+        spent = time.monotonic() - begun
+        if spent > limit and len(images) >= 2:
+            break
+    if not images:
+        raise UserError(f"none of {config.batch_size} images of {source.spec} can be read")
+    rate = len(images) / max(spent, 1e-6)
+    images = [images[i % len(images)] for i in range(config.batch_size)]
+    pixels, sizes = stack(images, canvas=config.canvas, keep_values=config.views.value_range is not None)
+    positions = torch.arange(config.batch_size)
+    return Batch(pixels, sizes, positions, positions, epoch=0), rate
+
+
+def _candidates(config: RunConfig, device: torch.device) -> list[Probe]:
+    """What is tried, the most promising first: the whole batch, then ever smaller pieces; then, for the last, recomputed
+    activations; on CUDA also the compiled encoder."""
+    precision = config.compute.precision
+    if precision == "auto":
+        precision = "bf16" if pick_precision("auto", device) is torch.bfloat16 else "fp32"
+    sizes = [config.batch_size]
+    while sizes[-1] // 2 >= SMALLEST:
+        sizes.append(sizes[-1] // 2)
+    again = config.encoder.grad_checkpointing
+    found = [Probe(size, precision, config.compute.compile, again, None, None) for size in sizes]
+    if not again:
+        found.append(replace(found[-1], grad_checkpointing=True))
+    if device.type == "cuda" and not config.compute.compile:
+        found.insert(0, replace(found[0], compile=True))
+    return found
+
+
+def _probe(wanted: Probe, batch: Batch, device: torch.device, config: RunConfig) -> Probe:
+    """Times whole steps; gives the probe with its figures, or without them where the memory did not suffice."""
+    compute = ComputeConfig(precision=wanted.precision, compile=wanted.compile)  # type: ignore[arg-type]
+    encoder = replace(config.encoder_at_size, grad_checkpointing=wanted.grad_checkpointing, weights=None)
+    limit = _memory_limit(device)
+    try:
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats(device)
+        model = build_model(
+            encoder=encoder,
+            framework=config.framework,
+            decoder=config.decoder,
+            reconstruction=config.reconstruction,
+            seed=config.seed,
+        ).to(device)
+        model.train()
+        if compute.compile:
+            model.encoder.compile()
+        optimiser = build_optimiser(config.optim, model, keep=model.encoder.no_weight_decay)
+
+        def step() -> None:
+            set_schedule(optimiser, config.optim, progress=0.5, batch=config.batch_size)
+            views = make_views(batch, config.views, seed=config.seed, device=device)
+            losses = forward_backward(
+                model,
+                views,
+                progress=0.5,
+                seed=0,
+                micro_batch=wanted.micro_batch if wanted.micro_batch < config.batch_size else 0,
+                precision=pick_precision(compute.precision, device),
+            )
+            clip_gradients(model, config.optim.clip)
+            model.framework.before_step(0.5)
+            optimiser.step()
+            model.framework.after_step(model.encoder, losses.diagnostics, 0.5)
+            optimiser.zero_grad(set_to_none=True)
+
+        step()  # allocates, compiles, chooses kernels
+        _wait(device)
+        begun, steps = time.monotonic(), 0
+        while steps < 2 or (time.monotonic() - begun < 2 and steps < 20):
+            step()
+            _wait(device)
+            steps += 1
+        rate = steps * config.batch_size / (time.monotonic() - begun)
+        memory = _peak(device)
+    except (torch.OutOfMemoryError, MemoryError):
+        return wanted
+    finally:
+        gc.collect()
+    if memory > MARGIN * limit:
+        return replace(wanted, memory_gib=memory / 2**30)
+    return replace(wanted, images_per_s=rate, memory_gib=memory / 2**30)
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _peak(device: torch.device) -> float:
+    """Bytes: the device's peak since it was reset; on the CPU the peak of the process so far."""
+    if device.type == "cuda":
+        return float(torch.cuda.max_memory_reserved(device))
+    unit = 1 if sys.platform == "darwin" else 1024
+    return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit)
+
+
+def _memory_limit(device: torch.device) -> float:
+    if device.type == "cuda":
+        return float(torch.cuda.get_device_properties(device).total_memory)
+    return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+
+
+def words(found: Plan) -> str:
+    """The plan for people."""
+    lines = [f"{found.images} images, batch {found.config.batch_size}, on {found.device}"]
+    for probe in found.probes:
+        kind = [f"pieces of {probe.micro_batch}" if probe.micro_batch < found.config.batch_size else "whole batch"]
+        kind += [probe.precision] + ["compiled"] * probe.compile + ["activations recomputed"] * probe.grad_checkpointing
+        if probe.images_per_s is None:
+            figures = "does not fit" if probe.memory_gib is None else f"takes {probe.memory_gib:.1f} GiB: too much"
+        else:
+            figures = f"{probe.images_per_s:.0f} images/s, peak {probe.memory_gib:.1f} GiB"
+        mark = "  <- chosen" if probe is found.chosen else ""
+        lines.append(f"  {', '.join(kind):44} {figures}{mark}")
+    lines += [
+        f"  decoding {found.decode_per_s:.0f} images/s per process, {found.workers} of them",
+        f"expected: {found.images_per_s:.0f} images/s, limited by {found.limit}",
+        f"{found.hours_per_100_epochs:.2f} hours per 100 epochs; {found.epochs} epochs take {found.hours:.2f} hours",
+        "add: " + " ".join(found.options),
+    ]
+    return "\n".join(lines)

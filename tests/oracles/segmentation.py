@@ -1,0 +1,65 @@
+"""Segmentation, slowly and obviously."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from repre.data.masks import IGNORE
+from repre.evaluate.upernet import LinearHead
+
+
+def confusion(truth: Tensor, predicted: Tensor, classes: int) -> list[list[int]]:
+    counts = [[0] * classes for _ in range(classes)]
+    for t, p in zip(truth.flatten().tolist(), predicted.flatten().tolist()):
+        if t != IGNORE:
+            counts[t][p] += 1
+    return counts
+
+
+def iou(truth: Tensor, predicted: Tensor, classes: int) -> list[float | None]:
+    """Intersection over union of the sets of counted pixels of every class; None where both are empty."""
+    pixels = [(t, p) for t, p in zip(truth.flatten().tolist(), predicted.flatten().tolist()) if t != IGNORE]
+    found: list[float | None] = []
+    for c in range(classes):
+        true = {i for i, (t, _) in enumerate(pixels) if t == c}
+        said = {i for i, (_, p) in enumerate(pixels) if p == c}
+        found.append(len(true & said) / len(true | said) if true | said else None)
+    return found
+
+
+def merged(windows: Tensor, offsets: list[tuple[int, int]], grid: tuple[int, int]) -> Tensor:
+    """Mean over the windows [n, K, S, S] that cover each cell of the grid, [K, h, w]."""
+    size = windows.shape[-1]
+    out = torch.zeros(windows.shape[1], *grid, dtype=windows.dtype)
+    for y in range(grid[0]):
+        for x in range(grid[1]):
+            covering = [
+                window[:, y - top, x - left]
+                for window, (top, left) in zip(windows, offsets)
+                if top <= y < top + size and left <= x < left + size
+            ]
+            out[:, y, x] = torch.stack(covering).mean(0)
+    return out
+
+
+def linear_head(head: LinearHead, maps: list[Tensor]) -> Tensor:
+    """Normalise, resize every level to the finest grid, concatenate, and one 1x1 convolution over all channels."""
+    grid = max((m.shape[-2:] for m in maps), key=lambda g: g[0] * g[1])
+    stacked = torch.cat(
+        [F.interpolate(norm(m), tuple(grid), mode="bilinear") for norm, m in zip(head.norms, maps)], dim=1
+    )
+    weight = torch.cat([conv.weight for conv in head.convs if isinstance(conv, nn.Conv2d)], dim=1)
+    return F.conv2d(stacked, weight, head.bias.flatten())
+
+
+def loss(logits: Tensor, masks: Tensor, weights: Tensor | None) -> Tensor:
+    total, weight = torch.zeros(()), torch.zeros(())
+    for b in range(len(masks)):
+        for y in range(masks.shape[1]):
+            for x in range(masks.shape[2]):
+                t = int(masks[b, y, x])
+                if t != IGNORE:
+                    w = weights[t] if weights is not None else torch.tensor(1.0)
+                    total = total - w * logits[b, :, y, x].log_softmax(0)[t]
+                    weight = weight + w
+    return total / weight

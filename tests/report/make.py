@@ -1,0 +1,157 @@
+"""Folders of runs made by hand, small and with known figures, without training anything."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from PIL import Image
+
+HOSTILE = '<img src=x onerror="window.hurt=1">.png'
+CLOSING = "</script><script>window.hurt=1</script>"
+STEPS, CHECK, PANEL, SIDE, GRID = 200, 50, 4, 32, 4
+
+
+def make_run(path: Path, **changes: Any) -> Path:
+    """A finished run that learned, with every kind of file; `changes` are those of `figures`."""
+    path.mkdir(parents=True)
+    rows, looks = figures(**changes)
+    write_lines(path / "metrics.jsonl", rows)
+    summary = {"steps": STEPS, "epochs": 4, "images": STEPS * 16, "seconds": 400.0, "images_per_s": 8.0,
+               "data_wait": 0.05, "final": rows[-1], "best": looks[-1], "looks": looks, "unreadable": 1, "costs": {},
+               "knn": {"before": looks[0]["knn"], "after": looks[-1]["knn"], "raw pixels": 0.25}}  # fmt: skip
+    (path / "summary.json").write_text(json.dumps(summary))
+    config = {"data": "photos/birds", "epochs": 4, "seed": changes.get("seed", 0),
+              "encoder": {"name": "vit_tiny_patch16_224"},
+              "framework": {"name": "moco-v3"}, "reconstruction": {"weight": 1.0}, "optim": {"lr": 1e-3}}  # fmt: skip
+    (path / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+    (path / "environment.json").write_text(json.dumps({"python": "3.11", "repre": "0.1.0", "devices": []}))
+    (path / "unreadable.txt").write_text(f"{HOSTILE}\tnot an image {CLOSING}\n")
+    add_panels(path)
+    add_artefacts(path)
+    return path
+
+
+def figures(
+    *, knn: tuple[float, float] = (0.2, 0.6), spread: float = 0.7, falls: bool = True, seed: int = 0
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Metrics and looks of a run.
+
+    Args:
+        knn: before and after.
+        spread: the last embedding_std.
+        falls: whether the losses fall.
+    """
+    rng = np.random.default_rng(seed)
+    rows, looks = [], []
+    for step in range(10, STEPS + 1, 10):
+        fall = 0.5 * np.exp(-step / 40) if falls else 0.5
+        contrastive, pixel = 3 + fall + 0.001 * rng.random(), 0.2 + fall
+        row = {
+            "step": step,
+            "epoch": step / 50,
+            "loss": contrastive + pixel,
+            "contrastive": contrastive,
+            "pixel": pixel,
+        }
+        row |= {
+            "accuracy": step / 400,
+            "grad_norm": 2.0,
+            "lr": 1e-3 * (1 - step / 201),
+            "images_per_s": 8.0,
+            "data_wait": 0.05,
+        }
+        rows.append({name: float(value) for name, value in row.items()})
+    for step in range(0, STEPS + 1, CHECK):
+        share = step / STEPS
+        looks.append({"step": step, "rankme": 10 + 5 * share, "embedding_std": 0.8 + (spread - 0.8) * share,
+                      "knn": knn[0] + (knn[1] - knn[0]) * share, "psnr": 12 + 8 * share, "psnr_flat": 13.0,
+                      "correspondence": 0.1 + 0.3 * share, "correspondence_chance": 1 / 16})  # fmt: skip
+    return rows, looks
+
+
+def write_lines(path: Path, rows: list[dict[str, Any]]) -> None:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def add_alarm(path: Path, **changes: Any) -> None:
+    alarm = {
+        "step": 100,
+        "monitor": "rankme",
+        "value": 1.2,
+        "limit": 2.0,
+        "cause": "all images look alike",
+        "fix": "lower optim.lr",
+    }
+    with open(path / "alarms.jsonl", "a") as file:
+        file.write(json.dumps(alarm | changes) + "\n")
+
+
+def pictures(count: int, side: int = SIDE) -> np.ndarray:
+    """Images with a bright disc on a tinted ground, uint8 [N, S, S, 3]."""
+    y, x = np.mgrid[:side, :side] / side
+    made = []
+    for i in range(count):
+        ground = np.stack([0.2 + 0.1 * i / count + 0 * x, 0.3 + 0.3 * y, 0.5 - 0.2 * x], -1)
+        disc = ((x - 0.3 - 0.03 * i) ** 2 + (y - 0.4) ** 2 < 0.05)[..., None]
+        made.append(np.where(disc, [0.95, 0.8, 0.3], ground))
+    return np.round(255 * np.array(made)).astype(np.uint8)
+
+
+def add_panels(path: Path) -> None:
+    """Four panels: what is rebuilt comes nearer to the images."""
+    (path / "panel").mkdir()
+    images = pictures(PANEL)
+    for step in range(0, STEPS + 1, CHECK):
+        share = step / STEPS
+        rebuilt = np.round(share * images + (1 - share) * 128).astype(np.uint8)
+        rows = [
+            np.concatenate(list(np.pad(r, ((0, 0), (2, 2), (2, 2), (0, 0)), constant_values=255)), 1)
+            for r in (images, rebuilt)
+        ]
+        Image.fromarray(np.concatenate(rows)).save(path / "panel" / f"step-{step:07d}.png")
+
+
+def add_artefacts(path: Path, *, count: int = 12, side: int = SIDE, grid: int = GRID, noise: bool = False) -> None:
+    """Artefacts of `count` images: patches point to the disc or away from it."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (count, side, side, 3)).astype(np.uint8) if noise else pictures(count, side)
+    cell = side // grid
+    means = images.reshape(count, grid, cell, grid, cell, 3).mean((2, 4)) - images.mean((1, 2), keepdims=True)
+    patches = np.concatenate([means, rng.normal(size=(count, grid, grid, 5))], -1)
+    patches = np.round(patches / np.linalg.norm(patches, axis=-1, keepdims=True) * 127).astype(np.int8)
+    colours = np.clip(means + 128, 0, 255).astype(np.uint8)
+    near = (np.arange(count)[:, None] + 1 + np.arange(6)) % count
+    small = np.repeat(np.repeat(images, 64 // side + 1, 1), 64 // side + 1, 2)[:, :64, :64]
+    (path / "artefacts").mkdir(exist_ok=True)
+    np.savez_compressed(
+        path / "artefacts" / "features.npz",
+        images=images, rebuilt=images // 2 + 64, rebuilt_level_0=images // 4 + 90, rebuilt_level_2=images // 3 + 80,
+        pca_level_0=colours, pca_level_1=255 - colours, patches=patches, neighbours=near.astype(np.int32),
+        neighbour_cosines=np.linspace(0.9, 0.4, 6, dtype=np.float32)[None].repeat(count, 0), neighbour_images=small[near],
+    )  # fmt: skip
+
+
+def add_evaluation(path: Path, *, start: str = "runs/a", seed: int = 0, value: float = 0.5) -> None:
+    folder = path / "evaluations"
+    folder.mkdir(parents=True, exist_ok=True)
+    content = {"format": 1, "evaluation": "knn", "start": start, "seed": seed, "main": "knn20", "higher_is_better": True,
+               "metrics": {"knn20": value, "knn10": value - 0.01}, "details": {}, "seconds": 3.0,
+               "config": {"data": "birds", "seed": seed}}  # fmt: skip
+    (folder / f"knn-{seed}.json").write_text(json.dumps(content))
+
+
+def add_comparison(
+    folder: Path, *, start: str, mean: float = 0.1, half: float | None = 0.02, verdict: str = "better"
+) -> None:
+    """compare.json of one figure with a gain over random."""
+    folder.mkdir(parents=True, exist_ok=True)
+    over = {"mean": mean, "half": half, "verdict": verdict}
+    row = {"evaluation": "knn", "metric": "knn20", "values": [0.5, 0.52]}
+    rows = [
+        row | {"start": start, "mean": 0.51, "sd": 0.014, "over_random": over, "over_supervised": None},
+        row | {"start": "random:vit", "mean": 0.41, "sd": 0.01, "over_random": None, "over_supervised": None},
+    ]
+    results = [{"path": f"{start}/evaluations/knn-0.json", "start": start}]
+    (folder / "compare.json").write_text(json.dumps({"format": 1, "seeds": 2, "rows": rows, "results": results}))
