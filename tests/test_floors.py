@@ -13,7 +13,7 @@ FLOORS = [
     ["model"],
     ["config", "recipes", "starts"],
     ["train", "evaluate"],
-    ["report"],
+    ["export", "embed", "report"],
     ["api"],
     ["cli"],
 ]

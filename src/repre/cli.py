@@ -1,4 +1,4 @@
-"""The command line: ``repre pretrain | plan | eval | compare | reconstruct``. Options are made from the typed configs."""
+"""The command line. Options are made from the typed configs; every command is a function below."""
 
 import ast
 import dataclasses
@@ -31,6 +31,10 @@ USAGE = f"""repre {__version__}: pre-train vision transformers, contrastively an
       says what an encoder is worth: a run, a checkpoint, a timm name, random:NAME; the result lies beside it
   repre compare RUN [RUN ...] [random:NAME] --eval knn segment --seeds 3 [--data ...]
       the same evaluations for every start, and the gain over chance
+  repre export --run RUN --to timm|huggingface|onnx|torch-export [--out FOLDER]
+      the encoder for other libraries, loaded back and compared
+  repre embed --run RUN --data photos/ --out features.npz [--kind pooled|patch|pyramid]
+      features of many images in a file
   repre reconstruct --run RUN IMAGE [IMAGE ...] [--out PANEL.png]
       rebuilds images from an encoder's features
 
@@ -297,11 +301,70 @@ def _reconstruct(words: list[str]) -> int:
     return 0
 
 
+# ------------------------------------------------------------------------------------------------- export and embed
+
+
+def _export(words: list[str]) -> int:
+    from repre.export import TARGETS, export
+
+    def arguments(
+        run: Annotated[str, tyro.conf.arg(aliases=["--encoder"])], to: str = "timm", out: Path | None = None
+    ) -> tuple[str, str, Path]:
+        """
+        Args:
+            run: a run, a checkpoint, weights or a timm name.
+            to: timm, huggingface, onnx or torch-export.
+            out: folder to write; by default exports/TARGET below the run, or here.
+        """
+        above = Path(run) if Path(run).is_dir() else Path()
+        return run, to, out or above / "exports" / to
+
+    kinds = "\n".join(f"  {name}: {target.words}" for name, target in TARGETS.items())
+    described = f"Writes an encoder for other libraries, loads it back with them and compares the features.\n{kinds}"
+    run, to, out = tyro.cli(arguments, args=words, prog="repre export", description=described)
+    found = export(run, to=to, out=out)
+    print(f"written to {found.path}; largest difference {found.difference:.2g} of the largest feature")
+    return 0
+
+
+def _embed(words: list[str]) -> int:
+    from repre.embed import Kind, embed
+    from repre.evaluate.runtime import RuntimeOptions
+
+    @dataclasses.dataclass(frozen=True)
+    class Arguments:
+        encoder: Annotated[str, tyro.conf.arg(aliases=["--run"], help="a run, a checkpoint, weights or a timm name")]
+        data: Annotated[str, tyro.conf.arg(help="images, as for pretrain")]
+        out: Annotated[Path, tyro.conf.arg(help="features.npz or features.parquet")]
+        kind: Annotated[Kind, tyro.conf.arg(help="pooled embedding, last map, or the maps of all levels")] = "pooled"
+        size: Annotated[int | None, tyro.conf.arg(help="side of the images; by default the encoder's own")] = None
+        half: Annotated[bool, tyro.conf.arg(help="float16")] = False
+        runtime: RuntimeOptions = dataclasses.field(default_factory=RuntimeOptions)
+
+    given = tyro.cli(Arguments, args=words, prog="repre embed", description="Features of many images in a file.")
+    count = embed(
+        given.encoder,
+        data=given.data,
+        out=given.out,
+        kind=given.kind,
+        size=given.size,
+        half=given.half,
+        runtime=given.runtime,
+    )
+    print(f"{count} images embedded; written to {given.out}")
+    unreadable = given.out.with_name(f"{given.out.name}.unreadable.txt")
+    if unreadable.is_file():
+        print(f"files that could not be read are listed in {unreadable}")
+    return 0
+
+
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "pretrain": _pretrain,
     "plan": _plan,
     "eval": _eval,
     "compare": _compare,
+    "export": _export,
+    "embed": _embed,
     "reconstruct": _reconstruct,
 }
 

@@ -167,7 +167,7 @@ class Encoder(nn.Module):
             "num_classes": 0,
             "num_features": self.embedding_dim,
             "pretrained_cfg": cfg,
-            "model_args": args | {"num_classes": 0},
+            "model_args": args,
             "repre": {"levels": self.levels},
         }
         state = {k: v.detach().cpu().contiguous() for k, v in self.model.state_dict().items()}
@@ -203,6 +203,12 @@ class Encoder(nn.Module):
             model_args={k: tuple(v) if isinstance(v, list) else v for k, v in args.items()},
             weights=str(folder),
         )
+
+    @staticmethod
+    def load_in_timm(folder: str | Path) -> nn.Module:
+        """What timm, without this project, makes of a folder that `save` wrote; in evaluation mode."""
+        model: nn.Module = timm.create_model(f"local-dir:{folder}", pretrained=True)
+        return model.eval()
 
     @staticmethod
     def published_statistics(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:

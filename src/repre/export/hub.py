@@ -1,0 +1,42 @@
+"""Folders that timm and transformers load: safetensors, config.json and, for the Hugging Face hub, a model card."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from repre.encoder import Encoder
+from repre.errors import RunError, UserError
+from repre.export.card import model_card
+from repre.starts import Start
+
+
+def write_timm(encoder: Encoder, folder: Path, start: Start) -> Callable[[Tensor], list[Tensor]]:
+    """Writes what ``timm.create_model("local-dir:FOLDER", pretrained=True)`` loads."""
+    mean, std = (list(values) if values is not None else None for values in (start.mean, start.std))
+    encoder.save(folder, mean=mean, std=std)
+    model = Encoder.load_in_timm(folder)
+    return lambda images: [model(images)]
+
+
+def write_huggingface(encoder: Encoder, folder: Path, start: Start) -> Callable[[Tensor], list[Tensor]]:
+    """Writes the same with a model card; timm loads it from the hub, transformers as AutoModel."""
+    try:
+        from transformers import AutoModel
+        from transformers.utils.logging import disable_progress_bar
+    except ImportError as error:
+        raise UserError("this needs transformers: pip install 'repre[huggingface]'") from error
+    in_timm = write_timm(encoder, folder, start)
+    (folder / "README.md").write_text(model_card(encoder, start), encoding="utf-8")
+    disable_progress_bar()
+    model = AutoModel.from_pretrained(folder, local_files_only=True).eval()
+
+    def both(images: Tensor) -> list[Tensor]:
+        theirs = model(images).pooler_output
+        assert isinstance(theirs, Tensor)
+        if not torch.allclose(theirs, in_timm(images)[0], atol=1e-5):
+            raise RunError("timm and transformers load different encoders from the export; it was removed")
+        return [theirs]
+
+    return both
