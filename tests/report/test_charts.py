@@ -3,7 +3,7 @@
 import math
 from pathlib import Path
 
-from repre.report.charts import COLUMNS, charts, overlays, thin
+from repre.report.charts import COLUMNS, charts, label, overlays, thin
 from repre.report.read import RunData
 from tests.report import make
 
@@ -16,7 +16,21 @@ def run_data(name: str = "a", seed: int = 0) -> RunData:
 def test_every_figure_is_drawn_once() -> None:
     run = run_data()
     drawn = [line["name"] for one in charts(run, points=100) for line in one.series]
-    assert sorted(drawn) == sorted(({*run.rows[0]} | {*run.looks[0]}) - {"step", "epoch"})
+    assert sorted(drawn) == sorted(label(name) for name in ({*run.rows[0]} | {*run.looks[0]}) - {"step", "epoch"})
+
+
+def test_what_is_logged_and_looked_at_is_drawn_once() -> None:
+    run = run_data()
+    for row in [*run.rows, *run.looks]:
+        row["weight_size"] = 1.0
+    found = [line for one in charts(run, points=100) for line in one.series if line["name"] == "weight size"]
+    assert [len(line["x"]) for line in found] == [len(run.rows)]
+
+
+def test_legends() -> None:
+    assert label("gradient_contrastive_first") == "contrastive first"
+    assert label("gradient_cosine_last") == "last"
+    assert (label("level_share_0"), label("level_similarity_1_2")) == ("level 1", "levels 2 and 3")
 
 
 def test_losses_share_a_chart_and_references_are_grey() -> None:
@@ -26,7 +40,7 @@ def test_losses_share_a_chart_and_references_are_grey() -> None:
         "contrastive": 1,
         "pixel": 2,
     }
-    assert {line["name"]: line["colour"] for line in found["PSNR, dB"].series} == {"psnr": 0, "psnr_flat": -1}
+    assert {line["name"]: line["colour"] for line in found["PSNR, dB"].series} == {"psnr": 0, "psnr flat": -1}
     assert [line["exact"] for line in found["Learning rate"].series] == [True]
 
 

@@ -18,6 +18,7 @@ def run_data(*, drop: tuple[str, ...] = (), summary: dict[str, Any] | None = Non
     return RunData(path=Path("runs/a"), name="a", rows=rows, looks=looks, summary={"data_wait": 0.05} | (summary or {}))
 
 
+UNCLEAR = "It trained; the probe shows no clear change"
 UNPROBED = "It trained; what the features are worth cannot be told without labels"
 
 
@@ -25,7 +26,8 @@ UNPROBED = "It trained; what the features are worth cannot be told without label
     ("run", "headline", "kind"),
     [
         (run_data(), "It learned", "good"),
-        (run_data(knn=(0.4, 0.405)), "It did not learn what the probe asks", "bad"),
+        (run_data(knn=(0.1, 0.12)), UNCLEAR, "limit"),
+        (run_data(knn=(0.1, 0.14)), "It learned", "good"),
         (run_data(knn=(0.4, 0.3)), "It did not learn what the probe asks", "bad"),
         (run_data(spread=0.01), "It collapsed", "bad"),
         (run_data(drop=("knn",)), UNPROBED, "limit"),
@@ -71,7 +73,7 @@ def test_the_limit_of_an_alarm_counts_only_while_the_figure_is_beyond_it() -> No
 def test_probes_that_disagree() -> None:
     run = run_data()
     for look in run.looks:
-        look["miou"] = 0.3
+        look["miou"] = 0.5 - look["step"] / 1000
     assert verdict(run).headline == "It learned in part: the probes do not agree"
 
 
@@ -104,7 +106,12 @@ def test_the_figures_stand_in_the_words() -> None:
 
 @pytest.mark.parametrize(
     ("said", "mean", "headline"),
-    [("better", 0.1, "It learned"), ("no difference", 0.001, "It did not learn"), ("unknown: one seed", 0.1, UNPROBED)],
+    [
+        ("better", 0.1, "It learned"),
+        ("no difference", 0.001, UNCLEAR),
+        ("unknown: one seed", 0.1, UNCLEAR),
+        ("worse", -0.1, "It did not learn"),
+    ],
 )
 def test_gains_over_chance_are_evidence(tmp_path: Path, said: str, mean: float, headline: str) -> None:
     run = make.make_run(tmp_path / "a")

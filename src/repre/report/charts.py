@@ -79,7 +79,7 @@ FAMILIES = (
 )  # fmt: skip
 REFERENCE = ("psnr_flat", "correspondence_chance")
 """Figures that others are held against; drawn in grey."""
-EXACT = ("lr",)
+EXACT = ("lr", "weight_size")
 """Figures without noise, which are never smoothed."""
 NOT_DRAWN = ("step", "epoch", "distinct_images")
 COLUMNS = 120
@@ -109,7 +109,7 @@ def overlays(runs: Sequence[tuple[str, RunData]], *, points: int) -> list[Chart]
 
 def _charts(runs: Sequence[tuple[str | None, RunData]], *, points: int, together: bool) -> list[Chart]:
     found: dict[tuple[int, str], Chart] = {}
-    for place, (label, run) in enumerate(runs):
+    for place, (run_label, run) in enumerate(runs):
         for name, looks in _names(run)[:COLUMNS]:
             x, y = thin(*run.column(name, looks=looks), points=points)
             if not x:
@@ -120,18 +120,31 @@ def _charts(runs: Sequence[tuple[str | None, RunData]], *, points: int, together
                 single = family.title if together or family.pattern == name else f"{family.title}: {name}"
                 found[key] = Chart(family.group, single, family.words, family.form)
             colour = -1 if name in REFERENCE and together else len([s for s in found[key].series if s["colour"] >= 0])
-            line = {"name": label or name, "x": x, "y": y, "looks": looks, "colour": colour if together else place}
+            line = {
+                "name": run_label or label(name),
+                "x": x,
+                "y": y,
+                "looks": looks,
+                "colour": colour if together else place,
+            }
             line["exact"] = name in EXACT
             found[key].series.append(line)
     return [found[key] for key in sorted(found, key=lambda key: key[0])]
 
 
 def _names(run: RunData) -> list[tuple[str, bool]]:
-    """Every figure, and whether it is one of the looks."""
-    rows = {
-        (name, looks): None for looks in (False, True) for row in (run.looks if looks else run.rows) for name in row
-    }
-    return [key for key in rows if key[0] not in NOT_DRAWN]
+    """Every figure, and whether it is one of the looks; what is logged at steps too is not."""
+    logged, looked = ({name: None for row in rows for name in row} for rows in (run.rows, run.looks))
+    names = [(name, False) for name in logged] + [(name, True) for name in looked if name not in logged]
+    return [key for key in names if key[0] not in NOT_DRAWN]
+
+
+def label(name: str) -> str:
+    """A figure's name in a legend; levels count from 1, as everywhere on the page."""
+    if found := re.fullmatch(r"level_(?:share|similarity)_(\d+)(?:_(\d+))?", name):
+        first, second = int(found[1]) + 1, found[2]
+        return f"level {first}" if second is None else f"levels {first} and {int(second) + 1}"
+    return name.removeprefix("gradient_").removeprefix("cosine_").replace("_", " ")
 
 
 def _family(name: str) -> tuple[int, Family]:

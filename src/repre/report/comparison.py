@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 
 from repre.report import looks, results, sections
-from repre.report.charts import overlays
+from repre.report.charts import NOT_DRAWN, overlays
+from repre.report.evidence import PROBE
 from repre.report.markup import Child, tag
 from repre.report.parts import Page, Section, section, table
 from repre.report.read import RunData
@@ -11,6 +12,9 @@ from repre.report.verdict import verdict, waiting
 from repre.report.words import described, duration, figure, flat, share
 
 Labelled = Sequence[tuple[str, RunData]]
+LOSSES = ("loss", "contrastive", "pixel")
+KEY = ("rankme", "embedding_std", "correspondence", "psnr", "ssim", "gradient_ratio")
+"""Looks that stand in the table without being asked for."""
 IMAGES = 6
 """Images per run on which patches are chosen."""
 
@@ -43,30 +47,36 @@ def glance(runs: Labelled, page: Page) -> Section:
             tag("p", {"class": "headline"}, f"{found.headline}."), tag("p", {"class": "remark"}, described(run)))
         for place, ((name, run), found) in enumerate(zip(runs, verdicts))
     ]  # fmt: skip
-    figures = list(dict.fromkeys(name for _, run in runs for look in run.looks for name in look if name != "step"))
-    rows: list[list[Child]] = []
-    for name in ("loss", "contrastive", "pixel"):
-        ends = [run.column(name)[1] for _, run in runs]
-        if any(ends):
-            rows.append([name, *(figure(values[-1]) if values else "–" for values in ends)])
-    for name in figures:
-        ends = [run.column(name, looks=True)[1] for _, run in runs]
-        if any(ends):
-            rows.append([name, *(f"{figure(v[0], digits=3)} → {figure(v[-1], digits=3)}" if v else "–" for v in ends)])
+    names = list(dict.fromkeys(name for _, run in runs for look in run.looks for name in look if name not in NOT_DRAWN))
     done = [run.summary or {} for _, run in runs]
+    logged = [[run.column(name)[1] for _, run in runs] for name in LOSSES]
+    rows: list[list[Child]] = [
+        [name, *(figure(values[-1]) if values else "–" for values in found)]
+        for name, found in zip(LOSSES, logged)
+        if any(found)
+    ]
+    rows += [_looks(runs, name) for name in names if name in KEY or PROBE.fullmatch(name)]
     rows.append(["images per second", *(figure(one.get("images_per_s"), digits=3) for one in done)])
     rows.append(["waiting for data", *(share(waiting(run)) for _, run in runs)])
     rows.append(["time", *(duration(one.get("seconds")) for one in done)])
     rows.append(["alarms", *(figure(len(run.alarms)) for _, run in runs)])
+    others = [_looks(runs, name) for name in names if name not in KEY and not PROBE.fullmatch(name)]
     head = ["Figure", *(name for name, _ in runs)]
-    figures_table = table(head, rows, "Key figures by run")
-    return section(
-        "verdict",
-        "At a glance",
-        "First and last look of each run, and the last logged losses.",
-        tag("div", {"class": "cards"}, cards),
-        figures_table,
+    more = tag(
+        "details",
+        {"class": "more"},
+        tag("summary", None, f"{len(others)} more figures"),
+        table(head, others, "More figures"),
     )
+    lead = "The last logged losses, and the first and last look of each run."
+    shown = [tag("div", {"class": "cards"}, cards), table(head, rows, "Key figures by run"), more if others else None]
+    return section("verdict", "At a glance", lead, shown)
+
+
+def _looks(runs: Labelled, name: str) -> list[Child]:
+    """A row of the table: the first and the last look of every run."""
+    values = [run.column(name, looks=True)[1] for _, run in runs]
+    return [name, *(f"{figure(v[0], digits=3)} → {figure(v[-1], digits=3)}" if v else "–" for v in values)]
 
 
 def curves(runs: Labelled, page: Page) -> Section | None:

@@ -18,8 +18,10 @@ Kind = Literal["good", "bad", "limit", "unknown", "note"]
 PROBE = re.compile(r"(knn|miou|linear)\w*")
 """Names of the figures of labelled probes."""
 PROBE_WORDS = {"knn": "k-NN accuracy", "miou": "mIoU of the linear probe"}
+PROBED = 1000
+"""Test images that a probe is taken to have; the embedded scenes' k-NN has as many."""
 NOTICEABLE = 0.01
-"""Smallest change of a share that counts; a probe of a thousand images cannot tell less."""
+"""Smallest change of the share of corresponding patches that counts; there are thousands."""
 MOVED = 0.02
 """Smallest change of a loss that counts, as a share of it."""
 COLLAPSED_STD, COLLAPSED_RANK = 0.05, 1.5
@@ -46,13 +48,19 @@ def probes(run: RunData) -> list[Finding]:
         words, moved = PROBE_WORDS.get(name, name), values[-1] - values[0]
         since = "before training" if steps[0] == 0 else f"at step {steps[0]:.0f}"
         told = f"from {values[0]:.1%} {since} to {values[-1]:.1%} at step {steps[-1]:.0f}"
-        if moved > NOTICEABLE:
+        if abs(moved) <= by_chance(values[0], values[-1]):
+            told = f"{words} went {told}: on about {PROBED} images that can be chance."
+            found.append(Finding("unknown", f"{words} hardly moved", told))
+        elif moved > 0:
             found.append(Finding("good", f"{words} rose", f"{words} rose {told}."))
-        elif moved < -NOTICEABLE:
-            found.append(Finding("bad", f"{words} fell", f"{words} fell {told}: training made these features worse."))
         else:
-            found.append(Finding("bad", f"{words} did not move", f"{words} went {told}: no noticeable change."))
+            found.append(Finding("bad", f"{words} fell", f"{words} fell {told}: training made these features worse."))
     return found
+
+
+def by_chance(one: float, other: float) -> float:
+    """How far two shares of `PROBED` images may differ by chance: 1.96 standard deviations of the difference."""
+    return 1.96 * (sum(max(share * (1 - share), 0.0) for share in (one, other)) / PROBED) ** 0.5
 
 
 def gains(run: RunData) -> list[Finding]:
@@ -69,7 +77,7 @@ def gains(run: RunData) -> list[Finding]:
             seen.add(name)
             half, said = number(gain.get("half")), str(gain.get("verdict"))
             within = f" ± {100 * half:.1f}" if half is not None else ""
-            kinds: dict[str, Kind] = {"better": "good", "worse": "bad", "no difference": "bad"}
+            kinds: dict[str, Kind] = {"better": "good", "worse": "bad"}
             told = f"{row.get('metric')}: {100 * mean:+.1f}{within} points over the same model without training."
             found.append(Finding(kinds.get(said, "unknown"), f"{name} against chance: {said}", told))
     return found
@@ -156,9 +164,9 @@ def dense(run: RunData) -> list[Finding]:
     _, chance = run.column("correspondence_chance", looks=True)
     if len(values) < 2:
         return []
-    by_chance = f", by chance {chance[-1]:.1%}" if chance else ""
+    guessed = f", by chance {chance[-1]:.1%}" if chance else ""
     told = (
-        f"Patches that find their place in another view: {values[0]:.1%} at first, {values[-1]:.1%} at last{by_chance}."
+        f"Patches that find their place in another view: {values[0]:.1%} at first, {values[-1]:.1%} at last{guessed}."
     )
     moved = values[-1] - values[0]
     if moved > NOTICEABLE:

@@ -114,7 +114,10 @@ def render(title: str, subtitle: str, shown: Sequence[Section], page: Page) -> s
         tag("title", None, f"{title} · repre"),
         tag("style", None, Html(style)),
     )
-    links = [tag("li", None, tag("a", {"href": f"#{one.identity}"}, one.identity.replace("-", " ").capitalize())) for one in shown]
+    links = [
+        tag("li", None, tag("a", {"href": f"#{one.identity}"}, one.identity.replace("-", " ").capitalize()))
+        for one in shown
+    ]
     body = tag(
         "body",
         None,

@@ -90,7 +90,8 @@ def smaller(pixels: np.ndarray, side: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Panels:
-    """The panel over time: the images, and at every step what was rebuilt, each uint8 [S, S, 3]; PSNR in dB by step."""
+    """The panel over time: the images, and at every step what was rebuilt, each uint8 [S, S, 3]; and by
+    step the mean of their PSNR in dB."""
 
     originals: list[np.ndarray]
     rebuilt: dict[int, list[np.ndarray]]
@@ -117,8 +118,8 @@ def read_panels(run: RunData, *, most: int) -> Panels | None:
             continue
         originals = halves[0]
         rebuilt[step] = halves[1]
-        error = np.mean([np.square(a.astype(float) - b).mean() for a, b in zip(*halves)])
-        psnr[step] = float(10 * np.log10(255**2 / max(float(error), 1e-6)))
+        errors = np.array([np.square(a.astype(float) - b).mean() for a, b in zip(*halves)])
+        psnr[step] = float(np.mean(10 * np.log10(255**2 / np.maximum(errors, 1e-5))))
     return Panels(originals, rebuilt, psnr) if rebuilt else None
 
 

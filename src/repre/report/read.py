@@ -109,8 +109,10 @@ def number(value: Any) -> float | None:
 
 
 def finite(value: Any) -> Any:
-    """Plain values with None in the place of NaN and infinities, which JSON does not know."""
+    """Plain values with None in the place of what is no finite number: NaN, infinities, and whole numbers without end."""
     if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, int) and abs(value) > 10**300:  # no float holds it
         return None
     if isinstance(value, dict):
         return {str(key): finite(item) for key, item in value.items()}
@@ -209,7 +211,7 @@ def _evaluations(folder: Path, notes: list[str]) -> list[Row]:
         if (
             content is not None
             and isinstance(content.get("metrics"), dict)
-            and content.get("main") in content["metrics"]
+            and str(content.get("main")) in content["metrics"]
         ):
             found.append({**content, "file": path.name})
     return found

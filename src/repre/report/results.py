@@ -61,13 +61,13 @@ def stored(results: Sequence[Row], chance: Sequence[Row] = ()) -> Html:
     """Stored results by evaluation and settings, the main figure over the seeds; and what the same model gives without
     training, where that is stored with the same settings: the mean difference at equal seeds, without a claim."""
     rows: list[list[Child]] = []
-    without = {(_settings(one), one.get("seed")): one for one in chance}
+    without = {(_settings(one), number(one.get("seed"))): one for one in chance}
     for _, group in groupby(sorted(results, key=_settings), key=_settings):
         same = list(group)
         first, main = same[0], str(same[0]["main"])
         values = [v for one in same if (v := number(one["metrics"].get(main))) is not None]
         pairs = [(number(one["metrics"].get(main)), number(other["metrics"].get(main))) for one in same
-                 if (other := without.get((_settings(one), one.get("seed")))) is not None]  # fmt: skip
+                 if (other := without.get((_settings(one), number(one.get("seed"))))) is not None]  # fmt: skip
         gains = [a - b for a, b in pairs if a is not None and b is not None]
         over = f"{100 * mean(gains):+.2f} ({len(gains)} seed{'s' * (len(gains) > 1)})" if gains else "–"
         settings = first["config"] if isinstance(first.get("config"), dict) else {}

@@ -115,7 +115,9 @@ def data_problems(run: RunData, page: Page) -> Section:
     distinct = run.column("distinct_images", looks=True)[1]
     words: list[Child] = [tag("p", None, "Data: ", tag("code", None, str(run.config.get("data", "not said"))))]
     if distinct:
-        words.append(tag("p", None, f"{share(distinct[-1])} of the looked-at images are no copies of one another."))
+        words.append(
+            tag("p", None, f"Of the images that were looked at, {share(distinct[-1])} differ from one another.")
+        )
     if not run.unreadable_count:
         words.append(tag("p", None, "No file was reported as unreadable."))
     else:

@@ -88,7 +88,7 @@ def key_figures(run: RunData) -> list[tuple[str, Child, Child]]:
     done = run.summary or {}
     speed = number(done.get("images_per_s"))
     if speed is not None:
-        found.append(("Images per second", figure(speed, digits=3), f"{figure(done.get('images'))} in all"))
+        found.append(("Images/s", figure(speed, digits=3), f"{figure(done.get('images'))} in all"))
         steps = f"{figure(done.get('steps'))} steps, {figure(done.get('epochs'))} epochs"
         found.append(("Time", duration(done.get("seconds")), steps))
     return found

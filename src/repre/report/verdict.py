@@ -47,15 +47,14 @@ def verdict(run: RunData) -> Verdict:
     labelled, baseline, state = [*probes(run), *gains(run)], baselines(run), health(run)
     objectives = [*losses(run), *dense(run), *fidelity(run)]
     findings = [*labelled, *baseline, *state, *objectives, *limits(run)]
-    asked = {f.kind for f in labelled} & {"good", "bad"}
-    if not asked:
+    if not labelled:
         told = (
             "No probe with labels was run before and after training; repre eval knn and repre compare are such probes."
         )
         findings.append(Finding("unknown", "Worth of the features", told))
     headline, kind = _answer(
         broken=[f for f in state if f.kind == "bad"],
-        asked=asked,
+        asked={f.kind for f in labelled},
         beaten=[f for f in baseline if f.kind == "limit"],
         objectives={f.kind for f in objectives},
     )
@@ -72,14 +71,16 @@ def _answer(
     """The headline: collapse and divergence first, then labels, then what needs none."""
     if broken:
         return broken[0].title, "bad"
-    if asked == {"good", "bad"}:
+    if {"good", "bad"} <= asked:
         return "It learned in part: the probes do not agree", "limit"
-    if asked == {"bad"}:
+    if "bad" in asked:
         return "It did not learn what the probe asks", "bad"
-    if asked == {"good"} and beaten:
+    if "good" in asked and beaten:
         return f"It learned, but {beaten[0].title[0].lower()}{beaten[0].title[1:]}", "limit"
-    if asked == {"good"}:
+    if "good" in asked:
         return "It learned", "good"
+    if "good" in objectives and asked:
+        return "It trained; the probe shows no clear change", "limit"
     if "good" in objectives:
         return "It trained; what the features are worth cannot be told without labels", "limit"
     if "bad" in objectives:

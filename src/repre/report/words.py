@@ -62,7 +62,7 @@ def flat(config: dict[str, Any], prefix: str = "") -> dict[str, str]:
         if isinstance(value, dict) and value:
             found |= flat(value, f"{prefix}{key}.")
         else:
-            found[f"{prefix}{key}"] = "none" if value is None else str(value)[:2000]
+            found[f"{prefix}{key}"] = "none" if value is None or value == [] else str(value)[:2000]
     return found
 
 
