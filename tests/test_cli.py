@@ -1,5 +1,7 @@
 """Mistakes end in one clear line and exit code 2, never a traceback."""
 
+import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +11,7 @@ from PIL import Image
 
 from repre.api import load_encoder
 from repre.cli import main
+from repre.encoder import Encoder, EncoderConfig
 
 TINY = [
     "--encoder.patch-size=8",
@@ -57,6 +60,7 @@ def test_pretrain_then_reconstruct(run: Run, photos: Path, tmp_path: Path) -> No
     assert code == 0
     assert "decoder" in said
     assert "timm.create_model" in said
+    assert (out / "report.html").is_file()
     code, said, _ = run(
         "reconstruct", "--run", out, photos / "1.jpg", photos / "2.jpg", "--out", tmp_path / "panel.png"
     )
@@ -69,9 +73,14 @@ def test_pretrain_then_reconstruct(run: Run, photos: Path, tmp_path: Path) -> No
     code, _, error = run("pretrain", "quickstart", "--data", photos, "--out", out, *TINY, "--seed=7")
     assert code == 2
     assert "seed: 7 here, 0 there" in error
+    (out / "report.html").unlink()
+    assert run("report", out)[0] == 0
+    assert (out / "report.html").is_file()
     again = tmp_path / "again"
     assert run("pretrain", "--config", out / "config.yaml", "--out", again)[0] == 0
     assert (again / "summary.json").is_file()
+    assert run("report", out, again, "--out", tmp_path / "both.html")[0] == 0
+    assert (tmp_path / "both.html").is_file()
 
 
 def test_scenes_end_with_knn_before_and_after_and_baselines(run: Run, tmp_path: Path) -> None:
@@ -177,3 +186,60 @@ def test_any_argument_of_the_timm_model_can_be_given_to_any_recipe(run: Run, pho
     code, _, error = run("pretrain", "quickstart", "--encoder.model-args.embed-dimm", "3", "--out", tmp_path / "other")
     assert code == 2
     assert "embed_dimm" in error
+
+
+def test_evaluate_and_compare(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    encoder = "vit_tiny_patch16_224[patch_size=8,embed_dim=32,depth=2,num_heads=2,image_size=32]"
+    data = ("--data", "scenes:64:32")
+    common = (*data, "--runtime.workers", "0", "--runtime.device", "cpu", "--runtime.cache", tmp_path / "c")
+    code, said, error = run("eval", "knn", "--encoder", encoder, "--random", *common)
+    assert code == 0, error
+    assert "knn20" in said
+    (path,) = (tmp_path / "evaluations").rglob("knn-*.json")
+    content = json.loads(path.read_text())
+    assert content["config"]["data"] == "scenes:64:32"
+    assert content["encoder"]["weights"] == "random"
+    code, said, error = run(
+        "compare", f"random:{encoder}", "--eval", "knn", "--seeds", "2", *data, "--out", tmp_path / "table",
+        "--knn.runtime.workers", "0", "--knn.runtime.device", "cpu", "--knn.runtime.cache", tmp_path / "c",
+    )  # fmt: skip
+    assert code == 0, error
+    assert "| knn | knn20 |" in said
+    assert {p.name for p in (tmp_path / "table").iterdir()} == {"compare.md", "compare.csv", "compare.json"}
+    rows = json.loads((tmp_path / "table" / "compare.json").read_text())["rows"]
+    assert rows[0]["values"][0] == content["metrics"]["knn20"], "seed 0 is the same evaluation"
+
+
+def test_export_and_embed(run: Run, photos: Path, tmp_path: Path) -> None:
+    Encoder(EncoderConfig(name="vit_tiny_patch16_224", image_size=32, patch_size=8, model_args={"depth": 1})).save(
+        tmp_path / "encoder"
+    )
+    code, said, error = run("export", "--run", tmp_path / "encoder", "--to", "timm", "--out", tmp_path / "out")
+    assert code == 0, error
+    assert "largest difference" in said
+    words = ("--data", photos, "--out", tmp_path / "f.npz", "--runtime.workers", "0", "--runtime.device", "cpu")
+    code, said, error = run("embed", "--run", tmp_path / "encoder", *words)
+    assert code == 0, error
+    assert "16 images embedded" in said
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("eval",), "needs the name of an evaluation"),
+        (("eval", "segmen"), "did you mean 'segment'"),
+        (("eval", "knn", "--encoder", "runs/none"), "no such run"),
+        (("compare", "runs/none", "--eval", "segmentt"), "did you mean 'segment'"),
+        (("compare", "--eval", "knn"), "at least one encoder"),
+        (("export", "--run", "runs/none", "--to", "onnx"), "no such run"),
+        (("report", "nothing"), "no run|no folder|not a run|there is no"),
+        (("report",), "needs the folder"),
+        (("embed", "--run", "x_y_z", "--data", "a", "--out", "b.npz"), "no model"),
+    ],
+)
+def test_mistakes_in_other_commands(run: Run, words: tuple[str, ...], message: str) -> None:
+    code, _, error = run(*words)
+    assert code == 2
+    assert re.search(message, error), error
+    assert "Traceback" not in error

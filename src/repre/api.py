@@ -14,6 +14,7 @@ from repre.evaluate.features import colour_histogram, encoder_features, extract,
 from repre.evaluate.knn import knn_accuracy
 from repre.ops.dist import is_main
 from repre.recipes import recipe
+from repre.report import write_report
 from repre.train.loop import Look, train
 from repre.train.run_folder import RunFolder
 
@@ -53,12 +54,12 @@ def pretrain(
     config = recipe(config) if isinstance(config, str) else config
     given: dict[str, Any] = {"data": data, "out": out, "epochs": epochs, "batch_size": batch_size, "seed": seed}
     config = replace(config, **{name: value for name, value in given.items() if value is not None})
-    if config.data.split(":")[0] != "scenes":
-        return Run(train(config))
-    look = scenes_knn(config)
+    look = scenes_knn(config) if config.data.split(":")[0] == "scenes" else None
     path = train(config, look=look)
     if is_main():
-        report_baselines(path, look)
+        if look is not None:
+            report_baselines(path, look)
+        write_report(path)
     return Run(path)
 
 

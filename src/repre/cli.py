@@ -15,6 +15,7 @@ from repre.config import RunConfig, load_yaml
 from repre.errors import RunError, UserError, near_names
 from repre.ops.dist import is_main
 from repre.recipes import RECIPES, recipe
+from repre.report import write_comparison, write_report
 from repre.starts import open_start
 
 USAGE = f"""repre {__version__}: pre-train vision transformers, contrastively and with raw-pixel reconstruction
@@ -31,6 +32,8 @@ USAGE = f"""repre {__version__}: pre-train vision transformers, contrastively an
       says what an encoder is worth: a run, a checkpoint, a timm name, random:NAME; the result lies beside it
   repre compare RUN [RUN ...] [random:NAME] --eval knn segment --seeds 3 [--data ...]
       the same evaluations for every start, and the gain over chance
+  repre report RUN [RUN ...]
+      one page about a run that opens offline; several runs side by side
   repre export --run RUN --to timm|huggingface|onnx|torch-export [--out FOLDER]
       the encoder for other libraries, loaded back and compared
   repre embed --run RUN --data photos/ --out features.npz [--kind pooled|patch|pyramid]
@@ -160,9 +163,7 @@ def _closing(run: Run) -> str:
             lines.append("  these features do not beat the raw pixels")
     if summary["unreadable"]:
         lines.append(f"{summary['unreadable']} files could not be read; see {run.path / 'unreadable.txt'}")
-    panels = sorted((run.path / "panel").glob("*.png"))
-    if panels:
-        lines.append(f"reconstructions: {panels[-1]}")
+    lines.append(f"report: {run.path / 'report.html'}")
     lines.append(f"encoder: timm.create_model('local-dir:{run.path / 'encoder'}', pretrained=True)")
     return "\n".join(lines)
 
@@ -257,6 +258,9 @@ def _compare(words: list[str]) -> int:
         configs = {name: dataclasses.replace(config, data=given.data) for name, config in configs.items()}
     rows = compare(given.encoders, configs, seeds=given.seeds, out=given.out, supervised=given.supervised)
     print(f"\n{markdown(rows, seeds=given.seeds)}\nwritten to {given.out}")
+    runs = [Path(name) for name in given.encoders if (Path(name) / "config.yaml").is_file()]
+    if len(runs) > 1:
+        print(f"side by side: {write_comparison(runs, given.out / 'report.html')}")
     return 0
 
 
@@ -358,11 +362,32 @@ def _embed(words: list[str]) -> int:
     return 0
 
 
+def _report(words: list[str]) -> int:
+    def arguments(
+        runs: tyro.conf.Positional[tuple[Path, ...]], out: Path | None = None
+    ) -> tuple[tuple[Path, ...], Path | None]:
+        """Writes one self-contained page about a run, or about several side by side.
+
+        Args:
+            runs: folders of runs.
+            out: the page; by default report.html in the run's folder, or here for several.
+        """
+        return runs, out
+
+    runs, out = tyro.cli(arguments, args=words, prog="repre report")
+    if not runs:
+        raise UserError("report needs the folder of a run")
+    page = write_report(runs[0], out) if len(runs) == 1 else write_comparison(runs, out or Path("report.html"))
+    print(f"written to {page}")
+    return 0
+
+
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "pretrain": _pretrain,
     "plan": _plan,
     "eval": _eval,
     "compare": _compare,
+    "report": _report,
     "export": _export,
     "embed": _embed,
     "reconstruct": _reconstruct,

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from repre.errors import UserError
-from repre.evaluate.compare import as_csv, gain, markdown, table
+from repre.evaluate.compare import as_csv, gain, markdown, replicas, table
 
 
 def test_a_gain_has_the_interval_of_student() -> None:
@@ -72,3 +72,8 @@ def test_mistakes_are_found_before_anything_is_computed() -> None:
     ):
         with pytest.raises(UserError, match=words):
             compare(starts, {"knn": KNNConfig()}, **({"seeds": 1, "out": None} | more))  # type: ignore[arg-type]
+
+
+def test_commas_join_replicas_but_not_within_brackets() -> None:
+    assert replicas("runs/a,runs/b") == ["runs/a", "runs/b"]
+    assert replicas("random:vit[depth=2,dim=3],runs/b") == ["random:vit[depth=2,dim=3]", "runs/b"]

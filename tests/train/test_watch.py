@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from repre.encoder import Encoder
 from repre.errors import UserError
 from repre.ops.dist import alone, rank, world
 from repre.ops.signals import Interrupted
+from repre.train.health import RULES
 from repre.train.loop import train
 from tests.train.test_health import alarms, broken
 from tests.train.toy import run, toy
@@ -113,6 +115,25 @@ def test_what_a_run_leaves_for_the_report(tmp_path: Path) -> None:
         assert file["images"].shape == (12, 32, 32, 3)
     row = json.loads((tmp_path / "run/metrics.jsonl").read_text().splitlines()[-1])
     assert {"batch_std", "agreement", "effective_negatives", "negative_share", "update_size", "weight_size"} <= set(row)
+
+
+@pytest.mark.parametrize("framework", ["moby", "dino"])
+def test_every_figure_and_rule_is_documented(tmp_path: Path, framework: str) -> None:
+    page = (Path(__file__).parents[2] / "docs/monitors.md").read_text()
+    train(quick(tmp_path / "run", framework), look=lambda encoder, step: {})
+    rows = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    plain = {"step", "epoch", "loss", "contrastive", "pixel", "grad_norm", "lr", "images_per_s", "data_wait"}
+    names = {name for row in rows + summary(tmp_path / "run")["looks"] for name in row} - plain
+    for name in {re.sub("_(first|middle|last)$", "_P", name) for name in names}:
+        general = re.sub(r"^(level_similarity)_.*", r"\1_A_B", re.sub(r"^(level_share)_.*", r"\1_L", name))
+        assert f"`{general}`" in page, name
+    table = page.partition("## Alarms")[2].splitlines()
+    for rule in RULES:
+        line = next(line for line in table if line.startswith(f"| `{rule.monitor}` |"))
+        own = rule.below if rule.below is not None else rule.above
+        assert f"{own:g}" in line or f"{rule.of_start:g}" in line, rule.monitor
+        assert rule.patience == 1 or f" {rule.patience}" in line, rule.monitor
+        assert (rule.of_start is not None) == ("of start" in line), rule.monitor
 
 
 def test_alone_is_alone() -> None:

@@ -7,6 +7,7 @@ the table says "no difference"; where there is one seed, or the seeds change not
 import csv
 import io
 import math
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -106,12 +107,12 @@ def compare(
         raise UserError("name at least one encoder")
     random = next((name for name in names if name.startswith("random:")), None)
     if random is None:
-        random = f"random:{names[0].split(',')[0].removeprefix('hub:')}"
+        random = f"random:{replicas(names[0])[0].removeprefix('hub:')}"
         say(f"no start at random was named; {random} is added, for what is gained over it")
         names.append(random)
     if supervised is not None and supervised not in names:
         raise UserError(f"--supervised {supervised} is not one of the encoders: {', '.join(names)}")
-    opened = {name: [open_start(part) for part in name.split(",")] for name in names}
+    opened = {name: [open_start(part) for part in replicas(name)] for name in names}
 
     results: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for evaluation, config in configs.items():
@@ -131,6 +132,11 @@ def compare(
     sources = [{"path": found["path"], "start": found["start"]} for some in results.values() for found in some]
     write_json(out / "compare.json", {"format": 1, "seeds": seeds, "rows": as_plain(rows), "results": sources})
     return rows
+
+
+def replicas(name: str) -> list[str]:
+    """The starts that commas join; commas within brackets belong to a timm model's arguments."""
+    return re.split(r",(?![^\[]*\])", name)
 
 
 def table(results: dict[tuple[str, str], list[dict[str, Any]]], *, random: str, supervised: str | None) -> list[Row]:

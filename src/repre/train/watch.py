@@ -18,7 +18,7 @@ from repre.errors import UserError, near_names
 from repre.model import RePre
 from repre.train.artefacts import save_artefacts
 from repre.train.health import Health, Scope
-from repre.train.monitors import LOWER_IS_BETTER, MOTION, Monitors, embed, fixed_sample, label_free
+from repre.train.monitors import LOWER_IS_BETTER, MOTION, Monitors, embed, fixed_sample, label_free, looking
 from repre.train.panel import PANEL_IMAGES, rebuild, save_panel
 from repre.train.run_folder import RunFolder
 
@@ -30,7 +30,7 @@ SHOWN = ("rankme", "embedding_std", "alignment", "correspondence", "psnr", "grad
 SHARE = 0.05
 """Images of the sample, as a share of those shown between two checks: a look must stay cheap beside the training."""
 LEAST_IMAGES = 64
-RARELY = 50
+RARELY = 100
 """Pictures are written again when training went on for this many times as long as writing them took."""
 
 
@@ -82,12 +82,13 @@ class Watch:
         begun = time.monotonic()
         encoder = model.kept_encoder
         figures: dict[str, Any] = {"step": step}
-        if self.monitors is not None:
-            figures |= self.monitors.look(model, progress=step / total)
-        else:
-            found = label_free(embed(encoder, self.images, device=self.device))
-            figures |= {name: value if math.isfinite(value) else None for name, value in found.items()}
-        self._pictures(model, step=step, last=step == total)
+        with looking(model, self.device):
+            if self.monitors is not None:
+                figures |= self.monitors.look(model, progress=step / total)
+            else:
+                found = label_free(embed(encoder, self.images, device=self.device))
+                figures |= {name: value if math.isfinite(value) else None for name, value in found.items()}
+            self._pictures(model, step=step, last=step == total)
         figures["look_seconds"] = time.monotonic() - begun
         shown = {name: figures[name] for name in SHOWN if figures.get(name) is not None}
         if self.probe is not None:
