@@ -88,7 +88,7 @@ def test_tokens_append_the_mean_of_the_last_map() -> None:
 
 def test_a_second_call_does_not_run_the_encoder(tmp_path: Path, counted: Counted) -> None:
     start = tiny_start()
-    encoder, images = start.build(), open_labelled("scenes:20:16", seed=0).train
+    encoder, images = start.build(), open_labelled("scenes:20:16").train
     transform = plain_view(start, encoder)
     first = kept_features(encoder, images, transform, runtime=on_cpu(tmp_path))
     assert counted.images == 20

@@ -104,7 +104,7 @@ def test_run_says_what_the_parts_say(tmp_path: Path) -> None:
     assert run(start, config) == result
 
     encoder = start.build().eval()
-    splits = open_labelled("scenes:60:16", seed=0)
+    splits = open_labelled("scenes:60:16")
     transform = plain_view(start, encoder)
     train, test = (
         extract_all(images, transform, [encoder_features(encoder), raw_pixels], runtime=on_cpu(tmp_path))

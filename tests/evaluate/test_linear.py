@@ -123,7 +123,7 @@ def test_within_a_point_of_logistic_regression_on_features_of_scenes(tmp_path: P
     start = tiny_start()
     encoder = start.build()
     transform = plain_view(start, encoder)
-    splits = open_labelled("scenes:1500:16", seed=0)
+    splits = open_labelled("scenes:1500:16")
     features, targets = [], []
     for images in (splits.train, splits.test):
         features.append(kept_features(encoder, images, transform, runtime=on_cpu(tmp_path, batch=256)))

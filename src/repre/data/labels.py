@@ -23,6 +23,8 @@ Array = np.ndarray
 SPLITS = ("train", "val", "test")
 WHOLE = "whole"
 """Name of the only part of data that are not split."""
+HELD_OUT = 0.2
+"""Share of every class that is held out where the data have no test images; whatever the seed of an evaluation."""
 MOST_TEST_SCENES = 2000
 SEPARATORS = ";|"
 
@@ -53,7 +55,7 @@ class LabelledSplits:
 
 
 def open_labelled(
-    spec: str, *, test: str | None = None, channels: int = 3, canvas: int | None = None, seed: int, holdout: float = 0.2
+    spec: str, *, test: str | None = None, channels: int = 3, canvas: int | None = None, holdout: float = HELD_OUT
 ) -> LabelledSplits:
     """Opens labelled data; see the head of this file.
 
@@ -61,7 +63,6 @@ def open_labelled(
         spec: what --data says.
         test: other data to test on, of the same classes; None takes those of `spec`.
         channels, canvas: as `open_source` takes them.
-        seed: draws the held-out images.
         holdout: share of every class that is held out where the data have no test images.
 
     Raises:
@@ -80,7 +81,7 @@ def open_labelled(
     else:
         whole = parts.get(WHOLE) or parts["train"]
         _refuse_single_images(spec, whole)
-        kept, held = hold_out(whole.targets, holdout, seed=seed)
+        kept, held = hold_out(whole.targets, holdout, seed=0)
         train, tested, words = whole.take(kept), whole.take(held), f"{holdout:.0%} of every class, held out"
     return LabelledSplits(train, tested, train.classes, train.multilabel, val, words)
 

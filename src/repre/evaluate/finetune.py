@@ -97,9 +97,7 @@ def run(start: Start, config: FinetuneConfig, *, work: Path | None = None) -> Re
     """
     outline = start.build(image_size=config.size, drop_path=config.fit.drop_path, seed=config.seed)
     transform = plain_view(start, outline, enlarge=config.enlarge, value_range=config.value_range)
-    splits = open_labelled(
-        config.data, test=config.test, channels=outline.config.channels, canvas=transform.canvas, seed=config.seed
-    )
+    splits = open_labelled(config.data, test=config.test, channels=outline.config.channels, canvas=transform.canvas)
     metrics: dict[str, float] = {}
     details: dict[str, Any] = {**splits.details(), "size": transform.views.size}
     for share in config.label_fraction:

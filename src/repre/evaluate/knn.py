@@ -66,9 +66,7 @@ def run(start: Start, config: KNNConfig, *, work: Path | None = None) -> Result:
     device = config.runtime.torch_device
     encoder = start.build(image_size=config.size, seed=config.seed).to(device)
     transform = plain_view(start, encoder, enlarge=config.enlarge, value_range=config.value_range)
-    splits = open_labelled(
-        config.data, test=config.test, channels=encoder.config.channels, canvas=transform.canvas, seed=config.seed
-    )
+    splits = open_labelled(config.data, test=config.test, channels=encoder.config.channels, canvas=transform.canvas)
     train, test = (
         kept_features(encoder, images, transform, runtime=config.runtime).to(device)
         for images in (splits.train, splits.test)

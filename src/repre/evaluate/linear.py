@@ -89,9 +89,7 @@ def run(start: Start, config: LinearConfig, *, work: Path | None = None) -> Resu
     device = config.runtime.torch_device
     encoder = start.build(image_size=config.size, seed=config.seed).to(device)
     transform = plain_view(start, encoder, enlarge=config.enlarge, value_range=config.value_range)
-    splits = open_labelled(
-        config.data, test=config.test, channels=encoder.config.channels, canvas=transform.canvas, seed=config.seed
-    )
+    splits = open_labelled(config.data, test=config.test, channels=encoder.config.channels, canvas=transform.canvas)
     if config.shots and splits.multilabel:
         raise UserError("shots count images of every class, and these images have several labels; use label_fraction")
     probe = _Probe(
