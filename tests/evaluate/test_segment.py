@@ -25,6 +25,7 @@ from repre.evaluate.segment import (
     Segmenter,
     class_weights,
     label_subset,
+    open_train_and_test,
     predict,
     run,
     segmentation_loss,
@@ -140,6 +141,29 @@ def test_stopped_and_called_again_it_ends_alike(
     one, other = (torch.load(file, weights_only=True)["model"] for file in files)
     assert one.keys() == other.keys()
     assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_other_data_to_test_on(tmp_path: Path) -> None:
+    spec = write_pairs(tmp_path / "own", count=4, size=32).replace("images,", "images/train,") + "/train"
+    said = config(tmp_path / "cache", epochs=1, data=spec, test=spec)
+    result = run(start(), said)
+    assert result.details["train_images"] == result.details["val_images"] == 4  # nothing is held out
+    assert result.details["test_set"] == spec
+    assert run(start(), replace(said, test=None)).details["train_images"] == 3
+
+
+def test_classes_of_other_data_have_to_agree(tmp_path: Path) -> None:
+    specs = []
+    for name, classes in (("a", ["sky", "cat", "dog"]), ("b", ["sky", "dog", "cat"]), ("c", ["sky", "cat"])):
+        for kind, pixels in (("images", np.zeros((8, 8, 3), np.uint8)), ("masks", np.ones((8, 8), np.uint8))):
+            (tmp_path / name / kind).mkdir(parents=True)
+            Image.fromarray(pixels).save(tmp_path / name / kind / "0.png")
+        (tmp_path / name / "classes.txt").write_text("\n".join(classes))
+        specs.append(f"pairs:{tmp_path / name}/images,{tmp_path / name}/masks")
+    with pytest.raises(UserError, match="its classes are"):
+        open_train_and_test(specs[0], specs[1], channels=3)
+    train, test = open_train_and_test(specs[0], specs[2], channels=3)
+    assert test.classes == train.classes == ["sky", "cat", "dog"]
 
 
 def test_label_fractions_nest_and_are_scored_in_one_call(tmp_path: Path) -> None:

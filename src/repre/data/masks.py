@@ -61,11 +61,12 @@ class MaskSource(Protocol):
         """A hash of which images and masks these are: names, sizes and times of change of files."""
 
 
-def open_masks(spec: str, *, split: str = "train", channels: int = 3) -> MaskSource:
+def open_masks(spec: str, *, split: str = "train", channels: int = 3, whole: bool = False) -> MaskSource:
     """Opens what `spec` names (see the head of this file).
 
     Args:
         split: train or val.
+        whole: nothing is held out of `pairs:` that are not split, because the test images come from elsewhere.
 
     Raises:
         UserError: there is no such thing, an image has no mask, or there are none at all.
@@ -75,8 +76,8 @@ def open_masks(spec: str, *, split: str = "train", channels: int = 3) -> MaskSou
     name, _, rest = spec.partition(":")
     if name == "scenes":
         return SceneMasks(spec, split, channels)
-    if name not in FOLDERS:
-        known = ["scenes", *FOLDERS]
+    if name not in ("pairs", *FOLDERS):
+        known = ["scenes", *FOLDERS, "pairs"]
         if Path(spec).expanduser().exists():
             raise UserError(f"--data {spec}: where are the masks? Write pairs:IMAGES,MASKS, ade20k:DIR or voc:DIR")
         near = near_names(name, known) or f"; there are {', '.join(known)}"
@@ -85,6 +86,8 @@ def open_masks(spec: str, *, split: str = "train", channels: int = 3) -> MaskSou
         raise UserError(
             f"--data {spec}: name the folder too: {'pairs:IMAGES,MASKS' if name == 'pairs' else f'{name}:DIR'}"
         )
+    if name == "pairs":
+        return _pairs(spec, rest, split, channels, whole=whole)
     return FOLDERS[name](spec, rest, split, channels)
 
 
@@ -269,7 +272,7 @@ def _voc(spec: str, rest: str, split: str, channels: int) -> FileMasks:
     return FileMasks(spec, _match(images, root / "SegmentationClass"), VOC_CLASSES, channels=channels)
 
 
-def _pairs(spec: str, rest: str, split: str, channels: int) -> FileMasks:
+def _pairs(spec: str, rest: str, split: str, channels: int, *, whole: bool) -> FileMasks:
     given = rest.split(",")
     if len(given) != 2 or not all(given):
         raise UserError(f"--data {spec}: write pairs:IMAGES,MASKS, two folders with a comma between them")
@@ -278,7 +281,7 @@ def _pairs(spec: str, rest: str, split: str, channels: int) -> FileMasks:
     if all((roots[0] / name).is_dir() for name in parts):
         parts = {name: [root / name for root in roots] for name in parts}
     pairs = {name: _match(_images(images), masks) for name, (images, masks) in parts.items()}
-    if parts["train"] == parts["val"]:
+    if parts["train"] == parts["val"] and not whole:
         everything = pairs["train"]
         if len(everything) < 2:
             raise UserError(f"--data {spec}: one image cannot be split into training and validation; add more")
@@ -318,4 +321,4 @@ def _largest_label(masks: tuple[Path, ...], changed: tuple[int, ...]) -> int:
     return top
 
 
-FOLDERS: dict[str, Callable[[str, str, str, int], FileMasks]] = {"ade20k": _ade20k, "voc": _voc, "pairs": _pairs}
+FOLDERS: dict[str, Callable[[str, str, str, int], FileMasks]] = {"ade20k": _ade20k, "voc": _voc}

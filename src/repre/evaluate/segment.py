@@ -44,6 +44,8 @@ class SegmentConfig:
 
     data: str = "scenes"
     """Images with masks: scenes, scenes:COUNT:SIZE, ade20k:DIR, voc:DIR or pairs:IMAGES,MASKS."""
+    test: str | None = None
+    """Other data to test on, of the same classes; None takes the validation images of `data`, or holds a fifth out."""
     head: Literal["linear", "upernet"] = "linear"
     """Batch normalisation and a 1x1 convolution, or UPerNet."""
     frozen: bool | None = None
@@ -122,10 +124,11 @@ def run(start: Start, config: SegmentConfig, *, work: Path | None = None) -> Res
     if config.save_predictions and work is None:
         raise UserError("save_predictions needs a folder to work in")
     channels = start.config.channels
-    train, val = (open_masks(config.data, split=split, channels=channels) for split in ("train", "val"))
+    train, val = open_train_and_test(config.data, config.test, channels=channels)
     statistics = ViewsConfig(mean=start.mean, std=start.std).statistics(channels)
     metrics: dict[str, float] = {}
     details: dict[str, Any] = {"train_images": len(train), "val_images": len(val), "frozen": config.is_frozen}
+    details["test_set"] = config.test or "val"
     fractions = sorted(set(config.label_fraction), reverse=True)
     for fraction in fractions:
         largest = fraction == fractions[0]
@@ -137,6 +140,18 @@ def run(start: Start, config: SegmentConfig, *, work: Path | None = None) -> Res
         details[f"iou{suffix}"] = dict(zip(train.classes, scores.iou))
         details[f"fit{suffix}"] = {"fraction": fraction, "images": len(chosen), **fitted}
     return Result(metrics, "miou", details)
+
+
+def open_train_and_test(data: str, test: str | None, *, channels: int) -> tuple[MaskSource, MaskSource]:
+    """Images to train on and images to test on, of the same classes."""
+    train, val = (
+        open_masks(spec, split=split, channels=channels, whole=test is not None)
+        for spec, split in ((data, "train"), (test or data, "val"))
+    )
+    if val.classes != train.classes[: len(val.classes)]:
+        raise UserError(f"--test {test}: its classes are {val.classes[:5]}, those of {data} {train.classes[:5]}")
+    val.classes = train.classes  # the labels of unnamed classes are counted, and the test images may lack the last ones
+    return train, val
 
 
 def label_subset(count: int, fraction: float, *, seed: int) -> list[int]:
