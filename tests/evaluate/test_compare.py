@@ -30,7 +30,13 @@ def test_without_spread_nothing_is_claimed() -> None:
 def results(**values: list[float]) -> dict[tuple[str, str], list[dict[str, Any]]]:
     return {
         ("knn", name): [
-            {"metrics": {"knn20": v, "knn10": v / 2}, "main": "knn20", "higher_is_better": True} for v in found
+            {
+                "metrics": {"knn20": v, "knn10": v / 2},
+                "main": "knn20",
+                "higher_is_better": True,
+                "seconds": 60 + 120 * i,
+            }
+            for i, v in enumerate(found)
         ]
         for name, found in values.items()
     }
@@ -49,6 +55,7 @@ def test_the_table_counts_gains_over_chance_and_over_supervision() -> None:
     text = markdown(rows, seeds=2)
     assert "55.00 ± 7.07" in text
     assert "gain over supervised" in text
+    assert "| 2.0 |" in text  # minutes of one run: the mean of 1 and 3
     lines = list(csv.DictReader(io.StringIO(as_csv(rows))))
     assert len(lines) == len(rows)
     assert float(lines[0]["gain_over_random"]) == pytest.approx(0.4)

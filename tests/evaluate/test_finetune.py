@@ -19,6 +19,7 @@ from repre.evaluate import finetune
 from repre.evaluate.finetune import Classifier, FinetuneConfig, mix, run
 from repre.evaluate.fit import FitConfig
 from repre.ops.signals import Interrupted
+from repre.starts import open_start
 from repre.types import Batch
 from tests.evaluate.tiny_eval import on_cpu, tiny_start
 
@@ -55,6 +56,19 @@ def test_it_learns_what_can_be_learned(tmp_path: Path, several: bool) -> None:
     assert result.metrics[result.main] > 0.95
     assert result.details["per_class"].keys() == {"g", "r"}
     json.dumps(result.details)
+
+
+def test_the_encoder_is_kept_as_a_supervised_start(tmp_path: Path) -> None:
+    config = quick(tmp_path, label_fraction=(0.5, 1.0), save_encoder=True)
+    kept = run(tiny_start(), config, work=tmp_path / "work")
+    start = open_start(str(tmp_path / "work" / "encoder"))
+    untrained, trained = tiny_start().build(seed=0).state_dict(), start.build().state_dict()
+    assert untrained.keys() == trained.keys()
+    assert any(not torch.equal(untrained[key], trained[key]) for key in trained)
+    assert start.config.name == tiny_start().config.name
+    assert kept.metrics == run(tiny_start(), replace(config, save_encoder=False)).metrics
+    with pytest.raises(UserError, match="needs a folder"):
+        run(tiny_start(), config)
 
 
 def test_shares_of_the_labels_and_the_same_figure_again(tmp_path: Path) -> None:

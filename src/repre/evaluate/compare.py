@@ -64,6 +64,8 @@ class Row:
     values: tuple[float, ...]
     over_random: Gain | None
     over_supervised: Gain | None
+    seconds: float
+    """What one run of the evaluation took, on average; shared by its figures."""
 
     @property
     def mean(self) -> float:
@@ -146,6 +148,7 @@ def table(results: dict[tuple[str, str], list[dict[str, Any]]], *, random: str, 
         mine = {name: found for (kind, name), found in results.items() if kind == evaluation}
         shared = set.intersection(*(set(one["metrics"]) for found in mine.values() for one in found))
         main, up = (next(iter(mine.values()))[0][key] for key in ("main", "higher_is_better"))
+        costs = {name: sum(one["seconds"] for one in found) / len(found) for name, found in mine.items()}
         for metric in [main, *sorted(shared - {main})]:
             figures = {name: [float(one["metrics"][metric]) for one in found] for name, found in mine.items()}
             for name, values in figures.items():
@@ -154,7 +157,8 @@ def table(results: dict[tuple[str, str], list[dict[str, Any]]], *, random: str, 
                     for base in (random, supervised)
                     if base is not None and base != name
                 }
-                rows.append(Row(evaluation, metric, name, tuple(values), over.get(random), over.get(supervised or "")))
+                gains = over.get(random), over.get(supervised or "")
+                rows.append(Row(evaluation, metric, name, tuple(values), *gains, seconds=costs[name]))
     return rows
 
 
@@ -162,19 +166,34 @@ def markdown(rows: Sequence[Row], *, seeds: int) -> str:
     """The table for people: in per cent, mean and standard deviation over seeds, gains in points."""
     against = any(row.over_supervised for row in rows)
     head = ["evaluation", "figure", "start", "mean ± sd", "gain over random"] + ["gain over supervised"] * against
+    head.append("minutes")
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for row in rows:
         spread = f" ± {100 * row.spread:.2f}" if row.spread is not None else ""
         cells = [row.evaluation, row.metric, row.start.replace("|", "\\|"), f"{100 * row.mean:.2f}{spread}"]
-        cells += [_words(row.over_random)] + [_words(row.over_supervised)] * against
+        cells += [_words(row.over_random)] + [_words(row.over_supervised)] * against + [f"{row.seconds / 60:.1f}"]
         lines.append("| " + " | ".join(cells) + " |")
     seeds_words = f"{seeds} seeds" if seeds > 1 else "one seed, so no spread"
-    return "\n".join(lines) + f"\n\nIn per cent; {seeds_words}; gains at equal seeds with their 95 % interval.\n"
+    return (
+        "\n".join(lines)
+        + f"\n\nIn per cent; {seeds_words}; gains at equal seeds with their 95 % interval; minutes of one run.\n"
+    )
 
 
 def as_csv(rows: Sequence[Row]) -> str:
     text = io.StringIO()
-    names = ["evaluation", "metric", "start", "mean", "sd", "gain_over_random", "interval", "verdict", "values"]
+    names = [
+        "evaluation",
+        "metric",
+        "start",
+        "mean",
+        "sd",
+        "gain_over_random",
+        "interval",
+        "verdict",
+        "seconds",
+        "values",
+    ]
     writer = csv.DictWriter(text, names, lineterminator="\n")
     writer.writeheader()
     for row in rows:
@@ -189,6 +208,7 @@ def as_csv(rows: Sequence[Row]) -> str:
                 "gain_over_random": over.mean if over else None,
                 "interval": over.half if over else None,
                 "verdict": over.verdict if over else None,
+                "seconds": row.seconds,
                 "values": " ".join(map(str, row.values)),
             }
         )
@@ -206,6 +226,7 @@ def as_plain(rows: Sequence[Row]) -> list[dict[str, Any]]:
             "sd": row.spread,
             "over_random": vars(row.over_random) if row.over_random else None,
             "over_supervised": vars(row.over_supervised) if row.over_supervised else None,
+            "seconds": row.seconds,
         }
         for row in rows
     ]

@@ -61,8 +61,11 @@ class FinetuneConfig:
     """Share of the target that is spread over all classes; 0.1 usual with mixup."""
     fit: FitConfig = field(default_factory=lambda: FitConfig(batch_size=128))
     """How it is trained. From random weights, higher `layer_decay` (to 1) lets the lower layers learn."""
+    save_encoder: bool = False
+    """Keep the trained encoder (of the largest label fraction) in ``encoder/`` beside the result: a supervised start for
+    other evaluations and for `compare --supervised`."""
     seed: int = 0
-    """Draws random weights, the order of the images, their views, what is held out, label fractions."""
+    """Draws random weights, the order of the images, their views, label fractions."""
     runtime: RuntimeOptions = field(default_factory=RuntimeOptions)
     """Device, workers, caches."""
 
@@ -93,8 +96,10 @@ def run(start: Start, config: FinetuneConfig, *, work: Path | None = None) -> Re
     """``accuracy`` (and ``top5``) or ``map`` on the test images, with suffixes for label fractions; see `FinetuneConfig`.
 
     Args:
-        work: folder for checkpoints, with which an interrupted training goes on.
+        work: folder for checkpoints, with which an interrupted training goes on, and for the encoder if it is kept.
     """
+    if config.save_encoder and work is None:
+        raise UserError("save_encoder needs a folder to work in")
     outline = start.build(image_size=config.size, drop_path=config.fit.drop_path, seed=config.seed)
     transform = plain_view(start, outline, enlarge=config.enlarge, value_range=config.value_range)
     splits = open_labelled(config.data, test=config.test, channels=outline.config.channels, canvas=transform.canvas)
@@ -112,6 +117,9 @@ def run(start: Start, config: FinetuneConfig, *, work: Path | None = None) -> Re
         details[with_share("fit", share, config.label_fraction)] = {**trained, "images": len(train)}
         if share == max(config.label_fraction):
             details["per_class"] = per_class(scores, truth, splits.classes)
+            if config.save_encoder and work is not None:
+                mean, std = (s.flatten().tolist() for s in transform.views.statistics(outline.config.channels))
+                model.encoder.save(work / "encoder", mean=mean, std=std)
     return Result(metrics, main="map" if splits.multilabel else "accuracy", details=details)
 
 

@@ -49,7 +49,7 @@ class KNNConfig:
     baselines: bool = False
     """Also say what raw pixels (at most 32 x 32) and colour histograms reach, and the most frequent class."""
     seed: int = 0
-    """Draws what is held out, label fractions and random weights."""
+    """Draws label fractions and random weights."""
     runtime: RuntimeOptions = field(default_factory=RuntimeOptions)
     """Device, workers, caches."""
 

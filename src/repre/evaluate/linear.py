@@ -67,7 +67,7 @@ class LinearConfig:
     value_range: tuple[float, float] | None = None
     """Pixel values that stand for 0 and 1; None takes those of the files' type."""
     seed: int = 0
-    """Draws what is held out, label fractions, shots, the order of the images and random weights."""
+    """Draws label fractions, shots, validation images, the order of the images and random weights."""
     runtime: RuntimeOptions = field(default_factory=RuntimeOptions)
     """Device, workers, caches."""
 

@@ -18,6 +18,8 @@ from repre.starts import Start
 
 FORMAT = 1
 """Version of the JSON's layout."""
+KEPT_APART = ("runtime", "save_predictions", "save_encoder")
+"""Settings that change no figure."""
 
 
 def evaluate(name: str, start: Start, config: Any, *, out: Path | None = None, reuse: bool = False) -> dict[str, Any]:
@@ -31,7 +33,7 @@ def evaluate(name: str, start: Start, config: Any, *, out: Path | None = None, r
     defines = {
         "evaluation": name,
         "encoder": to_dict(start.config) | {"weights": start.fingerprint},
-        "config": {key: value for key, value in to_dict(config).items() if key not in ("runtime", "save_predictions")},
+        "config": {key: value for key, value in to_dict(config).items() if key not in KEPT_APART},
     }
     digest = hashlib.sha256(json.dumps(defines, sort_keys=True, default=str).encode()).hexdigest()[:12]
     path = folder / f"{name}-{digest}.json"
