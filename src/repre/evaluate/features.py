@@ -24,6 +24,7 @@ from repre.data.subsets import LabelledImages
 from repre.data.views import ViewsConfig, centre_view, denormalise
 from repre.encoder import Encoder
 from repre.errors import RunError, UserError
+from repre.evaluate.cache import make_room, used_now
 from repre.evaluate.runtime import RuntimeOptions
 from repre.starts import Start
 
@@ -178,6 +179,7 @@ def kept_features(
     path = folder / f"{key}.npy"
     kept = _read(path, len(images))
     if kept is not None:
+        used_now(path)
         return kept
     extractor = encoder_features(encoder, tokens=tokens, precision=runtime.dtype)
     features = extract_all(images, transform, [extractor], runtime=runtime)[0]
@@ -186,6 +188,7 @@ def kept_features(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         write_atomically(path, lambda file: np.save(file, features.numpy()))
+        make_room(folder.parent, most=runtime.cache_gib, keep=path)
     except (OSError, RunError) as error:
         warnings.warn(f"the features are not kept for next time: {error}", stacklevel=2)
     return features

@@ -33,6 +33,7 @@ from repre.data.sources import cache_home
 from repre.data.windows import Plan, Windows, WindowsConfig, WindowSet, in_workers
 from repre.encoder import Encoder
 from repre.errors import RunError
+from repre.evaluate.cache import make_room, used_now
 from repre.evaluate.runtime import RuntimeOptions
 
 FORMAT = 1
@@ -117,6 +118,7 @@ def stored_maps(
             ) from error
         finally:
             shutil.rmtree(beside, ignore_errors=True)
+        make_room(folder.parent.parent, most=runtime.cache_gib, keep=folder)
     return _open(folder)
 
 
@@ -160,7 +162,7 @@ def _write(
 def _open(folder: Path) -> Maps:
     index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
     count, size = index["windows"], index["size"]
-    os.utime(folder / "index.json")  # says when it was last of use, to whoever makes room
+    used_now(folder)
     plans = [Plan(tuple(p["grid"]), tuple((top, left) for top, left in p["offsets"]), size) for p in index["plans"]]
     levels = [
         np.memmap(folder / f"level-{place}.f16", dtype=np.float16, mode="r", shape=(count, *shape))

@@ -24,10 +24,14 @@ class RuntimeOptions:
     """Images per piece where nothing is trained."""
     cache: Path | None = None
     """Folder that keeps extracted features and maps; None: the user's cache folder."""
+    cache_gib: float = 50.0
+    """Most GiB that the folder may hold; what was not of use for longest goes first."""
 
     def __post_init__(self) -> None:
         if self.batch < 1:
             raise UserError(f"runtime.batch must be at least 1, not {self.batch}")
+        if self.cache_gib < 0:
+            raise UserError(f"runtime.cache_gib must not be negative, not {self.cache_gib}")
         if self.workers is not None and self.workers < 0:
             raise UserError(f"runtime.workers must not be negative, not {self.workers}")
 
