@@ -40,6 +40,10 @@ USAGE = f"""repre {__version__}: pre-train vision transformers, contrastively an
       features of many images in a file
   repre reconstruct --run RUN IMAGE [IMAGE ...] [--out PANEL.png]
       rebuilds images from an encoder's features
+  repre data check photos/
+      reads every image once and says what is there
+  repre data scenes --out scenes/
+      the embedded scenes as files, in every format that evaluations read
 
   repre COMMAND --help lists all options. Recipes:
       {chr(10).join(" ".join(list(RECIPES)[i : i + 4]) + chr(10) + "     " for i in range(0, len(RECIPES), 4)).strip()}
@@ -382,6 +386,62 @@ def _report(words: list[str]) -> int:
     return 0
 
 
+# ----------------------------------------------------------------------------------------------------------- data
+
+
+def _data(words: list[str]) -> int:
+    actions = {"check": _data_check, "scenes": _data_scenes}
+    if not words or words[0].startswith("-"):
+        print(f"repre data ACTION, where ACTION is {' or '.join(actions)}; repre data ACTION --help lists the options")
+        return 0 if words else 2
+    if words[0] not in actions:
+        raise UserError(f"no action {words[0]!r}{near_names(words[0], actions)}; there are: {', '.join(actions)}")
+    return actions[words[0]](words[1:])
+
+
+def _data_check(words: list[str]) -> int:
+    from repre.data.check import check
+    from repre.data.sources import open_source
+    from repre.ops.device import pick_workers
+
+    def arguments(
+        data: tyro.conf.Positional[str], channels: int = 3, split: str = "train", workers: int | None = None
+    ) -> tuple[str, int, str, int | None]:
+        """Reads every image once and says what is there: sizes, unreadable files, copies, images of one colour.
+
+        Args:
+            data: images, as for pretrain.
+            channels: of the images.
+            split: train or val, of data that have both.
+            workers: processes that decode images; by default one less than the processor's cores.
+        """
+        return data, channels, split, workers
+
+    data, channels, split, workers = tyro.cli(arguments, args=words, prog="repre data check")
+    found = check(open_source(data, split=split, channels=channels), workers=pick_workers(workers))
+    print("\n".join(found.lines()))
+    return 1 if found.unreadable else 0
+
+
+def _data_scenes(words: list[str]) -> int:
+    from repre.data.scenes import ScenesConfig
+    from repre.data.write import write_scenes
+
+    @dataclasses.dataclass(frozen=True)
+    class Arguments:
+        out: Annotated[Path, tyro.conf.arg(help="new folder")]
+        train: Annotated[int, tyro.conf.arg(help="scenes to train on")] = 1000
+        val: Annotated[int, tyro.conf.arg(help="scenes to test on")] = 200
+        scenes: Annotated[ScenesConfig, tyro.conf.arg(name="")] = dataclasses.field(default_factory=ScenesConfig)
+
+    described = "Writes the embedded scenes as files: images, masks, COCO annotations and a table of labels."
+    given = tyro.cli(Arguments, args=words, prog="repre data scenes", description=described)
+    write_scenes(given.out, {"train": given.train, "val": given.val}, config=given.scenes)
+    print(f"written to {given.out}; read them as csv:{given.out}/labels.csv, coco:{given.out}, or")
+    print(f"pairs:{given.out}/{{split}}/images,{given.out}/{{split}}/masks")
+    return 0
+
+
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "pretrain": _pretrain,
     "plan": _plan,
@@ -391,6 +451,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "export": _export,
     "embed": _embed,
     "reconstruct": _reconstruct,
+    "data": _data,
 }
 
 if __name__ == "__main__":
