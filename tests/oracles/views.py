@@ -7,7 +7,10 @@ import torchvision.transforms.v2.functional as TF
 from torch import Tensor
 from torchvision.transforms import InterpolationMode
 
-from repre.data.augment import ATTEMPTS, ViewConfig, ViewParameters, blur_taps
+from repre.data.augment import ATTEMPTS, ViewConfig, ViewParameters
+from repre.data.colour import blur_taps
+
+BYTES = (0.0, 255.0)
 
 
 def draw_box(config: ViewConfig, numbers: list[float], height: int, width: int) -> tuple[int, int, int, int]:
@@ -64,3 +67,11 @@ def photo(height: int, width: int, seed: int, channels: int = 3) -> Tensor:
     blocks = torch.nn.functional.interpolate(torch.rand(1, channels, 9, 7, generator=generator), (height, width))[0]
     texture = torch.rand(channels, height, width, generator=generator)
     return ((0.6 * smooth + 0.3 * blocks + 0.1 * texture) * 255).round().to(torch.uint8)
+
+
+def canvas(sizes: list[tuple[int, int]], side: int, channels: int = 3) -> Tensor:
+    """Images of the given sizes in the top left corner of their canvases, uint8 [B, C, K, K]."""
+    out = torch.zeros(len(sizes), channels, side, side, dtype=torch.uint8)
+    for i, (height, width) in enumerate(sizes):
+        out[i, :, :height, :width] = photo(height, width, i, channels)
+    return out

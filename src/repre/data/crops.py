@@ -13,9 +13,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from repre.data.augment import DRAWS, ViewConfig, crop_resize, draw, normalise, recolour, uniforms
+from repre.data.augment import DRAWS, ViewConfig, draw, uniforms
+from repre.data.colour import normalise, recolour
 from repre.data.loader import epoch_order
 from repre.data.masks import IGNORE, MaskSource
+from repre.data.resize import crop_resize
 from repre.data.views import RANGES
 from repre.data.windows import WindowsConfig, fill_value, in_workers, mask_to_grid, nearest, plan, to_grid
 from repre.errors import UserError

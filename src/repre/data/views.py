@@ -1,7 +1,8 @@
 """Recipes of views, and the one call that turns a batch of decoded images into them.
 
 A recipe names two global views, local views, what the reconstruction branch rebuilds and how pixels are normalised;
-`make_views` follows it on the device. How one view is drawn and applied is told in `repre.data.augment`.
+`make_views` follows it on the device. One view is drawn in
+`repre.data.augment`, cut out in `repre.data.resize` and recoloured in `repre.data.colour`.
 
     B  images in the batch    C  channels    S  side of a view    K  side of the canvas
 """
@@ -13,19 +14,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from repre.data.augment import (
-    Range,
-    ViewConfig,
-    ViewParameters,
-    chunks,
-    crop_resize,
-    draw,
-    draw_masks,
-    normalise,
-    recolour,
-    resample,
-    uniforms,
-)
+from repre.data.augment import Range, ViewConfig, ViewParameters, draw, draw_masks, uniforms
+from repre.data.colour import normalise, recolour
+from repre.data.resize import chunks, crop_resize, resample
 from repre.errors import UserError
 from repre.types import Batch, Views
 

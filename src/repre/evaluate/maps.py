@@ -27,7 +27,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from repre.checkpoint import content_hash, write_json
-from repre.data.augment import normalise
+from repre.data.colour import normalise
 from repre.data.masks import MaskSource
 from repre.data.sources import cache_home
 from repre.data.windows import Plan, Windows, WindowsConfig, WindowSet, in_workers
