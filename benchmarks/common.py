@@ -1,7 +1,8 @@
 """What every contender of the pipeline benchmark shares: its task, its clock, and what it reports.
 
-A contender trains SimCLR (two views, NT-Xent at temperature 0.2, AdamW) with a timm ViT on one folder of JPEG files. It
-runs alone in a process of its own, takes its task from the command line, and prints one line of JSON.
+A contender trains SimCLR (two views, NT-Xent at temperature 0.2, AdamW) or DINO (two global views and local ones) with a
+timm ViT on one folder of JPEG files. It runs alone in a process of its own, takes its task from the command line, and
+prints one line of JSON. This file imports nothing of repre: rivals import it in environments of their own.
 """
 
 import argparse
@@ -13,6 +14,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+TEMPERATURE = 0.2
+HIDDEN, OUT = 2048, 256
+"""Widths of SimCLR's projector."""
+DINO_HIDDEN, BOTTLENECK = 2048, 256
+"""Widths of DINO's head before its prototypes."""
+
 
 @dataclass(frozen=True)
 class Task:
@@ -20,8 +28,16 @@ class Task:
 
     images: str
     """Folder of JPEG files."""
+    method: str
+    """simclr or dino."""
     size: int
-    """Side of the views in pixels."""
+    """Side of the global views in pixels."""
+    local_size: int
+    """Side of DINO's local views in pixels."""
+    n_local: int
+    """How many local views DINO takes."""
+    prototypes: int
+    """Of DINO's head."""
     patch: int
     dim: int
     depth: int
@@ -33,14 +49,20 @@ class Task:
     workers: int
     device: str
     precision: str
+    """fp32 or bf16."""
     out: str
     """Folder for a picture of the views that were trained on."""
+
+    @property
+    def blur(self) -> int:
+        """Odd length of the blur's kernel: a tenth of the view, as SimCLR says."""
+        return max(3, 2 * round((self.size * 23 / 224 - 1) / 2) + 1)
 
 
 def task() -> Task:
     parser = argparse.ArgumentParser()
     for name, kind in Task.__annotations__.items():
-        parser.add_argument(f"--{name}", type=kind if isinstance(kind, type) else eval(kind), required=True)
+        parser.add_argument(f"--{name}", type=kind, required=True)
     return Task(**vars(parser.parse_args()))
 
 
@@ -49,14 +71,22 @@ class Clock:
 
     def __init__(self, job: Task) -> None:
         self.job, self.step, self.waited = job, 0, 0.0
-        self.begun = 0.0
+        self.begun = self.asked = 0.0
 
     def wait(self, batches: Any) -> Any:
-        asked = time.perf_counter()
+        self.ask()
         batch = next(batches)
-        if self.step >= self.job.warmup:
-            self.waited += time.perf_counter() - asked
+        self.got()
         return batch
+
+    def ask(self) -> None:
+        """The next batch is asked for."""
+        self.asked = time.perf_counter()
+
+    def got(self) -> None:
+        """It is there."""
+        if self.step >= self.job.warmup:
+            self.waited += time.perf_counter() - self.asked
 
     def tick(self) -> bool:
         """After a step; True when all are done."""
@@ -95,22 +125,22 @@ def report(name: str, job: Task, **figures: Any) -> None:
 
 
 def save_grid(views: list[Any], job: Task, name: str) -> None:
-    """A picture of the first eight images of a batch in both views; tensors [B, 3, S, S], normalised by ImageNet."""
+    """A picture of the first eight images of a batch in every view; tensors [B, 3, S, S], normalised by ImageNet."""
     import torch
+    import torch.nn.functional as F
     from torchvision.utils import save_image
 
-    mean, std = (torch.tensor(s).view(3, 1, 1) for s in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
-    shown = torch.cat([view[:8].float().cpu() * std + mean for view in views]).clamp(0, 1)
+    mean, std = (torch.tensor(s).view(3, 1, 1) for s in (MEAN, STD))
+    shown = [F.pad(view[:8].float().cpu() * std + mean, [0, views[0].shape[-1] - view.shape[-1]] * 2) for view in views]
     Path(job.out).mkdir(parents=True, exist_ok=True)
-    save_image(shown, Path(job.out) / f"views-{name}.png", nrow=8)
+    save_image(torch.cat(shown).clamp(0, 1), Path(job.out) / f"views-{name}.png", nrow=8)
 
 
-def build(job: Task) -> tuple[Any, Any]:
-    """The encoder and projector that rivals train, with timm and torch alone."""
+def build_encoder(job: Task) -> Any:
+    """The encoder that rivals train, with timm alone."""
     import timm
-    from torch import nn
 
-    encoder = timm.create_model(
+    return timm.create_model(
         "vit_tiny_patch16_224",
         img_size=job.size,
         patch_size=job.patch,
@@ -118,9 +148,35 @@ def build(job: Task) -> tuple[Any, Any]:
         depth=job.depth,
         num_heads=job.heads,
         num_classes=0,
+        dynamic_img_size=job.method == "dino",
     )
-    norm = nn.BatchNorm1d
-    projector = nn.Sequential(
-        nn.Linear(job.dim, 2048, bias=False), norm(2048), nn.ReLU(), nn.Linear(2048, 256, bias=False), norm(256)
+
+
+def build_projector(job: Task) -> Any:
+    """SimCLR's projector."""
+    from torch import nn
+
+    return nn.Sequential(
+        nn.Linear(job.dim, HIDDEN, bias=False), nn.BatchNorm1d(HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, OUT, bias=False)
     )
-    return encoder.to(job.device), projector.to(job.device)
+
+
+def loader(dataset: Any, job: Task, **more: Any) -> Any:
+    """The data loader with the settings that PyTorch's guide recommends."""
+    import torch
+
+    return torch.utils.data.DataLoader(
+        dataset,
+        batch_size=job.batch,
+        shuffle=True,
+        drop_last=True,
+        num_workers=job.workers,
+        persistent_workers=job.workers > 0,
+        pin_memory=job.device.startswith("cuda"),
+        **more,
+    )
+
+
+def endless(batches: Any) -> Any:
+    while True:
+        yield from batches

@@ -1,71 +1,82 @@
-"""repre on the same task: its own command, timed by its own metrics after the warm-up."""
+"""repre on the same task: its own command, timed by its own metrics after the warm-up.
 
-import dataclasses
+The canvas holds the whole images, so that crops are cut from the pixels that everybody else's are cut from.
+"""
+
 import json
+import math
 import shutil
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from common import report, save_grid, task
+from common import BOTTLENECK, DINO_HIDDEN, HIDDEN, OUT, TEMPERATURE, Task, report, save_grid, task
 
 import repre
 from repre.config import ComputeConfig, RunConfig, RuntimeConfig
-from repre.data.loader import Loader
+from repre.data.loader import Loader, LoaderConfig
 from repre.data.sources import open_source
-from repre.data.views import make_views, simclr_views
+from repre.data.views import dino_views, make_views, simclr_views
 from repre.encoder import EncoderConfig
-from repre.frameworks import SimCLRConfig
+from repre.frameworks import DINOConfig, SimCLRConfig
 from repre.model import ReconstructionConfig
 from repre.optim import OptimConfig
 
+CANVAS = 500
 
-def main() -> None:
-    branch = "--branch" in sys.argv
-    if branch:
-        sys.argv.remove("--branch")
-    job, name = task(), "repre with the branch" if branch else "repre"
-    count = len(open_source(job.images))
-    steps_per_epoch = count // job.batch
-    epochs = -(-(job.steps + job.warmup) // steps_per_epoch)
-    out = Path(job.out) / "run"
-    shutil.rmtree(out, ignore_errors=True)
-    config = RunConfig(
+
+def every(job: Task) -> int:
+    """Steps between two lines of metrics, so that one falls on the end of the warm-up and one on the last step."""
+    return math.gcd(job.warmup, job.steps)
+
+
+def config(job: Task, *, branch: bool) -> RunConfig:
+    steps_per_epoch = len(open_source(job.images)) // job.batch
+    simclr = job.method == "simclr"
+    dino = DINOConfig(hidden=DINO_HIDDEN, bottleneck=BOTTLENECK, prototypes=job.prototypes)
+    return RunConfig(
         data=job.images,
-        out=str(out),
-        epochs=epochs,
+        out=str(Path(job.out) / ("run-branch" if branch else "run")),
+        epochs=-(-(job.steps + job.warmup) // steps_per_epoch),
         batch_size=job.batch,
         encoder=EncoderConfig(
             name="vit_tiny_patch16_224",
             patch_size=job.patch,
             model_args={"embed_dim": job.dim, "depth": job.depth, "num_heads": job.heads},
         ),
-        framework=SimCLRConfig(hidden=2048, out=256, temperature=0.2),
+        framework=SimCLRConfig(hidden=HIDDEN, out=OUT, temperature=TEMPERATURE) if simclr else dino,
         reconstruction=ReconstructionConfig(weight=1.0 if branch else 0.0),
-        views=simclr_views(job.size),
+        views=simclr_views(job.size) if simclr else dino_views(job.size, job.local_size, job.n_local),
         optim=OptimConfig(lr=1e-4),
+        loader=LoaderConfig(canvas=CANVAS),
         compute=ComputeConfig(precision="bf16" if job.precision == "bf16" else "fp32"),
-        runtime=RuntimeConfig(device=job.device, workers=job.workers, log_every=1, check_every=10**6, monitor_images=8),
+        runtime=RuntimeConfig(
+            device=job.device, workers=job.workers, log_every=every(job), check_every=10**6, monitors=False
+        ),
     )
-    batch = next(iter(_loader(config)))
-    save_grid(make_views(batch, config.views, seed=0, device="cpu").images, job, "repre")
-    run = repre.pretrain(config)
-    rows = [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
-    timed = rows[job.warmup : job.warmup + job.steps]
-    seconds = [job.batch / row["images_per_s"] for row in timed]
-    wait = sum(row["data_wait"] * s for row, s in zip(timed, seconds)) / sum(seconds)
+
+
+def main() -> None:
+    branch = "--branch" in sys.argv
+    sys.argv = [word for word in sys.argv if word != "--branch"]
+    job, name = task(), "repre with the branch" if branch else "repre"
+    run = config(job, branch=branch)
+    shutil.rmtree(run.out, ignore_errors=True)
+    path = repre.pretrain(run).path
+    rows = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+    timed = [row for row in rows if job.warmup < row["step"] <= job.warmup + job.steps]
+    seconds = [every(job) * job.batch / row["images_per_s"] for row in timed]
     report(
         name,
-        dataclasses.replace(job),
-        images_per_s=job.batch * len(timed) / sum(seconds),
-        data_wait=wait,
-        transforms=f"repre {repre.__version__} views on the device, {job.workers} decoding processes",
+        job,
+        images_per_s=job.steps * job.batch / sum(seconds),
+        data_wait=sum(row["data_wait"] * s for row, s in zip(timed, seconds)) / sum(seconds),
+        does=f"repre {repre.__version__}: PIL decoding in {job.workers} processes, views of the batch on the device; "
+        "fused AdamW",
     )
-
-
-def _loader(config: RunConfig) -> Loader:
-    source = open_source(config.data, canvas=config.canvas)
-    return Loader(source, batch_size=config.batch_size, epochs=1, seed=0, canvas=config.canvas, workers=0)
+    source = open_source(run.data, canvas=run.canvas)
+    loader = Loader(source, batch_size=run.batch_size, epochs=1, seed=run.seed, canvas=run.canvas, workers=0)
+    save_grid(make_views(next(iter(loader)), run.views, seed=run.seed, device="cpu").images, job, "repre")
 
 
 if __name__ == "__main__":

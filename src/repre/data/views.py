@@ -1,8 +1,8 @@
 """Recipes of views, and the one call that turns a batch of decoded images into them.
 
 A recipe names two global views, local views, what the reconstruction branch rebuilds and how pixels are normalised;
-`make_views` follows it on the device. One view is drawn in
-`repre.data.augment`, cut out in `repre.data.resize` and recoloured in `repre.data.colour`.
+`make_views` follows it on the device. One view is drawn by `repre.data.augment`, cut out by `repre.data.resize` and
+recoloured by `repre.data.colour`.
 
     B  images in the batch    C  channels    S  side of a view    K  side of the canvas
 """

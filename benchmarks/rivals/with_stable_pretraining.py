@@ -1,0 +1,119 @@
+"""stable-pretraining's module, forward and loss under Lightning's trainer, with either of its two ways to make views.
+
+workers    torchvision on PIL images in the loader's workers, per sample
+--batched  its documented faster way: workers decode and resize to 256 x 256 (or the view's size, if larger), kornia makes
+           the views of the whole batch on the training device; its crops come from fewer pixels than everybody else's
+"""
+
+import sys
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+
+import lightning as pl
+import stable_pretraining as spt
+import torch
+from PIL import Image
+from stable_pretraining.data import gpu_transforms as gt
+from stable_pretraining.data import transforms
+from stable_pretraining.forward import simclr
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from common import MEAN, STD, TEMPERATURE, Clock, Task, build_encoder, build_projector, loader, save_grid, task
+
+
+class Folder(torch.utils.data.Dataset):
+    def __init__(self, root: str) -> None:
+        self.paths = sorted(Path(root).rglob("*.jpg"))
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+        return Image.open(self.paths[index]), 0  # its forward asks for labels
+
+
+class Timer(pl.Callback):
+    def __init__(self, clock: Clock, name: str, does: str) -> None:
+        self.clock, self.name, self.does = clock, name, does
+
+    def on_train_start(self, *_: object) -> None:
+        self.clock.ask()
+
+    def on_train_batch_start(self, trainer: object, module: object, batch: dict, number: int) -> None:
+        self.clock.got()
+        if number == 0 and self.clock.step == 0:
+            views = [view["image"] for view in batch["views"]]
+            save_grid(views, self.clock.job, self.name.replace(", ", "-"))
+
+    def on_train_batch_end(self, *_: object) -> None:
+        if self.clock.tick():
+            self.clock.report(self.name, does=self.does)
+        self.clock.ask()
+
+
+def in_workers(job: Task) -> object:
+    view = transforms.Compose(
+        transforms.RGB(),
+        transforms.RandomResizedCrop((job.size, job.size), scale=(0.08, 1.0)),
+        transforms.ColorJitter(0.8, 0.8, 0.8, 0.2, p=0.8),
+        transforms.RandomGrayscale(p=0.2),
+        transforms.PILGaussianBlur(p=0.5),
+        transforms.RandomHorizontalFlip(p=0.5),
+        transforms.ToImage(mean=MEAN, std=STD),
+    )
+    return transforms.MultiViewTransform([view, view])
+
+
+def batched(job: Task) -> tuple[object, object]:
+    side = max(256, job.size)
+    chain = gt.GPUCompose(
+        [
+            gt.GPURandomResizedCrop(size=job.size, scale=(0.08, 1.0)),
+            gt.GPURandomHorizontalFlip(p=0.5),
+            gt.GPUColorJitter(0.8, 0.8, 0.8, 0.2, p=0.8),
+            gt.GPURandomGrayscale(p=0.2),
+            gt.GPUGaussianBlur(kernel_size=job.blur, p=0.5),
+            gt.GPUNormalize(mean=MEAN, std=STD),
+        ]
+    )
+    prepare = transforms.Compose(transforms.Resize((side, side)), transforms.ToImage(rgb=True, scale=True))
+    return prepare, gt.StackedMultiView(chain, n_views=2)
+
+
+def main() -> None:
+    on_device = "--batched" in sys.argv
+    sys.argv = [word for word in sys.argv if word != "--batched"]
+    job = task()
+    assert job.method == "simclr", "only SimCLR is set up for stable-pretraining"
+    spt.make_it_fast(verbose=False)
+    prepare, views = batched(job) if on_device else (in_workers(job), None)
+    dataset = spt.data.FromTorchDataset(
+        Folder(job.images), names=["image", "label"], transform=prepare, gpu_transform=views
+    )
+    module = spt.Module(
+        backbone=build_encoder(job),
+        projector=build_projector(job),
+        forward=simclr,
+        simclr_loss=spt.losses.NTXEntLoss(temperature=TEMPERATURE),
+        optim={"optimizer": partial(torch.optim.AdamW, lr=1e-4, fused=True), "scheduler": "ConstantLR"},
+    )
+    made = "decode and resize, kornia on the device" if on_device else "torchvision on PIL images"
+    name = "stable-pretraining, batched" if on_device else "stable-pretraining"
+    does = f"stable-pretraining {version('stable-pretraining')}: {made}, {job.workers} workers; fused AdamW"
+    trainer = pl.Trainer(
+        max_steps=job.warmup + job.steps,
+        accelerator="gpu" if job.device.startswith("cuda") else "cpu",
+        devices=1,
+        precision="bf16-mixed" if job.precision == "bf16" else "32-true",
+        callbacks=[Timer(Clock(job), name, does)],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(module, loader(dataset, job))
+
+
+if __name__ == "__main__":
+    main()
