@@ -1,13 +1,14 @@
 # Two commands do everything on a fresh machine with Python 3.11 or later and a package index:
 #   make demo    own environment, install, pre-train on the embedded scenes, say where the results lie
 #   make test    own environment, install, lint, types, tests, and the built wheel in an environment of its own
+# and make docs builds the documentation as a site.
 
 PYTHON ?= python3.11
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: demo test lint types pytest wheel clean
+.PHONY: demo test lint types pytest wheel docs clean
 
 demo: $(STAMP)
 	$(BIN)/repre pretrain
@@ -22,7 +23,13 @@ types: $(STAMP)
 	$(BIN)/mypy
 
 pytest: $(STAMP)
+	$(BIN)/python -m tests.report.browser
 	$(BIN)/python -m pytest
+
+# The site, in site/; --strict makes a dead link an error.
+docs: $(STAMP)
+	$(BIN)/python -m pip install --quiet --editable '.[docs]'
+	$(BIN)/mkdocs build --strict
 
 # The wheel must carry everything: it is installed beside the dependencies, without the sources, and used.
 wheel: $(STAMP)
@@ -39,4 +46,4 @@ $(STAMP): pyproject.toml
 	touch $@
 
 clean:
-	rm -rf $(VENV) dist
+	rm -rf $(VENV) dist site

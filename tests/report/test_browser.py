@@ -1,12 +1,12 @@
 """The page in a real headless Chromium: it loads in silence, charts are drawn, and every control answers.
 
-Skipped where there is neither a Chromium of the system nor one of playwright's (`playwright install chromium`).
+Skipped where there is no Chromium; tests/report/browser.py says where one may come from, and `make test` fetches it.
 """
 
 import base64
 import json
+import os
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,21 +14,23 @@ import numpy as np
 import pytest
 
 from repre.report import write_comparison, write_report
+from tests.report import browser as chromium
 from tests.report import make
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed; it is part of repre[dev]")
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
          "--disable-component-update", "--disable-sync"]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator["sync_api.Browser"]:
+    found = chromium.find()
+    if found is None:
+        pytest.skip(f"no browser: none of {', '.join(chromium.NAMES)} is installed, and none could be fetched")
     with sync_api.sync_playwright() as playwright:
-        found = next((path for name in NAMES if (path := shutil.which(name))), None)
-        if found is None and not Path(playwright.chromium.executable_path).is_file():
-            pytest.skip(f"no browser: none of {', '.join(NAMES)} is installed, nor playwright's Chromium")
-        started = playwright.chromium.launch(executable_path=found, args=QUIET)
+        started = playwright.chromium.launch(
+            executable_path=found.program, args=QUIET, env={**os.environ, **found.environment}
+        )
         yield started
         started.close()
 

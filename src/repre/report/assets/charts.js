@@ -142,7 +142,9 @@ class Chart {
       drawing.append(svg("line", { class: "grid", x1: LEFT, x2: width - RIGHT, y1: at, y2: at }));
       drawing.append(svg("text", { x: LEFT - 7, y: +at + 3.5, "text-anchor": "end" }, this.spec.form === "share" ? number(v, "share").replace(" ", "\u2009") : short(v)));
     }
-    for (const v of ticks(first, last, Math.max(2, Math.floor(width / 90)))) {
+    const room = Math.max(2, Math.floor(width / 90));
+    const few = ticks(first, last, room).length < 3; // one or two do not tell how long the run was
+    for (const v of ticks(first, last, few ? 2 * room : room)) {
       const at = this.x(v);
       drawing.append(svg("text", { x: at.toFixed(1), y: HEIGHT - 6, "text-anchor": at > width - 30 ? "end" : at < LEFT + 8 ? "start" : "middle" }, short(v)));
     }
