@@ -51,11 +51,11 @@ def main(
     *,
     data: str = "scenes:1024:64",
     name: str = "vit_tiny_patch16_224",
-    size: int = 64,
+    size: int = 48,
     patch_size: int = 8,
     weight: float = 1.0,
-    steps: int = 200,
-    batch: int = 64,
+    steps: int = 100,
+    batch: int = 32,
     out: Path = Path("runs/own-loss"),
 ) -> list[tuple[float, float]]:
     """Trains an encoder with Barlow Twins plus `weight` times the pixel loss, and saves it for timm."""
