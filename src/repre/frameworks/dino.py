@@ -61,7 +61,8 @@ class DINOHead(nn.Module):
             if isinstance(layer, nn.Linear):
                 nn.init.trunc_normal_(layer.weight, std=0.02)
                 nn.init.zeros_(layer.bias)
-        self.directions = nn.Parameter(torch.randn(config.prototypes, config.bottleneck))
+        # Of a linear layer's size, as the authors': their length sets how far a step of AdamW turns them.
+        self.directions = nn.Parameter(nn.Linear(config.bottleneck, config.prototypes, bias=False).weight.detach())
         self.lengths = None if config.norm_prototypes else nn.Parameter(torch.ones(config.prototypes))
 
     def forward(self, embedding: Tensor) -> Tensor:
