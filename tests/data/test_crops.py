@@ -31,11 +31,16 @@ class Blocks:
         return "blocks"
 
 
-def steps(seed: int = 0, chosen: list[int] | None = None) -> CropSteps:
-    config = WindowsConfig(size=SIZE)
-    chosen = list(range(6)) if chosen is None else chosen
+def steps(seed: int = 0, chosen: list[int] | None = None, scale: tuple[float, float] = (0.5, 2.0)) -> CropSteps:
     return CropSteps(
-        Blocks(), chosen, config, batch_size=4, steps_per_epoch=3, seed=seed, mean=torch.full((1, 1, 1), 0.5)
+        Blocks(),
+        list(range(6)) if chosen is None else chosen,
+        WindowsConfig(size=SIZE),
+        scale=scale,
+        batch_size=4,
+        steps_per_epoch=3,
+        seed=seed,
+        mean=torch.full((1, 1, 1), 0.5),
     )
 
 
@@ -70,6 +75,14 @@ def test_scales_and_flips_vary() -> None:
     assert (masks[~flipped] == masks[0].flip(1)).all()
 
 
+def test_one_scale_keeps_pixels_as_they_are() -> None:
+    crops = steps(scale=(1.0, 1.0))[0]
+    assert crops.sides.tolist() == [SIZE] * 4
+    assert crops.masks.shape == (4, SIZE, SIZE)
+    images, masks = shown(crops)
+    assert torch.allclose(images[:, 0] * 255, 50.0 * masks, atol=0.01)
+
+
 def test_a_step_is_a_function_of_seed_and_number() -> None:
     def at(seed: int, step: int, start: int, workers: int = 0) -> Crops:
         batches = crop_batches(steps(seed), start=start, total=step + 1, workers=workers, pin=False)
@@ -91,7 +104,8 @@ def test_few_images_fill_a_batch_with_different_crops() -> None:
 def test_jitter_changes_images_and_no_mask() -> None:
     config = WindowsConfig(size=SIZE)
     mean = torch.full((3, 1, 1), 0.5)
-    data = CropSteps(open_masks("scenes:4:32"), [0, 1], config, batch_size=2, steps_per_epoch=1, seed=0, mean=mean)
+    source = open_masks("scenes:4:32")
+    data = CropSteps(source, [0, 1], config, scale=(0.5, 2), batch_size=2, steps_per_epoch=1, seed=0, mean=mean)
     plain, coloured = (
         show(data[0], size=SIZE, seed=0, jitter=p, mean=mean, std=mean, device=torch.device("cpu")) for p in (0.0, 1.0)
     )

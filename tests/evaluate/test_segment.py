@@ -318,6 +318,7 @@ def test_levels_last_sees_the_deepest_map_alone(tmp_path: Path) -> None:
         ({"label_fraction": ()}, r"label_fraction=\(\)"),
         ({"label_fraction": (0.5, 1.5)}, "at most 1"),
         ({"jitter": 2.0}, "a probability"),
+        ({"scale": (2.0, 0.5)}, "smallest and the largest"),
         ({"save_predictions": -1}, "0 or more"),
         ({"head": "upernet", "fit": FitConfig(batch_size=1)}, "at least 2 images"),
     ],

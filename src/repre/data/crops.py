@@ -3,7 +3,7 @@
 A worker resizes an image to its plan's grid and cuts the box that the crop shows; the device resizes the box to S x S,
 pixels antialiased and labels by the nearest, in the same geometry.
 
-    B  crops in the batch    S  side of a crop    K  side of the canvas: the largest box, 2 S
+    B  crops in the batch    S  side of a crop    K  side of the canvas: the largest box, S over the smallest scale
 """
 
 from collections.abc import Iterator
@@ -22,8 +22,6 @@ from repre.data.views import RANGES
 from repre.data.windows import WindowsConfig, fill_value, in_workers, mask_to_grid, nearest, plan, to_grid
 from repre.errors import UserError
 
-SCALE = (0.5, 2.0)
-"""By which the image is enlarged before a crop of S x S is cut; uniform, as is usual for UPerNet."""
 COLOUR_STREAM, PLACE_STREAM = 0, 1
 
 
@@ -50,6 +48,7 @@ class CropSteps(Dataset[Crops | UserError]):
 
     Args:
         chosen: the images that may be shown; fewer than a batch are shown several times in it, in other crops.
+        scale: from what to what an image is enlarged before S x S are cut from it; uniform.
         steps_per_epoch: how many batches make an epoch, after which another order begins.
     """
 
@@ -59,12 +58,13 @@ class CropSteps(Dataset[Crops | UserError]):
         chosen: list[int],
         config: WindowsConfig,
         *,
+        scale: tuple[float, float],
         batch_size: int,
         steps_per_epoch: int,
         seed: int,
         mean: Tensor,
     ) -> None:
-        self.source, self.chosen, self.config, self.mean = source, chosen, config, mean
+        self.source, self.chosen, self.config, self.scale, self.mean = source, chosen, config, scale, mean
         self.batch_size, self.steps_per_epoch, self.seed = batch_size, steps_per_epoch, seed
 
     def __getitem__(self, step: int) -> Crops | UserError:
@@ -87,11 +87,12 @@ class CropSteps(Dataset[Crops | UserError]):
     def _box(self, index: int, numbers: list[float]) -> tuple[Tensor, Tensor, int]:
         image, mask = self.source.load(index)
         grid = plan(mask.shape[0], mask.shape[1], self.config).grid
-        side = round(self.config.size / (SCALE[0] + (SCALE[1] - SCALE[0]) * numbers[0]))
+        smallest, largest = self.scale
+        side = round(self.config.size / (smallest + (largest - smallest) * numbers[0]))
         top, left = (int(u * (max(0, have - side) + 1)) for u, have in zip(numbers[1:], grid))
         pixels = to_grid(image, grid)[:, top : top + side, left : left + side]
         labels = mask_to_grid(mask, grid)[top : top + side, left : left + side]
-        canvas = round(self.config.size / SCALE[0])
+        canvas = round(self.config.size / smallest)
         shown = fill_value(self.mean, pixels.dtype).repeat(1, canvas, canvas)
         shown[:, : pixels.shape[1], : pixels.shape[2]] = pixels
         known = torch.full((canvas, canvas), IGNORE, dtype=torch.uint8)

@@ -67,6 +67,8 @@ class SegmentConfig:
     """Weigh classes in the loss by the median frequency (Eigen and Fergus 2015, arXiv 1411.4734)."""
     label_fraction: tuple[float, ...] = (1.0,)
     """Shares of the training images to train on, each a part of the larger ones."""
+    scale: tuple[float, float] = (0.5, 2.0)
+    """From what to what a training image is enlarged before a crop is cut from it; does not count on stored maps."""
     jitter: float = 0.0
     """Probability of a colour jitter of a training crop."""
     save_predictions: int = 0
@@ -94,6 +96,8 @@ class SegmentConfig:
             raise UserError(f"segment.short_side={self.short_side}: give pixels, or 0 to keep images as they are")
         if not self.label_fraction or not all(0 < share <= 1 for share in self.label_fraction):
             raise UserError(f"segment.label_fraction={self.label_fraction}: give shares above 0, at most 1")
+        if not 0.1 <= self.scale[0] <= self.scale[1] <= 10:
+            raise UserError(f"segment.scale={self.scale}: give the smallest and the largest, from 0.1 to 10")
         if not 0 <= self.jitter <= 1:
             raise UserError(f"segment.jitter={self.jitter}: give a probability from 0 to 1")
         if self.save_predictions < 0:
@@ -270,6 +274,7 @@ class _Task:
             self.train,
             self.chosen,
             self.windows,
+            scale=config.scale,
             batch_size=config.fit.batch_size,
             steps_per_epoch=steps_per_epoch,
             seed=config.seed,
