@@ -23,6 +23,7 @@ def test_every_reader_gives_back_what_was_drawn(tmp_path: Path) -> None:
         masks = open_masks(f"pairs:{out}/{{split}}/images,{out}/{{split}}/masks", split=split)
         boxes = open_boxes(f"coco:{out}", split=split)
         assert masks.classes == ["background", *scenes.classes]
+        assert open_masks(f"pairs:{out}/{split}/images,{out}/{split}/masks", split="train").classes == masks.classes
         assert boxes.classes == list(scenes.classes)
         assert len(masks) == len(boxes) == count
         for index in range(count):

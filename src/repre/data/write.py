@@ -1,7 +1,7 @@
 """The embedded scenes as files, in every format that evaluations read: to try them out, and to see how data are laid out.
 
 OUT/labels.csv                         path, label, split                  csv:OUT/labels.csv
-OUT/classes.txt                        background first                    names of the masks' labels
+OUT/classes.txt                        names of the masks' labels, background first; in OUT/{train,val}/ too
 OUT/{train,val}/images/000000.png                                          pairs:OUT/{split}/images,OUT/{split}/masks
 OUT/{train,val}/masks/000000.png       grey, the label of every pixel
 OUT/{train,val}/annotations.json       COCO: boxes and masks as run lengths    coco:OUT
@@ -38,11 +38,16 @@ def write_scenes(out: Path, counts: dict[str, int], *, config: ScenesConfig) -> 
         for split, count in counts.items():
             scenes = Scenes(count, config=config, split=split)
             rows += _write_split(out, split, scenes)
+            _write_classes(out / split, scenes)
+        _write_classes(out, scenes)
         with open(out / "labels.csv", "w", newline="", encoding="utf-8") as file:
             csv.writer(file, lineterminator="\n").writerows([("path", "label", "split"), *rows])
-        (out / "classes.txt").write_text("\n".join(["background", *scenes.classes]) + "\n", encoding="utf-8")
     except OSError as error:
         raise UserError(f"--out {out} cannot be written: {error.strerror or error}") from error
+
+
+def _write_classes(folder: Path, scenes: Scenes) -> None:
+    (folder / "classes.txt").write_text("\n".join(["background", *scenes.classes]) + "\n", encoding="utf-8")
 
 
 def _write_split(out: Path, split: str, scenes: Scenes) -> list[tuple[str, str, str]]:
