@@ -70,6 +70,15 @@ def test_the_limit_of_an_alarm_counts_only_while_the_figure_is_beyond_it() -> No
     assert verdict(healed).headline == "It learned, with 1 alarm to look at"
 
 
+def test_a_cross_entropy_is_judged_above_its_teacher_s_entropy() -> None:
+    run = run_data(drop=("knn",))
+    for place, row in enumerate(run.rows):
+        row["teacher_entropy"] = 5.0 + place / 10
+        row["contrastive"] = row["teacher_entropy"] + 1 / (1 + place)
+    assert any(title.startswith("Divergence from the teacher fell") for title in titles(run, "good"))
+    assert not any("rose" in title for title in titles(run, "bad"))
+
+
 def test_probes_that_disagree() -> None:
     run = run_data()
     for look in run.looks:

@@ -142,10 +142,19 @@ def _below(run: RunData, name: str, values: Sequence[float], limit: float) -> bo
 
 
 def losses(run: RunData) -> list[Finding]:
-    """The contrastive and the pixel loss, the first tenth of the run against the last."""
+    """The contrastive and the pixel loss, the first tenth of the run against the last.
+
+    A cross-entropy to a teacher's distribution moves with that distribution, so that DINO's loss rises at first while all
+    goes well; what is judged there is what the loss is above the teacher's entropy: the divergence between the two.
+    """
     found = []
-    for name, words in (("contrastive", "Contrastive loss"), ("pixel", "Pixel loss")):
-        if (pair := ends(run.column(name)[1])) is None:
+    contrastive, entropy = run.column("contrastive")[1], run.column("teacher_entropy")[1]
+    name = "Contrastive loss"
+    if entropy and len(entropy) == len(contrastive):
+        contrastive = [loss - bits for loss, bits in zip(contrastive, entropy)]
+        name = "Divergence from the teacher"
+    for words, values in ((name, contrastive), ("Pixel loss", run.column("pixel")[1])):
+        if (pair := ends(values)) is None:
             continue
         first, last = pair
         fell = (first - last) / abs(first) if first else 0.0
