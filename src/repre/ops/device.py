@@ -1,6 +1,9 @@
 """Where a process computes: device, precision, decoding processes, chosen from what the user asked and what is there."""
 
+import ctypes
+import functools
 import os
+import platform
 
 import torch
 
@@ -9,7 +12,7 @@ from repre.ops.dist import world
 
 
 def pick_device(name: str) -> torch.device:
-    """The device of this process; UserError where it is not there."""
+    """The device of this process, made ready for it; UserError where it is not there."""
     if name == "auto":
         if torch.cuda.is_available():
             name = "cuda"
@@ -28,7 +31,25 @@ def pick_device(name: str) -> torch.device:
         torch.cuda.set_device(device)
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise UserError("runtime.device: mps is not available here; use cpu")
+    if device.type == "cpu":
+        keep_freed_memory()
     return device
+
+
+@functools.cache
+def keep_freed_memory() -> bool:
+    """Lets the process keep the memory of freed tensors, as PyTorch does on CUDA; False where the allocator is not glibc's.
+
+    By default glibc hands every block above 32 MiB back to the system at once, and each step pays page faults to get it
+    again: docs/performance.md has the figures.
+    """
+    if platform.libc_ver()[0] != "glibc":
+        return False
+    m_trim_threshold, m_mmap_threshold = -1, -3  # malloc.h
+    mallopt = ctypes.CDLL(None).mallopt
+    return bool(
+        mallopt(m_trim_threshold, 2**31 - 1) and (mallopt(m_mmap_threshold, 2**30) or mallopt(m_mmap_threshold, 2**25))
+    )
 
 
 def pick_precision(name: str, device: torch.device) -> torch.dtype:
@@ -43,4 +64,5 @@ def pick_workers(wanted: int | None) -> int:
     """Decoding processes of this rank: as wanted, or a share of the processor's cores."""
     if wanted is not None:
         return wanted
-    return max(1, min(16, (os.cpu_count() or 1) // world() - 1))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(16, cores // world() - 1))

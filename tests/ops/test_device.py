@@ -1,0 +1,38 @@
+"""Devices, worker counts, and freed memory that stays."""
+
+import os
+import platform
+import resource
+
+import pytest
+import torch
+
+from repre.errors import UserError
+from repre.ops.device import keep_freed_memory, pick_device, pick_workers
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the setting is glibc's")
+def test_freed_memory_is_used_again_without_page_faults() -> None:
+    def faults() -> int:
+        """Page faults of filling 128 MiB, once the heap has grown."""
+        for _ in range(4):
+            before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+            torch.ones(2**25)
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+    assert keep_freed_memory()
+    assert faults() < 2**27 / 4096 / 10  # a tenth of the pages
+
+
+def test_workers_follow_the_cores_that_the_process_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(6)), raising=False)
+    assert pick_workers(None) == 5
+    assert pick_workers(0) == 0
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0})
+    assert pick_workers(None) == 1
+
+
+def test_a_device_that_is_not_there_is_named() -> None:
+    assert pick_device("cpu").type == "cpu"
+    with pytest.raises(UserError, match="'tpu0'"):
+        pick_device("tpu0")
