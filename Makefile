@@ -8,7 +8,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: demo test lint types pytest wheel docs clean
+.PHONY: demo test lint types pytest wheel docs bench clean
 
 demo: $(STAMP)
 	$(BIN)/repre pretrain
@@ -30,6 +30,14 @@ pytest: $(STAMP)
 docs: $(STAMP)
 	$(BIN)/python -m pip install --quiet --editable '.[docs]'
 	$(BIN)/mkdocs build --strict
+
+# Speed beside rivals, which get environments of their own; about an hour. PRESET=cuda on a machine with a GPU.
+PRESET ?= cpu
+bench: $(STAMP)
+	$(BIN)/python benchmarks/feeding.py --device $(PRESET)
+	$(BIN)/python benchmarks/step.py --preset $(PRESET)
+	$(BIN)/python benchmarks/pipeline.py --preset $(PRESET)
+	$(BIN)/python benchmarks/pipeline.py --preset $(PRESET) --method dino
 
 # The wheel must carry everything: it is installed beside the dependencies, without the sources, and used.
 wheel: $(STAMP)

@@ -111,6 +111,20 @@ def test_a_large_image_is_shrunk_to_the_canvas(tmp_path: Path, ending: str) -> N
     assert read_image(path, canvas=2000).shape == (600, 900, 3)
 
 
+def test_shrinking_agrees_with_pillow_on_the_whole_image(tmp_path: Path) -> None:
+    smooth = np.random.default_rng(0).integers(0, 255, (12, 16, 3)).astype(np.uint8)
+    picture = Image.fromarray(smooth).resize((640, 480), Image.Resampling.BICUBIC)
+    picture.save(tmp_path / "a.jpg", quality=95)
+    with Image.open(tmp_path / "a.jpg") as file:
+        for canvas in (500, 300, 100):  # decoded whole, at half and at a fourth of its size
+            wanted = np.asarray(file.convert("RGB").resize((canvas, canvas * 3 // 4), Image.Resampling.BICUBIC)).astype(
+                int
+            )
+            found = read_image(tmp_path / "a.jpg", canvas=canvas).astype(int)
+            assert np.abs(found - wanted).mean() < 1
+            assert np.abs(found - wanted).max() <= 10
+
+
 def damaged(path: Path, kind: str) -> str:
     """Writes a file with a fault of this kind; gives a word of the reason."""
     if kind == "vanished":

@@ -66,7 +66,8 @@ def _read_with_pillow(path: Path, channels: int, canvas: int | None) -> Array:
     with Image.open(path) as file:
         _check_shape(file.height, file.width)
         if canvas is not None and file.format == "JPEG":
-            file.draft(None, (2 * canvas, 2 * canvas))  # decode at a fraction that still is twice what is needed
+            share = canvas / max(file.size)  # a fraction of 2, 4 or 8 that still is at least what is needed
+            file.draft(None, (max(1, int(file.width * share)), max(1, int(file.height * share))))
         file.load()
         image = ImageOps.exif_transpose(file)
     deep = image.mode in ("I", "F") or image.mode.startswith("I;16")
@@ -140,10 +141,9 @@ def _fit(image: Array, canvas: int | None) -> Array:
         return image
     share = canvas / max(height, width)
     size = max(1, round(height * share)), max(1, round(width * share))
-    if image.dtype == np.uint8 and image.shape[2] in (1, 3, 4):
-        picture = Image.fromarray(image[..., 0] if image.shape[2] == 1 else image)
-        shrunk = np.asarray(picture.resize(size[::-1], Image.Resampling.BICUBIC, reducing_gap=3.0))
-        return shrunk.reshape(*size, image.shape[2])
+    if image.dtype == np.uint8:  # channels last and uint8 is what torch resizes several times as fast as Pillow
+        kept = torch.from_numpy(image if image.flags.writeable else image.copy()).permute(2, 0, 1)[None]
+        return F.interpolate(kept, size=size, mode="bicubic", antialias=True)[0].permute(1, 2, 0).contiguous().numpy()
     pixels = torch.from_numpy(image.astype(np.float32)).permute(2, 0, 1)[None]
     shrunk = F.interpolate(pixels, size=size, mode="bilinear", antialias=True)[0].permute(1, 2, 0).numpy()
     if image.dtype.kind == "f":
