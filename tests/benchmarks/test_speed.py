@@ -30,7 +30,7 @@ def test_step(tmp_path: Path) -> None:
     assert "| ViT, branch | 4 | 2 |" in said
     found = json.loads((tmp_path / "step-toy.json").read_text())
     assert set(found["runs"]) == {"ViT", "ViT, branch"}
-    assert 0 < found["runs"]["ViT"][0]["ceiling_share"]
+    assert found["runs"]["ViT"][0]["ceiling_share"] > 0
     assert found["runs"]["ViT"][0]["memory_gib"] > 0
 
 
