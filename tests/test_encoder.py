@@ -57,6 +57,32 @@ def images(size: tuple[int, int], *, channels: int = 3) -> Tensor:
     return torch.randn(2, channels, *size, generator=torch.Generator().manual_seed(1))
 
 
+def _training(encoder: Encoder) -> Encoder:
+    """In training, but for normalisation over the batch, which sees other images in a piece and is refused there."""
+    for module in encoder.train().modules():
+        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+            module.eval()
+    return encoder
+
+
+@EACH
+def test_drop_path_of_a_piece_is_that_of_the_whole_batch(name: str) -> None:
+    if name == "resnet18":
+        pytest.skip("has no stochastic depth")
+    encoder = _training(spread(build(name, drop_path=0.5)).double())
+    batch = torch.randn(6, 3, *encoder.image_size, generator=torch.Generator().manual_seed(1)).double()
+    with torch.no_grad():
+        torch.manual_seed(2)
+        whole = encoder(batch)
+        assert not torch.allclose(whole.embedding, encoder.eval()(batch).embedding)
+        encoder.rows.show(2, 5, total=6, device=batch.device)
+        torch.manual_seed(2)
+        piece = _training(encoder)(batch[2:5])
+    torch.testing.assert_close(piece.embedding, whole.embedding[2:5], rtol=1e-9, atol=1e-9)
+    for a, b in zip(piece.maps, whole.maps):
+        torch.testing.assert_close(a, b[2:5], rtol=1e-9, atol=1e-9)
+
+
 def spread(encoder: Encoder) -> Encoder:
     """Moves every parameter off its start, where norms and layer scales may hide a wrong order."""
     generator = torch.Generator().manual_seed(2)

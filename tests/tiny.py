@@ -1,5 +1,8 @@
 """The smallest models that still have every part, and views to feed them."""
 
+from dataclasses import replace
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -32,9 +35,10 @@ FRAMEWORKS: dict[str, FrameworkConfig] = {
 SIDES = {"vit": 32, "swin": 64}
 
 
-def tiny_model(framework: str, encoder: str, *, weight: float = 1.0, seed: int = 0) -> RePre:
+def tiny_model(framework: str, encoder: str, *, weight: float = 1.0, seed: int = 0, **changes: Any) -> RePre:
+    """`changes` are those of the encoder's config."""
     return build_model(
-        encoder=ENCODERS[encoder],
+        encoder=replace(ENCODERS[encoder], **changes),
         framework=FRAMEWORKS[framework],
         decoder=DecoderConfig(width=16),
         reconstruction=ReconstructionConfig(weight=weight),

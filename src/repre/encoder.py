@@ -29,6 +29,7 @@ from torch import Tensor, nn
 
 from repre.checkpoint import UNREADABLE, check_archive
 from repre.errors import UserError, near_names
+from repre.ops.drop_path import DropPath, Rows
 from repre.types import Features
 
 WRAPPERS = ("state_dict", "model", "encoder", "teacher", "student", "module")
@@ -94,6 +95,7 @@ class Encoder(nn.Module):
         widths, strides: channels, and pixels per cell, of every level's map. A size that the stride does not divide
             gives a grid that is rounded up or down, as the model does.
         image_size: height and width that the model was built for; others work where the model allows.
+        rows: which images of the whole batch the next passes show, for drop path.
 
     Raises:
         UserError: there is no such model, it has no intermediate features, or it refuses the size, the channels or the
@@ -111,6 +113,8 @@ class Encoder(nn.Module):
         self.embedding_dim, self.depth, self.levels, self.widths, self.strides = self.check_size(*self.image_size)
 
         self.model: Any = _create(config.name, self._args, pretrained=config.weights == "hub")
+        self.rows = Rows()
+        self._own_drop_paths()
         if config.grad_checkpointing:
             self._checkpoint_blocks()
         if config.weights not in (None, "hub"):
@@ -215,6 +219,12 @@ class Encoder(nn.Module):
         """Mean and standard deviation of the channels that timm's weights of this name were trained with."""
         cfg = _outline(name).pretrained_cfg
         return tuple(cfg["mean"]), tuple(cfg["std"])
+
+    def _own_drop_paths(self) -> None:
+        for parent in list(self.model.modules()):
+            for name, child in list(parent.named_children()):
+                if isinstance(child, timm.layers.DropPath):
+                    setattr(parent, name, DropPath(child.drop_prob or 0.0, self.rows, scale=child.scale_by_keep))
 
     def _checkpoint_blocks(self) -> None:
         try:

@@ -104,11 +104,26 @@ def test_training_moves_teacher_and_student(framework: str, encoder: str, weight
 @pytest.mark.parametrize("masked", [False, True])
 def test_gradient_cache_equals_the_whole_batch(framework: str, encoder: str, masked: bool) -> None:
     views = tiny.double(tiny.tiny_views(framework, encoder, batch=5, masked=masked, local_share=1))
-    whole, pieces = tiny.tiny_model(framework, encoder).double(), tiny.tiny_model(framework, encoder).double()
+    whole, pieces = (tiny.tiny_model(framework, encoder, drop_path=0.3).double() for _ in range(2))
     one = forward_backward(whole, views, progress=0.5, seed=0)
     other = forward_backward(pieces, views, progress=0.5, seed=0, micro_batch=2)
     torch.testing.assert_close(one.total.detach(), other.total.detach(), rtol=1e-12, atol=1e-12)
     for (name, a), b in zip(whole.named_parameters(), pieces.parameters()):
+        if a.requires_grad:
+            torch.testing.assert_close(a.grad, b.grad, rtol=1e-9, atol=1e-12, msg=lambda m, n=name: f"{n}: {m}")
+
+
+@pytest.mark.parametrize("encoder", tiny.ENCODERS)
+@pytest.mark.parametrize("micro_batch", [0, 2])
+def test_activation_checkpointing_changes_no_gradient(encoder: str, micro_batch: int) -> None:
+    """Blocks are run again in the backward pass, after other views drew: drop path has to find its draws again."""
+    views = tiny.double(tiny.tiny_views("dino", encoder, batch=5, local_share=1))
+    plain, again = (
+        tiny.tiny_model("dino", encoder, drop_path=0.3, grad_checkpointing=on).double() for on in (False, True)
+    )
+    for model in (plain, again):
+        forward_backward(model, views, progress=0.5, seed=0, micro_batch=micro_batch)
+    for (name, a), b in zip(plain.named_parameters(), again.parameters()):
         if a.requires_grad:
             torch.testing.assert_close(a.grad, b.grad, rtol=1e-9, atol=1e-12, msg=lambda m, n=name: f"{n}: {m}")
 

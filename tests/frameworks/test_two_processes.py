@@ -22,7 +22,7 @@ CASES = [(f, e) for f in FRAMEWORKS for e in tiny.ENCODERS]
 
 def train(framework: str, encoder: str) -> list[dict[str, torch.Tensor]]:
     """A few float64 steps on this rank's share of each batch; after every one, all that must agree."""
-    model = tiny.tiny_model(framework, encoder).double()
+    model = tiny.tiny_model(framework, encoder, drop_path=0.3).double()
     config = OptimConfig(lr=1e-3, warmup=0.0, clip=3.0)
     optimiser = build_optimiser(config, model)
     record = []
@@ -31,7 +31,8 @@ def train(framework: str, encoder: str) -> list[dict[str, torch.Tensor]]:
         views = tiny.double(tiny.tiny_views(framework, encoder, batch=BATCH, seed=step, local_share=1))
         views = tiny.part(views, slice(rank() * share, (rank() + 1) * share))
         set_schedule(optimiser, config, progress=progress, batch=256)
-        losses = forward_backward(model, views, progress=progress, seed=step)
+        pieces = 2 if world() > 1 and step % 2 else 0  # the gradient cache on every other step of the two
+        losses = forward_backward(model, views, progress=progress, seed=step, micro_batch=pieces)
         seen = {f"gradient {n}": p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
         seen["total"] = mean_over_ranks(losses.total.detach())
         seen["contrastive"] = mean_over_ranks(losses.contrastive.detach())

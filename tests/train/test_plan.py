@@ -72,13 +72,20 @@ def test_pieces_are_taken_where_the_whole_batch_does_not_fit(monkeypatch: pytest
     assert "--compute.micro-batch 16" in found.options
     assert "does not fit" in words(found)
     monkeypatch.setattr(module, "_probe", fake_probe(4))
-    with pytest.raises(UserError, match="not even pieces of 8"):
+    with pytest.raises(UserError, match="not even 8 images at once"):
         plan(CONFIG, seconds=60)
+
+
+def test_an_encoder_that_normalises_over_the_batch_is_not_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_probe", fake_probe(16))
+    encoder = replace(CONFIG.encoder, name="resnet18", patch_size=None, model_args={})
+    with pytest.raises(UserError, match=f"not even {CONFIG.batch_size} images at once"):
+        plan(replace(CONFIG, encoder=encoder), seconds=60)
 
 
 def test_what_takes_too_much_memory_does_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_memory_limit", lambda device: 1.0)
-    with pytest.raises(UserError, match="not even pieces of 8"):
+    with pytest.raises(UserError, match="not even 8 images at once"):
         plan(CONFIG, seconds=60)
 
 

@@ -30,7 +30,7 @@ from repre.optim import build_optimiser, set_schedule
 from repre.train.balance import advice
 from repre.train.monitors import WeightChange, step_figures
 from repre.train.run_folder import RunFolder
-from repre.train.step import culprit, forward_backward
+from repre.train.step import check_pieces, culprit, forward_backward
 from repre.train.trackers import Tracker, open_trackers
 from repre.train.watch import Look, Watch
 from repre.types import Batch, Losses
@@ -96,6 +96,7 @@ class _Run:
             seed=config.seed,
         ).to(self.device)
         self.model.train()
+        check_pieces(self.model.encoder, micro_batch=config.compute.micro_batch)
         self.optimiser = build_optimiser(config.optim, self.model, keep=self.model.encoder.no_weight_decay)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision is torch.float16)
         if config.compute.compile:

@@ -18,12 +18,13 @@ from repre.data.images import UnreadableImage
 from repre.data.loader import epoch_order, stack
 from repre.data.sources import Source, open_source
 from repre.data.views import make_views
+from repre.encoder import Encoder
 from repre.errors import UserError
 from repre.model import build_model
-from repre.ops.device import pick_device, pick_precision
+from repre.ops.device import pick_device, pick_precision, pick_workers
 from repre.optim import build_optimiser, set_schedule
 from repre.train.loop import clip_gradients
-from repre.train.step import forward_backward
+from repre.train.step import check_pieces, forward_backward
 from repre.types import Batch
 
 MARGIN = 0.9
@@ -117,13 +118,12 @@ def plan(config: RunConfig, *, seconds: float = 30.0, max_hours: float | None = 
                 break  # smaller pieces only cost time once one fits
     if not fits:
         raise UserError(
-            f"not even pieces of {SMALLEST} images fit on {device}; use a smaller encoder, --views.size or "
+            f"not even {probes[-1].micro_batch} images at once fit on {device}; use a smaller encoder, --views.size or "
             "--encoder.grad-checkpointing"
         )
     chosen = max(fits, key=lambda probe: probe.images_per_s or 0.0)
     step_per_s = chosen.images_per_s or 0.0
-    spare = max(1, (os.cpu_count() or 2) - 1)
-    workers = max(1, min(16, spare, -(-int(1.25 * step_per_s) // max(1, int(decode_per_s)))))
+    workers = max(1, min(pick_workers(None), -(-int(1.25 * step_per_s) // max(1, int(decode_per_s)))))
     rate = min(step_per_s, workers * decode_per_s)
     images = len(source) // config.batch_size * config.batch_size
     epoch_hours = images / rate / 3600
@@ -172,6 +172,15 @@ def _decode(source: Source, config: RunConfig, *, limit: float) -> tuple[Batch, 
     return Batch(pixels, sizes, positions, positions, epoch=0), rate
 
 
+def _may_be_cut(config: RunConfig) -> bool:
+    """Whether the encoder allows a batch in pieces."""
+    try:
+        check_pieces(Encoder(replace(config.encoder_at_size, weights=None)), micro_batch=SMALLEST)
+    except UserError:
+        return False
+    return True
+
+
 def _candidates(config: RunConfig, device: torch.device) -> list[Probe]:
     """What is tried, the most promising first: the whole batch, then ever smaller pieces; then, for the last, recomputed
     activations; on CUDA also the compiled encoder."""
@@ -179,7 +188,8 @@ def _candidates(config: RunConfig, device: torch.device) -> list[Probe]:
     if precision == "auto":
         precision = "bf16" if pick_precision("auto", device) is torch.bfloat16 else "fp32"
     sizes = [config.batch_size]
-    while sizes[-1] // 2 >= SMALLEST:
+    cut = _may_be_cut(config)
+    while cut and sizes[-1] // 2 >= SMALLEST:
         sizes.append(sizes[-1] // 2)
     again = config.encoder.grad_checkpointing
     found = [Probe(size, precision, config.compute.compile, again, None, None) for size in sizes]

@@ -8,8 +8,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from repre.errors import UserError
 from repre.model import RePre
-from repre.ops.dist import world
+from repre.ops.dist import rank, world
 from repre.types import Features, Losses, Views
 
 
@@ -26,7 +27,8 @@ def forward_backward(
     """Losses of the local batch; leaves ``scale`` times their gradient, averaged over ranks, in the parameters.
 
     Args:
-        seed: of drop path in this step; the step is a function of weights, views, progress and seed.
+        seed: of drop path in this step; the step is a function of weights, views, progress and seed, however the batch
+            is cut into pieces and ranks.
         micro_batch: images encoded at once; 0 or at least the batch encodes all in one pass.
         precision: of encoder and decoder; bfloat16 and float16 through autocast.
     """
@@ -36,7 +38,7 @@ def forward_backward(
     if 0 < micro_batch < len(views.images[0]):
         losses = _in_pieces(model, views, mixed, progress=progress, seed=seed, micro_batch=micro_batch, scale=scale)
     else:
-        torch.manual_seed(seed)
+        _begin(model, views, 0, seed)
         with mixed():
             losses = model(views, progress=progress)
         (losses.total * scale).backward()
@@ -64,7 +66,7 @@ def _in_pieces(
     found: list[list[Features]] = []
     teacher: list[list[Features]] = []
     for number, piece in enumerate(pieces):
-        torch.manual_seed(seed + number)
+        _begin(model, piece, number * micro_batch, seed, of=views)
         with mixed(), torch.no_grad():
             found.append(model.student_features(piece, maps=False))
             teacher.append(model.teacher_features(piece))
@@ -75,9 +77,9 @@ def _in_pieces(
     count = len(views.images[0])
     pixel: Tensor | None = None
     start = 0
-    for number, piece in enumerate(pieces):
+    for piece in pieces:
         size = len(piece.images[0])
-        torch.manual_seed(seed + number)
+        _begin(model, piece, start, seed, of=views)
         with mixed():
             features = model.student_features(piece)
             share = model.pixel(features, piece)
@@ -96,6 +98,14 @@ def _in_pieces(
     return model.total(contrastive.detach(), pixel, diagnostics)
 
 
+def _begin(model: RePre, piece: Views, start: int, seed: int, *, of: Views | None = None) -> None:
+    """Passes over a piece, which starts at `start` of this rank's views, draw what the batch of all ranks draws."""
+    local = len((of or piece).images[0])
+    first, size = rank() * local + start, len(piece.images[0])
+    model.encoder.rows.show(first, first + size, total=world() * local, device=piece.images[0].device)
+    torch.manual_seed(seed)
+
+
 def _pieces(views: Views, size: int) -> Iterator[Views]:
     for start in range(0, len(views.images[0]), size):
         part = slice(start, start + size)
@@ -109,6 +119,29 @@ def _pieces(views: Views, size: int) -> Iterator[Views]:
 
 def _join(pieces: tuple[Features, ...]) -> Tensor:
     return torch.cat([piece.embedding for piece in pieces])
+
+
+def check_pieces(encoder: nn.Module, *, micro_batch: int) -> None:
+    """Refuses an encoder whose features of an image depend on how the batch is cut.
+
+    Raises:
+        UserError: it normalises over the batch, and the batch is cut into pieces or over processes; or it has dropout,
+            whose draws a piece cannot repeat.
+    """
+    if not micro_batch and world() == 1:
+        return
+    for name, module in encoder.named_modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            cut = "compute.micro_batch cuts the batch" if micro_batch else "several processes share the batch"
+            raise UserError(
+                f"{cut}, but {name} of the encoder normalises over the batch: each part would be normalised by itself. "
+                f"Use {'compute.micro_batch 0' if micro_batch else 'one process'}, or an encoder with layer normalisation"
+            )
+        if micro_batch and isinstance(module, nn.Dropout) and module.p:
+            raise UserError(
+                f"compute.micro_batch cuts the batch, but {name} of the encoder is a dropout of {module.p}, which cannot "
+                "be repeated piece by piece. Use compute.micro_batch 0, or encoder.drop_path instead"
+            )
 
 
 def average_gradients(model: nn.Module) -> None:
