@@ -1,4 +1,6 @@
-"""The embedded scenes as files, in every format that evaluations read: to try them out, and to see how data are laid out.
+"""Scenes as files, in every format that evaluations read: to try them out, and to see how data are laid out.
+
+The embedded scenes, or any others that are drawn by index (`benchmarks/evidence/build.py` composes photographs).
 
 OUT/labels.csv                         path, label, split                  csv:OUT/labels.csv
 OUT/classes.txt                        names of the masks' labels, background first; in OUT/{train,val}/ too
@@ -9,8 +11,9 @@ OUT/{train,val}/annotations.json       COCO: boxes and masks as run lengths    c
 
 import csv
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from PIL import Image
@@ -21,8 +24,21 @@ from repre.data.scenes import Scene, Scenes, ScenesConfig
 from repre.errors import UserError
 
 
+class SceneSource(Protocol):
+    """Scenes of one split by index."""
+
+    @property
+    def classes(self) -> list[str]:
+        """Names of the classes; label c means classes[c]."""
+
+    def __len__(self) -> int: ...
+
+    def scene(self, index: int) -> Scene:
+        """The same scene whenever it is asked for."""
+
+
 def write_scenes(out: Path, counts: dict[str, int], *, config: ScenesConfig) -> None:
-    """Writes so many scenes of every split into a new or empty folder.
+    """Writes so many embedded scenes of every split into a new or empty folder.
 
     Raises:
         UserError: the folder holds something, or cannot be written.
@@ -30,13 +46,21 @@ def write_scenes(out: Path, counts: dict[str, int], *, config: ScenesConfig) -> 
     for split, count in counts.items():
         if count < 1:
             raise UserError(f"--{split} {count}: write at least one scene")
+    write_sources(out, {split: Scenes(count, config=config, split=split) for split, count in counts.items()})
+
+
+def write_sources(out: Path, sources: Mapping[str, SceneSource]) -> None:
+    """Writes the scenes of every split into a new or empty folder; the splits have the same classes.
+
+    Raises:
+        UserError: the folder holds something, or cannot be written.
+    """
     try:
         out.mkdir(parents=True, exist_ok=True)
         if any(out.iterdir()):
             raise UserError(f"--out {out} is not empty; name another folder")
         rows = []
-        for split, count in counts.items():
-            scenes = Scenes(count, config=config, split=split)
+        for split, scenes in sources.items():
             rows += _write_split(out, split, scenes)
             _write_classes(out / split, scenes)
         _write_classes(out, scenes)
@@ -46,11 +70,11 @@ def write_scenes(out: Path, counts: dict[str, int], *, config: ScenesConfig) -> 
         raise UserError(f"--out {out} cannot be written: {error.strerror or error}") from error
 
 
-def _write_classes(folder: Path, scenes: Scenes) -> None:
+def _write_classes(folder: Path, scenes: SceneSource) -> None:
     (folder / "classes.txt").write_text("\n".join(["background", *scenes.classes]) + "\n", encoding="utf-8")
 
 
-def _write_split(out: Path, split: str, scenes: Scenes) -> list[tuple[str, str, str]]:
+def _write_split(out: Path, split: str, scenes: SceneSource) -> list[tuple[str, str, str]]:
     """Images, masks and annotations of a split; gives its rows of the table of labels."""
     folder = out / split
     for kind in ("images", "masks"):
