@@ -43,16 +43,16 @@ def build(
         for split, count in counts.items()
     }
     write_sources(out, sources)
-    write_objects(out, sources)
+    write_first(out, {split: source.firsts() for split, source in sources.items()})
 
 
-def write_objects(out: Path, sources: dict[str, Composer]) -> None:
-    """The name of the first object of every image."""
+def write_first(out: Path, names: dict[str, list[str]]) -> None:
+    """Writes `objects.csv`: the name of the first object of every image."""
     with open(out / "objects.csv", "w", newline="", encoding="utf-8") as file:
         rows = csv.writer(file, lineterminator="\n")
         rows.writerow(("path", "object"))
-        for split, source in sources.items():
-            rows.writerows((f"{split}/images/{i:06}.png", name) for i, name in enumerate(source.firsts()))
+        for split, firsts in names.items():
+            rows.writerows((f"{split}/images/{i:06}.png", name) for i, name in enumerate(firsts))
 
 
 def main() -> None:

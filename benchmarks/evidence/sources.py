@@ -72,7 +72,8 @@ NUMBERED = ("flower",)
 """Names whose numbers mean different things and not further pictures of one."""
 SAME = (
     ("chicken", "hen", "rooster"), ("duck", "drake"), ("ostrich", "nandou"), ("guineafowl", "helmeted"),
-    ("gull", "seagull", "silver"),    ("donkey", "burro"), ("camel", "dromedary"), ("garlic", "garlics"), ("pepper", "yellowpepper"),
+    ("gull", "seagull", "silver"),
+    ("donkey", "burro"), ("camel", "dromedary"), ("garlic", "garlics"), ("pepper", "yellowpepper"),
 )  # fmt: skip
 """Words for one thing, partly cut out of one photograph."""
 
@@ -93,7 +94,8 @@ WALLPAPERS = {
         "sunset_by",
     ),
     "mate-backgrounds": (
-        "nature/Aqua", "nature/Blinds", "nature/Dune", "nature/GreenMeadow", "nature/RainDrops", "nature/Storm", "nature/Wood",
+        "nature/Aqua", "nature/Blinds", "nature/Dune", "nature/GreenMeadow", "nature/RainDrops", "nature/Storm",
+        "nature/Wood",
     ),
     "plasma-workspace-wallpapers": (
         "BytheWater", "ColorfulCups", "DarkestHour", "FallenLeaf", "Grey", "Kite", "Path", "Volna", "summer_1am",

@@ -1,0 +1,85 @@
+"""Data sets of the plan as folders: built on demand, complete or not there at all."""
+
+import gzip
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+from benchmarks.evidence.build import DATA, build, write_first
+from benchmarks.evidence.compose import ComposeConfig
+from benchmarks.evidence.packages import files, find
+from benchmarks.evidence.presets import Data
+from PIL import Image
+
+from repre.data.scenes import ScenesConfig
+from repre.data.write import write_scenes
+
+__all__ = ["DATA", "ensure", "labels_of", "masks_of", "objects_of"]
+
+
+def ensure(data: Data, *, folder: Path, packages: Path) -> Path:
+    """The folder of a data set, built where it is missing."""
+    out = folder / data.name
+    if out.is_dir():
+        return out
+    folder.mkdir(parents=True, exist_ok=True)
+    making = folder / f".{data.name}-{os.getpid()}"
+    shutil.rmtree(making, ignore_errors=True)
+    counts = {"train": data.train, "val": data.val}
+    if data.kind == "fashion-mnist":
+        _plain_articles(making, packages)
+    elif data.kind == "scenes":
+        write_scenes(making, counts, config=ScenesConfig(size=data.size, max_objects=data.objects, seed=data.seed))
+        write_first(making, {split: [f"{split}/{i}" for i in range(count)] for split, count in counts.items()})
+    else:
+        config = ComposeConfig(size=data.size, max_objects=data.objects, fold=data.fold, seed=data.seed)
+        build(data.kind, making, counts, packages=packages, config=config)
+    if data.kind != "fashion-mnist":
+        _foreground(making)
+    try:
+        making.rename(out)
+    except OSError:  # another process was faster
+        if not out.is_dir():
+            raise
+        shutil.rmtree(making)
+    return out
+
+
+def _plain_articles(out: Path, packages: Path) -> None:
+    """Fashion-MNIST's four files, unpacked as repre reads them."""
+    raw = out / "FashionMNIST" / "raw"
+    raw.mkdir(parents=True)
+    for path, content in files(find(packages, "dataset-fashion-mnist")):
+        name = path.rpartition("/")[2]
+        if name.endswith("-ubyte.gz"):
+            (raw / name.removesuffix(".gz")).write_bytes(gzip.decompress(content))
+
+
+def _foreground(out: Path) -> None:
+    """foreground/: the same images with masks of two classes, background and object."""
+    for split in ("train", "val"):
+        images, masks = (out / "foreground" / split / kind for kind in ("images", "masks"))
+        images.mkdir(parents=True)
+        masks.mkdir()
+        for path in sorted((out / split / "images").iterdir()):
+            os.link(path, images / path.name)
+            mask = np.asarray(Image.open(out / split / "masks" / path.name))
+            Image.fromarray((mask > 0).astype(np.uint8)).save(masks / path.name)
+    (out / "foreground" / "classes.txt").write_text("background\nobject\n", encoding="utf-8")
+
+
+def labels_of(folder: Path) -> str:
+    """What `--data` says for whole-image labels."""
+    return f"csv:{folder}/labels.csv" if (folder / "labels.csv").is_file() else f"fashion-mnist:{folder}"
+
+
+def masks_of(folder: Path) -> str:
+    """What `--data` says for masks."""
+    return f"pairs:{folder}/{{split}}/images,{folder}/{{split}}/masks"
+
+
+def objects_of(folder: Path) -> list[str]:
+    """The first object of every test image, in the order of the table of labels."""
+    lines = (folder / "objects.csv").read_text(encoding="utf-8").splitlines()[1:]
+    return [line.split(",", 1)[1] for line in lines if line.startswith("val/")]

@@ -1,0 +1,96 @@
+"""One figure: an evaluation of repre with the preset's sizes, through its public functions."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from benchmarks.evidence.data import labels_of, masks_of, objects_of
+from benchmarks.evidence.presets import Preset
+
+from repre.config import to_dict
+from repre.data.labels import open_labelled
+from repre.encoder import EncoderConfig
+from repre.evaluate.detect import DetectConfig
+from repre.evaluate.features import kept_features, plain_view
+from repre.evaluate.finetune import FinetuneConfig
+from repre.evaluate.knn import KNNConfig, knn_predict
+from repre.evaluate.linear import LinearConfig
+from repre.evaluate.runtime import RuntimeOptions
+from repre.evaluate.segment import SegmentConfig
+from repre.evaluate.store import evaluate as stored
+from repre.starts import open_start
+
+WHOLE_IMAGE = ("knn", "linear", "objects")
+"""Evaluations of labels of whole images; they see images with one object."""
+
+
+def evaluate(
+    name: str, spec: str, preset: Preset, *, dense: Path, single: Path, seed: int, runtime: RuntimeOptions, out: Path
+) -> dict[str, Any]:
+    """Metrics, details and config of one evaluation of the encoder `spec`."""
+    if name == "objects":
+        return by_object(spec, single, seed=seed, runtime=runtime)
+    kind, config = configs(preset, dense=dense, single=single)[name]
+    config = replace(config, seed=seed, runtime=runtime)
+    found = stored(kind, open_start(spec), config, out=out, reuse=True)
+    return {key: found[key] for key in ("metrics", "main", "config", "details")}
+
+
+def configs(preset: Preset, *, dense: Path, single: Path) -> dict[str, tuple[str, Any]]:
+    """Every evaluation of the plan: the name that repre gives it, and its config."""
+    masks = masks_of(dense)
+    linear = SegmentConfig(data=masks, fit=preset.miou)
+    detect = DetectConfig(data=f"coco:{dense}", fit=preset.detect)
+    return {
+        "knn": ("knn", KNNConfig(data=labels_of(single), size=preset.size)),
+        "linear": ("linear", LinearConfig(data=labels_of(single), size=preset.size, steps=preset.linear_steps)),
+        "miou": ("segment", linear),
+        "foreground": ("segment", replace(linear, data=masks_of(dense / "foreground"))),
+        "upernet": (
+            "segment",
+            SegmentConfig(data=masks, head="upernet", width=preset.upernet_width, fit=preset.upernet),
+        ),
+        "detect": ("detect", detect),
+        "miou-labels": ("segment", replace(linear, label_fraction=preset.fractions)),
+        "detect-labels": ("detect", replace(detect, label_fraction=preset.fractions)),
+    }
+
+
+def by_object(spec: str, single: Path, *, seed: int, runtime: RuntimeOptions) -> dict[str, Any]:
+    """k-NN, told by source object: right answers and images of each, for a bootstrap over objects."""
+    start = open_start(spec)
+    encoder = start.build(seed=seed).to(runtime.torch_device)
+    transform = plain_view(start, encoder)
+    splits = open_labelled(labels_of(single), channels=encoder.config.channels, canvas=transform.canvas)
+    train, test = (kept_features(encoder, part, transform, runtime=runtime) for part in (splits.train, splits.test))
+    truth = torch.from_numpy(splits.test.targets)
+    found = knn_predict(train, torch.from_numpy(splits.train.targets), test, classes=len(splits.classes))
+    right, counts = {}, {}
+    for name, hit in zip(objects_of(single), (found == truth).tolist(), strict=True):
+        right[name] = right.get(name, 0) + int(hit)
+        counts[name] = counts.get(name, 0) + 1
+    share = sum(right.values()) / len(truth)
+    objects = {name: [right[name], counts[name]] for name in sorted(counts)}
+    return {"metrics": {"knn20": share}, "main": "knn20", "config": {"seed": seed}, "details": {"objects": objects}}
+
+
+def supervise(
+    encoder: EncoderConfig, preset: Preset, *, data: Path, seed: int, runtime: RuntimeOptions, out: Path
+) -> dict[str, Any]:
+    """Trains the encoder from scratch on the labels of the images; it lies in OUT/encoder."""
+    config = FinetuneConfig(
+        data=labels_of(data), size=preset.size, fit=preset.supervised, save_encoder=True, seed=seed, runtime=runtime
+    )
+    found = stored("finetune", open_start(random_spec(encoder)), config, out=out / "supervised", reuse=True)
+    kept = Path(found["path"]).with_suffix("") / "encoder"
+    kept.rename(out / "encoder")
+    return found
+
+
+def random_spec(encoder: EncoderConfig) -> str:
+    """The encoder without training, as `--encoder` writes it."""
+    plain = to_dict(encoder)
+    settings = {"image_size": plain["image_size"], "patch_size": plain["patch_size"], **plain["model_args"]}
+    words = ",".join(f"{key}={value!r}" for key, value in settings.items() if value is not None)
+    return f"random:{encoder.name}[{words}]"

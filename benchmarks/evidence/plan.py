@@ -1,0 +1,285 @@
+"""What is measured, as data: the confirmatory comparison, fixed beforehand, and the exploratory tables.
+
+A run is a start (pre-trained, supervised or at random) on one data set; a row of a table names one run and what it is
+compared with at equal seeds. One run may stand in several tables and is trained once.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from benchmarks.evidence.baselines import PixelsConfig
+from benchmarks.evidence.presets import Data, Kind, Preset
+
+from repre.config import ComputeConfig, RunConfig, RuntimeConfig
+from repre.decoder import DecoderConfig
+from repre.model import ReconstructionConfig
+
+PRIMARY = "miou"
+"""The evaluation that the confirmatory comparison is decided by; its others are secondary."""
+CONFIRMATORY = (("moco-v3", "vit"), ("moby", "swin"))
+CHEAP = ("miou", "foreground", "knn", "linear")
+"""Evaluations on frozen encoders, in the order in which they are measured."""
+FULL = (*CHEAP, "upernet", "detect")
+WAVES = {name: number for number, names in enumerate((CHEAP, ("upernet",), ("detect",))) for name in names} | {
+    "objects": 0, "miou-labels": 1, "detect-labels": 2,
+}  # fmt: skip
+"""Evaluation: the wave in which it is measured. All cheap ones of a table come before the first dear one."""
+TITLES = {
+    "confirmatory": "Confirmatory: does the branch help?",
+    "1": "1. Frameworks and encoders, equal epochs and equal wall-clock (exploratory)",
+    "2": "2. Is the hierarchy crucial? (exploratory)",
+    "3": "3. Against other starts (exploratory)",
+    "4": "4. Label efficiency (exploratory)",
+    "5": "5. Beyond the paper (exploratory)",
+    "stamps": "StampScenes: three folds (exploratory)",
+    "data": "Other data (exploratory)",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Start:
+    """One start, but for its seed."""
+
+    name: str
+    """Unique within a preset; the folder of its results."""
+    kind: Literal["pretrain", "random", "supervised"]
+    config: RunConfig
+    """Of the pre-training; of the others its encoder and views count."""
+    data: Data
+    """What it is trained on."""
+    dense: Data
+    """Images with masks and boxes."""
+    single: Data
+    """Images with one object each, for labels of whole images."""
+    as_long_as: str | None = None
+    """Name of a start whose measured seconds this one is given, in whole epochs."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One row of a table."""
+
+    table: str
+    label: str
+    start: Start
+    against: str | None
+    """Label of the row that it is compared with."""
+    seeds: int
+    evaluations: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Task:
+    """One thing to measure."""
+
+    table: str
+    start: Start
+    seed: int
+    evaluation: str
+
+
+def tasks(rows: list[Row]) -> list[Task]:
+    """All of them, each once: table by table, within a table wave by wave, then seed by seed over all its rows; so
+    what an early stop leaves behind are complete pairs."""
+    order: dict[tuple[str, int, str], tuple[tuple[int, ...], Task]] = {}
+    tables = list(TITLES)
+    for number, row in enumerate(rows):
+        for seed in range(row.seeds):
+            for place, evaluation in enumerate(row.evaluations):
+                rank = (tables.index(row.table), WAVES[evaluation], seed, number, place)
+                task = Task(row.table, row.start, seed, evaluation)
+                key = (row.start.name, seed, evaluation)
+                order[key] = min(order.get(key, (rank, task)), (rank, task), key=lambda pair: pair[0])
+    return [task for _, task in sorted(order.values(), key=lambda pair: pair[0])]
+
+
+class Plan:
+    """The rows of a preset."""
+
+    def __init__(self, preset: Preset) -> None:
+        self.preset = preset
+
+    def rows(self) -> list[Row]:
+        return [
+            *self.confirmatory(), *self.frameworks(), *self.hierarchy(), *self.starts(), *self.labels(), *self.beyond(),
+            *self.stamps(), *self.other_data(),
+        ]  # fmt: skip
+
+    # -------------------------------------------------------------------------------------------------- starts
+
+    def start(
+        self,
+        framework: str,
+        encoder: str,
+        variant: str = "branch",
+        *,
+        kind: Kind = "fashion",
+        fold: int = 0,
+        reconstruction: ReconstructionConfig | None = None,
+        decoder: DecoderConfig | None = None,
+        change: dict[str, object] | None = None,
+        as_long_as: str | None = None,
+    ) -> Start:
+        """A pre-trained start; `plain` is the framework without the branch, `branch` RePre's defaults.
+
+        Args:
+            change: fields of the views.
+        """
+        preset = self.preset
+        weight = 0.0 if variant.startswith("plain") else 1.0
+        config = RunConfig(
+            epochs=preset.epochs,
+            batch_size=preset.batch,
+            encoder=preset.encoders[encoder],
+            framework=preset.frameworks[framework] if framework in preset.frameworks else PixelsConfig(),
+            decoder=decoder or DecoderConfig(width=preset.decoder_width[encoder]),
+            reconstruction=reconstruction or ReconstructionConfig(weight=weight),
+            views=replace(preset.views(framework), mask_patch=preset.mask_patch, **(change or {})),
+            optim=preset.optim.get(framework, preset.optim["moco-v3"]),
+            compute=ComputeConfig(precision=preset.precision),
+            runtime=RuntimeConfig(
+                device=preset.device, workers=preset.workers, log_every=20, check_every=1000, monitors=False
+            ),
+        )
+        name = f"{kind}-{framework}-{encoder}-{variant}" + (f"-fold{fold}" if fold else "")
+        return self._start(name, "pretrain", config, kind, fold, as_long_as=as_long_as)
+
+    def other(
+        self, how: Literal["random", "supervised"], encoder: str, *, kind: Kind = "fashion", fold: int = 0
+    ) -> Start:
+        """The encoder at random, or trained on the labels of the images that the others are pre-trained on."""
+        like = self.start("moco-v3", encoder, "plain", kind=kind, fold=fold)
+        return self._start(like.name.replace("moco-v3", how).replace("-plain", ""), how, like.config, kind, fold)
+
+    def _start(
+        self, name: str, how: Literal["pretrain", "random", "supervised"], config: RunConfig, kind: Kind, fold: int,
+        *, as_long_as: str | None = None,
+    ) -> Start:  # fmt: skip
+        preset = self.preset
+        dense, single = (preset.labels(kind, fold=fold, single=one) for one in (False, True))
+        return Start(
+            name=name, kind=how, config=config, data=preset.data(kind, fold=fold), dense=dense, single=single,
+            as_long_as=as_long_as,
+        )  # fmt: skip
+
+    def row(
+        self, table: str, label: str, start: Start, against: str | None = None, evaluations: tuple[str, ...] = CHEAP
+    ) -> Row:
+        seeds = self.preset.confirmatory_seeds if table == "confirmatory" else self.preset.seeds
+        return Row(table=table, label=label, start=start, against=against, seeds=seeds, evaluations=evaluations)
+
+    # -------------------------------------------------------------------------------------------------- tables
+
+    def confirmatory(self) -> Iterator[Row]:
+        """Fixed beforehand: two frameworks with their encoders, RePre's defaults against the plain framework."""
+        for framework, encoder in CONFIRMATORY:
+            label = f"{framework} + {encoder}"
+            yield self.row("confirmatory", label, self.start(framework, encoder, "plain"))
+            yield self.row("confirmatory", f"{label} + branch", self.start(framework, encoder), label)
+
+    def frameworks(self) -> Iterator[Row]:
+        for framework in ("moco-v3", "dino", "moby"):
+            for encoder in ("vit", "swin"):
+                label = f"{framework} + {encoder}"
+                branch = self.start(framework, encoder)
+                longer = self.start(framework, encoder, "plain-as-long", as_long_as=branch.name)
+                yield self.row("1", label, self.start(framework, encoder, "plain"), None, FULL)
+                yield self.row("1", f"{label} + branch", branch, label, FULL)
+                yield self.row("1", f"{label}, as long as with the branch", longer, label, FULL)
+
+    def hierarchy(self) -> Iterator[Row]:
+        """Each row changes one thing of RePre's defaults."""
+        width = self.preset.decoder_width["vit"]
+
+        def one(label: str, variant: str, **more: object) -> Row:
+            return self.row("2", label, self.start("moco-v3", "vit", variant, **more), "defaults")  # type: ignore[arg-type]
+
+        yield self.row("2", "without the branch", self.start("moco-v3", "vit", "plain"), "defaults")
+        yield self.row("2", "defaults", self.start("moco-v3", "vit"))
+        yield one("last level", "last-level", decoder=DecoderConfig(width=width, levels=(3,)))
+        yield one("two levels", "two-levels", decoder=DecoderConfig(width=width, levels=(1, 3)))
+        yield one("linear decoder", "linear-decoder", decoder=DecoderConfig(kind="linear", width=width))
+        yield one("clean target", "clean", change={"target": "clean"})
+        yield one("L2", "l2", reconstruction=ReconstructionConfig(loss="l2"))
+        for weight in (0.1, 0.3, 3.0, 10.0):
+            yield one(f"weight {weight:g}", f"weight{weight:g}", reconstruction=ReconstructionConfig(weight=weight))
+        for ratio in (0.4, 0.75):
+            yield one(f"mask {ratio:.0%}", f"mask{ratio:g}", change={"mask_ratio": ratio})
+        yield one("first view only", "first-view", reconstruction=ReconstructionConfig(views="first"))
+
+    def starts(self) -> Iterator[Row]:
+        """Every rival sees as many images; the supervised start as many views."""
+        last = (len(self._levels("vit")) - 1,)
+        decoder = DecoderConfig(width=self.preset.decoder_width["vit"], levels=last)
+        random, plain = "random", "moco-v3"
+        yield self.row("3", random, self.other("random", "vit"), None, FULL)
+        yield self.row("3", "supervised", self.other("supervised", "vit"), random, FULL)
+        yield self.row("3", plain, self.start("moco-v3", "vit", "plain"), random, FULL)
+        yield self.row("3", "dino", self.start("dino", "vit", "plain"), random, FULL)
+        masked = {"mask_ratio": 0.6}
+        yield self.row(
+            "3", "masked pixels alone (after SimMIM)",
+            self.start("pixels", "vit", "simmim", decoder=DecoderConfig(kind="linear"), change=masked | {"target": "clean"}),
+            random, FULL,
+        )  # fmt: skip
+        yield self.row("3", "the branch alone", self.start("pixels", "vit", "alone"), random, FULL)
+        yield self.row(
+            "3", "masked student, last level (after CMAE)", self.start("moco-v3", "vit", "cmae", decoder=decoder, change=masked),
+            random, FULL,
+        )  # fmt: skip
+        yield self.row("3", "RePre: moco-v3 + branch", self.start("moco-v3", "vit"), random, FULL)
+
+    def labels(self) -> Iterator[Row]:
+        wanted = ("miou-labels", "detect-labels")
+        yield self.row("4", "random", self.other("random", "vit"), None, wanted)
+        yield self.row("4", "supervised", self.other("supervised", "vit"), "random", wanted)
+        yield self.row("4", "moco-v3", self.start("moco-v3", "vit", "plain"), "random", wanted)
+        yield self.row("4", "moco-v3 + branch", self.start("moco-v3", "vit"), "moco-v3", wanted)
+
+    def beyond(self) -> Iterator[Row]:
+        width, last = self.preset.decoder_width["vit"], len(self._levels("vit")) - 1
+        heavy = ReconstructionConfig(weight=10.0)
+        clean: dict[str, object] = {"target": "clean"}
+        plain = "moco-v3"
+        for encoder in ("vit", "swin"):
+            where = f" ({encoder})"
+            yield self.row("5", plain + where, self.start("moco-v3", encoder, "plain"))
+            yield self.row("5", "weight 10" + where, self.start("moco-v3", encoder, "weight10", reconstruction=heavy),
+                           plain + where)  # fmt: skip
+            yield self.row(
+                "5", "weight 10, clean" + where,
+                self.start("moco-v3", encoder, "weight10-clean", reconstruction=heavy, change=clean), plain + where,
+            )  # fmt: skip
+            yield self.row(
+                "5", "weight 10, clean, 40 % masked" + where,
+                self.start("moco-v3", encoder, "weight10-clean-mask", reconstruction=heavy, change=clean | {"mask_ratio": 0.4}),
+                plain + where,
+            )  # fmt: skip
+        later = DecoderConfig(width=width, levels=(last - 1, last))
+        yield self.row(
+            "5", "weight 10, clean, later levels (vit)",
+            self.start("moco-v3", "vit", "weight10-clean-later", reconstruction=heavy, change=clean, decoder=later),
+            f"{plain} (vit)",
+        )  # fmt: skip
+
+    def stamps(self) -> Iterator[Row]:
+        for framework, encoder in CONFIRMATORY:
+            for fold in self.preset.folds:
+                label = f"{framework} + {encoder}, fold {fold}"
+                plain = self.start(framework, encoder, "plain", kind="stamps", fold=fold)
+                branch = self.start(framework, encoder, kind="stamps", fold=fold)
+                yield self.row("stamps", label, plain, None, (*CHEAP, "objects"))
+                yield self.row("stamps", f"{label} + branch", branch, label, (*CHEAP, "objects"))
+
+    def other_data(self) -> Iterator[Row]:
+        kinds: tuple[Kind, ...] = ("scenes", "fashion-mnist") if self.preset.packages else ("scenes",)
+        for kind in kinds:
+            label = f"{kind}, moco-v3 + vit"
+            wanted = ("knn", "linear") if kind == "fashion-mnist" else CHEAP
+            yield self.row("data", label, self.start("moco-v3", "vit", "plain", kind=kind), None, wanted)
+            yield self.row("data", f"{label} + branch", self.start("moco-v3", "vit", kind=kind), label, wanted)
+
+    def _levels(self, encoder: str) -> range:
+        """The maps that the encoder gives: four of a flat model of four blocks or more."""
+        return range(4)

@@ -1,0 +1,238 @@
+"""Measures what the plan lists and is not measured yet, until done or out of time.
+
+    python -m benchmarks.evidence.run --preset cpu --only confirmatory --hours 2.5 --download
+    python -m benchmarks.evidence.run --preset gpu                         # everything; call it again to go on
+    python -m benchmarks.evidence.run --preset gpu --only 2 stamps
+
+Several calls may run beside each other and share the work. Every figure is one JSON file,
+RESULTS/PRESET/START/seed0-EVALUATION.json, and every training one, seed0-train.json.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from benchmarks.evidence import measure
+from benchmarks.evidence.data import DATA, ensure
+from benchmarks.evidence.packages import download
+from benchmarks.evidence.plan import TITLES, Plan, Start, Task, tasks
+from benchmarks.evidence.presets import PRESETS, Preset
+from benchmarks.machine import machine
+
+from repre.api import pretrain
+from repre.checkpoint import write_json
+from repre.config import to_dict
+from repre.errors import UserError
+from repre.evaluate.runtime import RuntimeOptions
+
+RESULTS = Path(__file__).parent / "results"
+WORK = Path(__file__).parents[2] / "runs" / "evidence"
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where things lie; none of it changes a figure."""
+
+    packages: Path
+    data: Path
+    work: Path
+    results: Path
+
+
+class Runner:
+    """Works through a list of tasks."""
+
+    def __init__(self, preset: Preset, places: Places) -> None:
+        self.preset, self.places = preset, places
+        self.results = places.results / preset.name
+        self.machine = machine(preset.device)
+        self.runtime = RuntimeOptions(
+            device=preset.device,
+            precision=preset.precision,
+            workers=preset.workers,
+            cache=places.work / "cache",
+            cache_gib=4,
+        )
+        self.starts = {row.start.name: row.start for row in Plan(preset).rows()}
+
+    def go(self, todo: list[Task], *, hours: float | None) -> int:
+        """How many figures are left; those that another call works at are left to it."""
+        begun, left = time.monotonic(), [task for task in todo if not self.path(task).is_file()]
+        print(f"{len(todo) - len(left)} of {len(todo)} figures are measured already", flush=True)
+        while left:
+            worked = False
+            for task in left:
+                if hours is not None and time.monotonic() - begun > 3600 * hours:
+                    print(f"out of time; {len(left)} figures are left, the same command goes on", flush=True)
+                    return len(left)
+                with lock(self.places.work / "locks" / f"{self.preset.name}-{task.start.name}-{task.seed}") as mine:
+                    if mine and not self.path(task).is_file():
+                        self.measure(task)
+                        worked = True
+            left = [task for task in left if not self.path(task).is_file()]
+            if left and not worked:
+                time.sleep(5)
+        return 0
+
+    def path(self, task: Task) -> Path:
+        return self.results / task.start.name / f"seed{task.seed}-{task.evaluation}.json"
+
+    def measure(self, task: Task) -> None:
+        begun = time.monotonic()
+        spec = self.spec(task.start, task.seed)
+        dense, single = (self.data(one) for one in (task.start.dense, task.start.single))
+        found = measure.evaluate(
+            task.evaluation, spec, self.preset, dense=dense, single=single, seed=task.seed, runtime=self.runtime,
+            out=self.folder(task.start, task.seed) / "evaluations",
+        )  # fmt: skip
+        content = {
+            "preset": self.preset.name,
+            "start": task.start.name,
+            "seed": task.seed,
+            "evaluation": task.evaluation,
+            "data": (task.start.single if task.evaluation in measure.WHOLE_IMAGE else task.start.dense).name,
+            **self.without_places(found),
+            "seconds": round(time.monotonic() - begun, 2),
+            "machine": self.machine,
+        }
+        self.results.joinpath(task.start.name).mkdir(parents=True, exist_ok=True)
+        write_json(self.path(task), content)
+        shown = " ".join(f"{key} {value:.4f}" for key, value in found["metrics"].items() if "/" not in key)
+        print(f"{time.strftime('%H:%M')} {task.start.name} seed {task.seed} {task.evaluation}: {shown}", flush=True)
+
+    def spec(self, start: Start, seed: int) -> str:
+        """What `--encoder` would say; trains what is not trained yet."""
+        folder = self.folder(start, seed)
+        if start.kind == "pretrain":
+            self.pretrain(start, seed)
+            return str(folder)
+        config = start.config.encoder_at_size
+        if start.kind == "random":
+            return measure.random_spec(config)
+        if not (folder / "encoder").is_dir():
+            begun = time.monotonic()
+            found = measure.supervise(
+                config, self.preset, data=self.data(start.data), seed=seed, runtime=self.runtime, out=folder
+            )
+            self.note(start, seed, {"metrics": found["metrics"], "seconds": round(time.monotonic() - begun, 2)})
+        return str(folder / "encoder")
+
+    def pretrain(self, start: Start, seed: int) -> None:
+        folder = self.folder(start, seed)
+        if (folder / "summary.json").is_file():
+            return
+        epochs = start.config.epochs
+        if start.as_long_as is not None:
+            epochs = self.matched(self.starts[start.as_long_as], seed, epochs, start)
+        data = self.data(start.data)
+        images = f"fashion-mnist:{data}" if start.data.kind == "fashion-mnist" else str(data / "train" / "images")
+        config = replace(start.config, data=images, out=str(folder), epochs=epochs, seed=seed)
+        summary = pretrain(config).summary
+        kept = ("steps", "epochs", "images", "seconds", "images_per_s", "final", "costs", "monitor_seconds")
+        plain = to_dict(replace(config, data=start.data.name, out=""))
+        self.note(start, seed, {"config": plain, **{key: summary[key] for key in kept}})
+
+    def matched(self, other: Start, seed: int, epochs: int, start: Start) -> int:
+        """Whole epochs without the branch that take as long as the start with it took."""
+        plain = self.starts[other.name.removesuffix("branch") + "plain"]
+        for one in (other, plain):
+            self.pretrain(one, seed)
+        seconds = [read_json(self.note_path(one, seed))["seconds"] for one in (other, plain)]
+        return max(1, round(epochs * seconds[0] / seconds[1]))
+
+    def data(self, data: Any) -> Path:
+        return ensure(data, folder=self.places.data, packages=self.places.packages)
+
+    def folder(self, start: Start, seed: int) -> Path:
+        return self.places.work / self.preset.name / f"{start.name}-seed{seed}"
+
+    def note_path(self, start: Start, seed: int) -> Path:
+        return self.results / start.name / f"seed{seed}-train.json"
+
+    def note(self, start: Start, seed: int, content: dict[str, Any]) -> None:
+        self.note_path(start, seed).parent.mkdir(parents=True, exist_ok=True)
+        write_json(self.note_path(start, seed), {"start": start.name, "seed": seed, **content, "machine": self.machine})
+
+    def without_places(self, value: Any) -> Any:
+        """The same with names of folders cut out: they say nothing and differ between machines."""
+        if isinstance(value, dict):
+            return {key: self.without_places(item) for key, item in value.items() if key not in ("path", "runtime")}
+        if isinstance(value, list | tuple):
+            return [self.without_places(item) for item in value]
+        if isinstance(value, str):
+            for name, place in (
+                ("DATA", self.places.data),
+                ("WORK", self.places.work),
+                ("RESULTS", self.places.results),
+            ):
+                value = value.replace(str(place), name)
+        return value
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    import json
+
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+@contextmanager
+def lock(path: Path) -> Iterator[bool]:
+    """Whether this process alone holds the lock; a process that ends in any way lets it go."""
+    import fcntl
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        yield True
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--preset", choices=PRESETS, default="cpu")
+    choices = ("confirmatory", "exploratory", *(name for name in TITLES if name != "confirmatory"))
+    parser.add_argument("--only", nargs="*", choices=choices, default=[], help="tables; by default all")
+    parser.add_argument("--hours", type=float, help="begin nothing new after so many hours")
+    parser.add_argument("--packages", type=Path, default=DATA / "packages", help="folder of the .deb files")
+    parser.add_argument("--download", action="store_true", help="get missing packages with apt-get")
+    parser.add_argument("--data", type=Path, default=DATA / "evidence", help="folder of the built data sets")
+    parser.add_argument("--work", type=Path, default=WORK, help="folder of runs and caches")
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--list", action="store_true", help="say what would be measured, and stop")
+    given = parser.parse_args()
+    try:
+        sys.exit(1 if run(given) else 0)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def run(given: argparse.Namespace) -> int:
+    preset = PRESETS[given.preset]
+    if given.download and preset.packages:
+        download(given.packages)
+    todo = [task for task in tasks(Plan(preset).rows()) if chosen(task.table, given.only)]
+    places = Places(*(path.resolve() for path in (given.packages, given.data, given.work, given.results)))
+    runner = Runner(preset, places)
+    if given.list:
+        for task in todo:
+            done = "measured" if runner.path(task).is_file() else "to do"
+            print(f"{task.table:13}{task.start.name:45}seed {task.seed}  {task.evaluation:15}{done}")
+        return 0
+    return runner.go(todo, hours=given.hours)
+
+
+def chosen(table: str, only: list[str]) -> bool:
+    return not only or table in only or ("exploratory" in only and table != "confirmatory")
+
+
+if __name__ == "__main__":
+    main()
