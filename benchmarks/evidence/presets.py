@@ -3,7 +3,7 @@
 What is compared (plan.py) is the same at every size; figures of different presets are not comparable.
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from repre.data.views import ViewsConfig, dino_views, moco_v3_views
@@ -74,6 +74,9 @@ class Preset:
     fractions: tuple[float, ...]
     """Label fractions of table 4."""
     workers: int | None
+    primary: str = "miou"
+    """The evaluation that the confirmatory comparison is decided by; its others are secondary. On two cores no start tells
+    the ten classes apart (a pilot with another seed: mIoU at that of background alone), so there it is `foreground`."""
     packages: bool = True
     """Whether the data come from the packages; without, the embedded scenes stand in for all."""
     confirmatory_seeds: int = 5
@@ -83,7 +86,6 @@ class Preset:
     """Area of the crops. The published 0.08 leaves 18 of 64 pixels, mostly without the object."""
     precision: Literal["fp32", "bf16"] = "fp32"
     device: str = "cpu"
-    own: dict[str, float] = field(default_factory=dict)
 
     def views(self, framework: str) -> ViewsConfig:
         if framework == "dino":
@@ -146,16 +148,16 @@ TOY = Preset(
     fractions=(0.5, 1.0), workers=0, packages=False, confirmatory_seeds=2, seeds=1, folds=(0,),
 )  # fmt: skip
 CPU = Preset(
-    name="cpu", size=64, images=8000, labelled=2000, test=1000, epochs=4, batch=64,
+    name="cpu", size=64, images=8000, labelled=2000, test=1000, epochs=3, batch=64,
     encoders={
         "vit": _vit(8, embed_dim=128, depth=6, num_heads=4),
         "swin": _swin(4, 32, (2, 2, 2, 2), (1, 2, 4, 8)),
     },
     decoder_width={"vit": 64, "swin": 32},
     frameworks=_heads(512, 128, 1024, 1024, 0.99), optim=_optim(1e-3, 64), local_size=32, n_local=2, mask_patch=16,
-    linear_steps=1000, miou=FitConfig(epochs=8, lr=2e-3), upernet=FitConfig(epochs=10), upernet_width=64,
-    detect=FitConfig(epochs=6, batch_size=8), supervised=FitConfig(epochs=8, batch_size=64, layer_decay=1.0),
-    fractions=(0.01, 0.05, 0.1, 1.0), workers=0,
+    linear_steps=1000, miou=FitConfig(epochs=8, lr=5e-3), upernet=FitConfig(epochs=10), upernet_width=64,
+    detect=FitConfig(epochs=6, batch_size=8), supervised=FitConfig(epochs=6, batch_size=64, layer_decay=1.0),
+    fractions=(0.01, 0.05, 0.1, 1.0), workers=0, primary="foreground",
 )  # fmt: skip
 GPU = Preset(
     name="gpu", size=96, images=20000, labelled=5000, test=2000, epochs=100, batch=512,

@@ -9,6 +9,9 @@ RESULTS/PRESET/START/seed0-EVALUATION.json, and every training one, seed0-train.
 """
 
 import argparse
+import fcntl
+import hashlib
+import json
 import sys
 import time
 from collections.abc import Iterator
@@ -24,6 +27,7 @@ from benchmarks.evidence.plan import TITLES, Plan, Start, Task, tasks
 from benchmarks.evidence.presets import PRESETS, Preset
 from benchmarks.machine import machine
 
+import repre
 from repre.api import pretrain
 from repre.checkpoint import write_json
 from repre.config import to_dict
@@ -50,7 +54,7 @@ class Runner:
     def __init__(self, preset: Preset, places: Places) -> None:
         self.preset, self.places = preset, places
         self.results = places.results / preset.name
-        self.machine = machine(preset.device)
+        self.machine = machine(preset.device) | {"source": source_digest()}
         self.runtime = RuntimeOptions(
             device=preset.device,
             precision=preset.precision,
@@ -174,17 +178,20 @@ class Runner:
         return value
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    import json
+def source_digest() -> str:
+    """Which code measured: a hash over the package's files."""
+    folder = Path(repre.__file__).parent
+    parts = [path.relative_to(folder).as_posix().encode() + path.read_bytes() for path in sorted(folder.rglob("*.py"))]
+    return hashlib.sha256(b"".join(parts)).hexdigest()[:12]
 
+
+def read_json(path: Path) -> dict[str, Any]:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
 @contextmanager
 def lock(path: Path) -> Iterator[bool]:
     """Whether this process alone holds the lock; a process that ends in any way lets it go."""
-    import fcntl
-
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "w") as file:
         try:
