@@ -15,7 +15,7 @@ import json
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -74,7 +74,7 @@ class Runner:
                 if hours is not None and time.monotonic() - begun > 3600 * hours:
                     print(f"out of time; {len(left)} figures are left, the same command goes on", flush=True)
                     return len(left)
-                with lock(self.places.work / "locks" / f"{self.preset.name}-{task.start.name}-{task.seed}") as mine:
+                with self.lock(task.start, task.seed) as mine:
                     if mine and not self.path(task).is_file():
                         self.measure(task)
                         worked = True
@@ -82,6 +82,9 @@ class Runner:
             if left and not worked:
                 time.sleep(5)
         return 0
+
+    def lock(self, start: Start, seed: int) -> AbstractContextManager[bool]:
+        return lock(self.places.work / "locks" / f"{self.preset.name}-{start.name}-{seed}")
 
     def path(self, task: Task) -> Path:
         return self.results / task.start.name / f"seed{task.seed}-{task.evaluation}.json"
@@ -145,7 +148,12 @@ class Runner:
         """Whole epochs without the branch that take as long as the start with it took."""
         plain = self.starts[other.name.removesuffix("branch") + "plain"]
         for one in (other, plain):
-            self.pretrain(one, seed)
+            while not (self.folder(one, seed) / "summary.json").is_file():
+                with self.lock(one, seed) as mine:
+                    if mine:
+                        self.pretrain(one, seed)
+                    else:
+                        time.sleep(5)
         seconds = [read_json(self.note_path(one, seed))["seconds"] for one in (other, plain)]
         return max(1, round(epochs * seconds[0] / seconds[1]))
 

@@ -1,0 +1,76 @@
+"""Pictures of the tables: bars of differences with their intervals, and curves over the share of labels.
+
+Needs matplotlib, which `pip install 'repre[dev]'` brings.
+"""
+
+import re
+from pathlib import Path
+
+import matplotlib
+from benchmarks.evidence.statistics import Line
+from matplotlib.figure import Figure
+
+matplotlib.use("agg")
+COLOURS = ("#3b6ea5", "#c8553d", "#588157", "#8d6a9f", "#b08900", "#4a4e69")
+
+
+def draw(lines: list[Line], path: Path, *, curves: bool = False) -> list[Path]:
+    """Draws what there is to draw; gives the files."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure = draw_curves(lines) if curves else draw_differences(lines)
+    if figure is None:
+        return []
+    figure.savefig(path, dpi=110, metadata={"Software": ""})
+    return [path]
+
+
+def draw_differences(lines: list[Line]) -> Figure | None:
+    """One panel per figure, one bar per start: the mean difference, and its interval where the seeds allow one."""
+    shown = [line for line in lines if line.gain is not None]
+    names = list(dict.fromkeys(line.figure for line in shown))
+    if not names:
+        return None
+    labels = list(dict.fromkeys(line.row.label for line in shown))
+    height = 1.2 + 0.28 * len(labels)
+    figure = Figure(figsize=(2.2 + 2.3 * len(names), height), layout="constrained")
+    panels = figure.subplots(1, len(names), sharey=True, squeeze=False)[0]
+    for panel, name in zip(panels, names):
+        for line in shown:
+            if line.figure == name and line.gain is not None:
+                place = labels.index(line.row.label)
+                panel.barh(place, line.gain.mean, color=COLOURS[0] if line.gain.mean >= 0 else COLOURS[1], height=0.6)
+                if line.gain.half is not None:
+                    panel.errorbar(line.gain.mean, place, xerr=line.gain.half, color="black", capsize=3, linewidth=1)
+        panel.axvline(0, color="black", linewidth=0.8)
+        panel.set_title(name, fontsize=9)
+        panel.tick_params(labelsize=8)
+        panel.set_xlabel("difference, points", fontsize=8)
+    panels[0].set_yticks(range(len(labels)), labels)
+    panels[0].invert_yaxis()
+    return figure
+
+
+def draw_curves(lines: list[Line]) -> Figure | None:
+    """One panel per figure: its mean over the share of labels, a curve for every start, points for the seeds."""
+    points: dict[str, dict[str, list[tuple[float, list[float]]]]] = {}
+    for line in lines:
+        found = re.fullmatch(r"(.*), (\d+)% of the labels", line.figure)
+        if found and line.values:
+            curve = points.setdefault(found[1], {}).setdefault(line.row.label, [])
+            curve.append((float(found[2]), list(line.values.values())))
+    if not points:
+        return None
+    figure = Figure(figsize=(3.4 * len(points), 3.2), layout="constrained")
+    for panel, (name, curves) in zip(figure.subplots(1, len(points), squeeze=False)[0], points.items()):
+        for colour, (label, curve) in zip(COLOURS, curves.items()):
+            curve.sort()
+            shares = [share for share, _ in curve]
+            panel.plot(shares, [sum(v) / len(v) for _, v in curve], color=colour, marker="o", markersize=3, label=label)
+            for share, v in curve:
+                panel.plot([share] * len(v), v, ".", color=colour, alpha=0.4)
+        panel.set_xscale("log")
+        panel.set_title(name, fontsize=9)
+        panel.set_xlabel("labels, %", fontsize=8)
+        panel.tick_params(labelsize=8)
+    figure.axes[0].legend(fontsize=7, frameon=False)
+    return figure

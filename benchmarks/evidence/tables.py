@@ -1,0 +1,167 @@
+"""Writes docs/evidence.md and its pictures from the results; says what has not been run.
+
+python -m benchmarks.evidence.tables
+"""
+
+import argparse
+from pathlib import Path
+
+from benchmarks.evidence.plan import TITLES, Plan, Row, tasks
+from benchmarks.evidence.presets import PRESETS, Preset
+from benchmarks.evidence.run import RESULTS
+from benchmarks.evidence.statistics import FIGURES, Line, Results, bootstrap, lines, load, pooled_objects
+from benchmarks.machine import words
+
+from repre.evaluate.compare import Gain
+
+DOCS = Path(__file__).parents[2] / "docs"
+HEAD = """# Evidence
+
+What the branch is worth, measured on data that anyone can build. This page is written by `benchmarks/evidence/tables.py`
+from the JSON files below `benchmarks/evidence/results/`; every figure there carries its config and the machine.
+
+- **Data.** FashionScenes puts articles of Fashion-MNIST, in random colours, on photographs; StampScenes puts photographic
+  cut-outs of 13 classes on them. Both are composed by `benchmarks/evidence/build.py` from Debian packages that are pinned by
+  version and SHA-256. Training and test images share no object, no near-duplicate and no photograph.
+- **Confirmatory** is one comparison, fixed before it was run: MoCo v3 with a ViT and MoBY with a Swin on FashionScenes,
+  RePre's defaults against the plain framework, five seeds each, paired: equal initial weights, order, views and heads.
+  Everything else is **exploratory**: no correction for the number of comparisons is made.
+- **Figures** are percentages of test images that no training saw. *Linear mIoU*: a 1x1 convolution on frozen maps of all
+  levels. *Object mIoU*: the same with two classes, object and background. *k-NN* and *linear* see images with one object.
+- **Differences** are in points, at equal seeds, with the 95 % interval of Student's t. Where the interval holds 0 the table
+  says "no difference". A figure in brackets is a difference that too few seeds allow no interval for.
+
+Again: `python -m benchmarks.evidence.run --preset cpu --download`, then `python -m benchmarks.evidence.tables`. The runner
+goes on where it stopped; `--only confirmatory`, `--hours 2` and `--preset gpu` do what they say.
+"""
+POINTS, LOSS = 3.0, -0.5
+"""The goal: the branch gains so many points in the primary figure, and k-NN and linear lose no more than that."""
+
+
+def page(results: Path, docs: Path, *, presets: list[Preset], plots: bool = True) -> str:
+    """The whole page; draws its pictures into docs/images on the way."""
+    parts = [HEAD]
+    for preset in presets:
+        found = load(results / preset.name)
+        rows = Plan(preset).rows()
+        parts.append(_about(preset, rows, found))
+        if not found:
+            continue
+        for table, title in TITLES.items():
+            mine = [row for row in rows if row.table == table]
+            parts.append(f"### {title}\n")
+            parts.append(_table(preset, table, mine, found, docs, plots=plots))
+    return "\n".join(parts).rstrip() + "\n"
+
+
+def _about(preset: Preset, rows: list[Row], found: Results) -> str:
+    todo = tasks(rows)
+    done = sum((task.start.name, task.seed, task.evaluation) in found for task in todo)
+    encoders = "; ".join(
+        f"{name}: {', '.join(f'{key} {value}' for key, value in config.model_args.items())}"
+        for name, config in preset.encoders.items()
+    )
+    text = [
+        f"## Preset `{preset.name}`\n",
+        f"{preset.size} px, {preset.images} images x {preset.epochs} epochs, batch {preset.batch}, {preset.precision}; heads "
+        f"are trained on {preset.labelled} images and tested on {preset.test}. {encoders}. Primary figure: "
+        f"{_primary(preset)}. **{done} of {len(todo)} figures are measured.**\n",
+    ]
+    if not found:
+        text.append(f"Not run yet: `python -m benchmarks.evidence.run --preset {preset.name} --download`.\n")
+    else:
+        machines = sorted({words(content["machine"]) for content in found.values()})
+        text.append("Measured on: " + "; ".join(machines) + ".\n")
+    return "\n".join(text)
+
+
+def _primary(preset: Preset) -> str:
+    return next(iter(FIGURES[preset.primary].values()))
+
+
+def _table(preset: Preset, table: str, rows: list[Row], found: Results, docs: Path, *, plots: bool) -> str:
+    all_lines = lines(rows, found)
+    if not any(line.values for line in all_lines):
+        return f"Not run yet: `python -m benchmarks.evidence.run --preset {preset.name} --only {table}`.\n"
+    text = [markdown(all_lines)]
+    missing = sorted({f"{line.figure} of {line.row.label}" for line in all_lines if len(line.values) < line.row.seeds})
+    if missing:
+        shown = "; ".join(missing[:6]) + (f"; and {len(missing) - 6} more" if len(missing) > 6 else "")
+        text.append(f"Not run yet, or not for all seeds: {shown}.\n")
+    if table == "confirmatory":
+        text.append(verdict(all_lines, primary=_primary(preset)))
+    if table == "stamps":
+        text.append(_objects(rows, found))
+    if plots:
+        from benchmarks.evidence.plots import draw
+
+        for path in draw(all_lines, docs / "images" / f"evidence-{preset.name}-{table}.png", curves=table == "4"):
+            text.append(f"![{TITLES[table]}]({path.relative_to(docs).as_posix()})\n")
+    return "\n".join(text)
+
+
+def markdown(all_lines: list[Line]) -> str:
+    """A table with every seed; starts without a figure are left to the sentence below it."""
+    text = ["| figure | start | by seed | mean | against | difference |", "|---|---|---|---|---|---|"]
+    for line in all_lines:
+        if line.values:
+            mean = sum(line.values.values()) / len(line.values)
+            seeds = " ".join(f"{value:.1f}" for _, value in sorted(line.values.items()))
+            against = line.row.against or ""
+            text.append(
+                f"| {line.figure} | {line.row.label} | {seeds} | {mean:.1f} | {against} | {_words(line.gain)} |"
+            )
+    return "\n".join(text) + "\n"
+
+
+def _words(gain: Gain | None) -> str:
+    if gain is None:
+        return ""
+    if gain.half is None:
+        return f"({gain.mean:+.1f})"
+    interval = f"{gain.mean:+.1f} [{gain.mean - gain.half:+.1f}, {gain.mean + gain.half:+.1f}]"
+    return f"{interval} no difference" if gain.verdict == "no difference" else f"**{interval}** {gain.verdict}"
+
+
+def verdict(all_lines: list[Line], *, primary: str) -> str:
+    """What the confirmatory comparison says of the goal, pair by pair; nothing where seeds are missing."""
+    text = [f"The goal was at least {POINTS:g} points in {primary}, with k-NN and linear no worse than {LOSS:g}.\n"]
+    for label in dict.fromkeys(line.row.label for line in all_lines if line.row.against):
+        mine = {line.figure: line for line in all_lines if line.row.label == label}
+        if any(mine[name].pairs < mine[name].row.seeds for name in (primary, "k-NN", "linear")):
+            text.append(f"- {label}: undecided, not all pairs of seeds are measured.")
+            continue
+        gains = {name: line.gain for name, line in mine.items() if line.gain is not None}
+        reached = gains[primary].mean >= POINTS
+        kept = all(gains[name].mean >= LOSS for name in ("k-NN", "linear"))
+        text.append(
+            f"- {label}: {primary} {_words(gains[primary])}; the gain is {'' if reached else '**not** '}reached, and "
+            f"k-NN and linear are {'' if kept else '**not** '}kept ({gains['k-NN'].mean:+.1f}, {gains['linear'].mean:+.1f})."
+        )
+    return "\n".join(text) + "\n"
+
+
+def _objects(rows: list[Row], found: Results) -> str:
+    pools = pooled_objects(rows, found)
+    text = ["k-NN over all folds and seeds, interval by a bootstrap over source objects:\n"]
+    for label in pools:
+        if label.endswith(" + branch"):
+            mean, low, high = bootstrap(pools[label], pools[label.removesuffix(" + branch")])
+            text.append(f"- {label}: {mean:+.1f} points [{low:+.1f}, {high:+.1f}], {len(pools[label])} objects")
+    return "\n".join(text) + "\n" if len(text) > 1 else ""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--docs", type=Path, default=DOCS)
+    parser.add_argument("--no-plots", action="store_true", help="write the text alone, without matplotlib")
+    given = parser.parse_args()
+    presets = [preset for preset in PRESETS.values() if preset.packages]
+    text = page(given.results, given.docs, presets=presets, plots=not given.no_plots)
+    (given.docs / "evidence.md").write_text(text, encoding="utf-8")
+    print(f"written to {given.docs / 'evidence.md'}")
+
+
+if __name__ == "__main__":
+    main()
