@@ -63,9 +63,9 @@ def _about(preset: Preset, rows: list[Row], found: Results) -> str:
     )
     text = [
         f"## Preset `{preset.name}`\n",
-        f"{preset.size} px, {preset.images} images x {preset.epochs} epochs, batch {preset.batch}, {preset.precision}; heads "
-        f"are trained on {preset.labelled} images and tested on {preset.test}. {encoders}. Primary figure: "
-        f"{_primary(preset)}. **{done} of {len(todo)} figures are measured.**\n",
+        f"{preset.size} px, {preset.images} images x {preset.epochs} epochs, batch {preset.batch}, "
+        f"{preset.precision}; heads are trained on {preset.labelled} images and tested on {preset.test}. {encoders}. "
+        f"Primary figure: {_primary(preset)}. **{done} of {len(todo)} figures are measured.**\n",
     ]
     if not found:
         text.append(f"Not run yet: `python -m benchmarks.evidence.run --preset {preset.name} --download`.\n")

@@ -1,0 +1,190 @@
+"""The evidence's plan, runner and tables at toy size."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from benchmarks.evidence.plan import CONFIRMATORY, Plan, Task, tasks
+from benchmarks.evidence.presets import PRESETS, TOY
+from benchmarks.evidence.run import Places, Runner, chosen
+from benchmarks.evidence.statistics import bootstrap, lines, pooled_objects, without_fold
+from benchmarks.evidence.tables import markdown, page, verdict
+
+from repre.config import RunConfig
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_one_name_is_one_start_and_pairs_differ_in_the_branch_alone(name: str) -> None:
+    plan = Plan(PRESETS[name])
+    rows = plan.rows()
+    starts: dict[str, Any] = {}
+    for row in rows:
+        assert starts.setdefault(row.start.name, row.start) == row.start, row.start.name
+        same = {other.label for other in rows if other.table == row.table}
+        assert row.against is None or row.against in same - {row.label}
+    assert len({json.dumps([s.name, repr(s)]) for s in starts.values()}) == len(starts)
+    for framework, encoder in CONFIRMATORY:
+        plain, branch = (plan.start(framework, encoder, variant).config for variant in ("plain", "branch"))
+        assert (plain.reconstruction.weight, branch.reconstruction.weight) == (0.0, RunConfig().reconstruction.weight)
+        assert replace(plain, reconstruction=branch.reconstruction) == branch
+
+
+def test_an_early_stop_leaves_complete_pairs() -> None:
+    todo = [task for task in tasks(Plan(TOY).rows()) if task.table == "confirmatory"]
+    assert [task.seed for task in todo] == sorted(task.seed for task in todo)
+    first = [task for task in todo if task.seed == 0]
+    assert len({task.start.name for task in first}) == 4
+    assert len(todo) == len({(task.start.name, task.seed, task.evaluation) for task in todo})
+
+
+def test_tables_can_be_chosen() -> None:
+    assert all(chosen("2", only) for only in ([], ["exploratory"], ["1", "2"]))
+    assert not chosen("2", ["confirmatory"])
+    assert not chosen("confirmatory", ["exploratory"])
+
+
+WANTED = ("foreground", "knn", "linear", "objects", "upernet", "miou-labels")
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[Runner, list[Task]]:
+    """A pair, a supervised start and one at random, in some evaluations."""
+    folder = tmp_path_factory.mktemp("evidence")
+    runner = Runner(TOY, Places(*(folder / name for name in ("packages", "data", "work", "results"))))
+    plan = Plan(TOY)
+    pair = [plan.start("moco-v3", "vit", variant) for variant in ("plain", "branch")]
+    longer = plan.start("moco-v3", "vit", "plain-as-long", as_long_as=pair[1].name)
+    simmim = next(row.start for row in plan.rows() if row.start.name.endswith("simmim"))
+    others = [plan.other(how, "vit") for how in ("random", "supervised")]
+    todo = [Task("1", start, 0, name) for name in ("foreground", "knn", "linear", "objects") for start in pair]
+    todo += [Task("1", start, 0, "knn") for start in (longer, simmim, *others)]
+    todo += [Task("4", pair[1], 0, "miou-labels"), Task("1", pair[0], 0, "upernet")]
+    assert runner.go(todo, hours=None) == 0
+    return runner, todo
+
+
+def test_the_runner_measures_once(measured: tuple[Runner, list[Task]], monkeypatch: pytest.MonkeyPatch) -> None:
+    runner, todo = measured
+    monkeypatch.setattr(Runner, "measure", lambda *_: pytest.fail("measured again"))
+    assert runner.go(todo, hours=None) == 0
+    more = [*todo, replace_seed(todo[0], 1)]
+    assert runner.go(more, hours=0.0) == 1
+
+
+def replace_seed(task: Task, seed: int) -> Task:
+    return replace(task, seed=seed)
+
+
+def test_results_say_everything_but_where(measured: tuple[Runner, list[Task]]) -> None:
+    runner, todo = measured
+    for task in todo:
+        text = runner.path(task).read_text()
+        assert str(runner.places.work.parent) not in text
+        content = json.loads(text)
+        assert {"metrics", "config", "machine", "seconds", "seed", "data"} <= set(content)
+        assert {"processor", "cores", "torch", "source"} <= set(content["machine"])
+    note = json.loads(runner.note_path(todo[1].start, 0).read_text())
+    assert note["config"]["reconstruction"]["weight"] == 1.0
+    assert note["config"]["data"] == todo[1].start.data.name
+    assert str(runner.places.work.parent) not in json.dumps(note)
+
+
+def test_the_time_of_the_branch_is_given_back(measured: tuple[Runner, list[Task]]) -> None:
+    runner, todo = measured
+    longer = next(task.start for task in todo if task.start.as_long_as)
+    branch, plain = (runner.starts[longer.as_long_as or ""], todo[0].start)
+    times = [json.loads(runner.note_path(start, 0).read_text())["seconds"] for start in (branch, plain)]
+    note = json.loads(runner.note_path(longer, 0).read_text())
+    assert note["epochs"] == max(1, round(TOY.epochs * times[0] / times[1]))
+
+
+def test_figures_by_object_sum_up(measured: tuple[Runner, list[Task]]) -> None:
+    runner, todo = measured
+    whole, by_object = (
+        json.loads(runner.path(next(t for t in todo if t.evaluation == name)).read_text())
+        for name in ("knn", "objects")
+    )
+    assert by_object["metrics"]["knn20"] == pytest.approx(whole["metrics"]["knn20"])
+    assert sum(count for _, count in by_object["details"]["objects"].values()) == TOY.test
+
+
+def test_the_page_tells_what_is_there_and_what_is_not(measured: tuple[Runner, list[Task]], tmp_path: Path) -> None:
+    runner, _ = measured
+    text = page(runner.places.results, tmp_path, presets=[TOY, PRESETS["gpu"]], plots=False)
+    assert "| object mIoU | moco-v3 + vit + branch |" in text
+    assert "linear mIoU, 50% of the labels" in text
+    assert (
+        "Not run yet: `python -m benchmarks.evidence.run --preset toy --only 2`" not in text
+    )  # defaults stand in 2 too
+    assert "Not run yet: `python -m benchmarks.evidence.run --preset toy --only data`" in text
+    assert "Not run yet: `python -m benchmarks.evidence.run --preset gpu --download`" in text
+
+
+def fabricated(values: dict[str, dict[str, list[float]]]) -> dict[tuple[str, int, str], dict[str, Any]]:
+    """Results of the toy's confirmatory pair: evaluation -> variant -> a figure for every seed."""
+    metrics = {"foreground": "miou", "miou": "miou", "knn": "knn20", "linear": "accuracy"}
+    return {
+        (f"fashion-moco-v3-vit-{variant}", seed, name): {"metrics": {metrics[name]: value}}
+        for name, variants in values.items()
+        for variant, figures in variants.items()
+        for seed, value in enumerate(figures)
+    }
+
+
+def test_differences_are_paired_and_the_goal_is_judged() -> None:
+    rows = [row for row in Plan(TOY).confirmatory() if "vit" in row.label]
+    full = {"plain": [0.50, 0.60], "branch": [0.54, 0.6401]}
+    results = fabricated(dict.fromkeys(("foreground", "miou", "knn", "linear"), full))
+    found = lines(rows, results)
+    gains = {line.figure: line.gain for line in found if line.gain}
+    assert gains["object mIoU"].mean == pytest.approx(4.005)
+    assert gains["object mIoU"].half == pytest.approx(12.706 * 0.01 / 2, rel=1e-3)  # two seeds: t of one degree
+    assert "| 54.0 64.0 |" in markdown(found)
+    assert "better" in markdown(found)
+    assert "the gain is reached, and k-NN and linear are kept" in verdict(found, primary="object mIoU")
+    del results["fashion-moco-v3-vit-branch", 1, "knn"]
+    assert "undecided" in verdict(lines(rows, results), primary="object mIoU")
+    worse = fabricated(
+        {n: {"plain": [0.5, 0.5], "branch": [0.49, 0.488]} for n in ("foreground", "miou", "knn", "linear")}
+    )
+    assert "**not** reached, and k-NN and linear are **not** kept" in verdict(lines(rows, worse), primary="object mIoU")
+
+
+def test_the_bootstrap_resamples_objects_not_images() -> None:
+    rng = np.random.default_rng(0)
+    theirs = {f"o{n}": (int(rng.integers(4)), 10) for n in range(40)}
+    mine = {name: (right + 2, count) for name, (right, count) in theirs.items()}
+    assert bootstrap(mine, theirs) == pytest.approx((20.0, 20.0, 20.0))  # every object gains alike: no spread
+    uneven = {name: (right + 4 * (n % 2), 10) for n, (name, (right, _)) in enumerate(theirs.items())}
+    mean, low, high = bootstrap(uneven, theirs)
+    assert mean == pytest.approx(20.0)
+    spread = 40 * 0.5 / 40**0.5  # standard error of the mean of 40 objects that gain 0 or 40 points
+    assert (low, high) == pytest.approx((20 - 1.96 * spread, 20 + 1.96 * spread), abs=1.0)
+
+
+def test_folds_are_pooled_pairwise() -> None:
+    preset = replace(TOY, folds=(0, 1))
+    rows = [row for row in Plan(preset).stamps() if "vit" in row.label]
+    results: dict[tuple[str, int, str], Any] = {}
+    for row, hits in zip(rows, (1, 2, 3, 4)):
+        results[row.start.name, 0, "objects"] = {"details": {"objects": {f"o{row.label[-1]}": [hits, 5]}}}
+    assert [without_fold(row.label) for row in rows] == ["moco-v3 + vit", "moco-v3 + vit + branch"] * 2
+    del results[rows[3].start.name, 0, "objects"]  # without its partner the second plain start does not count either
+    pools = pooled_objects(rows, results)
+    assert {label: sum(right for right, _ in pool.values()) for label, pool in pools.items()} == {
+        "moco-v3 + vit": 1,
+        "moco-v3 + vit + branch": 2,
+    }
+
+
+def test_pictures_are_drawn(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed: pip install 'repre[dev]'")
+    from benchmarks.evidence.plots import draw
+
+    rows = list(Plan(TOY).confirmatory())
+    results = fabricated({"foreground": {"plain": [0.5, 0.6], "branch": [0.54, 0.65]}})
+    assert [path.is_file() for path in draw(lines(rows, results), tmp_path / "a.png")] == [True]
+    assert draw([], tmp_path / "b.png") == []

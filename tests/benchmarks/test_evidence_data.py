@@ -1,0 +1,147 @@
+"""The evidence's data: packages are read and refused, groups stay within a fold, scenes are what their masks say."""
+
+import hashlib
+import io
+import struct
+import tarfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from benchmarks.evidence import packages
+from benchmarks.evidence.build import write_first
+from benchmarks.evidence.compose import ComposeConfig, Composer, outline
+from benchmarks.evidence.data import labels_of, masks_of, objects_of
+from benchmarks.evidence.sources import assign_folds, class_of, group_of
+from PIL import Image
+
+from repre.data.boxes import open_boxes
+from repre.data.labels import open_labelled
+from repre.data.masks import open_masks
+from repre.data.write import write_sources
+from repre.errors import UserError
+
+
+def deb(content: dict[str, bytes]) -> bytes:
+    """A Debian package of these files."""
+    tar = io.BytesIO()
+    with tarfile.open(fileobj=tar, mode="w:xz") as archive:
+        for name, data in content.items():
+            member = tarfile.TarInfo(f"./{name}")
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+    parts = b""
+    for name, data in (("debian-binary", b"2.0"), ("data.tar.xz", tar.getvalue())):
+        parts += f"{name:<16}{0:<12}{0:<6}{0:<6}{644:<8}{len(data):<10}`\n".encode() + data + b"\n" * (len(data) % 2)
+    return b"!<arch>\n" + parts
+
+
+def rcc(name: str, content: bytes, *, compressed: bool) -> bytes:
+    """A resource file of Qt, version 2, with one folder and one file in it."""
+    stored = struct.pack(">I", len(content)) + zlib.compress(content) if compressed else content
+    payload = struct.pack(">I", len(stored)) + stored
+    names, places = b"", []
+    for word in ("folder", name):
+        places.append(len(names))
+        names += struct.pack(">HI", len(word), 0) + word.encode("utf-16-be")
+    tree = struct.pack(">IHIIQ", 0, 2, 1, 1, 0)  # the root has one child, entry 1
+    tree += struct.pack(">IHIIQ", places[0], 2, 1, 2, 0)
+    tree += struct.pack(">IHHHIQ", places[1], int(compressed), 0, 0, 0, 0)
+    head = 20
+    return struct.pack(">4sIIII", b"qres", 2, head, head + len(tree), head + len(tree) + len(payload)) + (
+        tree + payload + names
+    )
+
+
+def test_a_package_is_read_and_another_version_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = deb({"usr/share/a.png": b"one", "usr/b": b""})
+    monkeypatch.setattr(packages, "PACKAGES", {"toys": ("1-1", hashlib.sha256(data).hexdigest())})
+    with pytest.raises(UserError, match="apt-get download toys=1-1"):
+        packages.find(tmp_path, "toys")
+    path = tmp_path / "toys_1-1_all.deb"
+    path.write_bytes(data + b"!")
+    with pytest.raises(UserError, match="is not toys 1-1"):
+        packages.find(tmp_path, "toys")
+    path.write_bytes(data)
+    assert dict(packages.files(packages.find(tmp_path, "toys"))) == {"usr/share/a.png": b"one", "usr/b": b""}
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_resource_files_of_qt_are_read(compressed: bool) -> None:
+    assert list(packages.resources(rcc("sea1.webp", b"pixels" * 9, compressed=compressed))) == [
+        ("folder/sea1.webp", b"pixels" * 9)
+    ]
+
+
+def test_classes_and_groups_of_stamps() -> None:
+    assert class_of("animals/mammals/bovines/gnu") == "hoofed"
+    assert class_of("animals/mammals/elephant") == "mammal"
+    assert class_of("food/fruit/cartoon/apple") == class_of("vehicles/truck_mirror") == class_of("sports/ball") == ""
+    assert group_of("animals/birds/rooster") == group_of("animals/birds/hen")
+    assert group_of("animals/mammals/bovines/gnu-baby-stand") == group_of("animals/mammals/bovines/gnu")
+    assert group_of("plants/flowers/flower4") != group_of("plants/flowers/flower7")
+    assert group_of("symbols/money/us/coins/010dime") != group_of("symbols/money/us/coins/005nickel")
+
+
+def test_folds_are_even_and_independent_of_the_order() -> None:
+    members = [("bird", f"group {n % 9}") for n in range(18)] + [("fish", f"group {n}") for n in range(6)]
+    folds = assign_folds(members)
+    assert folds == assign_folds(members[::-1])
+    for label, each in (("bird", 6), ("fish", 2)):
+        assert [sum(folds[m] == fold for m in members if m[0] == label) for fold in range(3)] == [each] * 3
+
+
+class Squares:
+    """Objects that can be told in a picture: class c is a square of one colour of its own."""
+
+    classes = ["red", "green"]  # noqa: RUF012
+
+    def draw(self, rng: np.random.Generator) -> tuple[Image.Image, int, str]:
+        label = int(rng.integers(2))
+        return Image.new("RGBA", (20, 20), ((255, 0, 0, 255), (0, 255, 0, 255))[label]), label, f"square {label}"
+
+
+def composer(split: str, count: int = 12, seed: int = 0) -> Composer:
+    grey = [Image.new("RGB", (90, 70), (90, 90, 90))]
+    return Composer(count, Squares(), grey, ComposeConfig(size=48, seed=seed), split)
+
+
+def test_scenes_are_what_their_masks_say_and_the_same_again() -> None:
+    for index in range(12):
+        scene = composer("train").scene(index)
+        assert np.array_equal(scene.image, composer("train").scene(index).image)
+        for number, kind in enumerate(scene.classes):
+            mask = scene.instances == number + 1
+            assert (scene.semantic[mask] == kind + 1).all()
+            assert scene.image[mask][:, kind].mean() > 180 > scene.image[mask][:, 1 - kind].mean()
+            x, y, width, height = scene.boxes[number].astype(int)
+            assert mask[y : y + height, x : x + width].sum() == mask.sum() > 0
+        assert scene.label == scene.classes[0]
+        first = (scene.instances == 1).sum()
+        assert first == max((scene.instances == n + 1).sum() for n in range(len(scene.classes)))
+    assert not np.array_equal(composer("train").scene(0).image, composer("val").scene(0).image)
+    assert not np.array_equal(composer("train").scene(0).image, composer("train", seed=1).scene(0).image)
+
+
+def test_an_outline_holds_the_dark_inside() -> None:
+    grey = np.zeros((28, 28), np.uint8)
+    grey[5:20, 6:22] = 200
+    grey[9:14, 9:14] = 0
+    assert np.array_equal(outline(grey) > 0, np.pad(np.ones((15, 16), bool), ((5, 8), (6, 6))))
+
+
+def test_what_is_written_is_read_by_every_evaluation(tmp_path: Path) -> None:
+    sources = {"train": composer("train"), "val": composer("val", 6)}
+    write_sources(tmp_path / "d", sources)
+    write_first(tmp_path / "d", {split: source.firsts() for split, source in sources.items()})
+    labelled = open_labelled(labels_of(tmp_path / "d"))
+    masks = open_masks(masks_of(tmp_path / "d"), split="val")
+    boxes = open_boxes(f"coco:{tmp_path / 'd'}", split="val")
+    assert masks.classes == ["background", "red", "green"]
+    assert len(masks) == len(boxes) == len(labelled.test.targets) == 6
+    for index, name in enumerate(objects_of(tmp_path / "d")):
+        scene = composer("val", 6).scene(index)
+        assert name == f"square {scene.label}"
+        assert np.array_equal(masks.load(index)[1], scene.semantic)
+        assert labelled.classes[labelled.test.targets[index]] == Squares.classes[scene.label]
