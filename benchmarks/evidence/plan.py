@@ -175,6 +175,8 @@ class Plan:
             label = f"{framework} + {encoder}"
             yield self.row("confirmatory", label, self.start(framework, encoder, "plain"))
             yield self.row("confirmatory", f"{label} + branch", self.start(framework, encoder), label)
+        for encoder in ("vit", "swin"):  # what the figures are without any training; not compared
+            yield self.row("confirmatory", f"random {encoder}", self.other("random", encoder))
 
     def frameworks(self) -> Iterator[Row]:
         for framework in ("moco-v3", "dino", "moby"):
@@ -184,7 +186,7 @@ class Plan:
                 longer = self.start(framework, encoder, "plain-as-long", as_long_as=branch.name)
                 yield self.row("1", label, self.start(framework, encoder, "plain"), None, FULL)
                 yield self.row("1", f"{label} + branch", branch, label, FULL)
-                yield self.row("1", f"{label}, as long as with the branch", longer, label, FULL)
+                yield self.row("1", f"{label}, as long as with the branch", longer, f"{label} + branch", FULL)
 
     def hierarchy(self) -> Iterator[Row]:
         """Each row changes one thing of RePre's defaults."""

@@ -38,6 +38,15 @@ def load(folder: Path) -> dict[tuple[str, int, str], dict[str, Any]]:
     return found
 
 
+def training_seconds(folder: Path) -> dict[str, list[float]]:
+    """What the trainings of every start took."""
+    found: dict[str, list[float]] = {}
+    for path in sorted(folder.glob("*/seed*-train.json")):
+        content = json.loads(path.read_text(encoding="utf-8"))
+        found.setdefault(content["start"], []).append(content["seconds"])
+    return found
+
+
 def values(results: Results, start: str, seeds: int, evaluation: str, metric: str) -> dict[int, float]:
     """A figure by seed, in percent; seeds that are not measured are not in it."""
     found = {}

@@ -14,6 +14,7 @@ from benchmarks.evidence.statistics import bootstrap, lines, pooled_objects, wit
 from benchmarks.evidence.tables import markdown, page, verdict
 
 from repre.config import RunConfig
+from repre.encoder import Encoder
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -35,8 +36,14 @@ def test_one_name_is_one_start_and_pairs_differ_in_the_branch_alone(name: str) -
 def test_an_early_stop_leaves_complete_pairs() -> None:
     todo = [task for task in tasks(Plan(TOY).rows()) if task.table == "confirmatory"]
     assert [task.seed for task in todo] == sorted(task.seed for task in todo)
-    first = [task for task in todo if task.seed == 0]
-    assert len({task.start.name for task in first}) == 4
+    first = list(dict.fromkeys(task.start.name for task in todo if task.seed == 0))
+    pair = [
+        "fashion-moco-v3-vit-plain",
+        "fashion-moco-v3-vit-branch",
+        "fashion-moby-swin-plain",
+        "fashion-moby-swin-branch",
+    ]
+    assert first == [*pair, "fashion-random-vit", "fashion-random-swin"]
     assert len(todo) == len({(task.start.name, task.seed, task.evaluation) for task in todo})
 
 
@@ -135,7 +142,7 @@ def fabricated(values: dict[str, dict[str, list[float]]]) -> dict[tuple[str, int
 
 
 def test_differences_are_paired_and_the_goal_is_judged() -> None:
-    rows = [row for row in Plan(TOY).confirmatory() if "vit" in row.label]
+    rows = [row for row in Plan(TOY).confirmatory() if "moco-v3" in row.label]
     full = {"plain": [0.50, 0.60], "branch": [0.54, 0.6401]}
     results = fabricated(dict.fromkeys(("foreground", "miou", "knn", "linear"), full))
     found = lines(rows, results)
@@ -188,3 +195,13 @@ def test_pictures_are_drawn(tmp_path: Path) -> None:
     results = fabricated({"foreground": {"plain": [0.5, 0.6], "branch": [0.54, 0.65]}})
     assert [path.is_file() for path in draw(lines(rows, results), tmp_path / "a.png")] == [True]
     assert draw([], tmp_path / "b.png") == []
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_encoders_take_the_sizes_of_their_preset(name: str) -> None:
+    preset = PRESETS[name]
+    for config in preset.encoders.values():
+        encoder = Encoder(replace(config, image_size=preset.size))
+        encoder.check_size(preset.local_size, preset.local_size)
+        assert preset.size % preset.mask_patch == 0
+    assert len(Encoder(replace(preset.encoders["vit"], image_size=preset.size)).levels) == 4  # table 2 names them
