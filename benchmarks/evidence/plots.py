@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 import matplotlib
-from benchmarks.evidence.statistics import Line
+from benchmarks.evidence.figures import Line
 from matplotlib.figure import Figure
 
 matplotlib.use("agg")

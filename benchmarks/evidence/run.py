@@ -31,8 +31,9 @@ import repre
 from repre.api import pretrain
 from repre.checkpoint import write_json
 from repre.config import to_dict
-from repre.errors import UserError
+from repre.errors import RunError, UserError
 from repre.evaluate.runtime import RuntimeOptions
+from repre.ops.signals import Interrupted
 
 RESULTS = Path(__file__).parent / "results"
 WORK = Path(__file__).parents[2] / "runs" / "evidence"
@@ -68,6 +69,7 @@ class Runner:
         """How many figures are left; those that another call works at are left to it."""
         begun, left = time.monotonic(), [task for task in todo if not self.path(task).is_file()]
         print(f"{len(todo) - len(left)} of {len(todo)} figures are measured already", flush=True)
+        broken: set[tuple[str, int]] = set()
         while left:
             worked = False
             for task in left:
@@ -75,11 +77,14 @@ class Runner:
                     print(f"out of time; {len(left)} figures are left, the same command goes on", flush=True)
                     return len(left)
                 with self.lock(task.start, task.seed) as mine:
-                    if mine and not self.path(task).is_file():
-                        self.measure(task)
+                    if mine and not self.path(task).is_file() and (task.start.name, task.seed) not in broken:
                         worked = True
+                        if not self.survives(task):
+                            broken.add((task.start.name, task.seed))
             left = [task for task in left if not self.path(task).is_file()]
-            if left and not worked:
+            if all((task.start.name, task.seed) in broken for task in left):
+                return len(left)
+            if not worked:
                 time.sleep(5)
         return 0
 
@@ -88,6 +93,24 @@ class Runner:
 
     def path(self, task: Task) -> Path:
         return self.results / task.start.name / f"seed{task.seed}-{task.evaluation}.json"
+
+    def survives(self, task: Task) -> bool:
+        """Measures; a training that breaks down (a loss that is not finite) is written down, and the others go on."""
+        failure = self.results / task.start.name / f"seed{task.seed}-failure.json"
+        try:
+            self.measure(task)
+        except Interrupted:
+            raise
+        except RunError as error:
+            failure.parent.mkdir(parents=True, exist_ok=True)
+            reason = self.without_places(str(error))
+            write_json(
+                failure, {"start": task.start.name, "seed": task.seed, "failure": reason, "machine": self.machine}
+            )
+            print(f"{task.start.name} seed {task.seed} {task.evaluation} broke down: {reason}", flush=True)
+            return False
+        failure.unlink(missing_ok=True)
+        return True
 
     def measure(self, task: Task) -> None:
         begun = time.monotonic()
@@ -228,6 +251,9 @@ def main() -> None:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except Interrupted as error:
+        print(f"{error}; the same command goes on", file=sys.stderr)
+        sys.exit(error.code)
 
 
 def run(given: argparse.Namespace) -> int:

@@ -6,19 +6,20 @@ python -m benchmarks.evidence.tables
 import argparse
 from pathlib import Path
 
-from benchmarks.evidence.plan import TITLES, Plan, Row, tasks
-from benchmarks.evidence.presets import PRESETS, Preset
-from benchmarks.evidence.run import RESULTS
-from benchmarks.evidence.statistics import (
+from benchmarks.evidence.figures import (
     FIGURES,
     Line,
     Results,
     bootstrap,
+    failures,
     lines,
     load,
     pooled_objects,
     training_seconds,
 )
+from benchmarks.evidence.plan import TITLES, Plan, Row, tasks
+from benchmarks.evidence.presets import PRESETS, Preset
+from benchmarks.evidence.run import RESULTS
 from benchmarks.machine import words
 
 from repre.evaluate.compare import Gain
@@ -61,6 +62,8 @@ def page(results: Path, docs: Path, *, presets: list[Preset], plots: bool = True
         found = load(results / preset.name)
         rows = Plan(preset).rows()
         parts.append(_about(preset, rows, found))
+        for each in failures(results / preset.name):
+            parts.append(f"Broke down: {each['start']}, seed {each['seed']}: {each['failure']}.\n")
         if not found:
             continue
         for table, title in TITLES.items():

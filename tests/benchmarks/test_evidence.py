@@ -7,14 +7,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from benchmarks.evidence.figures import bootstrap, lines, pooled_objects, without_fold
 from benchmarks.evidence.plan import CONFIRMATORY, Plan, Task, tasks
 from benchmarks.evidence.presets import PRESETS, TOY
 from benchmarks.evidence.run import Places, Runner, chosen
-from benchmarks.evidence.statistics import bootstrap, lines, pooled_objects, without_fold
 from benchmarks.evidence.tables import markdown, page, verdict
 
 from repre.config import RunConfig
 from repre.encoder import Encoder
+from repre.errors import RunError
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -79,6 +80,26 @@ def test_the_runner_measures_once(measured: tuple[Runner, list[Task]], monkeypat
     assert runner.go(todo, hours=None) == 0
     more = [*todo, replace_seed(todo[0], 1)]
     assert runner.go(more, hours=0.0) == 1
+
+
+def test_a_broken_training_is_told_and_the_others_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    runner = Runner(TOY, Places(*(tmp_path / name for name in ("packages", "data", "work", "results"))))
+    start = Plan(TOY).start("moco-v3", "vit", "plain")
+    asked = []
+
+    def measure(self: Runner, task: Task) -> None:
+        asked.append(task.seed)
+        if task.seed == 0:
+            raise RunError(f"the loss is not finite; see {runner.places.work}")
+        self.path(task).parent.mkdir(parents=True, exist_ok=True)
+        self.path(task).write_text("{}")
+
+    monkeypatch.setattr(Runner, "measure", measure)
+    todo = [Task("1", start, seed, name) for seed in (0, 1) for name in ("knn", "linear")]
+    assert runner.go(todo, hours=None) == 2
+    assert asked == [0, 1, 1]  # what a broken start could say else is not asked for
+    text = page(runner.places.results, tmp_path, presets=[TOY], plots=False)
+    assert "Broke down: fashion-moco-v3-vit-plain, seed 0: the loss is not finite; see WORK." in text
 
 
 def replace_seed(task: Task, seed: int) -> Task:

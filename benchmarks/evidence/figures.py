@@ -47,6 +47,11 @@ def training_seconds(folder: Path) -> dict[str, list[float]]:
     return found
 
 
+def failures(folder: Path) -> list[dict[str, Any]]:
+    """Trainings that broke down: start, seed and reason."""
+    return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*/seed*-failure.json"))]
+
+
 def values(results: Results, start: str, seeds: int, evaluation: str, metric: str) -> dict[int, float]:
     """A figure by seed, in percent; seeds that are not measured are not in it."""
     found = {}
