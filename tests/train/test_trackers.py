@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -24,15 +24,22 @@ class Fake(ModuleType):
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
             raise AttributeError(name)
-        return lambda *args, **keywords: self.calls.append((name, args, keywords))
+
+        def call(*args: Any, **keywords: Any) -> Any:
+            self.calls.append((name, args, keywords))
+            return SimpleNamespace(info=SimpleNamespace(run_id="r1"))
+
+        return call
 
 
-def logged(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
-) -> list[tuple[str, tuple[Any, ...], dict[str, Any]]]:
+Calls = list[tuple[str, tuple[Any, ...], dict[str, Any]]]
+
+
+def logged(monkeypatch: pytest.MonkeyPatch, run: Path, name: str) -> Calls:
     fake = Fake(name)
     monkeypatch.setitem(sys.modules, name, fake)
-    trackers = open_trackers((name,), tmp_path / "events", run=tmp_path / "photos", start=0, config={"epochs": 3})
+    run.mkdir(exist_ok=True)
+    trackers = open_trackers((name,), run / "events", run=run, start=0, config={"epochs": 3})
     assert len(trackers) == 2
     for tracker in trackers:
         tracker.log(ROW, step=5)
@@ -42,20 +49,27 @@ def logged(
 
 @pytest.mark.parametrize("name", ["wandb", "trackio"])
 def test_services_get_config_rows_and_an_end(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str) -> None:
-    assert logged(monkeypatch, tmp_path, name) == [
-        ("init", (), {"project": "repre", "name": "photos", "config": {"epochs": 3}}),
-        ("log", (ROW,), {"step": 5}),
-        ("finish", (), {}),
-    ]
+    first, again, other = (logged(monkeypatch, tmp_path / run, name) for run in ("photos", "photos", "other"))
+    (_, _, said), *rest = first
+    identity = said.pop("id", None)
+    assert said == {"project": "repre", "name": "photos", "config": {"epochs": 3}, "resume": "allow"}
+    assert rest == [("log", (ROW,), {"step": 5}), ("finish", (), {})]
+    assert again[0][2].get("id") == identity  # a resumed run goes on with its own curves
+    assert (other[0][2].get("id") != identity) == (name == "wandb")
 
 
-def test_mlflow_gets_numbers_only(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    assert logged(monkeypatch, tmp_path, "mlflow") == [
+def test_mlflow_gets_numbers_only_and_goes_on_with_its_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    rest = [("log_metrics", ({"step": 5, "loss": 1.5},), {"step": 5}), ("end_run", (), {})]
+    assert logged(monkeypatch, tmp_path / "photos", "mlflow") == [
         ("set_experiment", ("repre",), {}),
         ("start_run", (), {"run_name": "photos"}),
         ("log_dict", ({"epochs": 3}, "config.yaml"), {}),
-        ("log_metrics", ({"step": 5, "loss": 1.5},), {"step": 5}),
-        ("end_run", (), {}),
+        *rest,
+    ]
+    assert logged(monkeypatch, tmp_path / "photos", "mlflow") == [
+        ("set_experiment", ("repre",), {}),
+        ("start_run", (), {"run_id": "r1"}),
+        *rest,
     ]
 
 
@@ -71,6 +85,8 @@ def test_events_after_the_resumed_step_replace_earlier_ones(tmp_path: Path) -> N
         for step in range(start, start + 4):
             tracker.log({"loss": value + step, "note": "words"}, step=step)
         tracker.close()
+        for file in tmp_path.glob("*tfevents.[1-9]*"):  # files are read by name, which holds the second of their start
+            file.rename(tmp_path / f"events.out.tfevents.0{start}")
     events = EventAccumulator(str(tmp_path))
     events.Reload()
     assert events.Tags()["scalars"] == ["loss"]

@@ -11,6 +11,7 @@ artefacts/         pictures and quantised features of a few images, for the repo
 alarms.jsonl       what the monitors found out of order
 encoder/           safetensors + config.json; timm.create_model("local-dir:.../encoder", pretrained=True)
 tensorboard/       event files
+trackers.json      what other services call this run, where they are used
 summary.json       written last; its presence means that the run is finished
 """
 

@@ -1,10 +1,17 @@
 """Where metrics go beside the run folder: TensorBoard always, other services where asked for."""
 
+import json
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
+from uuid import uuid4
 
 from repre.errors import UserError
+
+PROJECT = "repre"
+IDENTITIES = "trackers.json"
+"""File of the run folder: what each service calls the run."""
 
 
 class Tracker(Protocol):
@@ -30,12 +37,11 @@ class TensorBoard:
         self.writer.close()
 
 
-class _Service:
-    """A library with `init`, `log` and `finish`, as Weights & Biases and Trackio have."""
-
-    def __init__(self, module: Any, *, project: str, name: str, config: dict[str, Any]) -> None:
+class _WandB:
+    def __init__(self, module: Any, *, run: Path, config: dict[str, Any]) -> None:
         self.module = module
-        module.init(project=project, name=name, config=config)
+        identity = _identity(run, "wandb") or _remember(run, "wandb", uuid4().hex)
+        module.init(project=PROJECT, name=run.name, config=config, id=identity, resume="allow")
 
     def log(self, row: dict[str, Any], *, step: int) -> None:
         self.module.log(row, step=step)
@@ -44,18 +50,44 @@ class _Service:
         self.module.finish()
 
 
-class _MLflow:
-    def __init__(self, module: Any, *, project: str, name: str, config: dict[str, Any]) -> None:
+class _Trackio(_WandB):
+    def __init__(self, module: Any, *, run: Path, config: dict[str, Any]) -> None:
         self.module = module
-        module.set_experiment(project)
-        module.start_run(run_name=name)
-        module.log_dict(config, "config.yaml")
+        module.init(project=PROJECT, name=run.name, config=config, resume="allow")
+
+
+class _MLflow:
+    def __init__(self, module: Any, *, run: Path, config: dict[str, Any]) -> None:
+        self.module = module
+        module.set_experiment(PROJECT)
+        known = _identity(run, "mlflow")
+        started = module.start_run(run_id=known) if known else module.start_run(run_name=run.name)
+        if not known:
+            _remember(run, "mlflow", started.info.run_id)
+            module.log_dict(config, "config.yaml")
 
     def log(self, row: dict[str, Any], *, step: int) -> None:
         self.module.log_metrics({k: v for k, v in row.items() if isinstance(v, int | float)}, step=step)
 
     def close(self) -> None:
         self.module.end_run()
+
+
+SERVICES: dict[str, Callable[..., Tracker]] = {"wandb": _WandB, "trackio": _Trackio, "mlflow": _MLflow}
+
+
+def _identity(run: Path, service: str) -> str | None:
+    """What the service calls this run, where it was told of it before: a resumed run goes on with its curves."""
+    file = run / IDENTITIES
+    found = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    return found.get(service)
+
+
+def _remember(run: Path, service: str, identity: str) -> str:
+    file = run / IDENTITIES
+    known = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    file.write_text(json.dumps(known | {service: identity}) + "\n", encoding="utf-8")
+    return identity
 
 
 def open_trackers(
@@ -68,6 +100,5 @@ def open_trackers(
             module = import_module(name)
         except ImportError as error:
             raise UserError(f"runtime.trackers: {name} is not installed; run: pip install 'repre[{name}]'") from error
-        kind = _MLflow if name == "mlflow" else _Service
-        trackers.append(kind(module, project="repre", name=run.name, config=config))
+        trackers.append(SERVICES[name](module, run=run, config=config))
     return trackers
