@@ -1,0 +1,97 @@
+"""What the documents tell people to type exists, and what they link to is there."""
+
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from repre import cli
+from repre.recipes import recipe
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").glob("*.md")])
+FENCE = re.compile(r"^ *```[^\n]*\n(.*?)^ *```", re.M | re.S)
+LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
+
+
+class Parsed(Exception):
+    """The command line was understood; the work itself is not done here."""
+
+
+def commands() -> list[tuple[str, str]]:
+    """Page and command of every line of a code block that starts with repre or torchrun."""
+    found = []
+    for page in PAGES:
+        for block in FENCE.findall(page.read_text(encoding="utf-8")):
+            for line in block.replace("\\\n", " ").splitlines():
+                words = line.strip().removeprefix("srun ").removeprefix("exec ").split(" # ")[0].strip()
+                if words.startswith(("repre ", "torchrun ")):
+                    found.append((page.relative_to(ROOT).as_posix(), words))
+    return found
+
+
+def words_of(command: str) -> list[str]:
+    words = [word for word in shlex.split(command, comments=True) if word != "..."]
+    if words[0] == "torchrun":
+        words = words[words.index("repre.cli") :]
+    return [word.replace("$", "") for word in words[1:]]
+
+
+@pytest.fixture
+def nothing_is_done(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def parsed(*args: Any, **keywords: Any) -> Any:
+        raise Parsed
+
+    for place in (
+        "repre.cli.pretrain", "repre.cli.open_start", "repre.cli.write_report", "repre.cli.write_comparison",
+        "repre.evaluate.compare.compare", "repre.train.plan.plan", "repre.train.reconstruct.reconstruct",
+        "repre.export.export", "repre.embed.embed", "repre.data.sources.open_source", "repre.data.write.write_scenes",
+    ):  # fmt: skip
+        monkeypatch.setattr(place, parsed)
+    monkeypatch.setattr(cli, "load_yaml", lambda path: recipe("quickstart"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs/photos").mkdir(parents=True)
+    (tmp_path / "runs/photos/config.yaml").touch()
+
+
+@pytest.mark.usefixtures("nothing_is_done")
+@pytest.mark.parametrize(("page", "command"), commands())
+def test_every_command_is_understood(page: str, command: str) -> None:
+    words = words_of(command)
+    if words in (["--help"], ["--version"]) or "--help" in words:
+        return
+    with pytest.raises(Parsed):
+        cli._dispatch(words)
+
+
+def test_there_are_commands_to_look_at() -> None:
+    assert {page for page, _ in commands()} > {"README.md", "docs/results.md"}
+    assert len(commands()) > 12
+
+
+def test_every_make_target_exists() -> None:
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M))
+    for page in PAGES:
+        for target in re.findall(r"(?:^|`)make ([a-z]+)", page.read_text(encoding="utf-8"), re.M):
+            assert target in targets, f"{page.name}: make {target}"
+
+
+def anchor(title: str) -> str:
+    """What GitHub and mkdocs make of a heading."""
+    return re.sub(r"[^\w\- ]", "", title.lower().replace("`", "")).strip().replace(" ", "-")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_every_link_inside_the_project_resolves(page: Path) -> None:
+    text = re.sub(FENCE, "", page.read_text(encoding="utf-8"))
+    for link in LINK.findall(text):
+        if re.match(r"[a-z]+:", link):
+            continue
+        path, _, place = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        assert target.exists(), link
+        if place:
+            titles = re.findall(r"^#+ (.+)$", target.read_text(encoding="utf-8"), re.M)
+            assert place in {anchor(title) for title in titles}, link
