@@ -13,7 +13,7 @@ from repre.train.step import forward_backward
 from repre.types import Features
 from tests import tiny
 
-CASES = [(f, e, w) for f in FRAMEWORKS for e in tiny.ENCODERS for w in (0.0, 1.0)]
+CASES = [(f, e, w) for f in tiny.FRAMEWORKS for e in tiny.ENCODERS for w in (0.0, 1.0)]
 contract = pytest.mark.parametrize(("framework", "encoder", "weight"), CASES)
 
 
@@ -36,6 +36,11 @@ def biases_before_batch_norm(model: nn.Module) -> set[str]:
                 if isinstance(layer, nn.Linear) and type(module[place + 1]).__name__ == "BatchNorm":
                     found.add(f"{name}.{place}.bias")
     return found
+
+
+def test_every_framework_of_the_package_is_in_the_contract() -> None:
+    ours = {name for name, (config, _) in FRAMEWORKS.items() if config.__module__.startswith("repre.")}
+    assert ours == set(tiny.FRAMEWORKS)
 
 
 @contract
@@ -99,7 +104,7 @@ def test_training_moves_teacher_and_student(framework: str, encoder: str, weight
     assert any(name.startswith("framework.teacher.encoder") for name in moved) == (framework != "simclr")
 
 
-@pytest.mark.parametrize("framework", FRAMEWORKS)
+@pytest.mark.parametrize("framework", tiny.FRAMEWORKS)
 @pytest.mark.parametrize("encoder", tiny.ENCODERS)
 @pytest.mark.parametrize("masked", [False, True])
 def test_gradient_cache_equals_the_whole_batch(framework: str, encoder: str, masked: bool) -> None:
@@ -128,7 +133,7 @@ def test_activation_checkpointing_changes_no_gradient(encoder: str, micro_batch:
             torch.testing.assert_close(a.grad, b.grad, rtol=1e-9, atol=1e-12, msg=lambda m, n=name: f"{n}: {m}")
 
 
-@pytest.mark.parametrize("framework", FRAMEWORKS)
+@pytest.mark.parametrize("framework", tiny.FRAMEWORKS)
 def test_weight_zero_is_the_plain_framework_bit_for_bit(framework: str) -> None:
     """The branch's decoder draws from a generator of its own: encoder, heads and contrastive loss start out the same."""
     plain, branch = tiny.tiny_model(framework, "vit", weight=0.0), tiny.tiny_model(framework, "vit", weight=1.0)

@@ -9,7 +9,6 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from repre.frameworks import FRAMEWORKS
 from repre.ops.batch_norm import BatchNorm
 from repre.ops.dist import gather, mean_over_ranks, rank, sum_over_ranks, world
 from repre.optim import OptimConfig, build_optimiser, set_schedule
@@ -17,7 +16,7 @@ from repre.train.step import forward_backward
 from tests import tiny
 
 STEPS, BATCH = 5, 8
-CASES = [(f, e) for f in FRAMEWORKS for e in tiny.ENCODERS]
+CASES = [(f, e) for f in tiny.FRAMEWORKS for e in tiny.ENCODERS]
 
 
 def train(framework: str, encoder: str) -> list[dict[str, torch.Tensor]]:
