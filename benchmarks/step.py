@@ -29,7 +29,7 @@ from repre.data.views import make_views
 from repre.model import build_model
 from repre.optim import build_optimiser, set_schedule
 from repre.recipes import recipe
-from repre.train.loop import clip_gradients
+from repre.train.loop import clip_gradients, gradient_norm
 from repre.train.step import forward_backward
 from repre.types import Batch, Views
 
@@ -198,7 +198,7 @@ class Step:
         losses = forward_backward(
             self.model, self.views, progress=0.5, seed=0, micro_batch=self.variant.micro_batch, precision=self.precision
         )
-        clip_gradients(self.model, self.config.optim.clip)
+        clip_gradients(self.model, gradient_norm(self.model), self.config.optim.clip)
         self.model.framework.before_step(0.5)
         self.optimiser.step()
         self.model.framework.after_step(self.model.encoder, losses.diagnostics, 0.5)

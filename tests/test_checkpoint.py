@@ -212,3 +212,20 @@ def test_a_zip_bomb_is_not_opened(tmp_path: Path) -> None:
     assert path.stat().st_size < 100_000
     with pytest.raises(UserError, match="packed, to 50000000 bytes"):
         load_checkpoint(path)
+
+
+def test_a_tensor_larger_than_its_file_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "last.pt"
+    body = {"model": {"w": torch.zeros(1).expand(10**12)}}
+    torch.save({"format": FORMAT, **body, "sha256": ""}, path)
+    assert path.stat().st_size < 10_000
+    with pytest.raises(UserError, match="larger than the file"):
+        load_checkpoint(path)
+
+
+def test_sparse_tensors_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "last.pt"
+    huge = torch.sparse_coo_tensor(torch.zeros(1, 1, dtype=torch.int64), torch.ones(1), (10**12,))
+    torch.save({"format": FORMAT, "model": {"w": huge}}, path)
+    with pytest.raises(UserError, match=r"another layout|damaged"):
+        load_checkpoint(path)

@@ -9,6 +9,7 @@ import pytest
 
 import repre
 from repre.config import differences, dump_yaml, identity, load_yaml
+from repre.errors import UserError
 from repre.recipes import RECIPES, recipe
 
 
@@ -46,3 +47,20 @@ def test_every_setting_is_read_and_documented() -> None:
             assert reads, f"{kind.__name__}.{setting.name} is never read"
             documented = any(re.search(rf"^    {setting.name}: .*\n    \"\"\"", text, re.M) for text in source.values())
             assert documented, f"{kind.__name__}.{setting.name} has no doc line"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("a: &a [x, x]\nb: &b [*a, *a]\nc: [*b, *b]\n", "reference"),
+        ("data: !!python/object/apply:os.system [exit]\n", "not valid YAML"),
+        ("seed: 2024-99-99\n", "not valid YAML|seed"),
+        ("[" * 5000, "not valid YAML"),
+        ("encoder: {model_args: {checkpoint_path: /etc/passwd}}\n", "checkpoint_path is not an argument"),
+        ("encoder: {model_args: {pretrained_cfg_overlay: {file: x}}}\n", "model_args"),
+    ],
+)
+def test_a_config_of_a_stranger_is_plain_values(tmp_path: Path, text: str, words: str) -> None:
+    (tmp_path / "config.yaml").write_text(text)
+    with pytest.raises(UserError, match=words):
+        load_yaml(tmp_path / "config.yaml")

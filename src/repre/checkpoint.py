@@ -136,10 +136,27 @@ def check_archive(path: Path) -> None:
             raise UserError(f"{path} is packed, to {unpacked} bytes: torch does not write such files; it is not opened")
 
 
+def check_tensors(content: Any, path: Path) -> None:
+    """Refuses tensors that claim to be larger than their file: a view of one number can stand for terabytes."""
+    waiting, largest = [content], path.stat().st_size
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict):
+            waiting += value.values()
+        elif isinstance(value, list | tuple):
+            waiting += value
+        elif isinstance(value, Tensor):
+            if value.layout is not torch.strided or value.is_quantized:
+                raise UserError(f"{path} holds a tensor of another layout ({value.layout}); it is not used")
+            if value.numel() * value.element_size() > largest:
+                raise UserError(f"{path} holds a tensor {list(value.shape)} larger than the file; it is not used")
+
+
 def _load(path: Path, device: torch.device) -> dict[str, Any]:
     try:
         check_archive(path)
         state = torch.load(path, map_location=device, weights_only=True)
+        check_tensors(state, path)
     except UserError:
         raise
     except UNREADABLE as error:

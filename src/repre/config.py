@@ -38,13 +38,16 @@ class ComputeConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class RuntimeConfig:
-    """Where a run runs and what it writes. Nothing here changes the weights, so all of it may change on resume."""
+    """Where a run runs and what it writes. Nothing here changes the weights of a sound run, so all may change on resume."""
 
     device: str = "auto"
     """cpu, cuda, cuda:N or mps; `auto` takes the fastest at hand."""
     workers: int | None = None
     """Processes per rank that decode images; None: one less than the processor's cores, at most 16. 0 decodes in the
     training process."""
+    not_finite: Literal["stop", "skip"] = "stop"
+    """At a step whose loss or gradient is NaN or infinite: stop, or leave the weights as they are and go on with the next
+    batch. Either way not_finite.jsonl names the layer and the files. It may change when a run goes on."""
     log_every: int = 10
     """Steps between two lines of metrics."""
     checkpoint_minutes: float = 15.0
@@ -223,10 +226,21 @@ def dump_yaml(config: RunConfig) -> str:
 
 def load_yaml(path: Path) -> RunConfig:
     """Reads a `config.yaml`; any fault in it is a UserError that names the setting."""
+    return from_dict(RunConfig, read_yaml(path) or {}, where=path.name)
+
+
+def read_yaml(path: Path) -> Any:
+    """Plain values of a YAML file that may come from a stranger: no objects, and no references, which a few lines can
+    make stand for terabytes."""
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        for token in yaml.scan(text):
+            if isinstance(token, yaml.AliasToken):
+                raise UserError(f"{path} has a reference (*{token.value}); write its value out")
+        return yaml.safe_load(text)
     except OSError as error:
         raise UserError(f"cannot read the config {path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except UserError:
+        raise
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date or a number that is none
         raise UserError(f"{path} is not valid YAML: {str(error).splitlines()[0]}") from error
-    return from_dict(RunConfig, data or {}, where=path.name)

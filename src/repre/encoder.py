@@ -27,8 +27,8 @@ from safetensors.torch import load_file, save_file
 from timm.models import adapt_input_conv, group_parameters
 from torch import Tensor, nn
 
-from repre.checkpoint import UNREADABLE, check_archive
-from repre.errors import UserError, near_names
+from repre.checkpoint import UNREADABLE, check_archive, check_tensors
+from repre.errors import RunError, UserError, near_names
 from repre.ops.drop_path import DropPath, Rows
 from repre.types import Features
 
@@ -36,6 +36,9 @@ WRAPPERS = ("state_dict", "model", "encoder", "teacher", "student", "module")
 """Keys under which training scripts keep the weights of a model."""
 PREFIXES = ("module.", "_orig_mod.", "backbone.", "base_encoder.", "encoder.", "model.")
 """Prefixes that wrappers put before the names of a model's parameters; what lies beside the prefix is no encoder."""
+OURS = {"num_classes", "in_chans", "img_size", "dynamic_img_size", "strict_img_size", "features_only", "out_indices"}
+TIMMS = set(inspect.signature(timm.create_model).parameters)
+"""Arguments of timm's builder, not of a model: paths to weights among them, so that no config names one there."""
 Argument = int | float | bool | str | tuple[int, ...]
 """What an argument of a timm model may be, so that YAML, JSON and the command line can write it."""
 
@@ -77,6 +80,15 @@ class EncoderConfig:
             raise UserError(f"encoder.image_size must be at least 1, not {self.image_size}")
         if self.patch_size is not None and self.patch_size < 1:
             raise UserError(f"encoder.patch_size must be at least 1, not {self.patch_size}")
+        if taken := sorted((OURS | TIMMS) & self.model_args.keys()):
+            raise UserError(
+                f"encoder.model_args.{taken[0]} is not an argument of a model; the encoder's own settings say it"
+            )
+        for key, value in self.model_args.items():
+            if not isinstance(value, int | float | bool | str | tuple):
+                raise UserError(
+                    f"encoder.model_args.{key} must be a number, a truth value, a name or a list of numbers"
+                )
         if self.levels is not None and (not self.levels or list(self.levels) != sorted(set(self.levels))):
             raise UserError(f"encoder.levels must name each level once, in rising order, not {self.levels}")
 
@@ -175,7 +187,10 @@ class Encoder(nn.Module):
             "repre": {"levels": self.levels},
         }
         state = {k: v.detach().cpu().contiguous() for k, v in self.model.state_dict().items()}
-        save_file(state, folder / "model.safetensors.tmp")  # a folder that is read meanwhile holds whole files
+        try:
+            save_file(state, folder / "model.safetensors.tmp")  # a folder that is read meanwhile holds whole files
+        except SafetensorError as error:
+            raise RunError(f"could not write {folder / 'model.safetensors'}: {error}") from error
         (folder / "config.json.tmp").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
         for name in ("model.safetensors", "config.json"):
             os.replace(folder / f"{name}.tmp", folder / name)
@@ -407,6 +422,7 @@ def read_weights(path: Path, *, own: Iterable[str] = ()) -> dict[str, Tensor]:
         else:
             check_archive(path)
             state = torch.load(path, map_location="cpu", weights_only=True)
+            check_tensors(state, path)
     except pickle.UnpicklingError as error:
         raise UserError(
             f"encoder.weights: {path} cannot be read as weights: it is damaged or holds more than tensors, and "

@@ -36,6 +36,7 @@ class Batch:
         indices: index of every sample in the source (of the replacement, where a file was unreadable), int64 [B].
         epoch: epoch of the batch, counted from 0.
         failures: (index, reason) of every file of this batch that could not be read and was replaced.
+        changed: index of every file of this batch whose content changed after the run began.
     """
 
     pixels: Tensor
@@ -44,6 +45,7 @@ class Batch:
     indices: Tensor
     epoch: int
     failures: list[tuple[int, str]] = field(default_factory=list)
+    changed: list[int] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,8 @@
 """Every format and mode that is promised, and every kind of damage as one clear reason."""
 
+import lzma
+import os
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -186,3 +189,49 @@ def test_random_damage_never_raises_anything_else(tmp_path: Path) -> None:
             except UnreadableImage:
                 outcomes["refused"] += 1
     assert min(outcomes.values()) > 20
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.png")
+    with pytest.raises(UnreadableImage, match="not a regular file"):
+        read_image(tmp_path / "a.png")
+
+
+def test_what_a_numpy_header_claims_is_not_believed(tmp_path: Path) -> None:
+    for shape, word in (
+        ((5000, 5000, 3), "shorter than its header"),
+        ((10**6, 10**6, 3), "bomb"),
+        ((0, 4, 3), "array"),
+    ):
+        with open(tmp_path / "a.npy", "wb") as file:
+            header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(file, header)  # type: ignore[arg-type]
+            file.write(bytes(100))
+        with pytest.raises(UnreadableImage, match=word):
+            read_image(tmp_path / "a.npy")
+
+
+@pytest.mark.parametrize("compression", ["zlib", "lzma"])
+def test_a_strip_that_unpacks_to_more_than_the_image_is_refused(tmp_path: Path, compression: str) -> None:
+    """A TIFF of 64 pixels a side whose only strip holds 200 MB of zeros."""
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, np.zeros((64, 64, 5), np.uint16), compression=compression, photometric="minisblack")
+    assert read_image(path, channels=5).shape == (64, 64, 5)
+    pack = zlib.compress if compression == "zlib" else lzma.compress
+    bomb = pack(bytes(200_000_000))
+    with tifffile.TiffFile(path, mode="r+b") as file:
+        page = file.pages.first
+        end = path.stat().st_size
+        page.tags["StripOffsets"].overwrite(end)
+        page.tags["StripByteCounts"].overwrite(len(bomb))
+    with open(path, "r+b") as raw:
+        raw.seek(end)
+        raw.write(bomb)
+    with pytest.raises(UnreadableImage, match="decompression bomb"):
+        read_image(path, channels=5)
+
+
+def test_eps_is_never_given_to_its_interpreter(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n")
+    with pytest.raises(UnreadableImage, match="not an image"):
+        read_image(tmp_path / "a.png")

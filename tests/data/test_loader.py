@@ -1,5 +1,8 @@
 """The loader: one order for any number of ranks and workers, exact resume, replacements for unreadable files."""
 
+import os
+import signal
+
 import numpy as np
 import pytest
 import torch
@@ -109,3 +112,22 @@ def test_orders_are_permutations_that_depend_on_seed_and_epoch() -> None:
     orders = {tuple(epoch_order(50, seed=s, epoch=e)) for s in range(3) for e in range(3)}
     assert len(orders) == 9
     assert all(sorted(order) == list(range(50)) for order in orders)
+
+
+class Deadly(Numbers):
+    """Image 7 kills the process that decodes it, as a decoder with a fault or a full memory does."""
+
+    def load(self, index: int) -> np.ndarray:
+        if index == 7:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().load(index)
+
+
+def test_the_death_of_a_worker_names_the_file_that_it_had_in_hand() -> None:
+    with pytest.raises(RunError, match=r"a decoding process died while it had number 7 in hand .*take it away"):
+        batches(Deadly(24), workers=2)
+
+
+def test_other_errors_are_not_taken_for_the_death_of_a_worker() -> None:
+    loader = Loader(Numbers(24), batch_size=6, epochs=1, seed=0, canvas=8, workers=0)
+    assert loader.explain(RuntimeError("shapes cannot be multiplied")) is None

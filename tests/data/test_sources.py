@@ -11,7 +11,7 @@ import pytest
 import torchvision.datasets
 from PIL import Image
 
-from repre.data.sources import open_source
+from repre.data.sources import UnreadableImage, open_source
 from repre.errors import UserError
 
 
@@ -166,3 +166,31 @@ def test_scenes_by_name() -> None:
     assert len(source) == 5
     assert source.load(0).shape == (32, 32, 3)
     assert len(open_source("scenes")) == 4096
+
+
+def test_links_to_nowhere_and_to_themselves_are_listed_and_reported_when_read(tmp_path: Path) -> None:
+    picture(tmp_path / "a.png")
+    (tmp_path / "gone.png").symlink_to(tmp_path / "absent.png")
+    (tmp_path / "self.png").symlink_to(tmp_path / "self.png")
+    source = open_source(str(tmp_path))
+    assert len(source) == 3
+    for index, word in ((1, "vanished"), (2, "damaged")):
+        with pytest.raises(UnreadableImage, match=word):
+            source.load(index)
+
+
+def test_an_unreadable_folder_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Injected, since the tests may run as root, who may read anything."""
+    picture(tmp_path / "a/1.png")
+    picture(tmp_path / "b/2.png")
+    real, failures = os.scandir, [PermissionError(13, "no"), OSError(5, "bad disk")]
+
+    def closed(folder: Path) -> object:
+        if Path(folder).name == "b":
+            raise failures.pop(0)
+        return real(folder)
+
+    monkeypatch.setattr(os, "scandir", closed)
+    for words in ("no permission .*b", "b: bad disk"):
+        with pytest.raises(UserError, match=words):
+            open_source(str(tmp_path))

@@ -1,7 +1,17 @@
-"""One file -> pixels. Whatever is wrong with a file ends in `UnreadableImage` with a short reason."""
+"""One file -> pixels. Whatever is wrong with a file ends in `UnreadableImage` with a short reason, within bounded memory.
 
+What a file claims is checked before anything is unpacked: its kind, its pixels, and how far packed strips would grow.
+"""
+
+import lzma
+import math
+import os
+import stat
 import warnings
+import zlib
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tifffile
@@ -18,6 +28,14 @@ MAX_PIXELS = 178_956_970
 """Larger images are taken for decompression bombs (Pillow's limit for an error)."""
 MAX_ASPECT = 100
 """Longer strips cannot be cropped sensibly."""
+FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "AVIF", "JPEG2000", "PPM")
+"""What Pillow may take a file for, whatever its ending says. Never EPS: Pillow hands that to an interpreter of programs."""
+GROWING: dict[int, Callable[[], Any]] = {
+    8: zlib.decompressobj,
+    32946: zlib.decompressobj,
+    34925: lzma.LZMADecompressor,
+}
+"""TIFF's numbers of the compressions whose strips may grow a thousandfold, and what unpacks them piece by piece."""
 
 
 class UnreadableImage(Exception):
@@ -41,10 +59,12 @@ def read_image(path: Path, *, channels: int = 3, canvas: int | None = None) -> A
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns of odd metadata and of large images, which are checked here
             suffix = path.suffix.lower()
+            if not stat.S_ISREG(os.stat(path).st_mode):  # reading a pipe would wait for ever
+                raise UnreadableImage("not a regular file")
             if suffix == ".npy":
-                image = _arrange(np.load(path, allow_pickle=False), channels)
+                image = _arrange(_read_numpy(path), channels)
             elif suffix in (".tif", ".tiff") and _needs_tifffile(path, channels):
-                image = _arrange(tifffile.imread(path), channels)
+                image = _arrange(_read_with_tifffile(path), channels)
             else:
                 image = _read_with_pillow(path, channels, canvas)
     except UnreadableImage:
@@ -54,7 +74,7 @@ def read_image(path: Path, *, channels: int = 3, canvas: int | None = None) -> A
     except PermissionError as error:
         raise UnreadableImage("no permission to read it") from error
     except UnidentifiedImageError as error:
-        raise UnreadableImage("not an image" if path.stat().st_size else "an empty file") from error
+        raise UnreadableImage("not an image" if _size(path) else "an empty file") from error
     except Image.DecompressionBombError as error:
         raise UnreadableImage("too many pixels: a decompression bomb?") from error
     except Exception as error:  # decoders of damaged files raise anything: struct.error, IndexError, SyntaxError, ...
@@ -63,7 +83,7 @@ def read_image(path: Path, *, channels: int = 3, canvas: int | None = None) -> A
 
 
 def _read_with_pillow(path: Path, channels: int, canvas: int | None) -> Array:
-    with Image.open(path) as file:
+    with Image.open(path, formats=FORMATS) as file:
         _check_shape(file.height, file.width)
         if canvas is not None and file.format == "JPEG":
             share = canvas / max(file.size)  # a fraction of 2, 4 or 8 that still is at least what is needed
@@ -101,6 +121,52 @@ def _needs_tifffile(path: Path, channels: int) -> bool:
         return deep or channels not in (1, 3, 4) or page.samplesperpixel not in (1, 2, 3, 4) or len(file.pages) > 1
 
 
+def _read_with_tifffile(path: Path) -> Array:
+    """The first series of a TIFF. It allocates what a file claims and unpacks strips without a limit, so both are bounded
+    before."""
+    with tifffile.TiffFile(path) as file:
+        series = file.series[0]
+        _check_values(series.shape)
+        for page in series.pages:
+            if page is not None and (key := page.keyframe) is not None and key.compression in GROWING:
+                _check_strips(file.filehandle, page)
+        return np.asarray(series.asarray())
+
+
+def _check_strips(file: Any, page: Any) -> None:
+    """Refuses strips or tiles that unpack to more than one of them, or the whole page, can hold."""
+    key = page.keyframe
+    largest = max(math.prod(key.chunks), math.prod(key.shape)) * -(-key.bitspersample // 8)
+    for offset, count in zip(page.dataoffsets, page.databytecounts):
+        file.seek(offset)
+        unpack, packed, unpacked = GROWING[key.compression](), file.read(count), 0
+        while not unpack.eof and (packed or not getattr(unpack, "needs_input", True)):
+            unpacked += len(unpack.decompress(packed, 1 << 20))
+            packed = getattr(unpack, "unconsumed_tail", b"")
+            if unpacked > largest:
+                raise UnreadableImage("a strip that unpacks to more than the image: a decompression bomb?")
+
+
+def _read_numpy(path: Path) -> Array:
+    """A NumPy file whose header is believed only where the file is as long as it says."""
+    with open(path, "rb") as file:
+        version = np.lib.format.read_magic(file)
+        read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, dtype = read_header(file)
+        _check_values(shape)
+        if not dtype.hasobject and file.tell() + math.prod(shape) * dtype.itemsize > os.fstat(file.fileno()).st_size:
+            raise UnreadableImage("damaged: the file is shorter than its header says")
+        file.seek(0)
+        return np.asarray(np.load(file, allow_pickle=False))
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:  # it went away meanwhile
+        return 0
+
+
 def _arrange(values: Array, channels: int) -> Array:
     """Any array of an image -> [H, W, channels] in uint8, uint16 or float32."""
     if values.ndim == 2:
@@ -132,6 +198,13 @@ def _check_shape(height: int, width: int) -> None:
         raise UnreadableImage("too many pixels: a decompression bomb?")
     if max(height, width) > MAX_ASPECT * min(height, width):
         raise UnreadableImage(f"{height} x {width} pixels: a strip, not an image")
+
+
+def _check_values(shape: tuple[int, ...]) -> None:
+    if min(shape, default=0) < 1:
+        raise UnreadableImage(f"an array of {' x '.join(map(str, shape))}")
+    if math.prod(shape) > 4 * MAX_PIXELS:
+        raise UnreadableImage("too many values: a decompression bomb?")
 
 
 def _fit(image: Array, canvas: int | None) -> Array:

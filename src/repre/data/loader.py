@@ -5,6 +5,8 @@ order of its epoch, and every rank takes a slice of them. Nothing depends on the
 resumed run starts its loader at the step it stopped at.
 """
 
+import os
+import re
 import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,9 +15,10 @@ from functools import lru_cache
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from repre.data.images import UnreadableImage
+from repre.data.kept import changed
 from repre.data.sources import Source
 from repre.errors import RunError, UserError
 from repre.types import Batch
@@ -23,7 +26,7 @@ from repre.types import Batch
 ATTEMPTS = 32
 """Replacements tried for one unreadable file before the run stops."""
 
-Raw = tuple[Tensor, Tensor, Tensor, Tensor, int, list[tuple[int, str]]]
+Raw = tuple[Tensor, Tensor, Tensor, Tensor, int, list[tuple[int, str]], list[int]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,12 +76,23 @@ class _Steps(Dataset[Raw]):
     """Item t is the local batch of step t; decoded where it is asked for, so in a worker."""
 
     def __init__(
-        self, source: Source, *, batch_size: int, seed: int, canvas: int, rank: int, world: int, keep_values: bool
+        self,
+        source: Source,
+        *,
+        batch_size: int,
+        seed: int,
+        canvas: int,
+        rank: int,
+        world: int,
+        keep_values: bool,
+        workers: int,
     ) -> None:
         self.source, self.seed, self.canvas, self.keep_values = source, seed, canvas, keep_values
         self.batch_size, self.local, self.rank = batch_size, batch_size // world, rank
         self.steps_per_epoch = len(source) // batch_size
         self.order = lru_cache(maxsize=2)(self._order)
+        # what every worker has in hand (its process, an image): readable when it has died
+        self.in_hand = torch.full((workers, 2), -1).share_memory_() if workers else None
 
     def __getstate__(self) -> dict[str, object]:
         return {key: value for key, value in self.__dict__.items() if key != "order"}
@@ -95,15 +109,19 @@ class _Steps(Dataset[Raw]):
         start = step_in_epoch * self.batch_size + self.rank * self.local
         order, images, indices = self.order(epoch), [], []
         failures: list[tuple[int, str]] = []
+        altered: list[int] = []
         for position in range(start, start + self.local):
             loaded = self._load(order, position, failures)
             if loaded is None:  # the training process raises; an error raised here would arrive as a traceback
                 nothing = torch.empty(0)
-                return nothing, nothing, nothing, nothing, epoch, failures
+                return nothing, nothing, nothing, nothing, epoch, failures, altered
             indices.append(loaded[0])
             images.append(loaded[1])
+            if changed(self.source, loaded[0]):
+                altered.append(loaded[0])
         pixels, sizes = stack(images, canvas=self.canvas, keep_values=self.keep_values)
-        return pixels, sizes, torch.arange(start, start + self.local), torch.tensor(indices), epoch, failures
+        positions = torch.arange(start, start + self.local)
+        return pixels, sizes, positions, torch.tensor(indices), epoch, failures, altered
 
     def _load(self, order: np.ndarray, position: int, failures: list[tuple[int, str]]) -> tuple[int, np.ndarray] | None:
         """The image at a position, or at a far position of the same epoch that is readable: never a neighbour, which
@@ -111,11 +129,17 @@ class _Steps(Dataset[Raw]):
         for attempt in range(ATTEMPTS):
             place = (position + (len(order) // 2 + attempt - 1 if attempt else 0)) % len(order)
             index = int(order[place])
+            self._note(index)
             try:
                 return index, self.source.load(index)
             except UnreadableImage as error:
                 failures.append((index, str(error)))
         return None
+
+    def _note(self, index: int) -> None:
+        worker = get_worker_info()
+        if worker is not None and self.in_hand is not None:
+            self.in_hand[worker.id, 0], self.in_hand[worker.id, 1] = os.getpid(), index
 
 
 class Loader:
@@ -160,8 +184,9 @@ class Loader:
             rank=rank,
             world=world,
             keep_values=keep_values,
+            workers=workers,
         )
-        self.source = source
+        self.source, self.in_hand = source, steps.in_hand
         self.steps_per_epoch = steps.steps_per_epoch
         self.total_steps = epochs * self.steps_per_epoch
         self._batches: DataLoader[Raw] = DataLoader(
@@ -178,22 +203,36 @@ class Loader:
         batches = iter(self._batches)
         while True:
             try:
-                pixels, sizes, positions, indices, epoch, failures = next(batches)
+                pixels, sizes, positions, indices, epoch, failures, altered = next(batches)
             except StopIteration:
                 return
             except RuntimeError as error:
-                if "DataLoader worker" not in str(error):
+                if (explained := self.explain(error)) is None:
                     raise
-                raise RunError(
-                    f"a decoding process died ({error}); if memory ran out, use fewer --runtime.workers or a smaller "
-                    "--loader.canvas"
-                ) from error
+                raise explained from error
             if not len(pixels):
                 index, reason = failures[-1]
                 raise RunError(
                     f"{ATTEMPTS} files in a row cannot be read, the last of them {self.source.describe(index)}: {reason}"
                 )
-            yield Batch(pixels, sizes, positions, indices, int(epoch), [(int(i), reason) for i, reason in failures])
+            broken = [(int(i), reason) for i, reason in failures]
+            yield Batch(pixels, sizes, positions, indices, int(epoch), broken, [int(i) for i in altered])
+
+    def explain(self, error: RuntimeError) -> RunError | None:
+        """The death of a worker, with the file that it had in hand; None for any other error. torch raises it in whatever
+        the training process does when its child dies, so the loop asks too."""
+        if "DataLoader worker" not in str(error):
+            return None
+        named = re.search(r"pid\S* ([\d, ]+)", str(error))
+        dead = {int(number) for number in named[1].replace(",", " ").split()} if named else set()
+        hands = [] if self.in_hand is None else self.in_hand.tolist()
+        files = [self.source.describe(index) for process, index in hands if process in dead and index >= 0]
+        what = f"while it had {', '.join(files)} in hand" if files else "before it opened a file"
+        return RunError(
+            f"a decoding process died {what} ({str(error).strip()}). If that file is at fault, take it away: it then counts "
+            "as unreadable and the same command goes on. If memory ran out, use fewer --runtime.workers or a smaller "
+            "--loader.canvas"
+        )
 
 
 def leave_signals_to_the_run(worker: int) -> None:

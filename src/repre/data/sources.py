@@ -99,9 +99,15 @@ class FileSource:
         self._ends = np.cumsum([len(name) for name in blob], dtype=np.int64)
         self._names = np.frombuffer(b"".join(blob), dtype=np.uint8)
         self.labels, self.classes = labels, classes or []
+        self.since: int | None = None  # set by repre.data.kept: when the run that shows the files began, in ns
 
     def __len__(self) -> int:
         return len(self._ends)
+
+    def names(self) -> list[str]:
+        """Paths of all files below the root, in order."""
+        whole, starts = self._names.tobytes(), [0, *self._ends[:-1].tolist()]
+        return [os.fsdecode(whole[start:end]) for start, end in zip(starts, self._ends.tolist())]
 
     def path(self, index: int) -> Path:
         start = 0 if index == 0 else int(self._ends[index - 1])
@@ -149,7 +155,8 @@ def _read_list(path: Path) -> list[str]:
     if path.suffix.lower() in EXTENSIONS:
         raise UserError(f"--data {path} is one image; name a folder, or a text file with one path per line")
     try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8", errors="surrogateescape").splitlines()]
+        text = path.read_bytes().decode("utf-8", "surrogateescape")
+        lines = [line.strip() for line in text.split("\n")]  # a name may hold what else ends a line
     except OSError as error:
         raise UserError(f"--data: cannot read the list {path}: {error.strerror}") from error
     names = [line for line in lines if line and not line.startswith("#")]
@@ -189,8 +196,9 @@ def _index(root: Path, cache_dir: Path | None) -> list[str]:
 def _scan(root: Path) -> tuple[list[str], dict[str, int]]:
     """Image files below `root`, sorted by their bytes, and the time of change of every folder looked into.
 
-    Hidden files and folders are skipped; linked folders are followed once, so that loops end; a folder that may not be
-    read is an error, since its images would be missing without a word.
+    Hidden files and folders are skipped; linked folders are followed once, so that loops end; a link that leads nowhere
+    is listed, and reported when it is read; a folder that cannot be read is an error, since its images would be missing
+    without a word.
     """
     names: list[str] = []
     folders: dict[str, int] = {}
@@ -210,13 +218,26 @@ def _scan(root: Path) -> tuple[list[str], dict[str, int]]:
                     name = f"{relative}/{entry.name}" if relative else entry.name
                     if entry.name.startswith("."):
                         continue
-                    if entry.is_dir():
+                    if _is(entry.is_dir):
                         waiting.append(name)
-                    elif entry.name.lower().endswith(EXTENSIONS) and entry.is_file():
+                    elif entry.name.lower().endswith(EXTENSIONS) and (_is(entry.is_file) or _leads_nowhere(entry)):
                         names.append(name)
         except PermissionError as error:
             raise UserError(f"--data: no permission to read the folder {folder}") from error
+        except OSError as error:
+            raise UserError(f"--data: cannot read the folder {folder}: {error.strerror}") from error
     return sorted(names, key=os.fsencode), folders
+
+
+def _is(kind: Callable[[], bool]) -> bool:
+    try:
+        return kind()
+    except OSError:  # a link to itself
+        return False
+
+
+def _leads_nowhere(entry: "os.DirEntry[str]") -> bool:
+    return entry.is_symlink() and not os.path.exists(entry.path)
 
 
 def cache_home() -> Path:

@@ -7,12 +7,15 @@ of a gather or a sum adds up what every rank asks of the tensor.
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.elastic.multiprocessing.errors import ErrorHandler
+
+from repre.errors import RunError
 
 _alone = False
 
@@ -55,8 +58,26 @@ def process_group(device: torch.device) -> Iterator[None]:
     dist.init_process_group("nccl" if on_cuda else "gloo", device_id=device if on_cuda else None)
     try:
         yield
+    except BaseException as error:
+        reason = RunError(_LOST) if _lost_another(error) else error
+        with suppress(OSError):
+            ErrorHandler().record_exception(reason)  # torchrun's closing words give the reason of the first to fail
+        if reason is not error:
+            raise reason from error
+        raise
     finally:
         dist.destroy_process_group()
+
+
+_LOST = "another process of this run ended, so this one cannot go on; what was saved is intact, and that one says why"
+
+
+def _lost_another(error: BaseException) -> bool:
+    """Whether a collective call failed because a process at its other end is gone."""
+    if isinstance(error, dist.DistError):
+        return True
+    words = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "Timed out waiting")
+    return isinstance(error, RuntimeError) and "gloo" in str(error) and any(word in str(error) for word in words)
 
 
 class _Gather(torch.autograd.Function):

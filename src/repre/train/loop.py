@@ -5,17 +5,19 @@ checkpoint holds no generators, a resumed run is bit-equal to one that never sto
 and versions), and nothing that only looks at the run can change it.
 """
 
+import errno
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from signal import SIGTERM
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
 from repre.checkpoint import load_latest, save_checkpoint, write_json
 from repre.config import RunConfig, to_dict
+from repre.data.kept import keep_list, with_kept_list
 from repre.data.loader import Loader
 from repre.data.sources import Source, open_source
 from repre.data.views import make_views
@@ -25,18 +27,20 @@ from repre.ops.device import pick_device, pick_precision, pick_workers
 from repre.ops.dist import any_rank, barrier, is_main, mean_over_ranks, process_group, rank, world
 from repre.ops.progress import Progress
 from repre.ops.schedule import step_seed
-from repre.ops.signals import Interrupted, StopRequest
+from repre.ops.signals import Interrupted, StopNow, StopRequest
 from repre.optim import build_optimiser, set_schedule
 from repre.train.balance import advice
+from repre.train.blame import kept_buffers
 from repre.train.monitors import WeightChange, step_figures
 from repre.train.run_folder import RunFolder
-from repre.train.step import check_pieces, culprit, forward_backward
+from repre.train.step import check_pieces, forward_backward
 from repre.train.trackers import Tracker, open_trackers
+from repre.train.trouble import Trouble
 from repre.train.watch import Look, Watch
 from repre.types import Batch, Losses
 
-FP16_SKIPS = 20
-"""Steps in a row that fp16 may skip because its gradient scale was too high; beyond, the run is broken."""
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
+"""What the system says of a disk that is full, read-only or broken."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,8 @@ class Summary:
     monitor_seconds: float
     probe_seconds: float
     unreadable: int
+    changed: int
+    skipped: int
     costs: dict[str, Any]
 
 
@@ -70,13 +76,23 @@ def train(config: RunConfig, *, look: Look | None = None) -> Path:
     """
     device, folder = pick_device(config.runtime.device), RunFolder(config.out)
     with process_group(device):
-        finished = folder.claim(config) if is_main() else False
-        if any_rank(finished, device):
-            if is_main():
-                print(f"{folder.path} is a finished run of this config; nothing to do")
-            return folder.path
-        with StopRequest() as stop:
-            _Run(config, folder, device, look).go(stop)
+        try:
+            finished = folder.claim(config) if is_main() else False
+            if any_rank(finished, device):
+                if is_main():
+                    print(f"{folder.path} is a finished run of this config; nothing to do")
+                return folder.path
+            with StopRequest() as stop:
+                _Run(config, folder, device, look).go(stop)
+        except OSError as error:
+            if error.errno not in NO_ROOM:
+                raise
+            raise RunError(
+                f"cannot write to {error.filename or folder.path}: {error.strerror}; what was saved is intact. Make room "
+                "and give the same command again: it goes on from the last checkpoint"
+            ) from error
+        finally:
+            folder.release()
     return folder.path
 
 
@@ -85,8 +101,9 @@ class _Run:
 
     def __init__(self, config: RunConfig, folder: RunFolder, device: torch.device, look: Look | None) -> None:
         self.config, self.folder, self.device = config, folder, device
+        self.bar: Progress | None = None
         self.precision = pick_precision(config.compute.precision, self.device)
-        self.source: Source = open_source(config.data, channels=config.encoder.channels, canvas=config.canvas)
+        self.source = self.open_source()
 
         self.model: RePre = build_model(
             encoder=config.encoder_at_size,
@@ -104,8 +121,8 @@ class _Run:
 
         self.step = 0
         self.seconds = 0.0
-        self.broken: dict[int, str] = {}
-        self.seen = 0
+        self.saved: int | None = None
+        self.trouble = Trouble(config, folder, self.source, self.device, say=self.say)
         self.watch: Watch | None = None
         if is_main():
             self.watch = Watch(config, folder, self.source, self.device, probe=look, say=self.say)
@@ -137,10 +154,21 @@ class _Run:
     # ------------------------------------------------------------------------------------------------ the run
 
     def go(self, stop: StopRequest) -> None:
+        try:
+            self._go(stop)
+        except RuntimeError as error:  # of a worker that died, torch tells wherever the training process happens to be
+            if (explained := self.loader.explain(error)) is None:
+                raise
+            raise explained from error
+
+    def _go(self, stop: StopRequest) -> None:
         config, total = self.config, self.loader.total_steps
         self.announce()
-        if self.step == 0:
-            self.check()
+        if self.look_is_missing():
+            self.check(stop)
+            if self.step:
+                self.save()
+        self.leave_if_asked(stop)
         progress_bar = Progress(
             start=self.step, total=total, steps_per_epoch=self.loader.steps_per_epoch, shown=is_main()
         )
@@ -149,47 +177,56 @@ class _Run:
         spent_before = self.seconds
         waited = logged_wait = 0.0
         logged_at, logged_step = begun, self.step
-        skipped = 0
         losses: Losses | None = None
 
         batches = iter(self.loader)
         while self.step < total:
+            self.leave_if_asked(stop)
             asked = time.monotonic()
-            batch = next(batches)
+            try:
+                with stop.breaks(world() == 1):  # several processes can only leave together, at the next step
+                    batch: Batch = next(batches)
+            except StopNow:
+                continue
             waited += time.monotonic() - asked
-            self.note_unreadable(batch)
+            self.trouble.note_files(batch)
 
             progress = self.step / total
             lr = set_schedule(self.optimiser, config.optim, progress=progress, batch=config.batch_size)
             views = make_views(batch, config.views, seed=config.seed, device=self.device)
+            seed = step_seed(config.seed, self.step)
+            put_back = kept_buffers(self.model.encoder) if config.runtime.not_finite == "skip" else None
             losses = forward_backward(
                 self.model,
                 views,
                 progress=progress,
-                seed=step_seed(config.seed, self.step),
+                seed=seed,
                 micro_batch=config.compute.micro_batch,
                 precision=self.precision,
                 scale=self.scaler.get_scale(),
             )
             self.scaler.unscale_(self.optimiser)
-            norm = clip_gradients(self.model, config.optim.clip)
+            norm = gradient_norm(self.model)
             total_loss = mean_over_ranks(losses.total.detach())
 
             logged = (self.step + 1) % config.runtime.log_every == 0 or self.step + 1 == total
             change = WeightChange(self.model.encoder) if logged and config.runtime.monitors else None
             if torch.isfinite(total_loss + norm):
-                skipped = 0
+                self.trouble.sound()
+                clip_gradients(self.model, norm, config.optim.clip)
                 self.model.framework.before_step(progress)
                 self.scaler.step(self.optimiser)
                 self.model.framework.after_step(self.model.encoder, losses.diagnostics, progress)
-            elif self.precision is torch.float16 and torch.isfinite(total_loss) and skipped < FP16_SKIPS:
-                skipped += 1
-            else:
-                raise self.diverged(losses, batch)
+            elif not (self.precision is torch.float16 and torch.isfinite(total_loss) and self.trouble.overflow()):
+                self.trouble.not_finite(
+                    self.model, losses, views, batch, step=self.step + 1, seed=seed, precision=self.precision
+                )
+                if put_back is not None:
+                    put_back()
             self.scaler.update()
             self.optimiser.zero_grad(set_to_none=True)
             self.step += 1
-            self.seen = min(self.seen + config.batch_size, len(self.source))
+            self.trouble.seen = min(self.trouble.seen + config.batch_size, len(self.source))
 
             now = time.monotonic()
             self.seconds = spent_before + now - begun
@@ -205,51 +242,77 @@ class _Run:
                 self.log(row)
             progress_bar.update(self.step, row)
 
-            if self.step % (self.loader.steps_per_epoch * config.runtime.check_every) == 0 or self.step == total:
-                self.check()
+            if self.check_is_due():
+                self.check(stop)
                 self.save()
                 saved_at = logged_at = time.monotonic()
-            elif any_rank(stop.signal is not None, self.device):
-                self.save()
-                progress_bar.close()
-                raise Interrupted(
-                    f"stopped at step {self.step} of {total}; everything is saved in {self.folder.path}, "
-                    "the same command goes on from here",
-                    code=128 + (stop.signal or 15),
-                )
             elif time.monotonic() - saved_at > 60 * config.runtime.checkpoint_minutes:
                 self.save()
                 saved_at = time.monotonic()
 
+        self.leave_if_asked(stop)
         progress_bar.close()
         self.finish(spent=time.monotonic() - begun, waited=waited)
+
+    def leave_if_asked(self, stop: StopRequest) -> None:
+        """Saves and ends the run where a signal reached any of its processes; a collective call."""
+        if not any_rank(stop.signal is not None, self.device):
+            return
+        if self.saved != self.step:
+            self.save()
+        if self.bar is not None:
+            self.bar.close()
+        raise Interrupted(
+            f"stopped at step {self.step} of {self.loader.total_steps}; everything is saved in {self.folder.path}, the same "
+            "command goes on from here",
+            code=128 + (stop.signal or SIGTERM),
+        )
 
     # ------------------------------------------------------------------------------------------------ saving
 
     def save(self) -> None:
+        """A checkpoint by the main process; where it fails, all end."""
+        self.trouble.refuse_broken_weights(self.model, step=self.step)
+        failed: Exception | None = None
         if self.watch is not None:
-            save_checkpoint(
-                self.folder.last,
-                {
-                    "config": to_dict(self.config),
-                    "step": self.step,
-                    "seconds": self.seconds,
-                    "best": self.watch.best,
-                    "looks": self.watch.looks,
-                    "unreadable": dict(self.broken),
-                    "seen": self.seen,
-                    "model": self.model.state_dict(),
-                    "optimiser": self.optimiser.state_dict(),
-                    "scaler": self.scaler.state_dict(),
-                },
-                keep=self.folder.previous,
-            )
-            self.folder.write_csv()
+            state = {
+                "config": to_dict(self.config),
+                "step": self.step,
+                "seconds": self.seconds,
+                "best": self.watch.best,
+                "looks": self.watch.looks,
+                **self.trouble.state(),
+                "model": self.model.state_dict(),
+                "optimiser": self.optimiser.state_dict(),
+                "scaler": self.scaler.state_dict(),
+            }
+            try:
+                self.folder.sync()
+                save_checkpoint(self.folder.last, state, keep=self.folder.previous)
+                self.folder.write_csv()
+            except (OSError, RunError) as error:
+                failed = error
+        if any_rank(failed is not None, self.device):
+            raise failed or RunError("the main process could not save the run; it says why")
+        self.saved = self.step
+
+    def open_source(self) -> Source:
+        """The images, by the list that the run began with."""
+        config, folder = self.config, self.folder
+        source = open_source(config.data, channels=config.encoder.channels, canvas=config.canvas)
+        if is_main() and not (folder.last.is_file() or folder.previous.is_file()):
+            keep_list(source, folder.files)
         barrier()
+        source, note = with_kept_list(source, folder.files)
+        if note is not None:
+            self.say(note)
+        return source
 
     def restore(self) -> None:
         found = load_latest(self.folder.last, self.folder.previous, device=self.device)
         if found is None:
+            if is_main():
+                self.folder.trim(0)
             return
         (state, note), path = found, self.folder.last
         if note is not None:
@@ -261,10 +324,11 @@ class _Run:
         except (RuntimeError, ValueError, KeyError) as error:
             reason = "; ".join(line.strip() for line in str(error).splitlines()[:3])
             raise UserError(f"{path} is a checkpoint of another model ({reason[:300]}); name another --out") from error
-        self.step, self.seconds, self.seen = state["step"], state["seconds"], state["seen"]
-        self.broken = state["unreadable"]
+        self.step, self.seconds, self.saved = state["step"], state["seconds"], state["step"]
+        if is_main():
+            self.folder.trim(self.step)
+        self.trouble.restore(state)
         if self.watch is not None:
-            self.folder.trim_metrics(self.step)
             self.watch.restore(state["looks"], state["best"], self.folder.read_metrics())
 
     def finish(self, *, spent: float, waited: float) -> None:
@@ -288,7 +352,9 @@ class _Run:
                 balance=advice(looks[-1]),
                 monitor_seconds=sum(look.get("look_seconds", 0.0) for look in looks),
                 probe_seconds=sum(look.get("probe_seconds", 0.0) for look in looks),
-                unreadable=len(self.broken),
+                unreadable=len(self.trouble.broken),
+                changed=len(self.trouble.changed),
+                skipped=self.trouble.skipped,
                 costs=self.costs(),
             )
             write_json(self.folder.summary, asdict(summary))
@@ -316,10 +382,29 @@ class _Run:
                 f"{100 * costs['decoder_flops'] / costs['encoder_flops']:.1f} % of the encoder's forward FLOPs"
             )
 
-    def check(self) -> None:
-        """A look at the model, on the main process only; the others wait."""
+    def check_is_due(self) -> bool:
+        every = self.loader.steps_per_epoch * self.config.runtime.check_every
+        return self.step % every == 0 or self.step == self.loader.total_steps
+
+    def look_is_missing(self) -> bool:
+        """Whether a check is due that was not taken: at the start, or where the run was stopped in it."""
+        looks = self.watch.looks if self.watch is not None else None
+        missing = looks is not None and self.check_is_due() and (not looks or looks[-1]["step"] != self.step)
+        return any_rank(missing, self.device)
+
+    def check(self, stop: StopRequest) -> None:
+        """A look at the model, on the main process only; the others wait. A signal ends it: it is taken again when the run
+        goes on."""
+        self.trouble.refuse_broken_weights(self.model, step=self.step)
         if self.watch is not None:
-            figures = self.watch.check(self.model, step=self.step, total=self.loader.total_steps)
+            before = len(self.watch.looks), self.watch.best
+            try:
+                with stop.breaks():
+                    figures = self.watch.check(self.model, step=self.step, total=self.loader.total_steps)
+            except StopNow:
+                del self.watch.looks[before[0] :]
+                self.watch.best = before[1]
+                figures = {}
             for tracker in self.trackers:
                 tracker.log(
                     {f"check/{k}": v for k, v in figures.items() if v is not None and k != "step"}, step=self.step
@@ -346,51 +431,21 @@ class _Run:
     def say(self, text: str) -> None:
         if is_main():
             self.folder.say(text)
-            bar = getattr(self, "bar", None)
-            bar.say(text) if bar is not None else print(text, flush=True)
+            shown = text.encode("utf-8", "backslashreplace").decode()  # a terminal takes no names that are not UTF-8
+            self.bar.say(shown) if self.bar is not None else print(shown, flush=True)
 
     def costs(self) -> dict[str, Any]:
         from repre.decoder import branch_cost
 
         return asdict(branch_cost(self.model.encoder, self.model.decoder, size=(self.config.views.size,) * 2))
 
-    # ------------------------------------------------------------------------------------------------ trouble
 
-    def note_unreadable(self, batch: Batch) -> None:
-        """Counts and lists files that could not be read, and stops the run above the share that is allowed."""
-        found = batch.failures
-        if world() > 1 and any_rank(bool(found), self.device):
-            gathered: list[Any] = [None] * world()
-            dist.all_gather_object(gathered, found)
-            found = [failure for part in gathered for failure in part]
-        new = {index: reason for index, reason in found if index not in self.broken}
-        if not new:
-            return
-        self.broken |= new
-        if is_main():
-            with open(self.folder.unreadable, "a", encoding="utf-8", errors="surrogateescape") as file:
-                for index, reason in new.items():
-                    file.write(f"{self.source.describe(index)}\t{reason}\n")
-        looked_at = max(min(self.seen + self.config.batch_size, len(self.source)), min(200, len(self.source)))
-        if len(self.broken) > self.config.loader.max_unreadable * looked_at:
-            index, reason = next(iter(new.items()))
-            raise RunError(
-                f"{len(self.broken)} of the first {looked_at} files cannot be read, more than "
-                f"loader.max_unreadable = {self.config.loader.max_unreadable:.0%} allows; the last one is "
-                f"{self.source.describe(index)} ({reason}); all are listed in {self.folder.unreadable}"
-            )
-
-    def diverged(self, losses: Losses, batch: Batch) -> RunError:
-        files = ", ".join(self.source.describe(int(i)) for i in batch.indices[:4])
-        last = (
-            f"the last good checkpoint is {self.folder.last}" if self.folder.last.is_file() else "nothing was saved yet"
-        )
-        return RunError(
-            f"step {self.step + 1} is not finite: {culprit(self.model, losses)}; the batch began with {files}; {last}. "
-            "A lower --optim.lr, a longer --optim.warmup or --optim.clip 1.0 usually helps"
-        )
+def gradient_norm(model: torch.nn.Module) -> Tensor:
+    """Norm of the whole gradient."""
+    return torch.nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
 
 
-def clip_gradients(model: torch.nn.Module, limit: float | None) -> Tensor:
-    """Norm of the whole gradient before clipping it to `limit`; without a limit it is only measured."""
-    return torch.nn.utils.clip_grad_norm_(model.parameters(), float("inf") if limit is None else limit)
+def clip_gradients(model: torch.nn.Module, norm: Tensor, limit: float | None) -> None:
+    """Shortens the whole gradient, of this norm, to `limit`."""
+    if limit is not None:
+        torch.nn.utils.clip_grads_with_norm_(model.parameters(), limit, norm)

@@ -23,7 +23,7 @@ from repre.errors import UserError
 from repre.model import build_model
 from repre.ops.device import pick_device, pick_precision, pick_workers
 from repre.optim import build_optimiser, set_schedule
-from repre.train.loop import clip_gradients
+from repre.train.loop import clip_gradients, gradient_norm
 from repre.train.step import check_pieces, forward_backward
 from repre.types import Batch
 
@@ -232,7 +232,7 @@ def _probe(wanted: Probe, batch: Batch, device: torch.device, config: RunConfig)
                 micro_batch=wanted.micro_batch if wanted.micro_batch < config.batch_size else 0,
                 precision=pick_precision(compute.precision, device),
             )
-            clip_gradients(model, config.optim.clip)
+            clip_gradients(model, gradient_norm(model), config.optim.clip)
             model.framework.before_step(0.5)
             optimiser.step()
             model.framework.after_step(model.encoder, losses.diagnostics, 0.5)

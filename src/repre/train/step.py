@@ -1,6 +1,5 @@
 """One step: losses and gradients of a batch, whole or in pieces, averaged over ranks."""
 
-import math
 from collections.abc import Callable, Iterator
 from functools import partial
 
@@ -32,13 +31,11 @@ def forward_backward(
         micro_batch: images encoded at once; 0 or at least the batch encodes all in one pass.
         precision: of encoder and decoder; bfloat16 and float16 through autocast.
     """
-    device = views.images[0].device.type
-    low = precision in (torch.bfloat16, torch.float16)
-    mixed = partial(torch.autocast, device, dtype=precision if low else None, enabled=low)
+    mixed = partial(mixed_precision, views.images[0].device, precision)
     if 0 < micro_batch < len(views.images[0]):
         losses = _in_pieces(model, views, mixed, progress=progress, seed=seed, micro_batch=micro_batch, scale=scale)
     else:
-        _begin(model, views, 0, seed)
+        begin_piece(model, views, 0, seed)
         with mixed():
             losses = model(views, progress=progress)
         (losses.total * scale).backward()
@@ -62,11 +59,11 @@ def _in_pieces(
     embedding; encode every piece again, with the same drop path, and back-propagate that gradient and the piece's
     share of the pixel loss.
     """
-    pieces = list(_pieces(views, micro_batch))
+    pieces = list(split_views(views, micro_batch))
     found: list[list[Features]] = []
     teacher: list[list[Features]] = []
     for number, piece in enumerate(pieces):
-        _begin(model, piece, number * micro_batch, seed, of=views)
+        begin_piece(model, piece, number * micro_batch, seed, of=views)
         with mixed(), torch.no_grad():
             found.append(model.student_features(piece, maps=False))
             teacher.append(model.teacher_features(piece))
@@ -79,7 +76,7 @@ def _in_pieces(
     start = 0
     for piece in pieces:
         size = len(piece.images[0])
-        _begin(model, piece, start, seed, of=views)
+        begin_piece(model, piece, start, seed, of=views)
         with mixed():
             features = model.student_features(piece)
             share = model.pixel(features, piece)
@@ -98,7 +95,7 @@ def _in_pieces(
     return model.total(contrastive.detach(), pixel, diagnostics)
 
 
-def _begin(model: RePre, piece: Views, start: int, seed: int, *, of: Views | None = None) -> None:
+def begin_piece(model: RePre, piece: Views, start: int, seed: int, *, of: Views | None = None) -> None:
     """Passes over a piece, which starts at `start` of this rank's views, draw what the batch of all ranks draws."""
     local = len((of or piece).images[0])
     first, size = rank() * local + start, len(piece.images[0])
@@ -106,9 +103,17 @@ def _begin(model: RePre, piece: Views, start: int, seed: int, *, of: Views | Non
     torch.manual_seed(seed)
 
 
-def _pieces(views: Views, size: int) -> Iterator[Views]:
-    for start in range(0, len(views.images[0]), size):
-        part = slice(start, start + size)
+def mixed_precision(device: torch.device, precision: torch.dtype) -> torch.autocast:
+    """Autocast for bfloat16 and float16, else nothing."""
+    low = precision in (torch.bfloat16, torch.float16)
+    return torch.autocast(device.type, dtype=precision if low else None, enabled=low)
+
+
+def split_views(views: Views, size: int) -> Iterator[Views]:
+    """The views of `size` images at a time; of all at once with 0."""
+    count = len(views.images[0])
+    for start in range(0, count, size or count):
+        part = slice(start, start + (size or count))
         yield Views(
             images=[view[part] for view in views.images],
             targets=[target[part] for target in views.targets],
@@ -160,16 +165,3 @@ def average_gradients(model: nn.Module) -> None:
         flat /= world()
         for gradient, averaged in zip(mine, flat.split([g.numel() for g in mine])):
             gradient.copy_(averaged.view_as(gradient))
-
-
-def culprit(model: nn.Module, losses: Losses) -> str:
-    """Words for what is not finite: which loss, or else the first parameter or gradient."""
-    for name, value in (("contrastive loss", losses.contrastive), ("pixel loss", losses.pixel)):
-        if value is not None and not math.isfinite(float(value.detach())):
-            return f"the {name} is {float(value.detach())}"
-    for name, parameter in model.named_parameters():
-        if parameter.grad is not None and not parameter.grad.isfinite().all():
-            return f"the gradient of {name} is not finite"
-        if not parameter.isfinite().all():
-            return f"the parameter {name} is not finite"
-    return "the norm of the gradient is not finite"
