@@ -1,0 +1,1 @@
+"""Breaks runs on purpose and writes down what happened: `python -m benchmarks.faults`, or `make faults`."""

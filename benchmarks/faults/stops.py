@@ -1,0 +1,50 @@
+"""Asked to stop: SIGTERM, SIGUSR1 and Ctrl-C save, exit with a known code, and the same command goes on."""
+
+import random
+import signal
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+from benchmarks.faults.common import Life, Row, command, equal, live, small, whole
+
+CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGUSR1: 138}
+
+
+def rows(folder: Path, *, short: bool = False) -> Iterator[Row]:
+    straight, begun = small(folder / "straight"), time.monotonic()
+    assert live(straight, folder)[0] == 0
+    longest, draw = 0.8 * (time.monotonic() - begun), random.Random(2)
+    for number, code in CODES.items():
+        times = 2 if short else 10
+        codes, slowest, done, same, once = Counter[int](), 0.0, 0, 0, 0
+        asked = 0
+        while asked < times:
+            config = small(folder / f"{number.name}{asked}")
+            life = Life(command(config, folder), folder / f"{number.name}{asked}.txt")
+            while "step 0:" not in life.words() and "images of" not in life.words():  # the handlers stand by then
+                time.sleep(0.01)
+            time.sleep(draw.uniform(0, longest))
+            life.signal(number)
+            sent = time.monotonic()
+            found = life.wait()
+            slowest = max(slowest, time.monotonic() - sent)
+            asked += 1
+            codes[found] += 1
+            if found == code:
+                assert "the same command goes on from here" in life.words().replace("\n", " "), life.words()
+            again, words = live(config, folder)
+            assert again == 0, words[-1000:]
+            done += 1
+            same += equal(straight.out, config.out)
+            once += whole(config.out)
+        ended = ", ".join(f"{count} with code {one}" for one, count in sorted(codes.items()))
+        yield Row(
+            "Preemption",
+            f"{number.name} at a random moment; the same command again",
+            times,
+            f"ended {ended}, at most {slowest:.1f} s later; {same} of {done} runs bit-equal, {once} with each step once",
+            "nothing" if same == done else "weights",
+            same == once == done and set(codes) <= {code, 0} and codes[code] > 0,
+        )
