@@ -52,9 +52,10 @@ def test_foreign_files_are_refused(tmp_path: Path) -> None:
     torch.save({"state_dict": {"w": torch.zeros(2)}}, path)
     with pytest.raises(UserError, match="not a checkpoint of repre"):
         load_checkpoint(path)
-    path.write_text("hello")
-    with pytest.raises(UserError, match="damaged or not a checkpoint"):
-        load_checkpoint(path)
+    for text in (path, tmp_path / "foreign.safetensors"):
+        text.write_text("hello")
+        with pytest.raises(UserError, match="damaged or not a checkpoint"):
+            load_checkpoint(text)
     with pytest.raises(UserError, match="no checkpoint"):
         load_checkpoint(tmp_path / "absent.pt")
 

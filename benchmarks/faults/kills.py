@@ -87,18 +87,17 @@ def note_where(place: mmap.mmap) -> None:
 
 class Die:
     """Counts what is done to the disk and kills the process at one of them: a write is left half done, anything else
-    undone."""
+    undone. Other acts than dying may hold for one operation, or stay for all that follow."""
 
-    def __init__(self, at: int, *, act: Callable[[], None] | None = None) -> None:
-        self.at, self.count, self.names, self.armed = at, 0, Counter[str](), True
+    def __init__(self, at: int, *, act: Callable[[], None] | None = None, stays: bool = False) -> None:
+        self.at, self.count, self.names, self.stays = at, 0, Counter[str](), stays
         self.act = act or (lambda: os.kill(os.getpid(), signal.SIGKILL))
 
     def now(self, name: str) -> bool:
-        if not self.armed:
-            return False
         self.count += 1
         self.names[name] += 1
-        return self.count - 1 == self.at
+        at = self.count - 1
+        return at == self.at or (self.stays and 0 <= self.at < at)
 
     def install(self) -> "Die":
         die = self

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
 from repre.errors import RunError, UserError
@@ -25,8 +26,9 @@ FORMAT = 2
 
 
 UNREADABLE = (RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError, AssertionError,
-              OverflowError, MemoryError, struct.error, pickle.UnpicklingError, zipfile.BadZipFile)  # fmt: skip
-"""What torch raises at files that are damaged or not its own."""
+              OverflowError, MemoryError, struct.error, pickle.UnpicklingError, zipfile.BadZipFile,
+              SafetensorError)  # fmt: skip
+"""What torch raises at files that are damaged or not its own; it hands what ends in .safetensors to another library."""
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], object], *, keep: Path | None = None) -> None:
