@@ -3,6 +3,7 @@
 What a file claims is checked before anything is unpacked: its kind, its pixels, and how far packed strips would grow.
 """
 
+import logging
 import lzma
 import math
 import os
@@ -20,6 +21,7 @@ import torch.nn.functional as F
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 Array = np.ndarray
+logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what it says of a damaged file is in the reason given here
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".npy")
 """Endings of the files that a folder is searched for, in lower case."""
