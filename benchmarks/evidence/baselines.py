@@ -11,13 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from repre import frameworks
-from repre.frameworks import Framework
+from repre.frameworks import Framework, FrameworkConfig
 from repre.types import Diagnostics, Features
 
 
 @dataclass(frozen=True, kw_only=True)
-class PixelsConfig(frameworks.MoCoV3Config):
-    """No contrastive loss; inherits only to be a `FrameworkConfig`."""
+class PixelsConfig(FrameworkConfig):
+    """No contrastive loss, so no settings."""
 
 
 class Pixels(Framework):

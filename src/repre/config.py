@@ -168,7 +168,7 @@ def to_dict(config: Any) -> dict[str, Any]:
 
 def from_dict(kind: Any, data: Any, *, where: str = "config") -> Any:
     """The inverse of `to_dict`: builds `kind` from plain values; unknown keys and wrong types are UserErrors."""
-    if kind == FrameworkConfig:
+    if kind is FrameworkConfig:
         if not isinstance(data, dict) or "name" not in data:
             raise UserError(f"{where} needs a name, one of {', '.join(FRAMEWORKS)}")
         data = dict(data)

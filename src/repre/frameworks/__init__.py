@@ -2,16 +2,14 @@
 
 from torch import nn
 
-from repre.frameworks.base import Framework
+from repre.frameworks.base import Framework, FrameworkConfig
 from repre.frameworks.byol import BYOL, BYOLConfig
 from repre.frameworks.dino import DINO, DINOConfig
 from repre.frameworks.moby import MoBY, MoBYConfig
 from repre.frameworks.moco_v3 import MoCoV3, MoCoV3Config
 from repre.frameworks.simclr import SimCLR, SimCLRConfig
 
-FrameworkConfig = MoCoV3Config | DINOConfig | MoBYConfig | BYOLConfig | SimCLRConfig
-
-FRAMEWORKS: dict[str, tuple[type, type[Framework]]] = {
+FRAMEWORKS: dict[str, tuple[type[FrameworkConfig], type[Framework]]] = {
     "moco-v3": (MoCoV3Config, MoCoV3),
     "dino": (DINOConfig, DINO),
     "moby": (MoBYConfig, MoBY),
@@ -21,8 +19,11 @@ FRAMEWORKS: dict[str, tuple[type, type[Framework]]] = {
 
 
 def framework_name(config: FrameworkConfig) -> str:
-    """The name under which a framework's config stands in the table."""
-    return next(name for name, (kind, _) in FRAMEWORKS.items() if kind is type(config))
+    """The name under which a framework's config stands in the table; LookupError if it stands nowhere."""
+    for name, (kind, _) in FRAMEWORKS.items():
+        if kind is type(config):
+            return name
+    raise LookupError(f"{type(config).__name__} is not in repre.frameworks.FRAMEWORKS: add it there under a name")
 
 
 def build_framework(config: FrameworkConfig, encoder: nn.Module, *, width: int) -> Framework:

@@ -13,12 +13,18 @@ decoder. In one step the loop calls, in this order::
 
 import copy
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from repre.ops.ema import ema_update
 from repre.types import Diagnostics, Features
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrameworkConfig:
+    """Settings of a framework; every field has a default."""
 
 
 class Framework(nn.Module, ABC):

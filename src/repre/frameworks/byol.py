@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from repre.errors import UserError
-from repre.frameworks.base import Framework, Teacher, retrieval_accuracy
+from repre.frameworks.base import Framework, FrameworkConfig, Teacher, retrieval_accuracy
 from repre.losses import cosine_regression
 from repre.ops.mlp import mlp
 from repre.ops.schedule import cosine
@@ -13,7 +13,7 @@ from repre.types import Diagnostics, Features
 
 
 @dataclass(frozen=True, kw_only=True)
-class BYOLConfig:
+class BYOLConfig(FrameworkConfig):
     """Settings of BYOL; the defaults are the published ones."""
 
     hidden: int = 4096

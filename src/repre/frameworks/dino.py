@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from repre.errors import UserError
-from repre.frameworks.base import Framework, Teacher
+from repre.frameworks.base import Framework, FrameworkConfig, Teacher
 from repre.losses import dino_loss
 from repre.ops.dist import mean_over_ranks
 from repre.ops.mlp import mlp
@@ -16,7 +16,7 @@ from repre.types import Diagnostics, Features
 
 
 @dataclass(frozen=True, kw_only=True)
-class DINOConfig:
+class DINOConfig(FrameworkConfig):
     """Settings of DINO. What the authors count in epochs is a share of the run here, so that it follows its length."""
 
     hidden: int = 2048

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from repre.errors import UserError
-from repre.frameworks.base import Framework, Teacher, negatives, retrieval_accuracy
+from repre.frameworks.base import Framework, FrameworkConfig, Teacher, negatives, retrieval_accuracy
 from repre.losses import info_nce_queue
 from repre.ops.dist import gather
 from repre.ops.mlp import mlp
@@ -16,7 +16,7 @@ from repre.types import Diagnostics, Features
 
 
 @dataclass(frozen=True, kw_only=True)
-class MoBYConfig:
+class MoBYConfig(FrameworkConfig):
     """Settings of MoBY; the defaults are the published ones."""
 
     hidden: int = 4096

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from repre.errors import UserError
-from repre.frameworks.base import Framework, Teacher, negatives, own_keys, retrieval_accuracy
+from repre.frameworks.base import Framework, FrameworkConfig, Teacher, negatives, own_keys, retrieval_accuracy
 from repre.losses import info_nce
 from repre.ops.dist import gather, rank
 from repre.ops.mlp import mlp
@@ -14,7 +14,7 @@ from repre.types import Diagnostics, Features
 
 
 @dataclass(frozen=True, kw_only=True)
-class MoCoV3Config:
+class MoCoV3Config(FrameworkConfig):
     """Settings of MoCo v3; the defaults are the published ones for vision transformers."""
 
     hidden: int = 4096

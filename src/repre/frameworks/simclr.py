@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from repre.errors import UserError
-from repre.frameworks.base import Framework, negatives, own_keys, retrieval_accuracy
+from repre.frameworks.base import Framework, FrameworkConfig, negatives, own_keys, retrieval_accuracy
 from repre.losses import nt_xent
 from repre.ops.dist import gather, rank
 from repre.ops.mlp import mlp
@@ -14,7 +14,7 @@ from repre.types import Diagnostics, Features
 
 
 @dataclass(frozen=True, kw_only=True)
-class SimCLRConfig:
+class SimCLRConfig(FrameworkConfig):
     """Settings of SimCLR."""
 
     hidden: int = 2048
