@@ -2,6 +2,8 @@
 
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -95,3 +97,29 @@ def test_every_link_inside_the_project_resolves(page: Path) -> None:
         if place:
             titles = re.findall(r"^#+ (.+)$", target.read_text(encoding="utf-8"), re.M)
             assert place in {anchor(title) for title in titles}, link
+
+
+@pytest.fixture(scope="module")
+def mine(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The blocks of docs/extend.md as one file."""
+    blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / "docs/extend.md").read_text(encoding="utf-8"), re.M | re.S)
+    path = tmp_path_factory.mktemp("extension") / "mine.py"
+    path.write_text("\n\n".join(blocks), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("pretrain vicreg --data scenes:64 --epochs 1 --batch-size 32 --runtime.monitor-images 64", "encoder: timm"),
+        ("eval classmean --encoder random:vit_narrow_patch8_64 --data scenes:64 --runtime.cache cache", "class_mean"),
+        ("eval knn --encoder runs/vicreg --data scenes:64 --runtime.cache cache", "knn20"),
+    ],
+)
+def test_what_the_page_on_extending_builds_works(mine: Path, command: str, said: str) -> None:
+    run = subprocess.run(
+        [sys.executable, mine.name, *command.split()], cwd=mine.parent, capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 0, run.stderr
+    assert said in run.stdout
+    assert "Traceback" not in run.stderr
