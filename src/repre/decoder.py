@@ -138,7 +138,7 @@ class BranchCost:
 def branch_cost(encoder: Any, decoder: Decoder | None, *, size: tuple[int, int] | torch.Size) -> BranchCost:
     """Counts parameters and forward FLOPs of encoder and decoder for one image of `size`, without computing."""
     outline = copy.deepcopy(encoder).to("meta").float().eval()
-    image = torch.zeros(1, encoder.config.channels, *size, device="meta")
+    image = torch.zeros(1, encoder.config.channels, *size, dtype=torch.float32, device="meta")
     outline(image)  # a first look at a size is a pass of its own (Encoder.check_size), which must not be counted
     with FlopCounterMode(display=False) as encoder_count:
         features = outline(image)

@@ -2,6 +2,9 @@
 
 import os
 import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -126,6 +129,35 @@ class Deadly(Numbers):
 def test_the_death_of_a_worker_names_the_file_that_it_had_in_hand() -> None:
     with pytest.raises(RunError, match=r"a decoding process died while it had number 7 in hand .*take it away"):
         batches(Deadly(24), workers=2)
+
+
+def test_a_worker_that_dies_while_it_hands_a_batch_over_is_told_of_alike() -> None:
+    loader = Loader(Numbers(24), batch_size=6, epochs=1, seed=0, canvas=8, workers=0)
+    errors = [ConnectionResetError(104, "reset"), RuntimeError("DataLoader worker (pid 5) is killed by signal: Killed.")]
+
+    class Broken:
+        def __iter__(self) -> "Broken":
+            return self
+
+        def __next__(self) -> None:
+            raise errors.pop(0)
+
+    loader._batches = Broken()  # type: ignore[assignment]
+    with pytest.raises(RunError, match="a decoding process died"):
+        next(iter(loader))
+
+
+LEFT_OPEN = """
+from tests.data.test_loader import Loader, Numbers
+
+kept = iter(Loader(Numbers(24), batch_size=6, epochs=1, seed=0, canvas=8, workers=2))
+next(kept)
+"""
+
+
+def test_workers_that_are_left_do_not_keep_the_process_from_ending() -> None:
+    done = subprocess.run([sys.executable, "-c", LEFT_OPEN], timeout=120, check=False, cwd=Path(__file__).parents[2])
+    assert done.returncode == 0
 
 
 def test_other_errors_are_not_taken_for_the_death_of_a_worker() -> None:

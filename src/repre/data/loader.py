@@ -5,12 +5,17 @@ order of its epoch, and every rank takes a slice of them. Nothing depends on the
 resumed run starts its loader at the step it stopped at.
 """
 
+import atexit
+import multiprocessing
 import os
 import re
 import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from multiprocessing.process import BaseProcess
+from typing import TypeVar
+from weakref import WeakSet
 
 import numpy as np
 import torch
@@ -26,6 +31,7 @@ from repre.types import Batch
 ATTEMPTS = 32
 """Replacements tried for one unreadable file before the run stops."""
 
+T = TypeVar("T")
 Raw = tuple[Tensor, Tensor, Tensor, Tensor, int, list[tuple[int, str]], list[int]]
 
 
@@ -200,10 +206,10 @@ class Loader:
         )
 
     def __iter__(self) -> Iterator[Batch]:
-        batches = iter(self._batches)
+        batches = begin(self._batches)
         while True:
             try:
-                pixels, sizes, positions, indices, epoch, failures, altered = next(batches)
+                pixels, sizes, positions, indices, epoch, failures, altered = next_of(batches)
             except StopIteration:
                 return
             except RuntimeError as error:
@@ -233,6 +239,34 @@ class Loader:
             "as unreadable and the same command goes on. If memory ran out, use fewer --runtime.workers or a smaller "
             "--loader.canvas"
         )
+
+
+_workers: WeakSet[BaseProcess] = WeakSet()
+
+
+def begin(loader: DataLoader[T]) -> Iterator[T]:
+    """Starts the workers of a loader; those that are left when this process ends are killed."""
+    before = set(multiprocessing.active_children())
+    batches = iter(loader)
+    _workers.update(set(multiprocessing.active_children()) - before)
+    return batches
+
+
+@atexit.register
+def _end_workers() -> None:
+    """multiprocessing would ask them with SIGTERM, which they leave to the run, and wait for ever."""
+    for worker in _workers:
+        if worker._parent_pid == os.getpid() and worker.is_alive():  # type: ignore[attr-defined]
+            worker.kill()
+
+
+def next_of(batches: Iterator[T]) -> T:
+    """The next batch of a DataLoader. A worker that dies while it hands one over breaks the pipe before torch has heard of
+    its death; asked again, torch says so."""
+    try:
+        return next(batches)
+    except (EOFError, ConnectionError):
+        return next(batches)
 
 
 def leave_signals_to_the_run(worker: int) -> None:

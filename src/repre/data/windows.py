@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from repre.data.loader import leave_signals_to_the_run
+from repre.data.loader import begin, leave_signals_to_the_run, next_of
 from repre.data.masks import IGNORE, MaskSource
 from repre.errors import RunError, UserError
 
@@ -187,10 +187,10 @@ def in_workers(data: Dataset[Any], items: range, *, workers: int, pin: bool = Fa
         pin_memory=pin,
         worker_init_fn=leave_signals_to_the_run,
     )
-    made = iter(loader)
+    made = begin(loader)
     while True:
         try:
-            item = next(made)
+            item = next_of(made)
         except StopIteration:
             return
         except RuntimeError as error:

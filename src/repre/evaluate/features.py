@@ -13,15 +13,16 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from repre.checkpoint import content_hash, write_atomically
 from repre.data.images import UnreadableImage
-from repre.data.loader import leave_signals_to_the_run, stack
+from repre.data.loader import stack
 from repre.data.sources import Source, cache_home
 from repre.data.subsets import LabelledImages
 from repre.data.views import ViewsConfig, centre_view, denormalise
+from repre.data.windows import in_workers
 from repre.encoder import Encoder
 from repre.errors import RunError, UserError
 from repre.evaluate.cache import make_room, used_now
@@ -106,13 +107,7 @@ def stream(images: Source, transform: Transform, *, runtime: RuntimeOptions, wor
     device = runtime.torch_device
     pieces = _Pieces(images, batch=runtime.batch, keep_values=transform.views.value_range is not None)
     workers = min(runtime.processes, len(pieces))
-    loader = DataLoader(
-        pieces,
-        batch_size=None,
-        num_workers=workers,
-        pin_memory=device.type == "cuda",
-        worker_init_fn=leave_signals_to_the_run,
-    )
+    loader = in_workers(pieces, range(len(pieces)), workers=workers, pin=device.type == "cuda")
     with tqdm(total=len(images), desc=words, unit="img", disable=None, leave=False) as bar:
         for pixels, sizes, unreadable in loader:
             if unreadable:
