@@ -133,7 +133,10 @@ def test_the_death_of_a_worker_names_the_file_that_it_had_in_hand() -> None:
 
 def test_a_worker_that_dies_while_it_hands_a_batch_over_is_told_of_alike() -> None:
     loader = Loader(Numbers(24), batch_size=6, epochs=1, seed=0, canvas=8, workers=0)
-    errors = [ConnectionResetError(104, "reset"), RuntimeError("DataLoader worker (pid 5) is killed by signal: Killed.")]
+    errors = [
+        ConnectionResetError(104, "reset"),
+        RuntimeError("DataLoader worker (pid 5) is killed by signal: Killed."),
+    ]
 
     class Broken:
         def __iter__(self) -> "Broken":

@@ -228,7 +228,7 @@ def test_cuda(tmp_path: Path, precision: str, compiled: bool) -> None:
 
 def test_torchrun_with_two_processes_trains_as_one(tmp_path: Path) -> None:
     """The whole command under torchrun: same metrics, and weights within float32 rounding of ten steps."""
-    made = replace(config(tmp_path / "one"), encoder=replace(tiny.ENCODERS["vit"], drop_path=0.0))
+    made = replace(config(tmp_path / "one"), encoder=replace(tiny.ENCODERS["vit"], drop_path=0.2))
     train(made)
     (tmp_path / "two.yaml").write_text(dump_yaml(made))
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "repre.cli"]
@@ -242,5 +242,6 @@ def test_torchrun_with_two_processes_trains_as_one(tmp_path: Path) -> None:
         if not name.endswith(("qkv.bias", "model.norm.bias")):
             torch.testing.assert_close(value, two[name], rtol=1e-3, atol=2e-4, msg=lambda m, n=name: f"{n}: {m}")
     for mine, theirs in zip(*(map(json.loads, (tmp_path / n / "metrics.jsonl").open()) for n in ("one", "two"))):
-        assert mine["loss"] == pytest.approx(theirs["loss"], rel=1e-4)
         assert mine["step"] == theirs["step"]
+        for name in ("loss", "batch_std", "effective_negatives", "agreement"):
+            assert mine[name] == pytest.approx(theirs[name], rel=1e-2), name  # float32; exact in two_processes

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from repre.ops.dist import mean_over_ranks, rank
 from repre.ops.ema import ema_update
 from repre.types import Diagnostics, Features
 
@@ -85,14 +86,21 @@ class Teacher(nn.Module):
 
 @torch.no_grad()
 def retrieval_accuracy(queries: Tensor, keys: Tensor) -> Tensor:
-    """Share of queries [B, D] whose nearest key by cosine among [B, D] is their own: a scalar for the metrics."""
+    """Share of this rank's queries [B, D] whose nearest key by cosine, among those of all ranks, is their own: a scalar for
+    the metrics, which take its mean over ranks.
+
+    Args:
+        keys: [G, D] of all ranks, in their order.
+    """
     nearest = (nn.functional.normalize(queries, dim=1) @ nn.functional.normalize(keys, dim=1).T).argmax(1)
-    return (nearest == torch.arange(len(queries), device=queries.device)).float().mean()
+    own = rank() * len(queries) + torch.arange(len(queries), device=queries.device)
+    return (nearest == own).float().mean()
 
 
 @torch.no_grad()
 def negatives(queries: Tensor, keys: Tensor, own: Tensor, *, temperature: float) -> Diagnostics:
-    """How many negatives the loss really compares with: exp of the mean entropy of the softmax over a query's negatives.
+    """How many negatives the loss really compares with: exp of the mean entropy, over the queries of all ranks, of the
+    softmax over a query's negatives.
 
     Slowly::
 
@@ -107,7 +115,7 @@ def negatives(queries: Tensor, keys: Tensor, own: Tensor, *, temperature: float)
     """
     cosines = nn.functional.normalize(queries, dim=1) @ nn.functional.normalize(keys, dim=1).T
     shares = (cosines / temperature).masked_fill(own, float("-inf")).softmax(1)  # [B, G]
-    count = torch.special.entr(shares).sum(1).mean().exp()
+    count = mean_over_ranks(torch.special.entr(shares).sum(1).mean()).exp()
     return {"effective_negatives": count, "negative_share": count / (len(keys) - own[0].sum()).clamp(min=1)}
 
 

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from repre.errors import UserError
 from repre.frameworks.base import Framework, FrameworkConfig, Teacher, retrieval_accuracy
 from repre.losses import cosine_regression
+from repre.ops.dist import gather
 from repre.ops.mlp import mlp
 from repre.ops.schedule import cosine
 from repre.types import Diagnostics, Features
@@ -51,7 +52,7 @@ class BYOL(Framework):
         return loss, {
             "embedding": student[0].embedding.detach(),
             "teacher_embedding": teacher[0].embedding,
-            "accuracy": retrieval_accuracy(first.detach(), target_second),
+            "accuracy": retrieval_accuracy(first.detach(), gather(target_second)),
         }
 
     def after_step(self, encoder: nn.Module, diagnostics: Diagnostics, progress: float) -> None:

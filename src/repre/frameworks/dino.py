@@ -106,7 +106,7 @@ class DINO(Framework):
         )
         distribution = ((targets[0] - self.centre) / temperature).softmax(1)  # [B, prototypes]
         each = torch.special.entr(distribution).sum(1).mean()
-        of_mean = torch.special.entr(distribution.mean(0)).sum()
+        of_mean = torch.special.entr(mean_over_ranks(distribution.mean(0))).sum()
         return loss, {
             "embedding": student[0].embedding.detach(),
             "teacher_mean": torch.stack(targets).mean((0, 1)),  # [prototypes]

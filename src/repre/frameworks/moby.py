@@ -72,7 +72,7 @@ class MoBY(Framework):
             "embedding": student[0].embedding.detach(),
             "teacher_embedding": teacher[0].embedding,
             "keys": keys,
-            "accuracy": retrieval_accuracy(first.detach(), keys[1]),
+            "accuracy": retrieval_accuracy(first.detach(), gather(keys[1])),
             **negatives(first, self.queues[1], first.new_zeros(1, self.config.queue).bool(), temperature=t),
         }
 

@@ -61,7 +61,7 @@ class MoCoV3(Framework):
         return 2 * t * (one + other), {
             "embedding": student[0].embedding.detach(),
             "teacher_embedding": teacher[0].embedding,
-            "accuracy": retrieval_accuracy(first.detach(), key_second),
+            "accuracy": retrieval_accuracy(first.detach(), keys),
             **negatives(first, keys, own_keys(len(first), len(keys), offset=offset, device=keys.device), temperature=t),
         }
 

@@ -49,6 +49,6 @@ class SimCLR(Framework):
         own = own_keys(len(first), len(all_first), offset=offset, device=first.device).repeat(1, 2)  # [B, 2G]
         return loss, {
             "embedding": student[0].embedding.detach(),
-            "accuracy": retrieval_accuracy(first.detach(), second.detach()),
+            "accuracy": retrieval_accuracy(first.detach(), all_second.detach()),
             **negatives(first, torch.cat([all_first, all_second]), own, temperature=t),
         }

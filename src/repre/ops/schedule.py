@@ -4,8 +4,6 @@ import math
 
 import numpy as np
 
-from repre.ops.dist import rank
-
 
 def cosine(progress: float, start: float, end: float) -> float:
     """Half a cosine from `start` (progress 0) to `end` (progress 1)."""
@@ -30,5 +28,5 @@ def warmup_constant(progress: float, *, warmup: float, start: float, end: float)
 
 
 def step_seed(seed: int, step: int) -> int:
-    """Seed of everything random inside a step on this rank (drop path)."""
-    return int(np.random.SeedSequence([seed, step, rank()]).generate_state(1, np.uint64)[0] >> np.uint64(1))
+    """Seed of everything random inside a step (drop path); the same on all ranks, which draw for the batch of all."""
+    return int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0] >> np.uint64(1))

@@ -27,7 +27,7 @@ from repre.data.views import ViewsConfig, centre_view, make_views
 from repre.encoder import Encoder
 from repre.errors import RunError
 from repre.model import RePre
-from repre.ops.dist import alone
+from repre.ops.dist import alone, gather
 from repre.train.balance import balance
 from repre.train.dense import effective_rank, found_cells, linear_cka, right_cells
 from repre.train.panel import PANEL_IMAGES, fidelity, level_shares, rebuild
@@ -260,12 +260,12 @@ def distinct_share(images: Tensor) -> float:
 def step_figures(diagnostics: Diagnostics) -> dict[str, Tensor]:
     """Figures of a step, scalars on the device, from what the framework's loss left behind.
 
-    batch_std: `spread` of the student's embeddings of the batch.
+    batch_std: `spread` of the student's embeddings of the batch of all ranks.
     agreement: mean cosine of teacher's and student's embeddings of one view, the student with its drop path.
     """
     figures = {name: value for name, value in diagnostics.items() if value.ndim == 0}
     embedding = diagnostics["embedding"].float()
-    figures["batch_std"] = spread(embedding)
+    figures["batch_std"] = spread(gather(embedding))
     if "teacher_embedding" in diagnostics:
         figures["agreement"] = F.cosine_similarity(embedding, diagnostics["teacher_embedding"].float()).mean()
     return figures
