@@ -55,7 +55,16 @@ def process_group(device: torch.device) -> Iterator[None]:
         yield
         return
     on_cuda = device.type == "cuda"
-    dist.init_process_group("nccl" if on_cuda else "gloo", device_id=device if on_cuda else None)
+    store, number, count = next(dist.rendezvous("env://"))
+    # torchrun keeps its store when it starts the processes again: without names of their own they find the dead ones' there
+    store = dist.PrefixStore(f"start {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+    dist.init_process_group(
+        "nccl" if on_cuda else "gloo",
+        store=store,
+        rank=number,
+        world_size=count,
+        device_id=device if on_cuda else None,
+    )
     try:
         yield
     except BaseException as error:
