@@ -8,7 +8,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: demo test lint types pytest wheel docs bench clean
+.PHONY: demo test lint types pytest wheel docs bench faults clean
 
 demo: $(STAMP)
 	$(BIN)/repre pretrain
@@ -46,6 +46,11 @@ wheel: $(STAMP)
 	$(BIN)/python -m pip install --quiet --no-deps --target $(VENV)/wheel dist/*.whl
 	cd $(VENV) && PYTHONPATH=wheel bin/python -c "import repre; assert '/wheel/' in repre.__file__, repre.__file__"
 	cd $(VENV) && PYTHONPATH=wheel bin/python -m repre.cli --version
+
+# Breaks runs on purpose and writes the matrix into docs/reliability.md; about half an hour, and SOAK seconds.
+SOAK ?= 3600
+faults: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.faults --soak $(SOAK)
 
 $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)

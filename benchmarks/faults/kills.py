@@ -3,9 +3,11 @@
 import io
 import mmap
 import os
+import pickle
 import random
 import signal
 import time
+import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -170,19 +172,24 @@ def _save_dying(state: dict[str, Any], last: Path, previous: Path, at: int) -> N
 
 
 def in_fork(work: Callable[[], Any]) -> Any:
-    """Runs this in a process of its own: what it gave, or the negative number of the signal that ended it."""
+    """Runs this in a process of its own: what it gave, or its exit code, negative for the signal that ended it."""
     back, forth = os.pipe()
     pid = os.fork()
     if pid == 0:
+        code = 70
         try:
-            os.write(forth, __import__("pickle").dumps(work()))
+            with open(forth, "wb") as pipe:
+                pickle.dump(work(), pipe)
+            code = 0
+        except Exception:
+            traceback.print_exc()
         finally:
-            os._exit(0)
+            os._exit(code)
     os.close(forth)
     with open(back, "rb") as file:
         content = file.read()
     code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    return __import__("pickle").loads(content) if code == 0 and content else code
+    return pickle.loads(content) if code == 0 else code
 
 
 def in_a_run(folder: Path, *, times: int = 12) -> Iterator[Row]:

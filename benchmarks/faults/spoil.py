@@ -77,10 +77,8 @@ def huge(draw: Draw, path: Path, ending: str) -> None:
 def bomb(draw: Draw, path: Path, ending: str) -> None:
     """A few kilobytes that unpack to hundreds of megabytes."""
     if ending in ("tif", "npy"):
-        side = 20_000
         with tifffile.TiffWriter(path) as file:
-            tiles = (np.zeros((2000, side), np.uint8) for _ in range(10))
-            file.write(tiles, shape=(side, side), dtype=np.uint8, rowsperstrip=2000, compression="zlib")
+            file.write(np.zeros((20_000, 20_000), np.uint8), rowsperstrip=2000, compression="zlib")
     else:
         path.write_bytes(_png(15_000, 15_000, zlib.compress(bytes(15_001 * 15_000 // 8), 9)))
 
