@@ -18,7 +18,9 @@ def test_everything_that_breaks_is_borne(tmp_path: Path, area: str) -> None:
     out = tmp_path / "results.json"
     words = [sys.executable, "-m", "benchmarks.faults", area, "--short", "--out", str(out)]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
-    done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600, check=False)
+    done = subprocess.run(
+        words, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr[-3000:]
     rows = json.loads(out.read_text())[area]
     assert rows
