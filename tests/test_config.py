@@ -64,3 +64,10 @@ def test_a_config_of_a_stranger_is_plain_values(tmp_path: Path, text: str, words
     (tmp_path / "config.yaml").write_text(text)
     with pytest.raises(UserError, match=words):
         load_yaml(tmp_path / "config.yaml")
+
+
+def test_an_empty_file_is_no_config(tmp_path: Path) -> None:
+    for text in ("", "# nothing\n", "{}\n"):
+        (tmp_path / "config.yaml").write_text(text)
+        with pytest.raises(UserError, match=r"config\.yaml is empty"):
+            load_yaml(tmp_path / "config.yaml")

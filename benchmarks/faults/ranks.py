@@ -41,12 +41,12 @@ def group(config: RunConfig, folder: Path, count: int, *, before: Callable[[], o
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
         port = one.getsockname()[1]
-    made = []
+    made, words = [], command(config, folder)
     for rank in range(count):
         place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
         printed = folder / f"{Path(config.out).name}.{count}.{rank}.{time.monotonic_ns()}.txt"
         more = {name: str(value) for name, value in place.items()}
-        made.append(Life(command(config, folder), printed, before=before, **more))
+        made.append(Life(words, printed, before=before, **more))
     return made
 
 

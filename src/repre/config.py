@@ -225,8 +225,12 @@ def dump_yaml(config: RunConfig) -> str:
 
 
 def load_yaml(path: Path) -> RunConfig:
-    """Reads a `config.yaml`; any fault in it is a UserError that names the setting."""
-    return from_dict(RunConfig, read_yaml(path) or {}, where=path.name)
+    """Reads a `config.yaml`; any fault in it is a UserError that names the setting. A file without settings is none: it
+    may have been cut short, and a run of nothing but defaults is not what it was given for."""
+    found = read_yaml(path)
+    if not found:
+        raise UserError(f"{path} is empty; name a recipe, or write the settings into it")
+    return from_dict(RunConfig, found, where=path.name)
 
 
 def read_yaml(path: Path) -> Any:
