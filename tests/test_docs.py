@@ -1,5 +1,6 @@
 """What the documents tell people to type exists, and what they link to is there."""
 
+import importlib.util
 import re
 import shlex
 import subprocess
@@ -7,9 +8,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
 from repre import cli
+from repre.encoder import Encoder, EncoderConfig
 from repre.recipes import recipe
 
 ROOT = Path(__file__).parents[1]
@@ -102,9 +106,8 @@ def test_every_link_inside_the_project_resolves(page: Path) -> None:
 @pytest.fixture(scope="module")
 def mine(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The blocks of docs/extend.md as one file."""
-    blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / "docs/extend.md").read_text(encoding="utf-8"), re.M | re.S)
     path = tmp_path_factory.mktemp("extension") / "mine.py"
-    path.write_text("\n\n".join(blocks), encoding="utf-8")
+    path.write_text("\n\n".join(blocks("extend.md")), encoding="utf-8")
     return path
 
 
@@ -123,3 +126,42 @@ def test_what_the_page_on_extending_builds_works(mine: Path, command: str, said:
     assert run.returncode == 0, run.stderr
     assert said in run.stdout
     assert "Traceback" not in run.stderr
+
+
+def blocks(page: str) -> list[str]:
+    return re.findall(r"^```python\n(.*?)^```", (ROOT / "docs" / page).read_text(encoding="utf-8"), re.M | re.S)
+
+
+def test_the_settings_page_is_what_the_classes_say() -> None:
+    spec = importlib.util.spec_from_file_location("make_config", ROOT / "docs/make_config.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert module.page() == (ROOT / "docs/config.md").read_text(encoding="utf-8"), "python docs/make_config.py"
+
+
+def test_other_libraries_take_the_encoder_as_the_page_on_exports_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("segmentation_models_pytorch")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    config = EncoderConfig(name="vit_tiny_patch16_224", image_size=64, model_args={"depth": 4, "embed_dim": 48})
+    Encoder(config).save(tmp_path / "runs/photos/encoder", mean=[0.5] * 3, std=[0.5] * 3)
+    np.savez("features.npz", paths=np.array(["a.png"]), features=np.zeros((1, 48)))
+    names: dict[str, Any] = {}
+    for block in blocks("export.md"):
+        exec(block, names)
+    images = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        assert names["encoder"](images).embedding.shape == (2, 48)
+        assert names["model"].eval()(images).shape == (2, 21, 64, 64)
+        assert set(names["detector"].eval()(list(images))[0]) == {"boxes", "labels", "scores", "masks"}
+    truth = {
+        "boxes": torch.tensor([[8.0, 8, 40, 40]]),
+        "labels": torch.tensor([3]),
+        "masks": torch.ones(1, 64, 64).byte(),
+    }
+    losses = names["detector"].train()(list(images), [truth, truth])
+    assert sum(losses.values()).isfinite()

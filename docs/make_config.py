@@ -1,0 +1,86 @@
+"""Writes docs/config.md: every setting of a run, from the dataclasses that the program reads.
+
+    python docs/make_config.py
+
+A test compares the page with what this gives.
+"""
+
+import ast
+import dataclasses
+import inspect
+import itertools
+import typing
+from pathlib import Path
+from typing import Any
+
+from repre.config import RunConfig
+from repre.frameworks import FRAMEWORKS, FrameworkConfig
+
+PAGE = Path(__file__).with_name("config.md")
+INTRODUCTION = """# Settings of a run
+
+Written by `docs/make_config.py`. Every setting can be given on the command line (`--optim.lr 1e-3`), in a YAML file
+(`--config FILE`; each run writes its own to `config.yaml`) and from Python (`repre.RunConfig`). The defaults here are those
+of the classes; a recipe changes some of them, and `repre pretrain RECIPE --help` shows its own.
+"""
+
+
+def page() -> str:
+    """The whole page in Markdown."""
+    parts = [INTRODUCTION, f"## The run\n\n{_table(RunConfig, '')}"]
+    parts += [_section(name, kind) for name, kind in _groups(RunConfig)]
+    return "\n".join(parts)
+
+
+def _section(name: str, kind: type) -> str:
+    if kind is FrameworkConfig:
+        words = "## framework\n\nChosen by the recipe; in YAML by `name`.\n"
+        return words + "".join(
+            f"\n### {label}\n\n{_table(one, 'framework.')}" for label, (one, _) in FRAMEWORKS.items()
+        )
+    text = f"## {name.removesuffix('.')}\n\n{_table(kind, name)}"
+    return text + "".join(f"\n{_section(inner, one)}" for inner, one in _groups(kind, name))
+
+
+def _groups(kind: type, prefix: str = "") -> list[tuple[str, type]]:
+    """The settings of a class that are classes of settings; of several of one class, as the views are, only the first."""
+    found: dict[type, str] = {}
+    for setting, hint in typing.get_type_hints(kind).items():
+        if dataclasses.is_dataclass(hint):
+            found.setdefault(typing.cast(type, hint), f"{prefix}{setting}.")
+    return [(name, one) for one, name in found.items()]
+
+
+def _table(kind: type, prefix: str) -> str:
+    words = _doc_lines(kind)
+    lines = ["| setting | default | |", "|---|---|---|"]
+    for setting in dataclasses.fields(kind):
+        if not dataclasses.is_dataclass(typing.get_type_hints(kind)[setting.name]):
+            lines.append(f"| `{prefix}{setting.name}` | {_default(setting)} | {words[setting.name]} |")
+        elif prefix:
+            lines.append(f"| `{prefix}{setting.name}.*` | | {words[setting.name]} |")
+    return "\n".join(lines) + "\n"
+
+
+def _default(setting: "dataclasses.Field[Any]") -> str:
+    made = setting.default_factory
+    value = setting.default if made is dataclasses.MISSING else made()
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return "none" if value in (None, (), {}) else f"`{value}`"
+
+
+def _doc_lines(kind: type) -> dict[str, str]:
+    """The string under each setting of a class and of those that it inherits from."""
+    found: dict[str, str] = {}
+    for one in reversed([base for base in kind.__mro__ if dataclasses.is_dataclass(base)]):
+        body = typing.cast(ast.ClassDef, ast.parse(inspect.getsource(one)).body[0]).body
+        for setting, below in itertools.pairwise(body):
+            if isinstance(setting, ast.AnnAssign) and isinstance(setting.target, ast.Name):
+                text = typing.cast(ast.Constant, typing.cast(ast.Expr, below).value).value
+                found[setting.target.id] = " ".join(str(text).split()).replace("|", "\\|")
+    return found
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")
