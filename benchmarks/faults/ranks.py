@@ -31,6 +31,8 @@ def rows(folder: Path, *, short: bool = False) -> Iterator[Row]:
     yield _changing(folder, [1, 2] if short else [2, 4, 1, 2])
     for number in (signal.SIGTERM, signal.SIGUSR1):
         yield _asked(folder, number)
+    for framework in ["dino"] if short else FRAMEWORKS:
+        yield _split(folder, framework)
     yield _uneven(folder)
     yield _dying(folder)
     yield _torchrun(folder)
@@ -125,6 +127,32 @@ def _changing(folder: Path, counts: list[int]) -> Row:
         f"each step once: {whole(config.out)}",
         "nothing",
         set(codes) == {0, 143} and far < TOLERANCE and far_metrics < 1e-6 and whole(config.out),
+    )
+
+
+def _split(folder: Path, framework: str) -> Row:
+    """Weights split over two processes, from the middle on over one, then over two again without splitting."""
+    alone, config = plain(folder / f"{framework}-1", framework), plain(folder / f"{framework}-split", framework)
+    codes = []
+    if not Path(alone.out).exists():
+        codes += [life.wait() for life in group(alone, folder, 1, before=double)]
+    config = replace(config, runtime=replace(config.runtime, shard=True))
+    for number, (count, split) in enumerate([(2, True), (1, True), (2, False), (2, True)]):
+        config = replace(config, runtime=replace(config.runtime, shard=split))
+        lives = group(config, folder, count, before=double)
+        if number < 3:
+            _wait_for(config, 5 * (number + 1))
+            lives[-1].signal(signal.SIGTERM)
+        codes += [life.wait() for life in lives]
+    far, far_metrics = _apart(alone, config), _metrics_apart(alone, config)
+    return Row(
+        "Processes",
+        f"{framework} with weights split over two processes (FSDP2), then on one, then whole on two, then split again",
+        3,
+        f"against one process that was never stopped, weights differ by at most {far:.1e}, metrics by {far_metrics:.1e}; "
+        f"each step once: {whole(config.out)}",
+        "nothing",
+        set(codes) <= {0, 143} and far < TOLERANCE and far_metrics < 1e-5 and whole(config.out),
     )
 
 

@@ -42,6 +42,9 @@ class RuntimeConfig:
 
     device: str = "auto"
     """cpu, cuda, cuda:N or mps; `auto` takes the fastest at hand."""
+    shard: bool = False
+    """With several processes, split the encoder's weights, gradients and optimiser state over them (FSDP2) instead of
+    keeping all on each: for encoders that do not fit otherwise."""
     workers: int | None = None
     """Processes per rank that decode images; None: one less than the processor's cores, at most 16. 0 decodes in the
     training process."""

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from repre.errors import UserError
 from repre.ops.schedule import cosine, warmup_cosine
+from repre.ops.shard import is_part
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +93,10 @@ def build_optimiser(
     groups = parameter_groups(model, keep=keep, layers=layers, layer_decay=layer_decay)
     if config.kind == "lars":
         return LARS(groups, momentum=config.betas[0])
-    fused = all(p.device.type in ("cuda", "cpu") for g in groups for p in g["params"])
+    parameters = [p for g in groups for p in g["params"]]
+    if any(map(is_part, parameters)):  # split and whole parameters do not go through one kernel
+        return torch.optim.AdamW(groups, lr=0.0, betas=config.betas, foreach=False, fused=False)
+    fused = all(p.device.type in ("cuda", "cpu") for p in parameters)
     return torch.optim.AdamW(groups, lr=0.0, betas=config.betas, fused=fused)
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from repre.model import RePre
 from repre.ops.dist import alone
+from repre.ops.shard import is_part
 from repre.train.step import begin_piece, mixed_precision, split_views
 from repre.types import Losses, Views
 
@@ -36,8 +37,11 @@ def kept_buffers(model: nn.Module) -> Callable[[], None]:
 
 
 def blame(model: RePre, losses: Losses, views: Views, *, seed: int, micro_batch: int, precision: torch.dtype) -> Blame:
-    """Finds the cause of a loss or gradient that is not finite, looking along the way of the data."""
+    """Finds the cause of a loss or gradient that is not finite, looking along the way of the data; not in a model that is
+    split over processes, which would have to look together."""
     what = _which_loss(losses)
+    if any(map(is_part, model.parameters())):
+        return Blame(what)
     bad = torch.zeros(len(views.images[0]), dtype=torch.bool)
     for view in [*views.images, *views.targets]:
         bad |= ~view.isfinite().flatten(1).all(1).cpu()

@@ -5,6 +5,7 @@ checkpoint holds no generators, a resumed run is bit-equal to one that never sto
 and versions), and nothing that only looks at the run can change it.
 """
 
+import copy
 import errno
 import time
 from dataclasses import asdict, dataclass
@@ -21,12 +22,15 @@ from repre.data.kept import keep_list, with_kept_list
 from repre.data.loader import Loader
 from repre.data.sources import Source, open_source
 from repre.data.views import make_views
+from repre.decoder import branch_cost
+from repre.encoder import Encoder
 from repre.errors import RunError, UserError
 from repre.model import RePre, build_model
 from repre.ops.device import pick_device, pick_precision, pick_workers
 from repre.ops.dist import any_rank, barrier, is_main, mean_over_ranks, process_group, rank, world
 from repre.ops.progress import Progress
 from repre.ops.schedule import step_seed
+from repre.ops.shard import local, norm, part_like, shard, whole
 from repre.ops.signals import Interrupted, StopNow, StopRequest
 from repre.optim import build_optimiser, set_schedule
 from repre.train.balance import advice
@@ -114,6 +118,10 @@ class _Run:
         ).to(self.device)
         self.model.train()
         check_pieces(self.model.encoder, micro_batch=config.compute.micro_batch)
+        self.costs = asdict(branch_cost(self.model.encoder, self.model.decoder, size=(config.views.size,) * 2))
+        self.replica: RePre | None = None
+        if config.runtime.shard and world() > 1:
+            self.shard()
         self.optimiser = build_optimiser(config.optim, self.model, keep=self.model.encoder.no_weight_decay)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision is torch.float16)
         if config.compute.compile:
@@ -206,14 +214,14 @@ class _Run:
                 scale=self.scaler.get_scale(),
             )
             self.scaler.unscale_(self.optimiser)
-            norm = gradient_norm(self.model)
+            length = gradient_norm(self.model)
             total_loss = mean_over_ranks(losses.total.detach())
 
             logged = (self.step + 1) % config.runtime.log_every == 0 or self.step + 1 == total
             change = WeightChange(self.model.encoder) if logged and config.runtime.monitors else None
-            if torch.isfinite(total_loss + norm):
+            if torch.isfinite(total_loss + length):
                 self.trouble.sound()
-                clip_gradients(self.model, norm, config.optim.clip)
+                clip_gradients(self.model, length, config.optim.clip)
                 self.model.framework.before_step(progress)
                 self.scaler.step(self.optimiser)
                 self.model.framework.after_step(self.model.encoder, losses.diagnostics, progress)
@@ -233,7 +241,7 @@ class _Run:
             row = None
             if logged:
                 images = (self.step - logged_step) * config.batch_size
-                row = self.row(losses, norm, lr) | {
+                row = self.row(losses, length, lr) | {
                     "images_per_s": images / (now - logged_at),
                     "data_wait": (waited - logged_wait) / (now - logged_at),
                 }
@@ -268,12 +276,36 @@ class _Run:
             code=128 + (stop.signal or SIGTERM),
         )
 
+    # ------------------------------------------------------------------------------------------------ sharding
+
+    def shard(self) -> None:
+        """Splits the encoders over the processes; the main one keeps a whole copy on the CPU, for looks and files."""
+        if self.config.compute.compile or self.precision is torch.float16:
+            raise UserError(
+                "runtime.shard goes with neither compute.compile nor compute.precision fp16; leave one of them"
+            )
+        if is_main():
+            self.replica = copy.deepcopy(self.model).cpu()
+        for module in [m for m in self.model.modules() if isinstance(m, Encoder)]:
+            shard(module, device=self.device)
+
+    def whole_model(self) -> RePre:
+        """The model with all its weights, on the main process; a collective call."""
+        if not self.config.runtime.shard or world() == 1:
+            return self.model
+        state = whole(self.model.state_dict())
+        if self.replica is None:
+            return self.model
+        self.replica.load_state_dict(state)
+        return self.replica
+
     # ------------------------------------------------------------------------------------------------ saving
 
     def save(self) -> None:
         """A checkpoint by the main process; where it fails, all end."""
         self.trouble.refuse_broken_weights(self.model, step=self.step)
         failed: Exception | None = None
+        model, optimiser = whole(self.model.state_dict()), whole(self.optimiser.state_dict())
         if self.watch is not None:
             state = {
                 "config": to_dict(self.config),
@@ -282,8 +314,8 @@ class _Run:
                 "best": self.watch.best,
                 "looks": self.watch.looks,
                 **self.trouble.state(),
-                "model": self.model.state_dict(),
-                "optimiser": self.optimiser.state_dict(),
+                "model": model,
+                "optimiser": optimiser,
                 "scaler": self.scaler.state_dict(),
             }
             try:
@@ -318,8 +350,9 @@ class _Run:
         if note is not None:
             self.say(note)
         try:
-            self.model.load_state_dict(state["model"])
-            self.optimiser.load_state_dict(state["optimiser"])
+            mine = self.model.state_dict()
+            self.model.load_state_dict({n: part_like(v, mine.get(n, v)) for n, v in state["model"].items()})
+            load_optimiser(self.optimiser, state["optimiser"])
             self.scaler.load_state_dict(state["scaler"])
         except (RuntimeError, ValueError, KeyError) as error:
             reason = "; ".join(line.strip() for line in str(error).splitlines()[:3])
@@ -332,10 +365,11 @@ class _Run:
             self.watch.restore(state["looks"], state["best"], self.folder.read_metrics())
 
     def finish(self, *, spent: float, waited: float) -> None:
+        model = self.whole_model()
         if self.watch is not None:
             looks = self.watch.looks
             mean, std = (s.flatten().tolist() for s in self.config.views.statistics(self.config.encoder.channels))
-            self.model.kept_encoder.save(self.folder.encoder, mean=mean, std=std)
+            model.kept_encoder.save(self.folder.encoder, mean=mean, std=std)
             self.folder.write_csv()
             rows = self.folder.read_metrics()
             summary = Summary(
@@ -355,7 +389,7 @@ class _Run:
                 unreadable=len(self.trouble.broken),
                 changed=len(self.trouble.changed),
                 skipped=self.trouble.skipped,
-                costs=self.costs(),
+                costs=self.costs,
             )
             write_json(self.folder.summary, asdict(summary))
             for tracker in self.trackers:
@@ -366,7 +400,7 @@ class _Run:
 
     def announce(self) -> None:
         """What is about to run, and what the branch costs."""
-        costs = self.costs()
+        costs = self.costs
         words = (
             f"{len(self.source)} images of {self.config.data}, {self.loader.steps_per_epoch} steps per epoch, "
             f"{self.loader.total_steps} in all; {self.device}, {str(self.precision).removeprefix('torch.')}"
@@ -396,22 +430,25 @@ class _Run:
         """A look at the model, on the main process only; the others wait. A signal ends it: it is taken again when the run
         goes on."""
         self.trouble.refuse_broken_weights(self.model, step=self.step)
+        model = self.whole_model()
         if self.watch is not None:
             before = len(self.watch.looks), self.watch.best
             try:
                 with stop.breaks():
-                    figures = self.watch.check(self.model, step=self.step, total=self.loader.total_steps)
+                    figures = self.watch.check(model.to(self.device), step=self.step, total=self.loader.total_steps)
             except StopNow:
                 del self.watch.looks[before[0] :]
                 self.watch.best = before[1]
                 figures = {}
+            if self.replica is not None:
+                self.replica.cpu()
             for tracker in self.trackers:
                 tracker.log(
                     {f"check/{k}": v for k, v in figures.items() if v is not None and k != "step"}, step=self.step
                 )
         barrier()
 
-    def row(self, losses: Losses, norm: Tensor, lr: float) -> dict[str, Any]:
+    def row(self, losses: Losses, length: Tensor, lr: float) -> dict[str, Any]:
         """One line of metrics: means over ranks."""
         values: dict[str, Tensor] = {"loss": losses.total, "contrastive": losses.contrastive}
         if losses.pixel is not None:
@@ -419,7 +456,7 @@ class _Run:
         values |= step_figures(losses.diagnostics)
         means = {name: float(mean_over_ranks(value.detach().float())) for name, value in values.items()}
         epoch = self.step / self.loader.steps_per_epoch
-        return {"step": self.step, "epoch": round(epoch, 4), **means, "grad_norm": float(norm), "lr": lr}
+        return {"step": self.step, "epoch": round(epoch, 4), **means, "grad_norm": float(length), "lr": lr}
 
     def log(self, row: dict[str, Any]) -> None:
         if self.watch is not None:
@@ -434,18 +471,24 @@ class _Run:
             shown = text.encode("utf-8", "backslashreplace").decode()  # a terminal takes no names that are not UTF-8
             self.bar.say(shown) if self.bar is not None else print(shown, flush=True)
 
-    def costs(self) -> dict[str, Any]:
-        from repre.decoder import branch_cost
-
-        return asdict(branch_cost(self.model.encoder, self.model.decoder, size=(self.config.views.size,) * 2))
-
 
 def gradient_norm(model: torch.nn.Module) -> Tensor:
     """Norm of the whole gradient."""
-    return torch.nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
+    return norm([p.grad for p in model.parameters() if p.grad is not None])
 
 
-def clip_gradients(model: torch.nn.Module, norm: Tensor, limit: float | None) -> None:
-    """Shortens the whole gradient, of this norm, to `limit`."""
+def clip_gradients(model: torch.nn.Module, length: Tensor, limit: float | None) -> None:
+    """Shortens the whole gradient, of this length, to `limit`."""
     if limit is not None:
-        torch.nn.utils.clip_grads_with_norm_(model.parameters(), limit, norm)
+        gradients = [local(p.grad) for p in model.parameters() if p.grad is not None]
+        torch._foreach_mul_(gradients, (limit / (length + 1e-6)).clamp(max=1.0))
+
+
+def load_optimiser(optimiser: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Takes back a state of whole tensors, also where the parameters are split."""
+    parameters = [p for group in optimiser.param_groups for p in group["params"]]
+    mine = {
+        number: {name: part_like(v, parameters[number]) if isinstance(v, Tensor) else v for name, v in values.items()}
+        for number, values in state["state"].items()
+    }
+    optimiser.load_state_dict({**state, "state": mine})

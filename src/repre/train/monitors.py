@@ -28,6 +28,7 @@ from repre.encoder import Encoder
 from repre.errors import RunError
 from repre.model import RePre
 from repre.ops.dist import alone, gather
+from repre.ops.shard import norm
 from repre.train.balance import balance
 from repre.train.dense import effective_rank, found_cells, linear_cka, right_cells
 from repre.train.panel import PANEL_IMAGES, fidelity, level_shares, rebuild
@@ -285,8 +286,6 @@ class WeightChange:
         update_size: length of the step relative to that of the matrices.
         """
         change = torch._foreach_sub(self.matrices, self.before)
-        moved, before, now = (
-            torch.stack(torch._foreach_norm(rows)).norm() for rows in (change, self.before, self.matrices)
-        )
+        moved, before, now = (norm(rows) for rows in (change, self.before, self.matrices))
         count = sum(p.numel() for p in self.matrices)
         return {"weight_size": now / count**0.5, "update_size": moved / before.clamp(min=1e-12)}

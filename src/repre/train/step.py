@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from repre.errors import UserError
 from repre.model import RePre
 from repre.ops.dist import rank, world
+from repre.ops.shard import is_part
 from repre.types import Features, Losses, Views
 
 
@@ -150,14 +151,14 @@ def check_pieces(encoder: nn.Module, *, micro_batch: int) -> None:
 
 
 def average_gradients(model: nn.Module) -> None:
-    """Mean of every gradient over ranks, in one flat all-reduce per dtype.
+    """Mean of every gradient over ranks, in one flat all-reduce per dtype. Those of split parameters arrive averaged.
 
     DistributedDataParallel would overlap this with backward, but cannot see a backward made of pieces; on one node the
     whole exchange costs a few milliseconds, so the one mechanism that serves both is kept.
     """
     if world() == 1:
         return
-    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    gradients = [p.grad for p in model.parameters() if p.grad is not None and not is_part(p.grad)]
     for dtype in {g.dtype for g in gradients}:
         mine = [g for g in gradients if g.dtype == dtype]
         flat = torch.cat([g.reshape(-1) for g in mine])

@@ -15,6 +15,7 @@ from repre.data.sources import Source
 from repre.errors import RunError
 from repre.model import RePre
 from repre.ops.dist import any_rank, is_main, rank, world
+from repre.ops.shard import local
 from repre.train.blame import blame
 from repre.train.run_folder import RunFolder
 from repre.types import Batch, Losses, Views
@@ -151,7 +152,7 @@ class Trouble:
 
     def refuse_broken_weights(self, model: RePre, *, step: int) -> None:
         """Ends the run before weights that are not finite replace good ones in a checkpoint."""
-        broken = [name for name, value in model.state_dict().items() if not value.isfinite().all()]
+        broken = [name for name, value in model.state_dict().items() if not local(value).isfinite().all()]
         if any_rank(bool(broken), self.device):
             last = self.folder.last
             saved = f"{last} has the last good weights" if last.is_file() else "nothing was saved yet"
