@@ -52,7 +52,7 @@ def versions() -> str:
 
 def table(models: dict[str, EncoderConfig]) -> str:
     """The table in Markdown, with versions."""
-    smp = [SMP] if importlib.util.find_spec(SMP) is not None else []
+    smp = ["smp"] if importlib.util.find_spec(SMP) is not None else []
     columns = [*TARGETS, *smp]
     lines = ["| encoder | " + " | ".join(columns) + " |", "|---|" + "---|" * len(columns)]
     for words, config in models.items():
