@@ -8,6 +8,7 @@ and versions), and nothing that only looks at the run can change it.
 import copy
 import errno
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from signal import SIGTERM
@@ -41,7 +42,7 @@ from repre.train.step import check_pieces, forward_backward
 from repre.train.trackers import Tracker, open_trackers
 from repre.train.trouble import Trouble
 from repre.train.watch import Look, Watch
-from repre.types import Batch, Losses
+from repre.types import Batch, Losses, Views
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 """What the system says of a disk that is full, read-only or broken."""
@@ -188,20 +189,16 @@ class _Run:
         losses: Losses | None = None
 
         batches = iter(self.loader)
+        shown = self.next_views(batches, stop)
         while self.step < total:
             self.leave_if_asked(stop)
-            asked = time.monotonic()
-            try:
-                with stop.breaks(world() == 1):  # several processes can only leave together, at the next step
-                    batch: Batch = next(batches)
-            except StopNow:
-                continue
-            waited += time.monotonic() - asked
+            assert shown is not None, "only a stop ends the waiting for data, and that has left"
+            batch, views, wait = shown
+            waited += wait
             self.trouble.note_files(batch)
 
             progress = self.step / total
             lr = set_schedule(self.optimiser, config.optim, progress=progress, batch=config.batch_size)
-            views = make_views(batch, config.views, seed=config.seed, device=self.device)
             seed = step_seed(config.seed, self.step)
             put_back = kept_buffers(self.model.encoder) if config.runtime.not_finite == "skip" else None
             losses = forward_backward(
@@ -217,6 +214,8 @@ class _Run:
             length = gradient_norm(self.model)
             total_loss = mean_over_ranks(losses.total.detach())
 
+            # The host waits below until the device knows whether this step is finite. The next views give it work meanwhile.
+            shown = self.next_views(batches, stop) if self.step + 1 < total else None
             logged = (self.step + 1) % config.runtime.log_every == 0 or self.step + 1 == total
             change = WeightChange(self.model.encoder) if logged and config.runtime.monitors else None
             if torch.isfinite(total_loss + length):
@@ -261,6 +260,17 @@ class _Run:
         self.leave_if_asked(stop)
         progress_bar.close()
         self.finish(spent=time.monotonic() - begun, waited=waited)
+
+    def next_views(self, batches: Iterator[Batch], stop: StopRequest) -> tuple[Batch, Views, float] | None:
+        """The next batch, its views, and the seconds that were waited for it; None where a signal ended the waiting."""
+        asked = time.monotonic()
+        try:
+            with stop.breaks(world() == 1):  # several processes can only leave together, at the next step
+                batch = next(batches)
+        except StopNow:
+            return None
+        waited = time.monotonic() - asked
+        return batch, make_views(batch, self.config.views, seed=self.config.seed, device=self.device), waited
 
     def leave_if_asked(self, stop: StopRequest) -> None:
         """Saves and ends the run where a signal reached any of its processes; a collective call."""
