@@ -29,9 +29,8 @@ def rows(folder: Path, *, short: bool = False) -> Iterator[Row]:
             life.signal(number)
             sent = time.monotonic()
             found = life.wait()
-            found = (
-                128 - found if found < 0 else found
-            )  # as a shell shows it: the run was over, its report was being written
+            if found < 0:  # as a shell shows it: the run was over, its report was being written
+                found = 128 - found
             slowest = max(slowest, time.monotonic() - sent)
             asked += 1
             codes[found] += 1
