@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import onnxruntime
 import pytest
 import torch
 from torch import Tensor
@@ -12,6 +13,7 @@ from repre.config import RunConfig, dump_yaml
 from repre.encoder import Encoder, EncoderConfig
 from repre.errors import RunError, UserError
 from repre.export import TARGETS, export, handover
+from repre.starts import open_start
 from tests.tiny import ENCODERS
 
 KINDS = ENCODERS | {
@@ -20,7 +22,6 @@ KINDS = ENCODERS | {
         name="vit_tiny_patch16_224", image_size=48, channels=1, model_args={"depth": 2, "global_pool": "avg"}
     ),
 }
-NEEDS = {"onnx": "onnxruntime", "huggingface": "transformers"}
 
 
 def saved(kind: str, folder: Path) -> str:
@@ -38,8 +39,6 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("kind", KINDS)
 def test_round_trip(kind: str, target: str, tmp_path: Path) -> None:
-    if target in NEEDS:
-        pytest.importorskip(NEEDS[target])
     found = export(saved(kind, tmp_path), to=target, out=tmp_path / "out")
     assert found.difference <= TARGETS[target].tolerance
     assert (found.path / "export.json").is_file()
@@ -47,11 +46,33 @@ def test_round_trip(kind: str, target: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("target", TARGETS)
+def test_embedding_and_every_map_are_compared(target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At what the other library gives, of which one result is a little off, or the last is missing."""
+    spec = saved("vit", tmp_path)
+    (tmp_path / "written").mkdir()
+    reload = TARGETS[target].write(Encoder.load(spec).eval(), tmp_path / "written", open_start(spec))
+    with torch.no_grad():
+        assert len(reload(torch.zeros(1, 3, 32, 32))) == 5
+
+    def altered(place: int | None) -> Callable[[Tensor], list[Tensor]]:
+        def results(images: Tensor) -> list[Tensor]:
+            found = reload(images)
+            return found[:-1] if place is None else [x * 1.01 if i == place else x for i, x in enumerate(found)]
+
+        return results
+
+    for place in (*range(5), None):
+        other = handover.Target(lambda *given, place=place: altered(place), TARGETS[target].tolerance, "")
+        monkeypatch.setattr(handover, "TARGETS", TARGETS | {target: other})
+        with pytest.raises(RunError, match="gives 4 results" if place is None else "differs from the encoder"):
+            export(spec, to=target, out=tmp_path / "out")
+        assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("target", TARGETS)
 def test_another_function_is_an_error_and_leaves_nothing(
     target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if target in NEEDS:
-        pytest.importorskip(NEEDS[target])
     spec = saved("vit", tmp_path)
     real = handover.TARGETS[target].write
 
@@ -82,7 +103,6 @@ def test_an_export_replaces_an_export_but_nothing_else(tmp_path: Path) -> None:
 
 
 def test_the_card_names_no_paths(tmp_path: Path) -> None:
-    pytest.importorskip("transformers")
     run = tmp_path / "secret-customer"
     saved("vit", run)
     config = RunConfig(data=str(tmp_path / "secret-photos"), out=str(run))
@@ -100,7 +120,6 @@ def test_the_card_names_no_paths(tmp_path: Path) -> None:
 
 
 def test_onnx_and_program_take_any_number_of_images(tmp_path: Path) -> None:
-    onnxruntime = pytest.importorskip("onnxruntime")
     spec = saved("vit", tmp_path)
     encoder = Encoder.load(spec).eval()
     export(spec, to="onnx", out=tmp_path / "onnx")

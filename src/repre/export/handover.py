@@ -21,7 +21,7 @@ from repre.export import hub, onnx_file, program
 from repre.starts import Start, open_start
 
 Reload = Callable[[Tensor], list[Tensor]]
-"""The exported model in the other library: images [B, C, H, W] -> embedding [B, D], then what maps it gives."""
+"""The exported model in the other library: images [B, C, H, W] -> embedding [B, D], then the map of every level."""
 
 NOTE = "export.json"
 """What was exported and how well it agrees; by this file a folder is known as an export."""
@@ -103,6 +103,8 @@ def _samples(encoder: Encoder) -> list[Tensor]:
 def _difference(encoder: Encoder, reload: Reload, images: Tensor) -> float:
     features = encoder(images)
     wanted, found = [features.embedding, *features.maps], reload(images)
+    if len(found) != len(wanted):
+        raise RunError(f"the exported model gives {len(found)} results where the encoder gives {len(wanted)}")
     worst = 0.0
     for mine, theirs in zip(wanted, found):
         if mine.shape != theirs.shape:

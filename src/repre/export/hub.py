@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,8 +17,13 @@ def write_timm(encoder: Encoder, folder: Path, start: Start) -> Callable[[Tensor
     """Writes what ``timm.create_model("local-dir:FOLDER", pretrained=True)`` loads."""
     mean, std = (list(values) if values is not None else None for values in (start.mean, start.std))
     encoder.save(folder, mean=mean, std=std)
-    model = Encoder.load_in_timm(folder)
-    return lambda images: [model(images)]
+    model: Any = Encoder.load_in_timm(folder)
+
+    def reload(images: Tensor) -> list[Tensor]:
+        maps = model.forward_intermediates(images, indices=encoder.levels, output_fmt="NCHW", intermediates_only=True)
+        return [model(images), *maps]
+
+    return reload
 
 
 def write_huggingface(encoder: Encoder, folder: Path, start: Start) -> Callable[[Tensor], list[Tensor]]:
@@ -33,10 +39,10 @@ def write_huggingface(encoder: Encoder, folder: Path, start: Start) -> Callable[
     model = AutoModel.from_pretrained(folder, local_files_only=True).eval()
 
     def both(images: Tensor) -> list[Tensor]:
-        theirs = model(images).pooler_output
-        assert isinstance(theirs, Tensor)
-        if not torch.allclose(theirs, in_timm(images)[0], atol=1e-5):
+        theirs = model(images, output_hidden_states=list(encoder.levels))
+        assert isinstance(theirs.pooler_output, Tensor)
+        if not torch.allclose(theirs.pooler_output, in_timm(images)[0], atol=1e-5):
             raise RunError("timm and transformers load different encoders from the export; it was removed")
-        return [theirs]
+        return [theirs.pooler_output, *theirs.hidden_states]
 
     return both
