@@ -1,5 +1,6 @@
 """What the documents tell people to type exists, and what they link to is there."""
 
+import importlib
 import importlib.util
 import re
 import shlex
@@ -11,10 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from repre import cli
 from repre.encoder import Encoder, EncoderConfig
+from repre.export import TARGETS
 from repre.recipes import recipe
+from tests import tiny
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").glob("*.md")])
@@ -141,22 +145,37 @@ def test_the_settings_page_is_what_the_classes_say() -> None:
     assert module.page() == (ROOT / "docs/config.md").read_text(encoding="utf-8"), "python docs/make_config.py"
 
 
-def test_other_libraries_take_the_encoder_as_the_page_on_exports_says(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pytest.importorskip("segmentation_models_pytorch")
+@pytest.fixture
+def two_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the page on exports speaks of: a plain transformer and a pyramid, and features in a file."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    config = EncoderConfig(name="vit_tiny_patch16_224", image_size=64, model_args={"depth": 4, "embed_dim": 48})
-    Encoder(config).save(tmp_path / "runs/photos/encoder", mean=[0.5] * 3, std=[0.5] * 3)
+    kinds = {
+        "photos": EncoderConfig(name="vit_tiny_patch16_224", image_size=64, model_args={"depth": 4, "embed_dim": 48}),
+        "swin": tiny.ENCODERS["swin"],
+    }
+    for name, config in kinds.items():
+        torch.manual_seed(0)
+        Encoder(config).save(tmp_path / f"runs/{name}/encoder", mean=[0.5] * 3, std=[0.5] * 3)
     np.savez("features.npz", paths=np.array(["a.png"]), features=np.zeros((1, 48)))
+
+
+@pytest.mark.usefixtures("two_runs")
+def test_other_libraries_take_the_encoder_as_the_page_on_exports_says() -> None:
     names: dict[str, Any] = {}
     for block in blocks("export.md"):
         exec(block, names)
     images = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
-        assert names["encoder"](images).embedding.shape == (2, 48)
-        assert names["model"].eval()(images).shape == (2, 21, 64, 64)
+        embedding = names["encoder"].eval()(images).embedding
+        assert embedding.shape == (2, 48)
+        for model, spec in ((names["model"], "photos"), (names["pyramid"], "swin")):
+            assert model.eval()(images).shape == (2, 21, 64, 64)
+            saved = load_file(f"runs/{spec}/encoder/model.safetensors")
+            weights = dict(model.encoder.model.named_parameters())
+            assert weights
+            for name, value in weights.items():  # smp leaves out what no map needs, and renames stages
+                assert torch.equal(value, saved[re.sub(r"layers_(\d)", r"layers.\1", name)]), name
         assert set(names["detector"].eval()(list(images))[0]) == {"boxes", "labels", "scores", "masks"}
     truth = {
         "boxes": torch.tensor([[8.0, 8, 40, 40]]),
@@ -165,3 +184,25 @@ def test_other_libraries_take_the_encoder_as_the_page_on_exports_says(
     }
     losses = names["detector"].train()(list(images), [truth, truth])
     assert sum(losses.values()).isfinite()
+
+
+@pytest.mark.usefixtures("two_runs")
+def test_every_export_is_made_and_loaded_as_the_page_says() -> None:
+    text = (ROOT / "docs/export.md").read_text(encoding="utf-8")
+    for command in re.findall(r"^repre (export .+)$", text, re.M):
+        assert cli.main(command.split()) == 0
+    libraries = {name: importlib.import_module(name) for name in ("timm", "transformers", "onnxruntime", "torch")}
+    images = torch.randn(3, 3, 64, 64)
+    with torch.no_grad():
+        ours = Encoder.load("runs/photos/encoder").eval()(images).embedding
+        found = {}
+        for target, line in re.findall(r"^\| `([a-z-]+)` \| .* \| `(.+)` \|$", text, re.M):
+            found[target] = eval(line, libraries)
+        assert set(found) == set(TARGETS)
+        for theirs in (
+            found["timm"].eval()(images),
+            found["huggingface"].eval()(images).pooler_output,
+            torch.from_numpy(found["onnx"].run(None, {"images": images.numpy()})[0]),
+            found["torch-export"](images)[0],
+        ):
+            assert torch.allclose(theirs, ours, atol=1e-4)
