@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file
 
 from repre import cli
@@ -86,6 +87,16 @@ def test_every_make_target_exists() -> None:
     for page in PAGES:
         for target in re.findall(r"(?:^|`)make ([a-z]+)", page.read_text(encoding="utf-8"), re.M):
             assert target in targets, f"{page.name}: make {target}"
+
+
+def test_every_page_is_in_the_navigation_of_the_site() -> None:
+    def pages(entries: list[Any]) -> list[str]:
+        found = [value for entry in entries for value in entry.values()]
+        return [page for value in found for page in ([value] if isinstance(value, str) else pages(value))]
+
+    nav = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))["nav"]
+    docs = ROOT / "docs"
+    assert sorted(pages(nav)) == sorted(page.relative_to(docs).as_posix() for page in docs.rglob("*.md"))
 
 
 def anchor(title: str) -> str:
