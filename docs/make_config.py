@@ -21,7 +21,9 @@ INTRODUCTION = """# Settings of a run
 
 Written by `docs/make_config.py`. Every setting can be given on the command line (`--optim.lr 1e-3`), in a YAML file
 (`--config FILE`; each run writes its own to `config.yaml`) and from Python (`repre.RunConfig`). The defaults here are those
-of the classes; a recipe changes some of them, and `repre pretrain RECIPE --help` shows its own.
+of the classes; a recipe changes some of them, and `repre pretrain RECIPE --help` shows its own. "none" is `null` in YAML and
+`None` on the command line; what is on or off is `true` or `false` in YAML, and `--compute.compile` or `--compute.no-compile`
+on the command line.
 """
 
 
@@ -38,7 +40,7 @@ def _section(name: str, kind: type) -> str:
         return words + "".join(
             f"\n### {label}\n\n{_table(one, 'framework.')}" for label, (one, _) in FRAMEWORKS.items()
         )
-    text = f"## {name.removesuffix('.')}\n\n{_table(kind, name)}"
+    text = f"## {name.removesuffix('.')}\n\n{_table(kind, name)}{_alike(name, kind)}"
     return text + "".join(f"\n{_section(inner, one)}" for inner, one in _groups(kind, name))
 
 
@@ -51,12 +53,33 @@ def _groups(kind: type, prefix: str = "") -> list[tuple[str, type]]:
     return [(name, one) for one, name in found.items()]
 
 
+def _alike(name: str, kind: type) -> str:
+    """Words for settings of the same class beside `name`, which have no table of their own."""
+    *path, own = name.removesuffix(".").split(".")
+    above: Any = RunConfig()
+    for part in path:
+        above = getattr(above, part)
+    prefix = "".join(f"{part}." for part in path)
+    first, lines = getattr(above, own), []
+    for setting in dataclasses.fields(above):
+        other = getattr(above, setting.name)
+        if type(other) is kind and setting.name != own:
+            changed = [
+                f"`{one.name}` {getattr(other, one.name)}"
+                for one in dataclasses.fields(other)
+                if getattr(other, one.name) != getattr(first, one.name)
+            ]
+            differs = f", except {', '.join(changed)}" if changed else ""
+            lines.append(f"`{prefix}{setting.name}.*` has the same settings and defaults{differs}.\n")
+    return "".join(f"\n{line}" for line in lines)
+
+
 def _table(kind: type, prefix: str) -> str:
-    words = _doc_lines(kind)
+    words, hints = _doc_lines(kind), typing.get_type_hints(kind)
     lines = ["| setting | default | |", "|---|---|---|"]
     for setting in dataclasses.fields(kind):
-        if not dataclasses.is_dataclass(typing.get_type_hints(kind)[setting.name]):
-            lines.append(f"| `{prefix}{setting.name}` | {_default(setting)} | {words[setting.name]} |")
+        if not dataclasses.is_dataclass(hint := hints[setting.name]):
+            lines.append(f"| `{prefix}{setting.name}` | {_default(setting)} | {words[setting.name]}{_choices(hint)} |")
         elif prefix:
             lines.append(f"| `{prefix}{setting.name}.*` | | {words[setting.name]} |")
     return "\n".join(lines) + "\n"
@@ -68,6 +91,13 @@ def _default(setting: "dataclasses.Field[Any]") -> str:
     if isinstance(value, bool):
         return "on" if value else "off"
     return "none" if value in (None, (), {}) else f"`{value}`"
+
+
+def _choices(hint: Any) -> str:
+    """Words for the values of a setting that takes only some."""
+    if typing.get_origin(hint) is typing.Literal:
+        return f" One of {', '.join(f'`{value}`' for value in typing.get_args(hint))}."
+    return "".join(_choices(inner) for inner in typing.get_args(hint))
 
 
 def _doc_lines(kind: type) -> dict[str, str]:

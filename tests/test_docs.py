@@ -17,7 +17,9 @@ from safetensors.torch import load_file
 
 from repre import cli
 from repre.encoder import Encoder, EncoderConfig
+from repre.evaluate.table import EVALUATIONS
 from repre.export import TARGETS
+from repre.frameworks import FRAMEWORKS
 from repre.recipes import recipe
 from tests import tiny
 
@@ -75,6 +77,47 @@ def test_every_command_is_understood(page: str, command: str) -> None:
         return
     with pytest.raises(Parsed):
         cli._dispatch(words)
+
+
+TAKES_OPTIONS = [
+    *(["pretrain", f"vit-tiny-{name}"] for name in FRAMEWORKS),
+    ["plan"],
+    *(["eval", name, "--encoder", "runs/photos"] for name in EVALUATIONS),
+    ["compare", "runs/photos", "--eval", *EVALUATIONS],
+    ["embed", "--run", "runs/photos", "--data", "photos/", "--out", "features.npz"],
+]
+
+
+@pytest.mark.usefixtures("nothing_is_done")
+def test_every_option_in_the_text_is_understood(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Those with a dot, and all others that some command has, with their values where the text gives any."""
+    monkeypatch.setenv("COLUMNS", "400")
+    known: dict[str, list[list[str]]] = {}
+    for command in TAKES_OPTIONS:
+        with pytest.raises(SystemExit):
+            cli._dispatch([*command, "--help"])
+        for name in set(re.findall(r"--[a-z][\w.-]+", capsys.readouterr().out)):
+            known.setdefault(name, []).append(command)
+    assert len(known) > 100
+    for page in PAGES:
+        for span in set(re.findall(r"`(--[a-z][^`]*)`", page.read_text(encoding="utf-8"))):
+            name, *rest = span.split()
+            if "." in name and not name.startswith("--encoder.model-args."):
+                assert name in known, f"{page.name}: {span}"
+            if name in known and rest and not re.search(r"[A-Z]{2}|\b[A-Z]$|\|", span):
+                assert any(understood([*command, *span.split()]) for command in known[name]), f"{page.name}: {span}"
+
+
+def understood(words: list[str]) -> bool:
+    try:
+        cli._dispatch(words)
+    except Parsed:
+        return True
+    except SystemExit:
+        return False
+    raise AssertionError(f"{words} did something")
 
 
 def test_there_are_commands_to_look_at() -> None:
