@@ -20,7 +20,7 @@ from repre.ops.dist import alone, rank, world
 from repre.ops.signals import Interrupted
 from repre.train.health import RULES
 from repre.train.loop import train
-from tests.train.test_health import alarms, broken
+from tests.train.test_broken_runs import alarms, broken
 from tests.train.toy import run, toy
 
 
@@ -74,8 +74,8 @@ def test_a_slow_probe_is_left_out_between_the_first_and_the_last_check(
 
 
 def test_alarms_survive_a_restart(tmp_path: Path) -> None:
-    changes = broken("simclr learning rate x100", tmp_path)
-    whole = replace(quick(tmp_path / "straight"), **changes)
+    optim = broken("simclr learning rate x100", tmp_path).optim
+    whole = replace(quick(tmp_path / "straight"), optim=optim)
     train(whole)
 
     def stop(encoder: Encoder, step: int) -> dict[str, float]:
