@@ -135,6 +135,22 @@ def test_half_precision(folder: Path) -> None:
     assert read(folder / "f.npz")[1]["features"].dtype == np.float16
 
 
+def test_a_declared_range_of_pixels(folder: Path) -> None:
+    """The same image in twelve bits of sixteen, and in eight."""
+    values = np.arange(70 * 66 * 3, dtype=np.uint16).reshape(70, 66, 3) % 256
+    for name, array in (("deep", values * 16), ("eight", values.astype(np.uint8))):
+        (folder / name).mkdir(exist_ok=True)
+        np.save(folder / name / "a.npy", array)
+    features = {}
+    for name, value_range in (("deep", (0.0, 255 * 16.0)), ("eight", None)):
+        out = folder / f"{name}.npz"
+        embed(str(folder / "encoder"), data=str(folder / name), out=out, value_range=value_range, runtime=RUNTIME)
+        features[name] = read(out)[1]["features"]
+    assert np.allclose(features["deep"], features["eight"], atol=1e-2)
+    embed(str(folder / "encoder"), data=str(folder / "deep"), out=folder / "deep.npz", runtime=RUNTIME)
+    assert not np.allclose(read(folder / "deep.npz")[1]["features"], features["eight"], atol=1e-1)
+
+
 @pytest.mark.parametrize(
     ("name", "data", "words"),
     [

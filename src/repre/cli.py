@@ -347,6 +347,9 @@ def _embed(words: list[str]) -> int:
         kind: Annotated[Kind, tyro.conf.arg(help="pooled embedding, last map, or the maps of all levels")] = "pooled"
         size: Annotated[int | None, tyro.conf.arg(help="side of the images; by default the encoder's own")] = None
         half: Annotated[bool, tyro.conf.arg(help="float16")] = False
+        value_range: Annotated[
+            tuple[float, float] | None, tyro.conf.arg(help="pixel values that stand for 0 and 1, as the run had them")
+        ] = None
         runtime: RuntimeOptions = dataclasses.field(default_factory=RuntimeOptions)
 
     given = tyro.cli(Arguments, args=words, prog="repre embed", description="Features of many images in a file.")
@@ -357,6 +360,7 @@ def _embed(words: list[str]) -> int:
         kind=given.kind,
         size=given.size,
         half=given.half,
+        value_range=given.value_range,
         runtime=given.runtime,
     )
     print(f"{count} images embedded; written to {given.out}")

@@ -49,6 +49,7 @@ def embed(
     kind: Kind = "pooled",
     size: int | None = None,
     half: bool = False,
+    value_range: tuple[float, float] | None = None,
     runtime: RuntimeOptions | None = None,
     part: int = PART,
 ) -> int:
@@ -63,6 +64,7 @@ def embed(
         data: images, as `repre pretrain --data` takes them.
         size: side of the images in pixels; None takes the encoder's own.
         half: float16 instead of float32.
+        value_range: pixel values that stand for 0 and 1; None takes those of the files' type.
 
     Raises:
         UserError: no such encoder or images, none can be read, or `out` cannot be written.
@@ -76,7 +78,7 @@ def embed(
     runtime = runtime or RuntimeOptions()
     start = open_start(spec)
     encoder = start.build(image_size=size).to(runtime.torch_device).eval()
-    transform = plain_view(start, encoder)
+    transform = plain_view(start, encoder, value_range=value_range)
     source = open_source(data, channels=encoder.config.channels, canvas=transform.canvas)
     parts = out.with_name(f"{out.name}.parts")
     made_of: dict[str, Any] = {

@@ -259,8 +259,8 @@ RULES: tuple[Rule, ...] = (
         fix="Lower --reconstruction.weight, or rebuild from shallower levels (--decoder.levels)",
     ),
 )
-"""Limits leave a wide margin to the five frameworks' healthy runs (tests/train/test_health.py), untrained encoders included:
-their embeddings are often nearly alike, so collapse is told by comparison with the first look."""
+"""Limits leave a wide margin to the five frameworks' healthy runs (tests/train/test_broken_runs.py), untrained encoders
+included: their embeddings are often nearly alike, so collapse is told by comparison with the first look."""
 
 
 @dataclass(frozen=True)
