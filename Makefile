@@ -24,7 +24,7 @@ types: $(STAMP)
 
 pytest: $(STAMP)
 	$(BIN)/python -m tests.report.browser
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 # The site, in site/; --strict makes a dead link an error.
 docs: $(STAMP)

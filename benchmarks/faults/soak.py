@@ -1,5 +1,7 @@
-"""A long run at toy size: memory, open files, threads and disk stay flat, logs rotate."""
+"""A long run at toy size: memory, open files, threads and disk stay flat, logs rotate. And a clock that jumps."""
 
+import itertools
+import json
 import os
 import signal
 import time
@@ -8,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import mean
 
-from benchmarks.faults.common import Life, Row, command, small, steps
+from benchmarks.faults.common import Life, Row, command, equal, live, small, steps, whole
 
 from repre.train import run_folder
 
@@ -33,6 +35,7 @@ class Sample:
 
 
 def rows(folder: Path, *, short: bool = False, seconds: float = 120.0) -> Iterator[Row]:
+    yield _clock(folder)
     seconds = 15.0 if short else seconds
     config = small(folder / "soak", epochs=10**6)
     config = replace(config, runtime=replace(config.runtime, workers=1, check_every=8))
@@ -73,6 +76,27 @@ def rows(folder: Path, *, short: bool = False, seconds: float = 120.0) -> Iterat
             "samples": [[s.step, s.memory, s.files, s.threads, s.all] for s in samples[:: max(1, len(samples) // 60)]]
         },
     )
+
+
+def _clock(folder: Path) -> Row:
+    """A year forth or back at every look at the clock; a run measures time by one that nobody sets."""
+    straight, config = small(folder / "straight"), small(folder / "jumping")
+    codes = [live(straight, folder)[0], live(config, folder, before=_jump)[0]]
+    same, once = equal(straight.out, config.out), whole(config.out)
+    seconds = json.loads((Path(config.out) / "summary.json").read_text())["seconds"]
+    return Row(
+        "Long run",
+        "the clock of the machine jumps a year back and forth (injected)",
+        1,
+        f"ended with codes {codes}; bit-equal: {same}; each step once: {once}; the run says that it took {seconds:.0f} s",
+        "nothing",
+        not any(codes) and same and once and 0 < seconds < 600,
+    )
+
+
+def _jump() -> None:
+    real, turn = time.time, itertools.cycle((1, -1))
+    time.time = lambda: real() + next(turn) * 365 * 86400  # type: ignore[assignment]
 
 
 def _sample(pid: int, out: Path) -> Sample:
