@@ -44,7 +44,7 @@ def rows(folder: Path, *, short: bool = False) -> Iterator[Row]:
                 load(path)
             except UserError as error:
                 refused[name] += 1
-                words.append(str(error))
+                words.append(str(error).replace(str(folder), "..."))
     tried = 2 * len(files)
     yield Row(
         "Strangers",
