@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.evidence import measure
+from benchmarks.evidence.baselines import register
 from benchmarks.evidence.data import DATA, ensure
 from benchmarks.evidence.packages import download
 from benchmarks.evidence.plan import TITLES, Plan, Start, Task, tasks
@@ -257,6 +258,7 @@ def main() -> None:
 
 
 def run(given: argparse.Namespace) -> int:
+    register()
     preset = PRESETS[given.preset]
     if given.download and preset.packages:
         download(given.packages)

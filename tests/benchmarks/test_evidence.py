@@ -1,12 +1,14 @@
 """The evidence's plan, runner and tables at toy size."""
 
 import json
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from benchmarks.evidence.baselines import Pixels, PixelsConfig
 from benchmarks.evidence.figures import bootstrap, lines, pooled_objects, without_fold
 from benchmarks.evidence.plan import CONFIRMATORY, Plan, Task, tasks
 from benchmarks.evidence.presets import PRESETS, TOY
@@ -16,6 +18,15 @@ from benchmarks.evidence.tables import markdown, page, verdict
 from repre.config import RunConfig
 from repre.encoder import Encoder
 from repre.errors import RunError
+from repre.frameworks import FRAMEWORKS
+
+
+@pytest.fixture(scope="module", autouse=True)
+def pixels_alone_is_a_framework() -> Iterator[None]:
+    """As `baselines.register` does, and taken back."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(FRAMEWORKS, "pixels", (PixelsConfig, Pixels))
+        yield
 
 
 @pytest.mark.parametrize("name", PRESETS)

@@ -89,6 +89,6 @@ def test_the_branch_learns_beside_another_loss() -> None:
 
 def test_the_table_of_examples_is_complete() -> None:
     table = (FOLDER / "README.md").read_text(encoding="utf-8")
-    assert {path.name for path in FOLDER.glob("*.py")} == {
+    assert {path.name for path in FOLDER.rglob("*.py")} == {
         word for word in table.replace("`", " ").split() if word.endswith(".py")
     }
