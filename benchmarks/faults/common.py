@@ -7,6 +7,7 @@ process that a shell started. Killing it is SIGKILL by the kernel, nothing is si
 import json
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
@@ -150,7 +151,10 @@ def live(config: RunConfig, folder: Path, **more: Any) -> tuple[int, str]:
     """One whole life: its exit code and what it printed."""
     printed = folder / f"{Path(config.out).name}.{time.monotonic_ns()}.txt"
     life = Life(command(config, folder), printed, **more)
-    return life.wait(), life.words()
+    code, words = life.wait(), life.words()
+    if "Traceback" in words:
+        print(words[-3000:], file=sys.stderr)
+    return code, words
 
 
 def weights(out: Path | str) -> dict[str, torch.Tensor]:

@@ -163,6 +163,46 @@ def test_workers_that_are_left_do_not_keep_the_process_from_ending() -> None:
     assert done.returncode == 0
 
 
+DEATH_INSIDE_DEL = """
+import multiprocessing, time
+from repre.errors import RunError
+from tests.data.test_loader import Loader, Numbers
+
+class Witness:
+    def __del__(self):
+        multiprocessing.active_children()[0].kill()
+        time.sleep(20)
+        print("the error of torch did not reach __del__")
+
+class Broken:
+    def __del__(self):
+        raise ValueError("of its own")
+
+batches = iter(Loader(Numbers(24), batch_size=6, epochs=100, seed=0, canvas=8, workers=2))
+next(batches)
+Witness()
+Broken()
+try:
+    list(batches)
+except RunError as error:
+    print(error)
+"""
+
+
+def test_a_death_where_no_exception_can_leave_is_told_at_the_next_batch_alone() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", DEATH_INSIDE_DEL],
+        timeout=120,
+        check=False,
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.startswith("a decoding process died")
+    assert "DataLoader worker" not in done.stderr
+    assert "of its own" in done.stderr
+
+
 def test_other_errors_are_not_taken_for_the_death_of_a_worker() -> None:
     loader = Loader(Numbers(24), batch_size=6, epochs=1, seed=0, canvas=8, workers=0)
     assert loader.explain(RuntimeError("shapes cannot be multiplied")) is None

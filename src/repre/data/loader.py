@@ -10,11 +10,12 @@ import multiprocessing
 import os
 import re
 import signal
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from multiprocessing.process import BaseProcess
-from typing import TypeVar
+from typing import Any, TypeVar
 from weakref import WeakSet
 
 import numpy as np
@@ -246,10 +247,26 @@ _workers: WeakSet[BaseProcess] = WeakSet()
 
 def begin(loader: DataLoader[T]) -> Iterator[T]:
     """Starts the workers of a loader; those that are left when this process ends are killed."""
+    if sys.unraisablehook is not _unraisable:
+        _unraisable.otherwise, sys.unraisablehook = sys.unraisablehook, _unraisable
     before = set(multiprocessing.active_children())
     batches = iter(loader)
     _workers.update(set(multiprocessing.active_children()) - before)
     return batches
+
+
+class _Unraisable:
+    """Is silent about a worker's death where no exception can leave. torch raises it from a signal handler in whatever runs
+    at that moment, which may be a `__del__` or the end of the process; the next batch asked for raises it again."""
+
+    otherwise: Callable[[Any], object] = sys.__unraisablehook__
+
+    def __call__(self, unraisable: Any) -> None:
+        if not (isinstance(unraisable.exc_value, RuntimeError) and "DataLoader worker" in str(unraisable.exc_value)):
+            self.otherwise(unraisable)
+
+
+_unraisable = _Unraisable()
 
 
 @atexit.register
