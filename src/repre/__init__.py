@@ -6,6 +6,11 @@
 This is an independent implementation of the idea of RePre (IJCAI 2022, arXiv 2201.06857).
 """
 
+import os
+
+# Read when torch is loaded: threads that wait for work leave the cores to the processes that decode images.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 from repre.api import load_encoder, pretrain
 from repre.config import RunConfig
 from repre.decoder import Decoder, DecoderConfig

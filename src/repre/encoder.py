@@ -30,6 +30,7 @@ from torch import Tensor, nn
 from repre.checkpoint import UNREADABLE, check_archive, check_tensors
 from repre.errors import RunError, UserError, near_names
 from repre.ops.drop_path import DropPath, Rows
+from repre.ops.linear import quicken
 from repre.types import Features
 
 WRAPPERS = ("state_dict", "model", "encoder", "teacher", "student", "module")
@@ -127,6 +128,7 @@ class Encoder(nn.Module):
         self.model: Any = _create(config.name, self._args, pretrained=config.weights == "hub")
         self.rows = Rows()
         self._own_drop_paths()
+        quicken(self.model)
         if config.grad_checkpointing:
             self._checkpoint_blocks()
         if config.weights not in (None, "hub"):

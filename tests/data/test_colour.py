@@ -76,7 +76,7 @@ def test_the_blur_covers_a_tenth_of_the_view() -> None:
 def test_whole_views_equal_the_loop_over_images(filter: Filter) -> None:
     config = ViewConfig(filter=filter, jitter=0.8, hue=0.3, grey=0.3, blur=0.7, solarise=0.3)
     sizes = [(80, 96), (96, 64), (30, 40), (96, 96)] * 8
-    pixels = canvas(sizes, 96)
+    pixels = canvas(sizes, 96).float()
     numbers = uniforms(seed=5, epoch=0, stream=0, positions=torch.arange(len(sizes)))
     drawn = draw(config, numbers, torch.tensor(sizes))
     crops = crop_resize(pixels, drawn.boxes, drawn.flip, size=48, value_range=BYTES, filter=filter)
@@ -134,7 +134,7 @@ def test_images_that_are_not_chosen_keep_their_bits() -> None:
 def test_cuda_equals_the_cpu() -> None:
     config = ViewConfig(filter="bicubic", jitter=0.8, grey=0.3, blur=0.7)
     sizes = [(80, 96), (96, 64), (30, 40), (96, 96)] * 8
-    pixels = canvas(sizes, 96)
+    pixels = canvas(sizes, 96).float()
     drawn = draw(config, uniforms(seed=5, epoch=0, stream=0, positions=torch.arange(32)), torch.tensor(sizes))
     views = []
     for device in ("cpu", "cuda"):

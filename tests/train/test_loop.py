@@ -7,12 +7,14 @@ import signal
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partialmethod
 from pathlib import Path
 
 import pytest
 import timm
 import torch
 from PIL import Image
+from torch._dynamo.utils import counters
 
 from repre.api import load_encoder
 from repre.checkpoint import load_checkpoint, save_checkpoint
@@ -224,6 +226,25 @@ def test_cuda(tmp_path: Path, precision: str, compiled: bool) -> None:
     compute = ComputeConfig(precision=precision, compile=compiled)  # type: ignore[arg-type]
     train(config(tmp_path / "run", runtime=replace(QUIET, device="cuda"), compute=compute))
     assert all(v.isfinite().all() for v in weights(tmp_path / "run").values())
+
+
+@pytest.mark.parametrize(
+    ("framework", "encoder", "micro_batch"),
+    [("moco-v3", "vit", 0), ("moco-v3", "vit", 3), ("dino", "vit", 0), ("moby", "swin", 0)],
+)
+def test_a_compiled_run_compiles_in_its_first_epoch_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, framework: str, encoder: str, micro_batch: int
+) -> None:
+    """Without code generation, which takes minutes and decides nothing here: what dynamo guards is the same."""
+    compute = ComputeConfig(compile=True, micro_batch=micro_batch)
+    monkeypatch.setattr(Encoder, "compile", partialmethod(torch.nn.Module.compile, backend="aot_eager"))
+    graphs = []
+    for epochs in (1, 4):
+        torch.compiler.reset()
+        counters.clear()
+        train(config(tmp_path / f"{epochs}", framework, encoder, epochs=epochs, compute=compute))
+        graphs.append(counters["stats"]["unique_graphs"])
+    assert 0 < graphs[0] == graphs[1]
 
 
 def test_torchrun_with_two_processes_trains_as_one(tmp_path: Path) -> None:

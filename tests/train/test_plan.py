@@ -41,8 +41,15 @@ def test_it_writes_nothing_and_says_what_to_add(tmp_path: Path) -> None:
     assert found.images_per_s <= found.workers * found.decode_per_s
     assert found.hours == pytest.approx(found.hours_per_100_epochs * 7 / 100)
     text = words(found)
-    for part in ("whole batch", "<- chosen", "limited by", f"--runtime.workers {found.workers}"):
+    for part in ("whole batch", "<- chosen", "limited by", "heads and loss", f"--runtime.workers {found.workers}"):
         assert part in text
+
+
+def test_what_heads_and_loss_keep_grows_with_the_batch_and_not_with_its_pieces() -> None:
+    small, large = (plan(replace(CONFIG, batch_size=size), seconds=60) for size in (16, 64))
+    kept = [{probe.heads_gib for probe in found.probes if probe.heads_gib} for found in (small, large)]
+    assert [len(each) for each in kept] == [1, 1]
+    assert 3.5 < kept[1].pop() / kept[0].pop() < 8  # in proportion, with a part of InfoNCE's that grows with the square
 
 
 def test_a_budget_shortens_the_run_and_too_small_a_one_is_refused() -> None:

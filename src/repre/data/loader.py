@@ -59,7 +59,8 @@ def epoch_order(count: int, *, seed: int, epoch: int) -> np.ndarray:
 
 
 def stack(images: list[np.ndarray], *, canvas: int, keep_values: bool = False) -> tuple[Tensor, Tensor]:
-    """Stacks images [H, W, C] on a square canvas: pixels [B, C, K, K] and sizes [B, 2] (height, width).
+    """Stacks images [H, W, C] on a square canvas: pixels [B, C, K, K], the channels last in memory, and sizes [B, 2]
+    (height, width).
 
     Images of one dtype keep it. Mixed ones become float32: integers divided by their largest value, or as they are with
     `keep_values` (for a declared range).
@@ -68,10 +69,10 @@ def stack(images: list[np.ndarray], *, canvas: int, keep_values: bool = False) -
     if len(kinds) > 1:
         images = [image.astype(np.float32) if keep_values else _unit(image) for image in images]
     sizes = torch.tensor([image.shape[:2] for image in images])
-    pixels = np.zeros((len(images), images[0].shape[2], canvas, canvas), dtype=images[0].dtype)
+    pixels = np.zeros((len(images), canvas, canvas, images[0].shape[2]), dtype=images[0].dtype)
     for place, image in zip(pixels, images):
-        place[:, : image.shape[0], : image.shape[1]] = image.transpose(2, 0, 1)
-    return torch.from_numpy(pixels), sizes
+        place[: image.shape[0], : image.shape[1]] = image
+    return torch.from_numpy(pixels).permute(0, 3, 1, 2), sizes
 
 
 def _unit(image: np.ndarray) -> np.ndarray:

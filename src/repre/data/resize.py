@@ -54,22 +54,25 @@ def resample(
     """Resize every box to `grid` (height, width) pixels and keep the S x S window at `offset` (top, left) of it.
 
     All of boxes [B, 4], grid [B, 2], offset [B, 2], flip [B] lie on the CPU. Two implementations, because on the CPU
-    interpolating image by image is 2 (96 -> 64) to 13 (448 -> 224) times as fast as multiplying dense matrices.
+    interpolating image by image is 2 (96 -> 64) to 13 (448 -> 224) times as fast as multiplying dense matrices. There uint8
+    stays uint8, rounded as Pillow does, which is 5 times as fast again with the channels last.
     """
     inside = (offset >= 0).all() and (offset + size <= grid).all()
     assert inside, "the window has to lie within the grid"
     way = _resample_loop if pixels.device.type == "cpu" else _resample_dense
     low, high = value_range
-    return way(pixels, boxes, grid, offset, flip, size, filter).sub_(low).div_(high - low).clamp_(0, 1)
+    if pixels.dtype != torch.uint8 or high - low < 255:  # so narrow a range would show the rounding
+        pixels = pixels.to(torch.float32, memory_format=torch.contiguous_format)
+    return way(pixels, boxes, grid, offset, flip, size, filter).float().sub_(low).div_(high - low).clamp_(0, 1)
 
 
 def _resample_loop(
     pixels: Tensor, boxes: Tensor, grid: Tensor, offset: Tensor, flip: Tensor, size: int, filter: Filter
 ) -> Tensor:
-    out = torch.empty(len(pixels), pixels.shape[1], size, size)
+    out = torch.empty(len(pixels), pixels.shape[1], size, size, dtype=pixels.dtype)
     rows = zip(boxes.tolist(), grid.tolist(), offset.tolist(), flip.tolist())
     for i, ((top, left, height, width), shape, (y, x), mirrored) in enumerate(rows):
-        box = pixels[i : i + 1, :, top : top + height, left : left + width].float()
+        box = pixels[i : i + 1, :, top : top + height, left : left + width]
         view = F.interpolate(box, shape, mode=filter, antialias=True)[0, :, y : y + size, x : x + size]
         out[i] = view.flip(-1) if mirrored else view
     return out
@@ -82,7 +85,7 @@ def _resample_dense(
     top, left, height, width, grid_y, grid_x, y, x, mirrored = numbers.unbind(1)
     rows = _resize_weights(top, height, grid_y, y, torch.zeros_like(y), size, pixels.shape[2], filter)
     columns = _resize_weights(left, width, grid_x, x, mirrored, size, pixels.shape[3], filter)
-    return separable(rows, pixels.float(), columns)
+    return separable(rows, pixels.to(torch.float32, memory_format=torch.contiguous_format), columns)
 
 
 def _resize_weights(

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from repre.checkpoint import load_checkpoint, save_checkpoint
 from repre.encoder import Encoder
 from repre.errors import RunError, UserError
+from repre.ops.linear import fast_products
 from repre.ops.progress import Progress
 from repre.ops.schedule import step_seed
 from repre.ops.signals import Interrupted, StopRequest
@@ -135,7 +136,7 @@ def fit(
             waited += time.monotonic() - asked
             lr = set_schedule(optimiser, config.optim, progress=step / steps, batch=config.batch_size)
             torch.manual_seed(step_seed(seed, step))
-            with _autocast(device, precision):
+            with _autocast(device, precision), fast_products():
                 value = loss(batch)
             value.backward()
             if config.clip is not None:

@@ -8,6 +8,7 @@ from repre.frameworks.dino import DINO, DINOConfig
 from repre.frameworks.moby import MoBY, MoBYConfig
 from repre.frameworks.moco_v3 import MoCoV3, MoCoV3Config
 from repre.frameworks.simclr import SimCLR, SimCLRConfig
+from repre.ops.linear import quicken
 
 FRAMEWORKS: dict[str, tuple[type[FrameworkConfig], type[Framework]]] = {
     "moco-v3": (MoCoV3Config, MoCoV3),
@@ -29,7 +30,9 @@ def framework_name(config: FrameworkConfig) -> str:
 def build_framework(config: FrameworkConfig, encoder: nn.Module, *, width: int) -> Framework:
     """The framework of a config around an encoder whose embedding is `width` wide; copies the encoder if it teaches."""
     _, kind = FRAMEWORKS[framework_name(config)]
-    return kind(config, encoder, width=width)
+    framework = kind(config, encoder, width=width)
+    quicken(framework)
+    return framework
 
 
 __all__ = [

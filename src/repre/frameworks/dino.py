@@ -5,14 +5,19 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from repre.errors import UserError
 from repre.frameworks.base import Framework, FrameworkConfig, Teacher
 from repre.losses import dino_loss
 from repre.ops.dist import mean_over_ranks
+from repre.ops.linear import linear
 from repre.ops.mlp import mlp
 from repre.ops.schedule import cosine, warmup_constant
 from repre.types import Diagnostics, Features
+
+LOGITS = 2**27
+"""Logits of one piece of the batch, over all views and prototypes: 0.5 GiB in fp32, and a few copies of it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,9 +71,16 @@ class DINOHead(nn.Module):
         self.lengths = None if config.norm_prototypes else nn.Parameter(torch.ones(config.prototypes))
 
     def forward(self, embedding: Tensor) -> Tensor:
-        point = F.normalize(self.mlp(embedding), dim=1)
-        logits = F.linear(point, F.normalize(self.directions, dim=1))
-        return logits if self.lengths is None else logits * self.lengths
+        return linear(self.points(embedding), self.prototypes())
+
+    def points(self, embedding: Tensor) -> Tensor:
+        """Where embeddings [B, D] lie on the sphere, [B, bottleneck]; their products with the prototypes are the logits."""
+        return F.normalize(self.mlp(embedding), dim=1)
+
+    def prototypes(self) -> Tensor:
+        """[prototypes, bottleneck], as long as they are."""
+        directions = F.normalize(self.directions, dim=1)
+        return directions if self.lengths is None else directions * self.lengths[:, None]
 
 
 class DINO(Framework):
@@ -89,32 +101,68 @@ class DINO(Framework):
 
     def loss(self, student: list[Features], teacher: list[Features], progress: float) -> tuple[Tensor, Diagnostics]:
         c = self.config
-        logits = self.projector(torch.cat([view.embedding for view in student])).chunk(len(student))  # [B, prototypes]
-        targets = self.teacher.project(_joined(teacher)).chunk(len(teacher))
+        head = self.teacher.projector
+        assert isinstance(head, DINOHead)
+        with torch.no_grad():
+            shown = _points(head, teacher)  # [G, B, bottleneck]
+            theirs = head.prototypes()
+        points, prototypes = _points(self.projector, student), self.projector.prototypes()  # [V, B, bottleneck]
         temperature = warmup_constant(
             progress,
             warmup=c.teacher_temperature_warmup,
             start=c.teacher_temperature_start,
             end=c.teacher_temperature,
         )
-        loss = dino_loss(
-            list(logits),
-            list(targets),
-            self.centre,
-            student_temperature=c.student_temperature,
-            teacher_temperature=temperature,
-        )
-        distribution = ((targets[0] - self.centre) / temperature).softmax(1)  # [B, prototypes]
-        each = torch.special.entr(distribution).sum(1).mean()
-        of_mean = torch.special.entr(mean_over_ranks(distribution.mean(0))).sum()
+        batch = points.shape[1]
+        rows = max(1, LOGITS // (len(student) * c.prototypes))
+        found = [
+            self._of_rows(points, prototypes, shown, theirs, temperature)
+            if rows >= batch
+            else checkpoint(
+                self._of_rows,
+                points[:, start : start + rows],
+                prototypes,
+                shown[:, start : start + rows],
+                theirs,
+                temperature,
+                use_reentrant=False,
+                preserve_rng_state=False,
+            )
+            for start in range(0, batch, rows)
+        ]
+        loss, mean, distribution, each = (torch.stack(sums).sum(0) / batch for sums in zip(*found))
+        of_mean = torch.special.entr(mean_over_ranks(distribution)).sum()
         return loss, {
             "embedding": student[0].embedding.detach(),
-            "teacher_mean": torch.stack(targets).mean((0, 1)),  # [prototypes]
+            "teacher_mean": mean,  # [prototypes]
             "teacher_embedding": teacher[0].embedding,
             "teacher_entropy": each,
             "prototype_entropy": of_mean,
             "prototype_information": of_mean - each,
         }
+
+    def _of_rows(
+        self, points: Tensor, prototypes: Tensor, shown: Tensor, theirs: Tensor, temperature: float
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Sums over the images of a piece: the loss, the teacher's mean logits over the views [prototypes], its distribution
+        for the first view [prototypes], and the entropy of that.
+
+        Args:
+            points, prototypes: the student's, [V, n, bottleneck] and [prototypes, bottleneck].
+            shown, theirs: the teacher's, [G, n, bottleneck] and [prototypes, bottleneck].
+        """
+        with torch.no_grad():
+            targets = linear(shown, theirs)  # [G, n, prototypes]
+            distribution = ((targets[0] - self.centre) / temperature).softmax(1)  # [n, prototypes]
+            sums = targets.mean(0).sum(0), distribution.sum(0), torch.special.entr(distribution).sum()
+        loss = dino_loss(
+            list(linear(points, prototypes)),
+            list(targets),
+            self.centre,
+            student_temperature=self.config.student_temperature,
+            teacher_temperature=temperature,
+        )
+        return loss * points.shape[1], *sums
 
     def before_step(self, progress: float) -> None:
         if progress < self.config.freeze_prototypes:
@@ -132,5 +180,6 @@ class DINO(Framework):
         return self.teacher.encoder
 
 
-def _joined(views: list[Features]) -> Features:
-    return Features(torch.cat([view.embedding for view in views]))
+def _points(head: DINOHead, views: list[Features]) -> Tensor:
+    """Of all views in one pass, [V, B, bottleneck]."""
+    return head.points(torch.cat([view.embedding for view in views])).unflatten(0, (len(views), -1))

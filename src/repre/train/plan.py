@@ -12,6 +12,7 @@ import time
 from dataclasses import dataclass, replace
 
 import torch
+from torch import Tensor
 
 from repre.config import ComputeConfig, RunConfig
 from repre.data.images import UnreadableImage
@@ -20,12 +21,12 @@ from repre.data.sources import Source, open_source
 from repre.data.views import make_views
 from repre.encoder import Encoder
 from repre.errors import UserError
-from repre.model import build_model
+from repre.model import RePre, build_model
 from repre.ops.device import pick_device, pick_precision, pick_workers
 from repre.optim import build_optimiser, set_schedule
 from repre.train.loop import clip_gradients, gradient_norm
-from repre.train.step import check_pieces, forward_backward
-from repre.types import Batch
+from repre.train.step import check_pieces, forward_backward, split_views
+from repre.types import Batch, Features, Views
 
 MARGIN = 0.9
 """Share of the memory that a run may take."""
@@ -40,6 +41,7 @@ class Probe:
     Attributes:
         images_per_s: of the step alone; None where it did not fit.
         memory_gib: peak, of the device, or of the process on the CPU; None where it did not fit.
+        heads_gib: what heads and contrastive loss keep of the whole batch for the backward pass, however small its pieces.
     """
 
     micro_batch: int
@@ -48,6 +50,7 @@ class Probe:
     grad_checkpointing: bool
     images_per_s: float | None
     memory_gib: float | None
+    heads_gib: float | None = None
 
 
 @dataclass(frozen=True)
@@ -247,13 +250,41 @@ def _probe(wanted: Probe, batch: Batch, device: torch.device, config: RunConfig)
             steps += 1
         rate = steps * config.batch_size / (time.monotonic() - begun)
         memory = _peak(device)
+        heads = _kept_by_heads(model, make_views(batch, config.views, seed=config.seed, device=device))
     except (torch.OutOfMemoryError, MemoryError):
         return wanted
     finally:
         gc.collect()
     if memory > MARGIN * limit:
         return replace(wanted, memory_gib=memory / 2**30)
-    return replace(wanted, images_per_s=rate, memory_gib=memory / 2**30)
+    return replace(wanted, images_per_s=rate, memory_gib=memory / 2**30, heads_gib=heads / 2**30)
+
+
+def _kept_by_heads(model: RePre, views: Views) -> int:
+    """Bytes that heads and contrastive loss of these views keep for the backward pass, weights not counted."""
+    count = len(views.images[0])
+    few = next(split_views(views, 2))
+    with torch.no_grad():
+        seen = model.student_features(few, maps=False), model.teacher_features(few)
+    student, teacher = (
+        [Features(view.embedding.repeat(-(-count // len(view.embedding)), 1)[:count]) for view in features]
+        for features in seen
+    )
+    weights = {tensor.untyped_storage().data_ptr() for tensor in model.state_dict().values()}
+    kept: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    for view in student:
+        view.embedding.requires_grad_()
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        graph = model.contrastive(student, teacher, 0.5)
+    del graph
+    return sum(kept.values())
 
 
 def _wait(device: torch.device) -> None:
@@ -287,6 +318,8 @@ def words(found: Plan) -> str:
             figures = f"{probe.images_per_s:.0f} images/s, peak {probe.memory_gib:.1f} GiB"
         mark = "  <- chosen" if probe is found.chosen else ""
         lines.append(f"  {', '.join(kind):44} {figures}{mark}")
+    if found.chosen.heads_gib is not None:
+        lines.append(f"  heads and loss keep {found.chosen.heads_gib:.2f} GiB of the whole batch, also when it is cut")
     lines += [
         f"  decoding {found.decode_per_s:.0f} images/s per process, {found.workers} of them",
         f"expected: {found.images_per_s:.0f} images/s, limited by {found.limit}",

@@ -10,10 +10,12 @@ from torch import Tensor, nn
 from repre.errors import UserError
 from repre.model import RePre
 from repre.ops.dist import rank, world
+from repre.ops.linear import fast_products
 from repre.ops.shard import is_part
 from repre.types import Features, Losses, Views
 
 
+@fast_products()
 def forward_backward(
     model: RePre,
     views: Views,
