@@ -26,29 +26,6 @@ class Features:
 
 
 @dataclass(frozen=True)
-class Batch:
-    """What the loader hands on: decoded images on a square canvas, before any augmentation.
-
-    Attributes:
-        pixels: [B, C, K, K], uint8, uint16 or float32; image i fills the top left `sizes[i]` corner, the rest is zero.
-        sizes: height and width of every image inside its canvas, int64 [B, 2].
-        positions: place of every sample in the order of its epoch, int64 [B]; keys the random parameters of its views.
-        indices: index of every sample in the source (of the replacement, where a file was unreadable), int64 [B].
-        epoch: epoch of the batch, counted from 0.
-        failures: (index, reason) of every file of this batch that could not be read and was replaced.
-        changed: index of every file of this batch whose content changed after the run began.
-    """
-
-    pixels: Tensor
-    sizes: Tensor
-    positions: Tensor
-    indices: Tensor
-    epoch: int
-    failures: list[tuple[int, str]] = field(default_factory=list)
-    changed: list[int] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
 class Views:
     """Augmented, normalised views of one batch, on the device.
 
@@ -63,6 +40,31 @@ class Views:
     targets: list[Tensor]
     n_global: int
     masks: list[Tensor] | None = None
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What the loader hands on: decoded images on a square canvas, before any augmentation.
+
+    Attributes:
+        pixels: [B, C, K, K], uint8, uint16 or float32; image i fills the top left `sizes[i]` corner, the rest is zero.
+        sizes: height and width of every image inside its canvas, int64 [B, 2].
+        positions: place of every sample in the order of its epoch, int64 [B]; keys the random parameters of its views.
+        indices: index of every sample in the source (of the replacement, where a file was unreadable), int64 [B].
+        epoch: epoch of the batch, counted from 0.
+        failures: (index, reason) of every file of this batch that could not be read and was replaced.
+        changed: index of every file of this batch whose content changed after the run began.
+        views: where the loader was asked for them; `pixels` is then empty, [B, C, 0, 0].
+    """
+
+    pixels: Tensor
+    sizes: Tensor
+    positions: Tensor
+    indices: Tensor
+    epoch: int
+    failures: list[tuple[int, str]] = field(default_factory=list)
+    changed: list[int] = field(default_factory=list)
+    views: Views | None = None
 
 
 Diagnostics = dict[str, Tensor]

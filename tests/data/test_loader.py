@@ -4,7 +4,9 @@ import os
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ import torch
 
 from repre.data.images import UnreadableImage
 from repre.data.loader import Loader, epoch_order, stack
+from repre.data.views import dino_views, make_views
 from repre.errors import RunError, UserError
 from repre.types import Batch
 
@@ -115,6 +118,21 @@ def test_orders_are_permutations_that_depend_on_seed_and_epoch() -> None:
     orders = {tuple(epoch_order(50, seed=s, epoch=e)) for s in range(3) for e in range(3)}
     assert len(orders) == 9
     assert all(sorted(order) == list(range(50)) for order in orders)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_views_made_by_the_loader_are_those_of_its_pixels(workers: int) -> None:
+    render = partial(make_views, config=dino_views(16, 8, 2), seed=3, device="cpu")
+    settings: dict[str, Any] = {"batch_size": 6, "epochs": 2, "seed": 0, "canvas": 8, "workers": workers}
+    pairs = list(zip(Loader(Numbers(24), **settings), Loader(Numbers(24), render=render, **settings), strict=True))
+    assert len(pairs) == 8
+    for plain, rendered in pairs:
+        assert plain.views is None
+        assert rendered.pixels.shape == (6, plain.pixels.shape[1], 0, 0)
+        assert rendered.views is not None
+        expected = render(plain)
+        for mine, theirs in zip(rendered.views.images + rendered.views.targets, expected.images + expected.targets):
+            assert torch.equal(mine, theirs)
 
 
 class Deadly(Numbers):

@@ -50,36 +50,53 @@ def resample(
     size: int,
     value_range: Range,
     filter: Filter,
+    rounded: bool = True,
 ) -> Tensor:
     """Resize every box to `grid` (height, width) pixels and keep the S x S window at `offset` (top, left) of it.
 
     All of boxes [B, 4], grid [B, 2], offset [B, 2], flip [B] lie on the CPU. Two implementations, because on the CPU
     interpolating image by image is 2 (96 -> 64) to 13 (448 -> 224) times as fast as multiplying dense matrices. There uint8
-    stays uint8, rounded as Pillow does, which is 5 times as fast again with the channels last.
+    may be rounded to uint8, as Pillow does, which is 5 times as fast again with the channels last.
     """
     inside = (offset >= 0).all() and (offset + size <= grid).all()
     assert inside, "the window has to lie within the grid"
     way = _resample_loop if pixels.device.type == "cpu" else _resample_dense
     low, high = value_range
-    if pixels.dtype != torch.uint8 or high - low < 255:  # so narrow a range would show the rounding
-        pixels = pixels.to(torch.float32, memory_format=torch.contiguous_format)
-    return way(pixels, boxes, grid, offset, flip, size, filter).float().sub_(low).div_(high - low).clamp_(0, 1)
+    rounded = rounded and high - low >= 255  # a narrower range would show it
+    return way(pixels, boxes, grid, offset, flip, size, filter, rounded).sub_(low).div_(high - low).clamp_(0, 1)
 
 
 def _resample_loop(
-    pixels: Tensor, boxes: Tensor, grid: Tensor, offset: Tensor, flip: Tensor, size: int, filter: Filter
+    pixels: Tensor,
+    boxes: Tensor,
+    grid: Tensor,
+    offset: Tensor,
+    flip: Tensor,
+    size: int,
+    filter: Filter,
+    rounded: bool = True,
 ) -> Tensor:
-    out = torch.empty(len(pixels), pixels.shape[1], size, size, dtype=pixels.dtype)
+    bytewise = rounded and pixels.dtype == torch.uint8
+    out = torch.empty(len(pixels), pixels.shape[1], size, size, dtype=torch.uint8 if bytewise else torch.float32)
     rows = zip(boxes.tolist(), grid.tolist(), offset.tolist(), flip.tolist())
     for i, ((top, left, height, width), shape, (y, x), mirrored) in enumerate(rows):
         box = pixels[i : i + 1, :, top : top + height, left : left + width]
+        if not bytewise:
+            box = box.to(torch.float32, memory_format=torch.contiguous_format)
         view = F.interpolate(box, shape, mode=filter, antialias=True)[0, :, y : y + size, x : x + size]
         out[i] = view.flip(-1) if mirrored else view
-    return out
+    return out.float()
 
 
 def _resample_dense(
-    pixels: Tensor, boxes: Tensor, grid: Tensor, offset: Tensor, flip: Tensor, size: int, filter: Filter
+    pixels: Tensor,
+    boxes: Tensor,
+    grid: Tensor,
+    offset: Tensor,
+    flip: Tensor,
+    size: int,
+    filter: Filter,
+    rounded: bool = True,
 ) -> Tensor:
     numbers = torch.cat([boxes, grid, offset, flip[:, None].long()], dim=1).to(pixels.device, non_blocking=True)
     top, left, height, width, grid_y, grid_x, y, x, mirrored = numbers.unbind(1)

@@ -213,8 +213,9 @@ def centre_view(pixels: Tensor, sizes: Tensor, *, size: int, config: ViewsConfig
     offset = ((grid - size) / 2).round().long()
     flip = torch.zeros(len(sizes), dtype=torch.bool)
     value_range = config.range_of(pixels.dtype)
-    pixels = pixels.float()  # not rounded, unlike a view for training
-    images = resample(pixels, boxes, grid, offset, flip, size=size, value_range=value_range, filter="bicubic")
+    images = resample(
+        pixels, boxes, grid, offset, flip, size=size, value_range=value_range, filter="bicubic", rounded=False
+    )
     mean, std = (t.to(pixels.device, non_blocking=True) for t in config.statistics(pixels.shape[1]))
     return normalise(images, mean, std)
 

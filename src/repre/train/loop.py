@@ -10,6 +10,7 @@ import errno
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from signal import SIGTERM
 from typing import Any
@@ -137,6 +138,7 @@ class _Run:
             self.watch = Watch(config, folder, self.source, self.device, probe=look, say=self.say)
         self.restore()
 
+        self.render = partial(make_views, config=config.views, seed=config.seed, device=self.device)
         self.loader = Loader(
             self.source,
             batch_size=config.batch_size,
@@ -149,6 +151,7 @@ class _Run:
             world=world(),
             keep_values=config.views.value_range is not None,
             pin=self.device.type == "cuda",
+            render=self.render if self.device.type == "cpu" else None,
         )
         self.trackers: list[Tracker] = []
         if is_main():
@@ -270,7 +273,7 @@ class _Run:
         except StopNow:
             return None
         waited = time.monotonic() - asked
-        return batch, make_views(batch, self.config.views, seed=self.config.seed, device=self.device), waited
+        return batch, batch.views or self.render(batch), waited
 
     def leave_if_asked(self, stop: StopRequest) -> None:
         """Saves and ends the run where a signal reached any of its processes; a collective call."""

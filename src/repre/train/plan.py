@@ -1,6 +1,6 @@
 """A probe of half a minute before a run: what fits, how fast it is, what limits it, and how long it will take.
 
-decode   images per second of one process, times the processes
+decode   images per second of one process, times the processes; on the CPU their views too, which are made there
 step     views, forward, backward, optimiser and teacher on real images, at falling micro-batches
 """
 
@@ -107,6 +107,10 @@ def plan(config: RunConfig, *, seconds: float = 30.0, max_hours: float | None = 
     if config.batch_size > len(source):
         raise UserError(f"batch_size is {config.batch_size}, but {source.spec} has only {len(source)} images")
     batch, decode_per_s = _decode(source, config, limit=seconds / 4)
+    if device.type == "cpu":  # the views are made where the images are decoded
+        begun = time.monotonic()
+        make_views(batch, config.views, seed=config.seed, device=device)
+        decode_per_s = 1 / (1 / decode_per_s + (time.monotonic() - begun) / config.batch_size)
     probes: list[Probe] = []
     fits: list[Probe] = []
     end = time.monotonic() + seconds * 3 / 4
@@ -224,9 +228,12 @@ def _probe(wanted: Probe, batch: Batch, device: torch.device, config: RunConfig)
             model.encoder.compile()
         optimiser = build_optimiser(config.optim, model, keep=model.encoder.no_weight_decay)
 
+        views = make_views(batch, config.views, seed=config.seed, device=device)
+
         def step() -> None:
             set_schedule(optimiser, config.optim, progress=0.5, batch=config.batch_size)
-            views = make_views(batch, config.views, seed=config.seed, device=device)
+            if device.type != "cpu":
+                make_views(batch, config.views, seed=config.seed, device=device)
             losses = forward_backward(
                 model,
                 views,
@@ -250,7 +257,7 @@ def _probe(wanted: Probe, batch: Batch, device: torch.device, config: RunConfig)
             steps += 1
         rate = steps * config.batch_size / (time.monotonic() - begun)
         memory = _peak(device)
-        heads = _kept_by_heads(model, make_views(batch, config.views, seed=config.seed, device=device))
+        heads = _kept_by_heads(model, views)
     except (torch.OutOfMemoryError, MemoryError):
         return wanted
     finally:
