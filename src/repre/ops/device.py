@@ -52,6 +52,12 @@ def keep_freed_memory() -> bool:
     )
 
 
+def hand_freed_memory_back() -> None:
+    """Gives what was freed until now back to the system, once: the start of a run takes other memory than its steps."""
+    if platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 def pick_precision(name: str, device: torch.device) -> torch.dtype:
     if name == "auto":
         name = "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"

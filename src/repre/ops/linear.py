@@ -92,6 +92,13 @@ def _product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return found
 
 
+def _gradient_of_weight(gradient: Tensor, x: Tensor) -> Tensor:
+    """gradient [n, out], x [n, in] -> [out, in]. What stands on the left is copied, so that is the narrower one."""
+    if x.shape[1] < gradient.shape[1]:
+        return _product(x.t(), gradient.t()).t()
+    return _product(gradient.t(), x.t())
+
+
 class _Linear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -106,6 +113,6 @@ class _Linear(torch.autograd.Function):
         wanted = ctx.needs_input_grad
         return (
             _product(gradient, weight.t()) if wanted[0] else None,
-            _product(x.t(), gradient.t()).t() if wanted[1] else None,
+            _gradient_of_weight(gradient, x) if wanted[1] else None,
             gradient.sum(0) if wanted[2] else None,
         )

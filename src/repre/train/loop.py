@@ -28,7 +28,7 @@ from repre.decoder import branch_cost
 from repre.encoder import Encoder
 from repre.errors import RunError, UserError
 from repre.model import RePre, build_model
-from repre.ops.device import pick_device, pick_precision, pick_workers
+from repre.ops.device import hand_freed_memory_back, pick_device, pick_precision, pick_workers
 from repre.ops.dist import any_rank, barrier, is_main, mean_over_ranks, process_group, rank, world
 from repre.ops.progress import Progress
 from repre.ops.schedule import step_seed
@@ -191,6 +191,7 @@ class _Run:
         logged_at, logged_step = begun, self.step
         losses: Losses | None = None
 
+        hand_freed_memory_back()
         batches = iter(self.loader)
         shown = self.next_views(batches, stop)
         while self.step < total:
