@@ -1,5 +1,6 @@
 """The ceiling of a step: its own matrix products, attention and convolutions, and nothing else."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -10,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 from torch.utils.flop_counter import FlopCounterMode
 
-HEAVY = ("mm", "addmm", "bmm", "baddbmm", "convolution", "convolution_backward")
+HEAVY = ("mm", "addmm", "bmm", "baddbmm", "convolution", "convolution_backward", "_linear_pointwise")
 ATTENTION = "_scaled_dot_product"
 
 
@@ -38,7 +39,8 @@ class Recorder(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.calls: list[Call] = []
-        self.counter = FlopCounterMode(display=False)
+        own = {torch.ops.mkldnn._linear_pointwise: _products} if hasattr(torch.ops.mkldnn, "_linear_pointwise") else {}
+        self.counter = FlopCounterMode(display=False, custom_mapping=own)
 
     @property
     def flops(self) -> int:
@@ -86,6 +88,11 @@ def replay(calls: list[Call], device: torch.device) -> Callable[[], None]:
 
     run()
     return run
+
+
+def _products(x: tuple[int, ...], weight: tuple[int, ...], *rest: Any, **more: Any) -> int:
+    """Operations of oneDNN's x [..., in] times weight [out, in], from their shapes."""
+    return 2 * math.prod(x) * weight[0]
 
 
 def _layout(value: Any) -> Any:

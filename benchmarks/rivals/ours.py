@@ -71,8 +71,8 @@ def main() -> None:
         job,
         images_per_s=job.steps * job.batch / sum(seconds),
         data_wait=sum(row["data_wait"] * s for row, s in zip(timed, seconds)) / sum(seconds),
-        does=f"repre {repre.__version__}: PIL decoding in {job.workers} processes, views of the batch on the device; "
-        "fused AdamW",
+        does=f"repre {repre.__version__}: PIL decoding in {job.workers} processes, "
+        f"{'which make the views of a batch' if job.device == 'cpu' else 'views of the batch on the device'}; fused AdamW",
     )
     source = open_source(run.data, canvas=run.canvas)
     loader = Loader(source, batch_size=run.batch_size, epochs=1, seed=run.seed, canvas=run.canvas, workers=0)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from repre.data.views import moco_v3_views
+from repre.data.views import ViewsConfig, moco_v3_views
 from repre.train.artefacts import LIMIT, colours, components, neighbours, pack, picture, save_artefacts
 from tests import tiny
 
@@ -85,8 +85,11 @@ def test_components_are_ordered_signed_and_of_variance() -> None:
 
 
 def test_neighbours_are_the_nearest_others() -> None:
+    plain = ViewsConfig(size=32, mean=(0.0,) * 3, std=(1.0,) * 3)
     angles = torch.tensor([0.0, 0.1, 0.25, 0.5, 0.95, 1.4, 2.0, 2.7])
-    found = neighbours(torch.stack([angles.cos(), angles.sin()], 1) * torch.arange(1, 9)[:, None], images(8).sigmoid())
+    found = neighbours(
+        torch.stack([angles.cos(), angles.sin()], 1) * torch.arange(1, 9)[:, None], images(8).sigmoid(), views=plain
+    )
     assert found["neighbours"][0].tolist() == [1, 2, 3, 4, 5, 6]
     assert found["neighbours"][3].tolist() == [2, 1, 4, 0, 5, 6]  # away by 0.25, 0.4, 0.45, 0.5, 0.9, 1.5
     assert found["neighbour_cosines"][0, 0] == pytest.approx(np.cos(0.1))

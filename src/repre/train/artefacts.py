@@ -58,7 +58,7 @@ def artefacts(model: RePre, images: Tensor, *, views: ViewsConfig, device: torch
     for number, level in enumerate(levels):
         arrays[f"pca_level_{number}"] = colours(level)
     arrays["patches"] = quantised_patches(levels[-1])
-    return arrays | neighbours(embed(model.kept_encoder, images, device=device), denormalise(images, views))
+    return arrays | neighbours(embed(model.kept_encoder, images, device=device), images, views=views)
 
 
 def picture(images: Tensor) -> np.ndarray:
@@ -96,13 +96,14 @@ def quantised_patches(maps: Tensor) -> np.ndarray:
     return (F.normalize(components(maps, COMPONENTS), dim=-1) * 127).round().to(torch.int8).numpy()
 
 
-def neighbours(embeddings: Tensor, images: Tensor) -> dict[str, np.ndarray]:
-    """The nearest other images of the first `IMAGES`, of embeddings [M, D] of images [M, C, S, S] in [0, 1]."""
+def neighbours(embeddings: Tensor, images: Tensor, *, views: ViewsConfig) -> dict[str, np.ndarray]:
+    """The nearest other images of the first `IMAGES`, of embeddings [M, D] of normalised images [M, C, S, S]."""
     points = F.normalize(embeddings.double(), dim=1)
     cosines = points[:IMAGES] @ points.T  # [N, M]
     cosines.fill_diagonal_(-2.0)
     order = cosines.argsort(dim=1, descending=True, stable=True)[:, : min(NEIGHBOURS, len(points) - 1)]
-    small = F.interpolate(three_channels(images[order.flatten()]), (THUMBNAIL,) * 2, mode="bilinear", antialias=True)
+    shown = three_channels(denormalise(images[order.flatten()], views))
+    small = F.interpolate(shown, (THUMBNAIL,) * 2, mode="bilinear", antialias=True)
     return {
         "neighbours": order.numpy().astype(np.int32),
         "neighbour_cosines": cosines.gather(1, order).numpy().astype(np.float32),

@@ -68,7 +68,8 @@ def fixed_sample(source: Source, *, count: int, canvas: int, views: ViewsConfig)
     """Up to `count` images, evenly spread over the source, in a shuffled order, so that the first few are a fair sample
     too; the first of them, half of `count` and at most `PAIRS`, also as they were decoded."""
     keep_values = views.value_range is not None
-    images: list[Tensor] = []
+    images = torch.empty(min(count, len(source)), source.channels, views.size, views.size)
+    found = 0
     decoded: list[tuple[int, np.ndarray]] = []
     spread_out = np.linspace(0, len(source) - 1, min(count, len(source))).astype(int)
     wanted = np.random.Generator(np.random.PCG64(0)).permutation(spread_out)
@@ -78,14 +79,15 @@ def fixed_sample(source: Source, *, count: int, canvas: int, views: ViewsConfig)
         except UnreadableImage:
             continue  # counted and listed when training meets it
         pixels, sizes = stack([image], canvas=canvas, keep_values=keep_values)
-        images.append(centre_view(pixels, sizes, size=views.size, config=views))
+        images[found] = centre_view(pixels, sizes, size=views.size, config=views)[0]
+        found += 1
         if len(decoded) < min(PAIRS, -(-count // 2)):
             decoded.append((int(index), image))
-    if not images:
+    if not found:
         raise RunError(f"none of {len(wanted)} sampled images of {source.spec} can be read")
     pixels, sizes = stack([image for _, image in decoded], canvas=canvas, keep_values=keep_values)
     indices = torch.tensor([index for index, _ in decoded])
-    return Sample(torch.cat(images), Batch(pixels, sizes, torch.arange(len(decoded)), indices, EPOCH))
+    return Sample(images[:found], Batch(pixels, sizes, torch.arange(len(decoded)), indices, EPOCH))
 
 
 class Monitors:
