@@ -85,6 +85,16 @@ def test_a_stopped_and_resumed_run_is_bit_equal(tmp_path: Path, framework: str, 
     assert [line["step"] for line in lines] == list(range(1, 10))
 
 
+def test_a_run_that_was_stopped_after_its_last_step_is_finished(tmp_path: Path) -> None:
+    train(config(tmp_path / "straight"))
+    with pytest.raises(Interrupted):
+        train(config(tmp_path / "stopped"), look=stop_at(9))
+    assert not (tmp_path / "stopped/summary.json").exists()
+    train(config(tmp_path / "stopped"))
+    assert_equal(weights(tmp_path / "straight"), weights(tmp_path / "stopped"))
+    assert (tmp_path / "stopped/summary.json").exists()
+
+
 def test_metrics_beyond_the_checkpoint_are_dropped_on_resume(tmp_path: Path) -> None:
     run = config(tmp_path / "run")
     with pytest.raises(Interrupted):

@@ -77,7 +77,7 @@ def _resample_loop(
     rounded: bool = True,
 ) -> Tensor:
     bytewise = rounded and pixels.dtype == torch.uint8
-    out = torch.empty(len(pixels), pixels.shape[1], size, size, dtype=torch.uint8 if bytewise else torch.float32)
+    out = torch.empty(len(pixels), pixels.shape[1], size, size, dtype=torch.uint8 if bytewise else None)
     rows = zip(boxes.tolist(), grid.tolist(), offset.tolist(), flip.tolist())
     for i, ((top, left, height, width), shape, (y, x), mirrored) in enumerate(rows):
         box = pixels[i : i + 1, :, top : top + height, left : left + width]
@@ -85,7 +85,7 @@ def _resample_loop(
             box = box.to(torch.float32, memory_format=torch.contiguous_format)
         view = F.interpolate(box, shape, mode=filter, antialias=True)[0, :, y : y + size, x : x + size]
         out[i] = view.flip(-1) if mirrored else view
-    return out.float()
+    return out.to(torch.get_default_dtype()) if bytewise else out
 
 
 def _resample_dense(

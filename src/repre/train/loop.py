@@ -193,7 +193,7 @@ class _Run:
 
         hand_freed_memory_back()
         batches = iter(self.loader)
-        shown = self.next_views(batches, stop)
+        shown = self.next_views(batches, stop) if self.step < total else None
         while self.step < total:
             self.leave_if_asked(stop)
             assert shown is not None, "only a stop ends the waiting for data, and that has left"
