@@ -108,16 +108,28 @@ def _as_one(folder: Path, framework: str, counts: tuple[int, ...]) -> Row:
     )
 
 
+def _in_turn(config: RunConfig, folder: Path, lives: list[tuple[int, bool]]) -> list[int]:
+    """One run in several lives, each but the last ended by SIGTERM to one of its processes; all exit codes.
+
+    Args:
+        lives: of each, how many processes, and whether the weights are split over them.
+    """
+    codes = []
+    for number, (count, split) in enumerate(lives, start=1):
+        now = replace(config, runtime=replace(config.runtime, shard=split))
+        processes = group(now, folder, count, before=double)
+        if number < len(lives):
+            _wait_for(config, 5 * number)
+            processes[-1].signal(signal.SIGTERM)
+        codes += [life.wait() for life in processes]
+    return codes
+
+
 def _changing(folder: Path, counts: list[int]) -> Row:
     """A run that is stopped and goes on with another number of processes, several times."""
     straight, config = plain(folder / "straight"), plain(folder / "changing")
     codes = [life.wait() for life in group(straight, folder, 1, before=double)]
-    for number, count in enumerate(counts):
-        lives = group(config, folder, count, before=double)
-        if number + 1 < len(counts):
-            _wait_for(config, 5 * (number + 1))
-            lives[-1].signal(signal.SIGTERM)
-        codes += [life.wait() for life in lives]
+    codes += _in_turn(config, folder, [(count, False) for count in counts])
     far, far_metrics = _apart(straight, config), _metrics_apart(straight, config)
     return Row(
         "Processes",
@@ -136,14 +148,7 @@ def _split(folder: Path, framework: str) -> Row:
     codes = []
     if not Path(alone.out).exists():
         codes += [life.wait() for life in group(alone, folder, 1, before=double)]
-    config = replace(config, runtime=replace(config.runtime, shard=True))
-    for number, (count, split) in enumerate([(2, True), (1, True), (2, False), (2, True)]):
-        config = replace(config, runtime=replace(config.runtime, shard=split))
-        lives = group(config, folder, count, before=double)
-        if number < 3:
-            _wait_for(config, 5 * (number + 1))
-            lives[-1].signal(signal.SIGTERM)
-        codes += [life.wait() for life in lives]
+    codes += _in_turn(config, folder, [(2, True), (1, True), (2, False), (2, True)])
     far, far_metrics = _apart(alone, config), _metrics_apart(alone, config)
     return Row(
         "Processes",

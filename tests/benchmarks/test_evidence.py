@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from benchmarks.evidence.baselines import Pixels, PixelsConfig
+from benchmarks.evidence.baselines import register
 from benchmarks.evidence.figures import bootstrap, lines, pooled_objects, without_fold
 from benchmarks.evidence.plan import CONFIRMATORY, Plan, Task, tasks
 from benchmarks.evidence.presets import PRESETS, TOY
@@ -23,10 +23,10 @@ from repre.frameworks import FRAMEWORKS
 
 @pytest.fixture(scope="module", autouse=True)
 def pixels_alone_is_a_framework() -> Iterator[None]:
-    """As `baselines.register` does, and taken back."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(FRAMEWORKS, "pixels", (PixelsConfig, Pixels))
-        yield
+    """For these tests alone."""
+    register()
+    yield
+    del FRAMEWORKS["pixels"]
 
 
 @pytest.mark.parametrize("name", PRESETS)

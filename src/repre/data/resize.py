@@ -7,8 +7,9 @@ accelerator as two batched matrix products whose matrices are made there from th
     S  side of the view           K  side of the canvas
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -60,10 +61,11 @@ def resample(
     """
     inside = (offset >= 0).all() and (offset + size <= grid).all()
     assert inside, "the window has to lie within the grid"
-    way = _resample_loop if pixels.device.type == "cpu" else _resample_dense
     low, high = value_range
-    rounded = rounded and high - low >= 255  # a narrower range would show it
-    return way(pixels, boxes, grid, offset, flip, size, filter, rounded).sub_(low).div_(high - low).clamp_(0, 1)
+    way: Callable[..., Tensor] = _resample_dense
+    if pixels.device.type == "cpu":
+        way = partial(_resample_loop, rounded=rounded and high - low >= 255)  # a narrower range would show it
+    return way(pixels, boxes, grid, offset, flip, size, filter).sub_(low).div_(high - low).clamp_(0, 1)
 
 
 def _resample_loop(
@@ -74,7 +76,8 @@ def _resample_loop(
     flip: Tensor,
     size: int,
     filter: Filter,
-    rounded: bool = True,
+    *,
+    rounded: bool,
 ) -> Tensor:
     bytewise = rounded and pixels.dtype == torch.uint8
     out = torch.empty(len(pixels), pixels.shape[1], size, size, dtype=torch.uint8 if bytewise else None)
@@ -89,14 +92,7 @@ def _resample_loop(
 
 
 def _resample_dense(
-    pixels: Tensor,
-    boxes: Tensor,
-    grid: Tensor,
-    offset: Tensor,
-    flip: Tensor,
-    size: int,
-    filter: Filter,
-    rounded: bool = True,
+    pixels: Tensor, boxes: Tensor, grid: Tensor, offset: Tensor, flip: Tensor, size: int, filter: Filter
 ) -> Tensor:
     numbers = torch.cat([boxes, grid, offset, flip[:, None].long()], dim=1).to(pixels.device, non_blocking=True)
     top, left, height, width, grid_y, grid_x, y, x, mirrored = numbers.unbind(1)

@@ -227,16 +227,14 @@ def _probe(wanted: Probe, batch: Batch, device: torch.device, config: RunConfig)
         if compute.compile:
             model.encoder.compile()
         optimiser = build_optimiser(config.optim, model, keep=model.encoder.no_weight_decay)
-
         views = make_views(batch, config.views, seed=config.seed, device=device)
 
         def step() -> None:
             set_schedule(optimiser, config.optim, progress=0.5, batch=config.batch_size)
-            if device.type != "cpu":
-                make_views(batch, config.views, seed=config.seed, device=device)
+            made_here = device.type != "cpu"  # otherwise where the images are decoded
             losses = forward_backward(
                 model,
-                views,
+                make_views(batch, config.views, seed=config.seed, device=device) if made_here else views,
                 progress=0.5,
                 seed=0,
                 micro_batch=wanted.micro_batch if wanted.micro_batch < config.batch_size else 0,
