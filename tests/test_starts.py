@@ -92,6 +92,8 @@ def test_arguments_in_brackets_and_weights_of_a_timm_model(tmp_path: Path) -> No
     small = "vit_tiny_patch16_224[depth=2,embed_dim=32,num_heads=2,patch_size=8,image_size=32]"
     encoder = open_start(f"random:{small}").build()
     assert (encoder.depth, encoder.embedding_dim, encoder.strides) == (2, 32, [8, 8])
+    swin = "swin_tiny_patch4_window7_224[embed_dim=16,depths=[1,1],num_heads=(1,2),window_size=4,image_size=32]"
+    assert open_start(f"random:{swin}").build().widths == [16, 32]
     name = "vit_tiny_patch16_224"
     source = Encoder(name)
     save_file({k: v.contiguous() for k, v in source.model.state_dict().items()}, tmp_path / "w.safetensors")

@@ -35,13 +35,21 @@ FRAMEWORKS: dict[str, FrameworkConfig] = {
 SIDES = {"vit": 32, "swin": 64}
 
 
-def tiny_model(framework: str, encoder: str, *, weight: float = 1.0, seed: int = 0, **changes: Any) -> RePre:
-    """`changes` are those of the encoder's config."""
+def tiny_model(
+    framework: str,
+    encoder: str,
+    *,
+    weight: float = 1.0,
+    seed: int = 0,
+    reconstruction: dict[str, Any] | None = None,
+    **changes: Any,
+) -> RePre:
+    """`changes` are those of the encoder's config, `reconstruction` of the branch's loss."""
     return build_model(
         encoder=replace(ENCODERS[encoder], **changes),
         framework=FRAMEWORKS[framework],
         decoder=DecoderConfig(width=16),
-        reconstruction=ReconstructionConfig(weight=weight),
+        reconstruction=ReconstructionConfig(weight=weight, **(reconstruction or {})),
         seed=seed,
     ).train()
 

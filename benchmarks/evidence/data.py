@@ -1,8 +1,10 @@
 """Data sets of the plan as folders: built on demand, complete or not there at all."""
 
 import gzip
+import math
 import os
 import shutil
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +30,7 @@ def ensure(data: Data, *, folder: Path, packages: Path) -> Path:
     shutil.rmtree(making, ignore_errors=True)
     counts = {"train": data.train, "val": data.val}
     if data.kind == "fashion-mnist":
-        _plain_articles(making, packages)
+        _plain_articles(making, packages, counts)
     elif data.kind == "scenes":
         write_scenes(making, counts, config=ScenesConfig(size=data.size, max_objects=data.objects, seed=data.seed))
         write_first(making, {split: [f"{split}/{i}" for i in range(count)] for split, count in counts.items()})
@@ -46,14 +48,25 @@ def ensure(data: Data, *, folder: Path, packages: Path) -> Path:
     return out
 
 
-def _plain_articles(out: Path, packages: Path) -> None:
-    """Fashion-MNIST's four files, unpacked as repre reads them."""
+def _plain_articles(out: Path, packages: Path, counts: dict[str, int]) -> None:
+    """The first images of Fashion-MNIST's four files, unpacked as repre reads them."""
     raw = out / "FashionMNIST" / "raw"
     raw.mkdir(parents=True)
     for path, content in files(find(packages, "dataset-fashion-mnist")):
         name = path.rpartition("/")[2]
         if name.endswith("-ubyte.gz"):
-            (raw / name.removesuffix(".gz")).write_bytes(gzip.decompress(content))
+            count = counts["train" if name.startswith("train") else "val"]
+            (raw / name.removesuffix(".gz")).write_bytes(first_of_idx(gzip.decompress(content), count))
+
+
+def first_of_idx(content: bytes, count: int) -> bytes:
+    """An IDX file of bytes (four bytes of kind, then the length of every dimension) cut to its first items."""
+    dimensions = content[3]
+    header = 4 + 4 * dimensions
+    held, *shape = struct.unpack(f">{dimensions}I", content[4:header])
+    count = min(count, held)
+    kept = header + count * math.prod(shape)
+    return content[:4] + struct.pack(">I", count) + content[8:kept]
 
 
 def _foreground(out: Path) -> None:

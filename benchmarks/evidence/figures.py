@@ -1,7 +1,7 @@
 """What results say: figures by start and seed, paired differences, and a bootstrap over source objects."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,10 +52,10 @@ def failures(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*/seed*-failure.json"))]
 
 
-def values(results: Results, start: str, seeds: int, evaluation: str, metric: str) -> dict[int, float]:
+def values(results: Results, start: str, seeds: Iterable[int], evaluation: str, metric: str) -> dict[int, float]:
     """A figure by seed, in percent; seeds that are not measured are not in it."""
     found = {}
-    for seed in range(seeds):
+    for seed in seeds:
         content = results.get((start, seed, evaluation))
         if content is not None:
             found[seed] = 100 * content["metrics"][metric]
@@ -89,10 +89,10 @@ def lines(rows: list[Row], results: Results) -> list[Line]:
 
 
 def _line(row: Row, by_label: Mapping[str, Row], results: Results, evaluation: str, metric: str, figure: str) -> Line:
-    mine = values(results, row.start.name, row.seeds, evaluation, metric)
+    mine = values(results, row.start.name, row.each_seed, evaluation, metric)
     if row.against is None:
         return Line(row, figure, mine, 0, None)
-    theirs = values(results, by_label[row.against].start.name, row.seeds, evaluation, metric)
+    theirs = values(results, by_label[row.against].start.name, row.each_seed, evaluation, metric)
     both = sorted(set(mine) & set(theirs))
     difference = gain([mine[seed] for seed in both], [theirs[seed] for seed in both]) if both else None
     return Line(row, figure, mine, len(both), difference)
@@ -136,7 +136,7 @@ def pooled_objects(rows: list[Row], results: Results) -> dict[str, dict[str, tup
     for row in rows:
         if row.against is None:
             continue
-        for seed in range(row.seeds):
+        for seed in row.each_seed:
             pair = [results.get((one.start.name, seed, "objects")) for one in (row, by_label[row.against])]
             for one, content in zip((row, by_label[row.against]), pair):
                 if content is None or None in pair:

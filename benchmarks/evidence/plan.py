@@ -16,12 +16,18 @@ from repre.decoder import DecoderConfig
 from repre.model import ReconstructionConfig
 
 CONFIRMATORY = (("moco-v3", "vit"), ("moby", "swin"))
+FRESH = 10
+"""First seed of the confirmatory comparison: those before it are the exploration's, which the defaults were chosen from."""
 CHEAP = ("foreground", "miou", "knn", "linear")
-"""Evaluations on frozen encoders, in the order in which they are measured."""
+"""Evaluations on frozen encoders."""
 FULL = (*CHEAP, "upernet", "detect")
-WAVES = {name: number for number, names in enumerate((CHEAP, ("upernet",), ("detect",))) for name in names} | {
-    "objects": 0, "miou-labels": 1, "detect-labels": 2,
-}  # fmt: skip
+WAVES = {
+    name: number
+    for number, names in enumerate(
+        (("foreground", "knn", "linear", "objects"), ("miou", "miou-labels"), ("upernet",), ("detect", "detect-labels"))
+    )
+    for name in names
+}
 """Evaluation: the wave in which it is measured. All cheap ones of a table come before the first dear one."""
 TITLES = {
     "confirmatory": "Confirmatory: does the branch help?",
@@ -65,6 +71,11 @@ class Row:
     """Label of the row that it is compared with."""
     seeds: int
     evaluations: tuple[str, ...]
+    first_seed: int = 0
+
+    @property
+    def each_seed(self) -> range:
+        return range(self.first_seed, self.first_seed + self.seeds)
 
 
 @dataclass(frozen=True)
@@ -83,7 +94,7 @@ def tasks(rows: list[Row]) -> list[Task]:
     order: dict[tuple[str, int, str], tuple[tuple[int, ...], Task]] = {}
     tables = list(TITLES)
     for number, row in enumerate(rows):
-        for seed in range(row.seeds):
+        for seed in row.each_seed:
             for place, evaluation in enumerate(row.evaluations):
                 rank = (tables.index(row.table), WAVES[evaluation], seed, number, place)
                 task = Task(row.table, row.start, seed, evaluation)
@@ -118,11 +129,13 @@ class Plan:
         decoder: DecoderConfig | None = None,
         change: dict[str, object] | None = None,
         as_long_as: str | None = None,
+        fresh: bool = False,
     ) -> Start:
         """A pre-trained start; `plain` is the framework without the branch, `branch` RePre's defaults.
 
         Args:
             change: fields of the views.
+            fresh: tested on images of its own, for the confirmatory comparison.
         """
         preset = self.preset
         weight = 0.0 if variant.startswith("plain") else 1.0
@@ -140,22 +153,21 @@ class Plan:
                 device=preset.device, workers=preset.workers, log_every=20, check_every=1000, monitors=False
             ),
         )
-        name = f"{kind}-{framework}-{encoder}-{variant}" + (f"-fold{fold}" if fold else "")
-        return self._start(name, "pretrain", config, kind, fold, as_long_as=as_long_as)
+        name = f"{'fresh-' * fresh}{kind}-{framework}-{encoder}-{variant}" + (f"-fold{fold}" if fold else "")
+        return self._start(name, "pretrain", config, kind, fold, as_long_as=as_long_as, fresh=fresh)
 
-    def other(
-        self, how: Literal["random", "supervised"], encoder: str, *, kind: Kind = "fashion", fold: int = 0
-    ) -> Start:
+    def other(self, how: Literal["random", "supervised"], encoder: str, *, fresh: bool = False) -> Start:
         """The encoder at random, or trained on the labels of the images that the others are pre-trained on."""
-        like = self.start("moco-v3", encoder, "plain", kind=kind, fold=fold)
-        return self._start(like.name.replace("moco-v3", how).replace("-plain", ""), how, like.config, kind, fold)
+        like = self.start("moco-v3", encoder, "plain", fresh=fresh)
+        name = like.name.replace("moco-v3", how).replace("-plain", "")
+        return self._start(name, how, like.config, "fashion", 0, fresh=fresh)
 
     def _start(
         self, name: str, how: Literal["pretrain", "random", "supervised"], config: RunConfig, kind: Kind, fold: int,
-        *, as_long_as: str | None = None,
+        *, as_long_as: str | None = None, fresh: bool = False,
     ) -> Start:  # fmt: skip
         preset = self.preset
-        dense, single = (preset.labels(kind, fold=fold, single=one) for one in (False, True))
+        dense, single = (preset.labels(kind, fold=fold, single=one, fresh=fresh) for one in (False, True))
         return Start(
             name=name, kind=how, config=config, data=preset.data(kind, fold=fold), dense=dense, single=single,
             as_long_as=as_long_as,
@@ -164,19 +176,24 @@ class Plan:
     def row(
         self, table: str, label: str, start: Start, against: str | None = None, evaluations: tuple[str, ...] = CHEAP
     ) -> Row:
-        seeds = self.preset.confirmatory_seeds if table == "confirmatory" else self.preset.seeds
-        return Row(table=table, label=label, start=start, against=against, seeds=seeds, evaluations=evaluations)
+        seeds, first = (self.preset.seeds, 0)
+        if table == "confirmatory":
+            seeds, first = (self.preset.confirmatory_seeds, FRESH)
+        return Row(
+            table=table, label=label, start=start, against=against, seeds=seeds, evaluations=evaluations, first_seed=first
+        )  # fmt: skip
 
     # -------------------------------------------------------------------------------------------------- tables
 
     def confirmatory(self) -> Iterator[Row]:
-        """Fixed beforehand: two frameworks with their encoders, RePre's defaults against the plain framework."""
+        """Fixed beforehand: two frameworks with their encoders, RePre's defaults against the plain framework, at seeds and
+        on images that no exploration has seen."""
         for framework, encoder in CONFIRMATORY:
             label = f"{framework} + {encoder}"
-            yield self.row("confirmatory", label, self.start(framework, encoder, "plain"))
-            yield self.row("confirmatory", f"{label} + branch", self.start(framework, encoder), label)
+            yield self.row("confirmatory", label, self.start(framework, encoder, "plain", fresh=True))
+            yield self.row("confirmatory", f"{label} + branch", self.start(framework, encoder, fresh=True), label)
         for encoder in ("vit", "swin"):  # what the figures are without any training; not compared
-            yield self.row("confirmatory", f"random {encoder}", self.other("random", encoder))
+            yield self.row("confirmatory", f"random {encoder}", self.other("random", encoder, fresh=True))
 
     def frameworks(self) -> Iterator[Row]:
         for framework in ("moco-v3", "dino", "moby"):
@@ -195,17 +212,25 @@ class Plan:
         def one(label: str, variant: str, **more: object) -> Row:
             return self.row("2", label, self.start("moco-v3", "vit", variant, **more), "defaults")  # type: ignore[arg-type]
 
+        def weighed(weight: float) -> Row:
+            return one(f"weight {weight:g}", f"weight{weight:g}", reconstruction=ReconstructionConfig(weight=weight))
+
+        def masked(ratio: float) -> Row:
+            return one(f"mask {ratio:.0%}", f"mask{ratio:g}", change={"mask_ratio": ratio})
+
         yield self.row("2", "without the branch", self.start("moco-v3", "vit", "plain"), "defaults")
         yield self.row("2", "defaults", self.start("moco-v3", "vit"))
-        yield one("last level", "last-level", decoder=DecoderConfig(width=width, levels=(3,)))
-        yield one("two levels", "two-levels", decoder=DecoderConfig(width=width, levels=(1, 3)))
-        yield one("linear decoder", "linear-decoder", decoder=DecoderConfig(kind="linear", width=width))
+        yield weighed(10.0)
         yield one("clean target", "clean", change={"target": "clean"})
+        yield one("last level", "last-level", decoder=DecoderConfig(width=width, levels=(3,)))
+        yield weighed(3.0)
+        yield masked(0.4)
+        yield one("linear decoder", "linear-decoder", decoder=DecoderConfig(kind="linear", width=width))
+        yield one("two levels", "two-levels", decoder=DecoderConfig(width=width, levels=(1, 3)))
         yield one("L2", "l2", reconstruction=ReconstructionConfig(loss="l2"))
-        for weight in (0.1, 0.3, 3.0, 10.0):
-            yield one(f"weight {weight:g}", f"weight{weight:g}", reconstruction=ReconstructionConfig(weight=weight))
-        for ratio in (0.4, 0.75):
-            yield one(f"mask {ratio:.0%}", f"mask{ratio:g}", change={"mask_ratio": ratio})
+        yield masked(0.75)
+        yield weighed(0.3)
+        yield weighed(0.1)
         yield one("first view only", "first-view", reconstruction=ReconstructionConfig(views="first"))
 
     def starts(self) -> Iterator[Row]:
@@ -256,6 +281,16 @@ class Plan:
                 "5", "weight 10, clean, 40 % masked" + where,
                 self.start("moco-v3", encoder, "weight10-clean-mask", reconstruction=heavy, change=masked), plain + where,
             )  # fmt: skip
+        yield self.row(
+            "5", "weight 10, clean, until 75 % of the run (vit)",
+            self.start("moco-v3", "vit", "weight10-clean-until", reconstruction=replace(heavy, until=0.75), change=clean),
+            f"{plain} (vit)",
+        )  # fmt: skip
+        yield self.row(
+            "5", "balanced gradients, clean (vit)",
+            self.start("moco-v3", "vit", "balance-clean", reconstruction=ReconstructionConfig(balance=1.0), change=clean),
+            f"{plain} (vit)",
+        )  # fmt: skip
         later = DecoderConfig(width=width, levels=(last - 1, last))
         yield self.row(
             "5", "weight 10, clean, later levels (vit)",

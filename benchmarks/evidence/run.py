@@ -2,7 +2,7 @@
 
     python -m benchmarks.evidence.run --preset cpu --only confirmatory --hours 2.5 --download
     python -m benchmarks.evidence.run --preset gpu                         # everything; call it again to go on
-    python -m benchmarks.evidence.run --preset gpu --only 2 stamps
+    python -m benchmarks.evidence.run --preset gpu --only 2 stamps --seeds 1 --waves 1
 
 Several calls may run beside each other and share the work. Every figure is one JSON file,
 RESULTS/PRESET/START/seed0-EVALUATION.json, and every training one, seed0-train.json.
@@ -24,7 +24,7 @@ from benchmarks.evidence import measure
 from benchmarks.evidence.baselines import register
 from benchmarks.evidence.data import DATA, ensure
 from benchmarks.evidence.packages import download
-from benchmarks.evidence.plan import TITLES, Plan, Start, Task, tasks
+from benchmarks.evidence.plan import TITLES, WAVES, Plan, Start, Task, tasks
 from benchmarks.evidence.presets import PRESETS, Preset
 from benchmarks.machine import machine
 
@@ -239,6 +239,8 @@ def main() -> None:
     parser.add_argument("--preset", choices=PRESETS, default="cpu")
     choices = ("confirmatory", "exploratory", *(name for name in TITLES if name != "confirmatory"))
     parser.add_argument("--only", nargs="*", choices=choices, default=[], help="tables; by default all")
+    parser.add_argument("--seeds", type=int, help="only the first seeds of every row, so many")
+    parser.add_argument("--waves", type=int, help="only the cheaper evaluations, so many waves of them (plan.WAVES)")
     parser.add_argument("--hours", type=float, help="begin nothing new after so many hours")
     parser.add_argument("--packages", type=Path, default=DATA / "packages", help="folder of the .deb files")
     parser.add_argument("--download", action="store_true", help="get missing packages with apt-get")
@@ -262,7 +264,10 @@ def run(given: argparse.Namespace) -> int:
     preset = PRESETS[given.preset]
     if given.download and preset.packages:
         download(given.packages)
-    todo = [task for task in tasks(Plan(preset).rows()) if chosen(task.table, given.only)]
+    rows = [row for row in Plan(preset).rows() if chosen(row.table, given.only)]
+    if given.seeds is not None:
+        rows = [replace(row, seeds=min(row.seeds, given.seeds)) for row in rows]
+    todo = [task for task in tasks(rows) if given.waves is None or WAVES[task.evaluation] < given.waves]
     places = Places(*(path.resolve() for path in (given.packages, given.data, given.work, given.results)))
     runner = Runner(preset, places)
     if given.list:

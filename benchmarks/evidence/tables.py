@@ -35,7 +35,8 @@ from the JSON files below `benchmarks/evidence/results/`; every figure there car
   version and SHA-256. Training and test images share no object, no near-duplicate and no photograph.
 - **Confirmatory** is one comparison, fixed before it was run: MoCo v3 with a ViT and MoBY with a Swin on FashionScenes,
   RePre's defaults against the plain framework, five seeds each, paired: equal initial weights, order, views and heads.
-  Everything else is **exploratory**: no correction for the number of comparisons is made.
+  Its seeds and its images with labels are used nowhere else. Everything else is **exploratory**: no correction for the
+  number of comparisons is made, and the defaults were chosen from it.
 - **Figures** are percentages of test images that no training saw. *Linear mIoU*: a 1x1 convolution on frozen maps of all
   levels. *Object mIoU*: the same with two classes, object and background. *k-NN* and *linear* see images with one object.
 - **Differences** are in points, at equal seeds, with the 95 % interval of Student's t. Where the interval holds 0 the table
@@ -47,8 +48,6 @@ goes on where it stopped; `--only confirmatory`, `--hours 2` and `--preset gpu` 
 NOT_PLANNED = {
     "3": "Every self-supervised start sees as many images, the supervised one as many views; that is not equal time, so the "
     "seconds stand below.",
-    "5": "Not planned, because repre has no setting for them: balancing the gradients of the two losses, and stopping the "
-    "branch near the end.",
     "stamps": "Some classes have three or four test objects in a fold: on one fold, under 5 points is noise.",
 }
 POINTS, LOSS = 3.0, -0.5

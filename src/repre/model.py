@@ -15,6 +15,7 @@ from repre.encoder import Encoder, EncoderConfig
 from repre.errors import UserError
 from repre.frameworks import Framework, FrameworkConfig, build_framework, framework_name
 from repre.losses import PixelLossKind, pixel_loss
+from repre.ops.balance import balance_gradients
 from repre.types import Diagnostics, Features, Losses, Views
 
 
@@ -24,6 +25,11 @@ class ReconstructionConfig:
 
     weight: float = 1.0
     """Weight of the pixel loss. 0 builds no decoder and gives the plain framework, bit for bit."""
+    until: float = 1.0
+    """Share of the run after which the branch is left out: the end belongs to the contrastive loss alone."""
+    balance: float = 0.0
+    """Above 0: norm of the branch's gradient over that of the contrastive one, where both enter the encoder, held at this
+    ratio in every step in place of `weight`, which is then of the decoder alone. Needs the whole batch at once."""
     loss: PixelLossKind = "l1"
     """Distance between pixels."""
     patch_norm: int = 0
@@ -39,6 +45,14 @@ class ReconstructionConfig:
     def __post_init__(self) -> None:
         if self.weight < 0:
             raise UserError(f"reconstruction.weight must not be negative, not {self.weight}")
+        if not 0 < self.until <= 1:
+            raise UserError(
+                f"reconstruction.until must lie in (0, 1], not {self.until}; weight 0 leaves the branch out"
+            )
+        if self.balance < 0:
+            raise UserError(f"reconstruction.balance must not be negative, not {self.balance}")
+        if self.balance and self.masked_forward == "separate":
+            raise UserError("reconstruction.balance needs both losses in one forward pass: use masked_forward shared")
         if self.patch_norm < 0:
             raise UserError(f"reconstruction.patch_norm must not be negative, not {self.patch_norm}")
 
@@ -86,10 +100,17 @@ class RePre(nn.Module):
         """
         if isinstance(views, list):
             views = Views(images=views, targets=views, n_global=len(views))
-        student = self.student_features(views)
+        rebuild = self.rebuilds(progress)
+        student = self.student_features(views, rebuild=rebuild)
+        if rebuild and self.reconstruction.balance:
+            student = balance_gradients(student, self.reconstruction.balance)
         teacher = self.teacher_features(views)
         contrastive, diagnostics = self.contrastive(student, teacher, progress)
-        return self.total(contrastive, self.pixel(student, views), diagnostics)
+        return self.total(contrastive, self.pixel(student, views) if rebuild else None, diagnostics)
+
+    def rebuilds(self, progress: float) -> bool:
+        """Whether the branch takes part when this share of the run is done."""
+        return self.decoder is not None and (progress < self.reconstruction.until or self.reconstruction.until == 1)
 
     @property
     def kept_encoder(self) -> Encoder:
@@ -98,11 +119,17 @@ class RePre(nn.Module):
         assert isinstance(kept, Encoder)
         return kept
 
-    def student_features(self, views: Views, *, maps: bool = True) -> list[Features]:
-        """The encoder's features of every view, one pass per resolution; maps for the global views with a decoder."""
-        maps = maps and self.decoder is not None
+    def student_features(self, views: Views, *, rebuild: bool = True, maps: bool = True) -> list[Features]:
+        """The encoder's features of every view, one pass per resolution.
+
+        Args:
+            rebuild: whether the branch takes part: patches that it must guess are hidden from the global views.
+            maps: whether it is given the maps of the global views.
+        """
+        rebuild = rebuild and self.decoder is not None
+        maps = maps and rebuild
         images = views.images
-        if views.masks is not None and self.decoder is not None and self.reconstruction.masked_forward == "shared":
+        if views.masks is not None and rebuild and self.reconstruction.masked_forward == "shared":
             seen = [hide(image, mask) for image, mask in zip(images, views.masks)]
             images = seen + images[views.n_global :]
         features: list[Features] = []

@@ -132,7 +132,8 @@ def _random(spec: str) -> Start:
             call = ast.parse(f"f({arguments[:-1]})", mode="eval").body
             if not isinstance(call, ast.Call) or call.args:
                 raise ValueError("not a list of NAME=VALUE")
-            given = {str(k.arg): ast.literal_eval(k.value) for k in call.keywords}
+            values = {str(k.arg): ast.literal_eval(k.value) for k in call.keywords}
+            given = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
         except (SyntaxError, ValueError) as error:
             raise UserError(f"--encoder {spec}: write the arguments as [depth=6,embed_dim=192]") from error
     size = given.pop("image_size", None)

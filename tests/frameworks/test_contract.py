@@ -118,6 +118,27 @@ def test_gradient_cache_equals_the_whole_batch(framework: str, encoder: str, mas
             torch.testing.assert_close(a.grad, b.grad, rtol=1e-9, atol=1e-12, msg=lambda m, n=name: f"{n}: {m}")
 
 
+@pytest.mark.parametrize("framework", ["moco-v3", "dino"])
+@pytest.mark.parametrize("encoder", tiny.ENCODERS)
+@pytest.mark.parametrize("micro_batch", [0, 2])
+def test_a_branch_that_has_ended_leaves_the_plain_framework(framework: str, encoder: str, micro_batch: int) -> None:
+    views = tiny.tiny_views(framework, encoder, masked=True)
+    plain, ended = (
+        tiny.tiny_model(framework, encoder, weight=weight, reconstruction={"until": 0.5}) for weight in (0.0, 1.0)
+    )
+    assert forward_backward(ended, views, progress=0.49, seed=0, micro_batch=micro_batch).pixel is not None
+    ended.zero_grad()
+    one, other = (forward_backward(m, views, progress=0.5, seed=0, micro_batch=micro_batch) for m in (plain, ended))
+    assert other.pixel is None
+    assert torch.equal(one.total, other.total)  # no patch is hidden any more, either
+    theirs = dict(ended.named_parameters())
+    for name, parameter in plain.named_parameters():
+        if parameter.grad is not None:
+            assert torch.equal(parameter.grad, theirs[name].grad), name  # type: ignore[arg-type]
+    assert ended.decoder is not None
+    assert all(parameter.grad is None for parameter in ended.decoder.parameters())
+
+
 @pytest.mark.parametrize("encoder", tiny.ENCODERS)
 @pytest.mark.parametrize("micro_batch", [0, 2])
 def test_activation_checkpointing_changes_no_gradient(encoder: str, micro_batch: int) -> None:

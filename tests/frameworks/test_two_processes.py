@@ -17,12 +17,14 @@ from repre.train.step import forward_backward
 from tests import tiny
 
 STEPS, BATCH = 5, 8
-CASES = [(f, e) for f in tiny.FRAMEWORKS for e in tiny.ENCODERS]
+CASES = [(f, e, 0.0) for f in tiny.FRAMEWORKS for e in tiny.ENCODERS]
+CASES += [("moco-v3", "vit", 2.0), ("dino", "swin", 2.0)]
+"""Framework, encoder and the ratio at which the branch's gradient is held, if it is."""
 
 
-def train(framework: str, encoder: str) -> list[dict[str, torch.Tensor]]:
+def train(framework: str, encoder: str, balance: float) -> list[dict[str, torch.Tensor]]:
     """A few float64 steps on this rank's share of each batch; after every one, all that must agree."""
-    model = tiny.tiny_model(framework, encoder, drop_path=0.3).double()
+    model = tiny.tiny_model(framework, encoder, drop_path=0.3, reconstruction={"balance": balance}).double()
     config = OptimConfig(lr=1e-3, warmup=0.0, clip=3.0)
     optimiser = build_optimiser(config, model)
     record = []
@@ -31,7 +33,9 @@ def train(framework: str, encoder: str) -> list[dict[str, torch.Tensor]]:
         views = tiny.double(tiny.tiny_views(framework, encoder, batch=BATCH, seed=step, local_share=1))
         views = tiny.part(views, slice(rank() * share, (rank() + 1) * share))
         set_schedule(optimiser, config, progress=progress, batch=256)
-        pieces = 2 if world() > 1 and step % 2 else 0  # the gradient cache on every other step of the two
+        pieces = (
+            2 if world() > 1 and step % 2 and not balance else 0
+        )  # the gradient cache on every other step of the two
         losses = forward_backward(model, views, progress=progress, seed=step, micro_batch=pieces)
         seen = {f"gradient {n}": p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
         seen["total"] = mean_over_ranks(losses.total.detach())
@@ -66,7 +70,7 @@ def process(number: int, folder: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=number, world_size=2)
     try:
-        found: dict[str, Any] = {f"{f} {e}": train(f, e) for f, e in CASES}
+        found: dict[str, Any] = {f"{case}": train(*case) for case in CASES}
         found["operations"] = small_operations()
         torch.save(found, Path(folder) / f"{number}.pt")
     finally:
@@ -80,11 +84,11 @@ def two_processes() -> list[dict[str, Any]]:
         return [torch.load(Path(folder) / f"{number}.pt", weights_only=True) for number in range(2)]
 
 
-@pytest.mark.parametrize(("framework", "encoder"), CASES)
-def test_training_equals_one_process(two_processes: list[dict[str, Any]], framework: str, encoder: str) -> None:
-    alone = train(framework, encoder)
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_training_equals_one_process(two_processes: list[dict[str, Any]], case: tuple[str, str, float]) -> None:
+    alone = train(*case)
     for number, found in enumerate(two_processes):
-        for step, (mine, theirs) in enumerate(zip(alone, found[f"{framework} {encoder}"])):
+        for step, (mine, theirs) in enumerate(zip(alone, found[f"{case}"])):
             assert mine.keys() == theirs.keys()
             for name, value in mine.items():
                 limit = 1e-5 if name.startswith("figure") else 1e-9  # figures are computed in float32

@@ -42,6 +42,24 @@ def test_equal_to_two_whole_backward_passes(framework: str) -> None:
     assert found["gradient_ratio"] == pytest.approx(largest)
 
 
+def test_a_balanced_branch_is_shown_balanced() -> None:
+    views = tiny.tiny_views("simclr", "vit", batch=6)
+    found = [
+        balance(tiny.tiny_model("simclr", "vit", weight=w, reconstruction={"balance": b}).eval(), views, progress=0.0)
+        for w, b in ((1.0, 1.0), (30.0, 1.0), (1.0, 4.0))
+    ]
+    assert found[1]["gradient_ratio"] == pytest.approx(found[0]["gradient_ratio"], rel=1e-3)
+    assert found[2]["gradient_ratio"] == pytest.approx(4 * found[0]["gradient_ratio"], rel=1e-3)
+    assert found[2]["gradient_contrastive_first"] == pytest.approx(found[0]["gradient_contrastive_first"], rel=1e-3)
+
+
+def test_a_branch_that_has_ended_has_no_balance() -> None:
+    model = tiny.tiny_model("simclr", "vit", reconstruction={"until": 0.5}).eval()
+    views = tiny.tiny_views("simclr", "vit", batch=6)
+    assert balance(model, views, progress=0.4)
+    assert balance(model, views, progress=0.5) == {}
+
+
 def test_no_trace() -> None:
     model, views = model_and_views("moby", masked=True)
     before, state = copy.deepcopy(model.state_dict()), torch.random.get_rng_state()

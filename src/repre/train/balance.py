@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from repre.model import RePre
+from repre.ops.balance import balance_gradients
 from repre.types import Views
 
 PLACES = ("first", "middle", "last")
@@ -19,9 +20,9 @@ below which the two fight."""
 
 
 def balance(model: RePre, views: Views, *, progress: float) -> dict[str, float]:
-    """Gradients of both losses at the first, middle and last block that both train; empty without the branch.
+    """Gradients of both losses at the first, middle and last block that both train; empty without the branch, or after it.
 
-    gradient_contrastive_PLACE, gradient_pixel_PLACE: their norms; the pixel loss's times its weight.
+    gradient_contrastive_PLACE, gradient_pixel_PLACE: their norms; the pixel loss's times its weight, or balanced.
     gradient_cosine_PLACE: cosine of the angle between them; below 0 a step for one sets the other back.
     gradient_ratio: pixel over contrastive, the largest of the places; 1 is an even balance there.
 
@@ -29,17 +30,24 @@ def balance(model: RePre, views: Views, *, progress: float) -> dict[str, float]:
         model: in evaluation mode, so that nothing is dropped and no statistic moves.
         views: of a few images, at least two.
     """
-    if model.decoder is None:
+    settings = model.reconstruction
+    if not model.rebuilds(progress):
         return {}
     layers = _shared_layers(model)
     parameters = [p for group in layers for p in group]
     with torch.enable_grad():
         student = model.student_features(views)
+        if settings.balance:
+            student = balance_gradients(student, settings.balance)
         contrastive, _ = model.contrastive(student, model.teacher_features(views), progress)
         pixel = model.pixel(student, views)
         assert pixel is not None, "a model with a decoder has a pixel loss"
         own = torch.autograd.grad(contrastive, parameters, retain_graph=True, allow_unused=True)
-        theirs = torch.autograd.grad(model.reconstruction.weight * pixel, parameters, allow_unused=True)
+        if settings.balance:  # the branch's share shows beside the other's alone
+            both = torch.autograd.grad(contrastive + settings.weight * pixel, parameters, allow_unused=True)
+            theirs = tuple(a if a is None or b is None else a - b for a, b in zip(both, own))
+        else:
+            theirs = torch.autograd.grad(settings.weight * pixel, parameters, allow_unused=True)
     parts, start = [], 0
     for group in layers:
         part = slice(start, start := start + len(group))

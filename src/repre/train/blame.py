@@ -50,7 +50,8 @@ def blame(model: RePre, losses: Losses, views: Views, *, seed: int, micro_batch:
     for name, parameter in model.named_parameters():
         if not parameter.isfinite().all():
             return Blame(f"{what}: the parameter {name} is not finite")
-    found = _replay(model, views, seed=seed, micro_batch=micro_batch, precision=precision)
+    rebuild = losses.pixel is not None
+    found = _replay(model, views, rebuild=rebuild, seed=seed, micro_batch=micro_batch, precision=precision)
     if found is not None:
         return Blame(f"{what}: the output of {found.words} is the first that is not finite", found.places)
     if not math.isfinite(float(losses.total.detach())):
@@ -69,7 +70,9 @@ def _which_loss(losses: Losses) -> str:
 
 
 @torch.no_grad()
-def _replay(model: RePre, views: Views, *, seed: int, micro_batch: int, precision: torch.dtype) -> Blame | None:
+def _replay(
+    model: RePre, views: Views, *, rebuild: bool, seed: int, micro_batch: int, precision: torch.dtype
+) -> Blame | None:
     """The first layer, in the order of computing, whose output is not finite, and the images whose features are not."""
     found: list[str] = []
 
@@ -92,8 +95,9 @@ def _replay(model: RePre, views: Views, *, seed: int, micro_batch: int, precisio
             begin_piece(model, piece, start, seed, of=views)
             mixed = mixed_precision(piece.images[0].device, precision)
             with alone(), torch.compiler.set_stance("force_eager"), mixed:
-                features = model.student_features(piece)
-                model.pixel(features, piece)
+                features = model.student_features(piece, rebuild=rebuild)
+                if rebuild:
+                    model.pixel(features, piece)
             bad = torch.zeros(len(piece.images[0]), dtype=torch.bool)
             for tensor in (t for view in features for t in (view.embedding, *view.maps)):
                 bad |= ~tensor.isfinite().flatten(1).all(1).cpu()

@@ -119,7 +119,7 @@ class _Run:
             seed=config.seed,
         ).to(self.device)
         self.model.train()
-        check_pieces(self.model.encoder, micro_batch=config.compute.micro_batch)
+        check_pieces(self.model.encoder, config.reconstruction, micro_batch=config.compute.micro_batch)
         self.costs = asdict(branch_cost(self.model.encoder, self.model.decoder, size=(config.views.size,) * 2))
         self.replica: RePre | None = None
         if config.runtime.shard and world() > 1:

@@ -182,7 +182,8 @@ def _decode(source: Source, config: RunConfig, *, limit: float) -> tuple[Batch, 
 def _may_be_cut(config: RunConfig) -> bool:
     """Whether the encoder allows a batch in pieces."""
     try:
-        check_pieces(Encoder(replace(config.encoder_at_size, weights=None)), micro_batch=SMALLEST)
+        encoder = Encoder(replace(config.encoder_at_size, weights=None))
+        check_pieces(encoder, config.reconstruction, micro_batch=SMALLEST)
     except UserError:
         return False
     return True
@@ -220,7 +221,7 @@ def _probe(wanted: Probe, batch: Batch, device: torch.device, config: RunConfig)
             encoder=encoder,
             framework=config.framework,
             decoder=config.decoder,
-            reconstruction=config.reconstruction,
+            reconstruction=replace(config.reconstruction, until=1.0),  # at its dearest
             seed=config.seed,
         ).to(device)
         model.train()

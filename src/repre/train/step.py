@@ -8,7 +8,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from repre.errors import UserError
-from repre.model import RePre
+from repre.model import ReconstructionConfig, RePre
 from repre.ops.dist import rank, world
 from repre.ops.linear import fast_products
 from repre.ops.shard import is_part
@@ -62,13 +62,13 @@ def _in_pieces(
     embedding; encode every piece again, with the same drop path, and back-propagate that gradient and the piece's
     share of the pixel loss.
     """
-    pieces = list(split_views(views, micro_batch))
+    pieces, rebuild = list(split_views(views, micro_batch)), model.rebuilds(progress)
     found: list[list[Features]] = []
     teacher: list[list[Features]] = []
     for number, piece in enumerate(pieces):
         begin_piece(model, piece, number * micro_batch, seed, of=views)
         with mixed(), torch.no_grad():
-            found.append(model.student_features(piece, maps=False))
+            found.append(model.student_features(piece, rebuild=rebuild, maps=False))
             teacher.append(model.teacher_features(piece))
     leaves = [Features(_join(view).requires_grad_()) for view in zip(*found)]
     contrastive, diagnostics = model.contrastive(leaves, [Features(_join(view)) for view in zip(*teacher)], progress)
@@ -81,8 +81,8 @@ def _in_pieces(
         size = len(piece.images[0])
         begin_piece(model, piece, start, seed, of=views)
         with mixed():
-            features = model.student_features(piece)
-            share = model.pixel(features, piece)
+            features = model.student_features(piece, rebuild=rebuild)
+            share = model.pixel(features, piece) if rebuild else None
         pull = torch.stack(
             [
                 (view.embedding * leaf.embedding.grad[start : start + size]).sum()  # type: ignore[index]
@@ -129,15 +129,20 @@ def _join(pieces: tuple[Features, ...]) -> Tensor:
     return torch.cat([piece.embedding for piece in pieces])
 
 
-def check_pieces(encoder: nn.Module, *, micro_batch: int) -> None:
-    """Refuses an encoder whose features of an image depend on how the batch is cut.
+def check_pieces(encoder: nn.Module, reconstruction: ReconstructionConfig, *, micro_batch: int) -> None:
+    """Refuses what depends on how the batch is cut.
 
     Raises:
-        UserError: it normalises over the batch, and the batch is cut into pieces or over processes; or it has dropout,
-            whose draws a piece cannot repeat.
+        UserError: the encoder normalises over the batch, and the batch is cut into pieces or over processes; or it has
+            dropout, whose draws a piece cannot repeat; or gradients of the whole batch are balanced, and it is cut.
     """
     if not micro_batch and world() == 1:
         return
+    if micro_batch and reconstruction.balance:
+        raise UserError(
+            "compute.micro_batch cuts the batch, but reconstruction.balance compares gradients of the whole of it. Use "
+            "compute.micro_batch 0, or reconstruction.balance 0 with a reconstruction.weight"
+        )
     for name, module in encoder.named_modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             cut = "compute.micro_batch cuts the batch" if micro_batch else "several processes share the batch"
