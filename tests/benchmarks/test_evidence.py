@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from benchmarks.evidence.baselines import register
 from benchmarks.evidence.figures import bootstrap, lines, pooled_objects, without_fold
-from benchmarks.evidence.plan import CONFIRMATORY, Plan, Task, tasks
+from benchmarks.evidence.plan import CONFIRMATORY, FRESH, WAVES, Plan, Task, tasks
 from benchmarks.evidence.presets import PRESETS, TOY
 from benchmarks.evidence.run import Places, Runner, chosen
 from benchmarks.evidence.tables import markdown, page, verdict
@@ -47,16 +47,29 @@ def test_one_name_is_one_start_and_pairs_differ_in_the_branch_alone(name: str) -
 
 def test_an_early_stop_leaves_complete_pairs() -> None:
     todo = [task for task in tasks(Plan(TOY).rows()) if task.table == "confirmatory"]
-    assert [task.seed for task in todo] == sorted(task.seed for task in todo)
-    first = list(dict.fromkeys(task.start.name for task in todo if task.seed == 0))
-    pair = [
-        "fashion-moco-v3-vit-plain",
-        "fashion-moco-v3-vit-branch",
-        "fashion-moby-swin-plain",
-        "fashion-moby-swin-branch",
-    ]
-    assert first == [*pair, "fashion-random-vit", "fashion-random-swin"]
+    order = [(WAVES[task.evaluation], task.seed) for task in todo]
+    assert order == sorted(order)
+    first = list(dict.fromkeys(task.start.name for task in todo if task.seed == FRESH))
+    names = (
+        "moco-v3-vit-plain",
+        "moco-v3-vit-branch",
+        "moby-swin-plain",
+        "moby-swin-branch",
+        "random-vit",
+        "random-swin",
+    )
+    assert first == [f"fresh-fashion-{name}" for name in names]
     assert len(todo) == len({(task.start.name, task.seed, task.evaluation) for task in todo})
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_what_confirms_was_not_explored(name: str) -> None:
+    preset = PRESETS[name]
+    rows = Plan(preset).rows()
+    fresh, others = ([row for row in rows if (row.table == "confirmatory") == which] for which in (True, False))
+    assert not {row.start.name for row in fresh} & {row.start.name for row in others}
+    assert not {seed for row in fresh for seed in row.each_seed} & {seed for row in others for seed in row.each_seed}
+    assert not {row.start.dense for row in fresh} & {row.start.dense for row in others}
 
 
 def test_tables_can_be_chosen() -> None:
@@ -166,7 +179,7 @@ def fabricated(values: dict[str, dict[str, list[float]]]) -> dict[tuple[str, int
     """Results of the toy's confirmatory pair: evaluation -> variant -> a figure for every seed."""
     metrics = {"foreground": "miou", "miou": "miou", "knn": "knn20", "linear": "accuracy"}
     return {
-        (f"fashion-moco-v3-vit-{variant}", seed, name): {"metrics": {metrics[name]: value}}
+        (f"fresh-fashion-moco-v3-vit-{variant}", FRESH + seed, name): {"metrics": {metrics[name]: value}}
         for name, variants in values.items()
         for variant, figures in variants.items()
         for seed, value in enumerate(figures)
@@ -184,7 +197,7 @@ def test_differences_are_paired_and_the_goal_is_judged() -> None:
     assert "| 54.0 64.0 |" in markdown(found)
     assert "better" in markdown(found)
     assert "the gain is reached, and k-NN and linear are kept" in verdict(found, primary="object mIoU")
-    del results["fashion-moco-v3-vit-branch", 1, "knn"]
+    del results["fresh-fashion-moco-v3-vit-branch", FRESH + 1, "knn"]
     assert "undecided" in verdict(lines(rows, results), primary="object mIoU")
     worse = fabricated(
         {n: {"plain": [0.5, 0.5], "branch": [0.49, 0.488]} for n in ("foreground", "miou", "knn", "linear")}

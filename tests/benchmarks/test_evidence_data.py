@@ -12,7 +12,7 @@ import pytest
 from benchmarks.evidence import packages
 from benchmarks.evidence.build import write_first
 from benchmarks.evidence.compose import ComposeConfig, Composer, outline
-from benchmarks.evidence.data import labels_of, masks_of, objects_of
+from benchmarks.evidence.data import first_of_idx, labels_of, masks_of, objects_of
 from benchmarks.evidence.sources import assign_folds, class_of, group_of
 from PIL import Image
 
@@ -145,3 +145,11 @@ def test_what_is_written_is_read_by_every_evaluation(tmp_path: Path) -> None:
         assert name == f"square {scene.label}"
         assert np.array_equal(masks.load(index)[1], scene.semantic)
         assert labelled.classes[labelled.test.targets[index]] == Squares.classes[scene.label]
+
+
+def test_the_first_images_of_an_idx_file() -> None:
+    whole = bytes([0, 0, 8, 3]) + struct.pack(">3I", 5, 2, 3) + bytes(range(30))
+    assert first_of_idx(whole, 2) == bytes([0, 0, 8, 3]) + struct.pack(">3I", 2, 2, 3) + bytes(range(12))
+    assert first_of_idx(whole, 9) == whole
+    labels = bytes([0, 0, 8, 1]) + struct.pack(">I", 4) + bytes([3, 1, 2, 0])
+    assert first_of_idx(labels, 3) == bytes([0, 0, 8, 1]) + struct.pack(">I", 3) + bytes([3, 1, 2])
