@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 import repre
-from repre.config import differences, dump_yaml, identity, load_yaml
+from repre.config import RunConfig, differences, dump_yaml, identity, load_yaml
+from repre.data.views import ViewsConfig
 from repre.errors import UserError
+from repre.model import ReconstructionConfig
 from repre.recipes import RECIPES, recipe
 
 
@@ -71,3 +73,10 @@ def test_an_empty_file_is_no_config(tmp_path: Path) -> None:
         (tmp_path / "config.yaml").write_text(text)
         with pytest.raises(UserError, match=r"config\.yaml is empty"):
             load_yaml(tmp_path / "config.yaml")
+
+
+def test_without_the_branch_nothing_is_made_for_it() -> None:
+    views = ViewsConfig(target="clean", mask_ratio=0.5)
+    assert RunConfig(views=views).rendered_views == views
+    plain = RunConfig(views=views, reconstruction=ReconstructionConfig(weight=0.0))
+    assert plain.rendered_views == ViewsConfig(target="view")

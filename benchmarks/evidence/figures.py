@@ -19,6 +19,10 @@ FIGURES = {
     "linear": {"accuracy": "linear"},
     "upernet": {"miou": "UPerNet mIoU"},
     "detect": {"box_ap": "box AP", "mask_ap": "mask AP"},
+    "gradients": {
+        "gradient_ratio_start": "gradient ratio, first step",
+        "gradient_ratio_end": "gradient ratio, last step",
+    },
     "miou-labels": {"miou": "linear mIoU"},
     "detect-labels": {"box_ap": "box AP", "mask_ap": "mask AP"},
 }

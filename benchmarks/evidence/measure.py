@@ -10,6 +10,9 @@ from benchmarks.evidence.presets import Preset
 
 from repre.config import to_dict
 from repre.data.labels import open_labelled
+from repre.data.loader import stack
+from repre.data.sources import open_source
+from repre.data.views import make_views
 from repre.encoder import EncoderConfig
 from repre.evaluate.detect import DetectConfig
 from repre.evaluate.features import kept_features, plain_view
@@ -19,8 +22,12 @@ from repre.evaluate.linear import LinearConfig
 from repre.evaluate.runtime import RuntimeOptions
 from repre.evaluate.segment import SegmentConfig
 from repre.evaluate.store import evaluate as stored
-from repre.starts import open_start
+from repre.model import build_model
+from repre.starts import load_model, open_start
+from repre.train.balance import balance
+from repre.types import Batch
 
+GRADIENT_IMAGES = 64
 WHOLE_IMAGE = ("knn", "linear", "objects")
 """Evaluations of labels of whole images; they see images with one object."""
 
@@ -31,6 +38,8 @@ def evaluate(
     """Metrics, details and config of one evaluation of the encoder `spec`."""
     if name == "objects":
         return by_object(spec, single, seed=seed, runtime=runtime)
+    if name == "gradients":
+        return gradients(Path(spec), str(dense / "train" / "images"))
     kind, config = configs(preset, dense=dense, single=single)[name]
     config = replace(config, seed=seed, runtime=runtime)
     found = stored(kind, open_start(spec), config, out=out, reuse=True)
@@ -73,6 +82,27 @@ def by_object(spec: str, single: Path, *, seed: int, runtime: RuntimeOptions) ->
     share = sum(right.values()) / len(truth)
     objects = {name: [right[name], counts[name]] for name in sorted(counts)}
     return {"metrics": {"knn20": share}, "main": "knn20", "config": {"seed": seed}, "details": {"objects": objects}}
+
+
+def gradients(run: Path, images: str) -> dict[str, Any]:
+    """The branch's gradient over the contrastive one, by a run's model as it began and as it ended, in evaluation mode.
+
+    gradient_ratio_start, gradient_ratio_end: the largest over three depths of the encoder (docs/monitors.md).
+    """
+    model, config = load_model(run)
+    source = open_source(images, channels=config.encoder.channels, canvas=config.canvas)
+    positions = torch.arange(min(GRADIENT_IMAGES, len(source)))
+    pixels, sizes = stack([source.load(place) for place in positions.tolist()], canvas=config.canvas)
+    batch = Batch(pixels, sizes, positions, positions, epoch=0)
+    views = make_views(batch, config.views, seed=config.seed, device=torch.device("cpu"))
+    began = build_model(
+        encoder=config.encoder_at_size, framework=config.framework, decoder=config.decoder,
+        reconstruction=config.reconstruction, seed=config.seed,
+    ).eval()  # fmt: skip
+    with torch.no_grad():
+        first, last = (balance(each, views, progress=0.0)["gradient_ratio"] for each in (began, model))
+    metrics = {"gradient_ratio_start": first, "gradient_ratio_end": last}
+    return {"metrics": metrics, "main": "gradient_ratio_end", "config": {"images": len(positions)}, "details": {}}
 
 
 def supervise(

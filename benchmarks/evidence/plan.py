@@ -20,11 +20,17 @@ FRESH = 10
 """First seed of the confirmatory comparison: those before it are the exploration's, which the defaults were chosen from."""
 CHEAP = ("foreground", "miou", "knn", "linear")
 """Evaluations on frozen encoders."""
+BRANCH = (*CHEAP, "gradients")
 FULL = (*CHEAP, "upernet", "detect")
 WAVES = {
     name: number
     for number, names in enumerate(
-        (("foreground", "knn", "linear", "objects"), ("miou", "miou-labels"), ("upernet",), ("detect", "detect-labels"))
+        (
+            ("foreground", "knn", "linear", "objects", "gradients"),
+            ("miou", "miou-labels"),
+            ("upernet",),
+            ("detect", "detect-labels"),
+        )
     )
     for name in names
 }
@@ -138,14 +144,14 @@ class Plan:
             fresh: tested on images of its own, for the confirmatory comparison.
         """
         preset = self.preset
-        weight = 0.0 if variant.startswith("plain") else 1.0
+        plain = ReconstructionConfig(weight=0.0) if variant.startswith("plain") else ReconstructionConfig()
         config = RunConfig(
             epochs=preset.epochs,
             batch_size=preset.batch,
             encoder=preset.encoders[encoder],
             framework=preset.frameworks[framework] if framework in preset.frameworks else PixelsConfig(),
             decoder=decoder or DecoderConfig(width=preset.decoder_width[encoder]),
-            reconstruction=reconstruction or ReconstructionConfig(weight=weight),
+            reconstruction=reconstruction or plain,
             views=replace(preset.views(framework), mask_patch=preset.mask_patch, **(change or {})),
             optim=preset.optim.get(framework, preset.optim["moco-v3"]),
             compute=ComputeConfig(precision=preset.precision),
@@ -206,32 +212,46 @@ class Plan:
                 yield self.row("1", f"{label}, as long as with the branch", longer, f"{label} + branch", FULL)
 
     def hierarchy(self) -> Iterator[Row]:
-        """Each row changes one thing of RePre's defaults."""
+        """Each row changes one thing of RePre's defaults; only the last two change two."""
         width = self.preset.decoder_width["vit"]
 
         def one(label: str, variant: str, **more: object) -> Row:
-            return self.row("2", label, self.start("moco-v3", "vit", variant, **more), "defaults")  # type: ignore[arg-type]
+            return self.row("2", label, self.start("moco-v3", "vit", variant, **more), "defaults", BRANCH)  # type: ignore[arg-type]
 
-        def weighed(weight: float) -> Row:
-            return one(f"weight {weight:g}", f"weight{weight:g}", reconstruction=ReconstructionConfig(weight=weight))
-
-        def masked(ratio: float) -> Row:
-            return one(f"mask {ratio:.0%}", f"mask{ratio:g}", change={"mask_ratio": ratio})
+        def weighed(*weights: float) -> Iterator[Row]:
+            for weight in weights:
+                if weight != ReconstructionConfig().weight:
+                    changed = ReconstructionConfig(weight=weight)
+                    yield one(f"weight {weight:g}", f"weight{weight:g}", reconstruction=changed)
 
         yield self.row("2", "without the branch", self.start("moco-v3", "vit", "plain"), "defaults")
-        yield self.row("2", "defaults", self.start("moco-v3", "vit"))
-        yield weighed(10.0)
-        yield one("clean target", "clean", change={"target": "clean"})
+        yield self.row("2", "defaults", self.start("moco-v3", "vit"), None, BRANCH)
+        yield from weighed(3.0, 30.0, 100.0)
+        yield one("the view as target", "view", change={"target": "view"})
         yield one("last level", "last-level", decoder=DecoderConfig(width=width, levels=(3,)))
-        yield weighed(3.0)
-        yield masked(0.4)
+        yield from weighed(1.0)
         yield one("linear decoder", "linear-decoder", decoder=DecoderConfig(kind="linear", width=width))
+        yield one("40 % masked", "mask0.4", change={"mask_ratio": 0.4})
         yield one("two levels", "two-levels", decoder=DecoderConfig(width=width, levels=(1, 3)))
         yield one("L2", "l2", reconstruction=ReconstructionConfig(loss="l2"))
-        yield masked(0.75)
-        yield weighed(0.3)
-        yield weighed(0.1)
         yield one("first view only", "first-view", reconstruction=ReconstructionConfig(views="first"))
+        yield one("75 % masked", "mask0.75", change={"mask_ratio": 0.75})
+        yield from weighed(0.1)
+        yield one(
+            "weight 30, the view as target", "weight30-view", reconstruction=ReconstructionConfig(weight=30.0),
+            change={"target": "view"},
+        )  # fmt: skip
+        yield self.row("2", "weight 1, the view as target", self.first_guess("moco-v3", "vit"), "defaults", BRANCH)
+
+    def first_guess(self, framework: str, encoder: str) -> Start:
+        """The branch as it was before anything was measured: weight 1, and the target is what the encoder saw."""
+        return self.start(
+            framework,
+            encoder,
+            "first-guess",
+            reconstruction=ReconstructionConfig(weight=1.0),
+            change={"target": "view"},
+        )
 
     def starts(self) -> Iterator[Row]:
         """Every rival sees as many images; the supervised start as many views."""
@@ -263,39 +283,26 @@ class Plan:
         yield self.row("4", "moco-v3 + branch", self.start("moco-v3", "vit"), "moco-v3", wanted)
 
     def beyond(self) -> Iterator[Row]:
-        width, last = self.preset.decoder_width["vit"], len(self._levels("vit")) - 1
-        heavy = ReconstructionConfig(weight=10.0)
-        clean: dict[str, object] = {"target": "clean"}
-        masked = clean | {"mask_ratio": 0.4}
-        plain = "moco-v3"
-        for encoder in ("vit", "swin"):
-            where = f" ({encoder})"
-            yield self.row("5", plain + where, self.start("moco-v3", encoder, "plain"))
-            yield self.row("5", "weight 10" + where, self.start("moco-v3", encoder, "weight10", reconstruction=heavy),
-                           plain + where)  # fmt: skip
-            yield self.row(
-                "5", "weight 10, clean" + where,
-                self.start("moco-v3", encoder, "weight10-clean", reconstruction=heavy, change=clean), plain + where,
-            )  # fmt: skip
-            yield self.row(
-                "5", "weight 10, clean, 40 % masked" + where,
-                self.start("moco-v3", encoder, "weight10-clean-mask", reconstruction=heavy, change=masked), plain + where,
-            )  # fmt: skip
+        """Where the branch's first guess did not help, and what the monitors suggest instead."""
+        last = len(self._levels("vit")) - 1
+        later = DecoderConfig(width=self.preset.decoder_width["vit"], levels=(last - 1, last))
+        for framework, encoder in (("moco-v3", "vit"), ("moby", "swin")):
+            plain = f"{framework} + {encoder}"
+
+            def one(label: str, start: Start, plain: str = plain) -> Row:
+                return self.row("5", f"{plain}, {label}", start, plain, BRANCH)
+
+            def ours(variant: str, framework: str = framework, encoder: str = encoder, **more: object) -> Start:
+                return self.start(framework, encoder, variant, **more)  # type: ignore[arg-type]
+
+            yield self.row("5", plain, ours("plain"))
+            yield one("weight 1, the view as target", self.first_guess(framework, encoder))
+            yield one("defaults", ours("branch"))
+            yield one("until 75 % of the run", ours("until", reconstruction=ReconstructionConfig(until=0.75)))
+            yield one("gradients balanced at 0.1", ours("balance", reconstruction=ReconstructionConfig(balance=0.1)))
         yield self.row(
-            "5", "weight 10, clean, until 75 % of the run (vit)",
-            self.start("moco-v3", "vit", "weight10-clean-until", reconstruction=replace(heavy, until=0.75), change=clean),
-            f"{plain} (vit)",
-        )  # fmt: skip
-        yield self.row(
-            "5", "balanced gradients, clean (vit)",
-            self.start("moco-v3", "vit", "balance-clean", reconstruction=ReconstructionConfig(balance=1.0), change=clean),
-            f"{plain} (vit)",
-        )  # fmt: skip
-        later = DecoderConfig(width=width, levels=(last - 1, last))
-        yield self.row(
-            "5", "weight 10, clean, later levels (vit)",
-            self.start("moco-v3", "vit", "weight10-clean-later", reconstruction=heavy, change=clean, decoder=later),
-            f"{plain} (vit)",
+            "5", "moco-v3 + vit, later levels", self.start("moco-v3", "vit", "later-levels", decoder=later), "moco-v3 + vit",
+            BRANCH,
         )  # fmt: skip
 
     def stamps(self) -> Iterator[Row]:

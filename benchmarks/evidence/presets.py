@@ -162,7 +162,7 @@ CPU = Preset(
     },
     decoder_width={"vit": 32, "swin": 32},
     frameworks=_heads(512, 128, 1024, 1024, 0.99), optim=_optim(1e-3, 64), local_size=24, n_local=2, mask_patch=16,
-    linear_steps=1000, miou=FitConfig(epochs=8, lr=5e-3), upernet=FitConfig(epochs=10), upernet_width=64,
+    linear_steps=1000, miou=FitConfig(epochs=40, lr=1e-2), upernet=FitConfig(epochs=10), upernet_width=64,
     detect=FitConfig(epochs=6, batch_size=8), supervised=FitConfig(epochs=20, batch_size=64, layer_decay=1.0),
     fractions=(0.01, 0.05, 0.1, 1.0), workers=0, primary="foreground", plain_articles=(5000, 5000),
 )  # fmt: skip

@@ -31,7 +31,7 @@ from benchmarks.machine import machine
 import repre
 from repre.api import pretrain
 from repre.checkpoint import write_json
-from repre.config import to_dict
+from repre.config import RunConfig, differences, from_dict, identity, to_dict
 from repre.errors import RunError, UserError
 from repre.evaluate.runtime import RuntimeOptions
 from repre.ops.signals import Interrupted
@@ -68,6 +68,8 @@ class Runner:
 
     def go(self, todo: list[Task], *, hours: float | None) -> int:
         """How many figures are left; those that another call works at are left to it."""
+        for start, seed in {(task.start.name, task.seed): (task.start, task.seed) for task in todo}.values():
+            self.check_config(start, seed)
         begun, left = time.monotonic(), [task for task in todo if not self.path(task).is_file()]
         print(f"{len(todo) - len(left)} of {len(todo)} figures are measured already", flush=True)
         broken: set[tuple[str, int]] = set()
@@ -88,6 +90,18 @@ class Runner:
             if not worked:
                 time.sleep(5)
         return 0
+
+    def check_config(self, start: Start, seed: int) -> None:
+        """Refuses figures of a start that was trained otherwise than the plan says now; they would go by its name."""
+        if start.kind != "pretrain" or not self.note_path(start, seed).is_file():
+            return
+        noted = from_dict(RunConfig, read_json(self.note_path(start, seed))["config"])
+        planned = replace(start.config, data=noted.data, seed=seed, epochs=noted.epochs)
+        if found := differences(identity(planned), identity(noted)):
+            raise UserError(
+                f"{start.name} seed {seed} was measured with another config ({found[0]}); move "
+                f"{self.results / start.name} and {self.folder(start, seed)} away to measure it again"
+            )
 
     def lock(self, start: Start, seed: int) -> AbstractContextManager[bool]:
         return lock(self.places.work / "locks" / f"{self.preset.name}-{start.name}-{seed}")

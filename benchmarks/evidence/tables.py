@@ -39,6 +39,8 @@ from the JSON files below `benchmarks/evidence/results/`; every figure there car
   number of comparisons is made, and the defaults were chosen from it.
 - **Figures** are percentages of test images that no training saw. *Linear mIoU*: a 1x1 convolution on frozen maps of all
   levels. *Object mIoU*: the same with two classes, object and background. *k-NN* and *linear* see images with one object.
+  *Gradient ratio*: norm of the branch's gradient over that of the contrastive loss, the largest at three depths of the
+  encoder, on 64 images with the model as it began and as it ended.
 - **Differences** are in points, at equal seeds, with the 95 % interval of Student's t. Where the interval holds 0 the table
   says "no difference". A figure in brackets is a difference that too few seeds allow no interval for.
 

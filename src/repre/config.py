@@ -129,6 +129,13 @@ class RunConfig:
         return dataclasses.replace(self.encoder, image_size=self.views.size)
 
     @property
+    def rendered_views(self) -> ViewsConfig:
+        """The views that are made: without the branch no targets of their own and no masks, which it alone uses."""
+        if self.reconstruction.weight:
+            return self.views
+        return dataclasses.replace(self.views, target="view", mask_ratio=0.0)
+
+    @property
     def canvas(self) -> int:
         """Side of the square that the loader stacks images on."""
         return self.loader.canvas or 2 * self.views.size

@@ -23,7 +23,7 @@ from repre.types import Diagnostics, Features, Losses, Views
 class ReconstructionConfig:
     """How the rebuilt pixels are judged. What they are compared with and what is masked belongs to the views."""
 
-    weight: float = 1.0
+    weight: float = 10.0
     """Weight of the pixel loss. 0 builds no decoder and gives the plain framework, bit for bit."""
     until: float = 1.0
     """Share of the run after which the branch is left out: the end belongs to the contrastive loss alone."""

@@ -17,7 +17,7 @@ from benchmarks.evidence.tables import markdown, page, verdict
 
 from repre.config import RunConfig
 from repre.encoder import Encoder
-from repre.errors import RunError
+from repre.errors import RunError, UserError
 from repre.frameworks import FRAMEWORKS
 
 
@@ -93,7 +93,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[Runner, list[Tas
     others = [plan.other(how, "vit") for how in ("random", "supervised")]
     todo = [Task("1", start, 0, name) for name in ("foreground", "knn", "linear", "objects") for start in pair]
     todo += [Task("1", start, 0, "knn") for start in (longer, simmim, *others)]
-    todo += [Task("4", pair[1], 0, "miou-labels"), Task("1", pair[0], 0, "upernet")]
+    todo += [Task("4", pair[1], 0, "miou-labels"), Task("1", pair[0], 0, "upernet"), Task("2", pair[1], 0, "gradients")]
     assert runner.go(todo, hours=None) == 0
     return runner, todo
 
@@ -104,6 +104,14 @@ def test_the_runner_measures_once(measured: tuple[Runner, list[Task]], monkeypat
     assert runner.go(todo, hours=None) == 0
     more = [*todo, replace_seed(todo[0], 1)]
     assert runner.go(more, hours=0.0) == 1
+
+
+def test_figures_of_another_config_are_not_taken_for_the_plans(measured: tuple[Runner, list[Task]]) -> None:
+    runner, todo = measured
+    task = todo[0]
+    other = replace(task, start=replace(task.start, config=replace(task.start.config, batch_size=16)))
+    with pytest.raises(UserError, match=r"seed 0 was measured with another config \(batch_size: 16 here, 32 there\)"):
+        runner.go([other], hours=None)
 
 
 def test_a_broken_training_is_told_and_the_others_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,7 +147,7 @@ def test_results_say_everything_but_where(measured: tuple[Runner, list[Task]]) -
         assert {"metrics", "config", "machine", "seconds", "seed", "data"} <= set(content)
         assert {"processor", "cores", "torch", "source"} <= set(content["machine"])
     note = json.loads(runner.note_path(todo[1].start, 0).read_text())
-    assert note["config"]["reconstruction"]["weight"] == 1.0
+    assert note["config"]["reconstruction"]["weight"] == RunConfig().reconstruction.weight
     assert note["config"]["data"] == todo[1].start.data.name
     assert str(runner.places.work.parent) not in json.dumps(note)
 

@@ -55,7 +55,7 @@ class ViewsConfig:
     """Side of the local views in pixels."""
     local: ViewConfig = field(default_factory=lambda: ViewConfig(scale=(0.05, 0.25)))
     """The local views."""
-    target: Literal["view", "clean"] = "view"
+    target: Literal["view", "clean"] = "clean"
     """What is rebuilt: the view that the encoder saw, or the same crop before its colours were changed."""
     mask_ratio: float = 0.0
     """Share of the patches of the global views hidden from the encoder; 0 hides nothing."""
@@ -115,7 +115,7 @@ class ViewsConfig:
         return self.value_range or RANGES[dtype]
 
 
-def moco_v3_views(size: int = 224, *, target: Literal["view", "clean"] = "view") -> ViewsConfig:
+def moco_v3_views(size: int = 224, *, target: Literal["view", "clean"] = "clean") -> ViewsConfig:
     """MoCo v3 (2104.02057), the asymmetric pair of BYOL; also MoBY's."""
     first = ViewConfig(jitter=0.8, grey=0.2, blur=1.0)
     second = ViewConfig(jitter=0.8, grey=0.2, blur=0.1, solarise=0.2)
@@ -123,7 +123,7 @@ def moco_v3_views(size: int = 224, *, target: Literal["view", "clean"] = "view")
 
 
 def dino_views(
-    size: int = 224, local_size: int = 96, n_local: int = 8, *, target: Literal["view", "clean"] = "view"
+    size: int = 224, local_size: int = 96, n_local: int = 8, *, target: Literal["view", "clean"] = "clean"
 ) -> ViewsConfig:
     """DINO (2104.14294): the same pair from larger crops, and small local views. Resized by the bicubic filter."""
     large, small = (0.25, 1.0), (0.05, 0.25)
@@ -135,7 +135,7 @@ def dino_views(
     )
 
 
-def simclr_views(size: int = 224, strength: float = 1.0, *, target: Literal["view", "clean"] = "view") -> ViewsConfig:
+def simclr_views(size: int = 224, strength: float = 1.0, *, target: Literal["view", "clean"] = "clean") -> ViewsConfig:
     """SimCLR (2002.05709): both views alike, colour jitter of the given strength (ImageNet 1, CIFAR 0.5)."""
     strong, weak = 0.8 * strength, 0.2 * strength
     view = ViewConfig(jitter=0.8, brightness=strong, contrast=strong, saturation=strong, hue=weak, grey=0.2, blur=0.5)

@@ -138,7 +138,7 @@ class _Run:
             self.watch = Watch(config, folder, self.source, self.device, probe=look, say=self.say)
         self.restore()
 
-        self.render = partial(make_views, config=config.views, seed=config.seed, device=self.device)
+        self.render = partial(make_views, config=config.rendered_views, seed=config.seed, device=self.device)
         self.loader = Loader(
             self.source,
             batch_size=config.batch_size,

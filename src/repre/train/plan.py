@@ -109,7 +109,7 @@ def plan(config: RunConfig, *, seconds: float = 30.0, max_hours: float | None = 
     batch, decode_per_s = _decode(source, config, limit=seconds / 4)
     if device.type == "cpu":  # the views are made where the images are decoded
         begun = time.monotonic()
-        make_views(batch, config.views, seed=config.seed, device=device)
+        make_views(batch, config.rendered_views, seed=config.seed, device=device)
         decode_per_s = 1 / (1 / decode_per_s + (time.monotonic() - begun) / config.batch_size)
     probes: list[Probe] = []
     fits: list[Probe] = []
@@ -228,14 +228,14 @@ def _probe(wanted: Probe, batch: Batch, device: torch.device, config: RunConfig)
         if compute.compile:
             model.encoder.compile()
         optimiser = build_optimiser(config.optim, model, keep=model.encoder.no_weight_decay)
-        views = make_views(batch, config.views, seed=config.seed, device=device)
+        views = make_views(batch, config.rendered_views, seed=config.seed, device=device)
 
         def step() -> None:
             set_schedule(optimiser, config.optim, progress=0.5, batch=config.batch_size)
             made_here = device.type != "cpu"  # otherwise where the images are decoded
             losses = forward_backward(
                 model,
-                make_views(batch, config.views, seed=config.seed, device=device) if made_here else views,
+                make_views(batch, config.rendered_views, seed=config.seed, device=device) if made_here else views,
                 progress=0.5,
                 seed=0,
                 micro_batch=wanted.micro_batch if wanted.micro_batch < config.batch_size else 0,
