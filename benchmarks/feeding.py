@@ -128,8 +128,8 @@ def viewing(folder: Path, size: int, device: torch.device) -> list[Job]:
     jobs: list[Job] = []
     local = local_size(size)
     for method, config, told in (
-        ("simclr", simclr_views(size), f"SimCLR's 2 x {size}"),
-        ("dino", dino_views(size, local, N_LOCAL), f"DINO's 2 x {size} + {N_LOCAL} x {local}"),
+        ("simclr", simclr_views(size, target="view"), f"SimCLR's 2 x {size}"),
+        ("dino", dino_views(size, local, N_LOCAL, target="view"), f"DINO's 2 x {size} + {N_LOCAL} x {local}"),
     ):
         other = f"torchvision's transforms, {told}"
         jobs.append((other, "", lambda method=method: theirs(method)))

@@ -211,7 +211,7 @@ def views(config: RunConfig, batch: int, device: torch.device) -> Views:
     pixels = torch.randint(0, 256, (batch, 3, side, side), dtype=torch.uint8, generator=generator)
     positions = torch.arange(batch)
     whole = Batch(pixels, torch.full((batch, 2), side), positions, positions, 0)
-    return make_views(whole, config.views, seed=0, device=device)
+    return make_views(whole, config.rendered_views, seed=0, device=device)
 
 
 def clock(function: Any, times: int, device: torch.device) -> float:

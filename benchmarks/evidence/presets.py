@@ -158,7 +158,7 @@ CPU = Preset(
     name="cpu", size=48, images=8000, labelled=2000, test=1000, epochs=10, batch=64,
     encoders={
         "vit": _vit(8, embed_dim=96, depth=4, num_heads=3),
-        "swin": _swin(6, 32, (2, 2, 2), (1, 2, 4)),
+        "swin": _swin(6, 48, (1, 3, 1), (2, 4, 8)),
     },
     decoder_width={"vit": 32, "swin": 32},
     frameworks=_heads(512, 128, 1024, 1024, 0.99), optim=_optim(1e-3, 64), local_size=24, n_local=2, mask_patch=16,

@@ -45,7 +45,7 @@ def config(job: Task, *, branch: bool) -> RunConfig:
             model_args={"embed_dim": job.dim, "depth": job.depth, "num_heads": job.heads},
         ),
         framework=SimCLRConfig(hidden=HIDDEN, out=OUT, temperature=TEMPERATURE) if simclr else dino,
-        reconstruction=ReconstructionConfig(weight=1.0 if branch else 0.0),
+        reconstruction=ReconstructionConfig() if branch else ReconstructionConfig(weight=0.0),
         views=simclr_views(job.size) if simclr else dino_views(job.size, job.local_size, job.n_local),
         optim=OptimConfig(lr=1e-4),
         loader=LoaderConfig(canvas=CANVAS),
@@ -76,7 +76,7 @@ def main() -> None:
     )
     source = open_source(run.data, canvas=run.canvas)
     loader = Loader(source, batch_size=run.batch_size, epochs=1, seed=run.seed, canvas=run.canvas, workers=0)
-    save_grid(make_views(next(iter(loader)), run.views, seed=run.seed, device="cpu").images, job, "repre")
+    save_grid(make_views(next(iter(loader)), run.rendered_views, seed=run.seed, device="cpu").images, job, "repre")
 
 
 if __name__ == "__main__":
