@@ -47,7 +47,12 @@ from the JSON files below `benchmarks/evidence/results/`; every figure there car
 Again: `python -m benchmarks.evidence.run --preset cpu --download`, then `python -m benchmarks.evidence.tables`. The runner
 goes on where it stopped; `--only confirmatory`, `--hours 2` and `--preset gpu` do what they say.
 """
-NOT_PLANNED = {
+NOTES = {
+    "2": "Each row changes one setting of the defaults (weight 10, the clean crop as target, four levels, convolutional "
+    "decoder, L1, both views, no mask); the last two change two. A difference in brackets is of one seed: compare it with how "
+    "far the seeds of the confirmatory table lie apart.",
+    "5": "The branch as it was first built (weight 1, the view as target) against what the monitors' ratio of gradients "
+    "suggests.",
     "3": "Every self-supervised start sees as many images, the supervised one as many views; that is not equal time, so the "
     "seconds stand below.",
     "stamps": "Some classes have three or four test objects in a fold: on one fold, under 5 points is noise.",
@@ -70,8 +75,8 @@ def page(results: Path, docs: Path, *, presets: list[Preset], plots: bool = True
         for table, title in TITLES.items():
             mine = [row for row in rows if row.table == table]
             parts.append(f"### {title}\n")
-            if table in NOT_PLANNED:
-                parts.append(f"{NOT_PLANNED[table]}\n")
+            if table in NOTES:
+                parts.append(f"{NOTES[table]}\n")
             parts.append(_table(preset, table, mine, found, docs, plots=plots))
             parts.append(_seconds(mine, training_seconds(results / preset.name)))
     return "\n".join(parts).rstrip() + "\n"
@@ -87,7 +92,8 @@ def _about(preset: Preset, rows: list[Row], found: Results) -> str:
     text = [
         f"## Preset `{preset.name}`\n",
         f"{preset.size} px, {preset.images} images x {preset.epochs} epochs, batch {preset.batch}, "
-        f"{preset.precision}; heads are trained on {preset.labelled} images and tested on {preset.test}. {encoders}. "
+        f"{preset.precision}; heads are trained on {preset.labelled} images and tested on {preset.test}{_articles(preset)}. "
+        f"{encoders}. "
         f"Primary figure: {_primary(preset)}. **{done} of {len(todo)} figures are measured.**\n",
     ]
     if not found:
@@ -96,6 +102,13 @@ def _about(preset: Preset, rows: list[Row], found: Results) -> str:
         machines = sorted({words(content["machine"]) for content in found.values()})
         text.append("Measured on: " + "; ".join(machines) + ".\n")
     return "\n".join(text)
+
+
+def _articles(preset: Preset) -> str:
+    if preset.plain_articles is None:
+        return ""
+    train, test = preset.plain_articles
+    return f" (k-NN and linear on FashionScenes: plain articles of Fashion-MNIST, {train} and {test})"
 
 
 def _primary(preset: Preset) -> str:
