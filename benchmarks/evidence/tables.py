@@ -49,8 +49,8 @@ goes on where it stopped; `--only confirmatory`, `--hours 2` and `--preset gpu` 
 """
 NOTES = {
     "2": "Each row changes one setting of the defaults (weight 10, the clean crop as target, four levels, convolutional "
-    "decoder, L1, both views, no mask); the last two change two. A difference in brackets is of one seed: compare it with how "
-    "far the seeds of the confirmatory table lie apart.",
+    "decoder, L1, both views, no mask); the last two change two. A difference in brackets is of one seed: compare it with "
+    "how far the seeds of the confirmatory table lie apart.",
     "5": "The branch as it was first built (weight 1, the view as target) against what the monitors' ratio of gradients "
     "suggests.",
     "3": "Every self-supervised start sees as many images, the supervised one as many views; that is not equal time, so the "
