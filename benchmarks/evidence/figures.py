@@ -98,7 +98,8 @@ def _line(row: Row, by_label: Mapping[str, Row], results: Results, evaluation: s
         return Line(row, figure, mine, 0, None)
     theirs = values(results, by_label[row.against].start.name, row.each_seed, evaluation, metric)
     both = sorted(set(mine) & set(theirs))
-    difference = gain([mine[seed] for seed in both], [theirs[seed] for seed in both]) if both else None
+    compared = both and evaluation != "gradients"  # a ratio has no better or worse
+    difference = gain([mine[seed] for seed in both], [theirs[seed] for seed in both]) if compared else None
     return Line(row, figure, mine, len(both), difference)
 
 

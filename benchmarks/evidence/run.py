@@ -70,6 +70,8 @@ class Runner:
         """How many figures are left; those that another call works at are left to it."""
         for start, seed in {(task.start.name, task.seed): (task.start, task.seed) for task in todo}.values():
             self.check_config(start, seed)
+        for task in todo:
+            self.check_figure(task)
         begun, left = time.monotonic(), [task for task in todo if not self.path(task).is_file()]
         print(f"{len(todo) - len(left)} of {len(todo)} figures are measured already", flush=True)
         broken: set[tuple[str, int]] = set()
@@ -101,6 +103,19 @@ class Runner:
             raise UserError(
                 f"{start.name} seed {seed} was measured with another config ({found[0]}); move "
                 f"{self.results / start.name} and {self.folder(start, seed)} away to measure it again"
+            )
+
+    def check_figure(self, task: Task) -> None:
+        """The same of an evaluation: heads that were trained otherwise do not stand in one table."""
+        planned = measure.configs(self.preset, dense=Path(), single=Path()).get(task.evaluation)
+        if planned is None or not self.path(task).is_file():
+            return
+        measured, now = read_json(self.path(task))["config"], to_dict(planned[1])
+        shared = (measured.keys() & now.keys()) - {"data", "test", "seed"}  # where it lies, and what the plan varies
+        one, other = ({key: config[key] for key in shared} for config in (now, measured))
+        if found := differences(one, other):
+            raise UserError(
+                f"{self.path(task)} was measured with another config ({found[0]}); delete it to measure it again"
             )
 
     def lock(self, start: Start, seed: int) -> AbstractContextManager[bool]:

@@ -6,6 +6,7 @@ python -m benchmarks.evidence.tables
 import argparse
 from pathlib import Path
 
+from benchmarks.evidence.baselines import register
 from benchmarks.evidence.figures import (
     FIGURES,
     Line,
@@ -199,6 +200,7 @@ def main() -> None:
     parser.add_argument("--docs", type=Path, default=DOCS)
     parser.add_argument("--no-plots", action="store_true", help="write the text alone, without matplotlib")
     given = parser.parse_args()
+    register()
     presets = [preset for preset in PRESETS.values() if preset.packages]
     text = page(given.results, given.docs, presets=presets, plots=not given.no_plots)
     (given.docs / "evidence.md").write_text(text, encoding="utf-8")

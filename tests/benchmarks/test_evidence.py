@@ -1,6 +1,9 @@
 """The evidence's plan, runner and tables at toy size."""
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +22,8 @@ from repre.config import RunConfig
 from repre.encoder import Encoder
 from repre.errors import RunError, UserError
 from repre.frameworks import FRAMEWORKS
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -106,12 +111,19 @@ def test_the_runner_measures_once(measured: tuple[Runner, list[Task]], monkeypat
     assert runner.go(more, hours=0.0) == 1
 
 
-def test_figures_of_another_config_are_not_taken_for_the_plans(measured: tuple[Runner, list[Task]]) -> None:
+def test_figures_of_another_config_are_not_taken_for_the_plans(
+    measured: tuple[Runner, list[Task]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     runner, todo = measured
     task = todo[0]
     other = replace(task, start=replace(task.start, config=replace(task.start.config, batch_size=16)))
     with pytest.raises(UserError, match=r"seed 0 was measured with another config \(batch_size: 16 here, 32 there\)"):
         runner.go([other], hours=None)
+    monkeypatch.setattr(runner, "preset", replace(TOY, miou=replace(TOY.miou, epochs=7)))
+    with pytest.raises(
+        UserError, match=r"foreground\.json was measured with another config \(fit.epochs: 7 here, 1 there\)"
+    ):
+        runner.go([task], hours=None)
 
 
 def test_a_broken_training_is_told_and_the_others_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -258,3 +270,21 @@ def test_encoders_take_the_sizes_of_their_preset(name: str) -> None:
         encoder.check_size(preset.local_size, preset.local_size)
         assert preset.size % preset.mask_patch == 0
     assert len(Encoder(replace(preset.encoders["vit"], image_size=preset.size)).levels) == 4  # table 2 names them
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("run --preset toy --list --only 3 --seeds 1", "fashion-pixels-vit-simmim"),
+        ("tables --no-plots --results results --docs .", "written to evidence.md"),
+    ],
+)
+def test_the_commands_of_the_page_work_in_a_process_of_their_own(tmp_path: Path, command: str, words: str) -> None:
+    module, *rest = command.split()
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-m", f"benchmarks.evidence.{module}", *rest],
+        cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert words in done.stdout
