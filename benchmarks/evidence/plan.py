@@ -14,6 +14,7 @@ from benchmarks.evidence.presets import Data, Kind, Preset
 from repre.config import ComputeConfig, RunConfig, RuntimeConfig
 from repre.decoder import DecoderConfig
 from repre.model import ReconstructionConfig
+from repre.recipes import recipe
 
 CONFIRMATORY = (("moco-v3", "vit"), ("moby", "swin"))
 FRESH = 10
@@ -144,7 +145,10 @@ class Plan:
             fresh: tested on images of its own, for the confirmatory comparison.
         """
         preset = self.preset
-        plain = ReconstructionConfig(weight=0.0) if variant.startswith("plain") else ReconstructionConfig()
+        ours = (
+            recipe(f"vit-tiny-{framework}").reconstruction if framework in preset.frameworks else ReconstructionConfig()
+        )
+        plain = replace(ours, weight=0.0) if variant.startswith("plain") else ours
         config = RunConfig(
             epochs=preset.epochs,
             batch_size=preset.batch,

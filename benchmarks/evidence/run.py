@@ -99,7 +99,8 @@ class Runner:
             return
         noted = from_dict(RunConfig, read_json(self.note_path(start, seed))["config"])
         planned = replace(start.config, data=noted.data, seed=seed, epochs=noted.epochs)
-        if found := differences(identity(planned), identity(noted)):
+        one, other = (identity(replace(config, views=config.rendered_views)) for config in (planned, noted))
+        if found := differences(one, other):
             raise UserError(
                 f"{start.name} seed {seed} was measured with another config ({found[0]}); move "
                 f"{self.results / start.name} and {self.folder(start, seed)} away to measure it again"

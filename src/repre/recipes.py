@@ -15,6 +15,7 @@ from repre.decoder import DecoderConfig
 from repre.encoder import EncoderConfig
 from repre.errors import UserError, near_names
 from repre.frameworks import BYOLConfig, DINOConfig, MoBYConfig, MoCoV3Config, SimCLRConfig
+from repre.model import ReconstructionConfig
 from repre.optim import OptimConfig
 
 ENCODERS = {
@@ -98,6 +99,7 @@ def dino(encoder: str) -> RunConfig:
         encoder=EncoderConfig(name=ENCODERS[encoder], drop_path=0.1),
         framework=DINOConfig(),
         decoder=_decoder(encoder),
+        reconstruction=ReconstructionConfig(weight=1.0),  # its gradient is a tenth of MoCo v3's, so is the branch's
         views=dino_views(224, local_size=96, n_local=8),
         optim=OptimConfig(lr=5e-4, lr_end=1e-6, warmup=0.1, weight_decay=0.04, weight_decay_end=0.4, clip=3.0),
     )

@@ -18,6 +18,7 @@ from torch import Tensor
 from repre.config import RunConfig
 from repre.data.views import ViewConfig, ViewsConfig
 from repre.model import ReconstructionConfig, RePre
+from repre.recipes import recipe
 from repre.train.health import RULES, Rule
 from repre.types import Diagnostics, Features, Views
 from tests import tiny
@@ -97,9 +98,9 @@ def away_from_the_teacher(self: RePre, student: list[Features], teacher: list[Fe
     return cosine, RIGHT(self, student, teacher, progress)[1]
 
 
-def remembered(self: RePre, views: Views, *, maps: bool = True) -> list[Features]:
+def remembered(self: RePre, views: Views, *, rebuild: bool = True, maps: bool = True) -> list[Features]:
     self.seen = views  # type: ignore[assignment]
-    return FEATURES(self, views, maps=maps)
+    return FEATURES(self, views, rebuild=rebuild, maps=maps)
 
 
 def against_the_branch(self: RePre, student: list[Features], teacher: list[Features], progress: float) -> Loss:
@@ -161,7 +162,10 @@ def outcome(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
 
 @pytest.mark.parametrize("framework", tiny.FRAMEWORKS)
 def test_silent_on_healthy_runs(tmp_path: Path, framework: str, capsys: pytest.CaptureFixture[str]) -> None:
-    summary = run(toy(tmp_path / "run", framework, epochs=7))
+    made = toy(tmp_path / "run", framework, epochs=7)
+    defaults = recipe(f"vit-tiny-{framework}")
+    views = replace(made.views, target=defaults.views.target)
+    summary = run(replace(made, reconstruction=defaults.reconstruction, views=views))
     assert summary["alarms"] == []
     assert alarms(tmp_path / "run") == []
     assert "ALARM" not in capsys.readouterr().out

@@ -8,6 +8,7 @@ from typing import Any
 from repre.config import RunConfig, RuntimeConfig
 from repre.data.views import ViewConfig, ViewsConfig, dino_views
 from repre.decoder import DecoderConfig
+from repre.model import ReconstructionConfig
 from repre.optim import OptimConfig
 from repre.train.loop import train
 from tests import tiny
@@ -27,7 +28,11 @@ def toy(out: Path, framework: str = "simclr", **changes: Any) -> RunConfig:
         encoder=replace(tiny.ENCODERS["vit"], model_args=model_args),
         framework=tiny.FRAMEWORKS[framework],
         decoder=DecoderConfig(width=64),
-        views=dino_views(32, 16, 1) if framework == "dino" else ViewsConfig(size=32, first=VIEW, second=VIEW),
+        reconstruction=ReconstructionConfig(weight=1.0),  # what is broken on purpose is measured out for this weight
+        views=replace(
+            dino_views(32, 16, 1) if framework == "dino" else ViewsConfig(size=32, first=VIEW, second=VIEW),
+            target="view",
+        ),
         optim=OptimConfig(lr=4e-3, lr_batch=32, warmup=0.1, clip=3.0),
         runtime=RuntimeConfig(device="cpu", workers=0, log_every=1, check_every=1, monitor_images=64),
     )
