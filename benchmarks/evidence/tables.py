@@ -36,7 +36,7 @@ from the JSON files below `benchmarks/evidence/results/`; every figure there car
   version and SHA-256. Training and test images share no object, no near-duplicate and no photograph.
 - **Confirmatory** is one comparison, fixed before it was run: MoCo v3 with a ViT and MoBY with a Swin on FashionScenes,
   RePre's defaults against the plain framework, five seeds each, paired: equal initial weights, order, views and heads.
-  Its seeds and its images with labels are used nowhere else. Everything else is **exploratory**: no correction for the
+  Its seeds and its images with masks are used nowhere else. Everything else is **exploratory**: no correction for the
   number of comparisons is made, and the defaults were chosen from it. The sizes of the two-core preset were set by pilots at
   seed 100, which stand in no table: large enough that training moves the figures.
 - **Figures** are percentages of test images that no training saw. *Linear mIoU*: a 1x1 convolution on frozen maps of all
