@@ -78,11 +78,11 @@ class Row:
     """Label of the row that it is compared with."""
     seeds: int
     evaluations: tuple[str, ...]
-    first_seed: int = 0
 
     @property
     def each_seed(self) -> range:
-        return range(self.first_seed, self.first_seed + self.seeds)
+        first = FRESH if self.table == "confirmatory" else 0
+        return range(first, first + self.seeds)
 
 
 @dataclass(frozen=True)
@@ -145,17 +145,18 @@ class Plan:
             fresh: tested on images of its own, for the confirmatory comparison.
         """
         preset = self.preset
-        ours = (
+        default = (
             recipe(f"vit-tiny-{framework}").reconstruction if framework in preset.frameworks else ReconstructionConfig()
         )
-        plain = replace(ours, weight=0.0) if variant.startswith("plain") else ours
+        if variant.startswith("plain"):
+            default = replace(default, weight=0.0)
         config = RunConfig(
             epochs=preset.epochs,
             batch_size=preset.batch,
             encoder=preset.encoders[encoder],
             framework=preset.frameworks[framework] if framework in preset.frameworks else PixelsConfig(),
             decoder=decoder or DecoderConfig(width=preset.decoder_width[encoder]),
-            reconstruction=reconstruction or plain,
+            reconstruction=reconstruction or default,
             views=replace(preset.views(framework), mask_patch=preset.mask_patch, **(change or {})),
             optim=preset.optim.get(framework, preset.optim["moco-v3"]),
             compute=ComputeConfig(precision=preset.precision),
@@ -186,12 +187,8 @@ class Plan:
     def row(
         self, table: str, label: str, start: Start, against: str | None = None, evaluations: tuple[str, ...] = CHEAP
     ) -> Row:
-        seeds, first = (self.preset.seeds, 0)
-        if table == "confirmatory":
-            seeds, first = (self.preset.confirmatory_seeds, FRESH)
-        return Row(
-            table=table, label=label, start=start, against=against, seeds=seeds, evaluations=evaluations, first_seed=first
-        )  # fmt: skip
+        seeds = self.preset.confirmatory_seeds if table == "confirmatory" else self.preset.seeds
+        return Row(table=table, label=label, start=start, against=against, seeds=seeds, evaluations=evaluations)
 
     # -------------------------------------------------------------------------------------------------- tables
 
