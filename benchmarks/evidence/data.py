@@ -3,7 +3,6 @@
 import gzip
 import math
 import os
-import shutil
 import struct
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from benchmarks.evidence.build import DATA, build, write_first
 from benchmarks.evidence.compose import ComposeConfig
 from benchmarks.evidence.packages import files, find
 from benchmarks.evidence.presets import Data
+from benchmarks.evidence.whole import whole_folder
 from PIL import Image
 
 from repre.data.scenes import ScenesConfig
@@ -25,26 +25,18 @@ def ensure(data: Data, *, folder: Path, packages: Path) -> Path:
     out = folder / data.name
     if out.is_dir():
         return out
-    folder.mkdir(parents=True, exist_ok=True)
-    making = folder / f".{data.name}-{os.getpid()}"
-    shutil.rmtree(making, ignore_errors=True)
     counts = {"train": data.train, "val": data.val}
-    if data.kind == "fashion-mnist":
-        _plain_articles(making, packages, counts)
-    elif data.kind == "scenes":
-        write_scenes(making, counts, config=ScenesConfig(size=data.size, max_objects=data.objects, seed=data.seed))
-        write_first(making, {split: [f"{split}/{i}" for i in range(count)] for split, count in counts.items()})
-    else:
-        config = ComposeConfig(size=data.size, max_objects=data.objects, fold=data.fold, seed=data.seed)
-        build(data.kind, making, counts, packages=packages, config=config)
-    if data.kind != "fashion-mnist":
-        _foreground(making)
-    try:
-        making.rename(out)
-    except OSError:  # another process was faster
-        if not out.is_dir():
-            raise
-        shutil.rmtree(making)
+    with whole_folder(out) as making:
+        if data.kind == "fashion-mnist":
+            _plain_articles(making, packages, counts)
+        elif data.kind == "scenes":
+            write_scenes(making, counts, config=ScenesConfig(size=data.size, max_objects=data.objects, seed=data.seed))
+            write_first(making, {split: [f"{split}/{i}" for i in range(count)] for split, count in counts.items()})
+        else:
+            config = ComposeConfig(size=data.size, max_objects=data.objects, fold=data.fold, seed=data.seed)
+            build(data.kind, making, counts, packages=packages, config=config)
+        if data.kind != "fashion-mnist":
+            _foreground(making)
     return out
 
 

@@ -23,6 +23,7 @@ FIGURES = {
         "gradient_ratio_start": "gradient ratio, first step",
         "gradient_ratio_end": "gradient ratio, last step",
     },
+    "foreground-labels": {"miou": "object mIoU"},
     "miou-labels": {"miou": "linear mIoU"},
     "detect-labels": {"box_ap": "box AP", "mask_ap": "mask AP"},
 }

@@ -50,17 +50,19 @@ def configs(preset: Preset, *, dense: Path, single: Path) -> dict[str, tuple[str
     """Every evaluation of the plan: the name that repre gives it, and its config."""
     masks = masks_of(dense)
     linear = SegmentConfig(data=masks, fit=preset.miou)
+    foreground = replace(linear, data=masks_of(dense / "foreground"))
     detect = DetectConfig(data=f"coco:{dense}", fit=preset.detect)
     return {
         "knn": ("knn", KNNConfig(data=labels_of(single), size=preset.size)),
         "linear": ("linear", LinearConfig(data=labels_of(single), size=preset.size, steps=preset.linear_steps)),
         "miou": ("segment", linear),
-        "foreground": ("segment", replace(linear, data=masks_of(dense / "foreground"))),
+        "foreground": ("segment", foreground),
         "upernet": (
             "segment",
             SegmentConfig(data=masks, head="upernet", width=preset.upernet_width, fit=preset.upernet),
         ),
         "detect": ("detect", detect),
+        "foreground-labels": ("segment", replace(foreground, label_fraction=preset.fractions)),
         "miou-labels": ("segment", replace(linear, label_fraction=preset.fractions)),
         "detect-labels": ("detect", replace(detect, label_fraction=preset.fractions)),
     }

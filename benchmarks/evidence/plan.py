@@ -28,7 +28,7 @@ WAVES = {
     for number, names in enumerate(
         (
             ("foreground", "knn", "linear", "objects", "gradients"),
-            ("miou", "miou-labels"),
+            ("miou", "miou-labels", "foreground-labels"),
             ("upernet",),
             ("detect", "detect-labels"),
         )
@@ -277,7 +277,7 @@ class Plan:
         yield self.row("3", "RePre: moco-v3 + branch", self.start("moco-v3", "vit"), random, FULL)
 
     def labels(self) -> Iterator[Row]:
-        wanted = ("miou-labels", "detect-labels")
+        wanted = (f"{self.preset.primary}-labels", "detect-labels")
         yield self.row("4", "random", self.other("random", "vit"), None, wanted)
         yield self.row("4", "supervised", self.other("supervised", "vit"), "random", wanted)
         yield self.row("4", "moco-v3", self.start("moco-v3", "vit", "plain"), "random", wanted)

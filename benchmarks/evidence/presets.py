@@ -76,8 +76,9 @@ class Preset:
     """Label fractions of table 4."""
     workers: int | None
     primary: str = "miou"
-    """The evaluation that the confirmatory comparison is decided by; its others are secondary. On two cores no start tells
-    the ten classes apart (a pilot with another seed: mIoU at that of background alone), so there it is `foreground`."""
+    """The evaluation that the confirmatory comparison is decided by, and whose labels table 4 takes away; the others are
+    secondary. On two cores no start tells the ten classes apart (a pilot with another seed: mIoU at that of background
+    alone), so there it is `foreground`."""
     plain_articles: tuple[int, int] | None = None
     """Whole-image labels of FashionScenes are those of single articles on photographs; or, with so many to train and to test
     on, of plain ones. On two cores no start tells the former apart (a pilot: 11 to 14 % of ten classes)."""

@@ -29,7 +29,7 @@ from benchmarks.evidence.presets import PRESETS, Preset
 from benchmarks.machine import machine
 
 import repre
-from repre.api import pretrain
+from repre.api import Run, pretrain
 from repre.checkpoint import write_json
 from repre.config import RunConfig, differences, from_dict, identity, to_dict
 from repre.errors import RunError, UserError
@@ -185,7 +185,8 @@ class Runner:
 
     def pretrain(self, start: Start, seed: int) -> None:
         folder = self.folder(start, seed)
-        if (folder / "summary.json").is_file():
+        finished = (folder / "summary.json").is_file()
+        if finished and self.note_path(start, seed).is_file():
             return
         epochs = start.config.epochs
         if start.as_long_as is not None:
@@ -193,7 +194,7 @@ class Runner:
         data = self.data(start.data)
         images = f"fashion-mnist:{data}" if start.data.kind == "fashion-mnist" else str(data / "train" / "images")
         config = replace(start.config, data=images, out=str(folder), epochs=epochs, seed=seed)
-        summary = pretrain(config).summary
+        summary = (Run(folder) if finished else pretrain(config)).summary
         kept = ("steps", "epochs", "images", "seconds", "images_per_s", "final", "costs", "monitor_seconds")
         plain = to_dict(replace(config, data=start.data.name, out=""))
         self.note(start, seed, {"config": plain, **{key: summary[key] for key in kept}})
@@ -202,7 +203,7 @@ class Runner:
         """Whole epochs without the branch that take as long as the start with it took."""
         plain = self.starts[other.name.removesuffix("branch") + "plain"]
         for one in (other, plain):
-            while not (self.folder(one, seed) / "summary.json").is_file():
+            while not self.note_path(one, seed).is_file():
                 with self.lock(one, seed) as mine:
                     if mine:
                         self.pretrain(one, seed)

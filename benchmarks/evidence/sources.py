@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 from benchmarks.evidence.packages import files, find, resources
+from benchmarks.evidence.whole import whole_folder
 from PIL import Image
 
 from repre.checkpoint import write_json
@@ -125,16 +126,21 @@ def unpack(packages: Path, folder: Path) -> list[Picture]:
     """
     listing = folder / "catalogue.json"
     if not listing.is_file():
-        (folder / "pictures").mkdir(parents=True, exist_ok=True)
-        found = [*_cutouts(packages), *_backgrounds(packages)]
-        folds = assign_folds([(label, group) for _, label, group, _ in found])
-        pictures = []
-        for number, (source, label, group, image) in enumerate(found):
-            file = f"pictures/{number:03}.png"
-            image.save(folder / file)
-            pictures.append(Picture(file, source, label, group, folds[label, group]))
-        write_json(listing, {"pictures": [asdict(p) for p in pictures]})
+        with whole_folder(folder) as making:
+            _unpack(packages, making)
     return [Picture(**row) for row in json.loads(listing.read_text())["pictures"]]
+
+
+def _unpack(packages: Path, folder: Path) -> None:
+    (folder / "pictures").mkdir()
+    found = [*_cutouts(packages), *_backgrounds(packages)]
+    folds = assign_folds([(label, group) for _, label, group, _ in found])
+    pictures = []
+    for number, (source, label, group, image) in enumerate(found):
+        file = f"pictures/{number:03}.png"
+        image.save(folder / file)
+        pictures.append(Picture(file, source, label, group, folds[label, group]))
+    write_json(folder / "catalogue.json", {"pictures": [asdict(p) for p in pictures]})
 
 
 def assign_folds(members: list[tuple[str, str]]) -> dict[tuple[str, str], int]:

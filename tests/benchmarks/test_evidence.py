@@ -173,6 +173,26 @@ def test_the_time_of_the_branch_is_given_back(measured: tuple[Runner, list[Task]
     assert note["epochs"] == max(1, round(TOY.epochs * times[0] / times[1]))
 
 
+def test_what_a_training_took_is_known_without_its_run_folder(
+    measured: tuple[Runner, list[Task]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runner, todo = measured
+    longer = next(task.start for task in todo if task.start.as_long_as)
+    elsewhere = Runner(TOY, replace(runner.places, work=tmp_path))
+    monkeypatch.setattr(elsewhere, "pretrain", lambda *_: pytest.fail("trained again"))
+    noted = json.loads(runner.note_path(longer, 0).read_text())["epochs"]
+    assert elsewhere.matched(runner.starts[longer.as_long_as or ""], 0, TOY.epochs, longer) == noted
+
+
+def test_a_training_that_ended_before_its_note_is_noted(measured: tuple[Runner, list[Task]]) -> None:
+    runner, todo = measured
+    note = runner.note_path(todo[0].start, 0)
+    before = note.read_text()
+    note.unlink()
+    runner.pretrain(todo[0].start, 0)
+    assert note.read_text() == before
+
+
 def test_figures_by_object_sum_up(measured: tuple[Runner, list[Task]]) -> None:
     runner, todo = measured
     whole, by_object = (

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from benchmarks.evidence import packages
+from benchmarks.evidence import packages, sources
 from benchmarks.evidence.build import write_first
 from benchmarks.evidence.compose import ComposeConfig, Composer, outline
 from benchmarks.evidence.data import first_of_idx, labels_of, masks_of, objects_of
@@ -92,6 +92,33 @@ def test_folds_are_even_and_independent_of_the_order() -> None:
         assert [sum(folds[m] == fold for m in members if m[0] == label) for fold in range(3)] == [each] * 3
 
 
+def test_two_calls_that_unpack_at_once_leave_each_other_s_pictures_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, seen = tmp_path / "unpacked", []
+    cutouts = [
+        ("bird/owl", "bird", "owl", Image.new("RGBA", (9, 9))),
+        ("fish/eel", "fish", "eel", Image.new("RGBA", (5, 5))),
+    ]
+
+    def backgrounds(packages: Path) -> list[tuple[str, str, str, Image.Image]]:
+        assert not folder.exists()  # nothing half done under its name
+        if not seen:  # while the first call works, a second one begins and ends
+            seen.append("first")
+            with monkeypatch.context() as other:
+                other.setattr("os.getpid", lambda: 1)
+                seen.append(sources.unpack(packages, folder))
+            seen.append((folder / "pictures" / "000.png").stat().st_ino)
+        return []
+
+    monkeypatch.setattr(sources, "_cutouts", lambda packages: cutouts)
+    monkeypatch.setattr(sources, "_backgrounds", backgrounds)
+    first = sources.unpack(tmp_path, folder)
+    assert [picture.source for picture in first] == ["bird/owl", "fish/eel"]
+    assert seen == ["first", first, (folder / "pictures" / "000.png").stat().st_ino]
+    assert [path.name for path in tmp_path.iterdir()] == ["unpacked"]
+
+
 class Squares:
     """Objects that can be told in a picture: class c is a square of one colour of its own."""
 
@@ -132,9 +159,9 @@ def test_an_outline_holds_the_dark_inside() -> None:
 
 
 def test_what_is_written_is_read_by_every_evaluation(tmp_path: Path) -> None:
-    sources = {"train": composer("train"), "val": composer("val", 6)}
-    write_sources(tmp_path / "d", sources)
-    write_first(tmp_path / "d", {split: source.firsts() for split, source in sources.items()})
+    composers = {"train": composer("train"), "val": composer("val", 6)}
+    write_sources(tmp_path / "d", composers)
+    write_first(tmp_path / "d", {split: source.firsts() for split, source in composers.items()})
     labelled = open_labelled(labels_of(tmp_path / "d"))
     masks = open_masks(masks_of(tmp_path / "d"), split="val")
     boxes = open_boxes(f"coco:{tmp_path / 'd'}", split="val")
