@@ -8,6 +8,7 @@ import torch
 from benchmarks.evidence.data import labels_of, masks_of, objects_of
 from benchmarks.evidence.presets import Preset
 
+from repre.checkpoint import content_hash
 from repre.config import to_dict
 from repre.data.labels import open_labelled
 from repre.data.loader import stack
@@ -118,6 +119,11 @@ def supervise(
     kept = Path(found["path"]).with_suffix("") / "encoder"
     kept.rename(out / "encoder")
     return found
+
+
+def fingerprint(spec: str) -> str:
+    """Tells the weights of one encoder from those of another."""
+    return content_hash(open_start(spec).build(seed=0).state_dict())[:12]
 
 
 def random_spec(encoder: EncoderConfig) -> str:

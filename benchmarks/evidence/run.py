@@ -86,7 +86,7 @@ class Runner:
                         worked = True
                         if not self.survives(task):
                             broken.add((task.start.name, task.seed))
-            left = [task for task in left if not self.path(task).is_file()]
+            left = [task for task in todo if not self.path(task).is_file()]
             if all((task.start.name, task.seed) in broken for task in left):
                 return len(left)
             if not worked:
@@ -180,7 +180,8 @@ class Runner:
             found = measure.supervise(
                 config, self.preset, data=self.data(start.data), seed=seed, runtime=self.runtime, out=folder
             )
-            self.note(start, seed, {"metrics": found["metrics"], "seconds": round(time.monotonic() - begun, 2)})
+            content = {"metrics": found["metrics"], "seconds": round(time.monotonic() - begun, 2)}
+            self.note(start, seed, folder / "encoder", content)
         return str(folder / "encoder")
 
     def pretrain(self, start: Start, seed: int) -> None:
@@ -197,7 +198,7 @@ class Runner:
         summary = (Run(folder) if finished else pretrain(config)).summary
         kept = ("steps", "epochs", "images", "seconds", "images_per_s", "final", "costs", "monitor_seconds")
         plain = to_dict(replace(config, data=start.data.name, out=""))
-        self.note(start, seed, {"config": plain, **{key: summary[key] for key in kept}})
+        self.note(start, seed, folder, {"config": plain, **{key: summary[key] for key in kept}})
 
     def matched(self, other: Start, seed: int, epochs: int, start: Start) -> int:
         """Whole epochs without the branch that take as long as the start with it took."""
@@ -221,9 +222,16 @@ class Runner:
     def note_path(self, start: Start, seed: int) -> Path:
         return self.results / start.name / f"seed{seed}-train.json"
 
-    def note(self, start: Start, seed: int, content: dict[str, Any]) -> None:
-        self.note_path(start, seed).parent.mkdir(parents=True, exist_ok=True)
-        write_json(self.note_path(start, seed), {"start": start.name, "seed": seed, **content, "machine": self.machine})
+    def note(self, start: Start, seed: int, encoder: Path, content: dict[str, Any]) -> None:
+        """Writes down what a training was. Figures of an earlier one that gave other weights (the same seed on another
+        processor does) go, and are measured again: all figures of a start and seed are of one encoder."""
+        path, weights = self.note_path(start, seed), measure.fingerprint(str(encoder))
+        before = read_json(path).get("weights") if path.is_file() else None
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if weights != before:
+            for evaluation in WAVES:
+                path.with_name(f"seed{seed}-{evaluation}.json").unlink(missing_ok=True)
+        write_json(path, {"start": start.name, "seed": seed, **content, "weights": weights, "machine": self.machine})
 
     def without_places(self, value: Any) -> Any:
         """The same with names of folders cut out: they say nothing and differ between machines."""

@@ -149,16 +149,15 @@ def _seconds(rows: list[Row], seconds: dict[str, list[float]]) -> str:
 
 
 def markdown(all_lines: list[Line]) -> str:
-    """A table with every seed; starts without a figure are named below it."""
+    """A table with every seed, a dash where another start has a figure; starts without any are named below it."""
+    seeds = sorted({seed for line in all_lines for seed in line.values})
     text = ["| figure | start | by seed | mean | against | difference |", "|---|---|---|---|---|---|"]
     for line in all_lines:
         if line.values:
             mean = sum(line.values.values()) / len(line.values)
-            seeds = " ".join(f"{value:.1f}" for _, value in sorted(line.values.items()))
+            each = " ".join(f"{line.values[seed]:.1f}" if seed in line.values else "–" for seed in seeds)
             against = line.row.against or ""
-            text.append(
-                f"| {line.figure} | {line.row.label} | {seeds} | {mean:.1f} | {against} | {_words(line.gain)} |"
-            )
+            text.append(f"| {line.figure} | {line.row.label} | {each} | {mean:.1f} | {against} | {_words(line.gain)} |")
     return "\n".join(text) + "\n"
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -173,24 +174,59 @@ def test_the_time_of_the_branch_is_given_back(measured: tuple[Runner, list[Task]
     assert note["epochs"] == max(1, round(TOY.epochs * times[0] / times[1]))
 
 
+def elsewhere(runner: Runner, folder: Path, **places: Path) -> Runner:
+    """The same with a copy of its results."""
+    shutil.copytree(runner.places.results, folder / "results")
+    return Runner(TOY, replace(runner.places, results=folder / "results", **places))
+
+
 def test_what_a_training_took_is_known_without_its_run_folder(
     measured: tuple[Runner, list[Task]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runner, todo = measured
     longer = next(task.start for task in todo if task.start.as_long_as)
-    elsewhere = Runner(TOY, replace(runner.places, work=tmp_path))
-    monkeypatch.setattr(elsewhere, "pretrain", lambda *_: pytest.fail("trained again"))
+    other = elsewhere(runner, tmp_path, work=tmp_path / "work")
+    monkeypatch.setattr(other, "pretrain", lambda *_: pytest.fail("trained again"))
     noted = json.loads(runner.note_path(longer, 0).read_text())["epochs"]
-    assert elsewhere.matched(runner.starts[longer.as_long_as or ""], 0, TOY.epochs, longer) == noted
+    assert other.matched(runner.starts[longer.as_long_as or ""], 0, TOY.epochs, longer) == noted
 
 
-def test_a_training_that_ended_before_its_note_is_noted(measured: tuple[Runner, list[Task]]) -> None:
-    runner, todo = measured
-    note = runner.note_path(todo[0].start, 0)
+def test_a_training_that_ended_before_its_note_is_noted(measured: tuple[Runner, list[Task]], tmp_path: Path) -> None:
+    runner, start = elsewhere(measured[0], tmp_path), measured[1][0].start
+    note = runner.note_path(start, 0)
     before = note.read_text()
     note.unlink()
-    runner.pretrain(todo[0].start, 0)
+    runner.pretrain(start, 0)
     assert note.read_text() == before
+
+
+def test_figures_of_an_encoder_that_is_gone_are_measured_again(
+    measured: tuple[Runner, list[Task]], tmp_path: Path
+) -> None:
+    runner = elsewhere(measured[0], tmp_path, work=tmp_path / "work")
+    todo = [task for task in measured[1] if task.start.name.endswith("vit-plain")]
+    note, missing, others = runner.note_path(todo[0].start, 0), runner.path(todo[0]), list(map(runner.path, todo[1:]))
+    assert len(others) > 1
+    content = json.loads(note.read_text())
+    for path in others:
+        path.write_text(path.read_text() + " ")  # told from one that is measured again
+    missing.unlink()
+    assert runner.go(todo, hours=None) == 0  # trained again, to the same weights
+    assert json.loads(note.read_text())["weights"] == content["weights"]
+    assert all(path.read_text().endswith(" ") for path in others)
+    note.write_text(json.dumps(content | {"weights": "another"}))  # as another processor gives them
+    shutil.rmtree(runner.places.work)
+    missing.unlink()
+    assert runner.go(todo, hours=None) == 0
+    assert json.loads(note.read_text())["weights"] == content["weights"]
+    assert not any(path.read_text().endswith(" ") for path in others)
+
+
+def test_a_seed_that_one_start_lacks_is_a_dash() -> None:
+    rows = [row for row in Plan(TOY).confirmatory() if "moco-v3" in row.label]
+    results = fabricated({"foreground": {"plain": [0.5, 0.6], "branch": [0.54, 0.64]}})
+    del results["fresh-fashion-moco-v3-vit-plain", FRESH, "foreground"]
+    assert "| – 60.0 | 60.0 |" in markdown(lines(rows, results))
 
 
 def test_figures_by_object_sum_up(measured: tuple[Runner, list[Task]]) -> None:
