@@ -27,7 +27,7 @@ def run(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, Encoder]:
         encoder=replace(ENCODERS["vit"], image_size=None),
         framework=FRAMEWORKS[request.param],
         decoder=DecoderConfig(width=16),
-        views=ViewsConfig(size=32, mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4)),
+        views=ViewsConfig(size=32, mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4), value_range=(0.0, 4095.0)),
     )
     model = build_model(
         encoder=config.encoder_at_size,
@@ -57,10 +57,12 @@ def test_a_run_its_checkpoints_and_what_it_saved_are_one_encoder(run: tuple[Path
         assert same(start.build(), encoder), spec
         assert start.folder == folder
         assert start.mean == pytest.approx((0.4, 0.5, 0.6))
-    encoder.save(folder / "encoder", mean=[0.4, 0.5, 0.6], std=[0.2, 0.3, 0.4])
+        assert start.value_range == (0.0, 4095.0)
+    encoder.save(folder / "encoder", mean=[0.4, 0.5, 0.6], std=[0.2, 0.3, 0.4], value_range=(0.0, 4095.0))
     for spec in (folder, folder / "encoder", folder / "encoder" / "model.safetensors"):
         assert same(open_start(str(spec)).build(), encoder), spec
         assert open_start(str(spec)).std == pytest.approx((0.2, 0.3, 0.4))
+        assert open_start(str(spec)).value_range == (0.0, 4095.0)
     model, config = load_model(folder)
     assert same(model.kept_encoder, encoder)
     assert config.views.size == 32
@@ -71,6 +73,7 @@ def test_random_takes_the_model_of_a_run_but_not_its_weights(run: tuple[Path, En
     start = open_start(f"random:{folder}")
     assert start.fingerprint == "random"
     assert start.mean == pytest.approx((0.4, 0.5, 0.6))
+    assert start.value_range == (0.0, 4095.0)
     assert not same(start.build(seed=0), encoder)
     assert same(start.build(seed=0), start.build(seed=0))
     assert not same(start.build(seed=0), start.build(seed=1))

@@ -64,7 +64,8 @@ def embed(
         data: images, as `repre pretrain --data` takes them.
         size: side of the images in pixels; None takes the encoder's own.
         half: float16 instead of float32.
-        value_range: pixel values that stand for 0 and 1; None takes those of the files' type.
+        value_range: pixel values that stand for 0 and 1; None takes those that the encoder was trained with, or of the
+            files' type.
 
     Raises:
         UserError: no such encoder or images, none can be read, or `out` cannot be written.

@@ -163,13 +163,21 @@ class Encoder(nn.Module):
         found = group_parameters(self.model, self.model.group_matcher(coarse=False), reverse=True)
         return {f"model.{name}": layer for name, layer in found.items()}
 
-    def save(self, folder: str | Path, *, mean: list[float] | None = None, std: list[float] | None = None) -> None:
+    def save(
+        self,
+        folder: str | Path,
+        *,
+        mean: list[float] | None = None,
+        std: list[float] | None = None,
+        value_range: tuple[float, float] | None = None,
+    ) -> None:
         """Writes ``model.safetensors`` and ``config.json``, which timm loads in one line::
 
             timm.create_model("local-dir:FOLDER", pretrained=True)
 
         Args:
             mean, std: normalisation of the channels that the encoder was trained with, for the config.
+            value_range: pixel values that stood for 0 and 1 where a range was declared, likewise; timm does not read it.
         """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
@@ -186,7 +194,7 @@ class Encoder(nn.Module):
             "num_features": self.embedding_dim,
             "pretrained_cfg": cfg,
             "model_args": args,
-            "repre": {"levels": self.levels},
+            "repre": {"levels": self.levels} | ({"value_range": list(value_range)} if value_range else {}),
         }
         state = {k: v.detach().cpu().contiguous() for k, v in self.model.state_dict().items()}
         try:

@@ -22,6 +22,7 @@ import torch
 
 from repre.checkpoint import load_checkpoint
 from repre.config import RunConfig, from_dict, load_yaml
+from repre.data.resize import Range
 from repre.encoder import Argument, Encoder, EncoderConfig, weights_file
 from repre.errors import UserError
 from repre.model import RePre, build_model
@@ -36,6 +37,7 @@ class Start:
         config: the encoder, its weights among it; no weights means chance.
         folder: where results on it are kept; None where it has no folder of its own.
         mean, std: normalisation of the channels that the encoder expects; None takes the default.
+        value_range: pixel values that stood for 0 and 1 where a range was declared for its training.
     """
 
     spec: str
@@ -43,6 +45,7 @@ class Start:
     folder: Path | None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
+    value_range: Range | None = None
 
     @property
     def image_size(self) -> tuple[int, int] | None:
@@ -123,7 +126,7 @@ def _random(spec: str) -> Start:
     name, bracket, arguments = spec.removeprefix("random:").partition("[")
     if not bracket and Path(name).expanduser().exists():
         known = open_start(name)
-        return Start(spec, replace(known.config, weights=None), None, known.mean, known.std)
+        return replace(known, spec=spec, config=replace(known.config, weights=None), folder=None)
     given: dict[str, Argument] = {}
     if bracket:
         if not arguments.endswith("]"):
@@ -146,7 +149,7 @@ def _random(spec: str) -> Start:
 def _folder(spec: str, path: Path) -> Start:
     inside = path / "encoder" if (path / "encoder" / "config.json").is_file() else path
     if (inside / "config.json").is_file():
-        return Start(spec, Encoder.describe(inside), path, *_saved_statistics(inside))
+        return Start(spec, Encoder.describe(inside), path, **_saved_pixels(inside))
     if (path / "checkpoints" / "last.pt").is_file():
         return _checkpoint(spec, path / "checkpoints" / "last.pt")
     if (path / "config.yaml").is_file():
@@ -160,7 +163,7 @@ def _file(spec: str, path: Path) -> Start:
     if path.suffix == ".safetensors" and path.with_name("config.json").is_file():
         if path.name != "model.safetensors":
             raise UserError(f"--encoder {spec}: beside a config.json the weights are called model.safetensors")
-        return Start(spec, Encoder.describe(path.parent), path.parent, *_saved_statistics(path.parent))
+        return Start(spec, Encoder.describe(path.parent), path.parent, **_saved_pixels(path.parent))
     raise UserError(f"--encoder {spec}: which model are these weights of? Write timm's name before: NAME={spec}")
 
 
@@ -180,16 +183,17 @@ def _checkpoint(spec: str, path: Path) -> Start:
     mean, std = (tuple(s.flatten().tolist()) for s in config.views.statistics(config.encoder.channels))
     copy = tempfile.TemporaryDirectory(prefix="repre-encoder-")
     _KEPT.append(copy)
-    encoder.save(copy.name, mean=list(mean), std=list(std))
-    return Start(spec, Encoder.describe(copy.name), run, mean, std)
+    encoder.save(copy.name, mean=list(mean), std=list(std), value_range=config.views.value_range)
+    return Start(spec, Encoder.describe(copy.name), run, **_saved_pixels(Path(copy.name)))
 
 
 _KEPT: list[tempfile.TemporaryDirectory[str]] = []
 """Folders that are removed when the process ends."""
 
-Statistics = tuple[tuple[float, ...] | None, tuple[float, ...] | None]
 
-
-def _saved_statistics(folder: Path) -> Statistics:
-    cfg: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))["pretrained_cfg"]
-    return (tuple(cfg["mean"]), tuple(cfg["std"])) if "mean" in cfg and "std" in cfg else (None, None)
+def _saved_pixels(folder: Path) -> dict[str, Any]:
+    """What pixels the saved encoder expects, as `Start` takes it."""
+    content: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    cfg, ours = content["pretrained_cfg"], content["repre"]
+    found = {name: tuple(cfg[name]) for name in ("mean", "std") if "mean" in cfg and "std" in cfg}
+    return found | ({"value_range": tuple(ours["value_range"])} if "value_range" in ours else {})

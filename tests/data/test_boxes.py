@@ -57,6 +57,18 @@ def test_objects_arrive(content: dict[str, Any], write: Callable[..., str]) -> N
     assert source.size(0) == (HEIGHT, WIDTH)
 
 
+def test_a_declared_range_of_pixels(content: dict[str, Any], write: Callable[..., str]) -> None:
+    spec = write(content)
+    plain, ranged = open_boxes(spec, whole=True), open_boxes(spec, whole=True, value_range=(0.0, 8.0))
+    found = ranged.load(2)
+    assert found.image.dtype == np.float32
+    assert np.allclose(found.image, plain.load(2).image / 8)
+    assert (found.boxes == plain.load(2).boxes).all()
+    assert (len(ranged), ranged.classes, ranged.size(2)) == (len(plain), plain.classes, plain.size(2))
+    assert (ranged.describe(2), ranged.truth(2)) == (plain.describe(2), plain.truth(2))
+    assert plain.fingerprint() != ranged.fingerprint()
+
+
 def test_a_fifth_is_held_out(content: dict[str, Any], write: Callable[..., str]) -> None:
     spec = write(content)
     train, val = open_boxes(spec, split="train"), open_boxes(spec, split="val")

@@ -48,6 +48,20 @@ def test_scenes_have_their_own_masks() -> None:
     assert train.fingerprint() != val.fingerprint()
 
 
+def test_a_declared_range_of_pixels(tmp_path: Path) -> None:
+    spec = pairs(tmp_path, count=10)
+    for split in ("train", "val"):
+        plain, ranged = open_masks(spec, split=split), open_masks(spec, split=split, value_range=(-10.0, 300.0))
+        assert (len(ranged), ranged.classes, ranged.describe(0)) == (len(plain), plain.classes, plain.describe(0))
+        (image, labels), (found, same) = plain.load(0), ranged.load(0)
+        assert found.dtype == np.float32
+        assert np.allclose(found, (image.astype(float) + 10) / 310, atol=1e-6)
+        assert (labels == same).all()
+        assert plain.fingerprint() != ranged.fingerprint()
+    narrow = open_masks(spec, value_range=(0.0, 1.0)).load(0)[0]
+    assert narrow.max() <= 1  # what lies beyond is cut
+
+
 def test_pairs_hold_out_a_fixed_share(tmp_path: Path) -> None:
     spec = pairs(tmp_path, count=10)
     train, val = (open_masks(spec, split=split) for split in ("train", "val"))

@@ -2,12 +2,16 @@
 
 import csv
 import io
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from repre.errors import UserError
-from repre.evaluate.compare import as_csv, gain, markdown, replicas, table
+from repre.evaluate.compare import as_csv, compare, gain, markdown, replicas, table
+from repre.evaluate.knn import KNNConfig
+from repre.starts import Start
+from tests.evaluate.tiny_eval import VIT, tiny_start
 
 
 def test_a_gain_has_the_interval_of_student() -> None:
@@ -64,6 +68,26 @@ def test_the_table_counts_gains_over_chance_and_over_supervision() -> None:
 def test_pairs_must_fit() -> None:
     with pytest.raises(ValueError, match="zip"):
         gain([0.1, 0.2], [0.1])
+
+
+def test_every_start_sees_the_range_of_pixels_that_one_was_trained_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = tiny_start().build()
+    for name, value_range in (("plain", None), ("deep", (0.0, 4095.0)), ("deeper", (0.0, 999.0))):
+        encoder.save(tmp_path / name, value_range=value_range)
+    seen = {}
+
+    def evaluate(name: str, start: Start, config: Any, *, reuse: bool) -> dict[str, Any]:
+        seen[start.spec.removeprefix(str(tmp_path) + "/")] = start.value_range
+        same = {"metrics": {"knn20": 0.5}, "main": "knn20", "higher_is_better": True, "seconds": 1.0}
+        return {**same, "path": "", "start": start.spec}
+
+    monkeypatch.setattr("repre.evaluate.compare.evaluate", evaluate)
+    starts = [str(tmp_path / name) for name in ("plain", "deep", "deeper")] + [VIT]
+    compare(starts, {"knn": KNNConfig()}, seeds=1, out=tmp_path / "out", say=lambda _: None)
+    declared = (0.0, 4095.0)
+    assert seen == {"plain": declared, "deep": declared, "deeper": (0.0, 999.0), VIT: declared}
 
 
 def test_mistakes_are_found_before_anything_is_computed() -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from repre.data.boxes import Objects, open_boxes
+from repre.data.boxes import Objects, RangedBoxes, open_boxes
 from repre.encoder import EncoderConfig
 from repre.errors import UserError
 from repre.evaluate import detect
@@ -40,7 +40,7 @@ def few_test_images(monkeypatch: pytest.MonkeyPatch) -> None:
     def fewer(spec: str, *, split: str = "train", **more: Any) -> Any:
         found = real(spec, split=split, **more)
         if spec.startswith("scenes") and split == "val":
-            found.scenes.count = 4
+            (found.source if isinstance(found, RangedBoxes) else found).scenes.count = 4
         return found
 
     monkeypatch.setattr(detect, "open_boxes", fewer)
@@ -55,6 +55,19 @@ def test_every_encoder_goes_through(kind: str, frozen: bool, tmp_path: Path) -> 
     assert all(0 <= value <= 1 for value in result.metrics.values())
     assert len(list((tmp_path / "predictions").glob("*.png"))) == 2
     json.dumps(result.details)
+
+
+def test_the_range_of_pixels_comes_from_the_encoder_or_the_config() -> None:
+    known = replace(start(), value_range=(0.0, 510.0))
+    by_encoder, by_config, neither = (
+        run(which, config).details["fit"]
+        for which, config in (
+            (known, QUICK),
+            (start(), replace(QUICK, value_range=(0.0, 510.0))),
+            (start(), QUICK),
+        )
+    )
+    assert by_encoder["loss"] == by_config["loss"] != neither["loss"]
 
 
 def test_the_same_seed_gives_the_same_figures() -> None:

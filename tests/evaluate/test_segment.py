@@ -1,6 +1,7 @@
 """Segmentation end to end on tiny encoders: both heads, frozen and not, any image size, exact resume, bad input."""
 
 import os
+import shutil
 import signal
 from dataclasses import replace
 from itertools import pairwise
@@ -30,6 +31,7 @@ from repre.evaluate.segment import (
     run,
     segmentation_loss,
 )
+from repre.evaluate.store import evaluate
 from repre.evaluate.upernet import LinearHead, resize
 from repre.ops.signals import Interrupted
 from repre.starts import Start
@@ -150,6 +152,27 @@ def test_other_data_to_test_on(tmp_path: Path) -> None:
     assert result.details["train_images"] == result.details["val_images"] == 4  # nothing is held out
     assert result.details["test_set"] == spec
     assert run(start(), replace(said, test=None)).details["train_images"] == 3
+
+
+@pytest.mark.parametrize("head", ["linear", "upernet"])
+def test_the_range_of_pixels_comes_from_the_encoder(head: str, tmp_path: Path) -> None:
+    """Twelve bits of sixteen are scored as the same images in eight bits are, told or not; and what was said is kept."""
+    eight = write_pairs(tmp_path / "images", count=4, size=32)
+    shutil.copytree(tmp_path / "images", tmp_path / "deep")
+    for path in (tmp_path / "deep" / "images").rglob("*.png"):
+        np.save(path.with_suffix(".npy"), np.asarray(Image.open(path)).astype(np.uint16) * 16)
+        path.unlink()
+    deep = eight.replace("/images/images", "/deep/images").replace("/images/masks", "/deep/masks")
+    known = replace(start(), value_range=(0.0, 255 * 16.0))
+    wanted = run(start(), config(tmp_path / "cache", data=eight, epochs=1, head=head)).metrics
+    said = config(tmp_path / "cache", data=deep, epochs=1, head=head)
+    told = run(start(), replace(said, value_range=known.value_range)).metrics
+    assert told == pytest.approx(wanted, abs=0.02)
+    assert run(known, said).metrics == told
+    stored = evaluate("segment", known, said, out=tmp_path / "out")
+    assert stored["metrics"] == told
+    assert stored["config"]["value_range"] == [0.0, 255 * 16.0]
+    assert run(start(), said).metrics != told
 
 
 def test_classes_of_other_data_have_to_agree(tmp_path: Path) -> None:

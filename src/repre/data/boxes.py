@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from repre.data import rle
-from repre.data.images import UnreadableImage, read_image
+from repre.data.images import UnreadableImage, in_range, read_image
 from repre.data.loader import epoch_order
 from repre.data.scenes import Scenes
 from repre.data.sources import open_source
@@ -35,7 +35,7 @@ class Objects(NamedTuple):
     """An image and what is in it.
 
     Attributes:
-        image: uint8 [H, W, C].
+        image: [H, W, C] in uint8 (or uint16, float32).
         boxes: float32 [n, 4]: left, top, right, bottom in pixels.
         labels: int64 [n], from 1: classes[label - 1].
         masks: bool [n, H, W].
@@ -76,18 +76,31 @@ class BoxSource(Protocol):
         """A hash of which images and annotations these are."""
 
 
-def open_boxes(spec: str, *, split: str = "train", channels: int = 3, whole: bool = False) -> BoxSource:
+def open_boxes(
+    spec: str,
+    *,
+    split: str = "train",
+    channels: int = 3,
+    whole: bool = False,
+    value_range: tuple[float, float] | None = None,
+) -> BoxSource:
     """Opens what `spec` names (see the head of this file).
 
     Args:
         split: train or val.
         whole: nothing is held out of a single JSON, because the test images come from elsewhere.
+        value_range: pixel values that stand for 0 and 1, as which the images are given; None leaves them as they are.
 
     Raises:
         UserError: there is no such thing, or something in the JSON is wrong.
     """
     if split not in ("train", "val"):
         raise UserError(f"boxes have no split {split!r}; there are train and val")
+    found = _open(spec, split, channels, whole=whole)
+    return found if value_range is None else RangedBoxes(found, value_range)
+
+
+def _open(spec: str, split: str, channels: int, *, whole: bool) -> BoxSource:
     name, _, rest = spec.partition(":")
     if name == "scenes":
         return SceneBoxes(spec, split)
@@ -100,6 +113,33 @@ def open_boxes(spec: str, *, split: str = "train", channels: int = 3, whole: boo
         found = CocoBoxes(spec, Path(images).expanduser(), Path(annotations).expanduser(), channels=channels)
         return found if whole else found.part(split)
     return CocoBoxes(spec, *_layout(spec, Path(rest).expanduser(), split), channels=channels)
+
+
+class RangedBoxes:
+    """Images of another source, float32 in [0, 1] by the range of values that was declared for them."""
+
+    def __init__(self, source: BoxSource, value_range: tuple[float, float]) -> None:
+        self.source, self.value_range = source, value_range
+        self.spec, self.classes = source.spec, source.classes
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def load(self, index: int) -> Objects:
+        found = self.source.load(index)
+        return found._replace(image=in_range(found.image, self.value_range))
+
+    def truth(self, index: int) -> list[dict[str, Any]]:
+        return self.source.truth(index)
+
+    def size(self, index: int) -> tuple[int, int]:
+        return self.source.size(index)
+
+    def describe(self, index: int) -> str:
+        return self.source.describe(index)
+
+    def fingerprint(self) -> str:
+        return f"{self.source.fingerprint()} {self.value_range}"
 
 
 # ---------------------------------------------------------------------------------------------------------- scenes

@@ -40,6 +40,12 @@ GROWING: dict[int, Callable[[], Any]] = {
 """TIFF's numbers of the compressions whose strips may grow a thousandfold, and what unpacks them piece by piece."""
 
 
+def in_range(image: Array, value_range: tuple[float, float]) -> Array:
+    """Pixel values brought from the range that a user declares to [0, 1]: float32 [H, W, C]."""
+    low, high = value_range
+    return ((image.astype(np.float32) - np.float32(low)) / np.float32(high - low)).clip(0, 1)
+
+
 class UnreadableImage(Exception):
     """A file that gives no usable pixels; the message is the reason."""
 

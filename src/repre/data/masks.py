@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
-from repre.data.images import EXTENSIONS, UnreadableImage, read_image
+from repre.data.images import EXTENSIONS, UnreadableImage, in_range, read_image
 from repre.data.loader import epoch_order
 from repre.data.scenes import KEPT_BYTES, Scenes
 from repre.data.sources import open_source
@@ -61,18 +61,31 @@ class MaskSource(Protocol):
         """A hash of which images and masks these are: names, sizes and times of change of files."""
 
 
-def open_masks(spec: str, *, split: str = "train", channels: int = 3, whole: bool = False) -> MaskSource:
+def open_masks(
+    spec: str,
+    *,
+    split: str = "train",
+    channels: int = 3,
+    whole: bool = False,
+    value_range: tuple[float, float] | None = None,
+) -> MaskSource:
     """Opens what `spec` names (see the head of this file).
 
     Args:
         split: train or val.
         whole: nothing is held out of `pairs:` that are not split, because the test images come from elsewhere.
+        value_range: pixel values that stand for 0 and 1, as which the images are given; None leaves them as they are.
 
     Raises:
         UserError: there is no such thing, an image has no mask, or there are none at all.
     """
     if split not in ("train", "val"):
         raise UserError(f"masks have no split {split!r}; there are train and val")
+    found = _open(spec, split, channels, whole=whole)
+    return found if value_range is None else RangedMasks(found, value_range)
+
+
+def _open(spec: str, split: str, channels: int, *, whole: bool) -> MaskSource:
     name, _, rest = spec.partition(":")
     if name == "scenes":
         return SceneMasks(spec, split, channels)
@@ -89,6 +102,27 @@ def open_masks(spec: str, *, split: str = "train", channels: int = 3, whole: boo
     if name == "pairs":
         return _pairs(spec, rest, split, channels, whole=whole)
     return FOLDERS[name](spec, rest, split, channels)
+
+
+class RangedMasks:
+    """Images of another source, float32 in [0, 1] by the range of values that was declared for them."""
+
+    def __init__(self, source: MaskSource, value_range: tuple[float, float]) -> None:
+        self.source, self.value_range = source, value_range
+        self.spec, self.channels, self.classes = source.spec, source.channels, source.classes
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def load(self, index: int) -> tuple[Array, Array]:
+        image, mask = self.source.load(index)
+        return in_range(image, self.value_range), mask
+
+    def describe(self, index: int) -> str:
+        return self.source.describe(index)
+
+    def fingerprint(self) -> str:
+        return f"{self.source.fingerprint()} {self.value_range}"
 
 
 # -------------------------------------------------------------------------------------------------------- scenes

@@ -115,6 +115,11 @@ def compare(
     if supervised is not None and supervised not in names:
         raise UserError(f"--supervised {supervised} is not one of the encoders: {', '.join(names)}")
     opened = {name: [open_start(part) for part in replicas(name)] for name in names}
+    declared = next((start.value_range for members in opened.values() for start in members if start.value_range), None)
+    opened = {  # a start that was trained without a range sees the same pixels as the others
+        name: [replace(start, value_range=start.value_range or declared) for start in members]
+        for name, members in opened.items()
+    }
 
     results: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for evaluation, config in configs.items():

@@ -64,6 +64,8 @@ class DetectConfig:
     """Short side of the images in pixels; None keeps that of the first training image, at most 800."""
     long_side: int | None = None
     """Longest side in pixels; None: 1333 / 800 of `size`."""
+    value_range: tuple[float, float] | None = None
+    """Pixel values that stand for 0 and 1; None takes those that the encoder was trained with, or of the files' type."""
     sizes: tuple[float, float] = (1.0, 1.0)
     """Smallest and largest factor of the short side in training, drawn for every image; (0.8, 1.25) is usual."""
     attention: Literal["global", "windowed"] = "global"
@@ -112,8 +114,11 @@ def run(start: Start, config: DetectConfig, *, work: Path | None = None) -> Resu
     Raises:
         UserError: data or settings that do not serve.
     """
-    train = open_boxes(config.data, split="train", whole=config.test is not None)
-    test = open_boxes(config.test or config.data, split="val", whole=config.test is not None)
+    value_range = config.value_range or start.value_range
+    train, test = (
+        open_boxes(spec, split=split, whole=config.test is not None, value_range=value_range)
+        for spec, split in ((config.data, "train"), (config.test or config.data, "val"))
+    )
     if test.classes != train.classes:
         raise UserError(
             f"--test {config.test}: its classes are {test.classes[:5]}, those of {config.data} {train.classes[:5]}"

@@ -69,12 +69,13 @@ def plain_view(
 
     Args:
         enlarge: None shows small images (below 96 pixels a side) whole and crops 224 of 256 pixels of others.
-        value_range: pixel values that stand for 0 and 1; None takes those of the files' type.
+        value_range: pixel values that stand for 0 and 1; None takes those that the encoder was trained with, or of the
+            files' type.
     """
     height, width = encoder.image_size
     if height != width:
         raise UserError(f"--encoder {start.spec} is made for {height} x {width} pixels; give a square --size")
-    views = ViewsConfig(size=height, mean=start.mean, std=start.std, value_range=value_range)
+    views = ViewsConfig(size=height, mean=start.mean, std=start.std, value_range=value_range or start.value_range)
     views.statistics(encoder.config.channels)
     return Transform(views, (1.0 if height < SMALL else 256 / 224) if enlarge is None else enlarge)
 

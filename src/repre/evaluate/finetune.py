@@ -50,7 +50,7 @@ class FinetuneConfig:
     enlarge: float | None = None
     """Short side of the resized test image over the crop's; None: 1 below 96 pixels, else 256 / 224."""
     value_range: tuple[float, float] | None = None
-    """Pixel values that stand for 0 and 1; None takes those of the files' type."""
+    """Pixel values that stand for 0 and 1; None takes those that the encoder was trained with, or of the files' type."""
     view: ViewConfig = field(default_factory=lambda: ViewConfig(scale=(0.5, 1.0), filter="bicubic"))
     """How training images are cropped, flipped and recoloured; no flip where left and right mean something."""
     mixup: float = 0.0
@@ -119,7 +119,7 @@ def run(start: Start, config: FinetuneConfig, *, work: Path | None = None) -> Re
             details["per_class"] = per_class(scores, truth, splits.classes)
             if config.save_encoder and work is not None:
                 mean, std = (s.flatten().tolist() for s in transform.views.statistics(outline.config.channels))
-                model.encoder.save(work / "encoder", mean=mean, std=std)
+                model.encoder.save(work / "encoder", mean=mean, std=std, value_range=transform.views.value_range)
     return Result(metrics, main="map" if splits.multilabel else "accuracy", details=details)
 
 
@@ -161,7 +161,7 @@ def _train(
             canvas=canvas,
             workers=config.runtime.processes,
             start=first,
-            keep_values=config.value_range is not None,
+            keep_values=transform.views.value_range is not None,
             pin=device.type == "cuda",
         )
 

@@ -45,7 +45,7 @@ class KNNConfig:
     enlarge: float | None = None
     """Short side of the resized image over the crop's; None: 1 below 96 pixels, else 256 / 224."""
     value_range: tuple[float, float] | None = None
-    """Pixel values that stand for 0 and 1; None takes those of the files' type."""
+    """Pixel values that stand for 0 and 1; None takes those that the encoder was trained with, or of the files' type."""
     baselines: bool = False
     """Also say what raw pixels (at most 32 x 32) and colour histograms reach, and the most frequent class."""
     seed: int = 0

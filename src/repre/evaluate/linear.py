@@ -65,7 +65,7 @@ class LinearConfig:
     enlarge: float | None = None
     """Short side of the resized image over the crop's; None: 1 below 96 pixels, else 256 / 224."""
     value_range: tuple[float, float] | None = None
-    """Pixel values that stand for 0 and 1; None takes those of the files' type."""
+    """Pixel values that stand for 0 and 1; None takes those that the encoder was trained with, or of the files' type."""
     seed: int = 0
     """Draws label fractions, shots, validation images, the order of the images and random weights."""
     runtime: RuntimeOptions = field(default_factory=RuntimeOptions)

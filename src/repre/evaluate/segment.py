@@ -63,6 +63,8 @@ class SegmentConfig:
     """Share of a sliding window that the next one covers again."""
     short_side: int | None = None
     """Pixels of an image's short side under sliding windows; None: `size`, 0: images keep their resolution."""
+    value_range: tuple[float, float] | None = None
+    """Pixel values that stand for 0 and 1; None takes those that the encoder was trained with, or of the files' type."""
     class_weights: bool = False
     """Weigh classes in the loss by the median frequency (Eigen and Fergus 2015, arXiv 1411.4734)."""
     label_fraction: tuple[float, ...] = (1.0,)
@@ -128,7 +130,8 @@ def run(start: Start, config: SegmentConfig, *, work: Path | None = None) -> Res
     if config.save_predictions and work is None:
         raise UserError("save_predictions needs a folder to work in")
     channels = start.config.channels
-    train, val = open_train_and_test(config.data, config.test, channels=channels)
+    value_range = config.value_range or start.value_range
+    train, val = open_train_and_test(config.data, config.test, channels=channels, value_range=value_range)
     statistics = ViewsConfig(mean=start.mean, std=start.std).statistics(channels)
     metrics: dict[str, float] = {}
     details: dict[str, Any] = {"train_images": len(train), "val_images": len(val), "frozen": config.is_frozen}
@@ -146,10 +149,12 @@ def run(start: Start, config: SegmentConfig, *, work: Path | None = None) -> Res
     return Result(metrics, "miou", details)
 
 
-def open_train_and_test(data: str, test: str | None, *, channels: int) -> tuple[MaskSource, MaskSource]:
+def open_train_and_test(
+    data: str, test: str | None, *, channels: int, value_range: tuple[float, float] | None = None
+) -> tuple[MaskSource, MaskSource]:
     """Images to train on and images to test on, of the same classes."""
     train, val = (
-        open_masks(spec, split=split, channels=channels, whole=test is not None)
+        open_masks(spec, split=split, channels=channels, whole=test is not None, value_range=value_range)
         for spec, split in ((data, "train"), (test or data, "val"))
     )
     if val.classes != train.classes[: len(val.classes)]:

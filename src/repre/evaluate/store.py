@@ -6,6 +6,7 @@ runs/photos/evaluations/segment-1f0c2a9b.json
 import hashlib
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +24,15 @@ KEPT_APART = ("runtime", "save_predictions", "save_encoder")
 
 
 def evaluate(name: str, start: Start, config: Any, *, out: Path | None = None, reuse: bool = False) -> dict[str, Any]:
-    """Evaluates one encoder and writes the result; gives what was written, with its `path`.
+    """Evaluates one encoder and writes the result; gives what was written, with its `path`. Where the config declares no
+    range of pixel values, the one that the encoder was trained with stands in it.
 
     Args:
         out: the folder of results; by default beside the encoder (`results_folder`).
         reuse: take a stored result of the same encoder, weights and config instead of computing it again.
     """
+    if start.value_range is not None and getattr(config, "value_range", ()) is None:
+        config = replace(config, value_range=start.value_range)
     folder = out or results_folder(start.folder, start.spec)
     defines = {
         "evaluation": name,

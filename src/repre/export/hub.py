@@ -16,7 +16,7 @@ from repre.starts import Start
 def write_timm(encoder: Encoder, folder: Path, start: Start) -> Callable[[Tensor], list[Tensor]]:
     """Writes what ``timm.create_model("local-dir:FOLDER", pretrained=True)`` loads."""
     mean, std = (list(values) if values is not None else None for values in (start.mean, start.std))
-    encoder.save(folder, mean=mean, std=std)
+    encoder.save(folder, mean=mean, std=std, value_range=start.value_range)
     model: Any = Encoder.load_in_timm(folder)
 
     def reload(images: Tensor) -> list[Tensor]:

@@ -383,7 +383,8 @@ class _Run:
         if self.watch is not None:
             looks = self.watch.looks
             mean, std = (s.flatten().tolist() for s in self.config.views.statistics(self.config.encoder.channels))
-            model.kept_encoder.save(self.folder.encoder, mean=mean, std=std)
+            value_range = self.config.views.value_range
+            model.kept_encoder.save(self.folder.encoder, mean=mean, std=std, value_range=value_range)
             self.folder.write_csv()
             rows = self.folder.read_metrics()
             summary = Summary(
