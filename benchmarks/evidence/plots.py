@@ -4,6 +4,7 @@ Needs matplotlib, which `pip install 'repre[dev]'` brings.
 """
 
 import re
+from collections import Counter
 from pathlib import Path
 
 import matplotlib
@@ -25,12 +26,14 @@ def draw(lines: list[Line], path: Path, *, curves: bool = False) -> list[Path]:
 
 
 def draw_differences(lines: list[Line]) -> Figure | None:
-    """One panel per figure, one bar per start: the mean difference, and its interval where the seeds allow one."""
+    """One panel per figure, one bar per start: the mean difference, and its interval where the seeds allow one. Figures
+    that fewer than half of the starts have are left to the table."""
     shown = [line for line in lines if line.gain is not None]
-    names = list(dict.fromkeys(line.figure for line in shown))
+    labels = list(dict.fromkeys(line.row.label for line in shown))
+    counts = Counter(line.figure for line in shown)
+    names = [name for name, count in counts.items() if 2 * count >= len(labels)]
     if not names:
         return None
-    labels = list(dict.fromkeys(line.row.label for line in shown))
     height = 1.2 + 0.28 * len(labels)
     figure = Figure(figsize=(2.2 + 2.3 * len(names), height), layout="constrained")
     panels = figure.subplots(1, len(names), sharey=True, squeeze=False)[0]

@@ -101,9 +101,21 @@ def _about(preset: Preset, rows: list[Row], found: Results) -> str:
     if not found:
         text.append(f"Not run yet: `python -m benchmarks.evidence.run --preset {preset.name} --download`.\n")
     else:
-        machines = sorted({words(content["machine"]) for content in found.values()})
-        text.append("Measured on: " + "; ".join(machines) + ".\n")
+        text += ["Measured on:\n", *_machines(found), ""]
     return "\n".join(text)
+
+
+def _machines(found: Results) -> list[str]:
+    """A line for every machine, with how much was measured there and by which versions of the code."""
+    sources: dict[str, list[str]] = {}
+    for content in found.values():
+        machine = dict(content["machine"])
+        source = machine.pop("source")
+        sources.setdefault(words(machine), []).append(source)
+    return [
+        f"- {len(each)} figures: {name}; source {', '.join(sorted(set(each)))}"
+        for name, each in sorted(sources.items())
+    ]
 
 
 def _articles(preset: Preset) -> str:

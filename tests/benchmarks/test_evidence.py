@@ -18,6 +18,7 @@ from benchmarks.evidence.plan import CONFIRMATORY, FRESH, WAVES, Plan, Task, tas
 from benchmarks.evidence.presets import PRESETS, TOY
 from benchmarks.evidence.run import Places, Runner, chosen
 from benchmarks.evidence.tables import markdown, page, verdict
+from benchmarks.machine import words
 
 from repre.config import RunConfig
 from repre.encoder import Encoder
@@ -249,6 +250,8 @@ def test_the_page_tells_what_is_there_and_what_is_not(measured: tuple[Runner, li
     )  # defaults stand in 2 too
     assert "Not run yet: `python -m benchmarks.evidence.run --preset toy --only data`" in text
     assert "Not run yet: `python -m benchmarks.evidence.run --preset gpu --download`" in text
+    machine = {key: value for key, value in runner.machine.items() if key != "source"}
+    assert f" figures: {words(machine)}; source {runner.machine['source']}\n" in text
 
 
 def fabricated(values: dict[str, dict[str, list[float]]]) -> dict[tuple[str, int, str], dict[str, Any]]:
@@ -310,12 +313,22 @@ def test_folds_are_pooled_pairwise() -> None:
 
 def test_pictures_are_drawn(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib", reason="matplotlib is not installed: pip install 'repre[dev]'")
-    from benchmarks.evidence.plots import draw
+    from benchmarks.evidence.plots import draw, draw_differences
 
     rows = list(Plan(TOY).confirmatory())
     results = fabricated({"foreground": {"plain": [0.5, 0.6], "branch": [0.54, 0.65]}})
     assert [path.is_file() for path in draw(lines(rows, results), tmp_path / "a.png")] == [True]
     assert draw([], tmp_path / "b.png") == []
+    pairs = {
+        (f"fashion-{framework}-vit-{variant}", 0, evaluation): {"metrics": {"miou": 0.5, "knn20": 0.5}}
+        for framework in ("moco-v3", "dino", "moby")
+        for variant in ("plain", "branch")
+        for evaluation in ("foreground", "knn")
+        if evaluation == "foreground" or framework == "dino"
+    }
+    figure = draw_differences(lines(list(Plan(TOY).frameworks()), pairs))
+    assert figure is not None
+    assert [panel.get_title() for panel in figure.axes] == ["object mIoU"]  # k-NN is known of one start alone
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -329,13 +342,13 @@ def test_encoders_take_the_sizes_of_their_preset(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("command", "words"),
+    ("command", "told"),
     [
         ("run --preset toy --list --only 3 --seeds 1", "fashion-pixels-vit-simmim"),
         ("tables --no-plots --results results --docs .", "written to evidence.md"),
     ],
 )
-def test_the_commands_of_the_page_work_in_a_process_of_their_own(tmp_path: Path, command: str, words: str) -> None:
+def test_the_commands_of_the_page_work_in_a_process_of_their_own(tmp_path: Path, command: str, told: str) -> None:
     module, *rest = command.split()
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(
@@ -343,4 +356,4 @@ def test_the_commands_of_the_page_work_in_a_process_of_their_own(tmp_path: Path,
         cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert words in done.stdout
+    assert told in done.stdout
