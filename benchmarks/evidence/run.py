@@ -229,8 +229,13 @@ class Runner:
         before = read_json(path).get("weights") if path.is_file() else None
         path.parent.mkdir(parents=True, exist_ok=True)
         if weights != before:
-            for evaluation in WAVES:
-                path.with_name(f"seed{seed}-{evaluation}.json").unlink(missing_ok=True)
+            stale = [old for name in WAVES if (old := path.with_name(f"seed{seed}-{name}.json")).is_file()]
+            for old in stale:
+                old.unlink()
+            if stale:
+                print(
+                    f"{start.name} seed {seed} has other weights than before; {len(stale)} figures are measured again"
+                )
         write_json(path, {"start": start.name, "seed": seed, **content, "weights": weights, "machine": self.machine})
 
     def without_places(self, value: Any) -> Any:

@@ -47,7 +47,9 @@ from the JSON files below `benchmarks/evidence/results/`; every figure there car
   says "no difference". A figure in brackets is a difference that too few seeds allow no interval for.
 
 Again: `python -m benchmarks.evidence.run --preset cpu --download`, then `python -m benchmarks.evidence.tables`. The runner
-goes on where it stopped; `--only confirmatory`, `--hours 2` and `--preset gpu` do what they say.
+goes on where it stopped; `--only confirmatory`, `--hours 2` and `--preset gpu` do what they say. Encoders are not kept with
+the results: a start that lacks a figure is trained again, and where another processor gives it other weights, all of its
+figures are measured again.
 """
 NOTES = {
     "2": "Each row changes one setting of the defaults (weight 10, the clean crop as target, four levels, convolutional "

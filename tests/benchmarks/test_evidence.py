@@ -202,7 +202,7 @@ def test_a_training_that_ended_before_its_note_is_noted(measured: tuple[Runner, 
 
 
 def test_figures_of_an_encoder_that_is_gone_are_measured_again(
-    measured: tuple[Runner, list[Task]], tmp_path: Path
+    measured: tuple[Runner, list[Task]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     runner = elsewhere(measured[0], tmp_path, work=tmp_path / "work")
     todo = [task for task in measured[1] if task.start.name.endswith("vit-plain")]
@@ -221,6 +221,9 @@ def test_figures_of_an_encoder_that_is_gone_are_measured_again(
     assert runner.go(todo, hours=None) == 0
     assert json.loads(note.read_text())["weights"] == content["weights"]
     assert not any(path.read_text().endswith(" ") for path in others)
+    assert (
+        f"{todo[0].start.name} seed 0 has other weights than before; {len(others)} figures" in capsys.readouterr().out
+    )
 
 
 def test_a_seed_that_one_start_lacks_is_a_dash() -> None:
