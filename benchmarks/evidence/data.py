@@ -1,6 +1,7 @@
 """Data sets of the plan as folders: built on demand, complete or not there at all."""
 
 import gzip
+import json
 import math
 import os
 import struct
@@ -62,7 +63,7 @@ def first_of_idx(content: bytes, count: int) -> bytes:
 
 
 def _foreground(out: Path) -> None:
-    """foreground/: the same images with masks of two classes, background and object."""
+    """foreground/: the same images with masks of two classes, background and object, and with boxes of one."""
     for split in ("train", "val"):
         images, masks = (out / "foreground" / split / kind for kind in ("images", "masks"))
         images.mkdir(parents=True)
@@ -71,6 +72,10 @@ def _foreground(out: Path) -> None:
             os.link(path, images / path.name)
             mask = np.asarray(Image.open(out / split / "masks" / path.name))
             Image.fromarray((mask > 0).astype(np.uint8)).save(masks / path.name)
+        content = json.loads((out / split / "annotations.json").read_text(encoding="utf-8"))
+        content["categories"] = [{"id": 1, "name": "object"}]
+        content["annotations"] = [each | {"category_id": 1} for each in content["annotations"]]
+        (out / "foreground" / split / "annotations.json").write_text(json.dumps(content), encoding="utf-8")
     (out / "foreground" / "classes.txt").write_text("background\nobject\n", encoding="utf-8")
 
 

@@ -18,7 +18,9 @@ FIGURES = {
     "knn": {"knn20": "k-NN"},
     "linear": {"accuracy": "linear"},
     "upernet": {"miou": "UPerNet mIoU"},
+    "foreground-upernet": {"miou": "UPerNet object mIoU"},
     "detect": {"box_ap": "box AP", "mask_ap": "mask AP"},
+    "foreground-detect": {"box_ap": "object box AP", "mask_ap": "object mask AP"},
     "gradients": {
         "gradient_ratio_start": "gradient ratio, first step",
         "gradient_ratio_end": "gradient ratio, last step",
@@ -26,6 +28,7 @@ FIGURES = {
     "foreground-labels": {"miou": "object mIoU"},
     "miou-labels": {"miou": "linear mIoU"},
     "detect-labels": {"box_ap": "box AP", "mask_ap": "mask AP"},
+    "foreground-detect-labels": {"box_ap": "object box AP", "mask_ap": "object mask AP"},
 }
 """Evaluation: its figures and what to call them. All are shares and are shown in percent."""
 RESAMPLES = 2000

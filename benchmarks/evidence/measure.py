@@ -52,20 +52,22 @@ def configs(preset: Preset, *, dense: Path, single: Path) -> dict[str, tuple[str
     masks = masks_of(dense)
     linear = SegmentConfig(data=masks, fit=preset.miou)
     foreground = replace(linear, data=masks_of(dense / "foreground"))
-    detect = DetectConfig(data=f"coco:{dense}", fit=preset.detect)
+    upernet = SegmentConfig(data=masks, head="upernet", width=preset.upernet_width, fit=preset.upernet)
+    detect = DetectConfig(data=f"coco:{dense}", width=preset.detect_width, fit=preset.detect)
+    detect_foreground = replace(detect, data=f"coco:{dense / 'foreground'}")
     return {
         "knn": ("knn", KNNConfig(data=labels_of(single), size=preset.size)),
         "linear": ("linear", LinearConfig(data=labels_of(single), size=preset.size, steps=preset.linear_steps)),
         "miou": ("segment", linear),
         "foreground": ("segment", foreground),
-        "upernet": (
-            "segment",
-            SegmentConfig(data=masks, head="upernet", width=preset.upernet_width, fit=preset.upernet),
-        ),
+        "upernet": ("segment", upernet),
+        "foreground-upernet": ("segment", replace(upernet, data=foreground.data)),
         "detect": ("detect", detect),
+        "foreground-detect": ("detect", detect_foreground),
         "foreground-labels": ("segment", replace(foreground, label_fraction=preset.fractions)),
         "miou-labels": ("segment", replace(linear, label_fraction=preset.fractions)),
         "detect-labels": ("detect", replace(detect, label_fraction=preset.fractions)),
+        "foreground-detect-labels": ("detect", replace(detect_foreground, label_fraction=preset.fractions)),
     }
 
 

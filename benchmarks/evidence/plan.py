@@ -22,15 +22,14 @@ FRESH = 10
 CHEAP = ("foreground", "miou", "knn", "linear")
 """Evaluations on frozen encoders."""
 BRANCH = (*CHEAP, "gradients")
-FULL = (*CHEAP, "upernet", "detect")
 WAVES = {
     name: number
     for number, names in enumerate(
         (
             ("foreground", "knn", "linear", "objects", "gradients"),
             ("miou", "miou-labels", "foreground-labels"),
-            ("upernet",),
-            ("detect", "detect-labels"),
+            ("upernet", "foreground-upernet"),
+            ("detect", "foreground-detect", "detect-labels", "foreground-detect-labels"),
         )
     )
     for name in names
@@ -115,6 +114,10 @@ class Plan:
 
     def __init__(self, preset: Preset) -> None:
         self.preset = preset
+        classes = "foreground-" if preset.primary == "foreground" else ""
+        self.full = (*CHEAP, f"{classes}upernet", f"{classes}detect")
+        """Those and what is trained end to end, on the classes that the preset's starts can tell apart."""
+        self.few_labels = (f"{preset.primary}-labels", f"{classes}detect-labels")
 
     def rows(self) -> list[Row]:
         return [
@@ -208,9 +211,9 @@ class Plan:
                 label = f"{framework} + {encoder}"
                 branch = self.start(framework, encoder)
                 longer = self.start(framework, encoder, "plain-as-long", as_long_as=branch.name)
-                yield self.row("1", label, self.start(framework, encoder, "plain"), None, FULL)
-                yield self.row("1", f"{label} + branch", branch, label, FULL)
-                yield self.row("1", f"{label}, as long as with the branch", longer, f"{label} + branch", FULL)
+                yield self.row("1", label, self.start(framework, encoder, "plain"), None, self.full)
+                yield self.row("1", f"{label} + branch", branch, label, self.full)
+                yield self.row("1", f"{label}, as long as with the branch", longer, f"{label} + branch", self.full)
 
     def hierarchy(self) -> Iterator[Row]:
         """Each row changes one thing of RePre's defaults; only the last two change two."""
@@ -255,29 +258,31 @@ class Plan:
         )
 
     def starts(self) -> Iterator[Row]:
-        """Every rival sees as many images; the supervised start as many views."""
+        """Every other start against RePre's. The rivals see as many images; the supervised start as many views."""
         last = (len(self._levels("vit")) - 1,)
         decoder = DecoderConfig(width=self.preset.decoder_width["vit"], levels=last)
-        random, plain = "random", "moco-v3"
-        yield self.row("3", random, self.other("random", "vit"), None, FULL)
-        yield self.row("3", "supervised", self.other("supervised", "vit"), random, FULL)
-        yield self.row("3", plain, self.start("moco-v3", "vit", "plain"), random, FULL)
-        yield self.row("3", "dino", self.start("dino", "vit", "plain"), random, FULL)
         masked = {"mask_ratio": 0.6}
-        yield self.row(
-            "3", "masked pixels alone (after SimMIM)",
-            self.start("pixels", "vit", "simmim", decoder=DecoderConfig(kind="linear"), change=masked | {"target": "clean"}),
-            random, FULL,
-        )  # fmt: skip
-        yield self.row("3", "the branch alone", self.start("pixels", "vit", "alone"), random, FULL)
-        yield self.row(
-            "3", "masked student, last level (after CMAE)",
-            self.start("moco-v3", "vit", "cmae", decoder=decoder, change=masked), random, FULL,
-        )  # fmt: skip
-        yield self.row("3", "RePre: moco-v3 + branch", self.start("moco-v3", "vit"), random, FULL)
+        ours = "RePre: moco-v3 + branch"
+        yield self.row("3", ours, self.start("moco-v3", "vit"), None, self.full)
+        for label, start in (
+            ("random", self.other("random", "vit")),
+            ("supervised", self.other("supervised", "vit")),
+            ("moco-v3", self.start("moco-v3", "vit", "plain")),
+            ("dino", self.start("dino", "vit", "plain")),
+            (
+                "masked pixels alone (after SimMIM)",
+                self.start("pixels", "vit", "simmim", decoder=DecoderConfig(kind="linear"), change=masked),
+            ),
+            ("the branch alone", self.start("pixels", "vit", "alone")),
+            (
+                "masked student, last level (after CMAE)",
+                self.start("moco-v3", "vit", "cmae", decoder=decoder, change=masked),
+            ),
+        ):
+            yield self.row("3", label, start, ours, self.full)
 
     def labels(self) -> Iterator[Row]:
-        wanted = (f"{self.preset.primary}-labels", "detect-labels")
+        wanted = self.few_labels
         yield self.row("4", "random", self.other("random", "vit"), None, wanted)
         yield self.row("4", "supervised", self.other("supervised", "vit"), "random", wanted)
         yield self.row("4", "moco-v3", self.start("moco-v3", "vit", "plain"), "random", wanted)

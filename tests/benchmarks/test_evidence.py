@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from benchmarks.evidence import measure
 from benchmarks.evidence.baselines import register
-from benchmarks.evidence.figures import bootstrap, lines, pooled_objects, without_fold
+from benchmarks.evidence.figures import FIGURES, bootstrap, lines, pooled_objects, without_fold
 from benchmarks.evidence.plan import CONFIRMATORY, FRESH, WAVES, Plan, Task, tasks
 from benchmarks.evidence.presets import PRESETS, TOY
 from benchmarks.evidence.run import Places, Runner, chosen
@@ -52,6 +53,17 @@ def test_one_name_is_one_start_and_pairs_differ_in_the_branch_alone(name: str) -
         assert replace(plain, reconstruction=branch.reconstruction) == branch
 
 
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_evaluation_of_the_plan_can_be_run_and_told(name: str) -> None:
+    preset = PRESETS[name]
+    wanted = {evaluation for row in Plan(preset).rows() for evaluation in row.evaluations}
+    known = measure.configs(preset, dense=Path(), single=Path()).keys() | {"objects", "gradients"}
+    assert wanted <= known & WAVES.keys()
+    assert wanted - {"objects"} <= FIGURES.keys()
+    assert f"{preset.primary}-labels" in wanted
+    assert ("foreground-detect" in wanted) == (preset.primary == "foreground")
+
+
 def test_an_early_stop_leaves_complete_pairs() -> None:
     todo = [task for task in tasks(Plan(TOY).rows()) if task.table == "confirmatory"]
     order = [(WAVES[task.evaluation], task.seed) for task in todo]
@@ -85,9 +97,6 @@ def test_tables_can_be_chosen() -> None:
     assert not chosen("confirmatory", ["exploratory"])
 
 
-WANTED = ("foreground", "knn", "linear", "objects", "upernet", "miou-labels")
-
-
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[Runner, list[Task]]:
     """A pair, a supervised start and one at random, in some evaluations."""
@@ -101,6 +110,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[Runner, list[Tas
     todo = [Task("1", start, 0, name) for name in ("foreground", "knn", "linear", "objects") for start in pair]
     todo += [Task("1", start, 0, "knn") for start in (longer, simmim, *others)]
     todo += [Task("4", pair[1], 0, "miou-labels"), Task("1", pair[0], 0, "upernet"), Task("2", pair[1], 0, "gradients")]
+    todo += [Task("1", pair[0], 0, name) for name in ("foreground-upernet", "foreground-detect")]
     assert runner.go(todo, hours=None) == 0
     return runner, todo
 

@@ -12,7 +12,8 @@ import pytest
 from benchmarks.evidence import packages, sources
 from benchmarks.evidence.build import write_first
 from benchmarks.evidence.compose import ComposeConfig, Composer, outline
-from benchmarks.evidence.data import first_of_idx, labels_of, masks_of, objects_of
+from benchmarks.evidence.data import ensure, first_of_idx, labels_of, masks_of, objects_of
+from benchmarks.evidence.presets import Data
 from benchmarks.evidence.sources import assign_folds, class_of, group_of
 from PIL import Image
 
@@ -172,6 +173,19 @@ def test_what_is_written_is_read_by_every_evaluation(tmp_path: Path) -> None:
         assert name == f"square {scene.label}"
         assert np.array_equal(masks.load(index)[1], scene.semantic)
         assert labelled.classes[labelled.test.targets[index]] == Squares.classes[scene.label]
+
+
+def test_objects_are_told_from_background_alone_in_the_same_scenes(tmp_path: Path) -> None:
+    data = ensure(Data(kind="scenes", size=32, train=3, val=4), folder=tmp_path, packages=tmp_path)
+    masks, objects = (open_masks(masks_of(place), split="val") for place in (data, data / "foreground"))
+    boxes, one_class = (open_boxes(f"coco:{place}", split="val") for place in (data, data / "foreground"))
+    assert (objects.classes, one_class.classes) == (["background", "object"], ["object"])
+    for index in range(4):
+        assert np.array_equal(objects.load(index)[1], masks.load(index)[1] > 0)
+        theirs, ours = boxes.load(index), one_class.load(index)
+        assert np.array_equal(ours.image, theirs.image)
+        assert np.array_equal(ours.boxes, theirs.boxes)
+        assert set(ours.labels.tolist()) == {1}
 
 
 def test_the_first_images_of_an_idx_file() -> None:
