@@ -46,13 +46,10 @@ def load(folder: Path) -> dict[tuple[str, int, str], dict[str, Any]]:
     return found
 
 
-def training_seconds(folder: Path) -> dict[str, list[float]]:
-    """What the trainings of every start took."""
-    found: dict[str, list[float]] = {}
-    for path in sorted(folder.glob("*/seed*-train.json")):
-        content = json.loads(path.read_text(encoding="utf-8"))
-        found.setdefault(content["start"], []).append(content["seconds"])
-    return found
+def training_notes(folder: Path) -> dict[tuple[str, int], dict[str, Any]]:
+    """What is noted of every training, by start and seed."""
+    notes = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*/seed*-train.json"))]
+    return {(content["start"], content["seed"]): content for content in notes}
 
 
 def failures(folder: Path) -> list[dict[str, Any]]:

@@ -63,7 +63,7 @@ class Start:
     single: Data
     """Images with one object each, for labels of whole images."""
     as_long_as: str | None = None
-    """Name of a start whose measured seconds this one is given, in whole epochs."""
+    """Name of a start; this one is given the time that it takes, in whole epochs."""
 
 
 @dataclass(frozen=True, kw_only=True)

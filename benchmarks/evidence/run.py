@@ -26,6 +26,7 @@ from benchmarks.evidence.data import DATA, ensure
 from benchmarks.evidence.packages import download
 from benchmarks.evidence.plan import TITLES, WAVES, Plan, Start, Task, tasks
 from benchmarks.evidence.presets import PRESETS, Preset
+from benchmarks.evidence.turns import longer
 from benchmarks.machine import machine
 
 import repre
@@ -189,29 +190,30 @@ class Runner:
         finished = (folder / "summary.json").is_file()
         if finished and self.note_path(start, seed).is_file():
             return
-        epochs = start.config.epochs
-        if start.as_long_as is not None:
-            epochs = self.matched(self.starts[start.as_long_as], seed, epochs, start)
+        ratio = self.time_ratio(start, seed)
         data = self.data(start.data)
         images = f"fashion-mnist:{data}" if start.data.kind == "fashion-mnist" else str(data / "train" / "images")
+        epochs = max(1, round(start.config.epochs * ratio))
         config = replace(start.config, data=images, out=str(folder), epochs=epochs, seed=seed)
         summary = (Run(folder) if finished else pretrain(config)).summary
         kept = ("steps", "epochs", "images", "seconds", "images_per_s", "final", "costs", "monitor_seconds")
         plain = to_dict(replace(config, data=start.data.name, out=""))
-        self.note(start, seed, folder, {"config": plain, **{key: summary[key] for key in kept}})
+        taken = {} if start.as_long_as is None else {"time_ratio": ratio}
+        self.note(start, seed, folder, {"config": plain, **taken, **{key: summary[key] for key in kept}})
 
-    def matched(self, other: Start, seed: int, epochs: int, start: Start) -> int:
-        """Whole epochs without the branch that take as long as the start with it took."""
-        plain = self.starts[other.name.removesuffix("branch") + "plain"]
-        for one in (other, plain):
-            while not self.note_path(one, seed).is_file():
-                with self.lock(one, seed) as mine:
-                    if mine:
-                        self.pretrain(one, seed)
-                    else:
-                        time.sleep(5)
-        seconds = [read_json(self.note_path(one, seed))["seconds"] for one in (other, plain)]
-        return max(1, round(epochs * seconds[0] / seconds[1]))
+    def time_ratio(self, start: Start, seed: int) -> float:
+        """How many times as long as its config says this start is trained: as long as `as_long_as` takes. Measured once."""
+        if start.as_long_as is None:
+            return 1.0
+        work = self.places.work / "turns" / f"{self.preset.name}-{start.name}-{seed}"
+        kept = work.with_suffix(".json")
+        for path in (self.note_path(start, seed), kept):
+            if path.is_file():
+                return float(read_json(path)["time_ratio"])
+        other, images = self.starts[start.as_long_as], self.data(start.data) / "train" / "images"
+        ratio = longer(other.config, start.config, images=images, work=work)
+        write_json(kept, {"time_ratio": ratio})
+        return ratio
 
     def data(self, data: Any) -> Path:
         return ensure(data, folder=self.places.data, packages=self.places.packages)

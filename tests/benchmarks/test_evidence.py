@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from benchmarks.evidence import measure
+from benchmarks.evidence import measure, turns
 from benchmarks.evidence.baselines import register
+from benchmarks.evidence.claims import summary
 from benchmarks.evidence.figures import FIGURES, bootstrap, lines, pooled_objects, without_fold
 from benchmarks.evidence.plan import CONFIRMATORY, FRESH, WAVES, Plan, Task, tasks
 from benchmarks.evidence.presets import PRESETS, TOY
@@ -179,10 +180,34 @@ def test_results_say_everything_but_where(measured: tuple[Runner, list[Task]]) -
 def test_the_time_of_the_branch_is_given_back(measured: tuple[Runner, list[Task]]) -> None:
     runner, todo = measured
     longer = next(task.start for task in todo if task.start.as_long_as)
-    branch, plain = (runner.starts[longer.as_long_as or ""], todo[0].start)
-    times = [json.loads(runner.note_path(start, 0).read_text())["seconds"] for start in (branch, plain)]
     note = json.loads(runner.note_path(longer, 0).read_text())
-    assert note["epochs"] == max(1, round(TOY.epochs * times[0] / times[1]))
+    assert note["time_ratio"] > 0
+    assert note["epochs"] == max(1, round(TOY.epochs * note["time_ratio"]))
+
+
+def test_what_takes_longer_is_told_by_trainings_that_take_turns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = tmp_path / "images"
+    images.mkdir()
+    for number in range(turns.STEPS * 2 + 5):
+        (images / f"{number:03}.png").touch()
+    seconds = iter((3.0, 1.0, 10.0, 2.0, 4.0, 2.0))
+    asked: list[tuple[float, int]] = []
+
+    def trained(config: RunConfig, files: Path, out: Path) -> float:
+        asked.append((config.reconstruction.weight, len(files.read_text().splitlines())))
+        return next(seconds)
+
+    monkeypatch.setattr(turns, "_seconds", trained)
+    plan = Plan(TOY)
+    branch, plain = (
+        replace(plan.start("moco-v3", "vit", variant).config, batch_size=2) for variant in ("branch", "plain")
+    )
+    assert turns.longer(branch, plain, images=images, work=tmp_path / "work") == 3.0  # of 3, 5 and 2
+    weight = branch.reconstruction.weight
+    assert asked == [(weight, turns.STEPS * 2), (0.0, turns.STEPS * 2)] * turns.ROUNDS
+    assert not (tmp_path / "work").exists()
 
 
 def elsewhere(runner: Runner, folder: Path, **places: Path) -> Runner:
@@ -191,15 +216,17 @@ def elsewhere(runner: Runner, folder: Path, **places: Path) -> Runner:
     return Runner(TOY, replace(runner.places, results=folder / "results", **places))
 
 
-def test_what_a_training_took_is_known_without_its_run_folder(
+def test_how_long_a_training_shall_take_is_measured_once(
     measured: tuple[Runner, list[Task]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runner, todo = measured
     longer = next(task.start for task in todo if task.start.as_long_as)
     other = elsewhere(runner, tmp_path, work=tmp_path / "work")
-    monkeypatch.setattr(other, "pretrain", lambda *_: pytest.fail("trained again"))
-    noted = json.loads(runner.note_path(longer, 0).read_text())["epochs"]
-    assert other.matched(runner.starts[longer.as_long_as or ""], 0, TOY.epochs, longer) == noted
+    monkeypatch.setattr("benchmarks.evidence.run.longer", lambda *_, **__: pytest.fail("measured again"))
+    noted = json.loads(runner.note_path(longer, 0).read_text())["time_ratio"]
+    assert other.time_ratio(longer, 0) == noted
+    again = Runner(TOY, replace(runner.places, results=tmp_path / "empty"))  # stopped before its note was written
+    assert again.time_ratio(longer, 0) == noted
 
 
 def test_a_training_that_ended_before_its_note_is_noted(measured: tuple[Runner, list[Task]], tmp_path: Path) -> None:
@@ -295,6 +322,39 @@ def test_differences_are_paired_and_the_goal_is_judged() -> None:
         {n: {"plain": [0.5, 0.5], "branch": [0.49, 0.488]} for n in ("foreground", "miou", "knn", "linear")}
     )
     assert "**not** reached, and k-NN and linear are **not** kept" in verdict(lines(rows, worse), primary="object mIoU")
+
+
+def test_goals_and_claims_are_read_off_the_tables(tmp_path: Path) -> None:
+    preset = replace(TOY, seeds=2)
+    results: dict[tuple[str, int, str], dict[str, Any]] = {}
+    gains = {("moco-v3", "vit"): (0.02, 0.06), ("dino", "vit"): (0.01, 0.01), ("moby", "swin"): (0.07, 0.09)}
+    for (framework, encoder), each in gains.items():
+        for seed, more in enumerate(each):
+            for variant, value in (("plain", 0.5), ("branch", 0.5 + more)):
+                start = f"fashion-{framework}-{encoder}-{variant}"
+                results[start, seed, "miou"] = {"metrics": {"miou": value}}
+                results[start, seed, "knn"] = {"metrics": {"knn20": 1 - value}}
+    results["fashion-random-vit", 0, "miou"] = {"metrics": {"miou": 0.3}}
+    note = {"costs": {"encoder_parameters": 100, "decoder_parameters": 4, "encoder_flops": 200, "decoder_flops": 20}}
+    for name, content in (("branch", note), ("plain-as-long", note | {"time_ratio": 1.06})):
+        path = tmp_path / "toy" / f"fashion-moby-swin-{name}" / "seed0-train.json"
+        path.parent.mkdir(parents=True)
+        path.write_text(json.dumps({"start": path.parent.name, "seed": 0, **content}))
+    text = summary(preset, Plan(preset).rows(), results, tmp_path)
+    assert "| linear mIoU, at least +3 | box AP, at least +2 | k-NN, at least -0.5 | linear, at least -0.5 |" in text
+    half = 12.706 * 2  # two seeds, 2 points on either side of their mean
+    assert f"| moco-v3 + vit, exploratory | +4.0 [{4 - half:+.1f}, {4 + half:+.1f}], 2: reached | – | -4.0" in text
+    assert "| dino + vit, exploratory | (+1.0), 2: **missed** | – | (-1.0), 2: **missed** | – |" in text
+    assert "| moby + vit, exploratory | – | – | – | – |" in text
+    mean, spread = 13 / 3, (((4 - 13 / 3) ** 2 + (1 - 13 / 3) ** 2 + (8 - 13 / 3) ** 2) / 2) ** 0.5
+    half = 4.303 * spread / 3**0.5
+    assert f"interval over pairs | {mean:+.1f} [{mean - half:+.1f}, {mean + half:+.1f}], 3 pairs |" in text
+    assert "higher with the branch in 3 of 3 pairs, by 3 points or more in 2" in text
+    assert "moby + swin 4%, 10%, +6%." in text
+    assert "last level not measured" in text
+    assert "| random | (-22.0), 1 seed |" in text
+    empty = summary(preset, Plan(preset).rows(), {}, tmp_path / "none")
+    assert empty.count("Not measured yet.") == 3
 
 
 def test_the_bootstrap_resamples_objects_not_images() -> None:
