@@ -26,6 +26,12 @@ def words(found: dict[str, Any]) -> str:
 
 
 def _processor() -> str:
+    """Its name, and family and model: virtual machines call several generations alike, of which one is twice as fast."""
     info = Path("/proc/cpuinfo")
-    names = re.findall(r"model name\s*:\s*(.*)", info.read_text()) if info.is_file() else []
-    return names[0] if names else platform.processor() or platform.machine()
+    known = (
+        dict(re.findall(r"^(model name|cpu family|model)\s*:\s*(.*)", info.read_text(), re.M)) if info.is_file() else {}
+    )
+    if "model name" not in known:
+        return platform.processor() or platform.machine()
+    numbers = [f"{words} {known[key]}" for key, words in (("cpu family", "family"), ("model", "model")) if key in known]
+    return f"{known['model name']} ({' '.join(numbers)})" if numbers else known["model name"]
