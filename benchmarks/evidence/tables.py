@@ -84,7 +84,8 @@ def page(results: Path, docs: Path, *, presets: list[Preset], plots: bool = True
             if table in NOTES:
                 parts.append(f"{NOTES[table]}\n")
             parts.append(_table(preset, table, mine, found, docs, plots=plots))
-            parts.append(_seconds(mine, training_notes(results / preset.name)))
+            if told := _seconds(mine, training_notes(results / preset.name)):
+                parts.append(told)
     return "\n".join(parts).rstrip() + "\n"
 
 
@@ -133,13 +134,9 @@ def _table(preset: Preset, table: str, rows: list[Row], found: Results, docs: Pa
     all_lines = lines(rows, found)
     if not any(line.values for line in all_lines):
         return f"Not run yet: `python -m benchmarks.evidence.run --preset {preset.name} --only {table}`.\n"
-    text = [markdown(all_lines)]
-    missing = sorted({f"{line.figure} of {line.row.label}" for line in all_lines if len(line.values) < line.row.seeds})
-    if missing:
-        shown = "; ".join(missing[:6]) + (f"; and {len(missing) - 6} more" if len(missing) > 6 else "")
-        text.append(f"Not run yet, or not for all seeds: {shown}.\n")
+    text = []
     if table == "confirmatory":
-        text.append(verdict(all_lines, primary=primary(preset)))
+        text += [markdown(all_lines), verdict(all_lines, primary=primary(preset))]
     if table == "stamps":
         text.append(_objects(rows, found))
     if plots:
@@ -147,7 +144,29 @@ def _table(preset: Preset, table: str, rows: list[Row], found: Results, docs: Pa
 
         for path in draw(all_lines, docs / "images" / f"evidence-{preset.name}-{table}.png", curves=table == "4"):
             text.append(f"![{TITLES[table]}]({path.relative_to(docs).as_posix()})\n")
+    if table != "confirmatory":
+        text.append(means(all_lines))
+        text.append(f'<details markdown="1">\n<summary>Every seed</summary>\n\n{markdown(all_lines)}\n</details>\n')
+    missing = sorted({f"{line.figure} of {line.row.label}" for line in all_lines if len(line.values) < line.row.seeds})
+    if missing:
+        shown = "; ".join(missing[:6]) + (f"; and {len(missing) - 6} more" if len(missing) > 6 else "")
+        text.append(f"Not run yet, or not for all seeds: {shown}.\n")
     return "\n".join(text)
+
+
+def means(all_lines: list[Line]) -> str:
+    """A row for every start, a column for every figure: the mean, and over how many seeds."""
+    known = {(line.row.label, line.figure): list(line.values.values()) for line in all_lines if line.values}
+    figures, labels = (
+        [*dict.fromkeys(names)] for names in ((line.figure for line in all_lines), (one for one, _ in known))
+    )
+    figures = [name for name in figures if any(name == each for _, each in known)]
+    text = [f"| mean (seeds) | {' | '.join(figures)} |", f"|---|{'---|' * len(figures)}"]
+    for label in labels:
+        cells = (known.get((label, name)) for name in figures)
+        shown = (f"{sum(each) / len(each):.1f} ({len(each)})" if each else "–" for each in cells)
+        text.append(f"| {label} | {' | '.join(shown)} |")
+    return "\n".join(text) + "\n"
 
 
 def _seconds(rows: list[Row], notes: Mapping[tuple[str, int], dict[str, Any]]) -> str:

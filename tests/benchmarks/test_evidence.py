@@ -19,7 +19,7 @@ from benchmarks.evidence.figures import FIGURES, bootstrap, lines, pooled_object
 from benchmarks.evidence.plan import CONFIRMATORY, FRESH, WAVES, Plan, Task, tasks
 from benchmarks.evidence.presets import PRESETS, TOY
 from benchmarks.evidence.run import Places, Runner, chosen
-from benchmarks.evidence.tables import markdown, page, verdict
+from benchmarks.evidence.tables import markdown, means, page, verdict
 from benchmarks.machine import words
 
 from repre.config import RunConfig
@@ -268,6 +268,17 @@ def test_a_seed_that_one_start_lacks_is_a_dash() -> None:
     results = fabricated({"foreground": {"plain": [0.5, 0.6], "branch": [0.54, 0.64]}})
     del results["fresh-fashion-moco-v3-vit-plain", FRESH, "foreground"]
     assert "| – 60.0 | 60.0 |" in markdown(lines(rows, results))
+
+
+def test_means_stand_by_start_and_figure() -> None:
+    rows = [row for row in Plan(TOY).confirmatory() if "moco-v3" in row.label]
+    results = fabricated({"foreground": {"plain": [0.5, 0.6], "branch": [0.54]}, "knn": {"plain": [0.3], "branch": []}})
+    assert means(lines(rows, results)).splitlines() == [
+        "| mean (seeds) | object mIoU | k-NN |",
+        "|---|---|---|",
+        "| moco-v3 + vit | 55.0 (2) | 30.0 (1) |",
+        "| moco-v3 + vit + branch | 54.0 (1) | – |",
+    ]
 
 
 def test_figures_by_object_sum_up(measured: tuple[Runner, list[Task]]) -> None:
