@@ -17,9 +17,11 @@ import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import torch
 from benchmarks.evidence import measure
 from benchmarks.evidence.baselines import register
 from benchmarks.evidence.data import DATA, ensure
@@ -57,7 +59,6 @@ class Runner:
     def __init__(self, preset: Preset, places: Places) -> None:
         self.preset, self.places = preset, places
         self.results = places.results / preset.name
-        self.machine = machine(preset.device) | {"source": source_digest()}
         self.runtime = RuntimeOptions(
             device=preset.device,
             precision=preset.precision,
@@ -66,6 +67,11 @@ class Runner:
             cache_gib=4,
         )
         self.starts = {row.start.name: row.start for row in Plan(preset).rows()}
+
+    @cached_property
+    def machine(self) -> dict[str, Any]:
+        """What measures: the computer and the code."""
+        return machine(self.preset.device) | {"source": source_digest()}
 
     def go(self, todo: list[Task], *, hours: float | None) -> int:
         """How many figures are left; those that another call works at are left to it."""
@@ -308,8 +314,6 @@ def main() -> None:
 def run(given: argparse.Namespace) -> int:
     register()
     preset = PRESETS[given.preset]
-    if given.download and preset.packages:
-        download(given.packages)
     rows = [row for row in Plan(preset).rows() if chosen(row.table, given.only)]
     if given.seeds is not None:
         rows = [replace(row, seeds=min(row.seeds, given.seeds)) for row in rows]
@@ -321,6 +325,13 @@ def run(given: argparse.Namespace) -> int:
             done = "measured" if runner.path(task).is_file() else "to do"
             print(f"{task.table:13}{task.start.name:45}seed {task.seed}  {task.evaluation:15}{done}")
         return 0
+    if preset.device == "cuda" and not torch.cuda.is_available():
+        raise UserError(
+            f"--preset {preset.name}: this machine, or this build of torch, has no CUDA; take --preset cpu, or add "
+            "--list to see what would be measured"
+        )
+    if given.download and preset.packages:
+        download(given.packages)
     return runner.go(todo, hours=given.hours)
 
 

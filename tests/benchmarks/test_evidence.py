@@ -18,7 +18,7 @@ from benchmarks.evidence.claims import summary
 from benchmarks.evidence.figures import FIGURES, bootstrap, lines, pooled_objects, without_fold
 from benchmarks.evidence.plan import CONFIRMATORY, FRESH, WAVES, Plan, Task, tasks
 from benchmarks.evidence.presets import PRESETS, TOY
-from benchmarks.evidence.run import Places, Runner, chosen
+from benchmarks.evidence.run import Places, Runner, chosen, main
 from benchmarks.evidence.tables import markdown, means, page, verdict
 from benchmarks.machine import words
 
@@ -441,3 +441,21 @@ def test_the_commands_of_the_page_work_in_a_process_of_their_own(tmp_path: Path,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert told in done.stdout
+
+
+def test_without_a_gpu_its_preset_is_refused_and_still_listed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    for option, code in (("--list", 0), ("--download", 2)):
+        given = ["run", "--preset", "gpu", "--only", "data", "--results", str(tmp_path), option]
+        monkeypatch.setattr(sys, "argv", given)
+        with pytest.raises(SystemExit) as stopped:
+            main()
+        assert stopped.value.code == code
+    said = capsys.readouterr()
+    assert said.out.count("to do") == len([task for task in tasks(Plan(PRESETS["gpu"]).rows()) if task.table == "data"])
+    assert said.err.startswith(
+        "error: --preset gpu: this machine, or this build of torch, has no CUDA; take --preset cpu"
+    )
+    assert not list(tmp_path.iterdir())
