@@ -22,8 +22,8 @@ FIGURES = {
     "detect": {"box_ap": "box AP", "mask_ap": "mask AP"},
     "foreground-detect": {"box_ap": "object box AP", "mask_ap": "object mask AP"},
     "gradients": {
-        "gradient_ratio_start": "gradient ratio, first step",
-        "gradient_ratio_end": "gradient ratio, last step",
+        "gradient_ratio_start": "gradient ratio in %, first step",
+        "gradient_ratio_end": "gradient ratio in %, last step",
     },
     "foreground-labels": {"miou": "object mIoU"},
     "miou-labels": {"miou": "linear mIoU"},
