@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from benchmarks.evidence.plan import Row
+from benchmarks.evidence.sources import group_of
 
 from repre.evaluate.compare import Gain, gain
 from repre.evaluate.scores import with_share
@@ -37,12 +38,14 @@ Results = Mapping[tuple[str, int, str], dict[str, Any]]
 
 
 def load(folder: Path) -> dict[tuple[str, int, str], dict[str, Any]]:
-    """All figures of a preset by start, seed and evaluation."""
-    found = {}
+    """All figures of a preset by start, seed and evaluation, but for those of other weights than are noted."""
+    notes, found = training_notes(folder), {}
     for path in sorted(folder.glob("*/seed*-*.json")):
         content = json.loads(path.read_text(encoding="utf-8"))
         if "evaluation" in content:
-            found[content["start"], content["seed"], content["evaluation"]] = content
+            start, seed = content["start"], content["seed"]
+            if content.get("weights") == notes.get((start, seed), {}).get("weights"):
+                found[start, seed, content["evaluation"]] = content
     return found
 
 
@@ -77,6 +80,8 @@ class Line:
     pairs: int
     """How many seeds both this start and the one that it is compared with have."""
     gain: Gain | None
+    mixed: int = 0
+    """In how many of these pairs the two were measured on different machines."""
 
 
 def lines(rows: list[Row], results: Results) -> list[Line]:
@@ -101,7 +106,17 @@ def _line(row: Row, by_label: Mapping[str, Row], results: Results, evaluation: s
     both = sorted(set(mine) & set(theirs))
     compared = both and evaluation != "gradients"  # a ratio has no better or worse
     difference = gain([mine[seed] for seed in both], [theirs[seed] for seed in both]) if compared else None
-    return Line(row, figure, mine, len(both), difference)
+    other = by_label[row.against].start.name
+    mixed = sum(
+        _where(results[row.start.name, seed, evaluation]) != _where(results[other, seed, evaluation]) for seed in both
+    )
+    return Line(row, figure, mine, len(both), difference, mixed)
+
+
+def _where(content: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Processor and version of torch: where they are the same, so are the weights that a seed is trained to."""
+    machine = content.get("machine", {})
+    return machine.get("processor"), machine.get("device"), machine.get("torch")
 
 
 def _at_fractions(metric: str, words: str, evaluation: str, results: Results) -> list[tuple[str, str]]:
@@ -119,7 +134,8 @@ def bootstrap(
     """Difference of two accuracies in points, with the 95 % interval of a bootstrap over source objects.
 
     Slowly: draw as many objects as there are, with replacement; pool the right answers and the images of those drawn;
-    take the difference of the shares; of many such differences the 2.5th and 97.5th percentile.
+    take the difference of the shares; of many such differences the 2.5th and 97.5th percentile. Encoders are not drawn:
+    how far trainings differ is not in the interval.
 
     Args:
         mine, theirs: right answers and images by object, the same objects with as many images.
@@ -135,8 +151,8 @@ def bootstrap(
 
 
 def pooled_objects(rows: list[Row], results: Results) -> dict[str, dict[str, tuple[int, int]]]:
-    """Right answers and images by source object, over all seeds and folds in which both starts of a pair are measured;
-    by the label without its fold, with the same keys for both."""
+    """Right answers and images by source object (near-duplicates are one), over all seeds and folds in which both starts
+    of a pair are measured; by the label without its fold, with the same keys for both."""
     pools: dict[str, dict[str, tuple[int, int]]] = {}
     by_label = {row.label: row for row in rows}
     for row in rows:
@@ -149,8 +165,8 @@ def pooled_objects(rows: list[Row], results: Results) -> dict[str, dict[str, tup
                     continue
                 pool = pools.setdefault(without_fold(one.label), {})
                 for name, (right, count) in content["details"]["objects"].items():
-                    before = pool.get(name, (0, 0))
-                    pool[name] = before[0] + right, before[1] + count
+                    before = pool.get(group_of(name), (0, 0))
+                    pool[group_of(name)] = before[0] + right, before[1] + count
     return pools
 
 

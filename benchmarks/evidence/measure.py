@@ -92,7 +92,8 @@ def by_object(spec: str, single: Path, *, seed: int, runtime: RuntimeOptions) ->
 def gradients(run: Path, images: str) -> dict[str, Any]:
     """The branch's gradient over the contrastive one, by a run's model as it began and as it ended, in evaluation mode.
 
-    gradient_ratio_start, gradient_ratio_end: the largest over three depths of the encoder (docs/monitors.md).
+    gradient_ratio_start, gradient_ratio_end: the largest over three depths of the encoder (docs/monitors.md); 0 where the
+    branch takes no part.
     """
     model, config = load_model(run)
     source = open_source(images, channels=config.encoder.channels, canvas=config.canvas)
@@ -105,22 +106,25 @@ def gradients(run: Path, images: str) -> dict[str, Any]:
         reconstruction=config.reconstruction, seed=config.seed,
     ).eval()  # fmt: skip
     with torch.no_grad():
-        first, last = (balance(each, views, progress=0.0)["gradient_ratio"] for each in (began, model))
+        first, last = (
+            balance(each, views, progress=progress).get("gradient_ratio", 0.0)
+            for each, progress in ((began, 0.0), (model, 1.0))
+        )
     metrics = {"gradient_ratio_start": first, "gradient_ratio_end": last}
     return {"metrics": metrics, "main": "gradient_ratio_end", "config": {"images": len(positions)}, "details": {}}
 
 
+def supervised(preset: Preset, data: str) -> FinetuneConfig:
+    """How the supervised start is trained, from scratch."""
+    return FinetuneConfig(data=data, size=preset.size, fit=preset.supervised, save_encoder=True)
+
+
 def supervise(
-    encoder: EncoderConfig, preset: Preset, *, data: Path, seed: int, runtime: RuntimeOptions, out: Path
+    encoder: EncoderConfig, config: FinetuneConfig, *, seed: int, runtime: RuntimeOptions, out: Path
 ) -> dict[str, Any]:
-    """Trains the encoder from scratch on the labels of the images; it lies in OUT/encoder."""
-    config = FinetuneConfig(
-        data=labels_of(data), size=preset.size, fit=preset.supervised, save_encoder=True, seed=seed, runtime=runtime
-    )
-    found = stored("finetune", open_start(random_spec(encoder)), config, out=out / "supervised", reuse=True)
-    kept = Path(found["path"]).with_suffix("") / "encoder"
-    kept.rename(out / "encoder")
-    return found
+    """Trains the encoder on labels, or gives the result of when it was; it lies beside the result's path."""
+    config = replace(config, seed=seed, runtime=runtime)
+    return stored("finetune", open_start(random_spec(encoder)), config, out=out / "supervised", reuse=True)
 
 
 def fingerprint(spec: str) -> str:

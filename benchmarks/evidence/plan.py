@@ -19,6 +19,8 @@ from repre.recipes import recipe
 CONFIRMATORY = (("moco-v3", "vit"), ("moby", "swin"))
 FRESH = 10
 """First seed of the confirmatory comparison: those before it are the exploration's, which the defaults were chosen from."""
+VIT_LEVELS = 4
+"""Maps that a flat encoder of four blocks or more gives."""
 CHEAP = ("foreground", "miou", "knn", "linear")
 """Evaluations on frozen encoders."""
 BRANCH = (*CHEAP, "gradients")
@@ -145,7 +147,7 @@ class Plan:
 
         Args:
             change: fields of the views.
-            fresh: tested on images of its own, for the confirmatory comparison.
+            fresh: tested on scenes of its own, for the confirmatory comparison.
         """
         preset = self.preset
         default = (
@@ -196,13 +198,14 @@ class Plan:
     # -------------------------------------------------------------------------------------------------- tables
 
     def confirmatory(self) -> Iterator[Row]:
-        """Fixed beforehand: two frameworks with their encoders, RePre's defaults against the plain framework, at seeds and
-        on images that no exploration has seen."""
+        """Fixed beforehand: two frameworks with their encoders, RePre's defaults against the plain framework, at seeds that
+        no exploration has seen, in dense figures on scenes that are composed anew of the same articles and photographs."""
         for framework, encoder in CONFIRMATORY:
             label = f"{framework} + {encoder}"
-            yield self.row("confirmatory", label, self.start(framework, encoder, "plain", fresh=True))
+            plain = self.start(framework, encoder, "plain", fresh=True)
+            yield self.row("confirmatory", label, plain, f"random {encoder}")
             yield self.row("confirmatory", f"{label} + branch", self.start(framework, encoder, fresh=True), label)
-        for encoder in ("vit", "swin"):  # what the figures are without any training; not compared
+        for encoder in ("vit", "swin"):  # what the figures are without any training
             yield self.row("confirmatory", f"random {encoder}", self.other("random", encoder, fresh=True))
 
     def frameworks(self) -> Iterator[Row]:
@@ -232,7 +235,7 @@ class Plan:
         yield self.row("2", "defaults", self.start("moco-v3", "vit"), None, BRANCH)
         yield from weighed(3.0, 30.0, 100.0)
         yield one("the view as target", "view", change={"target": "view"})
-        yield one("last level", "last-level", decoder=DecoderConfig(width=width, levels=(3,)))
+        yield one("last level", "last-level", decoder=DecoderConfig(width=width, levels=(VIT_LEVELS - 1,)))
         yield from weighed(1.0)
         yield one("linear decoder", "linear-decoder", decoder=DecoderConfig(kind="linear", width=width))
         yield one("40 % masked", "mask0.4", change={"mask_ratio": 0.4})
@@ -259,7 +262,7 @@ class Plan:
 
     def starts(self) -> Iterator[Row]:
         """Every other start against RePre's. The rivals see as many images; the supervised start as many views."""
-        last = (len(self._levels("vit")) - 1,)
+        last = (VIT_LEVELS - 1,)
         decoder = DecoderConfig(width=self.preset.decoder_width["vit"], levels=last)
         masked = {"mask_ratio": 0.6}
         ours = "RePre: moco-v3 + branch"
@@ -290,7 +293,7 @@ class Plan:
 
     def beyond(self) -> Iterator[Row]:
         """Where the branch's first guess did not help, and what the monitors suggest instead."""
-        last = len(self._levels("vit")) - 1
+        last = VIT_LEVELS - 1
         later = DecoderConfig(width=self.preset.decoder_width["vit"], levels=(last - 1, last))
         for framework, encoder in (("moco-v3", "vit"), ("moby", "swin")):
             plain = f"{framework} + {encoder}"
@@ -327,7 +330,3 @@ class Plan:
             wanted = ("knn", "linear") if kind == "fashion-mnist" else CHEAP
             yield self.row("data", label, self.start("moco-v3", "vit", "plain", kind=kind), None, wanted)
             yield self.row("data", f"{label} + branch", self.start("moco-v3", "vit", kind=kind), label, wanted)
-
-    def _levels(self, encoder: str) -> range:
-        """The maps that the encoder gives: four of a flat model of four blocks or more."""
-        return range(4)

@@ -107,7 +107,8 @@ class Preset:
         return Data(kind=self._kind(kind), size=self.size, train=self.images, val=self.test, fold=fold)
 
     def labels(self, kind: Kind, *, fold: int = 0, single: bool = False, fresh: bool = False) -> Data:
-        """Images with labels; `single` has one object in each, for whole-image labels. `fresh` ones are composed anew."""
+        """Images with labels; `single` has one object in each, for whole-image labels. `fresh` scenes are composed anew, of
+        the same articles and photographs; plain articles stay those that they are."""
         if single and kind == "fashion" and self.plain_articles is not None:
             train, val = self.plain_articles
             return Data(kind="fashion-mnist", size=self.size, train=train, val=val)

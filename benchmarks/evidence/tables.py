@@ -4,9 +4,9 @@ python -m benchmarks.evidence.tables
 """
 
 import argparse
-from collections.abc import Mapping
+import sys
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 from benchmarks.evidence.baselines import register
 from benchmarks.evidence.claims import LOSS, POINTS, interval, primary, summary
@@ -18,14 +18,13 @@ from benchmarks.evidence.figures import (
     lines,
     load,
     pooled_objects,
-    training_notes,
 )
 from benchmarks.evidence.plan import TITLES, Plan, Row, tasks
 from benchmarks.evidence.presets import PRESETS, Preset
 from benchmarks.evidence.run import RESULTS
 from benchmarks.machine import words
 
-from repre.evaluate.compare import Gain
+from repre.errors import UserError
 
 DOCS = Path(__file__).parents[2] / "docs"
 HEAD = """# Evidence
@@ -38,16 +37,20 @@ from the JSON files below `benchmarks/evidence/results/`; every figure there car
   version and SHA-256. Training and test images share no object, no near-duplicate and no photograph.
 - **Confirmatory** is one comparison, fixed before it was run: MoCo v3 with a ViT and MoBY with a Swin on FashionScenes,
   RePre's defaults against the plain framework, five seeds each, paired: equal initial weights, order, views and heads.
-  Its seeds and its images with masks are used nowhere else. Everything else is **exploratory**: no correction for the
-  number of comparisons is made, and the defaults were chosen from it. The sizes of the two-core preset were set by pilots at
-  seed 100, which stand in no table: large enough that training moves the figures.
-- **Figures** are percentages of test images that no training saw. *Linear mIoU*: a 1x1 convolution on frozen maps of all
-  levels. *UPerNet* and *AP* (Mask R-CNN, COCO's measure): encoder and head trained together. *Object* mIoU and AP: the
-  ten classes are one, object. *k-NN* and *linear* see images with one object. *Gradient ratio*: norm of the branch's
-  gradient over that of the contrastive loss, the largest at three depths of the encoder, on 64 images with the model as it
-  began and as it ended.
+  Its seeds are used nowhere else. Its scenes with masks are composed anew, but of the articles and photographs that
+  exploratory ones are made of; the images of k-NN and linear, and those to pre-train on, are the same. Everything else is
+  **exploratory**: no correction for the number of comparisons is made, and the defaults were chosen from it. The sizes of
+  the two-core preset were set by pilots at seed 100, which stand in no table.
+- **Figures** are in per cent, on test images that no training saw. *Linear mIoU*: a 1x1 convolution on frozen maps of all
+  levels; the mean IoU of background and ten classes. *UPerNet* and *AP* (Mask R-CNN, COCO's measure): encoder and head
+  trained together. *Object*: the ten classes are one; object mIoU is the mean of the IoU of object and of background, of
+  which background alone, everywhere, makes about 38. *k-NN* and *linear* see images with one object. *Gradient ratio*:
+  norm of the branch's gradient over that of the contrastive loss, the largest at three depths of the encoder, on 64 images
+  with the model as it began and as it ended.
 - **Differences** are in points, at equal seeds, with the 95 % interval of Student's t. Where the interval holds 0 the table
-  says "no difference". A figure in brackets is a difference that too few seeds allow no interval for.
+  says "no difference". A figure in brackets is a difference that too few seeds allow no interval for. † marks differences
+  of which a pair was measured on two machines: rounding alone makes another encoder of a seed
+  ([how far apart](results.md#whether-the-evaluations-themselves-are-sound)).
 
 Again: `python -m benchmarks.evidence.run --preset cpu --download`, then `python -m benchmarks.evidence.tables`. The runner
 goes on where it stopped; `--only confirmatory`, `--hours 2` and `--preset gpu` do what they say. Encoders are not kept with
@@ -55,13 +58,14 @@ the results: a start that lacks a figure is trained again, and where another pro
 figures are measured again.
 """
 NOTES = {
+    "1": "RePre's recipes as they are: with DINO the branch has weight 1, with the others 10. What is trained as long as "
+    "with the branch is compared with the branch: above 0 the longer plain training is better.",
     "2": "Each row changes one setting of the defaults (weight 10, the clean crop as target, four levels, convolutional "
-    "decoder, L1, both views, no mask); the last two change two. A difference in brackets is of one seed: compare it with "
-    "how far the seeds of the confirmatory table lie apart.",
-    "5": "The branch as it was first built (weight 1, the view as target) against what the monitors' ratio of gradients "
-    "suggests.",
+    "decoder, L1, both views, no mask); the last two change two.",
     "3": "Each start against RePre's: above 0 the other is better. Every self-supervised start sees as many images, the "
-    "supervised one as many views; that is not equal time, so the seconds stand below.",
+    "supervised one as many views; a step of one costs more than that of another.",
+    "5": "Against the plain framework: the branch as it was first built (weight 1, the view as target), its defaults, and "
+    "what the monitors' ratio of gradients suggests beside them.",
     "stamps": "Some classes have three or four test objects in a fold: on one fold, under 5 points is noise.",
 }
 
@@ -84,8 +88,6 @@ def page(results: Path, docs: Path, *, presets: list[Preset], plots: bool = True
             if table in NOTES:
                 parts.append(f"{NOTES[table]}\n")
             parts.append(_table(preset, table, mine, found, docs, plots=plots))
-            if told := _seconds(mine, training_notes(results / preset.name)):
-                parts.append(told)
     return "\n".join(parts).rstrip() + "\n"
 
 
@@ -155,31 +157,22 @@ def _table(preset: Preset, table: str, rows: list[Row], found: Results, docs: Pa
 
 
 def means(all_lines: list[Line]) -> str:
-    """A row for every start, a column for every figure: the mean, and over how many seeds."""
-    known = {(line.row.label, line.figure): list(line.values.values()) for line in all_lines if line.values}
-    figures, labels = (
-        [*dict.fromkeys(names)] for names in ((line.figure for line in all_lines), (one for one, _ in known))
-    )
-    figures = [name for name in figures if any(name == each for _, each in known)]
-    text = [f"| mean (seeds) | {' | '.join(figures)} |", f"|---|{'---|' * len(figures)}"]
-    for label in labels:
+    """A row for every start, a column for every figure: the mean, over how many seeds, and the mean difference at equal
+    seeds, since means of other seeds do not compare."""
+    known = {(line.row.label, line.figure): line for line in all_lines if line.values}
+    figures = [
+        name for name in dict.fromkeys(line.figure for line in all_lines) if any(name == each for _, each in known)
+    ]
+    text = [f"| mean (seeds), difference at equal seeds | {' | '.join(figures)} |", f"|---|{'---|' * len(figures)}"]
+    for label in dict.fromkeys(label for label, _ in known):
         cells = (known.get((label, name)) for name in figures)
-        shown = (f"{sum(each) / len(each):.1f} ({len(each)})" if each else "–" for each in cells)
-        text.append(f"| {label} | {' | '.join(shown)} |")
+        text.append(f"| {label} | {' | '.join('–' if line is None else _mean(line) for line in cells)} |")
     return "\n".join(text) + "\n"
 
 
-def _seconds(rows: list[Row], notes: Mapping[tuple[str, int], dict[str, Any]]) -> str:
-    each = {
-        row.label: [notes[row.start.name, seed]["seconds"] for seed in row.each_seed if (row.start.name, seed) in notes]
-        for row in rows
-    }
-    told = [f"{label} {sum(seconds) / len(seconds):.0f}" for label, seconds in each.items() if seconds]
-    return (
-        f"Seconds of a training, mean over seeds, on a machine shared with other runs: {'; '.join(told)}.\n"
-        if told
-        else ""
-    )
+def _mean(line: Line) -> str:
+    mean = sum(line.values.values()) / len(line.values)
+    return f"{mean:.1f} ({len(line.values)})" + (f", {line.gain.mean:+.1f}" if line.gain else "")
 
 
 def markdown(all_lines: list[Line]) -> str:
@@ -191,21 +184,25 @@ def markdown(all_lines: list[Line]) -> str:
             mean = sum(line.values.values()) / len(line.values)
             each = " ".join(f"{line.values[seed]:.1f}" if seed in line.values else "–" for seed in seeds)
             against = line.row.against or ""
-            text.append(f"| {line.figure} | {line.row.label} | {each} | {mean:.1f} | {against} | {_words(line.gain)} |")
+            text.append(f"| {line.figure} | {line.row.label} | {each} | {mean:.1f} | {against} | {_words(line)} |")
     return "\n".join(text) + "\n"
 
 
-def _words(gain: Gain | None) -> str:
+def _words(line: Line) -> str:
+    gain = line.gain
     if gain is None or gain.half is None:
-        return "" if gain is None else interval(gain)
-    text = interval(gain)
+        return "" if gain is None else interval(line)
+    text = interval(line)
     return f"{text} no difference" if gain.verdict == "no difference" else f"**{text}** {gain.verdict}"
 
 
 def verdict(all_lines: list[Line], *, primary: str) -> str:
     """What the confirmatory comparison says of the goal, pair by pair; nothing where seeds are missing."""
-    text = [f"The goal was at least {POINTS:g} points in {primary}, with k-NN and linear no worse than {LOSS:g}.\n"]
-    for label in dict.fromkeys(line.row.label for line in all_lines if line.row.against):
+    text = [
+        f"The goal was at least {POINTS:g} points in {primary}, with k-NN and linear no worse than {LOSS:g}; the means "
+        "decide.\n"
+    ]
+    for label in dict.fromkeys(line.row.label for line in all_lines if line.row.label.endswith(" + branch")):
         mine = {line.figure: line for line in all_lines if line.row.label == label}
         if any(mine[name].pairs < mine[name].row.seeds for name in (primary, "k-NN", "linear")):
             text.append(f"- {label}: undecided, not all pairs of seeds are measured.")
@@ -214,15 +211,26 @@ def verdict(all_lines: list[Line], *, primary: str) -> str:
         reached = gains[primary].mean >= POINTS
         kept = all(gains[name].mean >= LOSS for name in ("k-NN", "linear"))
         text.append(
-            f"- {label}: {primary} {_words(gains[primary])}; the gain is {'' if reached else '**not** '}reached, and "
+            f"- {label}: {primary} {_words(mine[primary])}; the gain is {'' if reached else '**not** '}reached, and "
             f"k-NN and linear are {'' if kept else '**not** '}kept ({gains['k-NN'].mean:+.1f}, {gains['linear'].mean:+.1f})."
+            f"{_beside_random(all_lines, label.removesuffix(' + branch'))}"
         )
     return "\n".join(text) + "\n"
 
 
+def _beside_random(all_lines: list[Line], label: str) -> str:
+    """What the framework without the branch has learnt at all."""
+    known = [line for line in all_lines if line.row.label == label and line.gain is not None]
+    told = "; ".join(f"{line.figure} {_words(line)}" for line in known)
+    return f" The plain framework against the encoder at random: {told}." if told else ""
+
+
 def _objects(rows: list[Row], found: Results) -> str:
     pools = pooled_objects(rows, found)
-    text = ["k-NN over all folds and seeds, interval by a bootstrap over source objects:\n"]
+    text = [
+        "k-NN over all folds and seeds, with the interval of a bootstrap over source objects, near-duplicates as one. It is "
+        "of these encoders: how far trainings differ is not in it.\n"
+    ]
     for label in pools:
         if label.endswith(" + branch"):
             mean, low, high = bootstrap(pools[label], pools[label.removesuffix(" + branch")])
@@ -238,6 +246,18 @@ def main() -> None:
     given = parser.parse_args()
     register()
     presets = [preset for preset in PRESETS.values() if preset.packages]
+    try:
+        if not any((given.results / preset.name).is_dir() for preset in presets):
+            raise UserError(f"--results {given.results}: there are no results; benchmarks.evidence.run writes them")
+        if not given.docs.is_dir():
+            raise UserError(f"--docs {given.docs}: there is no such folder")
+        if not given.no_plots and find_spec("matplotlib") is None:
+            raise UserError(
+                "pictures need matplotlib: pip install 'repre[dev]', or write the text alone with --no-plots"
+            )
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
     text = page(given.results, given.docs, presets=presets, plots=not given.no_plots)
     (given.docs / "evidence.md").write_text(text, encoding="utf-8")
     print(f"written to {given.docs / 'evidence.md'}")

@@ -15,10 +15,12 @@ import pytest
 from benchmarks.evidence import measure, turns
 from benchmarks.evidence.baselines import register
 from benchmarks.evidence.claims import summary
-from benchmarks.evidence.figures import FIGURES, bootstrap, lines, pooled_objects, without_fold
+from benchmarks.evidence.figures import FIGURES, bootstrap, lines, load, pooled_objects, without_fold
 from benchmarks.evidence.plan import CONFIRMATORY, FRESH, WAVES, Plan, Task, tasks
 from benchmarks.evidence.presets import PRESETS, TOY
-from benchmarks.evidence.run import Places, Runner, chosen, main
+from benchmarks.evidence.run import chosen, main
+from benchmarks.evidence.runner import Places, Runner
+from benchmarks.evidence.tables import main as write_page
 from benchmarks.evidence.tables import markdown, means, page, verdict
 from benchmarks.machine import words
 
@@ -139,6 +141,37 @@ def test_figures_of_another_config_are_not_taken_for_the_plans(
         runner.go([task], hours=None)
 
 
+def test_figures_of_other_data_or_another_supervised_recipe_are_refused(
+    measured: tuple[Runner, list[Task]], tmp_path: Path
+) -> None:
+    runner, todo = measured
+    for change, told in (
+        ({"images": 48}, r"moco-v3-vit-plain seed 0 was measured with another config \(data: scenes32-48"),
+        ({"epochs": 2}, r"moco-v3-vit-plain seed 0 was measured with another config \(epochs: 2 here, 1 there\)"),
+        ({"test": 12}, r"was measured with another config \(data: scenes32-"),
+        (
+            {"supervised": replace(TOY.supervised, epochs=3)},
+            r"supervised-vit seed 0 .* \(fit.epochs: 3 here, 1 there\)",
+        ),
+    ):
+        other = Runner(replace(TOY, **change), runner.places)  # type: ignore[arg-type]
+        again = [replace(task, start=other.starts[task.start.name]) for task in todo if not task.start.as_long_as]
+        with pytest.raises(UserError, match=told):
+            other.go(again, hours=None)
+
+
+def test_a_full_disk_is_no_failure_of_a_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    runner = Runner(TOY, Places(*(tmp_path / name for name in ("packages", "data", "work", "results"))))
+
+    def measure(self: Runner, task: Task) -> None:
+        raise RunError("could not write last.pt") from OSError("no space left on device")
+
+    monkeypatch.setattr(Runner, "measure", measure)
+    with pytest.raises(RunError, match="could not write"):
+        runner.go([Task("1", Plan(TOY).start("moco-v3", "vit", "plain"), 0, "knn")], hours=None)
+    assert not list(tmp_path.rglob("*failure*"))
+
+
 def test_a_broken_training_is_told_and_the_others_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     runner = Runner(TOY, Places(*(tmp_path / name for name in ("packages", "data", "work", "results"))))
     start = Plan(TOY).start("moco-v3", "vit", "plain")
@@ -222,7 +255,7 @@ def test_how_long_a_training_shall_take_is_measured_once(
     runner, todo = measured
     longer = next(task.start for task in todo if task.start.as_long_as)
     other = elsewhere(runner, tmp_path, work=tmp_path / "work")
-    monkeypatch.setattr("benchmarks.evidence.run.longer", lambda *_, **__: pytest.fail("measured again"))
+    monkeypatch.setattr("benchmarks.evidence.runner.longer", lambda *_, **__: pytest.fail("measured again"))
     noted = json.loads(runner.note_path(longer, 0).read_text())["time_ratio"]
     assert other.time_ratio(longer, 0) == noted
     again = Runner(TOY, replace(runner.places, results=tmp_path / "empty"))  # stopped before its note was written
@@ -238,46 +271,90 @@ def test_a_training_that_ended_before_its_note_is_noted(measured: tuple[Runner, 
     assert note.read_text() == before
 
 
-def test_figures_of_an_encoder_that_is_gone_are_measured_again(
-    measured: tuple[Runner, list[Task]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_figures_of_an_encoder_that_is_gone_stay_where_it_is_trained_to_the_same_weights(
+    measured: tuple[Runner, list[Task]], tmp_path: Path
 ) -> None:
     runner = elsewhere(measured[0], tmp_path, work=tmp_path / "work")
     todo = [task for task in measured[1] if task.start.name.endswith("vit-plain")]
-    note, missing, others = runner.note_path(todo[0].start, 0), runner.path(todo[0]), list(map(runner.path, todo[1:]))
-    assert len(others) > 1
-    content = json.loads(note.read_text())
+    missing, others = runner.path(todo[0]), [runner.path(task) for task in todo[1:]]
     for path in others:
         path.write_text(path.read_text() + " ")  # told from one that is measured again
     missing.unlink()
-    assert runner.go(todo, hours=None) == 0  # trained again, to the same weights
-    assert json.loads(note.read_text())["weights"] == content["weights"]
-    assert all(path.read_text().endswith(" ") for path in others)
-    note.write_text(json.dumps(content | {"weights": "another"}))  # as another processor gives them
-    shutil.rmtree(runner.places.work)
-    missing.unlink()
     assert runner.go(todo, hours=None) == 0
-    assert json.loads(note.read_text())["weights"] == content["weights"]
-    assert not any(path.read_text().endswith(" ") for path in others)
-    assert (
-        f"{todo[0].start.name} seed 0 has other weights than before; {len(others)} figures" in capsys.readouterr().out
-    )
+    assert all(path.read_text().endswith(" ") for path in others)
+    assert json.loads(missing.read_text())["weights"] == json.loads(others[0].read_text())["weights"]
+
+
+def test_figures_of_other_weights_do_not_count_and_are_all_measured_again(
+    measured: tuple[Runner, list[Task]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runner = elsewhere(measured[0], tmp_path, work=tmp_path / "work")
+    todo = [task for task in measured[1] if task.start.name.endswith("vit-plain")]
+    for dear in [task for task in todo if "upernet" in task.evaluation or "detect" in task.evaluation]:
+        runner.path(dear).unlink()
+        todo.remove(dear)
+    start, wanted = todo[0].start, todo[0]
+    for path in runner.note_path(start, 0).parent.iterdir():  # as another processor would have left them
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"weights": "another"}))
+    runner.path(wanted).unlink()
+    whole, stopped = Runner.measure_figure, iter((False, True))
+
+    def stops(self: Runner, task: Task, spec: str) -> None:
+        if next(stopped):
+            raise KeyboardInterrupt
+        whole(self, task, spec)
+
+    def told() -> set[str]:
+        return {evaluation for name, _, evaluation in load(runner.results) if name == start.name}
+
+    assert wanted.evaluation not in told()
+    with monkeypatch.context() as patched:
+        patched.setattr(Runner, "measure_figure", stops)
+        with pytest.raises(KeyboardInterrupt):
+            runner.go([wanted], hours=None)
+    assert told() == {wanted.evaluation}
+    assert runner.go([wanted], hours=None) == 0  # measures those too that it was not asked for
+    assert told() == {task.evaluation for task in todo}
+
+
+def test_an_encoder_that_is_not_the_noted_one_is_noted(measured: tuple[Runner, list[Task]], tmp_path: Path) -> None:
+    runner = elsewhere(measured[0], tmp_path)
+    for name in ("vit-plain", "supervised-vit"):
+        task = next(task for task in measured[1] if task.start.name.endswith(name))
+        note = runner.note_path(task.start, 0)
+        content = json.loads(note.read_text())
+        note.write_text(json.dumps(content | {"weights": "another"}))  # results of another machine were merged in
+        assert not runner.done(task)
+        runner.spec(task.start, 0)
+        assert json.loads(note.read_text()) == content
+        assert runner.done(task)
+
+
+def test_differences_between_machines_are_marked() -> None:
+    rows = [row for row in Plan(TOY).confirmatory() if "vit" in row.label]
+    results = fabricated({"foreground": {"plain": [0.5, 0.6], "branch": [0.54, 0.64]}})
+    for content in results.values():
+        content["machine"] = {"processor": "A", "torch": "2.15"}
+    assert "†" not in markdown(lines(rows, results))
+    results["fresh-fashion-moco-v3-vit-plain", FRESH, "foreground"]["machine"] = {"processor": "B", "torch": "2.15"}
+    assert "(+4.0) †" in markdown(lines(rows, results))
 
 
 def test_a_seed_that_one_start_lacks_is_a_dash() -> None:
-    rows = [row for row in Plan(TOY).confirmatory() if "moco-v3" in row.label]
+    rows = [row for row in Plan(TOY).confirmatory() if "vit" in row.label]
     results = fabricated({"foreground": {"plain": [0.5, 0.6], "branch": [0.54, 0.64]}})
     del results["fresh-fashion-moco-v3-vit-plain", FRESH, "foreground"]
     assert "| – 60.0 | 60.0 |" in markdown(lines(rows, results))
 
 
 def test_means_stand_by_start_and_figure() -> None:
-    rows = [row for row in Plan(TOY).confirmatory() if "moco-v3" in row.label]
+    rows = [row for row in Plan(TOY).confirmatory() if "vit" in row.label]
     results = fabricated({"foreground": {"plain": [0.5, 0.6], "branch": [0.54]}, "knn": {"plain": [0.3], "branch": []}})
     assert means(lines(rows, results)).splitlines() == [
-        "| mean (seeds) | object mIoU | k-NN |",
+        "| mean (seeds), difference at equal seeds | object mIoU | k-NN |",
         "|---|---|---|",
         "| moco-v3 + vit | 55.0 (2) | 30.0 (1) |",
-        "| moco-v3 + vit + branch | 54.0 (1) | – |",
+        "| moco-v3 + vit + branch | 54.0 (1), +4.0 | – |",  # at the first seed, where the other has 50
     ]
 
 
@@ -317,7 +394,7 @@ def fabricated(values: dict[str, dict[str, list[float]]]) -> dict[tuple[str, int
 
 
 def test_differences_are_paired_and_the_goal_is_judged() -> None:
-    rows = [row for row in Plan(TOY).confirmatory() if "moco-v3" in row.label]
+    rows = [row for row in Plan(TOY).confirmatory() if "vit" in row.label]
     full = {"plain": [0.50, 0.60], "branch": [0.54, 0.6401]}
     results = fabricated(dict.fromkeys(("foreground", "miou", "knn", "linear"), full))
     found = lines(rows, results)
@@ -354,12 +431,12 @@ def test_goals_and_claims_are_read_off_the_tables(tmp_path: Path) -> None:
     text = summary(preset, Plan(preset).rows(), results, tmp_path)
     assert "| linear mIoU, at least +3 | box AP, at least +2 | k-NN, at least -0.5 | linear, at least -0.5 |" in text
     half = 12.706 * 2  # two seeds, 2 points on either side of their mean
-    assert f"| moco-v3 + vit, exploratory | +4.0 [{4 - half:+.1f}, {4 + half:+.1f}], 2: reached | – | -4.0" in text
-    assert "| dino + vit, exploratory | (+1.0), 2: **missed** | – | (-1.0), 2: **missed** | – |" in text
+    assert f"| moco-v3 + vit, exploratory | +4.0 [{4 - half:+.1f}, {4 + half:+.1f}], 2: open | – | -4.0" in text
+    assert "| dino + vit, exploratory | (+1.0), 2: open | – | (-1.0), 2: open | – |" in text
     assert "| moby + vit, exploratory | – | – | – | – |" in text
     mean, spread = 13 / 3, (((4 - 13 / 3) ** 2 + (1 - 13 / 3) ** 2 + (8 - 13 / 3) ** 2) / 2) ** 0.5
     half = 4.303 * spread / 3**0.5
-    assert f"interval over pairs | {mean:+.1f} [{mean - half:+.1f}, {mean + half:+.1f}], 3 pairs |" in text
+    assert f"interval over them | {mean:+.1f} [{mean - half:+.1f}, {mean + half:+.1f}], 3: open |" in text
     assert "higher with the branch in 3 of 3 pairs, by 3 points or more in 2" in text
     assert "moby + swin 4%, 10%, +6%." in text
     assert "last level not measured" in text
@@ -429,11 +506,12 @@ def test_encoders_take_the_sizes_of_their_preset(name: str) -> None:
     ("command", "told"),
     [
         ("run --preset toy --list --only 3 --seeds 1", "fashion-pixels-vit-simmim"),
-        ("tables --no-plots --results results --docs .", "written to evidence.md"),
+        ("tables --no-plots --results . --docs .", "written to evidence.md"),
     ],
 )
 def test_the_commands_of_the_page_work_in_a_process_of_their_own(tmp_path: Path, command: str, told: str) -> None:
     module, *rest = command.split()
+    (tmp_path / "cpu").mkdir()
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(
         [sys.executable, "-m", f"benchmarks.evidence.{module}", *rest],
@@ -459,3 +537,30 @@ def test_without_a_gpu_its_preset_is_refused_and_still_listed(
         "error: --preset gpu: this machine, or this build of torch, has no CUDA; take --preset cpu"
     )
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (("--results", "typo"), "error: --results typo: there are no results"),
+        (("--results", ".", "--docs", "nowhere"), "error: --docs nowhere: there is no such folder"),
+        (("--results", ".", "--docs", "."), "error: pictures need matplotlib: pip install"),
+    ],
+)
+def test_mistakes_leave_the_page_as_it_was(
+    given: tuple[str, ...],
+    told: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "cpu").mkdir()
+    (tmp_path / "evidence.md").write_text("before")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("benchmarks.evidence.tables.find_spec", lambda _: None)
+    monkeypatch.setattr(sys, "argv", ["tables", *given])
+    with pytest.raises(SystemExit) as stopped:
+        write_page()
+    assert stopped.value.code == 2
+    assert told in capsys.readouterr().err
+    assert (tmp_path / "evidence.md").read_text() == "before"
