@@ -54,8 +54,8 @@ def _goals(preset: Preset, confirmatory: list[Line], explored: list[Line]) -> st
     wanted = goals(preset)
     heads = [f"{goal.figure}, at least {goal.least:+g}" for goal in wanted]
     text = [
-        "The branch against the plain framework: mean difference in points, its interval, over how many pairs of seeds; and "
-        "the goal: *reached* or *missed* where the whole interval is, else *open*.\n",
+        "The branch against the plain framework: mean difference in points, its interval, (over how many pairs of seeds), "
+        "and the goal: *reached* or *missed* where the whole interval is, else *open*.\n",
         f"| with the branch | {' | '.join(heads)} |",
         f"|---|{'---|' * len(wanted)}",
     ]
@@ -82,7 +82,7 @@ def _goals(preset: Preset, confirmatory: list[Line], explored: list[Line]) -> st
 def _cell(line: Line | None, goal: Goal) -> str:
     if line is None or line.gain is None:
         return "–"
-    return f"{interval(line)}, {line.pairs}: {_judged(line.gain, goal)}"
+    return f"{interval(line)} ({line.pairs}): {_judged(line.gain, goal)}"
 
 
 def _judged(found: Gain, goal: Goal) -> str:
@@ -96,7 +96,7 @@ def _over_pairs(found: list[Line], goal: Goal) -> str:
     if not means:
         return "–"
     pooled = gain(means, [0.0] * len(means))
-    return f"{_interval(pooled)}, {len(means)}: {_judged(pooled, goal)}"
+    return f"{_interval(pooled)} ({len(means)}): {_judged(pooled, goal)}"
 
 
 def interval(line: Line) -> str:
@@ -116,14 +116,14 @@ def _claims(
 ) -> list[str]:
     figure = primary(preset)
     return [
-        "1. *Parallel to any contrastive framework; switched off it is that framework.* No figure: "
+        "- *1. Parallel to any contrastive framework; switched off it is that framework.* No figure: "
         "`tests/frameworks/test_contract.py` asks for both, bit for bit, of every framework.",
-        f"2. *Lightweight.* {_costs(rows, notes)}",
-        f"3. and 4. *Fuses several depths, and the hierarchy is crucial.* {figure} against the defaults: "
+        f"- *2. Lightweight.* {_costs(rows, notes)}",
+        f"- *3 and 4. Fuses several depths, and the hierarchy is crucial.* {figure} against the defaults (seeds): "
         f"{_differences(tables['2'], figure, ('without the branch', 'last level', 'two levels', 'linear decoder'))}.",
-        f"5. *Improves various frameworks with various transformers.* {_counted(tables['1'], figure)}",
-        "6. *Transfers better than supervised and self-supervised starts.* Others against RePre with MoCo v3 and a ViT, "
-        "above 0 where they are better than it:\n",
+        f"- *5. Improves various frameworks with various transformers.* {_counted(tables['1'], figure)}",
+        "- *6. Transfers better than supervised and self-supervised starts.* Others against RePre with MoCo v3 and a ViT, "
+        "above 0 where they are better than it (seeds):\n",
         _versus(tables["3"]),
     ]
 
@@ -160,7 +160,7 @@ def _differences(all_lines: Sequence[Line], figure: str, labels: tuple[str, ...]
 
 def _told(line: Line) -> str:
     assert line.gain is not None
-    return f"{interval(line)}, {line.pairs} seed{'s' if line.pairs > 1 else ''}"
+    return f"{interval(line)} ({line.pairs})"
 
 
 def _counted(all_lines: Sequence[Line], figure: str) -> str:

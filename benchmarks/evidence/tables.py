@@ -57,6 +57,7 @@ goes on where it stopped; `--only confirmatory`, `--hours 2` and `--preset gpu` 
 the results: a start that lacks a figure is trained again, and where another processor gives it other weights, all of its
 figures are measured again.
 """
+WHY = " (chosen before the confirmation, after a pilot in which linear mIoU was that of background alone)"
 NOTES = {
     "1": "RePre's recipes as they are: with DINO the branch has weight 1, with the others 10. What is trained as long as "
     "with the branch is compared with the branch: above 0 the longer plain training is better.",
@@ -98,12 +99,12 @@ def _about(preset: Preset, rows: list[Row], found: Results) -> str:
         f"{name}: {', '.join(f'{key} {value}' for key, value in config.model_args.items())}"
         for name, config in preset.encoders.items()
     )
+    why = WHY if preset.primary == "foreground" else ""
     text = [
         f"## Preset `{preset.name}`\n",
         f"{preset.size} px, {preset.images} images x {preset.epochs} epochs, batch {preset.batch}, "
         f"{preset.precision}; heads are trained on {preset.labelled} images and tested on {preset.test}{_articles(preset)}. "
-        f"{encoders}. "
-        f"Primary figure: {primary(preset)}. **{done} of {len(todo)} figures are measured.**\n",
+        f"{encoders}. Primary figure: {primary(preset)}{why}. **{done} of {len(todo)} figures are measured.**\n",
     ]
     if not found:
         text.append(f"Not run yet: `python -m benchmarks.evidence.run --preset {preset.name} --download`.\n")

@@ -431,16 +431,16 @@ def test_goals_and_claims_are_read_off_the_tables(tmp_path: Path) -> None:
     text = summary(preset, Plan(preset).rows(), results, tmp_path)
     assert "| linear mIoU, at least +3 | box AP, at least +2 | k-NN, at least -0.5 | linear, at least -0.5 |" in text
     half = 12.706 * 2  # two seeds, 2 points on either side of their mean
-    assert f"| moco-v3 + vit, exploratory | +4.0 [{4 - half:+.1f}, {4 + half:+.1f}], 2: open | – | -4.0" in text
-    assert "| dino + vit, exploratory | (+1.0), 2: open | – | (-1.0), 2: open | – |" in text
+    assert f"| moco-v3 + vit, exploratory | +4.0 [{4 - half:+.1f}, {4 + half:+.1f}] (2): open | – | -4.0" in text
+    assert "| dino + vit, exploratory | (+1.0) (2): open | – | (-1.0) (2): open | – |" in text
     assert "| moby + vit, exploratory | – | – | – | – |" in text
     mean, spread = 13 / 3, (((4 - 13 / 3) ** 2 + (1 - 13 / 3) ** 2 + (8 - 13 / 3) ** 2) / 2) ** 0.5
     half = 4.303 * spread / 3**0.5
-    assert f"interval over them | {mean:+.1f} [{mean - half:+.1f}, {mean + half:+.1f}], 3: open |" in text
+    assert f"interval over them | {mean:+.1f} [{mean - half:+.1f}, {mean + half:+.1f}] (3): open |" in text
     assert "higher with the branch in 3 of 3 pairs, by 3 points or more in 2" in text
     assert "moby + swin 4%, 10%, +6%." in text
     assert "last level not measured" in text
-    assert "| random | (-22.0), 1 seed |" in text
+    assert "| random | (-22.0) (1) |" in text
     empty = summary(preset, Plan(preset).rows(), {}, tmp_path / "none")
     assert empty.count("Not measured yet.") == 3
 
