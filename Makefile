@@ -22,9 +22,10 @@ lint: $(STAMP)
 types: $(STAMP)
 	$(BIN)/mypy
 
+# In the order of the folders: few tests of a file may take long (those of faults), and would otherwise come last, alone.
 pytest: $(STAMP)
 	$(BIN)/python -m tests.report.browser
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 # The site, in site/; --strict makes a dead link an error.
 docs: $(STAMP)
