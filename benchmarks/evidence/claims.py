@@ -32,7 +32,7 @@ def primary(preset: Preset) -> str:
 
 
 def goals(preset: Preset) -> list[Goal]:
-    """The issue's goals; a preset with a primary figure of its own asks the same of it."""
+    """What was aimed at; a preset with a primary figure of its own aims at the same gain in it."""
     boxes = FIGURES[Plan(preset).full[-1]]["box_ap"]
     dense = dict.fromkeys((primary(preset), FIGURES["miou"]["miou"]))
     return [*(Goal(figure, POINTS) for figure in dense), Goal(boxes, AP), Goal("k-NN", LOSS), Goal("linear", LOSS)]

@@ -71,7 +71,8 @@ class Runner:
             self.check_config(start, seed)
         for task in todo:
             self.check_figure(task)
-        todo = todo + [task for task in self.stale(todo) if task not in todo]
+        asked = {self.path(task) for task in todo}
+        todo = todo + [task for task in self.stale(todo) if self.path(task) not in asked]
         begun, left = time.monotonic(), [task for task in todo if not self.done(task)]
         print(f"{len(todo) - len(left)} of {len(todo)} figures are measured already", flush=True)
         broken: set[tuple[str, int]] = set()
