@@ -96,16 +96,16 @@ def _over_pairs(found: list[Line], goal: Goal) -> str:
     if not means:
         return "–"
     pooled = gain(means, [0.0] * len(means))
-    return f"{_interval(pooled)} ({len(means)}): {_judged(pooled, goal)}"
+    return f"{in_words(pooled)} ({len(means)}): {_judged(pooled, goal)}"
 
 
 def interval(line: Line) -> str:
     """A difference in points with its interval, or in brackets where there is none; † where machines are mixed in it."""
     assert line.gain is not None
-    return _interval(line.gain) + (" †" if line.mixed else "")
+    return in_words(line.gain) + (" †" if line.mixed else "")
 
 
-def _interval(found: Gain) -> str:
+def in_words(found: Gain) -> str:
     if found.half is None:
         return f"({found.mean:+.1f})"
     return f"{found.mean:+.1f} [{found.mean - found.half:+.1f}, {found.mean + found.half:+.1f}]"

@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from benchmarks.evidence.baselines import register
-from benchmarks.evidence.claims import LOSS, POINTS, interval, primary, summary
+from benchmarks.evidence.claims import LOSS, POINTS, in_words, interval, primary, summary
 from benchmarks.evidence.figures import (
     Line,
     Results,
@@ -18,6 +18,7 @@ from benchmarks.evidence.figures import (
     lines,
     load,
     pooled_objects,
+    without_fold,
 )
 from benchmarks.evidence.plan import TITLES, Plan, Row, tasks
 from benchmarks.evidence.presets import PRESETS, Preset
@@ -25,6 +26,7 @@ from benchmarks.evidence.run import RESULTS
 from benchmarks.machine import words
 
 from repre.errors import UserError
+from repre.evaluate.compare import gain
 
 DOCS = Path(__file__).parents[2] / "docs"
 HEAD = """# Evidence
@@ -141,7 +143,7 @@ def _table(preset: Preset, table: str, rows: list[Row], found: Results, docs: Pa
     if table == "confirmatory":
         text += [markdown(all_lines), verdict(all_lines, primary=primary(preset))]
     if table == "stamps":
-        text.append(_objects(rows, found))
+        text += [over_folds(all_lines), _objects(rows, found)]
     if plots:
         from benchmarks.evidence.plots import draw
 
@@ -190,11 +192,12 @@ def markdown(all_lines: list[Line]) -> str:
 
 
 def _words(line: Line) -> str:
-    gain = line.gain
-    if gain is None or gain.half is None:
-        return "" if gain is None else interval(line)
+    if line.gain is None:
+        return ""
     text = interval(line)
-    return f"{text} no difference" if gain.verdict == "no difference" else f"**{text}** {gain.verdict}"
+    if line.gain.half is None:
+        return text
+    return f"{text} no difference" if line.gain.verdict == "no difference" else f"**{text}** {line.gain.verdict}"
 
 
 def verdict(all_lines: list[Line], *, primary: str) -> str:
@@ -224,6 +227,19 @@ def _beside_random(all_lines: list[Line], label: str) -> str:
     known = [line for line in all_lines if line.row.label == label and line.gain is not None]
     told = "; ".join(f"{line.figure} {_words(line)}" for line in known)
     return f" The plain framework against the encoder at random: {told}." if told else ""
+
+
+def over_folds(all_lines: list[Line]) -> str:
+    """The differences of the folds as one, with the interval over them; each fold counts once."""
+    by_label: dict[str, dict[str, list[float]]] = {}
+    for line in all_lines:
+        if line.gain is not None:
+            by_label.setdefault(without_fold(line.row.label), {}).setdefault(line.figure, []).append(line.gain.mean)
+    text = ["Mean difference over the folds, with the interval over them (folds):\n"]
+    for label, figures in by_label.items():
+        told = (f"{name} {in_words(gain(each, [0.0] * len(each)))} ({len(each)})" for name, each in figures.items())
+        text.append(f"- {label}: {'; '.join(told)}")
+    return "\n".join(text) + "\n"
 
 
 def _objects(rows: list[Row], found: Results) -> str:

@@ -21,7 +21,7 @@ from benchmarks.evidence.presets import PRESETS, TOY
 from benchmarks.evidence.run import chosen, main
 from benchmarks.evidence.runner import Places, Runner
 from benchmarks.evidence.tables import main as write_page
-from benchmarks.evidence.tables import markdown, means, page, verdict
+from benchmarks.evidence.tables import markdown, means, over_folds, page, verdict
 from benchmarks.machine import words
 
 from repre.config import RunConfig
@@ -470,6 +470,18 @@ def test_folds_are_pooled_pairwise() -> None:
         "moco-v3 + vit": 1,
         "moco-v3 + vit + branch": 2,
     }
+
+
+def test_folds_count_once_each() -> None:
+    preset = replace(TOY, folds=(0, 1))
+    rows = [row for row in Plan(preset).stamps() if "vit" in row.label]
+    results = {
+        (row.start.name, 0, "knn"): {"metrics": {"knn20": value}} for row, value in zip(rows, (0.3, 0.32, 0.4, 0.46))
+    }
+    half = 12.706 * 2  # of two folds, 2 points on either side of their mean
+    assert over_folds(lines(rows, results)).splitlines()[-1] == (
+        f"- moco-v3 + vit + branch: k-NN +4.0 [{4 - half:+.1f}, {4 + half:+.1f}] (2)"
+    )
 
 
 def test_pictures_are_drawn(tmp_path: Path) -> None:
