@@ -3,7 +3,7 @@
 A goal is reached, or missed, where the whole interval over seeds says so; else it is open.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -95,8 +95,13 @@ def _over_pairs(found: list[Line], goal: Goal) -> str:
     means = [line.gain.mean for line in found if line.gain is not None]
     if not means:
         return "–"
-    pooled = gain(means, [0.0] * len(means))
+    pooled = over(means)
     return f"{in_words(pooled)} ({len(means)}): {_judged(pooled, goal)}"
+
+
+def over(differences: Sequence[float]) -> Gain:
+    """Differences as one, with the interval over them; each counts once."""
+    return gain(differences, [0.0] * len(differences))
 
 
 def interval(line: Line) -> str:
@@ -106,6 +111,7 @@ def interval(line: Line) -> str:
 
 
 def in_words(found: Gain) -> str:
+    """The same of a difference that is not of one line."""
     if found.half is None:
         return f"({found.mean:+.1f})"
     return f"{found.mean:+.1f} [{found.mean - found.half:+.1f}, {found.mean + found.half:+.1f}]"
@@ -180,15 +186,16 @@ def _counted(all_lines: Sequence[Line], figure: str) -> str:
 
 
 def _versus(all_lines: Sequence[Line]) -> str:
-    """A row for every other start, a column for every figure that one of them has a difference in."""
-    known = {(line.row.label, line.figure): line for line in all_lines if line.gain is not None}
-    figures = [
-        name for name in dict.fromkeys(line.figure for line in all_lines) if any(name == each for _, each in known)
-    ]
-    if not figures:
-        return "Not measured yet.\n"
-    text = [f"| start | {' | '.join(figures)} |", f"|---|{'---|' * len(figures)}"]
-    for label in dict.fromkeys(label for label, _ in known):
-        cells = [_told(known[label, name]) if (label, name) in known else "–" for name in figures]
+    known = [line for line in all_lines if line.gain is not None]
+    return by_figure("start", known, _told) if known else "Not measured yet.\n"
+
+
+def by_figure(corner: str, shown: Sequence[Line], cell: Callable[[Line], str]) -> str:
+    """A table of these lines: a row for every start, a column for every figure, a dash where there is no line."""
+    known = {(line.row.label, line.figure): line for line in shown}
+    figures = list(dict.fromkeys(line.figure for line in shown))
+    text = [f"| {corner} | {' | '.join(figures)} |", f"|---|{'---|' * len(figures)}"]
+    for label in dict.fromkeys(line.row.label for line in shown):
+        cells = (cell(known[label, name]) if (label, name) in known else "–" for name in figures)
         text.append(f"| {label} | {' | '.join(cells)} |")
     return "\n".join(text) + "\n"

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.evidence import measure
-from benchmarks.evidence.data import ensure
+from benchmarks.evidence.data import ensure, labels_of
 from benchmarks.evidence.plan import WAVES, Plan, Start, Task
 from benchmarks.evidence.presets import Preset
 from benchmarks.evidence.turns import longer
@@ -215,7 +215,7 @@ class Runner:
         return measure.random_spec(start.config.encoder_at_size)
 
     def supervise(self, start: Start, seed: int) -> str:
-        config = measure.supervised(self.preset, measure.labels_of(self.data(start.data)))
+        config = measure.supervised(self.preset, labels_of(self.data(start.data)))
         found = measure.supervise(
             start.config.encoder_at_size, config, seed=seed, runtime=self.runtime, out=self.folder(start, seed)
         )

@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from benchmarks.evidence.baselines import register
-from benchmarks.evidence.claims import LOSS, POINTS, in_words, interval, primary, summary
+from benchmarks.evidence.claims import LOSS, POINTS, by_figure, in_words, interval, over, primary, summary
 from benchmarks.evidence.figures import (
     Line,
     Results,
@@ -26,7 +26,6 @@ from benchmarks.evidence.run import RESULTS
 from benchmarks.machine import words
 
 from repre.errors import UserError
-from repre.evaluate.compare import gain
 
 DOCS = Path(__file__).parents[2] / "docs"
 HEAD = """# Evidence
@@ -160,17 +159,9 @@ def _table(preset: Preset, table: str, rows: list[Row], found: Results, docs: Pa
 
 
 def means(all_lines: list[Line]) -> str:
-    """A row for every start, a column for every figure: the mean, over how many seeds, and the mean difference at equal
-    seeds, since means of other seeds do not compare."""
-    known = {(line.row.label, line.figure): line for line in all_lines if line.values}
-    figures = [
-        name for name in dict.fromkeys(line.figure for line in all_lines) if any(name == each for _, each in known)
-    ]
-    text = [f"| mean (seeds), difference at equal seeds | {' | '.join(figures)} |", f"|---|{'---|' * len(figures)}"]
-    for label in dict.fromkeys(label for label, _ in known):
-        cells = (known.get((label, name)) for name in figures)
-        text.append(f"| {label} | {' | '.join('–' if line is None else _mean(line) for line in cells)} |")
-    return "\n".join(text) + "\n"
+    """For every start and figure the mean, over how many seeds, and the mean difference at equal seeds, since means of other
+    seeds do not compare."""
+    return by_figure("mean (seeds), difference at equal seeds", [line for line in all_lines if line.values], _mean)
 
 
 def _mean(line: Line) -> str:
@@ -237,7 +228,7 @@ def over_folds(all_lines: list[Line]) -> str:
             by_label.setdefault(without_fold(line.row.label), {}).setdefault(line.figure, []).append(line.gain.mean)
     text = ["Mean difference over the folds, with the interval over them (folds):\n"]
     for label, figures in by_label.items():
-        told = (f"{name} {in_words(gain(each, [0.0] * len(each)))} ({len(each)})" for name, each in figures.items())
+        told = (f"{name} {in_words(over(each))} ({len(each)})" for name, each in figures.items())
         text.append(f"- {label}: {'; '.join(told)}")
     return "\n".join(text) + "\n"
 
