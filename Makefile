@@ -24,7 +24,7 @@ types: $(STAMP)
 
 # In the order of the folders: few tests of a file may take long (those of faults), and would otherwise come last, alone.
 pytest: $(STAMP)
-	$(BIN)/python -m tests.report.browser
+	$(BIN)/python -m tests.reporting.browser
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 # The site, in site/; --strict makes a dead link an error.
@@ -51,7 +51,7 @@ wheel: $(STAMP)
 # Breaks runs on purpose and writes the matrix into docs/reliability.md; about half an hour, and SOAK seconds.
 SOAK ?= 3600
 faults: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.faults --soak $(SOAK)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults --soak $(SOAK)
 
 $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)

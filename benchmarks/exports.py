@@ -17,8 +17,8 @@ from pathlib import Path
 
 import torch
 
-from repre.encoder import Encoder, EncoderConfig
-from repre.export import TARGETS, export
+from repre.exporters import TARGETS, export
+from repre.models.encoder import Encoder, EncoderConfig
 
 MODELS = {"ViT": "vit_small_patch16_224", "Swin": "swin_tiny_patch4_window7_224", "ConvNeXt": "convnext_tiny"}
 LIBRARIES = ("torch", "timm", "transformers", "onnx", "onnxscript", "onnxruntime", "segmentation_models_pytorch")

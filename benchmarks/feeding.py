@@ -26,10 +26,10 @@ sys.path.insert(0, str(Path(__file__).parent / "rivals"))
 from common import Task
 from plain import transforms
 
-from repre.data.images import read_image
-from repre.data.loader import Loader, stack
-from repre.data.sources import open_source
-from repre.data.views import ViewsConfig, dino_views, make_views, simclr_views
+from repre.data.io.decode import read_image
+from repre.data.io.sources import open_source
+from repre.data.loading.loader import Loader, stack
+from repre.data.views.render import ViewsConfig, dino_views, make_views, simclr_views
 from repre.types import Batch
 
 HERE = Path(__file__).parent

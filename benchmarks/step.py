@@ -25,12 +25,12 @@ from ceiling import Recorder, replay
 from machine import machine, words
 
 from repre.config import RunConfig
-from repre.data.views import make_views
-from repre.model import build_model
-from repre.optim import build_optimiser, set_schedule
+from repre.data.views.render import make_views
+from repre.models.repre import build_model
 from repre.recipes import recipe
-from repre.train.loop import clip_gradients, gradient_norm
-from repre.train.step import forward_backward
+from repre.training.loop import clip_gradients, gradient_norm
+from repre.training.optim import build_optimiser, set_schedule
+from repre.training.step import forward_backward
 from repre.types import Batch, Views
 
 HERE = Path(__file__).parent

@@ -15,9 +15,9 @@ import tyro
 
 import repre
 from repre.config import RuntimeConfig
-from repre.evaluate.compare import compare, markdown
-from repre.evaluate.knn import KNNConfig
-from repre.evaluate.runtime import RuntimeOptions
+from repre.evaluation.classification.knn import KNNConfig
+from repre.evaluation.comparison import compare, markdown
+from repre.evaluation.options import RuntimeOptions
 
 
 def main(

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
 import repre
-from repre.data.sources import Source, open_source
+from repre.data.io.sources import Source, open_source
 from repre.losses import pixel_loss
 
 

@@ -12,9 +12,9 @@ import tyro
 from PIL import Image
 
 import repre
-from repre.data.sources import open_source
-from repre.embed import embed
-from repre.evaluate.runtime import RuntimeOptions
+from repre.data.io.sources import open_source
+from repre.evaluation.options import RuntimeOptions
+from repre.exporters.embeddings import embed
 
 SIDE = 96
 

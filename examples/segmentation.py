@@ -8,11 +8,11 @@ from pathlib import Path
 
 import tyro
 
-from repre.evaluate.fit import FitConfig
-from repre.evaluate.runtime import RuntimeOptions
-from repre.evaluate.segment import SegmentConfig
-from repre.evaluate.store import evaluate
-from repre.starts import open_start
+from repre.evaluation.fit import FitConfig
+from repre.evaluation.options import RuntimeOptions
+from repre.evaluation.runner import evaluate
+from repre.evaluation.segmentation.segment import SegmentConfig
+from repre.models.resolve import open_start
 
 TINY = "random:vit_tiny_patch16_224[patch_size=8,embed_dim=96,depth=3,num_heads=3,image_size=64]"
 

@@ -9,9 +9,9 @@ import pytest
 
 import repre
 from repre.config import RunConfig, differences, dump_yaml, identity, load_yaml
-from repre.data.views import ViewsConfig
+from repre.data.views.render import ViewsConfig
 from repre.errors import UserError
-from repre.model import ReconstructionConfig
+from repre.models.repre import ReconstructionConfig
 from repre.recipes import RECIPES, recipe
 
 

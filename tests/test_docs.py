@@ -15,11 +15,11 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from repre import cli
-from repre.encoder import Encoder, EncoderConfig
-from repre.evaluate.table import EVALUATIONS
-from repre.export import TARGETS
+from repre.cli import main as cli
+from repre.evaluation.registry import EVALUATIONS
+from repre.exporters import TARGETS
 from repre.frameworks import FRAMEWORKS
+from repre.models.encoder import Encoder, EncoderConfig
 from repre.recipes import recipe
 from tests import tiny
 
@@ -58,9 +58,9 @@ def nothing_is_done(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         raise Parsed
 
     for place in (
-        "repre.cli.pretrain", "repre.cli.open_start", "repre.cli.write_report", "repre.cli.write_comparison",
-        "repre.evaluate.compare.compare", "repre.train.plan.plan", "repre.train.reconstruct.reconstruct",
-        "repre.export.export", "repre.embed.embed", "repre.data.sources.open_source", "repre.data.write.write_scenes",
+        "repre.cli.main.pretrain", "repre.cli.main.open_start", "repre.cli.main.write_report", "repre.cli.main.write_comparison",
+        "repre.evaluation.comparison.compare", "repre.training.planner.plan", "repre.training.reconstruct.reconstruct",
+        "repre.exporters.export", "repre.exporters.embeddings.embed", "repre.data.io.sources.open_source", "repre.data.tools.write.write_scenes",
     ):  # fmt: skip
         monkeypatch.setattr(place, parsed)
     monkeypatch.setattr(cli, "load_yaml", lambda path: recipe("quickstart"))

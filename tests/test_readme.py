@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from repre.cli import COMMANDS
+from repre.cli.main import COMMANDS
 from repre.recipes import RECIPES
 
 ROOT = Path(__file__).parents[1]

@@ -6,10 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from repre.decoder import DecoderConfig
-from repre.encoder import EncoderConfig
 from repre.frameworks import BYOLConfig, DINOConfig, FrameworkConfig, MoBYConfig, MoCoV3Config, SimCLRConfig
-from repre.model import ReconstructionConfig, RePre, build_model
+from repre.models.decoder import DecoderConfig
+from repre.models.encoder import EncoderConfig
+from repre.models.repre import ReconstructionConfig, RePre, build_model
 from repre.types import Views
 
 ENCODERS = {

@@ -14,13 +14,13 @@ from common import BOTTLENECK, DINO_HIDDEN, HIDDEN, OUT, TEMPERATURE, Task, repo
 
 import repre
 from repre.config import ComputeConfig, RunConfig, RuntimeConfig
-from repre.data.loader import Loader, LoaderConfig
-from repre.data.sources import open_source
-from repre.data.views import dino_views, make_views, simclr_views
-from repre.encoder import EncoderConfig
+from repre.data.io.sources import open_source
+from repre.data.loading.loader import Loader, LoaderConfig
+from repre.data.views.render import dino_views, make_views, simclr_views
 from repre.frameworks import DINOConfig, SimCLRConfig
-from repre.model import ReconstructionConfig
-from repre.optim import OptimConfig
+from repre.models.encoder import EncoderConfig
+from repre.models.repre import ReconstructionConfig
+from repre.training.optim import OptimConfig
 
 CANVAS = 500
 

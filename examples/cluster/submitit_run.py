@@ -20,7 +20,7 @@ class Pretrain:
         self.words = words
 
     def __call__(self) -> int:
-        from repre.cli import main
+        from repre.cli.main import main
 
         submitit.helpers.TorchDistributedEnvironment().export(set_cuda_visible_devices=False, overwrite=True)
         os.environ["TORCHELASTIC_RESTART_COUNT"] = os.environ.get("SLURM_RESTART_COUNT", "0")

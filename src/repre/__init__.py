@@ -13,8 +13,6 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from repre.api import load_encoder, pretrain
 from repre.config import RunConfig
-from repre.decoder import Decoder, DecoderConfig
-from repre.encoder import Encoder, EncoderConfig
 from repre.errors import RunError, UserError
 from repre.frameworks import (
     BYOL,
@@ -28,7 +26,9 @@ from repre.frameworks import (
     SimCLR,
     SimCLRConfig,
 )
-from repre.model import ReconstructionConfig, RePre, build_model
+from repre.models.decoder import Decoder, DecoderConfig
+from repre.models.encoder import Encoder, EncoderConfig
+from repre.models.repre import ReconstructionConfig, RePre, build_model
 from repre.recipes import RECIPES, recipe
 from repre.types import Features, Losses, Views
 

@@ -5,18 +5,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from repre.checkpoint import write_json
 from repre.config import RunConfig
-from repre.data.sources import open_source
-from repre.encoder import Encoder
+from repre.data.io.sources import open_source
 from repre.errors import UserError
-from repre.evaluate.features import colour_histogram, encoder_features, extract, load_labelled, raw_pixels
-from repre.evaluate.knn import knn_accuracy
-from repre.ops.dist import is_main
+from repre.evaluation.classification.knn import knn_accuracy
+from repre.evaluation.features import colour_histogram, encoder_features, extract, load_labelled, raw_pixels
+from repre.models.encoder import Encoder
 from repre.recipes import recipe
-from repre.report import write_report
-from repre.train.loop import Look, train
-from repre.train.run_folder import RunFolder
+from repre.reporting import write_report
+from repre.training.checkpoint import write_json
+from repre.training.loop import Look, train
+from repre.training.run_folder import RunFolder
+from repre.utils.dist import is_main
 
 
 @dataclass(frozen=True)

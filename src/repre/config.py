@@ -9,14 +9,14 @@ from typing import Any, Literal
 
 import yaml
 
-from repre.data.loader import LoaderConfig
-from repre.data.views import ViewsConfig
-from repre.decoder import DecoderConfig
-from repre.encoder import EncoderConfig
+from repre.data.loading.loader import LoaderConfig
+from repre.data.views.render import ViewsConfig
 from repre.errors import UserError, near_names
 from repre.frameworks import FRAMEWORKS, FrameworkConfig, MoCoV3Config, framework_name
-from repre.model import ReconstructionConfig, check_views
-from repre.optim import OptimConfig
+from repre.models.decoder import DecoderConfig
+from repre.models.encoder import EncoderConfig
+from repre.models.repre import ReconstructionConfig, check_views
+from repre.training.optim import OptimConfig
 
 
 @dataclass(frozen=True, kw_only=True)

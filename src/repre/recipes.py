@@ -10,13 +10,13 @@ from dataclasses import replace
 from functools import partial
 
 from repre.config import RunConfig, RuntimeConfig
-from repre.data.views import ViewConfig, ViewsConfig, dino_views, moco_v3_views, simclr_views
-from repre.decoder import DecoderConfig
-from repre.encoder import EncoderConfig
+from repre.data.views.render import ViewConfig, ViewsConfig, dino_views, moco_v3_views, simclr_views
 from repre.errors import UserError, near_names
 from repre.frameworks import BYOLConfig, DINOConfig, MoBYConfig, MoCoV3Config, SimCLRConfig
-from repre.model import ReconstructionConfig
-from repre.optim import OptimConfig
+from repre.models.decoder import DecoderConfig
+from repre.models.encoder import EncoderConfig
+from repre.models.repre import ReconstructionConfig
+from repre.training.optim import OptimConfig
 
 ENCODERS = {
     "vit-tiny": "vit_tiny_patch16_224",

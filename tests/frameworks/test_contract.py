@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from repre.frameworks import FRAMEWORKS, MoBYConfig, build_framework
-from repre.model import RePre
-from repre.optim import OptimConfig, build_optimiser, set_schedule
-from repre.train.step import forward_backward
+from repre.models.repre import RePre
+from repre.training.optim import OptimConfig, build_optimiser, set_schedule
+from repre.training.step import forward_backward
 from repre.types import Features
 from tests import tiny
 

@@ -9,11 +9,11 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from repre.ops.batch_norm import BatchNorm
-from repre.ops.dist import gather, mean_over_ranks, rank, sum_over_ranks, world
-from repre.optim import OptimConfig, build_optimiser, set_schedule
-from repre.train.monitors import step_figures
-from repre.train.step import forward_backward
+from repre.models.batch_norm import BatchNorm
+from repre.training.monitoring.label_free import step_figures
+from repre.training.optim import OptimConfig, build_optimiser, set_schedule
+from repre.training.step import forward_backward
+from repre.utils.dist import gather, mean_over_ranks, rank, sum_over_ranks, world
 from tests import tiny
 
 STEPS, BATCH = 5, 8

@@ -4,8 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from repre.data.masks import IGNORE
-from repre.evaluate.upernet import LinearHead
+from repre.data.labels.masks import IGNORE
+from repre.evaluation.segmentation.segmentation_heads import LinearHead
 
 
 def confusion(truth: Tensor, predicted: Tensor, classes: int) -> list[list[int]]:

@@ -8,7 +8,7 @@ from repre.frameworks.dino import DINO, DINOConfig
 from repre.frameworks.moby import MoBY, MoBYConfig
 from repre.frameworks.moco_v3 import MoCoV3, MoCoV3Config
 from repre.frameworks.simclr import SimCLR, SimCLRConfig
-from repre.ops.linear import quicken
+from repre.utils.onednn_linear import quicken
 
 FRAMEWORKS: dict[str, tuple[type[FrameworkConfig], type[Framework]]] = {
     "moco-v3": (MoCoV3Config, MoCoV3),

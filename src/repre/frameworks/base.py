@@ -18,9 +18,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from repre.ops.dist import mean_over_ranks, rank
-from repre.ops.ema import ema_update
+from repre.models.ema import ema_update
 from repre.types import Diagnostics, Features
+from repre.utils.dist import mean_over_ranks, rank
 
 
 @dataclass(frozen=True, kw_only=True)

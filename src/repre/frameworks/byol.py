@@ -7,10 +7,10 @@ from torch import Tensor, nn
 from repre.errors import UserError
 from repre.frameworks.base import Framework, FrameworkConfig, Teacher, retrieval_accuracy
 from repre.losses import cosine_regression
-from repre.ops.dist import gather
-from repre.ops.mlp import mlp
-from repre.ops.schedule import cosine
+from repre.models.heads import mlp
 from repre.types import Diagnostics, Features
+from repre.utils.dist import gather
+from repre.utils.schedule import cosine
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,11 +10,11 @@ from torch.utils.checkpoint import checkpoint
 from repre.errors import UserError
 from repre.frameworks.base import Framework, FrameworkConfig, Teacher
 from repre.losses import dino_loss
-from repre.ops.dist import mean_over_ranks
-from repre.ops.linear import linear
-from repre.ops.mlp import mlp
-from repre.ops.schedule import cosine, warmup_constant
+from repre.models.heads import mlp
 from repre.types import Diagnostics, Features
+from repre.utils.dist import mean_over_ranks
+from repre.utils.onednn_linear import linear
+from repre.utils.schedule import cosine, warmup_constant
 
 LOGITS = 2**27
 """Logits of one piece of the batch, over all views and prototypes: 0.5 GiB in fp32, and a few copies of it."""

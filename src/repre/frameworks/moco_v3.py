@@ -7,10 +7,10 @@ from torch import Tensor, nn
 from repre.errors import UserError
 from repre.frameworks.base import Framework, FrameworkConfig, Teacher, negatives, own_keys, retrieval_accuracy
 from repre.losses import info_nce
-from repre.ops.dist import gather, rank
-from repre.ops.mlp import mlp
-from repre.ops.schedule import cosine
+from repre.models.heads import mlp
 from repre.types import Diagnostics, Features
+from repre.utils.dist import gather, rank
+from repre.utils.schedule import cosine
 
 
 @dataclass(frozen=True, kw_only=True)

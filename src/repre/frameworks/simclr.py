@@ -8,9 +8,9 @@ from torch import Tensor, nn
 from repre.errors import UserError
 from repre.frameworks.base import Framework, FrameworkConfig, negatives, own_keys, retrieval_accuracy
 from repre.losses import nt_xent
-from repre.ops.dist import gather, rank
-from repre.ops.mlp import mlp
+from repre.models.heads import mlp
 from repre.types import Diagnostics, Features
+from repre.utils.dist import gather, rank
 
 
 @dataclass(frozen=True, kw_only=True)

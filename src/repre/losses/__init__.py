@@ -1,9 +1,9 @@
 """Losses: pure functions, every input an argument."""
 
-from repre.losses.cosine import cosine_regression
-from repre.losses.dino import dino_loss
+from repre.losses.cosine_regression import cosine_regression
+from repre.losses.dino_loss import dino_loss
 from repre.losses.info_nce import info_nce, info_nce_queue
 from repre.losses.nt_xent import nt_xent
-from repre.losses.pixel import PixelLossKind, pixel_loss
+from repre.losses.pixel_loss import PixelLossKind, pixel_loss
 
 __all__ = ["PixelLossKind", "cosine_regression", "dino_loss", "info_nce", "info_nce_queue", "nt_xent", "pixel_loss"]

@@ -1,0 +1,1 @@
+"""The evidence: what is measured, and its results."""

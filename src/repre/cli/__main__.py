@@ -1,0 +1,8 @@
+"""``python -m repre.cli``, which is also what torchrun starts."""
+
+import sys
+
+from repre.cli.main import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Labels of every kind: classes, masks, boxes, and splits of them."""

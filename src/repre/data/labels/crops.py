@@ -1,0 +1,131 @@
+"""Training crops of images with masks: scale, crop and flip drawn from (seed, epoch, position), applied on the device.
+
+A worker resizes an image to its plan's grid and cuts the box that the crop shows; the device resizes the box to S x S,
+pixels antialiased and labels by the nearest, in the same geometry.
+
+    B  crops in the batch    S  side of a crop    K  side of the canvas: the largest box, S over the smallest scale
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from repre.data.labels.masks import IGNORE, MaskSource
+from repre.data.labels.windows import WindowsConfig, fill_value, in_workers, mask_to_grid, nearest, plan, to_grid
+from repre.data.loading.loader import epoch_order
+from repre.data.views.color import normalise, recolour
+from repre.data.views.geometry import crop_resize
+from repre.data.views.params import DRAWS, ViewConfig, draw, uniforms
+from repre.data.views.render import RANGES
+from repre.errors import UserError
+
+COLOUR_STREAM, PLACE_STREAM = 0, 1
+
+
+class Crops(NamedTuple):
+    """The boxes of one step, before they are resized.
+
+    Attributes:
+        pixels: [B, C, K, K], uint8 or float32 in [0, 1]; box i fills the top left corner.
+        masks: uint8 [B, K, K].
+        sides: of the boxes, int64 [B].
+        positions: place of every crop in the order of its epoch, int64 [B].
+        epoch: counted from 0.
+    """
+
+    pixels: Tensor
+    masks: Tensor
+    sides: Tensor
+    positions: Tensor
+    epoch: int
+
+
+class CropSteps(Dataset[Crops | UserError]):
+    """Item t is step t, a function of t and the seed.
+
+    Args:
+        chosen: the images that may be shown; fewer than a batch are shown several times in it, in other crops.
+        scale: from what to what an image is enlarged before S x S are cut from it; uniform.
+        steps_per_epoch: how many batches make an epoch, after which another order begins.
+    """
+
+    def __init__(
+        self,
+        source: MaskSource,
+        chosen: list[int],
+        config: WindowsConfig,
+        *,
+        scale: tuple[float, float],
+        batch_size: int,
+        steps_per_epoch: int,
+        seed: int,
+        mean: Tensor,
+    ) -> None:
+        self.source, self.chosen, self.config, self.scale, self.mean = source, chosen, config, scale, mean
+        self.batch_size, self.steps_per_epoch, self.seed = batch_size, steps_per_epoch, seed
+
+    def __getitem__(self, step: int) -> Crops | UserError:
+        epoch, place = divmod(step, self.steps_per_epoch)
+        positions = torch.arange(place * self.batch_size, (place + 1) * self.batch_size)
+        order = epoch_order(len(self.chosen), seed=self.seed, epoch=epoch)
+        numbers = uniforms(seed=self.seed, epoch=epoch, stream=PLACE_STREAM, positions=positions, count=4)
+        try:
+            cut = [
+                self._box(self.chosen[order[position % len(order)]], drawn)
+                for position, drawn in zip(positions.tolist(), numbers.tolist())
+            ]
+        except UserError as error:
+            return error
+        pixels, masks, sides = zip(*cut)
+        if len({canvas.dtype for canvas in pixels}) > 1:
+            pixels = tuple(canvas / 255 if canvas.dtype == torch.uint8 else canvas for canvas in pixels)
+        return Crops(torch.stack(pixels), torch.stack(masks), torch.tensor(sides), positions, epoch)
+
+    def _box(self, index: int, numbers: list[float]) -> tuple[Tensor, Tensor, int]:
+        image, mask = self.source.load(index)
+        grid = plan(mask.shape[0], mask.shape[1], self.config).grid
+        smallest, largest = self.scale
+        side = round(self.config.size / (smallest + (largest - smallest) * numbers[0]))
+        top, left = (int(u * (max(0, have - side) + 1)) for u, have in zip(numbers[1:], grid))
+        pixels = to_grid(image, grid)[:, top : top + side, left : left + side]
+        labels = mask_to_grid(mask, grid)[top : top + side, left : left + side]
+        canvas = round(self.config.size / smallest)
+        shown = fill_value(self.mean, pixels.dtype).repeat(1, canvas, canvas)
+        shown[:, : pixels.shape[1], : pixels.shape[2]] = pixels
+        known = torch.full((canvas, canvas), IGNORE, dtype=torch.uint8)
+        known[: labels.shape[0], : labels.shape[1]] = labels
+        return shown, known, side
+
+
+def crop_batches(steps: CropSteps, *, start: int, total: int, workers: int, pin: bool) -> Iterator[Crops]:
+    """The batches of the steps `start` to `total`."""
+    return in_workers(steps, range(start, total), workers=workers, pin=pin)
+
+
+def show(
+    crops: Crops, *, size: int, seed: int, jitter: float, mean: Tensor, std: Tensor, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Crops on the device: images normalised, float32 [B, C, S, S], and masks, int64 [B, S, S]; half of them flipped.
+
+    Args:
+        jitter: probability of a colour jitter (brightness, contrast, saturation 0.4, 0.4, 0.2; hue 0.1).
+        mean, std: [C, 1, 1].
+    """
+    view = ViewConfig(flip=0.5, jitter=jitter)
+    numbers = uniforms(seed=seed, epoch=crops.epoch, stream=COLOUR_STREAM, positions=crops.positions, count=DRAWS)
+    sides = crops.sides.cpu()
+    parameters = draw(view, numbers, torch.stack([sides, sides], dim=1))
+    pixels, masks = (values.to(device, non_blocking=True) for values in (crops.pixels, crops.masks))
+    zero = torch.zeros_like(sides)
+    boxes = torch.stack([zero, zero, sides, sides], dim=1)
+    value_range = RANGES[pixels.dtype]
+    images = crop_resize(pixels, boxes, parameters.flip, size=size, value_range=value_range)
+    images = normalise(recolour(images, parameters, view), mean.to(device), std.to(device))
+    rows = torch.stack([nearest(size, side) for side in sides.tolist()])  # [B, S]
+    columns = torch.where(parameters.flip[:, None], rows.flip(1), rows)
+    batch = torch.arange(len(rows), device=device)[:, None, None]
+    labels = masks[batch, rows.to(device)[:, :, None], columns.to(device)[:, None, :]]
+    return images, labels.long()

@@ -1,0 +1,204 @@
+"""Images of any size for a model of one size: cut windows, stick what was said of them together again.
+
+A plan says to which grid an image is resized and where its windows lie:
+
+    slide    the short side becomes `short_side` (0: the image stays as it is); overlapping windows cover it
+    pad      the long side becomes S; one window, whose rest is filled
+    resize   the whole image becomes S x S, whatever its aspect
+
+    S  side of a window    n  windows of an image    h, w  grid of an image    K  classes    C  channels
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from repre.data.labels.masks import IGNORE, MaskSource
+from repre.data.loading.loader import begin, leave_signals_to_the_run, next_of
+from repre.errors import RunError, UserError
+
+Array = np.ndarray
+
+
+@dataclass(frozen=True, kw_only=True)
+class WindowsConfig:
+    """How windows are cut."""
+
+    size: int
+    """Side S of a window in pixels."""
+    mode: Literal["slide", "pad", "resize"] = "slide"
+    """See the head of this file."""
+    overlap: float = 1 / 3
+    """Share of a window that the next one covers again, at least."""
+    short_side: int | None = None
+    """Of a sliding window's image after resizing; None: S, 0: as the image is."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Where the windows of one image lie.
+
+    Attributes:
+        grid: height and width (h, w) that the image is resized to.
+        offsets: top and left of every window in the grid; a window may reach beyond the grid, below and on the right.
+        size: S.
+    """
+
+    grid: tuple[int, int]
+    offsets: tuple[tuple[int, int], ...]
+    size: int
+
+
+def plan(height: int, width: int, config: WindowsConfig) -> Plan:
+    """The windows of an image of `height` x `width` pixels."""
+    size = config.size
+    if config.mode == "resize":
+        return Plan((size, size), ((0, 0),), size)
+    if config.mode == "pad":
+        share = size / max(height, width)
+        return Plan((max(1, round(height * share)), max(1, round(width * share))), ((0, 0),), size)
+    short = size if config.short_side is None else config.short_side
+    share = short / min(height, width) if short else 1.0
+    grid = (max(1, round(height * share)), max(1, round(width * share)))
+    stride = max(1, round(size * (1 - config.overlap)))
+    tops, lefts = ([min(i * stride, max(0, side - size)) for i in range(_count(side, size, stride))] for side in grid)
+    return Plan(grid, tuple((top, left) for top in tops for left in lefts), size)
+
+
+def _count(side: int, size: int, stride: int) -> int:
+    return math.ceil(max(0, side - size) / stride) + 1
+
+
+def to_grid(image: Array, grid: tuple[int, int]) -> Tensor:
+    """Resizes an image [H, W, C], antialiased: [C, h, w], uint8 from uint8, else float32 in [0, 1]."""
+    if image.dtype == np.uint16:
+        image = image.astype(np.float32) / np.float32(65535)
+    pixels = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
+    if tuple(pixels.shape[1:]) == grid:
+        return pixels
+    return F.interpolate(pixels[None], grid, mode="bilinear", antialias=True)[0]
+
+
+def mask_to_grid(mask: Array, grid: tuple[int, int]) -> Tensor:
+    """Resizes a mask [H, W] by its nearest pixels: uint8 [h, w]."""
+    rows, columns = (nearest(there, here).numpy() for there, here in zip(grid, mask.shape))
+    return torch.from_numpy(np.ascontiguousarray(mask[rows[:, None], columns]))
+
+
+def nearest(there: int, here: int) -> Tensor:
+    """For every one of `there` cells the cell of `here` cells that its centre lies in, int64 [there]."""
+    return ((torch.arange(there) + 0.5) * (here / there)).floor().long().clamp_(max=here - 1)
+
+
+def cut(values: Tensor, plan: Plan, fill: Tensor | int) -> Tensor:
+    """The windows of values [..., h, w] on the plan's grid: [n, ..., S, S]; beyond the grid lies `fill` [..., 1, 1]."""
+    windows = values.new_empty(len(plan.offsets), *values.shape[:-2], plan.size, plan.size)
+    for window, (top, left) in zip(windows, plan.offsets):
+        piece = values[..., top : top + plan.size, left : left + plan.size]
+        window[:] = fill
+        window[..., : piece.shape[-2], : piece.shape[-1]] = piece
+    return windows
+
+
+def merge(windows: Tensor, plan: Plan) -> Tensor:
+    """Puts windows [n, K, S, S] back on the grid, [K, h, w]; where they overlap, their mean counts."""
+    height, width = plan.grid
+    total = windows.new_zeros(windows.shape[1], height, width)
+    count = windows.new_zeros(height, width)
+    for window, (top, left) in zip(windows, plan.offsets):
+        bottom, right = min(height, top + plan.size), min(width, left + plan.size)
+        total[:, top:bottom, left:right] += window[:, : bottom - top, : right - left]
+        count[top:bottom, left:right] += 1
+    return total / count
+
+
+def fill_value(mean: Tensor, dtype: torch.dtype) -> Tensor:
+    """The pixel [C, 1, 1] that normalises to about 0, for what lies beyond an image."""
+    return (mean * 255).round().to(torch.uint8) if dtype == torch.uint8 else mean.to(dtype)
+
+
+# ------------------------------------------------------------------------------------- windows of a source, in workers
+
+
+@dataclass(frozen=True)
+class Windows:
+    """The windows of one image.
+
+    Attributes:
+        pixels: [n, C, S, S], uint8 or float32 in [0, 1].
+        masks: uint8 [n, S, S]; `IGNORE` beyond the image.
+        plan: where they lie.
+        truth: the mask at its own size, uint8 [H, W].
+    """
+
+    pixels: Tensor
+    masks: Tensor
+    plan: Plan
+    truth: Tensor
+
+
+class WindowSet(Dataset[Windows | UserError]):
+    """Item i is image i of a source in windows."""
+
+    def __init__(self, source: MaskSource, config: WindowsConfig, *, mean: Tensor) -> None:
+        self.source, self.config, self.mean = source, config, mean
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, index: int) -> Windows | UserError:
+        try:
+            image, mask = self.source.load(index)
+        except UserError as error:  # raised in the training process: out of a worker it would come as a traceback
+            return error
+        windows = plan(mask.shape[0], mask.shape[1], self.config)
+        pixels = to_grid(image, windows.grid)
+        masks = cut(mask_to_grid(mask, windows.grid), windows, IGNORE)
+        return Windows(
+            cut(pixels, windows, fill_value(self.mean, pixels.dtype)), masks, windows, torch.from_numpy(mask)
+        )
+
+
+def _as_it_is(item: Any) -> Any:
+    return item
+
+
+def in_workers(data: Dataset[Any], items: range, *, workers: int, pin: bool = False) -> Iterator[Any]:
+    """Yields `data[i]` for every i of `items` in order, made ahead in worker processes.
+
+    Raises:
+        UserError: an item is one.
+        RunError: a worker died.
+    """
+    loader = DataLoader(
+        data,
+        sampler=items,
+        batch_size=None,
+        collate_fn=_as_it_is,
+        num_workers=workers,
+        prefetch_factor=2 if workers else None,
+        pin_memory=pin,
+        worker_init_fn=leave_signals_to_the_run,
+    )
+    made = begin(loader)
+    while True:
+        try:
+            item = next_of(made)
+        except StopIteration:
+            return
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            raise RunError(
+                f"a decoding process died ({error}); if memory ran out, use fewer --runtime.workers"
+            ) from error
+        if isinstance(item, UserError):
+            raise item
+        yield item

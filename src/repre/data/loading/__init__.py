@@ -1,0 +1,1 @@
+"""From decoded images to batches: order, worker processes, the manifest of a run."""

@@ -1,0 +1,1 @@
+"""Augmented views: random parameters are drawn here and applied on the device."""

@@ -1,0 +1,141 @@
+"""Change the colours of every image of a batch by its own parameters, where the pixels are.
+
+The operations are torchvision's (transforms.v2.functional on float images), with the same formulas and clamping, in the
+order of MoCo v3's script: jitter, grey, blur, solarise. Which images an operation touches is known on the CPU, so nothing
+here waits for the device; an image that an operation does not select comes out of it bit for bit as it went in.
+
+    B  images in the batch        C  channels
+    S  side of the view           t  taps of the blur
+"""
+
+import math
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from repre.data.views.geometry import separable
+from repre.data.views.params import CONTRAST, HUE, SATURATION, ViewConfig, ViewParameters
+
+LUMA = (0.2989, 0.587, 0.114)
+
+
+def recolour(images: Tensor, parameters: ViewParameters, config: ViewConfig) -> Tensor:
+    """Colour jitter, grey, blur and solarise, in place on images in [0, 1], [B, C, S, S]."""
+    for place in range(4):
+        change = parameters.order[:, place]
+        factor = parameters.factors.gather(1, change[:, None])[:, 0]
+        _blend(images, change, factor)
+        if images.shape[1] == 3:
+            _on_chosen(images, (change == HUE) & (factor != 0), turn_hue, factor)
+    _on_chosen(images, parameters.grey, lambda chosen: grey(chosen).expand_as(chosen))
+    taps = blur_taps(images.shape[-1])
+    _on_chosen(images, parameters.sigma > 0, lambda chosen, sigma: blur(chosen, sigma, taps), parameters.sigma)
+    _on_chosen(images, parameters.solarise, lambda chosen: torch.where(chosen >= config.threshold, 1 - chosen, chosen))
+    return images  # [B, C, S, S]
+
+
+def normalise(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """(images - mean) / std in place; mean and std [C, 1, 1]."""
+    return images.sub_(mean).div_(std)
+
+
+def _on_chosen(images: Tensor, chosen: Tensor, change: Callable[..., Tensor], *values: Tensor) -> None:
+    """Replace the chosen images by `change(images, *values)`, in place; chosen [B] and values [B] lie on the CPU."""
+    index = chosen.nonzero()[:, 0]
+    if len(index) == 0:
+        return
+    sent = [v[index].to(images.device, non_blocking=True) for v in values]
+    if len(index) == len(images):
+        images.copy_(change(images, *sent))
+    else:
+        index = index.to(images.device, non_blocking=True)
+        images.index_copy_(0, index, change(images.index_select(0, index), *sent))
+
+
+def _blend(images: Tensor, change: Tensor, factor: Tensor) -> None:
+    """Brightness, contrast or saturation of every image, in place: a blend with black, its mean grey, or its grey.
+
+    One pass for all three; a factor of 1, which images that turn their hue at this place get too, leaves every bit.
+    """
+    factor = torch.where(change == HUE, 1.0, factor)
+    if bool((factor == 1).all()):
+        return
+    of_mean, of_grey = ((1 - factor) * (change == kind) for kind in (CONTRAST, SATURATION))
+    needs_grey = bool((of_mean + of_grey).any())
+    shares = torch.stack([factor, of_mean, of_grey])[..., None, None, None].to(images.device, non_blocking=True)
+    base = grey(images) if needs_grey else None
+    images.mul_(shares[0])
+    if base is not None:
+        mean = base.mean(dim=(1, 2, 3), keepdim=True)
+        images.add_(base.mul_(shares[2]).add_(mean * shares[1]))
+    images.clamp_(0, 1)
+
+
+def grey(images: Tensor) -> Tensor:
+    """Brightness of every pixel, [B, 1, S, S]: the luma of RGB; the mean of the channels where there are not three."""
+    if images.shape[1] != 3:
+        return images.mean(dim=1, keepdim=True)
+    red, green, blue = (images[:, i : i + 1] for i in range(3))
+    return (red * LUMA[0]).add_(green, alpha=LUMA[1]).add_(blue, alpha=LUMA[2])
+
+
+def turn_hue(images: Tensor, turn: Tensor) -> Tensor:
+    """Turn the hue of RGB images [B, 3, S, S] by `turn` [B] of the circle, keeping HSV's value and saturation."""
+    red, green, blue = images.split(1, dim=1)
+    value = images.amax(dim=1, keepdim=True)
+    chroma = value - images.amin(dim=1, keepdim=True)
+    sextant = torch.where(
+        value == red, green - blue, torch.where(value == green, blue - red + 2 * chroma, red - green + 4 * chroma)
+    )
+    sextant = sextant.div_(torch.where(chroma == 0, 1.0, chroma)).add_(6 * turn[:, None, None, None])
+    # A channel is `value` less a share of `chroma`; the share is a trapezium over the circle, shifted for each channel.
+    shift = torch.tensor([5.0, 3.0, 1.0]).view(1, 3, 1, 1).to(images.device, non_blocking=True)
+    share = (sextant + shift).remainder_(6).sub_(2).abs_().neg_().add_(2).clamp_(0, 1)
+    return value - chroma * share  # [B, 3, S, S]
+
+
+def blur_taps(size: int) -> int:
+    """Odd length of the blur's kernel: a tenth of the view as in SimCLR, 23 at 224 pixels, at least 3."""
+    return max(3, 2 * round((size * 23 / 224 - 1) / 2) + 1)
+
+
+def blur(images: Tensor, sigma: Tensor, taps: int) -> Tensor:
+    """Gaussian blur of every image [B, C, S, S] with its own sigma [B] over `taps` pixels; borders are reflected.
+
+    Two implementations: on the CPU (one thread, 64 to 224 pixels) adding shifted images takes a fifth of the matrices'
+    time, and half to two thirds of a grouped convolution's.
+    """
+    if images.device.type == "cpu":
+        return _blur_shifts(images, sigma, taps)
+    bands = _blur_bands(sigma, taps, images.shape[-1])
+    return separable(bands, images, bands)
+
+
+def _blur_shifts(images: Tensor, sigma: Tensor, taps: int) -> Tensor:
+    reach = taps // 2
+    weights = torch.exp(-0.5 * (torch.arange(-reach, reach + 1) / sigma[:, None]) ** 2)
+    weights = (weights / weights.sum(dim=1, keepdim=True))[..., None, None, None]  # [B, t, 1, 1, 1]
+    near = min(reach, math.ceil(5 * float(sigma.max())))  # what lies beyond 5 sigma weighs less than 1e-6
+    side = images.shape[-1]
+    for axis in (2, 3):
+        padded = F.pad(images, (0, 0, near, near) if axis == 2 else (near, near, 0, 0), mode="reflect")
+        images = padded.narrow(axis, near, side) * weights[:, reach]
+        for away in range(1, near + 1):
+            for start in (near - away, near + away):
+                images.addcmul_(padded.narrow(axis, start, side), weights[:, reach + away])
+    return images
+
+
+def _blur_bands(sigma: Tensor, taps: int, side: int) -> Tensor:
+    """The blur along one axis as matrices [B, S, S]; a reflected pixel adds to the weight of the one it mirrors."""
+    to, source = torch.arange(side, device=sigma.device)[:, None], torch.arange(side, device=sigma.device)[None, :]
+
+    def weight(away: Tensor) -> Tensor:
+        return torch.exp(-0.5 * (away / sigma[:, None, None]) ** 2) * (away.abs() <= taps // 2)
+
+    last = side - 1
+    bands = weight(to - source) + weight(to + source) * (source > 0)
+    bands = bands + weight(to + source - 2 * last) * (source < last)
+    return bands / bands.sum(-1, keepdim=True)

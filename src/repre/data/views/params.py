@@ -1,0 +1,182 @@
+"""Draw the random parameters of one view of every image of a batch; looks at no pixel and runs on the CPU.
+
+`uniforms` reads a counter-based generator at (seed, epoch, stream, position), so that nothing depends on batch, rank or
+worker, and `draw` makes parameters of the numbers. They are applied, deterministically and where the pixels are, by
+`repre.data.views.geometry` (crop and flip) and then `repre.data.views.color`.
+
+    B  images in the batch        N  random numbers per sample        S  side of the view
+"""
+
+import math
+from dataclasses import dataclass, fields
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from repre.errors import UserError
+
+BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
+ATTEMPTS = 10
+"""Tries at a crop box before the largest central one is taken, as in torchvision's RandomResizedCrop."""
+
+DRAWS = 36
+"""Random numbers of one view: 2 per attempt, 2 crop offsets, 1 flip, 1 + 4 + 4 jitter (whether, order, factors),
+1 grey, 2 blur, 1 solarise. A multiple of 4, the width of Philox's counter."""
+
+Range = tuple[float, float]
+Filter = Literal["bilinear", "bicubic"]
+
+
+@dataclass(frozen=True)
+class ViewConfig:
+    """How one kind of view is drawn. Defaults: crop and flip only."""
+
+    scale: Range = (0.08, 1.0)
+    """Share of the image's area that the crop covers, lowest and highest."""
+    ratio: Range = (3 / 4, 4 / 3)
+    """Width / height of the crop, lowest and highest."""
+    filter: Filter = "bilinear"
+    """Filter of the antialiased resize: torchvision's default, or bicubic as in DINO."""
+    flip: float = 0.5
+    """Probability of a horizontal flip."""
+    jitter: float = 0.0
+    """Probability of the colour jitter: the four changes below, in an order drawn for every image."""
+    brightness: float = 0.4
+    """Factor within [1 - b, 1 + b]."""
+    contrast: float = 0.4
+    """Factor within [1 - c, 1 + c]."""
+    saturation: float = 0.2
+    """Factor within [1 - s, 1 + s]."""
+    hue: float = 0.1
+    """Turn of the colour circle within [-h, h]; 3 channels only."""
+    grey: float = 0.0
+    """Probability of losing all colour."""
+    blur: float = 0.0
+    """Probability of a Gaussian blur; its kernel covers a tenth of the view (23 pixels at 224)."""
+    sigma: Range = (0.1, 2.0)
+    """Standard deviation of the blur in pixels of the view, lowest and highest."""
+    solarise: float = 0.0
+    """Probability of inverting the pixels from `threshold` on."""
+    threshold: float = 0.5
+    """Brightness, as a share of the range, from which solarising inverts."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.scale[0] <= self.scale[1] <= 1:
+            raise UserError(f"scale={self.scale}: give (lowest, highest) share of the area, 0 < lowest <= highest <= 1")
+        for name in ("ratio", "sigma"):
+            low, high = getattr(self, name)
+            if not 0 < low <= high:
+                raise UserError(f"{name}={(low, high)}: give (lowest, highest) with 0 < lowest <= highest")
+        if self.filter not in ("bilinear", "bicubic"):
+            raise UserError(f"filter={self.filter!r}: choose 'bilinear' or 'bicubic'")
+        for name in ("flip", "jitter", "grey", "blur", "solarise", "threshold"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UserError(f"{name}={getattr(self, name)}: give a value from 0 to 1")
+        for name in ("brightness", "contrast", "saturation"):
+            if getattr(self, name) < 0:
+                raise UserError(f"{name}={getattr(self, name)}: give a strength of 0 or more")
+        if not 0 <= self.hue <= 0.5:
+            raise UserError(f"hue={self.hue}: give a turn from 0 to 0.5 (half the colour circle)")
+
+
+@dataclass(frozen=True)
+class ViewParameters:
+    """What was drawn for one view of B images; every tensor on the CPU.
+
+    Attributes:
+        boxes: top, left, height, width of the crop in whole pixels of the image, int64 [B, 4].
+        flip: bool [B].
+        order: which change (brightness 0, contrast 1, saturation 2, hue 3) comes at which place, int64 [B, 4].
+        factors: of brightness, contrast, saturation and hue, float32 [B, 4]; (1, 1, 1, 0) changes nothing.
+        grey: bool [B].
+        sigma: of the blur, float32 [B]; 0 is no blur.
+        solarise: bool [B].
+    """
+
+    boxes: Tensor
+    flip: Tensor
+    order: Tensor
+    factors: Tensor
+    grey: Tensor
+    sigma: Tensor
+    solarise: Tensor
+
+    def __getitem__(self, rows: slice) -> "ViewParameters":
+        return ViewParameters(**{f.name: getattr(self, f.name)[rows] for f in fields(self)})
+
+
+def uniforms(*, seed: int, epoch: int, stream: int, positions: Tensor, count: int = DRAWS) -> Tensor:
+    """Random numbers in [0, 1) of every sample, float64 [B, count]; `count` is rounded up to a multiple of 4.
+
+    Philox is a function of (key, counter): the key is (seed, epoch, stream), the counter the sample's position. Runs of
+    consecutive positions, the usual batch, are drawn at once.
+    """
+    if not 0 <= seed < 2**64:
+        raise UserError(f"seed={seed}: give a whole number from 0 to 2**64 - 1")
+    assert 0 <= epoch < 2**32, epoch
+    assert 0 <= stream < 2**32, stream
+    key = np.array([seed, epoch << 32 | stream], dtype=np.uint64)
+    blocks = -(-count // 4)
+    places = positions.cpu().numpy().astype(np.int64)
+    assert (places >= 0).all(), "positions count from 0"
+    runs = np.split(places, np.flatnonzero(np.diff(places) != 1) + 1)
+    drawn = []
+    for run in runs:
+        counter = [int(run[0]) * blocks if len(run) else 0, 0, 0, 0]
+        generator = np.random.Generator(np.random.Philox(key=key, counter=counter))
+        drawn.append(generator.random((len(run), 4 * blocks)))
+    return torch.from_numpy(np.concatenate(drawn))[:, :count]  # [B, count]
+
+
+def draw(config: ViewConfig, numbers: Tensor, sizes: Tensor) -> ViewParameters:
+    """The parameters of one view, from `uniforms` [B, DRAWS] and the images' height and width [B, 2]."""
+    assert numbers.shape == (len(sizes), DRAWS), numbers.shape
+    crop, flip, jitter, grey, blur, solarise = numbers.split([2 * ATTEMPTS + 2, 1, 9, 1, 2, 1], dim=1)
+    strengths = (config.brightness, config.contrast, config.saturation)
+    low = torch.tensor([max(0.0, 1 - s) for s in strengths] + [-config.hue], dtype=torch.float64)
+    high = torch.tensor([1 + s for s in strengths] + [config.hue], dtype=torch.float64)
+    factors = low + (high - low) * jitter[:, 5:]
+    factors = torch.where(jitter[:, :1] < config.jitter, factors, torch.tensor([1.0, 1.0, 1.0, 0.0]))
+    sigma = config.sigma[0] + (config.sigma[1] - config.sigma[0]) * blur[:, 1]
+    return ViewParameters(
+        boxes=_boxes(config, crop, sizes),
+        flip=flip[:, 0] < config.flip,
+        order=jitter[:, 1:5].argsort(dim=1),
+        factors=factors.float(),
+        grey=grey[:, 0] < config.grey,
+        sigma=torch.where(blur[:, 0] < config.blur, sigma, 0.0).float(),
+        solarise=solarise[:, 0] < config.solarise,
+    )
+
+
+def draw_masks(numbers: Tensor, *, size: int, patch: int, ratio: float) -> Tensor:
+    """Bool maps [B, 1, S, S] that hide exactly round(ratio x patches) square patches, from uniforms [B, patches]."""
+    grid = size // patch
+    hidden = round(ratio * grid * grid)
+    rank = numbers[:, : grid * grid].argsort(dim=1).argsort(dim=1)
+    mask = (rank < hidden).view(-1, 1, grid, grid)
+    return mask.repeat_interleave(patch, dim=2).repeat_interleave(patch, dim=3)  # [B, 1, S, S]
+
+
+def _boxes(config: ViewConfig, numbers: Tensor, sizes: Tensor) -> Tensor:
+    """torchvision's RandomResizedCrop.get_params for a batch: the first attempt that fits, else the central box."""
+    height, width = sizes.cpu().double().unbind(1)
+    log_low, log_high = math.log(config.ratio[0]), math.log(config.ratio[1])
+    share = config.scale[0] + (config.scale[1] - config.scale[0]) * numbers[:, :ATTEMPTS]
+    aspect = (log_low + (log_high - log_low) * numbers[:, ATTEMPTS : 2 * ATTEMPTS]).exp()
+    area = share * (height * width)[:, None]
+    w, h = (area * aspect).sqrt().round(), (area / aspect).sqrt().round()  # [B, ATTEMPTS]
+    fits = (w >= 1) & (w <= width[:, None]) & (h >= 1) & (h <= height[:, None])
+    first = fits.int().argmax(dim=1, keepdim=True)
+    w, h, fits = w.gather(1, first)[:, 0], h.gather(1, first)[:, 0], fits.any(dim=1)
+    top = (numbers[:, -2] * (height - h + 1)).floor()
+    left = (numbers[:, -1] * (width - w + 1)).floor()
+
+    central_w = torch.minimum(width, (height * config.ratio[1]).round())
+    central_h = torch.minimum(height, (width / config.ratio[0]).round())
+    w, h = torch.where(fits, w, central_w), torch.where(fits, h, central_h)
+    top = torch.where(fits, top, ((height - h) / 2).floor())
+    left = torch.where(fits, left, ((width - w) / 2).floor())
+    return torch.stack([top, left, h, w], dim=1).long()  # [B, 4]

@@ -1,0 +1,1 @@
+"""Whole-image evaluations: k-NN, linear probe, fine-tuning."""

@@ -1,5 +1,0 @@
-"""The encoder taken elsewhere: written, loaded back by the other library, compared, and only then given its name."""
-
-from repre.export.handover import TARGETS, Exported, export
-
-__all__ = ["TARGETS", "Exported", "export"]

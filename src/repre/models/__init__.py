@@ -1,0 +1,1 @@
+"""Encoder, decoder, heads, and the model that joins them with a framework."""

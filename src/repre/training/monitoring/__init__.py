@@ -1,0 +1,1 @@
+"""Metrics without labels, alarms, reconstructions and snapshots. Nothing here changes the weights."""

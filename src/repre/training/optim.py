@@ -1,0 +1,144 @@
+"""Parameter groups and optimisers."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from repre.errors import UserError
+from repre.utils.fsdp import is_part
+from repre.utils.schedule import cosine, warmup_cosine
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimConfig:
+    """Optimiser and its schedules."""
+
+    kind: Literal["adamw", "lars"] = "adamw"
+    """AdamW, or LARS (arXiv 1708.03888) for very large batches."""
+    lr: float = 1.5e-4
+    """Peak learning rate for a batch of `lr_batch` images; scaled in proportion to the batch."""
+    lr_batch: int = 256
+    """Batch that `lr` is meant for."""
+    lr_end: float = 0.0
+    """Learning rate at the end of the cosine (not scaled)."""
+    warmup: float = 40 / 300
+    """Share of the run over which the learning rate rises from 0."""
+    weight_decay: float = 0.1
+    """Weight decay of matrices and kernels; vectors (biases, norms, positions) have none."""
+    weight_decay_end: float | None = None
+    """Weight decay at the end of a cosine; None keeps it constant."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """AdamW's averages; LARS takes the first as its momentum."""
+    clip: float | None = None
+    """Largest norm of the whole gradient; None does not clip."""
+
+    def __post_init__(self) -> None:
+        for name in ("lr", "weight_decay", "lr_end"):
+            if getattr(self, name) < 0:
+                raise UserError(f"optim.{name} must not be negative, not {getattr(self, name)}")
+        if not 0 <= self.warmup <= 1:
+            raise UserError(f"optim.warmup is a share of the run and must lie in [0, 1], not {self.warmup}")
+        if self.clip is not None and self.clip <= 0:
+            raise UserError(f"optim.clip must be above 0 (or None for no clipping), not {self.clip}")
+        if self.lr_batch < 1:
+            raise UserError(f"optim.lr_batch must be at least 1, not {self.lr_batch}")
+
+    def lr_at(self, progress: float, *, batch: int) -> float:
+        """Learning rate at a progress in [0, 1] for a global batch."""
+        return warmup_cosine(progress, warmup=self.warmup, peak=self.lr * batch / self.lr_batch, end=self.lr_end)
+
+    def weight_decay_at(self, progress: float) -> float:
+        """Weight decay of the decayed group at a progress in [0, 1]."""
+        end = self.weight_decay if self.weight_decay_end is None else self.weight_decay_end
+        return cosine(progress, self.weight_decay, end)
+
+
+def parameter_groups(
+    model: nn.Module, *, keep: Iterable[str] = (), layers: Mapping[str, int] | None = None, layer_decay: float = 1.0
+) -> list[dict[str, Any]]:
+    """The trainable parameters in groups: decayed matrices and kernels; vectors and tokens without decay.
+
+    Args:
+        model: the model to train.
+        keep: ends of names that are never decayed although they are matrices (position embeddings, tokens).
+        layers: depth of parameters by name; with it there are two groups for every depth, and the learning rate of
+            depth d out of n is scaled by ``layer_decay ** (n - d)``; a parameter without a depth (a head) is scaled by 1.
+    """
+    keep = tuple(keep)
+    layers = layers or {}
+    top = max(layers.values(), default=0) + 1
+    groups: dict[tuple[int, bool], list[nn.Parameter]] = {} if layers else {(top, True): [], (top, False): []}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            vector = parameter.ndim <= 1 or (bool(keep) and name.endswith(keep))
+            groups.setdefault((layers.get(name, top), not vector), []).append(parameter)
+    return [
+        {"params": parameters, "decay": decay, "scale": layer_decay ** (top - depth)}
+        for (depth, decay), parameters in groups.items()
+    ]
+
+
+def build_optimiser(
+    config: OptimConfig,
+    model: nn.Module,
+    *,
+    keep: Iterable[str] = (),
+    layers: Mapping[str, int] | None = None,
+    layer_decay: float = 1.0,
+) -> torch.optim.Optimizer:
+    """The optimiser over `parameter_groups`; learning rate and decay are set before every step by `set_schedule`."""
+    groups = parameter_groups(model, keep=keep, layers=layers, layer_decay=layer_decay)
+    if config.kind == "lars":
+        return LARS(groups, momentum=config.betas[0])
+    parameters = [p for g in groups for p in g["params"]]
+    if any(map(is_part, parameters)):  # split and whole parameters do not go through one kernel
+        return torch.optim.AdamW(groups, lr=0.0, betas=config.betas, foreach=False, fused=False)
+    fused = all(p.device.type in ("cuda", "cpu") for p in parameters)
+    return torch.optim.AdamW(groups, lr=0.0, betas=config.betas, fused=fused)
+
+
+def set_schedule(optimiser: torch.optim.Optimizer, config: OptimConfig, *, progress: float, batch: int) -> float:
+    """Writes learning rate and weight decay of this moment into the groups; gives the learning rate."""
+    lr, decay = config.lr_at(progress, batch=batch), config.weight_decay_at(progress)
+    for group in optimiser.param_groups:
+        group["lr"] = lr * group["scale"]
+        group["weight_decay"] = decay if group["decay"] else 0.0
+    return lr
+
+
+class LARS(torch.optim.Optimizer):
+    """Layer-wise adaptive rate scaling (You et al. 2017, arXiv 1708.03888) with momentum.
+
+    A decayed parameter's step is scaled to ``trust * |weight| / |gradient + decay * weight|``; parameters of the group
+    without decay take plain momentum steps, as BYOL and SimCLR do (arXiv 2006.07733, section 3.3).
+    """
+
+    def __init__(self, params: Iterable[Any], *, momentum: float = 0.9, trust: float = 1e-3) -> None:
+        super().__init__(
+            params, {"lr": 0.0, "weight_decay": 0.0, "momentum": momentum, "trust": trust, "decay": True, "scale": 1.0}
+        )
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
+        assert closure is None, "LARS takes no closure"
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is None:
+                    continue
+                update = parameter.grad
+                if group["decay"]:
+                    update = update + group["weight_decay"] * parameter
+                    update = update * _trust_ratio(parameter, update, group["trust"])
+                state = self.state[parameter]
+                if "momentum" not in state:
+                    state["momentum"] = torch.zeros_like(parameter)
+                state["momentum"].mul_(group["momentum"]).add_(update)
+                parameter.add_(state["momentum"], alpha=-group["lr"])
+
+
+def _trust_ratio(parameter: Tensor, update: Tensor, trust: float) -> Tensor:
+    weight, step = parameter.norm(), update.norm()
+    return torch.where((weight > 0) & (step > 0), trust * weight / step, torch.ones_like(weight))

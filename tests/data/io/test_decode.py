@@ -1,0 +1,237 @@
+"""Every format and mode that is promised, and every kind of damage as one clear reason."""
+
+import lzma
+import os
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from repre.data.io.decode import UnreadableImage, read_image
+
+COLOUR = np.zeros((40, 60, 3), np.uint8)
+COLOUR[:, :30] = (200, 40, 40)
+COLOUR[:20, 30:] = (40, 180, 60)
+COLOUR[20:, 30:] = (30, 60, 210)
+
+
+@pytest.mark.parametrize("ending", ["jpg", "png", "webp", "tif", "bmp"])
+def test_formats(tmp_path: Path, ending: str) -> None:
+    path = tmp_path / f"a.{ending}"
+    Image.fromarray(COLOUR).save(path, **({"quality": 95} if ending in ("jpg", "webp") else {}))
+    image = read_image(path)
+    assert image.shape == (40, 60, 3)
+    assert image.dtype == np.uint8
+    assert np.abs(image.astype(int) - COLOUR).mean() < 4
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK", "I;16", "I"])
+def test_modes(tmp_path: Path, mode: str) -> None:
+    path = tmp_path / ("a.tif" if mode in ("CMYK", "I") else "a.png")
+    picture = Image.fromarray(COLOUR)
+    if mode in ("I;16", "I"):
+        deep = np.asarray(picture.convert("L")).astype(np.uint16) * 257
+        picture = Image.fromarray(deep) if mode == "I;16" else Image.fromarray(deep.astype(np.int32), "I")
+    else:
+        picture = picture.quantize(16) if mode == "P" else picture.convert(mode)
+    picture.save(path)
+    image = read_image(path)
+    assert image.shape == (40, 60, 3)
+    top = 65535 if mode in ("I;16", "I") else 255
+    assert image.dtype == (np.uint16 if top == 65535 else np.uint8)
+    expected = COLOUR if mode in ("RGBA", "CMYK", "P") else np.asarray(Image.fromarray(COLOUR).convert("L"))[..., None]
+    if mode != "1":
+        assert np.abs(image / top - expected / 255).mean() < 0.02
+    assert read_image(path, channels=1).shape == (40, 60, 1)
+
+
+def test_transparent_pixels_become_mid_grey(tmp_path: Path) -> None:
+    Image.new("RGBA", (8, 8), (255, 0, 0, 0)).save(tmp_path / "a.png")
+    assert (np.abs(read_image(tmp_path / "a.png").astype(int) - 128) <= 1).all()
+    assert read_image(tmp_path / "a.png", channels=4).shape == (8, 8, 4)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_rotation(tmp_path: Path, orientation: int) -> None:
+    upright = Image.fromarray(COLOUR)
+    undo = {
+        2: Image.Transpose.FLIP_LEFT_RIGHT,
+        3: Image.Transpose.ROTATE_180,
+        4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_90,
+        7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_270,
+    }
+    stored = upright.transpose(undo[orientation]) if orientation > 1 else upright
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored.save(tmp_path / "a.jpg", exif=exif, quality=95)
+    image = read_image(tmp_path / "a.jpg")
+    assert image.shape == COLOUR.shape
+    assert np.abs(image.astype(int) - COLOUR).mean() < 4
+
+
+@pytest.mark.parametrize("planar", [False, True])
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.float32])
+@pytest.mark.parametrize("ending", ["tif", "npy"])
+def test_many_channels(tmp_path: Path, ending: str, kind: type, planar: bool) -> None:
+    values = (np.arange(20 * 30 * 7).reshape(20, 30, 7) % 200).astype(kind)
+    stored = np.ascontiguousarray(values.transpose(2, 0, 1)) if planar else values
+    path = tmp_path / f"a.{ending}"
+    if ending == "npy":
+        np.save(path, stored)
+    else:
+        tifffile.imwrite(path, stored, planarconfig="separate" if planar else "contig", photometric="minisblack")
+    image = read_image(path, channels=7)
+    assert image.dtype == kind
+    assert (image == values).all()
+    with pytest.raises(UnreadableImage, match=r"7.*wanted 5 channels"):
+        read_image(path, channels=5)
+
+
+def test_16_bit_colour_tiff_keeps_its_depth(tmp_path: Path) -> None:
+    deep = COLOUR.astype(np.uint16) * 257
+    tifffile.imwrite(tmp_path / "a.tif", deep, photometric="rgb")
+    assert (read_image(tmp_path / "a.tif") == deep).all()
+
+
+@pytest.mark.parametrize("ending", ["jpg", "png", "npy"])
+def test_a_large_image_is_shrunk_to_the_canvas(tmp_path: Path, ending: str) -> None:
+    ramp = np.linspace(0, 255, 900)[None, :, None].repeat(600, 0).repeat(3, 2).astype(np.uint8)
+    path = tmp_path / f"a.{ending}"
+    if ending == "npy":
+        np.save(path, ramp.astype(np.uint16) * 200)
+    else:
+        Image.fromarray(ramp).save(path)
+    image = read_image(path, canvas=90).astype(float)
+    assert image.shape == (60, 90, 3)
+    top = 255 * 200 if ending == "npy" else 255
+    assert np.abs(image[30, :, 0] / top - np.linspace(0, 1, 90)).max() < 0.02
+    assert read_image(path, canvas=2000).shape == (600, 900, 3)
+
+
+def test_shrinking_agrees_with_pillow_on_the_whole_image(tmp_path: Path) -> None:
+    smooth = np.random.default_rng(0).integers(0, 255, (12, 16, 3)).astype(np.uint8)
+    picture = Image.fromarray(smooth).resize((640, 480), Image.Resampling.BICUBIC)
+    picture.save(tmp_path / "a.jpg", quality=95)
+    with Image.open(tmp_path / "a.jpg") as file:
+        for canvas in (500, 300, 100):  # decoded whole, at half and at a fourth of its size
+            wanted = np.asarray(file.convert("RGB").resize((canvas, canvas * 3 // 4), Image.Resampling.BICUBIC)).astype(
+                int
+            )
+            found = read_image(tmp_path / "a.jpg", canvas=canvas).astype(int)
+            assert np.abs(found - wanted).mean() < 1
+            assert np.abs(found - wanted).max() <= 10
+
+
+def damaged(path: Path, kind: str) -> str:
+    """Writes a file with a fault of this kind; gives a word of the reason."""
+    if kind == "vanished":
+        return "vanished"
+    if kind == "empty":
+        path.write_bytes(b"")
+        return "empty"
+    if kind == "text":
+        path.write_text("hello")
+        return "not an image"
+    if kind == "truncated":
+        noise = np.random.default_rng(0).integers(0, 255, (200, 200, 3)).astype(np.uint8)
+        Image.fromarray(noise).save(path)
+        path.write_bytes(path.read_bytes()[:3000])
+        return "damaged"
+    Image.new("1", (20000, 20000) if kind == "bomb" else (1, 20000)).save(path)
+    return "bomb" if kind == "bomb" else "strip"
+
+
+@pytest.mark.parametrize("kind", ["vanished", "empty", "text", "truncated", "bomb", "strip"])
+def test_damage_is_named(tmp_path: Path, kind: str, recwarn: pytest.WarningsRecorder) -> None:
+    path = tmp_path / "a.png"
+    word = damaged(path, kind)
+    with pytest.raises(UnreadableImage, match=word):
+        read_image(path)
+    assert not list(recwarn)
+
+
+def test_arrays_that_are_no_images_are_refused(tmp_path: Path) -> None:
+    for name, values, word in [
+        ("nan", np.full((4, 4, 3), np.nan), "NaN"),
+        ("deep", np.zeros((4, 4, 3, 2)), "dimensions"),
+        ("long", np.zeros((4, 4, 3), np.int64), "int64"),
+        ("object", np.array([{"a": 1}], dtype=object), "damaged"),
+    ]:
+        np.save(tmp_path / f"{name}.npy", values, allow_pickle=True)
+        with pytest.raises(UnreadableImage, match=word):
+            read_image(tmp_path / f"{name}.npy")
+
+
+def test_random_damage_never_raises_anything_else(tmp_path: Path) -> None:
+    """Flipped and cut bytes of every format: a picture or one reason, nothing else."""
+    generator = np.random.default_rng(0)
+    picture = Image.fromarray(generator.integers(0, 255, (30, 30, 3)).astype(np.uint8))
+    outcomes = {"read": 0, "refused": 0}
+    for ending in ("jpg", "png", "webp", "tif", "bmp"):
+        path = tmp_path / f"whole.{ending}"
+        picture.save(path)
+        whole = path.read_bytes()
+        for number in range(60):
+            broken = bytearray(whole[: generator.integers(1, len(whole))] if number % 3 == 0 else whole)
+            for place in generator.integers(0, len(broken), 12):
+                broken[place] = generator.integers(256)
+            path = tmp_path / f"broken.{ending}"
+            path.write_bytes(bytes(broken))
+            try:
+                read_image(path, canvas=64)
+                outcomes["read"] += 1
+            except UnreadableImage:
+                outcomes["refused"] += 1
+    assert min(outcomes.values()) > 20
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.png")
+    with pytest.raises(UnreadableImage, match="not a regular file"):
+        read_image(tmp_path / "a.png")
+
+
+def test_what_a_numpy_header_claims_is_not_believed(tmp_path: Path) -> None:
+    for shape, word in (
+        ((5000, 5000, 3), "shorter than its header"),
+        ((10**6, 10**6, 3), "bomb"),
+        ((0, 4, 3), "array"),
+    ):
+        with open(tmp_path / "a.npy", "wb") as file:
+            header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(file, header)  # type: ignore[arg-type]
+            file.write(bytes(100))
+        with pytest.raises(UnreadableImage, match=word):
+            read_image(tmp_path / "a.npy")
+
+
+@pytest.mark.parametrize("compression", ["zlib", "lzma"])
+def test_a_strip_that_unpacks_to_more_than_the_image_is_refused(tmp_path: Path, compression: str) -> None:
+    """A TIFF of 64 pixels a side whose only strip holds 200 MB of zeros."""
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, np.zeros((64, 64, 5), np.uint16), compression=compression, photometric="minisblack")
+    assert read_image(path, channels=5).shape == (64, 64, 5)
+    pack = zlib.compress if compression == "zlib" else lzma.compress
+    bomb = pack(bytes(200_000_000))
+    with tifffile.TiffFile(path, mode="r+b") as file:
+        page = file.pages.first
+        end = path.stat().st_size
+        page.tags["StripOffsets"].overwrite(end)
+        page.tags["StripByteCounts"].overwrite(len(bomb))
+    with open(path, "r+b") as raw:
+        raw.seek(end)
+        raw.write(bomb)
+    with pytest.raises(UnreadableImage, match="decompression bomb"):
+        read_image(path, channels=5)
+
+
+def test_eps_is_never_given_to_its_interpreter(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n")
+    with pytest.raises(UnreadableImage, match="not an image"):
+        read_image(tmp_path / "a.png")

@@ -1,0 +1,232 @@
+"""From a batch to its views: determinism, targets, masks, ranges, evaluation views, recipes."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+import torchvision.transforms.v2.functional as TF
+from torch import Tensor
+from torchvision.transforms import InterpolationMode
+
+from repre.data.views.render import (
+    ViewsConfig,
+    centre_view,
+    denormalise,
+    dino_views,
+    make_views,
+    moco_v3_views,
+    simclr_views,
+)
+from repre.errors import UserError
+from repre.types import Batch, Views
+from tests.oracles.views import photo
+
+SIZES = [(80, 96), (96, 64), (50, 40), (96, 96)] * 2
+
+
+def batch(*, sizes: list[tuple[int, int]] = SIZES, channels: int = 3, epoch: int = 0, first: int = 0) -> Batch:
+    pixels = torch.zeros(len(sizes), channels, 96, 96, dtype=torch.uint8)
+    for i, (height, width) in enumerate(sizes):
+        pixels[i, :, :height, :width] = photo(height, width, i, channels)
+    positions = torch.arange(first, first + len(sizes))
+    return Batch(pixels=pixels, sizes=torch.tensor(sizes), positions=positions, indices=positions, epoch=epoch)
+
+
+def part(whole: Batch, rows: slice | list[int]) -> Batch:
+    names = ("pixels", "sizes", "positions", "indices")
+    return replace(whole, **{name: getattr(whole, name)[rows] for name in names})
+
+
+def everything(views: Views) -> list[Tensor]:
+    return [*views.images, *views.targets, *(views.masks or [])]
+
+
+def test_shapes_and_order_of_all_views() -> None:
+    config = replace(dino_views(64, 32, 3, target="clean"), mask_ratio=0.5, mask_patch=16)
+    views = make_views(batch(), config, seed=0, device="cpu")
+    assert [tuple(v.shape) for v in views.images] == [(8, 3, 64, 64)] * 2 + [(8, 3, 32, 32)] * 3
+    assert [tuple(t.shape) for t in views.targets] == [(8, 3, 64, 64)] * 2
+    assert views.n_global == 2
+    assert views.masks is not None
+    assert [tuple(m.shape) for m in views.masks] == [(8, 1, 64, 64)] * 2
+    assert all(m.float().mean() == 0.5 for m in views.masks)
+    assert all(v.isfinite().all() for v in views.images)
+    assert all(not torch.equal(a, b) for i, a in enumerate(views.images) for b in views.images[:i])
+
+
+def test_views_do_not_depend_on_how_samples_are_batched() -> None:
+    config = replace(dino_views(32, 16, 2, target="clean"), mask_ratio=0.25, mask_patch=8)
+    whole = batch()
+    reference = everything(make_views(whole, config, seed=3, device="cpu"))
+    parts = [make_views(part(whole, rows), config, seed=3, device="cpu") for rows in (slice(0, 4), slice(4, 8))]
+    for expected, *pieces in zip(reference, *map(everything, parts)):
+        torch.testing.assert_close(torch.cat(pieces), expected, rtol=0, atol=2e-5)
+    strided = [6, 1, 3, 0]
+    for expected, piece in zip(reference, everything(make_views(part(whole, strided), config, seed=3, device="cpu"))):
+        torch.testing.assert_close(piece, expected[strided], rtol=0, atol=2e-5)
+
+
+def test_views_repeat_and_differ_between_epochs_seeds_and_samples() -> None:
+    config = moco_v3_views(32)
+    once, again = (everything(make_views(batch(), config, seed=0, device="cpu")) for _ in range(2))
+    assert all(torch.equal(a, b) for a, b in zip(once, again))
+    for other in (
+        make_views(batch(epoch=1), config, seed=0, device="cpu"),
+        make_views(batch(), config, seed=1, device="cpu"),
+        make_views(batch(first=8), config, seed=0, device="cpu"),
+    ):
+        assert all((a != b).flatten(1).any(dim=1).all() for a, b in zip(once, other.images))
+    same = batch()
+    same = replace(same, pixels=same.pixels[3:4].expand(8, -1, -1, -1), sizes=same.sizes[3:4].expand(8, -1))
+    views = make_views(same, config, seed=0, device="cpu").images[0]
+    assert len(views.unique(dim=0)) == 8, "images of a batch share parameters"
+
+
+def test_masks_leave_the_views_as_they_are() -> None:
+    config = moco_v3_views(32)
+    plain = make_views(batch(), config, seed=0, device="cpu")
+    masked = make_views(batch(), replace(config, mask_ratio=0.5, mask_patch=8), seed=0, device="cpu")
+    assert plain.masks is None
+    assert all(torch.equal(a, b) for a, b in zip(plain.images, masked.images))
+
+
+def test_targets() -> None:
+    views = make_views(batch(), moco_v3_views(32, target="view"), seed=0, device="cpu")
+    assert all(target is image for target, image in zip(views.targets, views.images)), "a copy was made"
+
+    config = moco_v3_views(32, target="clean")
+    coloured = make_views(batch(), config, seed=0, device="cpu")
+    assert all(torch.equal(a, b) for a, b in zip(coloured.images, views.images))
+    off = {"jitter": 0.0, "grey": 0.0, "blur": 0.0, "solarise": 0.0}
+    plain = replace(config, first=replace(config.first, **off), second=replace(config.second, **off))
+    bare = make_views(batch(), plain, seed=0, device="cpu")
+    for image, target, clean in zip(bare.images, bare.targets, coloured.targets):
+        assert torch.equal(image, target), "nothing changed the colours, yet the target differs"
+        assert torch.equal(target, clean), "the target's geometry is not the view's"
+    assert not torch.equal(coloured.images[0], coloured.targets[0])
+
+
+def test_the_batch_is_left_as_it_was() -> None:
+    given = batch()
+    before = given.pixels.clone()
+    make_views(given, moco_v3_views(32, target="clean"), seed=0, device="cpu")
+    floats = replace(given, pixels=given.pixels.float() / 255)
+    kept = floats.pixels.clone()
+    make_views(floats, moco_v3_views(96), seed=0, device="cpu")
+    assert torch.equal(given.pixels, before)
+    assert torch.equal(floats.pixels, kept)
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_ranges_of_pixels(channels: int) -> None:
+    """The same picture as uint8, uint16 and float32, and with a declared range, gives the same views; crops of uint8 are
+    rounded to it."""
+    given, config = batch(channels=channels), moco_v3_views(32)
+    config = replace(config, first=replace(config.first, solarise=0.0), second=replace(config.second, solarise=0.0))
+    rounded = make_views(given, config, seed=0, device="cpu").images
+    share = given.pixels.float() / 255
+    wide = replace(given, pixels=(given.pixels.to(torch.int32) * 257).to(torch.uint16))
+    declared = replace(given, pixels=share * 8000 - 1000)
+    expected = make_views(replace(given, pixels=share), config, seed=0, device="cpu").images
+    for view, reference in zip(rounded, expected):
+        assert 0 < (view - reference).abs().mean() < 0.5 / 255 / 0.224
+        assert (view - reference).abs().max() < 3 / 255 / 0.224
+    for other, settings in [
+        (wide, config),
+        (declared, replace(config, value_range=(-1000.0, 7000.0))),
+    ]:
+        for view, reference in zip(make_views(other, settings, seed=0, device="cpu").images, expected):
+            torch.testing.assert_close(view, reference, rtol=0, atol=1e-4)
+    with pytest.raises(UserError, match="float64"):
+        make_views(replace(given, pixels=share.double()), config, seed=0, device="cpu")
+
+
+def test_normalising_and_back() -> None:
+    config = ViewsConfig(size=32)
+    assert config.statistics(3)[0].flatten().tolist() == pytest.approx([0.485, 0.456, 0.406])
+    assert config.statistics(5)[1].flatten().tolist() == [0.25] * 5
+    views = make_views(batch(), config, seed=0, device="cpu")
+    pictures = denormalise(views.images[0], config)
+    assert pictures.min() >= 0
+    assert pictures.max() <= 1
+    mean, std = config.statistics(3)
+    torch.testing.assert_close((pictures - mean) / std, views.images[0], rtol=0, atol=1e-5)
+    with pytest.raises(UserError, match="one per channel"):
+        make_views(batch(channels=4), replace(config, mean=(0.5,), std=(0.2,)), seed=0, device="cpu")
+
+
+@pytest.mark.parametrize("enlarge", [1.0, 256 / 224])
+def test_centre_view_equals_resize_and_centre_crop(enlarge: float) -> None:
+    config, given = ViewsConfig(mean=(0.5,) * 3, std=(0.25,) * 3), batch()
+    views = centre_view(given.pixels, given.sizes, size=56, config=config, enlarge=enlarge)
+    for view, pixels, (height, width) in zip(views, given.pixels, SIZES):
+        image = pixels[:, :height, :width].float() / 255
+        image = TF.resize(image, [round(56 * enlarge)], InterpolationMode.BICUBIC, antialias=True).clamp(0, 1)
+        torch.testing.assert_close(view, (TF.center_crop(image, [56, 56]) - 0.5) / 0.25, rtol=0, atol=1e-4)
+    with pytest.raises(UserError, match="enlarge"):
+        centre_view(given.pixels, given.sizes, size=56, config=config, enlarge=0.9)
+
+
+def test_published_settings() -> None:
+    moco = moco_v3_views(224)
+    assert (moco.first.blur, moco.second.blur) == (1.0, 0.1)
+    assert (moco.first.solarise, moco.second.solarise) == (0.0, 0.2)
+    for view in (moco.first, moco.second):
+        assert view.scale == (0.08, 1.0)
+        assert (view.jitter, view.grey, view.flip, view.sigma) == (0.8, 0.2, 0.5, (0.1, 2.0))
+        assert (view.brightness, view.contrast, view.saturation, view.hue) == (0.4, 0.4, 0.2, 0.1)
+    dino = dino_views(224, 96, 8)
+    assert (dino.first.scale, dino.local.scale, dino.local_size) == ((0.25, 1.0), (0.05, 0.25), 96)
+    assert (dino.n_local, dino.local.blur, dino.local.solarise) == (8, 0.5, 0.0)
+    assert dino_views(n_local=0).n_local == 0
+    simclr = simclr_views(32, 0.5)
+    assert simclr.first == simclr.second
+    assert (simclr.first.brightness, simclr.first.hue, simclr.first.blur) == (0.4, 0.1, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"size": 4}, "at least 8"),
+        ({"local_size": 0}, "at least 8"),
+        ({"n_local": -1}, "0 or more"),
+        ({"target": "blurred"}, "'clean'"),
+        ({"mask_ratio": 1.0}, "below 1"),
+        ({"mask_ratio": 0.5, "mask_patch": 30}, "divisor"),
+        ({"mask_ratio": 0.001}, "none or all"),
+        ({"mean": (0.5,)}, "belong together"),
+        ({"mean": (0.5,), "std": (0.0,)}, "above 0"),
+        ({"mean": (0.5,), "std": (0.2, 0.2)}, "one of each"),
+        ({"value_range": (1.0, 0.0)}, "lowest, highest"),
+    ],
+)
+def test_a_wrong_setting_is_refused_with_the_fix(change: dict, says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        ViewsConfig(**change)
+
+
+def test_nothing_waits_for_an_accelerator() -> None:
+    """The meta device has no values: reading one on the host, or mixing devices, raises. Also centre_view."""
+    config = replace(dino_views(32, 16, 2, target="clean"), mask_ratio=0.5, mask_patch=8)
+    given = batch()
+    views = make_views(given, config, seed=0, device="meta")
+    assert {v.device.type for v in everything(views)} == {"meta"}
+    expected = make_views(given, config, seed=0, device="cpu")
+    assert [v.shape for v in everything(views)] == [v.shape for v in everything(expected)]
+    assert centre_view(given.pixels.to("meta"), given.sizes, size=32, config=config).shape == (8, 3, 32, 32)
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_cuda_equals_the_cpu() -> None:
+    config = replace(dino_views(64, 32, 2, target="clean"), mask_ratio=0.5, mask_patch=16)
+    config = replace(config, second=replace(config.second, solarise=0.0))
+    given = batch()
+    for pixels in (given.pixels, (given.pixels.to(torch.int32) * 257).to(torch.uint16)):
+        same = replace(given, pixels=pixels)
+        cpu, cuda = (make_views(same, config, seed=0, device=device) for device in ("cpu", "cuda"))
+        for a, b in zip(everything(cpu), everything(cuda)):
+            assert b.is_cuda
+            error = (a.float() - b.cpu().float()).abs()
+            assert error.max() < 2 / 255 / 0.22
+            assert error.mean() < 0.1 / 255 / 0.22

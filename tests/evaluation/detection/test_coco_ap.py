@@ -1,0 +1,114 @@
+"""Our figures are those of pycocotools on the same results."""
+
+import contextlib
+import io
+from typing import Any
+
+import numpy as np
+import pytest
+
+from repre.data.labels import rle
+
+pytest.importorskip("faster_coco_eval")
+from repre.evaluation.detection.coco_ap import FIGURES, Evaluator
+
+CLASSES = ["a", "b", "c"]
+
+
+def scene(rng: np.random.Generator, *, side: int = 120, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Random boxes, labels and masks (ellipses in the boxes)."""
+    corner = rng.uniform(0, side * 0.7, (count, 2))
+    extent = rng.uniform(6, side * 0.7, (count, 2))
+    boxes = np.concatenate([corner, np.minimum(corner + extent, side)], axis=1)
+    y, x = np.mgrid[:side, :side] + 0.5
+    masks = np.stack(
+        [
+            ((x - (b[0] + b[2]) / 2) / (b[2] - b[0]) * 2) ** 2 + ((y - (b[1] + b[3]) / 2) / (b[3] - b[1]) * 2) ** 2 < 1
+            for b in boxes
+        ]
+    )
+    return boxes, rng.integers(1, 3, count), masks  # the class c never occurs
+
+
+def truth_rows(boxes: np.ndarray, labels: np.ndarray, masks: np.ndarray, crowd: np.ndarray) -> list[dict[str, Any]]:
+    return [
+        {
+            "bbox": [float(v) for v in (b[0], b[1], b[2] - b[0], b[3] - b[1])],
+            "category_id": int(label),
+            "segmentation": rle.encode(mask),
+            "area": float(mask.sum()),
+            "iscrowd": int(c),
+        }
+        for b, label, mask, c in zip(boxes, labels, masks, crowd)
+    ]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_figures_are_those_of_pycocotools(seed: int) -> None:
+    pycocotools = pytest.importorskip("pycocotools.coco")
+    from pycocotools import mask as packer
+    from pycocotools.cocoeval import COCOeval
+
+    rng = np.random.default_rng(seed)
+    mine = Evaluator(CLASSES)
+    images, truth, found = [], [], []
+    for image in range(1, 13):
+        boxes, labels, masks = scene(rng, count=int(rng.integers(1, 6)))
+        rows = truth_rows(boxes, labels, masks, rng.random(len(boxes)) < 0.1)
+        keep = rng.random(len(boxes)) < 0.8  # some are missed, others invented
+        more = scene(rng, count=2)
+        got = [np.concatenate([a[keep], b]) for a, b in zip((boxes, labels, masks), more)]
+        got[0] = got[0] + rng.normal(0, 3, got[0].shape)
+        scores = rng.random(len(got[0]))
+        mine.add(size=(120, 120), truth=rows, boxes=got[0], labels=got[1], scores=scores, masks=got[2])
+        images.append({"id": image, "height": 120, "width": 120})
+        truth += [{**row, "image_id": image, "id": len(truth) + i + 1} for i, row in enumerate(rows)]
+        for b, label, mask, score in zip(*got, scores):
+            packed = packer.encode(np.asfortranarray(mask.astype(np.uint8)))
+            box = [float(v) for v in (b[0], b[1], b[2] - b[0], b[3] - b[1])]
+            one = {"image_id": image, "category_id": int(label), "score": float(score)}
+            found.append((one | {"bbox": box}, one | {"segmentation": packed}))
+    for kind, part in (("bbox", 0), ("segm", 1)):
+        with contextlib.redirect_stdout(io.StringIO()):
+            reference = pycocotools.COCO()
+            categories = [{"id": i + 1, "name": name} for i, name in enumerate(CLASSES)]
+            reference.dataset = {
+                "images": images,
+                "annotations": [dict(row) for row in truth],
+                "categories": categories,
+            }
+            for row in reference.dataset["annotations"]:
+                row["segmentation"] = packer.frPyObjects(row["segmentation"], 120, 120)
+            reference.createIndex()
+            run = COCOeval(reference, reference.loadRes([pair[part] for pair in found]), kind)
+            run.evaluate()
+            run.accumulate()
+            run.summarize()
+        figures, by_class = mine.scores(kind)
+        expected = {name: value for name, value in zip(FIGURES, run.stats) if value != -1}
+        assert figures == pytest.approx(expected, abs=1e-9)
+        assert 0 < figures["ap"] < 1
+        assert by_class["c"] is None
+        assert np.mean([by_class["a"], by_class["b"]]) == pytest.approx(figures["ap"], abs=1e-9)
+
+
+def test_perfect_predictions_score_one_and_none_score_zero() -> None:
+    rng = np.random.default_rng(0)
+    boxes, labels, masks = scene(rng, count=3)
+    rows = truth_rows(boxes, labels, masks, np.zeros(3))
+    perfect, nothing = Evaluator(CLASSES), Evaluator(CLASSES)
+    perfect.add(size=(120, 120), truth=rows, boxes=boxes, labels=labels, scores=np.ones(3), masks=masks)
+    empty = np.zeros((0, 4))
+    nothing.add(size=(120, 120), truth=rows, boxes=empty, labels=empty[:, 0], scores=empty[:, 0], masks=None)
+    for kind in ("bbox", "segm"):
+        assert perfect.scores(kind)[0]["ap"] == pytest.approx(1)
+        assert nothing.scores(kind)[0]["ap"] == 0
+
+
+def test_truth_without_masks_counts_by_its_boxes() -> None:
+    rng = np.random.default_rng(0)
+    boxes, labels, masks = scene(rng, count=3)
+    rows = [row | {"segmentation": []} for row in truth_rows(boxes, labels, masks, np.zeros(3))]
+    found = Evaluator(CLASSES)
+    found.add(size=(120, 120), truth=rows, boxes=boxes, labels=labels, scores=np.ones(3), masks=None)
+    assert found.scores("bbox")[0]["ap"] == pytest.approx(1)

@@ -1,0 +1,55 @@
+"""Every encoder becomes a pyramid of halving grids; a frozen one is not touched."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from repre.evaluation.detection.pyramid import Backbone
+from repre.models.encoder import Encoder, EncoderConfig
+from tests.tiny import ENCODERS
+
+KINDS = ENCODERS | {"convnext": EncoderConfig(name="convnext_atto", image_size=64)}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("shape", [(64, 64), (64, 96)])
+def test_grids_halve_and_channels_are_equal(kind: str, shape: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    backbone = Backbone(Encoder(KINDS[kind]), width=16)
+    maps = list(backbone(torch.rand(2, 3, *shape)).values())
+    assert len(maps) == len(backbone.strides) == 4
+    for found, stride in zip(maps, backbone.strides):
+        assert found.shape == (2, 16, -(-shape[0] // stride), -(-shape[1] // stride))
+        assert found.dtype == torch.float32
+    assert [b / a for a, b in zip(backbone.strides, backbone.strides[1:])] == [2, 2, 2]
+
+
+def test_the_finest_grid_is_a_quarter_of_a_plain_transformers_stride() -> None:
+    assert Backbone(Encoder(ENCODERS["vit"]), width=8).strides == [2, 4, 8, 16]
+    assert Backbone(Encoder(ENCODERS["swin"]), width=8).strides == [4, 8, 16, 32]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_frozen_encoder_stays_and_the_pyramid_learns(kind: str) -> None:
+    config = KINDS[kind]
+    backbone = Backbone(Encoder(replace(config, drop_path=0.5)), width=16, frozen=True).train()
+    before = {name: value.clone() for name, value in backbone.encoder.state_dict().items()}
+    images = torch.rand(2, 3, 64, 64)
+    one, other = (backbone(images) for _ in range(2))
+    assert all(torch.equal(one[name], other[name]) for name in one), "drop path is off"
+    torch.stack([found.square().mean() for found in one.values()]).sum().backward()
+    assert all(p.grad is None for p in backbone.encoder.parameters())
+    assert all(
+        p.grad is not None and p.grad.abs().sum() > 0 for n, p in backbone.pyramid.named_parameters() if "weight" in n
+    )
+    for name, value in backbone.encoder.state_dict().items():
+        assert torch.equal(value, before[name])
+
+
+def test_an_unfrozen_encoder_learns() -> None:
+    backbone = Backbone(Encoder(ENCODERS["vit"]), width=16).train()
+    torch.stack([found.square().mean() for found in backbone(torch.rand(2, 3, 32, 32)).values()]).sum().backward()
+    gradient = backbone.encoder.model.patch_embed.proj.weight.grad
+    assert gradient is not None
+    assert gradient.abs().sum() > 0

@@ -1,0 +1,189 @@
+"""Features: streamed as in one batch, extracted once, and anew whenever something they depend on changes."""
+
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from repre.data.io.sources import FileSource
+from repre.data.labels.classes import open_labelled
+from repre.data.labels.splits import LabelledImages
+from repre.data.loading.loader import stack
+from repre.errors import RunError, UserError
+from repre.evaluation.features import (
+    Transform,
+    colour_histogram,
+    encoder_features,
+    extract,
+    extract_all,
+    kept_features,
+    plain_view,
+    raw_pixels,
+    stream,
+)
+from repre.models.encoder import Encoder
+from repre.types import Features
+from tests.evaluation.tiny_eval import on_cpu, tiny_start
+
+
+class Counted:
+    """Counts the images that any encoder sees."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.images, forward = 0, Encoder.forward
+
+        def counting(encoder: Encoder, x: Tensor, *, maps: bool = True) -> Features:
+            self.images += len(x)
+            return forward(encoder, x, maps=maps)
+
+        patch.setattr(Encoder, "forward", counting)
+
+    def since(self, call: Callable[[], object]) -> int:
+        before = self.images
+        call()
+        return self.images - before
+
+
+@pytest.fixture
+def counted(monkeypatch: pytest.MonkeyPatch) -> Counted:
+    return Counted(monkeypatch)
+
+
+def photos(root: Path, sizes: list[tuple[int, int]]) -> LabelledImages:
+    rng = np.random.default_rng(0)
+    names = [f"{number}.png" for number in range(len(sizes))]
+    for name, (width, height) in zip(names, sizes):
+        Image.fromarray(rng.integers(0, 256, (height, width, 3), np.uint8)).save(root / name)
+    source = FileSource(str(root), root, names, channels=3, canvas=32)
+    return LabelledImages(source, np.zeros(len(sizes), np.int64), classes=["a", "b"])
+
+
+def test_pieces_and_workers_change_nothing(tmp_path: Path) -> None:
+    images = photos(tmp_path, [(20, 30), (16, 16), (50, 40), (17, 60), (32, 18)])
+    start = tiny_start()
+    encoder = start.build().eval()
+    transform = plain_view(start, encoder)
+    pixels, sizes = stack([images.load(i) for i in range(5)], canvas=32)
+    expected = extract(transform(pixels, sizes), encoder_features(encoder))
+    for options in (on_cpu(tmp_path, batch=2), on_cpu(tmp_path, batch=5), on_cpu(tmp_path, batch=2, workers=2)):
+        found = extract_all(images, transform, [encoder_features(encoder), raw_pixels], runtime=options)
+        torch.testing.assert_close(found[0], expected)
+        assert found[1].shape == (5, 3 * 16 * 16)
+
+
+def test_tokens_append_the_mean_of_the_last_map() -> None:
+    encoder = tiny_start().build().eval()
+    images = torch.randn(3, 3, 16, 16)
+    both = extract(images, encoder_features(encoder, tokens=True))
+    with torch.no_grad():
+        found = encoder(images)
+    torch.testing.assert_close(both, torch.cat([found.embedding, found.maps[-1].flatten(2).mean(2)], 1))
+
+
+def test_a_second_call_does_not_run_the_encoder(tmp_path: Path, counted: Counted) -> None:
+    start = tiny_start()
+    encoder, images = start.build(), open_labelled("scenes:20:16").train
+    transform = plain_view(start, encoder)
+    first = kept_features(encoder, images, transform, runtime=on_cpu(tmp_path))
+    assert counted.images == 20
+    again = kept_features(start.build(), images, transform, runtime=on_cpu(tmp_path))
+    assert counted.images == 20
+    assert first.dtype == torch.float32
+    assert torch.equal(first, again)
+
+
+def test_all_that_features_depend_on_is_in_the_key(tmp_path: Path, counted: Counted) -> None:
+    start = tiny_start()
+    images = photos(tmp_path, [(20, 20)] * 3)
+    plain = plain_view(start, start.build())
+
+    def extracted(
+        *, seed: int = 0, images: LabelledImages = images, transform: Transform = plain, tokens: bool = False
+    ) -> int:
+        def call() -> Tensor:
+            encoder = start.build(seed=seed)
+            return kept_features(encoder, images, transform, tokens=tokens, runtime=on_cpu(tmp_path / "kept"))
+
+        return counted.since(call)
+
+    assert extracted() == 3
+    assert extracted() == 0
+    assert extracted(seed=1) == 3
+    assert extracted(images=images.take(np.array([2, 0]))) == 2
+    assert extracted(images=images.take(np.array([0, 2]))) == 2
+    assert extracted(tokens=True) == 3
+    assert extracted(transform=replace(plain, enlarge=1.2)) == 3
+    assert extracted(transform=replace(plain, views=replace(plain.views, value_range=(0.0, 200.0)))) == 3
+    assert extracted(transform=replace(plain, views=replace(plain.views, mean=(0.1,) * 3, std=(0.3,) * 3))) == 3
+    assert extracted() == 0
+    os.utime(tmp_path / "1.png", ns=(5, 5))
+    assert extracted() == 3
+
+
+def test_a_damaged_file_is_written_anew(tmp_path: Path, counted: Counted) -> None:
+    start = tiny_start()
+    encoder, images = start.build(), photos(tmp_path, [(20, 20)] * 3)
+    transform = plain_view(start, encoder)
+    expected = kept_features(encoder, images, transform, runtime=on_cpu(tmp_path / "kept"))
+    (path,) = (tmp_path / "kept" / "features").iterdir()
+    for content in (b"", path.read_bytes()[:-7], b"nonsense"):
+        path.write_bytes(content)
+        found = kept_features(encoder, images, transform, runtime=on_cpu(tmp_path / "kept"))
+        assert torch.equal(found, expected)
+    assert counted.images == 12
+
+
+def test_features_that_cannot_be_kept_are_still_given(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    start = tiny_start()
+    encoder = start.build()
+    images = photos(tmp_path, [(20, 20)])
+    with pytest.warns(UserWarning, match="not kept"):
+        found = kept_features(encoder, images, plain_view(start, encoder), runtime=on_cpu(tmp_path / "file"))
+    assert found.shape == (1, 16)
+
+
+def test_an_unreadable_image_is_named(tmp_path: Path) -> None:
+    images = photos(tmp_path, [(20, 20)] * 3)
+    (tmp_path / "1.png").write_bytes(b"broken")
+    start = tiny_start()
+    transform = plain_view(start, start.build())
+    for workers in (0, 1):
+        with pytest.raises(UserError, match=r"1.png cannot be read: not an image"):
+            list(stream(images, transform, runtime=on_cpu(tmp_path, workers=workers)))
+
+
+def test_broken_weights_are_refused(tmp_path: Path) -> None:
+    start = tiny_start()
+    encoder = start.build()
+    torch.nn.init.constant_(next(encoder.parameters()), float("nan"))
+    with pytest.raises(RunError, match="not finite"):
+        kept_features(encoder, photos(tmp_path, [(20, 20)]), plain_view(start, encoder), runtime=on_cpu(tmp_path / "k"))
+    assert not (tmp_path / "k").exists()
+
+
+def test_the_plain_view_takes_what_the_encoder_expects() -> None:
+    start = tiny_start()
+    small = plain_view(start, start.build())
+    assert (small.views.size, small.enlarge, small.canvas) == (16, 1.0, 32)
+    large = plain_view(start, start.build(image_size=112))
+    assert (large.views.size, large.enlarge) == (112, 256 / 224)
+    own = plain_view(replace(start, mean=(0.2,) * 3, std=(0.4,) * 3), start.build(), enlarge=1.5)
+    assert (own.views.mean, own.views.std, own.enlarge) == ((0.2,) * 3, (0.4,) * 3, 1.5)
+    with pytest.raises(UserError, match="16 x 32 pixels; give a square --size"):
+        plain_view(start, start.build(image_size=(16, 32)))
+
+
+def test_histograms_of_more_than_three_channels_use_the_first_three() -> None:
+    start = tiny_start()
+    views = replace(plain_view(start, start.build()).views, mean=(0.5,) * 4, std=(0.25,) * 4)
+    images = torch.zeros(2, 4, 16, 16)
+    images[1, 3] = 1.0
+    found = colour_histogram(views)(images)
+    assert torch.equal(found[0], found[1])

@@ -1,0 +1,119 @@
+"""The one supervised loop: it learns, stops and goes on to the same weights, and gives layers their learning rates."""
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from repre.errors import RunError, UserError
+from repre.evaluation.fit import FitConfig, fit
+from repre.models.encoder import Encoder
+from repre.training.optim import parameter_groups
+from repre.utils.signals import Interrupted
+from tests.tiny import ENCODERS
+
+CONFIG = FitConfig(epochs=2, batch_size=4, lr=1e-2, drop_path=0.0)
+
+
+class Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.body = nn.Sequential(nn.Linear(6, 16), nn.GELU(), nn.Dropout(0.2))
+        self.head = nn.Linear(16, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.body(x))
+
+
+def batches(start: int, *, stop_at: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+    step = start
+    while True:
+        if step == stop_at:
+            os.kill(os.getpid(), signal.SIGTERM)
+        x = torch.randn(4, 6, generator=torch.Generator().manual_seed(step))
+        yield x, (x[:, 0] > 0).long()
+        step += 1
+
+
+def train(net: Net, *, steps: int = 30, stop_at: int | None = None, **more: Any) -> dict[str, float]:
+    return fit(
+        net,
+        batches=lambda start: batches(start, stop_at=stop_at),
+        loss=lambda batch: F.cross_entropy(net(batch[0]), batch[1]),
+        steps=steps,
+        steps_per_epoch=15,
+        config=more.pop("config", CONFIG),
+        device=torch.device("cpu"),
+        precision=torch.float32,
+        seed=0,
+        **more,
+    )
+
+
+def test_it_learns_and_leaves_the_model_in_evaluation_mode() -> None:
+    net = Net()
+    summary = train(net, steps=200)
+    assert summary["loss"] < 0.35
+    assert not net.training
+    assert summary["images_per_s"] > 0
+
+
+def test_stopped_and_called_again_it_ends_with_the_same_weights(tmp_path: Path) -> None:
+    whole, parts = Net(), Net()
+    train(whole)
+    with pytest.raises(Interrupted, match="goes on from here") as stopped:
+        train(parts, stop_at=13, work=tmp_path, identity={"a": 1})
+    assert stopped.value.code == 128 + signal.SIGTERM
+    fresh = Net()
+    train(fresh, work=tmp_path, identity={"a": 1})
+    for one, other in zip(whole.parameters(), fresh.parameters()):
+        assert torch.equal(one, other)
+    restarted = Net()
+    train(restarted, steps=0, work=tmp_path, identity={"a": 2})  # another fit's checkpoint is left alone
+    assert torch.equal(restarted.head.weight, Net().head.weight)
+
+
+def test_a_loss_that_is_not_finite_ends_the_fit() -> None:
+    net = Net()
+    with pytest.raises(RunError, match=r"lower --fit\.lr"):
+        fit(
+            net,
+            batches=batches,
+            loss=lambda batch: net(batch[0]).sum() * float("nan"),
+            steps=20,
+            steps_per_epoch=10,
+            config=CONFIG,
+            device=torch.device("cpu"),
+            precision=torch.float32,
+            seed=0,
+        )
+
+
+@pytest.mark.parametrize("kind", ENCODERS)
+def test_deeper_layers_learn_faster(kind: str) -> None:
+    encoder = Encoder(ENCODERS[kind])
+    model = nn.ModuleDict({"encoder": encoder, "head": nn.Linear(4, 2)})
+    layers = {f"encoder.{name}": layer for name, layer in encoder.layers().items()}
+    assert set(layers) == {name for name, _ in model.named_parameters() if name.startswith("encoder.")}
+    groups = parameter_groups(model, keep=encoder.no_weight_decay, layers=layers, layer_decay=0.5)
+    scale = {id(p): group["scale"] for group in groups for p in group["params"]}
+    named = dict(model.named_parameters())
+    top = max(layers.values()) + 1
+    assert scale[id(named["head.weight"])] == 1
+    for name, layer in layers.items():
+        assert scale[id(named[name])] == 0.5 ** (top - layer)
+    stem = next(name for name in layers if "patch_embed" in name)
+    assert layers[stem] == 0
+
+
+@pytest.mark.parametrize("wrong", [{"epochs": 0}, {"layer_decay": 0.0}, {"lr": 0.0}, {"drop_path": 1.0}])
+def test_settings_are_checked(wrong: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match=next(iter(wrong))):
+        FitConfig(**wrong)

@@ -1,0 +1,127 @@
+"""Maps of a frozen encoder on disk: what they hold, that they are made once, and that only whole ones are used."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from repre.data.labels.masks import open_masks
+from repre.data.labels.windows import WindowsConfig
+from repre.errors import RunError, UserError
+from repre.evaluation.maps import Maps, stored_maps
+from repre.evaluation.options import RuntimeOptions
+from repre.models.encoder import Encoder
+from tests.tiny import ENCODERS
+
+MEAN, STD = torch.full((3, 1, 1), 0.4), torch.full((3, 1, 1), 0.3)
+
+
+def encoder(name: str = "vit", seed: int = 0) -> Encoder:
+    torch.manual_seed(seed)
+    return Encoder(ENCODERS[name])
+
+
+def store(model: Encoder, cache: Path, *, data: str = "scenes:5:32", levels: tuple[int, ...] = (0, 3), size: int = 32,
+          std: torch.Tensor = STD, batch: int = 3) -> Maps:  # fmt: skip
+    runtime = RuntimeOptions(device="cpu", workers=0, batch=batch, cache=cache)
+    windows = WindowsConfig(size=size, short_side=0)
+    return stored_maps(model, open_masks(data), windows, mean=MEAN, std=std, levels=list(levels), runtime=runtime)
+
+
+def forbid(model: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("the encoder ran")
+
+    monkeypatch.setattr(type(model), "forward", refuse)
+
+
+@pytest.mark.parametrize("name", ["vit", "swin"])
+def test_maps_are_the_encoders(name: str, tmp_path: Path) -> None:
+    model, source = encoder(name), open_masks("scenes:5:32")
+    maps = store(model, tmp_path)
+    assert maps.first.tolist() == [0, 1, 2, 3, 4, 5]
+    for index in range(5):
+        image, mask = source.load(index)
+        pixels = (torch.from_numpy(image).permute(2, 0, 1)[None] / 255 - MEAN) / STD
+        with torch.no_grad():
+            expected = model.eval()(pixels).maps
+        found = maps.read(np.array([index]), torch.device("cpu"))
+        for level, place in zip(found, (0, 3)):
+            torch.testing.assert_close(level, expected[place], rtol=2e-3, atol=2e-3)
+        assert (maps.masks[index] == mask).all()
+
+
+def test_large_images_have_several_windows(tmp_path: Path) -> None:
+    maps = store(encoder(), tmp_path, data="scenes:3:48", size=32)
+    assert maps.first.tolist() == [0, 4, 8, 12]
+    assert maps.windows([2, 0]).tolist() == [8, 9, 10, 11, 0, 1, 2, 3]
+    assert maps.masks.shape == (12, 32, 32)
+    assert [plan.offsets for plan in maps.plans] == [((0, 0), (0, 16), (16, 0), (16, 16))] * 3
+
+
+def test_a_second_call_does_not_run_the_encoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = encoder()
+    first = store(model, tmp_path)
+    forbid(model, monkeypatch)
+    second = store(encoder(), tmp_path, batch=2)
+    for a, b in zip(first.levels, second.levels):
+        assert (a == b).all()
+    assert first.plans == second.plans
+
+
+@pytest.mark.parametrize("change", ["weights", "model", "data", "levels", "std"])
+def test_what_defines_maps_gives_another_store(change: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store(encoder(), tmp_path)
+    model = encoder(seed=1) if change == "weights" else encoder()
+    if change == "model":  # other heads: the same weights in the same shapes, and another function
+        state = model.state_dict()
+        model = Encoder(replace(ENCODERS["vit"], model_args={**ENCODERS["vit"].model_args, "num_heads": 4}))
+        model.load_state_dict(state)
+    forbid(model, monkeypatch)
+    with pytest.raises(AssertionError, match="the encoder ran"):
+        store(
+            model,
+            tmp_path,
+            data="scenes:6:32" if change == "data" else "scenes:5:32",
+            levels=(0,) if change == "levels" else (0, 3),
+            std=2 * STD if change == "std" else STD,
+        )
+
+
+def test_a_stopped_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = encoder()
+    whole, calls = type(model).forward, 0
+
+    def stop_after_one(self: Encoder, x: torch.Tensor) -> object:
+        nonlocal calls
+        calls += 1
+        if calls > 1:
+            raise KeyboardInterrupt
+        return whole(self, x)
+
+    monkeypatch.setattr(type(model), "forward", stop_after_one)
+    with pytest.raises(KeyboardInterrupt):
+        store(model, tmp_path)
+    assert calls == 2
+    assert list((tmp_path / "maps").iterdir()) == []
+    monkeypatch.setattr(type(model), "forward", whole)
+    assert len(store(model, tmp_path).masks) == 5
+
+
+def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunError, match=r"another folder with --runtime\.cache"):
+        store(encoder(), tmp_path / "file")
+
+
+def test_a_broken_file_ends_the_store(tmp_path: Path) -> None:
+    for kind in ("images", "masks"):
+        (tmp_path / kind).mkdir()
+        for name in ("a", "b", "c"):
+            (tmp_path / kind / f"{name}.png").write_bytes(b"rubbish")
+    (tmp_path / "classes.txt").write_text("one\ntwo\n")
+    with pytest.raises(UserError, match="cannot be read"):
+        store(encoder(), tmp_path / "cache", data=f"pairs:{tmp_path}/images,{tmp_path}/masks")
+    assert list((tmp_path / "cache" / "maps").iterdir()) == []

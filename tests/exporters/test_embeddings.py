@@ -1,0 +1,166 @@
+"""Features in bulk are those of the encoder, image by image, and an interrupted call goes on."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from repre.data.io.decode import read_image
+from repre.data.loading.loader import stack
+from repre.data.views.render import ViewsConfig, centre_view
+from repre.errors import UserError
+from repre.evaluation.options import RuntimeOptions
+from repre.exporters import embeddings as module
+from repre.exporters.embeddings import Kind, embed
+from repre.models.encoder import Encoder
+from tests.tiny import ENCODERS
+
+RUNTIME = RuntimeOptions(device="cpu", workers=0, batch=4)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    torch.manual_seed(0)
+    Encoder(ENCODERS["swin"]).save(tmp_path / "encoder")
+    (tmp_path / "photos" / "a <b>").mkdir(parents=True)
+    for i in range(11):
+        picture = Image.radial_gradient("L").rotate(20 * i).resize((70 + i, 66)).convert("RGB")
+        picture.save(tmp_path / "photos" / ("a <b>" if i % 2 else "") / f"{i:02d} 'ä.png")
+    (tmp_path / "photos" / "05 broken.png").write_bytes(b"rubbish")
+    return tmp_path
+
+
+def call(folder: Path, name: str = "f.npz", kind: Kind = "pooled", **more: bool) -> int:
+    return embed(
+        str(folder / "encoder"),
+        data=str(folder / "photos"),
+        out=folder / name,
+        kind=kind,
+        runtime=RUNTIME,
+        part=5,
+        **more,
+    )
+
+
+@torch.no_grad()
+def expected(folder: Path, paths: list[str]) -> dict[str, np.ndarray]:
+    """One image at a time."""
+    encoder = Encoder.load(folder / "encoder").eval()
+    found = []
+    for path in paths:
+        pixels, sizes = stack([read_image(Path(path), canvas=128)], canvas=128)
+        found.append(encoder(centre_view(pixels, sizes, size=64, config=ViewsConfig(size=64), enlarge=1.0)))
+    levels = {f"level_{i}": torch.cat([f.maps[i] for f in found]).numpy() for i in range(4)}
+    return levels | {"features": torch.cat([f.embedding for f in found]).numpy(), "patch": levels["level_3"]}
+
+
+@pytest.mark.parametrize("kind", ["pooled", "patch", "pyramid"])
+@pytest.mark.parametrize("ending", ["npz", "parquet"])
+def test_features_are_the_encoders(folder: Path, kind: Kind, ending: str) -> None:
+    if ending == "parquet":
+        pytest.importorskip("pyarrow")
+    name = f"f.{ending}"
+    assert call(folder, name, kind) == 11
+    paths, found = read(folder / name)
+    wanted = expected(folder, paths)
+    names = [f"level_{i}" for i in range(4)] if kind == "pyramid" else ["features"]
+    assert sorted(found) == names
+    for key in names:
+        reference = wanted["patch" if kind == "patch" else key]
+        assert found[key].shape == reference.shape
+        assert np.allclose(found[key], reference, atol=1e-5)
+    assert len(set(paths)) == 11
+    assert any("a <b>" in path and "'ä" in path for path in paths)
+    listed = (folder / f"{name}.unreadable.txt").read_text()
+    assert "05 broken.png\tnot an image" in listed
+    assert not (folder / f"{name}.parts").exists()
+
+
+def read(path: Path) -> tuple[list[str], dict[str, np.ndarray]]:
+    if path.suffix == ".npz":
+        with np.load(path, allow_pickle=False) as content:
+            found = dict(content)
+        return [str(p) for p in found.pop("paths")], found
+    import pyarrow.parquet
+
+    table = pyarrow.parquet.read_table(path)
+    shapes = json.loads(table.schema.metadata[b"shapes"])
+    return table["path"].to_pylist(), {
+        name: np.array(table[name].to_pylist(), np.float32).reshape(-1, *shape) for name, shape in shapes.items()
+    }
+
+
+def test_an_interrupted_call_goes_on(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    call(folder, "whole.npz")
+    real, seen = module._features, []
+
+    def stops_in(part: int) -> Callable[..., dict[str, np.ndarray]]:
+        def features(*given: object) -> dict[str, np.ndarray]:
+            seen.append(1)
+            if len(seen) == part:
+                raise KeyboardInterrupt
+            return real(*given)  # type: ignore[arg-type]
+
+        return features
+
+    monkeypatch.setattr(module, "_features", stops_in(3))
+    with pytest.raises(KeyboardInterrupt):
+        call(folder)
+    done = len(list((folder / "f.npz.parts").glob("*.done")))
+    assert done == 1
+    monkeypatch.setattr(module, "_features", stops_in(99))
+    seen.clear()
+    call(folder)
+    assert len(seen) < 5, "the first part was not embedded again"
+    assert (folder / "f.npz").read_bytes() == (folder / "whole.npz").read_bytes() or np.array_equal(
+        read(folder / "f.npz")[1]["features"], read(folder / "whole.npz")[1]["features"]
+    )
+
+
+def test_parts_of_another_call_are_not_taken(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "_join", lambda *given: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            call(folder, kind="patch")
+    assert call(folder, kind="pooled") == 11
+    assert read(folder / "f.npz")[1]["features"].ndim == 2
+
+
+def test_half_precision(folder: Path) -> None:
+    call(folder, half=True)
+    assert read(folder / "f.npz")[1]["features"].dtype == np.float16
+
+
+def test_a_declared_range_of_pixels(folder: Path) -> None:
+    """The same image in twelve bits of sixteen, and in eight."""
+    values = np.arange(70 * 66 * 3, dtype=np.uint16).reshape(70, 66, 3) % 256
+    for name, array in (("deep", values * 16), ("eight", values.astype(np.uint8))):
+        (folder / name).mkdir(exist_ok=True)
+        np.save(folder / name / "a.npy", array)
+    features = {}
+    for name, value_range in (("deep", (0.0, 255 * 16.0)), ("eight", None)):
+        out = folder / f"{name}.npz"
+        embed(str(folder / "encoder"), data=str(folder / name), out=out, value_range=value_range, runtime=RUNTIME)
+        features[name] = read(out)[1]["features"]
+    assert np.allclose(features["deep"], features["eight"], atol=1e-2)
+    embed(str(folder / "encoder"), data=str(folder / "deep"), out=folder / "deep.npz", runtime=RUNTIME)
+    assert not np.allclose(read(folder / "deep.npz")[1]["features"], features["eight"], atol=1e-1)
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "words"),
+    [
+        ("f.csv", "photos", "features.npz or features.parquet"),
+        ("f.npz", "nothing", "no folder or list"),
+        ("f.npz", "broken", "none of 1 images can be read"),
+    ],
+)
+def test_mistakes_are_named(folder: Path, name: str, data: str, words: str) -> None:
+    (folder / "broken").mkdir()
+    (folder / "broken" / "x.png").write_bytes(b"no")
+    with pytest.raises(UserError, match=words):
+        embed(str(folder / "encoder"), data=str(folder / data), out=folder / name, runtime=RUNTIME)

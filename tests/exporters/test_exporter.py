@@ -1,0 +1,134 @@
+"""Every export gives our features in the other library, or is an error and leaves nothing."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import onnxruntime
+import pytest
+import torch
+from torch import Tensor
+
+from repre.config import RunConfig, dump_yaml
+from repre.errors import RunError, UserError
+from repre.exporters import TARGETS, export, exporter
+from repre.models.encoder import Encoder, EncoderConfig
+from repre.models.resolve import open_start
+from tests.tiny import ENCODERS
+
+KINDS = ENCODERS | {
+    "convnext": EncoderConfig(name="convnext_atto", image_size=64, model_args={"depths": (1, 1, 1, 1)}),
+    "grey": EncoderConfig(
+        name="vit_tiny_patch16_224", image_size=48, channels=1, model_args={"depth": 2, "global_pool": "avg"}
+    ),
+}
+
+
+def saved(kind: str, folder: Path) -> str:
+    torch.manual_seed(0)
+    channels = KINDS[kind].channels
+    Encoder(KINDS[kind]).save(folder / "encoder", mean=[0.4] * channels, std=[0.2] * channels)
+    return str(folder / "encoder")
+
+
+@pytest.fixture(autouse=True)
+def offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_round_trip(kind: str, target: str, tmp_path: Path) -> None:
+    found = export(saved(kind, tmp_path), to=target, out=tmp_path / "out")
+    assert found.difference <= TARGETS[target].tolerance
+    assert (found.path / "export.json").is_file()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["encoder", "out"]
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_embedding_and_every_map_are_compared(target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At what the other library gives, of which one result is a little off, or the last is missing."""
+    spec = saved("vit", tmp_path)
+    (tmp_path / "written").mkdir()
+    reload = TARGETS[target].write(Encoder.load(spec).eval(), tmp_path / "written", open_start(spec))
+    with torch.no_grad():
+        assert len(reload(torch.zeros(1, 3, 32, 32))) == 5
+
+    def altered(place: int | None) -> Callable[[Tensor], list[Tensor]]:
+        def results(images: Tensor) -> list[Tensor]:
+            found = reload(images)
+            return found[:-1] if place is None else [x * 1.01 if i == place else x for i, x in enumerate(found)]
+
+        return results
+
+    for place in (*range(5), None):
+        other = exporter.Target(lambda *given, place=place: altered(place), TARGETS[target].tolerance, "")
+        monkeypatch.setattr(exporter, "TARGETS", TARGETS | {target: other})
+        with pytest.raises(RunError, match="gives 4 results" if place is None else "differs from the encoder"):
+            export(spec, to=target, out=tmp_path / "out")
+        assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_another_function_is_an_error_and_leaves_nothing(
+    target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = saved("vit", tmp_path)
+    real = exporter.TARGETS[target].write
+
+    def wrong(encoder: Encoder, folder: Path, start: Any) -> Callable[[Tensor], list[Tensor]]:
+        reload = real(encoder, folder, start)
+        with torch.no_grad():
+            next(p for n, p in encoder.named_parameters() if n.endswith("norm.weight")).mul_(1.01)
+        return reload
+
+    patched = exporter.TARGETS | {target: exporter.Target(wrong, exporter.TARGETS[target].tolerance, "")}
+    monkeypatch.setattr(exporter, "TARGETS", patched)
+    with pytest.raises(RunError, match="differs from the encoder"):
+        export(spec, to=target, out=tmp_path / "out")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["encoder"]
+
+
+def test_an_export_replaces_an_export_but_nothing_else(tmp_path: Path) -> None:
+    spec, out = saved("vit", tmp_path), tmp_path / "out"
+    export(spec, to="timm", out=out)
+    export(spec, to="timm", out=out)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("precious")
+    with pytest.raises(UserError, match="not empty and holds no export"):
+        export(spec, to="timm", out=tmp_path / "mine")
+    assert (tmp_path / "mine" / "thesis.txt").read_text() == "precious"
+    with pytest.raises(UserError, match="did you mean 'onnx'"):
+        export(spec, to="onxx", out=out)
+
+
+def test_the_card_names_no_paths(tmp_path: Path) -> None:
+    run = tmp_path / "secret-customer"
+    saved("vit", run)
+    config = RunConfig(data=str(tmp_path / "secret-photos"), out=str(run))
+    (run / "config.yaml").write_text(dump_yaml(config))
+    (run / "evaluations").mkdir()
+    (run / "evaluations" / "knn-1.json").write_text(
+        '{"evaluation": "knn", "main": "knn20", "metrics": {"knn20": 0.5}, "config": {"data": "secret-labels"}}'
+    )
+    export(str(run), to="huggingface", out=tmp_path / "out")
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "secret" not in card
+    assert "| knn | knn20 | 50.0 % |" in card
+    assert "moco-v3" in card
+    assert all("secret" not in p.read_text(errors="ignore") for p in (tmp_path / "out").glob("*.json"))
+
+
+def test_onnx_and_program_take_any_number_of_images(tmp_path: Path) -> None:
+    spec = saved("vit", tmp_path)
+    encoder = Encoder.load(spec).eval()
+    export(spec, to="onnx", out=tmp_path / "onnx")
+    export(spec, to="torch-export", out=tmp_path / "program")
+    session = onnxruntime.InferenceSession(tmp_path / "onnx" / "model.onnx")
+    module = torch.export.load(tmp_path / "program" / "model.pt2").module()
+    assert [o.name for o in session.get_outputs()][:2] == ["embedding", "map_0"]
+    for count in (1, 7):
+        images = torch.rand(count, 3, 32, 32)
+        wanted = encoder(images).embedding.detach()
+        assert torch.allclose(torch.from_numpy(session.run(None, {"images": images.numpy()})[0]), wanted, atol=1e-4)
+        assert torch.allclose(module(images)[0], wanted, atol=1e-5)

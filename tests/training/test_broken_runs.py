@@ -1,0 +1,257 @@
+"""Whole small trainings: healthy ones raise no alarm, those that were broken on purpose raise the right one first, and every
+rule fires in one of them."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from repre.config import RunConfig
+from repre.data.views.render import ViewConfig, ViewsConfig
+from repre.models.repre import ReconstructionConfig, RePre
+from repre.recipes import recipe
+from repre.training.monitoring.alarms import RULES, Rule
+from repre.types import Diagnostics, Features, Views
+from tests import tiny
+from tests.training.toy import STEPS_PER_EPOCH, run, toy
+
+Outcome = Callable[[str], dict[str, Any]]
+PLAIN = ViewConfig(scale=(0.6, 1.0))
+FEW = "scenes:64:32"
+"""Two steps an epoch, so that looks come often."""
+
+
+def alarms(out: Path) -> list[dict[str, Any]]:
+    file = out / "alarms.jsonl"
+    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+
+# -------------------------------------------------------------------------------------------------- broken settings
+
+
+def temperature(config: RunConfig, contrastive: float, teacher: float) -> dict[str, Any]:
+    both = {"teacher_temperature_start": teacher, "teacher_temperature": teacher}
+    changed = both if hasattr(config.framework, "teacher_temperature") else {"temperature": contrastive}
+    return {"framework": replace(config.framework, **changed)}
+
+
+def rate(config: RunConfig, factor: float, **more: Any) -> dict[str, Any]:
+    return {"optim": replace(config.optim, lr=factor * config.optim.lr), **more}
+
+
+def frozen(config: RunConfig) -> dict[str, Any]:
+    return {"framework": replace(config.framework, momentum=1.0)}
+
+
+def one_image(config: RunConfig) -> dict[str, Any]:
+    photos = Path(config.out).parent / "photos"
+    photos.mkdir()
+    noise = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    for i in range(64):
+        Image.fromarray(noise).resize((32, 32), Image.Resampling.BICUBIC).save(photos / f"{i:02d}.png")
+    return {"data": str(photos)}
+
+
+def frozen_centre(config: RunConfig) -> dict[str, Any]:
+    return rate(config, 5, framework=replace(config.framework, centre_momentum=1.0, momentum=0.9))
+
+
+def two_kinds_of_views(config: RunConfig) -> dict[str, Any]:
+    """The second view of every image is a negative."""
+    return {"views": ViewsConfig(size=32, first=PLAIN, second=replace(PLAIN, solarise=1.0, threshold=0.0))}
+
+
+def small_patches(config: RunConfig) -> dict[str, Any]:
+    """Features find their place well before they are wrecked."""
+    views = ViewsConfig(size=32, first=PLAIN, second=PLAIN)
+    return rate(config, 100, encoder=replace(config.encoder, patch_size=4), views=views)
+
+
+# ------------------------------------------------------------------------------------------ losses of the wrong sign
+
+Loss = tuple[Tensor, Diagnostics]
+RIGHT, FEATURES = RePre.contrastive, RePre.student_features
+
+
+def pushed_apart(self: RePre, student: list[Features], teacher: list[Features], progress: float) -> Loss:
+    loss, diagnostics = RIGHT(self, student, teacher, progress)
+    return -loss, diagnostics
+
+
+def pulled_together(self: RePre, student: list[Features], teacher: list[Features], progress: float) -> Loss:
+    """All images to one point."""
+    directions = F.normalize(torch.cat([view.embedding for view in student]), dim=1)
+    return -directions.mean(0).square().sum(), RIGHT(self, student, teacher, progress)[1]
+
+
+def away_from_the_teacher(self: RePre, student: list[Features], teacher: list[Features], progress: float) -> Loss:
+    cosine = F.cosine_similarity(student[0].embedding, teacher[0].embedding).mean()
+    return cosine, RIGHT(self, student, teacher, progress)[1]
+
+
+def remembered(self: RePre, views: Views, *, rebuild: bool = True, maps: bool = True) -> list[Features]:
+    self.seen = views  # type: ignore[assignment]
+    return FEATURES(self, views, rebuild=rebuild, maps=maps)
+
+
+def against_the_branch(self: RePre, student: list[Features], teacher: list[Features], progress: float) -> Loss:
+    """Worse pixels are the better loss."""
+    loss, diagnostics = RIGHT(self, student, teacher, progress)
+    pixel = self.pixel(student, self.seen)  # type: ignore[arg-type]
+    assert pixel is not None
+    return 0.01 * loss - 2 * pixel, diagnostics
+
+
+# ------------------------------------------------------------------------------------------------------- the runs
+
+BREAKS: dict[str, tuple[int, Callable[[RunConfig], dict[str, Any]], dict[str, Any]]] = {
+    "hot": (2, lambda config: temperature(config, 20.0, 10.0), {}),
+    "cold": (2, lambda config: temperature(config, 0.001, 1e-4), {}),
+    "frozen teacher": (3, frozen, {}),
+    "learning rate x100": (4, lambda config: rate(config, 100), {}),
+    "learning rate x100, few images": (8, lambda config: rate(config, 100, data=FEW), {}),
+    "learning rate x100, small patches": (4, small_patches, {}),
+    "learning rate 0": (10, lambda config: rate(config, 1e-9, data=FEW), {}),
+    "branch weight x1000": (4, lambda config: {"reconstruction": ReconstructionConfig(weight=1000.0)}, {}),
+    "one image": (1, one_image, {}),
+    "frozen centre": (6, frozen_centre, {}),
+    "pushed apart": (3, two_kinds_of_views, {"contrastive": pushed_apart}),
+    "pulled together": (8, lambda config: {}, {"contrastive": pulled_together}),
+    "away from the teacher": (4, lambda config: {}, {"contrastive": away_from_the_teacher}),
+    "against the branch": (3, lambda config: {}, {"contrastive": against_the_branch, "student_features": remembered}),
+}
+"""What is broken -> epochs, long enough for the patience of the rules; what changes in a healthy run; methods of the model
+that are replaced."""
+
+
+def broken(name: str, out: Path) -> RunConfig:
+    framework, _, what = name.partition(" ")
+    epochs, change, _ = BREAKS[what]
+    config = toy(out, framework, epochs=epochs)
+    return replace(config, **change(config))
+
+
+@pytest.fixture(scope="module")
+def outcome(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+    """The summary of a broken run by its name, trained when it is first asked for."""
+
+    @cache
+    def trained(name: str) -> dict[str, Any]:
+        out = tmp_path_factory.mktemp("broken") / "run"
+        with pytest.MonkeyPatch.context() as patch:
+            for method, wrong in BREAKS[name.partition(" ")[2]][2].items():
+                patch.setattr(RePre, method, wrong)
+            summary = run(broken(name, out))
+        assert alarms(out) == summary["alarms"]
+        return summary
+
+    return trained
+
+
+# ------------------------------------------------------------------------------------------------------- the tests
+
+
+@pytest.mark.parametrize("framework", tiny.FRAMEWORKS)
+def test_silent_on_healthy_runs(tmp_path: Path, framework: str, capsys: pytest.CaptureFixture[str]) -> None:
+    made = toy(tmp_path / "run", framework, epochs=7)
+    defaults = recipe(f"vit-tiny-{framework}")
+    views = replace(made.views, target=defaults.views.target)
+    summary = run(replace(made, reconstruction=defaults.reconstruction, views=views))
+    assert summary["alarms"] == []
+    assert alarms(tmp_path / "run") == []
+    assert "ALARM" not in capsys.readouterr().out
+    assert summary["looks"][-1]["psnr"] > summary["looks"][0]["psnr"] + 1
+    assert summary["looks"][-1]["distinct_images"] == 1
+
+
+FIRST = {
+    "hot": ({"moco-v3", "simclr", "moby"}, "negative_share"),
+    "cold": ({"moco-v3", "simclr", "moby"}, "effective_negatives"),
+    "frozen teacher": ({"moco-v3", "dino", "moby", "byol"}, "teacher_follows"),
+    "branch weight x1000": ({*tiny.FRAMEWORKS}, "gradient_ratio"),
+    "one image": ({*tiny.FRAMEWORKS}, "distinct_images"),
+}
+"""What is broken -> the frameworks that have it, and the monitor that has to speak first and alone."""
+
+
+@pytest.mark.parametrize(
+    ("name", "first", "also"),
+    [
+        *(
+            (f"{framework} {what}", first, set())
+            for what, (which, first) in FIRST.items()
+            for framework in sorted(which)
+        ),
+        ("dino hot", "prototype_information", {"gradient_ratio"}),
+        ("dino cold", "teacher_entropy", set()),
+    ],
+)
+def test_the_right_alarm_on_a_broken_run(name: str, first: str, also: set[str], outcome: Outcome) -> None:
+    found = outcome(name)["alarms"]
+    assert found[0]["monitor"] == first
+    assert {alarm["monitor"] for alarm in found} - {first} <= also
+    assert set(found[0]) == {"step", "monitor", "value", "limit", "cause", "fix"}
+
+
+@pytest.mark.parametrize("framework", tiny.FRAMEWORKS)
+def test_a_learning_rate_x100_is_named_before_what_it_wrecks(framework: str, outcome: Outcome) -> None:
+    found = outcome(f"{framework} learning rate x100")["alarms"]
+    assert [alarm["monitor"] for alarm in found[:2]] == ["update_size", "weight_size"]
+    assert found[1]["step"] <= 2 * STEPS_PER_EPOCH
+    assert len(found) > 2
+
+
+def test_an_alarm_is_printed_and_logged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(replace(broken("simclr learning rate x100", tmp_path / "run"), epochs=1))
+    printed = capsys.readouterr().out
+    assert "ALARM update_size" in printed
+    assert "Divide --optim.lr" in printed
+    assert "ALARM update_size" in (tmp_path / "run/log.txt").read_text()
+
+
+WRECKED = ("simclr learning rate x100", "moby learning rate x100", "byol learning rate x100, small patches")
+SHOWN = {
+    "distinct_images": ("simclr one image",),
+    "update_size": ("simclr learning rate x100",),
+    "weight_size": ("simclr learning rate x100",),
+    "embedding_std": ("simclr pulled together", *WRECKED),
+    "rankme": ("simclr pulled together", *WRECKED),
+    "batch_std": ("simclr pulled together", *WRECKED),
+    "uniformity": ("simclr pulled together",),
+    "alignment": ("simclr pushed apart",),
+    "teacher_follows": ("byol frozen teacher",),
+    "teacher_agreement": ("byol away from the teacher",),
+    "negative_share": ("simclr hot",),
+    "effective_negatives": ("simclr cold",),
+    "prototype_information": ("dino hot",),
+    "prototype_information of one prototype": ("dino frozen centre",),
+    "teacher_entropy": ("dino cold",),
+    "correspondence": ("byol learning rate x100, small patches", "simclr learning rate x100, small patches"),
+    "patch_rank": WRECKED,
+    "level_similarity_*": ("simclr learning rate 0",),
+    "psnr": ("simclr against the branch",),
+    "ssim": ("simclr against the branch",),
+    "level_share_*": WRECKED,
+    "gradient_ratio": ("simclr branch weight x1000",),
+    "gradient_cosine_*": ("simclr against the branch",),
+}
+"""Every rule -> broken runs of which at least one has to make it fire. A wrecked encoder is wrecked in a way that rounding
+decides, so that there are several for what it may lose."""
+
+
+def name_of(rule: Rule) -> str:
+    return f"{rule.monitor} of one prototype" if rule.also == ("prototype_entropy", -1, 1.0) else rule.monitor
+
+
+@pytest.mark.parametrize("rule", RULES, ids=name_of)
+def test_every_rule_fires_in_a_training(rule: Rule, outcome: Outcome) -> None:
+    assert any(alarm["cause"] == rule.cause for name in SHOWN[name_of(rule)] for alarm in outcome(name)["alarms"])
