@@ -92,12 +92,12 @@ class Clock:
         """After a step; True when all are done."""
         self.step += 1
         if self.step == self.job.warmup:
-            synchronise(self.job.device)
+            synchronize(self.job.device)
             self.begun = time.perf_counter()
         return self.step == self.job.warmup + self.job.steps
 
     def report(self, name: str, **more: Any) -> None:
-        synchronise(self.job.device)
+        synchronize(self.job.device)
         seconds = time.perf_counter() - self.begun
         report(
             name,
@@ -108,7 +108,7 @@ class Clock:
         )
 
 
-def synchronise(device: str) -> None:
+def synchronize(device: str) -> None:
     if device.startswith("cuda"):
         import torch
 
@@ -125,7 +125,7 @@ def report(name: str, job: Task, **figures: Any) -> None:
 
 
 def save_grid(views: list[Any], job: Task, name: str) -> None:
-    """A picture of the first eight images of a batch in every view; tensors [B, 3, S, S], normalised by ImageNet."""
+    """A picture of the first eight images of a batch in every view; tensors [B, 3, S, S], normalized by ImageNet."""
     import torch
     import torch.nn.functional as F
     from torchvision.utils import save_image

@@ -34,7 +34,9 @@ def in_smp(folder: Path) -> float:
     images = torch.randn(2, 3, 224, 224, generator=torch.Generator().manual_seed(0))
     wanted = encoder(images).maps
     if len(set(encoder.strides)) == 1:
-        model = smp.DPT(f"tu-local-dir:{folder}", encoder_weights=True, encoder_output_indices=encoder.levels).eval()
+        model = smp.DPT(
+            f"tu-local-dir:{folder}", encoder_weights=True, encoder_output_indices=encoder.out_indices
+        ).eval()
         found = model.encoder(images)[0]
     else:
         model = smp.Unet(f"tu-local-dir:{folder}", encoder_weights=True).eval()

@@ -29,7 +29,7 @@ from repre.data.views.render import make_views
 from repre.models.repre import build_model
 from repre.recipes import recipe
 from repre.training.loop import clip_gradients, gradient_norm
-from repre.training.optim import build_optimiser, set_schedule
+from repre.training.optim import build_optimizer, set_schedule
 from repre.training.step import forward_backward
 from repre.types import Batch, Views
 
@@ -190,19 +190,19 @@ class Step:
             seed=0,
         ).to(device)
         self.model.train()
-        self.optimiser = build_optimiser(config.optim, self.model, keep=self.model.encoder.no_weight_decay)
+        self.optimizer = build_optimizer(config.optim, self.model, keep=self.model.encoder.no_weight_decay)
         self.views = views(config, variant.batch, device)
 
     def __call__(self) -> None:
-        set_schedule(self.optimiser, self.config.optim, progress=0.5, batch=self.variant.batch)
+        set_schedule(self.optimizer, self.config.optim, progress=0.5, batch=self.variant.batch)
         losses = forward_backward(
             self.model, self.views, progress=0.5, seed=0, micro_batch=self.variant.micro_batch, precision=self.precision
         )
-        clip_gradients(self.model, gradient_norm(self.model), self.config.optim.clip)
+        clip_gradients(self.model, gradient_norm(self.model), self.config.optim.clip_grad_norm)
         self.model.framework.before_step(0.5)
-        self.optimiser.step()
+        self.optimizer.step()
         self.model.framework.after_step(self.model.encoder, losses.diagnostics, 0.5)
-        self.optimiser.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad(set_to_none=True)
 
 
 def views(config: RunConfig, batch: int, device: torch.device) -> Views:

@@ -1,6 +1,6 @@
 """Continue from public weights on your own images, and ask whether it helped over the weights as they were.
 
-python examples/continue_from_public.py --weights hub --data photos/ --labelled labelled/
+python examples/continue_from_public.py --weights hub --data photos/ --labeled labeled/
 python examples/continue_from_public.py --weights downloaded.safetensors --name vit_small_patch16_224 ...
 python examples/continue_from_public.py                       # needs no network: a short run stands in for the public one
 
@@ -25,7 +25,7 @@ def main(
     weights: str | None = None,
     name: str = "vit_small_patch16_224",
     data: str = "scenes:2048",
-    labelled: str = "scenes:1024:64",
+    labeled: str = "scenes:1024:64",
     run: Path = Path("runs/continued"),
     recipe: str = "vit-small-moco-v3",
     size: int = 224,
@@ -41,7 +41,7 @@ def main(
         weights: hub, a .safetensors or .pth file, or a run's folder; without it a toy on the embedded scenes.
         name: timm's name of the model that the weights are of.
         data: images to continue on.
-        labelled: labelled images to compare on.
+        labeled: labeled images to compare on.
         run: folder of the new run.
         recipe: a recipe of `repre pretrain`; its encoder is replaced.
         size: side of the views and of the compared images in pixels.
@@ -53,7 +53,7 @@ def main(
     """
     runtime = RuntimeConfig(device=device, workers=workers)
     config = replace(repre.recipe(recipe), data=data, out=str(run), epochs=epochs, batch_size=batch_size)
-    config = replace(config, runtime=runtime, optim=replace(config.optim, lr=lr, lr_batch=256))
+    config = replace(config, runtime=runtime, optim=replace(config.optim, lr=lr, base_batch_size=256))
     if weights is None:  # the toy: quickstart's encoder, after two epochs
         start, size, config = str(run.with_name("public")), 48, replace(repre.recipe("quickstart"), runtime=runtime)
         repre.pretrain(config, out=start, data=data, epochs=2, batch_size=batch_size)
@@ -64,7 +64,7 @@ def main(
         encoder = repre.EncoderConfig(name=name, weights=weights)
     repre.pretrain(replace(config, encoder=encoder, views=replace(config.views, size=size)))
 
-    knn = KNNConfig(data=labelled, size=size, runtime=RuntimeOptions(device=device, workers=workers))
+    knn = KNNConfig(data=labeled, size=size, runtime=RuntimeOptions(device=device, workers=workers))
     starts = [str(run), start, f"random:{run}"]
     rows = compare(starts, {"knn": knn}, seeds=3, out=run.with_name("comparison"), supervised=start)
     print(f"\n{markdown(rows, seeds=3).replace('over supervised', 'over the start')}")

@@ -66,7 +66,7 @@ def main(
     )
     head = torch.nn.Sequential(torch.nn.Linear(encoder.embedding_dim, 256), torch.nn.ReLU(), torch.nn.Linear(256, 256))
     parameters = [*encoder.parameters(), *decoder.parameters(), *head.parameters()]
-    optimiser = torch.optim.AdamW(parameters, lr=5e-4, weight_decay=0.05)
+    optimizer = torch.optim.AdamW(parameters, lr=5e-4, weight_decay=0.05)
     loader = DataLoader(Pairs(open_source(data), size), batch, shuffle=True, drop_last=True)
     history: list[tuple[float, float]] = []
     batches = chain.from_iterable(repeat(loader))  # epoch after epoch
@@ -74,9 +74,9 @@ def main(
         features = encoder(torch.cat([first, second]))  # one pass for both losses
         contrastive = barlow_twins(*head(features.embedding).chunk(2))
         pixel = pixel_loss(decoder(features.maps, first.shape[-2:]), torch.cat([first, second]))
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         (contrastive + weight * pixel).backward()
-        optimiser.step()
+        optimizer.step()
         history.append((contrastive.item(), pixel.item()))
         if step % 20 == 0 or step == steps:
             print(f"step {step}: contrastive {contrastive:.2f}, pixel {pixel:.3f}")

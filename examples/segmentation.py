@@ -12,7 +12,7 @@ from repre.evaluation.fit import FitConfig
 from repre.evaluation.options import RuntimeOptions
 from repre.evaluation.runner import evaluate
 from repre.evaluation.segmentation.segment import SegmentConfig
-from repre.models.resolve import open_start
+from repre.models.resolve import resolve_encoder
 
 TINY = "random:vit_tiny_patch16_224[patch_size=8,embed_dim=96,depth=3,num_heads=3,image_size=64]"
 
@@ -52,7 +52,7 @@ def main(
     chance = encoder if encoder.startswith("random:") else f"random:{encoder.removeprefix('hub:')}"
     found = {}
     for start in dict.fromkeys((encoder, chance)):
-        result = evaluate("segment", open_start(start), config, out=out)
+        result = evaluate("segment", resolve_encoder(start), config, out=out)
         found[start] = result["metrics"]
         print(f"\n{start}: {result['seconds']:.0f} s")
         for share in sorted(label_fraction):

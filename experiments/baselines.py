@@ -2,7 +2,7 @@
 
 SimMIM (Xie et al. 2022, arXiv 2111.09886) hides patches of the image from the encoder and rebuilds their pixels with a
 linear layer under L1. repre's branch does the same with `views.mask_ratio` and `decoder.kind linear`; what is missing is a
-framework that asks for nothing. Hidden patches become the mean colour here, where SimMIM learns a token.
+framework that asks for nothing. Hidden patches become the mean color here, where SimMIM learns a token.
 """
 
 from dataclasses import dataclass

@@ -73,14 +73,14 @@ class Stamps:
         label = int(rng.integers(len(self.classes)))
         name, image = self.pictures[label][int(rng.integers(len(self.pictures[label])))]
         factors = rng.uniform(0.85, 1.15, 3)
-        colours = np.clip(np.asarray(image)[..., :3] * factors, 0, 255).astype(np.uint8)
-        changed = Image.fromarray(colours)
+        colors = np.clip(np.asarray(image)[..., :3] * factors, 0, 255).astype(np.uint8)
+        changed = Image.fromarray(colors)
         changed.putalpha(image.getchannel("A"))
         return changed, label, name
 
 
 class Fashion:
-    """Articles of a split of Fashion-MNIST in two random colours, for dark and light; colour says nothing of the class."""
+    """Articles of a split of Fashion-MNIST in two random colors, for dark and light; color says nothing of the class."""
 
     def __init__(self, images: Array, labels: Array, split: str) -> None:
         self.classes = list(FASHION)
@@ -89,16 +89,16 @@ class Fashion:
     def draw(self, rng: np.random.Generator) -> tuple[Image.Image, int, str]:
         index = int(rng.integers(len(self.images)))
         dark, light = rng.uniform(0, 0.5, 3), rng.uniform(0.4, 1.0, 3)
-        grey = self.images[index].astype(np.float32)[..., None] / 255
-        colours = (255 * (dark + grey * (light - dark))).astype(np.uint8)
-        image = Image.fromarray(colours)
+        gray = self.images[index].astype(np.float32)[..., None] / 255
+        colors = (255 * (dark + gray * (light - dark))).astype(np.uint8)
+        image = Image.fromarray(colors)
         image.putalpha(Image.fromarray(outline(self.images[index])))
         return image.crop(image.getchannel("A").getbbox()), int(self.labels[index]), f"{self.split}/{index:05}"
 
 
-def outline(grey: Array) -> Array:
+def outline(gray: Array) -> Array:
     """Alpha of an article, uint8: all that the black around it, seen from the border, does not reach."""
-    bright = Image.fromarray(np.pad(np.where(grey > 12, 255, 0).astype(np.uint8), 1)).copy()  # writable
+    bright = Image.fromarray(np.pad(np.where(gray > 12, 255, 0).astype(np.uint8), 1)).copy()  # writable
     ImageDraw.floodfill(bright, (0, 0), 128)
     return np.where(np.asarray(bright)[1:-1, 1:-1] == 128, 0, 255).astype(np.uint8)
 
@@ -156,7 +156,7 @@ def _background(rng: np.random.Generator, backgrounds: list[Image.Image], size: 
 
 
 def _turned(rng: np.random.Generator, picture: Image.Image, side: float) -> Image.Image:
-    """The cut-out mirrored or not, turned, its long side resized to `side` pixels; colours premultiplied by alpha."""
+    """The cut-out mirrored or not, turned, its long side resized to `side` pixels; colors premultiplied by alpha."""
     if rng.integers(2):
         picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     factor = side / max(picture.size)

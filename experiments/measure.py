@@ -10,20 +10,20 @@ from experiments.data import labels_of, masks_of, objects_of
 from experiments.presets import Preset
 from repre.config import to_dict
 from repre.data.io.sources import open_source
-from repre.data.labels.classes import open_labelled
+from repre.data.labels.classes import open_labeled
 from repre.data.loading.loader import stack
 from repre.data.views.render import make_views
 from repre.evaluation.classification.finetune import FinetuneConfig
 from repre.evaluation.classification.knn import KNNConfig, knn_predict
 from repre.evaluation.classification.linear import LinearConfig
 from repre.evaluation.detection.detect import DetectConfig
-from repre.evaluation.features import kept_features, plain_view
+from repre.evaluation.features import cached_features, eval_transform
 from repre.evaluation.options import RuntimeOptions
 from repre.evaluation.runner import evaluate as stored
 from repre.evaluation.segmentation.segment import SegmentConfig
 from repre.models.encoder import EncoderConfig
 from repre.models.repre import build_model
-from repre.models.resolve import load_model, open_start
+from repre.models.resolve import load_model, resolve_encoder
 from repre.training.checkpoint import content_hash
 from repre.training.monitoring.gradient_balance import balance
 from repre.types import Batch
@@ -43,7 +43,7 @@ def evaluate(
         return gradients(Path(spec), str(dense / "train" / "images"))
     kind, config = configs(preset, dense=dense, single=single)[name]
     config = replace(config, seed=seed, runtime=runtime)
-    found = stored(kind, open_start(spec), config, out=out, reuse=True)
+    found = stored(kind, resolve_encoder(spec), config, out=out, reuse=True)
     return {key: found[key] for key in ("metrics", "main", "config", "details")}
 
 
@@ -73,11 +73,11 @@ def configs(preset: Preset, *, dense: Path, single: Path) -> dict[str, tuple[str
 
 def by_object(spec: str, single: Path, *, seed: int, runtime: RuntimeOptions) -> dict[str, Any]:
     """k-NN, told by source object: right answers and images of each, for a bootstrap over objects."""
-    start = open_start(spec)
+    start = resolve_encoder(spec)
     encoder = start.build(seed=seed).to(runtime.torch_device)
-    transform = plain_view(start, encoder)
-    splits = open_labelled(labels_of(single), channels=encoder.config.channels, canvas=transform.canvas)
-    train, test = (kept_features(encoder, part, transform, runtime=runtime) for part in (splits.train, splits.test))
+    transform = eval_transform(start, encoder)
+    splits = open_labeled(labels_of(single), channels=encoder.config.channels, canvas=transform.canvas)
+    train, test = (cached_features(encoder, part, transform, runtime=runtime) for part in (splits.train, splits.test))
     truth = torch.from_numpy(splits.test.targets)
     found = knn_predict(train, torch.from_numpy(splits.train.targets), test, classes=len(splits.classes))
     right, counts = {}, {}
@@ -96,9 +96,9 @@ def gradients(run: Path, images: str) -> dict[str, Any]:
     branch takes no part.
     """
     model, config = load_model(run)
-    source = open_source(images, channels=config.encoder.channels, canvas=config.canvas)
+    source = open_source(images, channels=config.encoder.channels, canvas=config.decode_size)
     positions = torch.arange(min(GRADIENT_IMAGES, len(source)))
-    pixels, sizes = stack([source.load(place) for place in positions.tolist()], canvas=config.canvas)
+    pixels, sizes = stack([source.load(place) for place in positions.tolist()], canvas=config.decode_size)
     batch = Batch(pixels, sizes, positions, positions, epoch=0)
     views = make_views(batch, config.views, seed=config.seed, device=torch.device("cpu"))
     began = build_model(
@@ -124,12 +124,12 @@ def supervise(
 ) -> dict[str, Any]:
     """Trains the encoder on labels, or gives the result of when it was; it lies beside the result's path."""
     config = replace(config, seed=seed, runtime=runtime)
-    return stored("finetune", open_start(random_spec(encoder)), config, out=out / "supervised", reuse=True)
+    return stored("finetune", resolve_encoder(random_spec(encoder)), config, out=out / "supervised", reuse=True)
 
 
 def fingerprint(spec: str) -> str:
     """Tells the weights of one encoder from those of another."""
-    return content_hash(open_start(spec).build(seed=0).state_dict())[:12]
+    return content_hash(resolve_encoder(spec).build(seed=0).state_dict())[:12]
 
 
 def random_spec(encoder: EncoderConfig) -> str:

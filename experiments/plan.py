@@ -159,13 +159,13 @@ class Plan:
             batch_size=preset.batch,
             encoder=preset.encoders[encoder],
             framework=preset.frameworks[framework] if framework in preset.frameworks else PixelsConfig(),
-            decoder=decoder or DecoderConfig(width=preset.decoder_width[encoder]),
+            decoder=decoder or DecoderConfig(dim=preset.decoder_width[encoder]),
             reconstruction=reconstruction or default,
             views=replace(preset.views(framework), mask_patch=preset.mask_patch, **(change or {})),
             optim=preset.optim.get(framework, preset.optim["moco-v3"]),
             compute=ComputeConfig(precision=preset.precision),
             runtime=RuntimeConfig(
-                device=preset.device, workers=preset.workers, log_every=20, check_every=1000, monitors=False
+                device=preset.device, workers=preset.workers, log_every=20, eval_every_epochs=1000, monitors=False
             ),
         )
         name = f"{'fresh-' * fresh}{kind}-{framework}-{encoder}-{variant}" + (f"-fold{fold}" if fold else "")
@@ -234,11 +234,11 @@ class Plan:
         yield self.row("2", "defaults", self.start("moco-v3", "vit"), None, BRANCH)
         yield from weighed(3.0, 30.0, 100.0)
         yield one("the view as target", "view", change={"target": "view"})
-        yield one("last level", "last-level", decoder=DecoderConfig(width=width, levels=(VIT_LEVELS - 1,)))
+        yield one("last level", "last-level", decoder=DecoderConfig(dim=width, levels=(VIT_LEVELS - 1,)))
         yield from weighed(1.0)
-        yield one("linear decoder", "linear-decoder", decoder=DecoderConfig(kind="linear", width=width))
+        yield one("linear decoder", "linear-decoder", decoder=DecoderConfig(kind="linear", dim=width))
         yield one("40 % masked", "mask0.4", change={"mask_ratio": 0.4})
-        yield one("two levels", "two-levels", decoder=DecoderConfig(width=width, levels=(1, 3)))
+        yield one("two levels", "two-levels", decoder=DecoderConfig(dim=width, levels=(1, 3)))
         yield one("L2", "l2", reconstruction=ReconstructionConfig(loss="l2"))
         yield one("first view only", "first-view", reconstruction=ReconstructionConfig(views="first"))
         yield one("75 % masked", "mask0.75", change={"mask_ratio": 0.75})
@@ -262,7 +262,7 @@ class Plan:
     def starts(self) -> Iterator[Row]:
         """Every other start against RePre's. The rivals see as many images; the supervised start as many views."""
         last = (VIT_LEVELS - 1,)
-        decoder = DecoderConfig(width=self.preset.decoder_width["vit"], levels=last)
+        decoder = DecoderConfig(dim=self.preset.decoder_width["vit"], levels=last)
         masked = {"mask_ratio": 0.6}
         ours = "RePre: moco-v3 + branch"
         yield self.row("3", ours, self.start("moco-v3", "vit"), None, self.full)
@@ -293,7 +293,7 @@ class Plan:
     def beyond(self) -> Iterator[Row]:
         """Where the branch's first guess did not help, and what the monitors suggest instead."""
         last = VIT_LEVELS - 1
-        later = DecoderConfig(width=self.preset.decoder_width["vit"], levels=(last - 1, last))
+        later = DecoderConfig(dim=self.preset.decoder_width["vit"], levels=(last - 1, last))
         for framework, encoder in (("moco-v3", "vit"), ("moby", "swin")):
             plain = f"{framework} + {encoder}"
 
@@ -306,7 +306,7 @@ class Plan:
             yield self.row("5", plain, ours("plain"))
             yield one("weight 1, the view as target", self.first_guess(framework, encoder))
             yield one("defaults", ours("branch"))
-            yield one("until 75 % of the run", ours("until", reconstruction=ReconstructionConfig(until=0.75)))
+            yield one("until 75 % of the run", ours("until", reconstruction=ReconstructionConfig(end_fraction=0.75)))
             yield one("gradients balanced at 0.1", ours("balance", reconstruction=ReconstructionConfig(balance=0.1)))
         yield self.row(
             "5", "moco-v3 + vit, later levels", self.start("moco-v3", "vit", "later-levels", decoder=later), "moco-v3 + vit",

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from experiments.figures import Line
 
 matplotlib.use("agg")
-COLOURS = ("#3b6ea5", "#c8553d", "#588157", "#8d6a9f", "#b08900", "#4a4e69")
+COLORS = ("#3b6ea5", "#c8553d", "#588157", "#8d6a9f", "#b08900", "#4a4e69")
 
 
 def draw(lines: list[Line], path: Path, *, curves: bool = False) -> list[Path]:
@@ -43,7 +43,7 @@ def draw_differences(lines: list[Line]) -> Figure | None:
         for line in shown:
             if line.figure == name and line.gain is not None:
                 place = labels.index(line.row.label)
-                panel.barh(place, line.gain.mean, color=COLOURS[0] if line.gain.mean >= 0 else COLOURS[1], height=0.6)
+                panel.barh(place, line.gain.mean, color=COLORS[0] if line.gain.mean >= 0 else COLORS[1], height=0.6)
                 if line.gain.half is not None:
                     panel.errorbar(line.gain.mean, place, xerr=line.gain.half, color="black", capsize=3, linewidth=1)
         panel.set_xlim(*_limits([line for line in shown if line.figure == name]))
@@ -82,12 +82,12 @@ def draw_curves(lines: list[Line]) -> Figure | None:
         return None
     figure = Figure(figsize=(3.4 * len(points) + 1.8, 3.2), layout="constrained")
     for panel, (name, curves) in zip(figure.subplots(1, len(points), squeeze=False)[0], points.items()):
-        for colour, (label, curve) in zip(COLOURS, curves.items()):
+        for color, (label, curve) in zip(COLORS, curves.items()):
             curve.sort()
             shares = [share for share, _ in curve]
-            panel.plot(shares, [sum(v) / len(v) for _, v in curve], color=colour, marker="o", markersize=3, label=label)
+            panel.plot(shares, [sum(v) / len(v) for _, v in curve], color=color, marker="o", markersize=3, label=label)
             for share, v in curve:
-                panel.plot([share] * len(v), v, ".", color=colour, alpha=0.4)
+                panel.plot([share] * len(v), v, ".", color=color, alpha=0.4)
         shares = sorted({share for curve in curves.values() for share, _ in curve})
         panel.set_xscale("log")
         panel.set_xticks(shares, [f"{share:g}" for share in shares], minor=False)

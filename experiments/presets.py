@@ -51,7 +51,7 @@ class Preset:
     """Side of images and views."""
     images: int
     """Images to pre-train on."""
-    labelled: int
+    labeled: int
     """Images with labels to train heads on."""
     test: int
     """Images to test on."""
@@ -113,7 +113,7 @@ class Preset:
             train, val = self.plain_articles
             return Data(kind="fashion-mnist", size=self.size, train=train, val=val)
         return Data(
-            kind=self._kind(kind), size=self.size, train=self.labelled, val=self.test, fold=fold,
+            kind=self._kind(kind), size=self.size, train=self.labeled, val=self.test, fold=fold,
             objects=1 if single else 3, seed=(2 if single else 1) + (2 if fresh else 0),
         )  # fmt: skip
 
@@ -123,15 +123,15 @@ class Preset:
 
 def _heads(hidden: int, out: int, queue: int, prototypes: int, momentum: float) -> dict[str, FrameworkConfig]:
     return {
-        "moco-v3": MoCoV3Config(hidden=hidden, out=out, momentum=momentum),
-        "moby": MoBYConfig(hidden=hidden, out=out, queue=queue, momentum=momentum),
-        "dino": DINOConfig(hidden=hidden, bottleneck=out, prototypes=prototypes, momentum=max(momentum, 0.99)),
+        "moco-v3": MoCoV3Config(hidden_dim=hidden, out_dim=out, momentum=momentum),
+        "moby": MoBYConfig(hidden_dim=hidden, out_dim=out, queue=queue, momentum=momentum),
+        "dino": DINOConfig(hidden_dim=hidden, bottleneck_dim=out, prototypes=prototypes, momentum=max(momentum, 0.99)),
     }
 
 
 def _optim(lr: float, batch: int) -> dict[str, OptimConfig]:
-    common = OptimConfig(lr=lr, lr_batch=batch, warmup=0.1, weight_decay=0.05, clip=3.0)
-    dino = replace(common, lr_end=1e-6, weight_decay=0.04, weight_decay_end=0.4)
+    common = OptimConfig(lr=lr, base_batch_size=batch, warmup_fraction=0.1, weight_decay=0.05, clip_grad_norm=3.0)
+    dino = replace(common, min_lr=1e-6, weight_decay=0.04, weight_decay_end=0.4)
     return {"moco-v3": common, "moby": common, "dino": dino}
 
 
@@ -147,7 +147,7 @@ def _swin(window: int, width: int, depths: tuple[int, ...], heads: tuple[int, ..
 
 
 TOY = Preset(
-    name="toy", size=32, images=64, labelled=32, test=24, epochs=1, batch=32,
+    name="toy", size=32, images=64, labeled=32, test=24, epochs=1, batch=32,
     encoders={
         "vit": _vit(8, embed_dim=32, depth=4, num_heads=2),
         "swin": _swin(2, 16, (1, 1, 1), (1, 2, 2)),
@@ -160,7 +160,7 @@ TOY = Preset(
     fractions=(0.5, 1.0), workers=0, packages=False, confirmatory_seeds=2, seeds=1, folds=(0,),
 )  # fmt: skip
 CPU = Preset(
-    name="cpu", size=48, images=8000, labelled=2000, test=1000, epochs=10, batch=64,
+    name="cpu", size=48, images=8000, labeled=2000, test=1000, epochs=10, batch=64,
     encoders={
         "vit": _vit(8, embed_dim=96, depth=4, num_heads=3),
         "swin": _swin(6, 48, (1, 3, 1), (2, 4, 8)),
@@ -173,7 +173,7 @@ CPU = Preset(
     fractions=(0.01, 0.05, 0.1, 1.0), workers=0, primary="foreground", plain_articles=(5000, 5000),
 )  # fmt: skip
 GPU = Preset(
-    name="gpu", size=96, images=20000, labelled=5000, test=2000, epochs=100, batch=512,
+    name="gpu", size=96, images=20000, labeled=5000, test=2000, epochs=100, batch=512,
     encoders={
         "vit": _vit(8, embed_dim=192, depth=12, num_heads=3),
         "swin": _swin(6, 64, (2, 2, 6), (2, 4, 8)),

@@ -99,7 +99,7 @@ WALLPAPERS = {
         "nature/Wood",
     ),
     "plasma-workspace-wallpapers": (
-        "BytheWater", "ColorfulCups", "DarkestHour", "FallenLeaf", "Grey", "Kite", "Path", "Volna", "summer_1am",
+        "BytheWater", "ColorfulCups", "DarkestHour", "FallenLeaf", "Gray", "Kite", "Path", "Volna", "summer_1am",
     ),
 }  # fmt: skip
 """Package: parts of the paths of its photographs without people, animals and plants in the foreground."""

@@ -33,7 +33,7 @@ HEAD = """# Evidence
 What the branch is worth, measured on data that anyone can build. This page is written by `experiments/tables.py`
 from the JSON files below `experiments/results/`; every figure there carries its config and the machine.
 
-- **Data.** FashionScenes puts articles of Fashion-MNIST, in random colours, on photographs; StampScenes puts photographic
+- **Data.** FashionScenes puts articles of Fashion-MNIST, in random colors, on photographs; StampScenes puts photographic
   cut-outs of 13 classes on them. Both are composed by `experiments/build.py` from Debian packages that are pinned by
   version and SHA-256. Training and test images share no object, no near-duplicate and no photograph.
 - **Confirmatory** is one comparison, fixed before it was run: MoCo v3 with a ViT and MoBY with a Swin on FashionScenes,
@@ -104,7 +104,7 @@ def _about(preset: Preset, rows: list[Row], found: Results) -> str:
     text = [
         f"## Preset `{preset.name}`\n",
         f"{preset.size} px, {preset.images} images x {preset.epochs} epochs, batch {preset.batch}, "
-        f"{preset.precision}; heads are trained on {preset.labelled} images and tested on {preset.test}{_articles(preset)}. "
+        f"{preset.precision}; heads are trained on {preset.labeled} images and tested on {preset.test}{_articles(preset)}. "
         f"{encoders}. Primary figure: {primary(preset)}{why}. **{done} of {len(todo)} figures are measured.**\n",
     ]
     if not found:
@@ -214,7 +214,7 @@ def verdict(all_lines: list[Line], *, primary: str) -> str:
 
 
 def _beside_random(all_lines: list[Line], label: str) -> str:
-    """What the framework without the branch has learnt at all."""
+    """What the framework without the branch has learned at all."""
     known = [line for line in all_lines if line.row.label == label and line.gain is not None]
     told = "; ".join(f"{line.figure} {_words(line)}" for line in known)
     return f" The plain framework against the encoder at random: {told}." if told else ""

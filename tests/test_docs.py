@@ -58,10 +58,18 @@ def nothing_is_done(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         raise Parsed
 
     for place in (
-        "repre.cli.main.pretrain", "repre.cli.main.open_start", "repre.cli.main.write_report", "repre.cli.main.write_comparison",
-        "repre.evaluation.comparison.compare", "repre.training.planner.plan", "repre.training.reconstruct.reconstruct",
-        "repre.exporters.export", "repre.exporters.embeddings.embed", "repre.data.io.sources.open_source", "repre.data.tools.write.write_scenes",
-    ):  # fmt: skip
+        "repre.cli.main.pretrain",
+        "repre.cli.main.resolve_encoder",
+        "repre.cli.main.write_report",
+        "repre.cli.main.write_comparison",
+        "repre.evaluation.comparison.compare",
+        "repre.training.planner.plan",
+        "repre.training.reconstruct.reconstruct",
+        "repre.exporters.export",
+        "repre.exporters.embeddings.embed",
+        "repre.data.io.sources.open_source",
+        "repre.data.tools.write.write_scenes",
+    ):
         monkeypatch.setattr(place, parsed)
     monkeypatch.setattr(cli, "load_yaml", lambda path: recipe("quickstart"))
     monkeypatch.chdir(tmp_path)
@@ -172,7 +180,7 @@ def mine(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     ("command", "said"),
     [
-        ("pretrain vicreg --data scenes:64 --epochs 1 --batch-size 32 --runtime.monitor-images 64", "encoder: timm"),
+        ("pretrain vicreg --data scenes:64 --epochs 1 --batch-size 32 --runtime.monitor-samples 64", "encoder: timm"),
         ("eval classmean --encoder random:vit_narrow_patch8_64 --data scenes:64 --runtime.cache cache", "class_mean"),
         ("eval knn --encoder runs/vicreg --data scenes:64 --runtime.cache cache", "knn20"),
     ],

@@ -26,11 +26,11 @@ ENCODERS = {
     ),
 }
 FRAMEWORKS: dict[str, FrameworkConfig] = {
-    "moco-v3": MoCoV3Config(hidden=24, out=16),
-    "dino": DINOConfig(hidden=24, bottleneck=8, prototypes=32, freeze_prototypes=0.0, norm_prototypes=False),
-    "moby": MoBYConfig(hidden=24, out=16, queue=20),
-    "byol": BYOLConfig(hidden=24, out=16),
-    "simclr": SimCLRConfig(hidden=24, out=16),
+    "moco-v3": MoCoV3Config(hidden_dim=24, out_dim=16),
+    "dino": DINOConfig(hidden_dim=24, bottleneck_dim=8, prototypes=32, freeze_last_layer=0.0, norm_last_layer=False),
+    "moby": MoBYConfig(hidden_dim=24, out_dim=16, queue=20),
+    "byol": BYOLConfig(hidden_dim=24, out_dim=16),
+    "simclr": SimCLRConfig(hidden_dim=24, out_dim=16),
 }
 SIDES = {"vit": 32, "swin": 64}
 
@@ -48,7 +48,7 @@ def tiny_model(
     return build_model(
         encoder=replace(ENCODERS[encoder], **changes),
         framework=FRAMEWORKS[framework],
-        decoder=DecoderConfig(width=16),
+        decoder=DecoderConfig(dim=16),
         reconstruction=ReconstructionConfig(weight=weight, **(reconstruction or {})),
         seed=seed,
     ).train()

@@ -33,7 +33,7 @@ def every(job: Task) -> int:
 def config(job: Task, *, branch: bool) -> RunConfig:
     steps_per_epoch = len(open_source(job.images)) // job.batch
     simclr = job.method == "simclr"
-    dino = DINOConfig(hidden=DINO_HIDDEN, bottleneck=BOTTLENECK, prototypes=job.prototypes)
+    dino = DINOConfig(hidden_dim=DINO_HIDDEN, bottleneck_dim=BOTTLENECK, prototypes=job.prototypes)
     return RunConfig(
         data=job.images,
         out=str(Path(job.out) / ("run-branch" if branch else "run")),
@@ -44,14 +44,14 @@ def config(job: Task, *, branch: bool) -> RunConfig:
             patch_size=job.patch,
             model_args={"embed_dim": job.dim, "depth": job.depth, "num_heads": job.heads},
         ),
-        framework=SimCLRConfig(hidden=HIDDEN, out=OUT, temperature=TEMPERATURE) if simclr else dino,
+        framework=SimCLRConfig(hidden_dim=HIDDEN, out_dim=OUT, temperature=TEMPERATURE) if simclr else dino,
         reconstruction=ReconstructionConfig() if branch else ReconstructionConfig(weight=0.0),
         views=simclr_views(job.size) if simclr else dino_views(job.size, job.local_size, job.n_local),
         optim=OptimConfig(lr=1e-4),
-        loader=LoaderConfig(canvas=CANVAS),
+        loader=LoaderConfig(decode_size=CANVAS),
         compute=ComputeConfig(precision="bf16" if job.precision == "bf16" else "fp32"),
         runtime=RuntimeConfig(
-            device=job.device, workers=job.workers, log_every=every(job), check_every=10**6, monitors=False
+            device=job.device, workers=job.workers, log_every=every(job), eval_every_epochs=10**6, monitors=False
         ),
     )
 
@@ -74,8 +74,8 @@ def main() -> None:
         does=f"repre {repre.__version__}: PIL decoding in {job.workers} processes, "
         f"{'which make the views of a batch' if job.device == 'cpu' else 'views of the batch on the device'}; fused AdamW",
     )
-    source = open_source(run.data, canvas=run.canvas)
-    loader = Loader(source, batch_size=run.batch_size, epochs=1, seed=run.seed, canvas=run.canvas, workers=0)
+    source = open_source(run.data, canvas=run.decode_size)
+    loader = Loader(source, batch_size=run.batch_size, epochs=1, seed=run.seed, canvas=run.decode_size, workers=0)
     save_grid(make_views(next(iter(loader)), run.rendered_views, seed=run.seed, device="cpu").images, job, "repre")
 
 

@@ -42,7 +42,7 @@ class Folder(torch.utils.data.Dataset):
         return [transform(image) for transform in self.transforms]
 
 
-def augmentation(job: Task, size: int, *, scale: tuple[float, float], strength: float, blur: float, solarise: float):
+def augmentation(job: Task, size: int, *, scale: tuple[float, float], strength: float, blur: float, solarize: float):
     kernel = max(3, 2 * round((size * 23 / 224 - 1) / 2) + 1)
     bicubic = job.method == "dino"
     return v2.Compose(
@@ -56,7 +56,7 @@ def augmentation(job: Task, size: int, *, scale: tuple[float, float], strength: 
             ),
             v2.RandomGrayscale(0.2),
             v2.RandomApply([v2.GaussianBlur(kernel, (0.1, 2.0))], p=blur),
-            v2.RandomSolarize(128, p=solarise),
+            v2.RandomSolarize(128, p=solarize),
             v2.PILToTensor(),
             v2.ToDtype(torch.float32, scale=True),
             v2.Normalize(MEAN, STD),
@@ -66,12 +66,12 @@ def augmentation(job: Task, size: int, *, scale: tuple[float, float], strength: 
 
 def transforms(job: Task) -> list[v2.Compose]:
     if job.method == "simclr":
-        return [augmentation(job, job.size, scale=(0.08, 1.0), strength=2, blur=0.5, solarise=0.0)] * 2
+        return [augmentation(job, job.size, scale=(0.08, 1.0), strength=2, blur=0.5, solarize=0.0)] * 2
     large, small = {"scale": (0.25, 1.0), "strength": 1}, {"scale": (0.05, 0.25), "strength": 1}
     return [
-        augmentation(job, job.size, blur=1.0, solarise=0.0, **large),
-        augmentation(job, job.size, blur=0.1, solarise=0.2, **large),
-        *[augmentation(job, job.local_size, blur=0.5, solarise=0.0, **small)] * job.n_local,
+        augmentation(job, job.size, blur=1.0, solarize=0.0, **large),
+        augmentation(job, job.size, blur=0.1, solarize=0.2, **large),
+        *[augmentation(job, job.local_size, blur=0.5, solarize=0.0, **small)] * job.n_local,
     ]
 
 
@@ -107,7 +107,7 @@ class DINO(nn.Module):
         super().__init__()
         self.student = nn.ModuleList([build_encoder(job), Head(job)])
         self.teacher = copy.deepcopy(self.student).requires_grad_(False)
-        self.register_buffer("centre", torch.zeros(1, job.prototypes))
+        self.register_buffer("center", torch.zeros(1, job.prototypes))
 
     def forward(self, views: list[torch.Tensor]) -> torch.Tensor:
         encoder, head = self.student
@@ -117,8 +117,8 @@ class DINO(nn.Module):
         with torch.no_grad():
             encoder, head = self.teacher
             logits = head(encoder(torch.cat(views[:2]))).float()
-            targets = ((logits - self.centre) / 0.04).softmax(1).split(batch)
-            self.centre.lerp_(logits.mean(0, keepdim=True), 0.1)
+            targets = ((logits - self.center) / 0.04).softmax(1).split(batch)
+            self.center.lerp_(logits.mean(0, keepdim=True), 0.1)
         terms = [-(t * s).sum(1).mean() for i, t in enumerate(targets) for j, s in enumerate(student) if i != j]
         return torch.stack(terms).mean()
 
@@ -132,7 +132,7 @@ def main() -> None:
     source = endless(loader(Folder(job.images, transforms(job)), job))
     model = (SimCLR if job.method == "simclr" else DINO)(job).to(job.device)
     trained = [p for p in model.parameters() if p.requires_grad]
-    optimiser = torch.optim.AdamW(trained, lr=1e-4, fused=True)
+    optimizer = torch.optim.AdamW(trained, lr=1e-4, fused=True)
     clock, done = Clock(job), False
     while not done:
         views = [view.to(job.device, non_blocking=True) for view in clock.wait(source)]
@@ -141,8 +141,8 @@ def main() -> None:
         with torch.autocast(job.device.split(":")[0], torch.bfloat16, enabled=job.precision == "bf16"):
             loss = model(views)
         loss.backward()
-        optimiser.step()
-        optimiser.zero_grad(set_to_none=True)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
         model.after()
         done = clock.tick()
     clock.report("plain", does=f"PIL decoding and torchvision v2 on PIL images in {job.workers} workers; fused AdamW")

@@ -82,7 +82,7 @@ def main() -> None:
     job = task()
     source = endless(loader(LightlyDataset(job.images, transform=transform(job)), job))
     model = (SimCLR if job.method == "simclr" else DINO)(job).to(job.device)
-    optimiser = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-4, fused=True)
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-4, fused=True)
     clock, done = Clock(job), False
     while not done:
         views = [view.to(job.device, non_blocking=True) for view in clock.wait(source)[0]]
@@ -91,8 +91,8 @@ def main() -> None:
         with torch.autocast(job.device.split(":")[0], torch.bfloat16, enabled=job.precision == "bf16"):
             loss = model(views)
         loss.backward()
-        optimiser.step()
-        optimiser.zero_grad(set_to_none=True)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
         model.after()
         done = clock.tick()
     clock.report("lightly", does=f"lightly {version('lightly')}'s transforms in {job.workers} workers; fused AdamW")

@@ -9,14 +9,14 @@ from repre.config import RunConfig
 from repre.data.io.sources import open_source
 from repre.errors import UserError
 from repre.evaluation.classification.knn import knn_accuracy
-from repre.evaluation.features import colour_histogram, encoder_features, extract, load_labelled, raw_pixels
+from repre.evaluation.features import color_histogram, encoder_features, extract, load_labeled, raw_pixels
 from repre.models.encoder import Encoder
 from repre.recipes import recipe
 from repre.reporting import write_report
 from repre.training.checkpoint import write_json
-from repre.training.loop import Look, train
+from repre.training.loop import Probe, train
 from repre.training.run_folder import RunFolder
-from repre.utils.dist import is_main
+from repre.utils.dist import is_main_process
 
 
 @dataclass(frozen=True)
@@ -54,11 +54,11 @@ def pretrain(
     config = recipe(config) if isinstance(config, str) else config
     given: dict[str, Any] = {"data": data, "out": out, "epochs": epochs, "batch_size": batch_size, "seed": seed}
     config = replace(config, **{name: value for name, value in given.items() if value is not None})
-    look = scenes_knn(config) if config.data.split(":")[0] == "scenes" else None
-    path = train(config, look=look)
-    if is_main():
-        if look is not None:
-            report_baselines(path, look)
+    probe = scenes_knn(config) if config.data.split(":")[0] == "scenes" else None
+    path = train(config, probe=probe)
+    if is_main_process():
+        if probe is not None:
+            report_baselines(path, probe)
         write_report(path)
     return Run(path)
 
@@ -81,10 +81,10 @@ class SceneKNN:
         size = config.data.partition(":")[2].partition(":")[2]
         self.config = config
         self.train, self.test = (
-            load_labelled(
-                open_source(f"scenes:{count}" + (f":{size}" if size else ""), split=split, canvas=config.canvas),
+            load_labeled(
+                open_source(f"scenes:{count}" + (f":{size}" if size else ""), split=split, canvas=config.decode_size),
                 views=config.views,
-                canvas=config.canvas,
+                canvas=config.decode_size,
             )
             for count, split in ((train_images, "train"), (test_images, "val"))
         )
@@ -105,7 +105,7 @@ class SceneKNN:
     def baselines(self) -> dict[str, float]:
         return {
             "raw pixels": self.accuracy(raw_pixels),
-            "colour histogram": self.accuracy(colour_histogram(self.config.views)),
+            "color histogram": self.accuracy(color_histogram(self.config.views)),
             "majority class": float(self.test.labels.bincount().max() / len(self.test.labels)),
         }
 
@@ -114,15 +114,15 @@ def scenes_knn(config: RunConfig) -> SceneKNN:
     return SceneKNN(config, train_images=2000, test_images=1000)
 
 
-def report_baselines(path: Path, look: SceneKNN) -> None:
+def report_baselines(path: Path, probe: SceneKNN) -> None:
     """Adds k-NN before and after training, and of the baselines, to the run's summary, and says whether it helped."""
     summary_path = RunFolder(path).summary
     summary = json.loads(summary_path.read_text(encoding="utf-8"))
     if "knn" in summary:
         return
-    before, after = summary["looks"][0]["knn"], summary["looks"][-1]["knn"]
-    summary["knn"] = {"before": before, "after": after, **look.baselines()}
+    before, after = summary["validations"][0]["knn"], summary["validations"][-1]["knn"]
+    summary["knn"] = {"before": before, "after": after, **probe.baselines()}
     write_json(summary_path, summary)
 
 
-__all__ = ["Look", "Run", "load_encoder", "pretrain"]
+__all__ = ["Probe", "Run", "load_encoder", "pretrain"]

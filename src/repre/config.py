@@ -43,7 +43,7 @@ class RuntimeConfig:
     device: str = "auto"
     """cpu, cuda, cuda:N or mps; `auto` takes the fastest at hand."""
     shard: bool = False
-    """With several processes, split the encoder's weights, gradients and optimiser state over them (FSDP2) instead of
+    """With several processes, split the encoder's weights, gradients and optimizer state over them (FSDP2) instead of
     keeping all on each: for encoders that do not fit otherwise."""
     workers: int | None = None
     """Processes per rank that decode images; None: one less than the processor's cores, at most 16. 0 decodes in the
@@ -55,22 +55,22 @@ class RuntimeConfig:
     """Steps between two lines of metrics."""
     checkpoint_minutes: float = 15.0
     """Minutes between two checkpoints; one is also written at the end of each epoch that is due a check, and at the end."""
-    check_every: int = 10
+    eval_every_epochs: int = 10
     """Epochs between two checks: a look by the monitors, reconstruction panel, `best` checkpoint."""
     monitors: bool = True
     """Look at the run without labels and raise alarms (docs/monitors.md). Without, a check has rankme, embedding_std, the
     panel and the probe alone."""
-    monitor_images: int = 1024
+    monitor_samples: int = 1024
     """Most images of the fixed sample that the monitors look at; fewer where a look would cost too much of the time."""
     best_metric: str = "rankme"
     """Figure of a look, or of its probe, by which the `best` checkpoint is chosen."""
     probe_seconds: float = 60.0
-    """A labelled probe that took longer than this is left out until the last check."""
+    """A labeled probe that took longer than this is left out until the last check."""
     trackers: tuple[Literal["wandb", "mlflow", "trackio"], ...] = ()
     """Further places that metrics are sent to; each needs its extra, e.g. pip install repre[wandb]."""
 
     def __post_init__(self) -> None:
-        for name in ("log_every", "check_every", "monitor_images"):
+        for name in ("log_every", "eval_every_epochs", "monitor_samples"):
             if getattr(self, name) < 1:
                 raise UserError(f"runtime.{name} must be at least 1, not {getattr(self, name)}")
         if self.probe_seconds < 0:
@@ -105,7 +105,7 @@ class RunConfig:
     views: ViewsConfig = field(default_factory=ViewsConfig)
     """What the encoder is shown."""
     optim: OptimConfig = field(default_factory=OptimConfig)
-    """Optimiser and schedules."""
+    """Optimizer and schedules."""
     loader: LoaderConfig = field(default_factory=LoaderConfig)
     """From files to batches."""
     compute: ComputeConfig = field(default_factory=ComputeConfig)
@@ -136,9 +136,9 @@ class RunConfig:
         return dataclasses.replace(self.views, target="view", mask_ratio=0.0)
 
     @property
-    def canvas(self) -> int:
+    def decode_size(self) -> int:
         """Side of the square that the loader stacks images on."""
-        return self.loader.canvas or 2 * self.views.size
+        return self.loader.decode_size or 2 * self.views.size
 
 
 def identity(config: RunConfig) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 Published settings: MoCo v3 (arXiv 2104.02057), DINO (2104.14294), MoBY (2105.04553). BYOL and SimCLR were published with
 ResNets and LARS; for transformers their recipes take MoCo v3's ViT settings. What a paper counts in epochs is a share of
-the run here. The encoders are timm's: MoCo v3's own ViT-S has 12 heads and fixed positions, timm's has 6 and learnt ones.
+the run here. The encoders are timm's: MoCo v3's own ViT-S has 12 heads and fixed positions, timm's has 6 and learned ones.
 """
 
 from collections.abc import Callable
@@ -31,9 +31,9 @@ def quickstart() -> RunConfig:
     """A tiny ViT with SimCLR and the branch on the embedded scenes: a few minutes on two processor cores.
 
     The choices serve few, small steps: a shallow encoder, a high learning rate, no teacher that lags behind, average
-    pooling, crops that keep the object, and colours changed so much that only shape and texture tell two scenes apart.
+    pooling, crops that keep the object, and colors changed so much that only shape and texture tell two scenes apart.
     """
-    view = ViewConfig(scale=(0.6, 1.0), jitter=1.0, saturation=0.8, hue=0.5, grey=0.4, blur=0.1, solarise=0.2)
+    view = ViewConfig(scale=(0.6, 1.0), jitter=1.0, saturation=0.8, hue=0.5, grayscale=0.4, blur=0.1, solarize=0.2)
     return RunConfig(
         data="scenes",
         out="runs/quickstart",
@@ -44,11 +44,11 @@ def quickstart() -> RunConfig:
             patch_size=8,
             model_args={"embed_dim": 96, "depth": 3, "num_heads": 3, "global_pool": "avg"},
         ),
-        framework=SimCLRConfig(hidden=256, out=64),
-        decoder=DecoderConfig(width=64),
+        framework=SimCLRConfig(hidden_dim=256, out_dim=64),
+        decoder=DecoderConfig(dim=64),
         views=ViewsConfig(size=48, first=view, second=view),
-        optim=OptimConfig(lr=2e-3, lr_batch=128, warmup=0.1, weight_decay=0.05, clip=3.0),
-        runtime=RuntimeConfig(check_every=4, monitor_images=512),
+        optim=OptimConfig(lr=2e-3, base_batch_size=128, warmup_fraction=0.1, weight_decay=0.05, clip_grad_norm=3.0),
+        runtime=RuntimeConfig(eval_every_epochs=4, monitor_samples=512),
     )
 
 
@@ -62,7 +62,7 @@ def moco_v3(encoder: str) -> RunConfig:
         framework=MoCoV3Config(),
         decoder=_decoder(encoder),
         views=moco_v3_views(224),
-        optim=OptimConfig(lr=1.5e-4, warmup=40 / 300, weight_decay=0.1),
+        optim=OptimConfig(lr=1.5e-4, warmup_fraction=40 / 300, weight_decay=0.1),
     )
 
 
@@ -86,7 +86,7 @@ def moby(encoder: str) -> RunConfig:
         framework=MoBYConfig(),
         decoder=_decoder(encoder),
         views=moco_v3_views(224),
-        optim=OptimConfig(lr=1e-3, lr_batch=512, warmup=5 / 300, weight_decay=0.05),
+        optim=OptimConfig(lr=1e-3, base_batch_size=512, warmup_fraction=5 / 300, weight_decay=0.05),
     )
 
 
@@ -101,13 +101,15 @@ def dino(encoder: str) -> RunConfig:
         decoder=_decoder(encoder),
         reconstruction=ReconstructionConfig(weight=1.0),  # its gradient is a tenth of MoCo v3's, so is the branch's
         views=dino_views(224, local_size=96, n_local=8),
-        optim=OptimConfig(lr=5e-4, lr_end=1e-6, warmup=0.1, weight_decay=0.04, weight_decay_end=0.4, clip=3.0),
+        optim=OptimConfig(
+            lr=5e-4, min_lr=1e-6, warmup_fraction=0.1, weight_decay=0.04, weight_decay_end=0.4, clip_grad_norm=3.0
+        ),
     )
 
 
 def _decoder(encoder: str) -> DecoderConfig:
     """A pyramid's finest grid has sixteen times the cells of a ViT's, so its decoder is narrower."""
-    return DecoderConfig(width=64 if encoder.startswith("swin") else 128)
+    return DecoderConfig(dim=64 if encoder.startswith("swin") else 128)
 
 
 RECIPES: dict[str, Callable[[], RunConfig]] = {"quickstart": quickstart} | {

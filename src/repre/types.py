@@ -27,11 +27,11 @@ class Features:
 
 @dataclass(frozen=True)
 class Views:
-    """Augmented, normalised views of one batch, on the device.
+    """Augmented, normalized views of one batch, on the device.
 
     Attributes:
         images: the views, each [B, C, S, S]; global views first, then local ones, which may have another S.
-        targets: for each of the `n_global` global views the pixels to rebuild, [B, C, S, S], normalised in the same way.
+        targets: for each of the `n_global` global views the pixels to rebuild, [B, C, S, S], normalized in the same way.
         n_global: how many of `images` are global views.
         masks: for each global view a bool map [B, 1, S, S], True where the encoder must not see; None without masking.
     """

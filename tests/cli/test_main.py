@@ -18,15 +18,15 @@ TINY = [
     "--encoder.model-args.embed-dim=32",
     "--encoder.model-args.depth=2",
     "--encoder.model-args.num-heads=2",
-    "--framework.hidden=16",
-    "--framework.out=8",
-    "--decoder.width=8",
+    "--framework.hidden-dim=16",
+    "--framework.out-dim=8",
+    "--decoder.dim=8",
     "--views.size=32",
     "--batch-size=8",
     "--epochs=1",
     "--runtime.workers=0",
     "--runtime.device=cpu",
-    "--runtime.monitor-images=8",
+    "--runtime.monitor-samples=8",
 ]
 
 Run = Callable[..., tuple[int, str, str]]
@@ -86,7 +86,7 @@ def test_pretrain_then_reconstruct(run: Run, photos: Path, tmp_path: Path) -> No
 def test_scenes_end_with_knn_before_and_after_and_baselines(run: Run, tmp_path: Path) -> None:
     code, said, _ = run("pretrain", "--data=scenes:32:32", "--out", tmp_path / "run", *TINY)
     assert code == 0
-    for words in ("before", "after training", "raw pixels", "colour histogram"):
+    for words in ("before", "after training", "raw pixels", "color histogram"):
         assert words in said
 
 
@@ -175,10 +175,11 @@ def test_a_truncated_checkpoint_is_refused(keep: int, run: Run, photos: Path, tm
 
 def test_any_argument_of_the_timm_model_can_be_given_to_any_recipe(run: Run, photos: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    sizes = ("--views.size=64", "--batch-size=4", "--epochs=1", "--runtime.workers=0", "--runtime.monitor-images=4")
+    sizes = ("--views.size=64", "--batch-size=4", "--epochs=1", "--runtime.workers=0", "--runtime.monitor-samples=4")
     swin = (
         "--encoder.model-args.depths 1 1 1 1 --encoder.model-args.num-heads 1 1 2 2 --encoder.model-args.embed-dim=16 "
-        "--encoder.model-args.window-size 4 --framework.hidden 16 --framework.out 8 --framework.queue 8 --decoder.width 8"
+        "--encoder.model-args.window-size 4 --framework.hidden-dim 16 --framework.out-dim 8 --framework.queue 8 "
+        "--decoder.dim 8"
     )
     code, _, error = run("pretrain", "swin-tiny-moby", "--data", photos, "--out", out, *sizes, *swin.split())
     assert code == 0, error

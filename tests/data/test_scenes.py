@@ -53,7 +53,7 @@ def test_every_class_occurs_about_as_often(scenes: list[Scene]) -> None:
 
 
 @pytest.mark.parametrize("what", ["brightness", "background", "red", "x", "y"])
-def test_class_is_independent_of_colour_place_and_background(scenes: list[Scene], what: str) -> None:
+def test_class_is_independent_of_color_place_and_background(scenes: list[Scene], what: str) -> None:
     """Analysis of variance: the classes' means of each nuisance differ no more than chance lets them."""
 
     def measure(scene: Scene) -> float:

@@ -10,7 +10,7 @@ import pytest
 from repre.errors import UserError
 from repre.evaluation.classification.knn import KNNConfig
 from repre.evaluation.comparison import as_csv, compare, gain, markdown, replicas, table
-from repre.models.resolve import Start
+from repre.models.resolve import ResolvedEncoder
 from tests.evaluation.tiny_eval import VIT, tiny_start
 
 
@@ -78,7 +78,7 @@ def test_every_start_sees_the_range_of_pixels_that_one_was_trained_with(
         encoder.save(tmp_path / name, value_range=value_range)
     seen = {}
 
-    def evaluate(name: str, start: Start, config: Any, *, reuse: bool) -> dict[str, Any]:
+    def evaluate(name: str, start: ResolvedEncoder, config: Any, *, reuse: bool) -> dict[str, Any]:
         seen[start.spec.removeprefix(str(tmp_path) + "/")] = start.value_range
         same = {"metrics": {"knn20": 0.5}, "main": "knn20", "higher_is_better": True, "seconds": 1.0}
         return {**same, "path": "", "start": start.spec}

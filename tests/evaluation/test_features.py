@@ -12,18 +12,18 @@ from PIL import Image
 from torch import Tensor
 
 from repre.data.io.sources import FileSource
-from repre.data.labels.classes import open_labelled
-from repre.data.labels.splits import LabelledImages
+from repre.data.labels.classes import open_labeled
+from repre.data.labels.splits import LabeledImages
 from repre.data.loading.loader import stack
 from repre.errors import RunError, UserError
 from repre.evaluation.features import (
     Transform,
-    colour_histogram,
+    cached_features,
+    color_histogram,
     encoder_features,
+    eval_transform,
     extract,
     extract_all,
-    kept_features,
-    plain_view,
     raw_pixels,
     stream,
 )
@@ -55,20 +55,20 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Counted:
     return Counted(monkeypatch)
 
 
-def photos(root: Path, sizes: list[tuple[int, int]]) -> LabelledImages:
+def photos(root: Path, sizes: list[tuple[int, int]]) -> LabeledImages:
     rng = np.random.default_rng(0)
     names = [f"{number}.png" for number in range(len(sizes))]
     for name, (width, height) in zip(names, sizes):
         Image.fromarray(rng.integers(0, 256, (height, width, 3), np.uint8)).save(root / name)
     source = FileSource(str(root), root, names, channels=3, canvas=32)
-    return LabelledImages(source, np.zeros(len(sizes), np.int64), classes=["a", "b"])
+    return LabeledImages(source, np.zeros(len(sizes), np.int64), classes=["a", "b"])
 
 
 def test_pieces_and_workers_change_nothing(tmp_path: Path) -> None:
     images = photos(tmp_path, [(20, 30), (16, 16), (50, 40), (17, 60), (32, 18)])
     start = tiny_start()
     encoder = start.build().eval()
-    transform = plain_view(start, encoder)
+    transform = eval_transform(start, encoder)
     pixels, sizes = stack([images.load(i) for i in range(5)], canvas=32)
     expected = extract(transform(pixels, sizes), encoder_features(encoder))
     for options in (on_cpu(tmp_path, batch=2), on_cpu(tmp_path, batch=5), on_cpu(tmp_path, batch=2, workers=2)):
@@ -88,11 +88,11 @@ def test_tokens_append_the_mean_of_the_last_map() -> None:
 
 def test_a_second_call_does_not_run_the_encoder(tmp_path: Path, counted: Counted) -> None:
     start = tiny_start()
-    encoder, images = start.build(), open_labelled("scenes:20:16").train
-    transform = plain_view(start, encoder)
-    first = kept_features(encoder, images, transform, runtime=on_cpu(tmp_path))
+    encoder, images = start.build(), open_labeled("scenes:20:16").train
+    transform = eval_transform(start, encoder)
+    first = cached_features(encoder, images, transform, runtime=on_cpu(tmp_path))
     assert counted.images == 20
-    again = kept_features(start.build(), images, transform, runtime=on_cpu(tmp_path))
+    again = cached_features(start.build(), images, transform, runtime=on_cpu(tmp_path))
     assert counted.images == 20
     assert first.dtype == torch.float32
     assert torch.equal(first, again)
@@ -101,14 +101,14 @@ def test_a_second_call_does_not_run_the_encoder(tmp_path: Path, counted: Counted
 def test_all_that_features_depend_on_is_in_the_key(tmp_path: Path, counted: Counted) -> None:
     start = tiny_start()
     images = photos(tmp_path, [(20, 20)] * 3)
-    plain = plain_view(start, start.build())
+    plain = eval_transform(start, start.build())
 
     def extracted(
-        *, seed: int = 0, images: LabelledImages = images, transform: Transform = plain, tokens: bool = False
+        *, seed: int = 0, images: LabeledImages = images, transform: Transform = plain, tokens: bool = False
     ) -> int:
         def call() -> Tensor:
             encoder = start.build(seed=seed)
-            return kept_features(encoder, images, transform, tokens=tokens, runtime=on_cpu(tmp_path / "kept"))
+            return cached_features(encoder, images, transform, tokens=tokens, runtime=on_cpu(tmp_path / "kept"))
 
         return counted.since(call)
 
@@ -118,7 +118,7 @@ def test_all_that_features_depend_on_is_in_the_key(tmp_path: Path, counted: Coun
     assert extracted(images=images.take(np.array([2, 0]))) == 2
     assert extracted(images=images.take(np.array([0, 2]))) == 2
     assert extracted(tokens=True) == 3
-    assert extracted(transform=replace(plain, enlarge=1.2)) == 3
+    assert extracted(transform=replace(plain, crop_pct=0.8)) == 3
     assert extracted(transform=replace(plain, views=replace(plain.views, value_range=(0.0, 200.0)))) == 3
     assert extracted(transform=replace(plain, views=replace(plain.views, mean=(0.1,) * 3, std=(0.3,) * 3))) == 3
     assert extracted() == 0
@@ -129,12 +129,12 @@ def test_all_that_features_depend_on_is_in_the_key(tmp_path: Path, counted: Coun
 def test_a_damaged_file_is_written_anew(tmp_path: Path, counted: Counted) -> None:
     start = tiny_start()
     encoder, images = start.build(), photos(tmp_path, [(20, 20)] * 3)
-    transform = plain_view(start, encoder)
-    expected = kept_features(encoder, images, transform, runtime=on_cpu(tmp_path / "kept"))
+    transform = eval_transform(start, encoder)
+    expected = cached_features(encoder, images, transform, runtime=on_cpu(tmp_path / "kept"))
     (path,) = (tmp_path / "kept" / "features").iterdir()
     for content in (b"", path.read_bytes()[:-7], b"nonsense"):
         path.write_bytes(content)
-        found = kept_features(encoder, images, transform, runtime=on_cpu(tmp_path / "kept"))
+        found = cached_features(encoder, images, transform, runtime=on_cpu(tmp_path / "kept"))
         assert torch.equal(found, expected)
     assert counted.images == 12
 
@@ -145,7 +145,7 @@ def test_features_that_cannot_be_kept_are_still_given(tmp_path: Path) -> None:
     encoder = start.build()
     images = photos(tmp_path, [(20, 20)])
     with pytest.warns(UserWarning, match="not kept"):
-        found = kept_features(encoder, images, plain_view(start, encoder), runtime=on_cpu(tmp_path / "file"))
+        found = cached_features(encoder, images, eval_transform(start, encoder), runtime=on_cpu(tmp_path / "file"))
     assert found.shape == (1, 16)
 
 
@@ -153,7 +153,7 @@ def test_an_unreadable_image_is_named(tmp_path: Path) -> None:
     images = photos(tmp_path, [(20, 20)] * 3)
     (tmp_path / "1.png").write_bytes(b"broken")
     start = tiny_start()
-    transform = plain_view(start, start.build())
+    transform = eval_transform(start, start.build())
     for workers in (0, 1):
         with pytest.raises(UserError, match=r"1.png cannot be read: not an image"):
             list(stream(images, transform, runtime=on_cpu(tmp_path, workers=workers)))
@@ -164,26 +164,28 @@ def test_broken_weights_are_refused(tmp_path: Path) -> None:
     encoder = start.build()
     torch.nn.init.constant_(next(encoder.parameters()), float("nan"))
     with pytest.raises(RunError, match="not finite"):
-        kept_features(encoder, photos(tmp_path, [(20, 20)]), plain_view(start, encoder), runtime=on_cpu(tmp_path / "k"))
+        cached_features(
+            encoder, photos(tmp_path, [(20, 20)]), eval_transform(start, encoder), runtime=on_cpu(tmp_path / "k")
+        )
     assert not (tmp_path / "k").exists()
 
 
 def test_the_plain_view_takes_what_the_encoder_expects() -> None:
     start = tiny_start()
-    small = plain_view(start, start.build())
-    assert (small.views.size, small.enlarge, small.canvas) == (16, 1.0, 32)
-    large = plain_view(start, start.build(image_size=112))
-    assert (large.views.size, large.enlarge) == (112, 256 / 224)
-    own = plain_view(replace(start, mean=(0.2,) * 3, std=(0.4,) * 3), start.build(), enlarge=1.5)
-    assert (own.views.mean, own.views.std, own.enlarge) == ((0.2,) * 3, (0.4,) * 3, 1.5)
+    small = eval_transform(start, start.build())
+    assert (small.views.size, small.crop_pct, small.canvas) == (16, 1.0, 32)
+    large = eval_transform(start, start.build(image_size=112))
+    assert (large.views.size, large.crop_pct) == (112, 224 / 256)
+    own = eval_transform(replace(start, mean=(0.2,) * 3, std=(0.4,) * 3), start.build(), crop_pct=0.75)
+    assert (own.views.mean, own.views.std, own.crop_pct) == ((0.2,) * 3, (0.4,) * 3, 0.75)
     with pytest.raises(UserError, match="16 x 32 pixels; give a square --size"):
-        plain_view(start, start.build(image_size=(16, 32)))
+        eval_transform(start, start.build(image_size=(16, 32)))
 
 
 def test_histograms_of_more_than_three_channels_use_the_first_three() -> None:
     start = tiny_start()
-    views = replace(plain_view(start, start.build()).views, mean=(0.5,) * 4, std=(0.25,) * 4)
+    views = replace(eval_transform(start, start.build()).views, mean=(0.5,) * 4, std=(0.25,) * 4)
     images = torch.zeros(2, 4, 16, 16)
     images[1, 3] = 1.0
-    found = colour_histogram(views)(images)
+    found = color_histogram(views)(images)
     assert torch.equal(found[0], found[1])

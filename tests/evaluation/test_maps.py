@@ -10,7 +10,7 @@ import torch
 from repre.data.labels.masks import open_masks
 from repre.data.labels.windows import WindowsConfig
 from repre.errors import RunError, UserError
-from repre.evaluation.maps import Maps, stored_maps
+from repre.evaluation.maps import Maps, cached_maps
 from repre.evaluation.options import RuntimeOptions
 from repre.models.encoder import Encoder
 from tests.tiny import ENCODERS
@@ -27,7 +27,7 @@ def store(model: Encoder, cache: Path, *, data: str = "scenes:5:32", levels: tup
           std: torch.Tensor = STD, batch: int = 3) -> Maps:  # fmt: skip
     runtime = RuntimeOptions(device="cpu", workers=0, batch=batch, cache=cache)
     windows = WindowsConfig(size=size, short_side=0)
-    return stored_maps(model, open_masks(data), windows, mean=MEAN, std=std, levels=list(levels), runtime=runtime)
+    return cached_maps(model, open_masks(data), windows, mean=MEAN, std=std, levels=list(levels), runtime=runtime)
 
 
 def forbid(model: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 TOY = [
     *("quickstart", "--data", "scenes:64:32", "--epochs", "6", "--batch-size", "8", "--views.size", "32"),
-    *("--framework.hidden", "32", "--framework.out", "16"),
+    *("--framework.hidden-dim", "32", "--framework.out-dim", "16"),
     *("--encoder.model-args.embed-dim", "24", "--encoder.model-args.depth", "2"),
     *(
         "--runtime.workers",
@@ -23,7 +23,7 @@ TOY = [
         "cpu",
         "--runtime.log-every",
         "1",
-        "--runtime.monitor-images",
+        "--runtime.monitor-samples",
         "16",
     ),
 ]

@@ -70,7 +70,7 @@ def test_continuing_from_a_file_of_weights_is_compared_with_it(
     torch.manual_seed(0)
     save_file(timm.create_model("vit_tiny_patch16_224", num_classes=0).state_dict(), "public.safetensors")
     words = ("--weights", "public.safetensors", "--name", "vit_tiny_patch16_224", "--data", photos, "--size", 32)
-    small = ("--labelled", "scenes:64:32", "--epochs", 1, "--batch-size", 16, "--run", "runs/continued")
+    small = ("--labeled", "scenes:64:32", "--epochs", 1, "--batch-size", 16, "--run", "runs/continued")
     found = run("continue_from_public", *words, *small, "--recipe", "vit-tiny-simclr", *HERE)
     start = "vit_tiny_patch16_224=public.safetensors"
     assert set(found) == {"runs/continued", start, "random:runs/continued"}

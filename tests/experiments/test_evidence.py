@@ -41,7 +41,7 @@ def pixels_alone_is_a_framework() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_one_name_is_one_start_and_pairs_differ_in_the_branch_alone(name: str) -> None:
+def test_one_name_is_one_start_and_pairs_differ_in_the_branch_single_process(name: str) -> None:
     plan = Plan(PRESETS[name])
     rows = plan.rows()
     starts: dict[str, Any] = {}
@@ -509,7 +509,7 @@ def test_encoders_take_the_sizes_of_their_preset(name: str) -> None:
         encoder = Encoder(replace(config, image_size=preset.size))
         encoder.check_size(preset.local_size, preset.local_size)
         assert preset.size % preset.mask_patch == 0
-    assert len(Encoder(replace(preset.encoders["vit"], image_size=preset.size)).levels) == 4  # table 2 names them
+    assert len(Encoder(replace(preset.encoders["vit"], image_size=preset.size)).out_indices) == 4  # table 2 names them
 
 
 @pytest.mark.parametrize(

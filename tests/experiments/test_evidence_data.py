@@ -18,7 +18,7 @@ from PIL import Image
 
 from experiments import packages, sources
 from repre.data.labels.boxes import open_boxes
-from repre.data.labels.classes import open_labelled
+from repre.data.labels.classes import open_labeled
 from repre.data.labels.masks import open_masks
 from repre.data.tools.write import write_sources
 from repre.errors import UserError
@@ -93,7 +93,7 @@ def test_folds_are_even_and_independent_of_the_order() -> None:
         assert [sum(folds[m] == fold for m in members if m[0] == label) for fold in range(3)] == [each] * 3
 
 
-def test_two_calls_that_unpack_at_once_leave_each_other_s_pictures_alone(
+def test_two_calls_that_unpack_at_once_leave_each_other_s_pictures_single_process(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, seen = tmp_path / "unpacked", []
@@ -121,7 +121,7 @@ def test_two_calls_that_unpack_at_once_leave_each_other_s_pictures_alone(
 
 
 class Squares:
-    """Objects that can be told in a picture: class c is a square of one colour of its own."""
+    """Objects that can be told in a picture: class c is a square of one color of its own."""
 
     classes = ["red", "green"]  # noqa: RUF012
 
@@ -131,8 +131,8 @@ class Squares:
 
 
 def composer(split: str, count: int = 12, seed: int = 0) -> Composer:
-    grey = [Image.new("RGB", (90, 70), (90, 90, 90))]
-    return Composer(count, Squares(), grey, ComposeConfig(size=48, seed=seed), split)
+    gray = [Image.new("RGB", (90, 70), (90, 90, 90))]
+    return Composer(count, Squares(), gray, ComposeConfig(size=48, seed=seed), split)
 
 
 def test_scenes_are_what_their_masks_say_and_the_same_again() -> None:
@@ -153,26 +153,26 @@ def test_scenes_are_what_their_masks_say_and_the_same_again() -> None:
 
 
 def test_an_outline_holds_the_dark_inside() -> None:
-    grey = np.zeros((28, 28), np.uint8)
-    grey[5:20, 6:22] = 200
-    grey[9:14, 9:14] = 0
-    assert np.array_equal(outline(grey) > 0, np.pad(np.ones((15, 16), bool), ((5, 8), (6, 6))))
+    gray = np.zeros((28, 28), np.uint8)
+    gray[5:20, 6:22] = 200
+    gray[9:14, 9:14] = 0
+    assert np.array_equal(outline(gray) > 0, np.pad(np.ones((15, 16), bool), ((5, 8), (6, 6))))
 
 
 def test_what_is_written_is_read_by_every_evaluation(tmp_path: Path) -> None:
     composers = {"train": composer("train"), "val": composer("val", 6)}
     write_sources(tmp_path / "d", composers)
     write_first(tmp_path / "d", {split: source.firsts() for split, source in composers.items()})
-    labelled = open_labelled(labels_of(tmp_path / "d"))
+    labeled = open_labeled(labels_of(tmp_path / "d"))
     masks = open_masks(masks_of(tmp_path / "d"), split="val")
     boxes = open_boxes(f"coco:{tmp_path / 'd'}", split="val")
     assert masks.classes == ["background", "red", "green"]
-    assert len(masks) == len(boxes) == len(labelled.test.targets) == 6
+    assert len(masks) == len(boxes) == len(labeled.test.targets) == 6
     for index, name in enumerate(objects_of(tmp_path / "d")):
         scene = composer("val", 6).scene(index)
         assert name == f"square {scene.label}"
         assert np.array_equal(masks.load(index)[1], scene.semantic)
-        assert labelled.classes[labelled.test.targets[index]] == Squares.classes[scene.label]
+        assert labeled.classes[labeled.test.targets[index]] == Squares.classes[scene.label]
 
 
 def test_objects_are_told_from_background_alone_in_the_same_scenes(tmp_path: Path) -> None:

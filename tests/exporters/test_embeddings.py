@@ -11,7 +11,7 @@ from PIL import Image
 
 from repre.data.io.decode import read_image
 from repre.data.loading.loader import stack
-from repre.data.views.render import ViewsConfig, centre_view
+from repre.data.views.render import ViewsConfig, center_view
 from repre.errors import UserError
 from repre.evaluation.options import RuntimeOptions
 from repre.exporters import embeddings as module
@@ -53,7 +53,7 @@ def expected(folder: Path, paths: list[str]) -> dict[str, np.ndarray]:
     found = []
     for path in paths:
         pixels, sizes = stack([read_image(Path(path), canvas=128)], canvas=128)
-        found.append(encoder(centre_view(pixels, sizes, size=64, config=ViewsConfig(size=64), enlarge=1.0)))
+        found.append(encoder(center_view(pixels, sizes, size=64, config=ViewsConfig(size=64), crop_pct=1.0)))
     levels = {f"level_{i}": torch.cat([f.maps[i] for f in found]).numpy() for i in range(4)}
     return levels | {"features": torch.cat([f.embedding for f in found]).numpy(), "patch": levels["level_3"]}
 

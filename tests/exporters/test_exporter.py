@@ -13,12 +13,12 @@ from repre.config import RunConfig, dump_yaml
 from repre.errors import RunError, UserError
 from repre.exporters import TARGETS, export, exporter
 from repre.models.encoder import Encoder, EncoderConfig
-from repre.models.resolve import open_start
+from repre.models.resolve import resolve_encoder
 from tests.tiny import ENCODERS
 
 KINDS = ENCODERS | {
     "convnext": EncoderConfig(name="convnext_atto", image_size=64, model_args={"depths": (1, 1, 1, 1)}),
-    "grey": EncoderConfig(
+    "grayscale": EncoderConfig(
         name="vit_tiny_patch16_224", image_size=48, channels=1, model_args={"depth": 2, "global_pool": "avg"}
     ),
 }
@@ -50,7 +50,7 @@ def test_embedding_and_every_map_are_compared(target: str, tmp_path: Path, monke
     """At what the other library gives, of which one result is a little off, or the last is missing."""
     spec = saved("vit", tmp_path)
     (tmp_path / "written").mkdir()
-    reload = TARGETS[target].write(Encoder.load(spec).eval(), tmp_path / "written", open_start(spec))
+    reload = TARGETS[target].write(Encoder.load(spec).eval(), tmp_path / "written", resolve_encoder(spec))
     with torch.no_grad():
         assert len(reload(torch.zeros(1, 3, 32, 32))) == 5
 

@@ -27,14 +27,14 @@ from repre.models.encoder import EncoderConfig
 from repre.training.optim import OptimConfig
 
 FRAMEWORKS: dict[str, FrameworkConfig] = {
-    "moco-v3": MoCoV3Config(hidden=24, out=16),
-    "dino": DINOConfig(hidden=24, bottleneck=8, prototypes=32, freeze_prototypes=0.0),
-    "moby": MoBYConfig(hidden=24, out=16, queue=32),
-    "byol": BYOLConfig(hidden=24, out=16),
-    "simclr": SimCLRConfig(hidden=24, out=16),
+    "moco-v3": MoCoV3Config(hidden_dim=24, out_dim=16),
+    "dino": DINOConfig(hidden_dim=24, bottleneck_dim=8, prototypes=32, freeze_last_layer=0.0),
+    "moby": MoBYConfig(hidden_dim=24, out_dim=16, queue=32),
+    "byol": BYOLConfig(hidden_dim=24, out_dim=16),
+    "simclr": SimCLRConfig(hidden_dim=24, out_dim=16),
 }
 RUNTIME = RuntimeConfig(
-    device="cpu", workers=0, log_every=1, check_every=2, checkpoint_minutes=0.0, monitor_images=8, trackers=()
+    device="cpu", workers=0, log_every=1, eval_every_epochs=2, checkpoint_minutes=0.0, monitor_samples=8, trackers=()
 )
 """A checkpoint after every step, so that a kill loses little and hits many of them."""
 
@@ -83,9 +83,9 @@ def small(out: Path, framework: str = "moco-v3", **changes: Any) -> RunConfig:
         batch_size=8,
         encoder=encoder,
         framework=FRAMEWORKS[framework],
-        decoder=DecoderConfig(width=16),
+        decoder=DecoderConfig(dim=16),
         views=views,
-        optim=OptimConfig(lr=1e-3, lr_batch=8, warmup=0.1),
+        optim=OptimConfig(lr=1e-3, base_batch_size=8, warmup_fraction=0.1),
         runtime=RUNTIME,
     )
     return replace(made, **changes)

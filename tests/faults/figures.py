@@ -81,7 +81,7 @@ def _spoil(what: str) -> None:
 
 
 def _diverging(folder: Path) -> Row:
-    config = small(folder / "diverging", optim=OptimConfig(lr=1e30, lr_batch=8, warmup=0.5))
+    config = small(folder / "diverging", optim=OptimConfig(lr=1e30, base_batch_size=8, warmup_fraction=0.5))
     code, words = live(config, folder)
     last = Path(config.out) / "checkpoints/last.pt"
     finite = not last.is_file() or all(value.isfinite().all() for value in weights(config.out).values())

@@ -18,11 +18,11 @@ import torch
 
 from repre.training import checkpoint, loop
 from repre.training.checkpoint import load_checkpoint, load_latest, save_checkpoint
-from repre.training.monitoring.validator import Watch
+from repre.training.monitoring.validator import Validator
 from repre.training.run_folder import RunFolder
 from tests.faults.common import Life, Row, command, equal, live, small, whole
 
-PLACES = ("start or end", "step", "checkpoint", "metrics", "look")
+PLACES = ("start or end", "step", "checkpoint", "metrics", "validation")
 
 
 def at_random(folder: Path, *, times: int = 50, seed: int = 0) -> Iterator[Row]:
@@ -83,7 +83,7 @@ def note_where(place: mmap.mmap) -> None:
     noted(loop, "forward_backward", 1)
     noted(loop, "save_checkpoint", 2)
     noted(RunFolder, "append_metrics", 3)
-    noted(Watch, "check", 4)
+    noted(Validator, "check", 4)
 
 
 class Die:

@@ -68,7 +68,7 @@ def plain(out: Path, framework: str = "moco-v3", **changes: Any) -> RunConfig:
     """DINO's small views have the side of the large ones here: timm resamples positions in float32."""
     views = {"views": dino_views(32, 32, 1)} if framework == "dino" else {}
     config = small(out, framework, **(views | changes))
-    return replace(config, runtime=replace(config.runtime, check_every=3))
+    return replace(config, runtime=replace(config.runtime, eval_every_epochs=3))
 
 
 def _apart(one: RunConfig, other: RunConfig) -> float:
@@ -101,7 +101,7 @@ def _as_one(folder: Path, framework: str, counts: tuple[int, ...]) -> Row:
         "Processes",
         f"{framework} in 1, {' and '.join(map(str, counts))} processes with the same global batch, float64, 24 steps",
         len(counts),
-        f"weights (teacher, queue, centre and decoder among them) differ by at most {far:.1e}, metrics of any step by "
+        f"weights (teacher, queue, center and decoder among them) differ by at most {far:.1e}, metrics of any step by "
         f"{far_metrics:.1e}",
         "nothing",
         not any(codes) and far < TOLERANCE and far_metrics < 1e-6,

@@ -28,7 +28,7 @@ class Sample:
     files: int
     threads: int
     kept: int
-    """Bytes of checkpoints, artefacts and logs, which replace older ones."""
+    """Bytes of checkpoints, snapshots and logs, which replace older ones."""
     all: int
     """Bytes of the whole folder."""
 
@@ -37,7 +37,7 @@ def rows(folder: Path, *, short: bool = False, seconds: float = 120.0) -> Iterat
     yield _clock(folder)
     seconds = 15.0 if short else seconds
     config = small(folder / "soak", epochs=10**6)
-    config = replace(config, runtime=replace(config.runtime, workers=1, check_every=8))
+    config = replace(config, runtime=replace(config.runtime, workers=1, eval_every_epochs=8))
     life = Life(
         command(config, folder), folder / "soak.txt", before=lambda: setattr(run_folder, "LOG_BYTES", LOG_BYTES)
     )
@@ -66,7 +66,7 @@ def rows(folder: Path, *, short: bool = False, seconds: float = 120.0) -> Iterat
         f"{len(found)} steps and {len(found) // 64} looks in {seconds / 60:.0f} minutes, a checkpoint after every step",
         1,
         f"memory changed by {100 * growth:+.1f} % between the second and the last quarter (at the end "
-        f"{last[-1].memory / 1e6:.0f} MB), open files by {files:+.1f}, threads by {threads:+.1f}, checkpoints, artefacts "
+        f"{last[-1].memory / 1e6:.0f} MB), open files by {files:+.1f}, threads by {threads:+.1f}, checkpoints, snapshots "
         f"and logs by {100 * kept:+.1f} %; metrics, events and panels grew by {rest:.0f} bytes a step; {len(logs)} logs of "
         f"at most {2 * LOG_BYTES // 1000} KB; each step once: {once}; SIGTERM ended it with code {code}",
         "nothing",
@@ -106,7 +106,7 @@ def _sample(pid: int, out: Path) -> Sample:
         path: path.stat().st_size for path in out.rglob("*") if path.is_file() and not path.name.endswith("partial")
     }
     kept = [
-        size for path, size in sizes.items() if path.parent.name in ("checkpoints", "artefacts") or "log" in path.name
+        size for path, size in sizes.items() if path.parent.name in ("checkpoints", "snapshots") or "log" in path.name
     ]
     return Sample(
         step=sum(1 for _ in open(out / "metrics.jsonl", "rb")),

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 
 from repre.config import load_yaml
 from repre.data.io.sources import open_source
-from repre.data.loading.manifest import with_kept_list
+from repre.data.loading.manifest import apply_manifest
 from repre.errors import UserError
 from repre.models.encoder import read_weights
 from repre.training.checkpoint import load_checkpoint, load_latest, save_checkpoint
@@ -148,7 +148,7 @@ def climbing(folder: Path) -> Row:
     lists = [b"1\0../secret.png", b"1\0/etc/passwd", b"1\0a/../../b.png"]
     for content in lists:
         (folder / "files.gz").write_bytes(gzip.compress(content))
-        refused += _refused(lambda: with_kept_list(open_source(str(data)), folder / "files.gz"))
+        refused += _refused(lambda: apply_manifest(open_source(str(data)), folder / "files.gz"))
     save_file({"w": torch.zeros(2)}, folder / "fine.safetensors")
     assert list(read_weights(folder / "fine.safetensors")) == ["w"]
     total = len(texts) + len(lists)

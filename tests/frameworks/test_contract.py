@@ -8,7 +8,7 @@ from torch import nn
 
 from repre.frameworks import FRAMEWORKS, MoBYConfig, build_framework
 from repre.models.repre import RePre
-from repre.training.optim import OptimConfig, build_optimiser, set_schedule
+from repre.training.optim import OptimConfig, build_optimizer, set_schedule
 from repre.training.step import forward_backward
 from repre.types import Features
 from tests import tiny
@@ -17,18 +17,18 @@ CASES = [(f, e, w) for f in tiny.FRAMEWORKS for e in tiny.ENCODERS for w in (0.0
 contract = pytest.mark.parametrize(("framework", "encoder", "weight"), CASES)
 
 
-def one_step(model: RePre, optimiser: torch.optim.Optimizer, step: int, framework: str, encoder: str) -> None:
+def one_step(model: RePre, optimizer: torch.optim.Optimizer, step: int, framework: str, encoder: str) -> None:
     progress = step / 10
-    set_schedule(optimiser, OptimConfig(warmup=0.0), progress=progress, batch=256)
+    set_schedule(optimizer, OptimConfig(warmup_fraction=0.0), progress=progress, batch=256)
     losses = forward_backward(model, tiny.tiny_views(framework, encoder, seed=step), progress=progress, seed=step)
     model.framework.before_step(progress)
-    optimiser.step()
+    optimizer.step()
     model.framework.after_step(model.encoder, losses.diagnostics, progress)
-    optimiser.zero_grad()
+    optimizer.zero_grad()
 
 
 def biases_before_batch_norm(model: nn.Module) -> set[str]:
-    """Shifts that batch normalisation takes out again, so that their gradient is zero but for rounding."""
+    """Shifts that batch normalization takes out again, so that their gradient is zero but for rounding."""
     found = set()
     for name, module in model.named_modules():
         if isinstance(module, nn.Sequential):
@@ -76,19 +76,19 @@ def test_loss_has_no_side_effect_and_backward_leaves_the_teacher(framework: str,
 
 @contract
 def test_resume_is_bit_equal(framework: str, encoder: str, weight: float) -> None:
-    config = OptimConfig(lr=1e-2, warmup=0.0)
+    config = OptimConfig(lr=1e-2, warmup_fraction=0.0)
     straight = tiny.tiny_model(framework, encoder, weight=weight)
-    optimiser = build_optimiser(config, straight)
+    optimizer = build_optimizer(config, straight)
     for step in range(2):
-        one_step(straight, optimiser, step, framework, encoder)
-    saved = copy.deepcopy((straight.state_dict(), optimiser.state_dict()))
-    one_step(straight, optimiser, 2, framework, encoder)
+        one_step(straight, optimizer, step, framework, encoder)
+    saved = copy.deepcopy((straight.state_dict(), optimizer.state_dict()))
+    one_step(straight, optimizer, 2, framework, encoder)
 
     resumed = tiny.tiny_model(framework, encoder, weight=weight, seed=99)
-    optimiser = build_optimiser(config, resumed)
+    optimizer = build_optimizer(config, resumed)
     resumed.load_state_dict(saved[0])
-    optimiser.load_state_dict(saved[1])
-    one_step(resumed, optimiser, 2, framework, encoder)
+    optimizer.load_state_dict(saved[1])
+    one_step(resumed, optimizer, 2, framework, encoder)
     for (name, one), other in zip(straight.state_dict().items(), resumed.state_dict().values()):
         assert torch.equal(one, other), name
 
@@ -97,8 +97,8 @@ def test_resume_is_bit_equal(framework: str, encoder: str, weight: float) -> Non
 def test_training_moves_teacher_and_student(framework: str, encoder: str, weight: float) -> None:
     model = tiny.tiny_model(framework, encoder, weight=weight)
     before = copy.deepcopy(model.state_dict())
-    optimiser = build_optimiser(OptimConfig(lr=1e-2, warmup=0.0), model)
-    one_step(model, optimiser, 0, framework, encoder)
+    optimizer = build_optimizer(OptimConfig(lr=1e-2, warmup_fraction=0.0), model)
+    one_step(model, optimizer, 0, framework, encoder)
     moved = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
     assert any(name.startswith("encoder.") for name in moved)
     assert any(name.startswith("framework.teacher.encoder") for name in moved) == (framework != "simclr")
@@ -184,7 +184,7 @@ class Table(nn.Module):
 def test_moby_queue_is_a_ring_of_the_last_keys(batch: int, queue: int) -> None:
     """Also where the queue is no multiple of the batch, and where it is smaller than the batch."""
     encoder = Table()
-    framework = build_framework(MoBYConfig(queue=queue, hidden=8, out=4), encoder, width=6)
+    framework = build_framework(MoBYConfig(queue=queue, hidden_dim=8, out_dim=4), encoder, width=6)
     history: list[torch.Tensor] = []
     for step in range(7):
         features = [Features(torch.randn(batch, 6)) for _ in range(2)]

@@ -11,32 +11,32 @@ from repre.types import Diagnostics, Features
 
 def test_prototypes_start_as_long_as_the_rows_of_a_linear_layer() -> None:
     torch.manual_seed(0)
-    head = DINOHead(DINOConfig(hidden=16, bottleneck=64, prototypes=500), width=8)
+    head = DINOHead(DINOConfig(hidden_dim=16, bottleneck_dim=64, prototypes=500), width=8)
     linear = nn.Linear(64, 500, bias=False).weight
     assert head.directions.norm(dim=1).mean().item() == pytest.approx(linear.norm(dim=1).mean().item(), rel=0.02)
     assert head.directions.requires_grad
 
 
-def test_logits_are_cosines_unless_lengths_are_learnt() -> None:
+def test_logits_are_cosines_unless_lengths_are_learned() -> None:
     torch.manual_seed(0)
     embedding = torch.randn(6, 8)
-    fixed = DINOHead(DINOConfig(hidden=16, bottleneck=4, prototypes=9), width=8)
-    learnt = DINOHead(DINOConfig(hidden=16, bottleneck=4, prototypes=9, norm_prototypes=False), width=8)
-    learnt.load_state_dict(fixed.state_dict(), strict=False)
-    assert learnt.lengths is not None
+    fixed = DINOHead(DINOConfig(hidden_dim=16, bottleneck_dim=4, prototypes=9), width=8)
+    learned = DINOHead(DINOConfig(hidden_dim=16, bottleneck_dim=4, prototypes=9, norm_last_layer=False), width=8)
+    learned.load_state_dict(fixed.state_dict(), strict=False)
+    assert learned.lengths is not None
     with torch.no_grad():
-        learnt.lengths.copy_(torch.arange(9.0))
+        learned.lengths.copy_(torch.arange(9.0))
     assert fixed(embedding).abs().max().item() <= 1 + 1e-6
-    assert torch.allclose(learnt(embedding), fixed(embedding) * torch.arange(9.0))
+    assert torch.allclose(learned(embedding), fixed(embedding) * torch.arange(9.0))
 
 
 def losses_in_rows(monkeypatch: pytest.MonkeyPatch, rows: int) -> tuple[dict[str, torch.Tensor], int]:
     """Loss, diagnostics and gradients of 10 images, so many at a time; and the numbers kept for the backward pass."""
     monkeypatch.setattr(dino, "LOGITS", rows * 4 * 500)
     torch.manual_seed(0)
-    config = DINOConfig(hidden=16, bottleneck=4, prototypes=500, norm_prototypes=False)
+    config = DINOConfig(hidden_dim=16, bottleneck_dim=4, prototypes=500, norm_last_layer=False)
     framework = DINO(config, nn.Identity(), width=8).double()
-    framework.centre.normal_()
+    framework.center.normal_()
     views = [torch.randn(10, 8, dtype=torch.float64, requires_grad=True) for _ in range(4)]
     kept: dict[int, int] = {}
 

@@ -1,4 +1,4 @@
-"""Two processes (gloo) train exactly as one with the same global batch: losses, gradients, teacher, queue, centre."""
+"""Two processes (gloo) train exactly as one with the same global batch: losses, gradients, teacher, queue, center."""
 
 import tempfile
 from pathlib import Path
@@ -11,9 +11,9 @@ import torch.multiprocessing as mp
 
 from repre.models.batch_norm import BatchNorm
 from repre.training.monitoring.label_free import step_figures
-from repre.training.optim import OptimConfig, build_optimiser, set_schedule
+from repre.training.optim import OptimConfig, build_optimizer, set_schedule
 from repre.training.step import forward_backward
-from repre.utils.dist import gather, mean_over_ranks, rank, sum_over_ranks, world
+from repre.utils.dist import all_gather_with_grad, mean_over_ranks, rank, sum_over_ranks, world_size
 from tests import tiny
 
 STEPS, BATCH = 5, 8
@@ -25,16 +25,16 @@ CASES += [("moco-v3", "vit", 2.0), ("dino", "swin", 2.0)]
 def train(framework: str, encoder: str, balance: float) -> list[dict[str, torch.Tensor]]:
     """A few float64 steps on this rank's share of each batch; after every one, all that must agree."""
     model = tiny.tiny_model(framework, encoder, drop_path=0.3, reconstruction={"balance": balance}).double()
-    config = OptimConfig(lr=1e-3, warmup=0.0, clip=3.0)
-    optimiser = build_optimiser(config, model)
+    config = OptimConfig(lr=1e-3, warmup_fraction=0.0, clip_grad_norm=3.0)
+    optimizer = build_optimizer(config, model)
     record = []
     for step in range(STEPS):
-        progress, share = step / STEPS, BATCH // world()
+        progress, share = step / STEPS, BATCH // world_size()
         views = tiny.double(tiny.tiny_views(framework, encoder, batch=BATCH, seed=step, local_share=1))
         views = tiny.part(views, slice(rank() * share, (rank() + 1) * share))
-        set_schedule(optimiser, config, progress=progress, batch=256)
+        set_schedule(optimizer, config, progress=progress, batch=256)
         pieces = (
-            2 if world() > 1 and step % 2 and not balance else 0
+            2 if world_size() > 1 and step % 2 and not balance else 0
         )  # the gradient cache on every other step of the two
         losses = forward_backward(model, views, progress=progress, seed=step, micro_batch=pieces)
         seen = {f"gradient {n}": p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
@@ -42,27 +42,27 @@ def train(framework: str, encoder: str, balance: float) -> list[dict[str, torch.
         seen["contrastive"] = mean_over_ranks(losses.contrastive.detach())
         seen |= {f"figure {n}": mean_over_ranks(v).double() for n, v in step_figures(losses.diagnostics).items()}
         model.framework.before_step(progress)
-        optimiser.step()
+        optimizer.step()
         model.framework.after_step(model.encoder, losses.diagnostics, progress)
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         record.append(seen | {f"state {n}": v.clone() for n, v in model.state_dict().items()})
     return record
 
 
 def small_operations() -> dict[str, torch.Tensor]:
-    """Gather, sum and batch normalisation, with gradients, on this rank's share of fixed data."""
+    """Gather, sum and batch normalization, with gradients, on this rank's share of fixed data."""
     x = torch.randn(6, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     weight = torch.randn(6, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-    share = 6 // world()
+    share = 6 // world_size()
     mine = slice(rank() * share, (rank() + 1) * share)
     leaf = x[mine].clone().requires_grad_()
-    normalised = BatchNorm(3).double()(leaf)
-    (normalised * weight[mine]).mean().backward()
+    normalized = BatchNorm(3).double()(leaf)
+    (normalized * weight[mine]).mean().backward()
     return {
-        "normalised": gather(normalised.detach()),
-        "gathered": gather(x[mine]),
+        "normalized": all_gather_with_grad(normalized.detach()),
+        "gathered": all_gather_with_grad(x[mine]),
         "sum": sum_over_ranks(x[mine].sum(0)),
-        "gradient": gather(leaf.grad) / world(),
+        "gradient": all_gather_with_grad(leaf.grad) / world_size(),
     }
 
 

@@ -57,10 +57,10 @@ def test_cosine_regression() -> None:
 
 
 def test_dino_with_local_views() -> None:
-    teacher, centre = [draw(3, 6, seed=s) for s in (1, 2)], draw(6, seed=3)
+    teacher, center = [draw(3, 6, seed=s) for s in (1, 2)], draw(6, seed=3)
     agree(
-        lambda s: dino_loss(list(s), teacher, centre[None], student_temperature=0.1, teacher_temperature=0.06),
-        lambda s: slow.dino(list(s), teacher, centre, 0.1, 0.06),
+        lambda s: dino_loss(list(s), teacher, center[None], student_temperature=0.1, teacher_temperature=0.06),
+        lambda s: slow.dino(list(s), teacher, center, 0.1, 0.06),
         draw(4, 3, 6, seed=4),
     )
 
@@ -82,14 +82,14 @@ def test_pixel(kind: str, masked: bool) -> None:
     assert float(value) == pytest.approx(slow.pixel(prediction, target, kind, mask), rel=1e-12)
 
 
-def test_pixel_with_normalised_patches() -> None:
+def test_pixel_with_normalized_patches() -> None:
     prediction, target = draw(2, 3, 8, 8, seed=1), 5 + 3 * draw(2, 3, 8, 8, seed=2)
-    normalised = target.clone()
+    normalized = target.clone()
     for i in range(2):
         for y in (0, 4):
             for x in (0, 4):
                 patch = target[i, :, y : y + 4, x : x + 4]
                 scale = (patch.var(correction=0) + 1e-6).sqrt()
-                normalised[i, :, y : y + 4, x : x + 4] = (patch - patch.mean()) / scale
+                normalized[i, :, y : y + 4, x : x + 4] = (patch - patch.mean()) / scale
     value = pixel_loss(prediction, target, patch_norm=4)
-    assert float(value) == pytest.approx(slow.pixel(prediction, normalised, "l1"), rel=1e-10)
+    assert float(value) == pytest.approx(slow.pixel(prediction, normalized, "l1"), rel=1e-10)

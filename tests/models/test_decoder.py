@@ -64,7 +64,7 @@ def test_pixels_have_the_size_of_the_image(
 
 
 def slow(decoder: Decoder, maps: list[Tensor], size: tuple[int, int]) -> Tensor:
-    """The fusion cell by cell: project, look up the coarser cell, add, mix 3 x 3 neighbours, normalise; then unfold."""
+    """The fusion cell by cell: project, look up the coarser cell, add, mix 3 x 3 neighbors, normalize; then unfold."""
     fused = None
     for level in reversed(range(len(maps))):
         lateral, (mix, norm, _) = decoder.laterals[level], decoder.blocks[level]
@@ -146,12 +146,12 @@ def test_refusals() -> None:
     with pytest.raises(UserError, match="levels 0 to 3"):
         build(*PYRAMID, levels=(4,))
     with pytest.raises(UserError, match="multiple of 8"):
-        DecoderConfig(width=20)
+        DecoderConfig(dim=20)
     with pytest.raises(UserError, match="conv or linear"):
         DecoderConfig(kind="mlp")  # type: ignore[arg-type]
 
 
-def test_initial_weights_come_from_the_generator_alone() -> None:
+def test_initial_weights_come_from_the_generator_single_process() -> None:
     torch.manual_seed(3)
     state = torch.get_rng_state()
     one, same, other = build(*PYRAMID), build(*PYRAMID), build(*PYRAMID, seed=1)
@@ -179,13 +179,13 @@ def test_learns_one_image_by_heart(layout: tuple[list[int], list[int]]) -> None:
         2, 1, 1, 1
     )
     decoder, maps = build(*layout, width=32), draw(*layout, (32, 32))
-    optimiser = torch.optim.AdamW(decoder.parameters(), lr=5e-3)
+    optimizer = torch.optim.AdamW(decoder.parameters(), lr=5e-3)
     start = F.l1_loss(decoder(maps, (32, 32)), image).item()
     for _ in range(150):
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss = F.l1_loss(decoder(maps, (32, 32)), image)
         loss.backward()
-        optimiser.step()
+        optimizer.step()
     assert loss.item() < 0.1 * start
 
 

@@ -3,14 +3,14 @@
 import pytest
 import torch
 
-from repre.models.drop_path import DropPath, Rows
+from repre.models.drop_path import BatchSlice, DropPath
 
 CPU = torch.device("cpu")
 
 
-def dropped(rows: Rows, x: torch.Tensor, *, scale: bool = True) -> torch.Tensor:
+def dropped(batch_slice: BatchSlice, x: torch.Tensor, *, scale: bool = True) -> torch.Tensor:
     torch.manual_seed(0)
-    layers = [DropPath(0.4, rows, scale=scale) for _ in range(3)]
+    layers = [DropPath(0.4, batch_slice, scale=scale) for _ in range(3)]
     for layer in layers:
         x = layer(x)
     return x
@@ -19,19 +19,19 @@ def dropped(rows: Rows, x: torch.Tensor, *, scale: bool = True) -> torch.Tensor:
 def test_pieces_draw_what_the_whole_batch_draws() -> None:
     views, total = 2, 7
     x = torch.arange(1.0, 1 + views * total * 3).reshape(views, total, 3)
-    whole = dropped(Rows(), x.flatten(0, 1)).unflatten(0, (views, total))
+    whole = dropped(BatchSlice(), x.flatten(0, 1)).unflatten(0, (views, total))
     assert 0 < (whole == 0).float().mean() < 1
-    rows = Rows()
+    batch_slice = BatchSlice()
     for start, stop in ((0, 2), (2, 5), (5, 7)):
-        rows.show(start, stop, total=total, device=CPU)
-        piece = dropped(rows, x[:, start:stop].flatten(0, 1))
+        batch_slice.show(start, stop, total=total, device=CPU)
+        piece = dropped(batch_slice, x[:, start:stop].flatten(0, 1))
         assert torch.equal(piece.unflatten(0, (views, stop - start)), whole[:, start:stop])
 
 
 @pytest.mark.parametrize(("scale", "kept"), [(True, 1 / 0.6), (False, 1.0)])
 def test_whole_images_are_dropped_and_the_rest_is_enlarged(scale: bool, kept: float) -> None:
     torch.manual_seed(0)
-    found = DropPath(0.4, Rows(), scale=scale)(torch.ones(5000, 2, 2)).flatten(1)
+    found = DropPath(0.4, BatchSlice(), scale=scale)(torch.ones(5000, 2, 2)).flatten(1)
     assert (found == found[:, :1]).all()
     assert sorted(found.unique().tolist()) == pytest.approx([0.0, kept])
     assert abs(float((found[:, 0] == 0).float().mean()) - 0.4) < 0.03
@@ -39,14 +39,14 @@ def test_whole_images_are_dropped_and_the_rest_is_enlarged(scale: bool, kept: fl
 
 def test_nothing_is_dropped_in_evaluation_or_at_probability_0() -> None:
     x = torch.ones(8, 2)
-    assert torch.equal(DropPath(0.9, Rows()).eval()(x), x)
-    assert torch.equal(DropPath(0.0, Rows())(x), x)
+    assert torch.equal(DropPath(0.9, BatchSlice()).eval()(x), x)
+    assert torch.equal(DropPath(0.0, BatchSlice())(x), x)
 
 
 def test_the_whole_batch_shown_needs_no_index() -> None:
-    rows = Rows()
-    rows.show(1, 3, total=4, device=CPU)
-    assert rows.index is not None
-    assert rows.index.tolist() == [1, 2]
-    rows.show(0, 4, total=4, device=CPU)
-    assert rows.index is None
+    batch_slice = BatchSlice()
+    batch_slice.show(1, 3, total=4, device=CPU)
+    assert batch_slice.index is not None
+    assert batch_slice.index.tolist() == [1, 2]
+    batch_slice.show(0, 4, total=4, device=CPU)
+    assert batch_slice.index is None

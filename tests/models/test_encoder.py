@@ -58,7 +58,7 @@ def images(size: tuple[int, int], *, channels: int = 3) -> Tensor:
 
 
 def _training(encoder: Encoder) -> Encoder:
-    """In training, but for normalisation over the batch, which sees other images in a piece and is refused there."""
+    """In training, but for normalization over the batch, which sees other images in a piece and is refused there."""
     for module in encoder.train().modules():
         if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
             module.eval()
@@ -75,7 +75,7 @@ def test_drop_path_of_a_piece_is_that_of_the_whole_batch(name: str) -> None:
         torch.manual_seed(2)
         whole = encoder(batch)
         assert not torch.allclose(whole.embedding, encoder.eval()(batch).embedding)
-        encoder.rows.show(2, 5, total=6, device=batch.device)
+        encoder.batch_slice.show(2, 5, total=6, device=batch.device)
         torch.manual_seed(2)
         piece = _training(encoder)(batch[2:5])
     torch.testing.assert_close(piece.embedding, whole.embedding[2:5], rtol=1e-9, atol=1e-9)
@@ -107,7 +107,7 @@ def test_one_pass_gives_timms_embedding_and_maps_of_the_promised_shapes(name: st
         assert features.embedding.shape == (2, encoder.embedding_dim)
         assert short.maps == []
         assert [found.shape[1] for found in features.maps] == encoder.widths
-        assert len(encoder.levels) == len(encoder.strides) == len(features.maps) == 4
+        assert len(encoder.out_indices) == len(encoder.strides) == len(features.maps) == 4
         for found, stride in zip(features.maps, encoder.strides):
             assert all(cells in (side // stride, -(-side // stride)) for cells, side in zip(found.shape[2:], size))
     assert len(set(encoder.strides)) == (1 if name in FLAT else 4)
@@ -154,19 +154,22 @@ def test_patch_size_changes_the_strides() -> None:
 
 def test_levels() -> None:
     x = images((64, 64))
-    every, some = build("vit_tiny_patch16_224", levels=(0, 1, 2, 3)), build("vit_tiny_patch16_224", levels=(1, 2))
+    every, some = (
+        build("vit_tiny_patch16_224", out_indices=(0, 1, 2, 3)),
+        build("vit_tiny_patch16_224", out_indices=(1, 2)),
+    )
     for mine, theirs in zip(some(x).maps, every(x).maps[1:3], strict=True):
         assert torch.equal(mine, theirs)
     assert torch.equal(some(x).embedding, every(x).embedding)  # a last block that gives no map still runs
-    hiera = build("hiera_tiny_224", levels=(0,))
+    hiera = build("hiera_tiny_224", out_indices=(0,))
     assert torch.equal(hiera(x).embedding, hiera.model(x))
     with torch.device("meta"):
-        assert Encoder("vit_base_patch16_224").levels == [2, 5, 8, 11]
+        assert Encoder("vit_base_patch16_224").out_indices == [2, 5, 8, 11]
     with pytest.raises(UserError, match="has levels 0 to 3"):
-        build("vit_tiny_patch16_224", levels=(4,))
+        build("vit_tiny_patch16_224", out_indices=(4,))
     for wrong in ((), (2, 1), (1, 1)):
         with pytest.raises(UserError, match="rising order"):
-            EncoderConfig(levels=wrong)
+            EncoderConfig(out_indices=wrong)
 
 
 def test_drop_path_acts_in_training_only() -> None:
@@ -303,9 +306,9 @@ def test_weights_of_other_positions_and_channels_are_adapted(tmp_path: Path) -> 
     patches = source.model.pos_embed[:, 1:].unflatten(1, (2, 8)).permute(0, 3, 1, 2)
     expected = nn.functional.interpolate(patches, (4, 6), mode="bicubic", antialias=True)
     torch.testing.assert_close(larger.model.pos_embed[:, 1:].transpose(1, 2), expected.flatten(2), rtol=0, atol=1e-5)
-    grey = build("vit_tiny_patch16_224", image_size=(32, 128), channels=1, weights=str(tmp_path))
+    gray = build("vit_tiny_patch16_224", image_size=(32, 128), channels=1, weights=str(tmp_path))
     x = images((32, 128), channels=1)
-    torch.testing.assert_close(grey(x).embedding, source(x.expand(-1, 3, -1, -1)).embedding, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(gray(x).embedding, source(x.expand(-1, 3, -1, -1)).embedding, rtol=1e-4, atol=1e-4)
 
 
 def test_weights_of_another_model_are_refused_with_counts(tmp_path: Path) -> None:
@@ -360,7 +363,7 @@ def test_timm_loads_a_saved_encoder_in_one_line(tmp_path: Path, name: str, chang
         with torch.no_grad():
             assert torch.equal(theirs(x), mine(x).embedding)
             assert torch.equal(back(x).embedding, mine(x).embedding)
-    assert (back.levels, back.strides, back.image_size) == (mine.levels, mine.strides, mine.image_size)
+    assert (back.out_indices, back.strides, back.image_size) == (mine.out_indices, mine.strides, mine.image_size)
     assert theirs.pretrained_cfg["mean"] == [0.5] * channels
     assert tuple(theirs.pretrained_cfg["input_size"]) == (channels, *mine.image_size)
     assert load_file(tmp_path / "model.safetensors").keys() == mine.model.state_dict().keys()

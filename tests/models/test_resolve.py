@@ -13,7 +13,7 @@ from repre.errors import UserError
 from repre.models.decoder import DecoderConfig
 from repre.models.encoder import Encoder
 from repre.models.repre import build_model
-from repre.models.resolve import load_model, open_start
+from repre.models.resolve import load_model, resolve_encoder
 from repre.training.checkpoint import save_checkpoint
 from tests.tiny import ENCODERS, FRAMEWORKS
 
@@ -26,7 +26,7 @@ def run(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, Encoder]:
     config = RunConfig(
         encoder=replace(ENCODERS["vit"], image_size=None),
         framework=FRAMEWORKS[request.param],
-        decoder=DecoderConfig(width=16),
+        decoder=DecoderConfig(dim=16),
         views=ViewsConfig(size=32, mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4), value_range=(0.0, 4095.0)),
     )
     model = build_model(
@@ -41,8 +41,8 @@ def run(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, Encoder]:
     (folder / "config.yaml").write_text(dump_yaml(config), encoding="utf-8")
     state = {"config": to_dict(config), "model": model.state_dict(), "step": 1}
     save_checkpoint(folder / "checkpoints" / "last.pt", state)
-    save_checkpoint(folder / "checkpoints" / "best.pt", {"step": 1, "encoder": model.kept_encoder.state_dict()})
-    return folder, model.kept_encoder
+    save_checkpoint(folder / "checkpoints" / "best.pt", {"step": 1, "encoder": model.export_encoder.state_dict()})
+    return folder, model.export_encoder
 
 
 @torch.no_grad()
@@ -53,24 +53,24 @@ def same(one: Encoder, other: Encoder) -> bool:
 def test_a_run_its_checkpoints_and_what_it_saved_are_one_encoder(run: tuple[Path, Encoder]) -> None:
     folder, encoder = run
     for spec in (folder, folder / "checkpoints" / "last.pt", folder / "checkpoints" / "best.pt"):
-        start = open_start(str(spec))
+        start = resolve_encoder(str(spec))
         assert same(start.build(), encoder), spec
         assert start.folder == folder
         assert start.mean == pytest.approx((0.4, 0.5, 0.6))
         assert start.value_range == (0.0, 4095.0)
     encoder.save(folder / "encoder", mean=[0.4, 0.5, 0.6], std=[0.2, 0.3, 0.4], value_range=(0.0, 4095.0))
     for spec in (folder, folder / "encoder", folder / "encoder" / "model.safetensors"):
-        assert same(open_start(str(spec)).build(), encoder), spec
-        assert open_start(str(spec)).std == pytest.approx((0.2, 0.3, 0.4))
-        assert open_start(str(spec)).value_range == (0.0, 4095.0)
+        assert same(resolve_encoder(str(spec)).build(), encoder), spec
+        assert resolve_encoder(str(spec)).std == pytest.approx((0.2, 0.3, 0.4))
+        assert resolve_encoder(str(spec)).value_range == (0.0, 4095.0)
     model, config = load_model(folder)
-    assert same(model.kept_encoder, encoder)
+    assert same(model.export_encoder, encoder)
     assert config.views.size == 32
 
 
 def test_random_takes_the_model_of_a_run_but_not_its_weights(run: tuple[Path, Encoder]) -> None:
     folder, encoder = run
-    start = open_start(f"random:{folder}")
+    start = resolve_encoder(f"random:{folder}")
     assert start.fingerprint == "random"
     assert start.mean == pytest.approx((0.4, 0.5, 0.6))
     assert start.value_range == (0.0, 4095.0)
@@ -83,29 +83,29 @@ def test_random_takes_the_model_of_a_run_but_not_its_weights(run: tuple[Path, En
 def test_the_fingerprint_follows_the_weights(run: tuple[Path, Encoder]) -> None:
     folder, encoder = run
     encoder.save(folder / "encoder")
-    first = open_start(str(folder)).fingerprint
-    assert first == open_start(str(folder / "encoder")).fingerprint
+    first = resolve_encoder(str(folder)).fingerprint
+    assert first == resolve_encoder(str(folder / "encoder")).fingerprint
     with torch.no_grad():
         next(encoder.parameters()).add_(1)
     encoder.save(folder / "encoder")
-    assert open_start(str(folder)).fingerprint != first
+    assert resolve_encoder(str(folder)).fingerprint != first
 
 
 def test_arguments_in_brackets_and_weights_of_a_timm_model(tmp_path: Path) -> None:
     small = "vit_tiny_patch16_224[depth=2,embed_dim=32,num_heads=2,patch_size=8,image_size=32]"
-    encoder = open_start(f"random:{small}").build()
+    encoder = resolve_encoder(f"random:{small}").build()
     assert (encoder.depth, encoder.embedding_dim, encoder.strides) == (2, 32, [8, 8])
     swin = "swin_tiny_patch4_window7_224[embed_dim=16,depths=[1,1],num_heads=(1,2),window_size=4,image_size=32]"
-    assert open_start(f"random:{swin}").build().widths == [16, 32]
+    assert resolve_encoder(f"random:{swin}").build().widths == [16, 32]
     name = "vit_tiny_patch16_224"
     source = Encoder(name)
     save_file({k: v.contiguous() for k, v in source.model.state_dict().items()}, tmp_path / "w.safetensors")
-    loaded = open_start(f"{name}={tmp_path / 'w.safetensors'}").build()
+    loaded = resolve_encoder(f"{name}={tmp_path / 'w.safetensors'}").build()
     assert torch.equal(loaded.model.blocks[0].attn.qkv.weight, source.model.blocks[0].attn.qkv.weight)
 
 
 def test_another_size_and_drop_path_are_built(run: tuple[Path, Encoder]) -> None:
-    encoder = open_start(str(run[0])).build(image_size=64, drop_path=0.3)
+    encoder = resolve_encoder(str(run[0])).build(image_size=64, drop_path=0.3)
     assert encoder.image_size == (64, 64)
     assert encoder.config.drop_path == 0.3
     assert encoder(torch.rand(1, 3, 64, 64)).maps[0].shape[-1] == 8
@@ -126,9 +126,9 @@ def test_another_size_and_drop_path_are_built(run: tuple[Path, Encoder]) -> None
 def test_mistakes_are_named(spec: str, words: str, tmp_path: Path) -> None:
     save_file({"x": torch.zeros(1)}, tmp_path / "a.safetensors")
     with pytest.raises(UserError, match=words):
-        open_start(spec.replace("{tmp}", str(tmp_path)))
+        resolve_encoder(spec.replace("{tmp}", str(tmp_path)))
 
 
 def test_a_misspelt_timm_name_at_random_is_refused_when_it_is_built() -> None:
     with pytest.raises(UserError, match="did you mean"):
-        open_start("random:vit_tiny_patch16_225").build()
+        resolve_encoder("random:vit_tiny_patch16_225").build()

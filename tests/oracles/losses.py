@@ -41,18 +41,18 @@ def cosine_regression(predictions: Tensor, targets: Tensor) -> Tensor:
     return sum(2 - 2 * cos(p, t) for p, t in zip(predictions, targets)) / len(predictions)
 
 
-def dino(student: list[Tensor], teacher: list[Tensor], centre: Tensor, ts: float, tt: float) -> Tensor:
-    total, pairs = torch.zeros((), dtype=centre.dtype), 0
+def dino(student: list[Tensor], teacher: list[Tensor], center: Tensor, ts: float, tt: float) -> Tensor:
+    total, pairs = torch.zeros((), dtype=center.dtype), 0
     for t in range(len(teacher)):
         for s in range(len(student)):
             if s == t:
                 continue
             pairs += 1
             for i in range(len(teacher[t])):
-                raw = [torch.exp((teacher[t][i][k] - centre[k]) / tt) for k in range(len(centre))]
+                raw = [torch.exp((teacher[t][i][k] - center[k]) / tt) for k in range(len(center))]
                 p = [r / sum(raw) for r in raw]
-                q = [torch.exp(student[s][i][k] / ts) for k in range(len(centre))]
-                total = total - sum(p[k] * torch.log(q[k] / sum(q)) for k in range(len(centre))) / len(teacher[t])
+                q = [torch.exp(student[s][i][k] / ts) for k in range(len(center))]
+                total = total - sum(p[k] * torch.log(q[k] / sum(q)) for k in range(len(center))) / len(teacher[t])
     return total / pairs
 
 

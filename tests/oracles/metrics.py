@@ -25,7 +25,7 @@ def alignment_and_uniformity(first: Tensor, second: Tensor) -> tuple[float, floa
 def right_cell(
     first: ViewParameters, second: ViewParameters, image: int, place: int, grid: tuple[int, int]
 ) -> int | None:
-    """The cell of view 2 that shows the centre of cell `place` of view 1; None where there is none."""
+    """The cell of view 2 that shows the center of cell `place` of view 1; None where there is none."""
     h, w = grid
     y, x = (place // w + 0.5) / h, (place % w + 0.5) / w
     top, left, height, width = first.boxes[image].tolist()

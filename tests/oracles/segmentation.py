@@ -43,7 +43,7 @@ def merged(windows: Tensor, offsets: list[tuple[int, int]], grid: tuple[int, int
 
 
 def linear_head(head: LinearHead, maps: list[Tensor]) -> Tensor:
-    """Normalise, resize every level to the finest grid, concatenate, and one 1x1 convolution over all channels."""
+    """Normalize, resize every level to the finest grid, concatenate, and one 1x1 convolution over all channels."""
     grid = max((m.shape[-2:] for m in maps), key=lambda g: g[0] * g[1])
     stacked = torch.cat(
         [F.interpolate(norm(m), tuple(grid), mode="bilinear") for norm, m in zip(head.norms, maps)], dim=1

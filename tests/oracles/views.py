@@ -34,7 +34,7 @@ def draw_box(config: ViewConfig, numbers: list[float], height: int, width: int) 
 def make_view(
     image: Tensor, parameters: ViewParameters, row: int, config: ViewConfig, size: int
 ) -> tuple[Tensor, Tensor]:
-    """One RGB image in [0, 1], [3, H, W] -> (view, crop before colour changes), each [3, S, S], not normalised."""
+    """One RGB image in [0, 1], [3, H, W] -> (view, crop before color changes), each [3, S, S], not normalized."""
     top, left, height, width = parameters.boxes[row].tolist()
     mode = InterpolationMode(config.filter)
     image = TF.resized_crop(image, top, left, height, width, [size] * 2, mode, antialias=True).clamp(0, 1)
@@ -50,11 +50,11 @@ def make_view(
             image = TF.adjust_saturation(image, saturation)
         else:
             image = TF.adjust_hue(image, hue)
-    if parameters.grey[row]:
+    if parameters.grayscale[row]:
         image = TF.rgb_to_grayscale(image, num_output_channels=3)
     if parameters.sigma[row] > 0:
         image = TF.gaussian_blur(image, [blur_taps(size)] * 2, [float(parameters.sigma[row])] * 2)
-    if parameters.solarise[row]:
+    if parameters.solarize[row]:
         image = TF.solarize(image, config.threshold)
     return image, crop
 

@@ -16,11 +16,12 @@ STEPS, CHECK, PANEL, SIDE, GRID = 200, 50, 4, 32, 4
 def make_run(path: Path, **changes: Any) -> Path:
     """A finished run that learned, with every kind of file; `changes` are those of `figures`."""
     path.mkdir(parents=True)
-    rows, looks = figures(**changes)
+    rows, validations = figures(**changes)
     write_lines(path / "metrics.jsonl", rows)
     summary = {"steps": STEPS, "epochs": 4, "images": STEPS * 16, "seconds": 400.0, "images_per_s": 8.0,
-               "data_wait": 0.05, "final": rows[-1], "best": looks[-1], "looks": looks, "unreadable": 1, "costs": {},
-               "knn": {"before": looks[0]["knn"], "after": looks[-1]["knn"], "raw pixels": 0.25}}  # fmt: skip
+               "data_wait": 0.05, "final": rows[-1], "best": validations[-1], "validations": validations, "unreadable": 1,
+               "costs": {},
+               "knn": {"before": validations[0]["knn"], "after": validations[-1]["knn"], "raw pixels": 0.25}}  # fmt: skip
     (path / "summary.json").write_text(json.dumps(summary))
     config = {"data": "photos/birds", "epochs": 4, "seed": changes.get("seed", 0),
               "encoder": {"name": "vit_tiny_patch16_224"},
@@ -29,7 +30,7 @@ def make_run(path: Path, **changes: Any) -> Path:
     (path / "environment.json").write_text(json.dumps({"python": "3.11", "repre": "0.1.0", "devices": []}))
     (path / "unreadable.txt").write_text(f"{HOSTILE}\tnot an image {CLOSING}\n")
     add_panels(path)
-    add_artefacts(path)
+    add_snapshots(path)
     return path
 
 
@@ -44,7 +45,7 @@ def figures(
         falls: whether the losses fall.
     """
     rng = np.random.default_rng(seed)
-    rows, looks = [], []
+    rows, validations = [], []
     for step in range(10, STEPS + 1, 10):
         fall = 0.5 * np.exp(-step / 40) if falls else 0.5
         contrastive, pixel = 3 + fall + 0.001 * rng.random(), 0.2 + fall
@@ -65,10 +66,10 @@ def figures(
         rows.append({name: float(value) for name, value in row.items()})
     for step in range(0, STEPS + 1, CHECK):
         share = step / STEPS
-        looks.append({"step": step, "rankme": 10 + 5 * share, "embedding_std": 0.8 + (spread - 0.8) * share,
+        validations.append({"step": step, "rankme": 10 + 5 * share, "embedding_std": 0.8 + (spread - 0.8) * share,
                       "knn": knn[0] + (knn[1] - knn[0]) * share, "psnr": 12 + 8 * share, "psnr_flat": 13.0,
                       "correspondence": 0.1 + 0.3 * share, "correspondence_chance": 1 / 16})  # fmt: skip
-    return rows, looks
+    return rows, validations
 
 
 def write_lines(path: Path, rows: list[dict[str, Any]]) -> None:
@@ -113,23 +114,23 @@ def add_panels(path: Path) -> None:
         Image.fromarray(np.concatenate(rows)).save(path / "panel" / f"step-{step:07d}.png")
 
 
-def add_artefacts(path: Path, *, count: int = 12, side: int = SIDE, grid: int = GRID, noise: bool = False) -> None:
-    """Artefacts of `count` images: patches point to the disc or away from it."""
+def add_snapshots(path: Path, *, count: int = 12, side: int = SIDE, grid: int = GRID, noise: bool = False) -> None:
+    """Snapshots of `count` images: patches point to the disc or away from it."""
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (count, side, side, 3)).astype(np.uint8) if noise else pictures(count, side)
     cell = side // grid
     means = images.reshape(count, grid, cell, grid, cell, 3).mean((2, 4)) - images.mean((1, 2), keepdims=True)
     patches = np.concatenate([means, rng.normal(size=(count, grid, grid, 5))], -1)
     patches = np.round(patches / np.linalg.norm(patches, axis=-1, keepdims=True) * 127).astype(np.int8)
-    colours = np.clip(means + 128, 0, 255).astype(np.uint8)
+    colors = np.clip(means + 128, 0, 255).astype(np.uint8)
     near = (np.arange(count)[:, None] + 1 + np.arange(6)) % count
     small = np.repeat(np.repeat(images, 64 // side + 1, 1), 64 // side + 1, 2)[:, :64, :64]
-    (path / "artefacts").mkdir(exist_ok=True)
+    (path / "snapshots").mkdir(exist_ok=True)
     np.savez_compressed(
-        path / "artefacts" / "features.npz",
+        path / "snapshots" / "features.npz",
         images=images, rebuilt=images // 2 + 64, rebuilt_level_0=images // 4 + 90, rebuilt_level_2=images // 3 + 80,
-        pca_level_0=colours, pca_level_1=255 - colours, patches=patches, neighbours=near.astype(np.int32),
-        neighbour_cosines=np.linspace(0.9, 0.4, 6, dtype=np.float32)[None].repeat(count, 0), neighbour_images=small[near],
+        pca_level_0=colors, pca_level_1=255 - colors, patches=patches, neighbors=near.astype(np.int32),
+        neighbor_cosines=np.linspace(0.9, 0.4, 6, dtype=np.float32)[None].repeat(count, 0), neighbor_images=small[near],
     )  # fmt: skip
 
 

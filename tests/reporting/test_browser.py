@@ -198,7 +198,7 @@ def heat(heard: Heard, image: int) -> list[int]:
 
 
 def test_a_click_on_a_patch_shows_what_resembles_it(heard: Heard, pages: dict[str, Path]) -> None:
-    with np.load(pages["folder"] / "artefacts" / "features.npz") as archive:
+    with np.load(pages["folder"] / "snapshots" / "features.npz") as archive:
         patches = archive["patches"].astype(float)
     patches /= np.linalg.norm(patches, axis=-1, keepdims=True)
     before = heat(heard, 5)
@@ -243,10 +243,10 @@ def test_runs_side_by_side_are_asked_the_same_patch(browser: "sync_api.Browser",
     found.page.close()
 
 
-def test_colours_are_mixed_over_the_images(heard: Heard) -> None:
-    top = heard.page.locator("#colours .mixed img:last-child").first
+def test_colors_are_mixed_over_the_images(heard: Heard) -> None:
+    top = heard.page.locator("#colors .mixed img:last-child").first
     assert top.evaluate("e => getComputedStyle(e).opacity") == "1"
-    heard.page.get_by_label("Colours over the image").fill("40")
+    heard.page.get_by_label("Colors over the image").fill("40")
     assert top.evaluate("e => getComputedStyle(e).opacity") == "0.4"
 
 
@@ -295,10 +295,10 @@ def test_what_takes_the_focus_has_a_name(heard: Heard) -> None:
 
 
 def contrast(one: list[float], other: list[float]) -> float:
-    """Contrast of two colours, WCAG 2.2, 'contrast ratio'."""
+    """Contrast of two colors, WCAG 2.2, 'contrast ratio'."""
 
-    def luminance(colour: list[float]) -> float:
-        linear = [c / 3294.6 if c <= 10.31 else ((c / 255 + 0.055) / 1.055) ** 2.4 for c in colour[:3]]
+    def luminance(color: list[float]) -> float:
+        linear = [c / 3294.6 if c <= 10.31 else ((c / 255 + 0.055) / 1.055) ** 2.4 for c in color[:3]]
         return float(np.dot([0.2126, 0.7152, 0.0722], linear))
 
     light, dark = sorted((luminance(one), luminance(other)), reverse=True)
@@ -310,11 +310,11 @@ def test_words_stand_out_from_the_ground(browser: "sync_api.Browser", pages: dic
     found = Heard(browser, pages["run"], theme=theme)
     read = """(name) => { const e = document.createElement("i"); e.style.color = `var(${name})`; document.body.append(e);
         return getComputedStyle(e).color.match(/[\\d.]+/g).map(Number); }"""
-    colours = {name: found.page.evaluate(read, f"--{name}") for name in
+    colors = {name: found.page.evaluate(read, f"--{name}") for name in
                ("ink", "soft", "accent", "good", "bad", "limit", "unknown", "note", "paper", "card")}  # fmt: skip
     for name in ("ink", "soft", "accent", "good", "bad", "limit", "unknown", "note"):
         for ground in ("paper", "card"):
-            assert contrast(colours[name], colours[ground]) >= 4.5, (name, ground)
+            assert contrast(colors[name], colors[ground]) >= 4.5, (name, ground)
     found.page.close()
 
 
@@ -348,7 +348,7 @@ def test_pictures_are_those_of_the_run(heard: Heard, pages: dict[str, Path]) -> 
             const x = c.getContext("2d"); x.drawImage(img, 0, 0);
             return btoa(String.fromCharCode(...x.getImageData(0, 0, c.width, c.height).data)); }"""
     )
-    with np.load(pages["folder"] / "artefacts" / "features.npz") as archive:
+    with np.load(pages["folder"] / "snapshots" / "features.npz") as archive:
         image = archive["images"][0]
     found = np.frombuffer(base64.b64decode(shown), np.uint8).reshape(make.SIDE, make.SIDE, 4)[..., :3]
     assert np.abs(found.astype(int) - image).mean() < 6

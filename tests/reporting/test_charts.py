@@ -9,19 +9,19 @@ from tests.reporting import make
 
 
 def run_data(name: str = "a", seed: int = 0) -> RunData:
-    rows, looks = make.figures(seed=seed)
-    return RunData(path=Path(name), name=name, rows=rows, looks=looks)
+    rows, validations = make.figures(seed=seed)
+    return RunData(path=Path(name), name=name, rows=rows, validations=validations)
 
 
 def test_every_figure_is_drawn_once() -> None:
     run = run_data()
     drawn = [line["name"] for one in charts(run, points=100) for line in one.series]
-    assert sorted(drawn) == sorted(label(name) for name in ({*run.rows[0]} | {*run.looks[0]}) - {"step", "epoch"})
+    assert sorted(drawn) == sorted(label(name) for name in ({*run.rows[0]} | {*run.validations[0]}) - {"step", "epoch"})
 
 
 def test_what_is_logged_and_looked_at_is_drawn_once() -> None:
     run = run_data()
-    for row in [*run.rows, *run.looks]:
+    for row in [*run.rows, *run.validations]:
         row["weight_size"] = 1.0
     found = [line for one in charts(run, points=100) for line in one.series if line["name"] == "weight size"]
     assert [len(line["x"]) for line in found] == [len(run.rows)]
@@ -33,14 +33,14 @@ def test_legends() -> None:
     assert (label("level_share_0"), label("level_similarity_1_2")) == ("level 1", "levels 2 and 3")
 
 
-def test_losses_share_a_chart_and_references_are_grey() -> None:
+def test_losses_share_a_chart_and_references_are_gray() -> None:
     found = {one.title: one for one in charts(run_data(), points=100)}
-    assert {line["name"]: line["colour"] for line in found["Losses"].series} == {
+    assert {line["name"]: line["color"] for line in found["Losses"].series} == {
         "loss": 0,
         "contrastive": 1,
         "pixel": 2,
     }
-    assert {line["name"]: line["colour"] for line in found["PSNR, dB"].series} == {"psnr": 0, "psnr flat": -1}
+    assert {line["name"]: line["color"] for line in found["PSNR, dB"].series} == {"psnr": 0, "psnr flat": -1}
     assert [line["exact"] for line in found["Learning rate"].series] == [True]
 
 
@@ -57,10 +57,10 @@ def test_a_flood_of_columns_is_cut() -> None:
     assert len(charts(run, points=10)) == COLUMNS
 
 
-def test_overlays_have_a_line_per_run_in_its_colour() -> None:
+def test_overlays_have_a_line_per_run_in_its_color() -> None:
     found = overlays([("one", run_data()), ("two", run_data(seed=1))], points=100)
     losses = next(one for one in found if one.title == "Losses: contrastive")
-    assert [(line["name"], line["colour"]) for line in losses.series] == [("one", 0), ("two", 1)]
+    assert [(line["name"], line["color"]) for line in losses.series] == [("one", 0), ("two", 1)]
     assert losses.series[0]["y"] != losses.series[1]["y"]
 
 

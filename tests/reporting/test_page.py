@@ -16,7 +16,7 @@ from repre.reporting import write_comparison, write_report
 from tests.reporting import make
 
 VOID = {"img", "input", "meta", "br"}
-SECTIONS = ["verdict", "curves", "reconstruction", "levels", "colours", "similarity", "neighbours", "evaluations", "time",
+SECTIONS = ["verdict", "curves", "reconstruction", "levels", "colors", "similarity", "neighbors", "evaluations", "time",
             "data", "configuration"]  # fmt: skip
 
 
@@ -127,7 +127,7 @@ def test_hostile_names_stay_text(run: Path) -> None:
     [
         ("metrics.jsonl", "curves"),
         ("panel", "reconstruction"),
-        ("artefacts", "similarity"),
+        ("snapshots", "similarity"),
         ("evaluations", "evaluations"),
         ("summary.json", None),
         ("config.yaml", None),
@@ -139,7 +139,7 @@ def test_what_is_missing_is_left_out_with_a_word(run: Path, lost: str, section: 
     shutil.rmtree(run / lost) if (run / lost).is_dir() else (run / lost).unlink()
     if lost == "metrics.jsonl":
         summary = json.loads((run / "summary.json").read_text())
-        (run / "summary.json").write_text(json.dumps(summary | {"looks": []}))
+        (run / "summary.json").write_text(json.dumps(summary | {"validations": []}))
     found = outline(write_report(run))
     assert (section in sections(found)) is False
     assert ("left-out" in sections(found)) == (section is not None)
@@ -153,14 +153,14 @@ def test_a_folder_with_a_config_alone_has_a_page(tmp_path: Path) -> None:
     assert "Not finished. So far: cannot tell" in " ".join(found.text)
 
 
-@pytest.mark.parametrize("content", ["{}", '{"looks": 3, "knn": [], "seconds": "x", "alarms": {}, "balance": 1}'])
+@pytest.mark.parametrize("content", ["{}", '{"validations": 3, "knn": [], "seconds": "x", "alarms": {}, "balance": 1}'])
 def test_a_summary_of_other_types_is_no_trouble(run: Path, content: str) -> None:
     (run / "summary.json").write_text(content)
     assert "verdict" in sections(outline(write_report(run)))
 
 
 def test_the_page_keeps_its_limit(run: Path) -> None:
-    make.add_artefacts(run, side=256, noise=True)
+    make.add_snapshots(run, side=256, noise=True)
     whole = write_report(run).stat().st_size
     assert whole > 1_500_000
     pictures = []
@@ -214,7 +214,7 @@ def test_runs_side_by_side(tmp_path: Path) -> None:
         "curves",
         "settings",
         "reconstruction",
-        "colours",
+        "colors",
         "similarity",
         "evaluations",
     ]

@@ -24,7 +24,7 @@ def test_everything_is_found(run: Path) -> None:
     found = read_run(run)
     assert found.name == "photos"
     assert [row["step"] for row in found.rows] == list(range(10, make.STEPS + 1, 10))
-    assert [look["step"] for look in found.looks] == list(range(0, make.STEPS + 1, make.CHECK))
+    assert [look["step"] for look in found.validations] == list(range(0, make.STEPS + 1, make.CHECK))
     assert list(found.panels) == list(range(0, make.STEPS + 1, make.CHECK))
     assert found.arrays["patches"].shape == (12, make.GRID, make.GRID, 8)
     assert [alarm["monitor"] for alarm in found.alarms] == ["rankme", "psnr"]
@@ -62,7 +62,7 @@ def test_an_unfinished_run_has_the_looks_of_its_log(run: Path) -> None:
     (run / "log.txt").write_text("60 images\nstep 0: rankme 11.5, raw pixels 0.25\nstep 50: rankme 9.25, psnr nan\n")
     found = read_run(run)
     assert found.summary is None
-    assert found.looks == [{"step": 0, "rankme": 11.5, "raw pixels": 0.25}, {"step": 50, "rankme": 9.25}]
+    assert found.validations == [{"step": 0, "rankme": 11.5, "raw pixels": 0.25}, {"step": 50, "rankme": 9.25}]
     assert "not finished" in found.notes[0]
 
 
@@ -87,16 +87,16 @@ def test_damaged_files_are_named(run: Path, name: str, content: str) -> None:
     assert any(note.startswith(f"{name} cannot be read") for note in read_run(run).notes)
 
 
-def test_artefacts_that_are_none(run: Path) -> None:
-    path = run / "artefacts" / "features.npz"
+def test_snapshots_that_are_none(run: Path) -> None:
+    path = run / "snapshots" / "features.npz"
     path.write_bytes(path.read_bytes()[:-40])
     found = read_run(run)
     assert found.arrays == {}
     assert "features.npz cannot be read" in found.notes[0]
 
 
-def test_artefacts_never_unpickle(run: Path) -> None:
-    np.savez(run / "artefacts" / "features.npz", images=np.array([{"a": 1}], dtype=object))
+def test_snapshots_never_unpickle(run: Path) -> None:
+    np.savez(run / "snapshots" / "features.npz", images=np.array([{"a": 1}], dtype=object))
     found = read_run(run)
     assert found.arrays == {}
     assert "ValueError" in found.notes[0]
@@ -105,7 +105,7 @@ def test_artefacts_never_unpickle(run: Path) -> None:
 def test_arrays_of_another_type_shape_or_length(run: Path) -> None:
     images = make.pictures(3)
     np.savez(
-        run / "artefacts" / "features.npz",
+        run / "snapshots" / "features.npz",
         images=images,
         rebuilt=images.astype(float),
         patches=np.zeros((3, 4, 4), np.int8),
@@ -113,7 +113,7 @@ def test_arrays_of_another_type_shape_or_length(run: Path) -> None:
         other=images,
     )
     assert set(read_run(run).arrays) == {"images"}
-    np.savez(run / "artefacts" / "features.npz", images=images, rebuilt=images[:2])
+    np.savez(run / "snapshots" / "features.npz", images=images, rebuilt=images[:2])
     assert read_run(run).arrays == {}
 
 

@@ -13,9 +13,12 @@ from tests.reporting import make
 
 def run_data(*, drop: tuple[str, ...] = (), summary: dict[str, Any] | None = None, **changes: Any) -> RunData:
     """Data of a run; `drop` are names of figures that it lacks."""
-    rows, looks = make.figures(**changes)
-    rows, looks = ([{k: v for k, v in row.items() if k not in drop} for row in some] for some in (rows, looks))
-    return RunData(path=Path("runs/a"), name="a", rows=rows, looks=looks, summary={"data_wait": 0.05} | (summary or {}))
+    rows, validations = make.figures(**changes)
+    rows, validations = (
+        [{k: v for k, v in row.items() if k not in drop} for row in some] for some in (rows, validations)
+    )
+    summary = {"data_wait": 0.05} | (summary or {})
+    return RunData(path=Path("runs/a"), name="a", rows=rows, validations=validations, summary=summary)
 
 
 UNCLEAR = "It trained; the probe shows no clear change"
@@ -81,14 +84,14 @@ def test_a_cross_entropy_is_judged_above_its_teacher_s_entropy() -> None:
 
 def test_probes_that_disagree() -> None:
     run = run_data()
-    for look in run.looks:
+    for look in run.validations:
         look["miou"] = 0.5 - look["step"] / 1000
     assert verdict(run).headline == "It learned in part: the probes do not agree"
 
 
 def test_seconds_of_a_probe_are_no_probe() -> None:
     run = run_data(drop=("knn",))
-    for place, look in enumerate(run.looks):
+    for place, look in enumerate(run.validations):
         look["probe_seconds"] = float(place)
     assert verdict(run).headline == UNPROBED
 
@@ -126,7 +129,7 @@ def test_gains_over_chance_are_evidence(tmp_path: Path, said: str, mean: float, 
     run = make.make_run(tmp_path / "a")
     summary = json.loads((run / "summary.json").read_text())
     del summary["knn"]
-    for look in summary["looks"]:
+    for look in summary["validations"]:
         del look["knn"]
     (run / "summary.json").write_text(json.dumps(summary))
     make.add_comparison(tmp_path / "compared", start=str(run), mean=mean, verdict=said)

@@ -61,13 +61,13 @@ def one_image(config: RunConfig) -> dict[str, Any]:
     return {"data": str(photos)}
 
 
-def frozen_centre(config: RunConfig) -> dict[str, Any]:
-    return rate(config, 5, framework=replace(config.framework, centre_momentum=1.0, momentum=0.9))
+def frozen_center(config: RunConfig) -> dict[str, Any]:
+    return rate(config, 5, framework=replace(config.framework, center_momentum=1.0, momentum=0.9))
 
 
 def two_kinds_of_views(config: RunConfig) -> dict[str, Any]:
     """The second view of every image is a negative."""
-    return {"views": ViewsConfig(size=32, first=PLAIN, second=replace(PLAIN, solarise=1.0, threshold=0.0))}
+    return {"views": ViewsConfig(size=32, first=PLAIN, second=replace(PLAIN, solarize=1.0, threshold=0.0))}
 
 
 def small_patches(config: RunConfig) -> dict[str, Any]:
@@ -123,7 +123,7 @@ BREAKS: dict[str, tuple[int, Callable[[RunConfig], dict[str, Any]], dict[str, An
     "learning rate 0": (10, lambda config: rate(config, 1e-9, data=FEW), {}),
     "branch weight x1000": (4, lambda config: {"reconstruction": ReconstructionConfig(weight=1000.0)}, {}),
     "one image": (1, one_image, {}),
-    "frozen centre": (6, frozen_centre, {}),
+    "frozen center": (6, frozen_center, {}),
     "pushed apart": (3, two_kinds_of_views, {"contrastive": pushed_apart}),
     "pulled together": (8, lambda config: {}, {"contrastive": pulled_together}),
     "away from the teacher": (4, lambda config: {}, {"contrastive": away_from_the_teacher}),
@@ -169,8 +169,8 @@ def test_silent_on_healthy_runs(tmp_path: Path, framework: str, capsys: pytest.C
     assert summary["alarms"] == []
     assert alarms(tmp_path / "run") == []
     assert "ALARM" not in capsys.readouterr().out
-    assert summary["looks"][-1]["psnr"] > summary["looks"][0]["psnr"] + 1
-    assert summary["looks"][-1]["distinct_images"] == 1
+    assert summary["validations"][-1]["psnr"] > summary["validations"][0]["psnr"] + 1
+    assert summary["validations"][-1]["distinct_images"] == 1
 
 
 FIRST = {
@@ -233,7 +233,7 @@ SHOWN = {
     "negative_share": ("simclr hot",),
     "effective_negatives": ("simclr cold",),
     "prototype_information": ("dino hot",),
-    "prototype_information of one prototype": ("dino frozen centre",),
+    "prototype_information of one prototype": ("dino frozen center",),
     "teacher_entropy": ("dino cold",),
     "correspondence": ("byol learning rate x100, small patches", "simclr learning rate x100, small patches"),
     "patch_rank": WRECKED,

@@ -32,7 +32,7 @@ def photos(folder: Path, count: int = 16) -> Path:
 
 def small(tmp_path: Path, not_finite: str = "stop", **changes: Any) -> RunConfig:
     config = toy(tmp_path / "run", data=str(photos(tmp_path / "photos")), epochs=2, batch_size=4, **changes)
-    quiet = replace(config.runtime, monitors=False, monitor_images=8, not_finite=not_finite)  # type: ignore[arg-type]
+    quiet = replace(config.runtime, monitors=False, monitor_samples=8, not_finite=not_finite)  # type: ignore[arg-type]
     return replace(config, runtime=quiet)
 
 
@@ -93,7 +93,7 @@ def test_skip_passes_over_the_step_and_only_over_it(
         build(self, *words)
 
     monkeypatch.setattr(loop._Run, "__init__", noted)
-    monkeypatch.setattr(failures.Trouble, "note_files", keep)
+    monkeypatch.setattr(failures.FailureTracker, "note_files", keep)
     monkeypatch.setattr(loop, "make_views", poisoned({3, 4}, second_image))
     train(config)
     for name, value in seen[2].items():
@@ -150,6 +150,6 @@ def test_weights_that_are_not_finite_never_replace_good_ones(tmp_path: Path, mon
 
 @pytest.mark.parametrize("policy", ["stop", "skip"])
 def test_a_rate_that_diverges_ends_with_words_on_how_to_go_on(tmp_path: Path, policy: str) -> None:
-    config = small(tmp_path, policy, optim=OptimConfig(lr=1e30, lr_batch=4, warmup=0.0))
+    config = small(tmp_path, policy, optim=OptimConfig(lr=1e30, base_batch_size=4, warmup_fraction=0.0))
     with pytest.raises(RunError, match=r"not finite(?s:.)*start again with another --out and a lower"):
         train(replace(config, epochs=8))

@@ -24,12 +24,12 @@ from repre.errors import RunError, UserError
 from repre.models.decoder import DecoderConfig
 from repre.models.encoder import Encoder
 from repre.training.checkpoint import load_checkpoint, save_checkpoint
-from repre.training.loop import Look, train
+from repre.training.loop import Probe, train
 from repre.training.optim import OptimConfig
 from repre.utils.signals import Interrupted
 from tests import tiny
 
-QUIET = RuntimeConfig(device="cpu", workers=0, log_every=1, check_every=1, monitor_images=12)
+QUIET = RuntimeConfig(device="cpu", workers=0, log_every=1, eval_every_epochs=1, monitor_samples=12)
 
 
 def config(out: Path, framework: str = "moco-v3", encoder: str = "vit", **changes: object) -> RunConfig:
@@ -42,9 +42,9 @@ def config(out: Path, framework: str = "moco-v3", encoder: str = "vit", **change
         batch_size=8,
         encoder=replace(tiny.ENCODERS[encoder], drop_path=0.2),
         framework=tiny.FRAMEWORKS[framework],
-        decoder=DecoderConfig(width=16),
+        decoder=DecoderConfig(dim=16),
         views=views,
-        optim=OptimConfig(lr=1e-3, lr_batch=8, warmup=0.1),
+        optim=OptimConfig(lr=1e-3, base_batch_size=8, warmup_fraction=0.1),
         runtime=QUIET,
     )
     return replace(made, **changes)  # type: ignore[arg-type]
@@ -60,7 +60,7 @@ def assert_equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -
         assert torch.equal(value, other[name]), name
 
 
-def stop_at(step: int) -> Look:
+def stop_at(step: int) -> Probe:
     """A look that asks the process to stop, as a scheduler would; the loop leaves at once and looks again later."""
 
     def look(encoder: Encoder, at: int) -> dict[str, float]:
@@ -76,7 +76,7 @@ def test_a_stopped_and_resumed_run_is_bit_equal(tmp_path: Path, framework: str, 
     train(config(tmp_path / "straight", framework, encoder))
     stopped = config(tmp_path / "stopped", framework, encoder)
     with pytest.raises(Interrupted) as caught:
-        train(stopped, look=stop_at(3))
+        train(stopped, probe=stop_at(3))
     assert caught.value.code == 128 + signal.SIGTERM
     assert torch.load(tmp_path / "stopped/checkpoints/last.pt", weights_only=True)["step"] == 3
     train(stopped)
@@ -88,7 +88,7 @@ def test_a_stopped_and_resumed_run_is_bit_equal(tmp_path: Path, framework: str, 
 def test_a_run_that_was_stopped_after_its_last_step_is_finished(tmp_path: Path) -> None:
     train(config(tmp_path / "straight"))
     with pytest.raises(Interrupted):
-        train(config(tmp_path / "stopped"), look=stop_at(9))
+        train(config(tmp_path / "stopped"), probe=stop_at(9))
     assert not (tmp_path / "stopped/summary.json").exists()
     train(config(tmp_path / "stopped"))
     assert_equal(weights(tmp_path / "straight"), weights(tmp_path / "stopped"))
@@ -98,7 +98,7 @@ def test_a_run_that_was_stopped_after_its_last_step_is_finished(tmp_path: Path) 
 def test_metrics_beyond_the_checkpoint_are_dropped_on_resume(tmp_path: Path) -> None:
     run = config(tmp_path / "run")
     with pytest.raises(Interrupted):
-        train(run, look=stop_at(3))
+        train(run, probe=stop_at(3))
     with open(tmp_path / "run/metrics.jsonl", "a") as file:
         file.write('{"step": 5, "loss": 1.0}\n{"step": 6, "lo')
     train(run)
@@ -110,8 +110,8 @@ def test_metrics_beyond_the_checkpoint_are_dropped_on_resume(tmp_path: Path) -> 
 
 def test_workers_monitors_and_logging_never_change_the_weights(tmp_path: Path) -> None:
     train(config(tmp_path / "a"))
-    loud = replace(QUIET, workers=2, log_every=4, check_every=2, monitor_images=5)
-    train(config(tmp_path / "b", runtime=loud), look=lambda encoder, step: {"draw": float(torch.rand(1))})
+    loud = replace(QUIET, workers=2, log_every=4, eval_every_epochs=2, monitor_samples=5)
+    train(config(tmp_path / "b", runtime=loud), probe=lambda encoder, step: {"draw": float(torch.rand(1))})
     assert_equal(weights(tmp_path / "a"), weights(tmp_path / "b"))
 
 
@@ -144,7 +144,7 @@ def test_the_run_folder_is_complete_and_timm_loads_the_encoder(tmp_path: Path) -
         assert torch.equal(value, trained[name]), name
 
 
-def test_a_finished_run_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_finished_run_is_left_single_process(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = config(tmp_path / "run", epochs=1)
     train(run)
     before = weights(tmp_path / "run")
@@ -169,7 +169,7 @@ def test_a_folder_with_other_files_is_refused(tmp_path: Path) -> None:
 def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
     run = config(tmp_path / "run")
     with pytest.raises(Interrupted):
-        train(run, look=stop_at(0))
+        train(run, probe=stop_at(0))
     path = tmp_path / "run/checkpoints/last.pt"
     state = load_checkpoint(path)
     state["model"] = {f"other.{k}": v for k, v in state["model"].items()}
@@ -179,7 +179,7 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
 
 
 def test_divergence_stops_with_the_step_the_culprit_and_the_last_good_checkpoint(tmp_path: Path) -> None:
-    run = config(tmp_path / "run", optim=OptimConfig(lr=1e30, lr_batch=8, warmup=0.5))
+    run = config(tmp_path / "run", optim=OptimConfig(lr=1e30, base_batch_size=8, warmup_fraction=0.5))
     with pytest.raises(RunError, match=r"step \d+ is not finite: .*(loss|gradient|parameter).*nothing was saved yet"):
         train(run)
 
@@ -242,7 +242,7 @@ def test_cuda(tmp_path: Path, precision: str, compiled: bool) -> None:
     ("framework", "encoder", "micro_batch"),
     [("moco-v3", "vit", 0), ("moco-v3", "vit", 3), ("dino", "vit", 0), ("moby", "swin", 0)],
 )
-def test_a_compiled_run_compiles_in_its_first_epoch_alone(
+def test_a_compiled_run_compiles_in_its_first_epoch_single_process(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, framework: str, encoder: str, micro_batch: int
 ) -> None:
     """Without code generation, which takes minutes and decides nothing here: what dynamo guards is the same."""
@@ -269,7 +269,7 @@ def test_torchrun_with_two_processes_trains_as_one(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr[-3000:]
     one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
     for name, value in one.items():
-        # a key's bias, and a shift before batch normalisation, have rounding for a gradient: Adam makes whole steps of it
+        # a key's bias, and a shift before batch normalization, have rounding for a gradient: Adam makes whole steps of it
         if not name.endswith(("qkv.bias", "model.norm.bias")):
             torch.testing.assert_close(value, two[name], rtol=1e-3, atol=2e-4, msg=lambda m, n=name: f"{n}: {m}")
     for mine, theirs in zip(*(map(json.loads, (tmp_path / n / "metrics.jsonl").open()) for n in ("one", "two"))):

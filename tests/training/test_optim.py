@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from repre.errors import UserError
-from repre.training.optim import LARS, OptimConfig, build_optimiser, parameter_groups, set_schedule
+from repre.training.optim import LARS, OptimConfig, build_optimizer, parameter_groups, set_schedule
 from tests import tiny
 
 
@@ -16,45 +16,45 @@ def test_vectors_positions_and_tokens_are_not_decayed() -> None:
     assert decayed["decay"]
     assert not plain["decay"]
     assert all(p.ndim > 1 for p in decayed["params"])
-    left_alone = {names[id(p)] for p in plain["params"]}
-    assert {"encoder.model.pos_embed", "encoder.model.cls_token"} <= left_alone
+    left_single_process = {names[id(p)] for p in plain["params"]}
+    assert {"encoder.model.pos_embed", "encoder.model.cls_token"} <= left_single_process
     trainable = {n for n, p in model.named_parameters() if p.requires_grad}
     assert {names[id(p)] for g in (decayed, plain) for p in g["params"]} == trainable
 
 
 def test_schedule_scales_with_the_batch_and_spares_vectors() -> None:
-    config = OptimConfig(lr=0.2, lr_batch=256, warmup=0.5, weight_decay=0.1, weight_decay_end=0.3)
-    optimiser = build_optimiser(config, nn.Linear(3, 2))
-    lr = set_schedule(optimiser, config, progress=0.25, batch=512)
+    config = OptimConfig(lr=0.2, base_batch_size=256, warmup_fraction=0.5, weight_decay=0.1, weight_decay_end=0.3)
+    optimizer = build_optimizer(config, nn.Linear(3, 2))
+    lr = set_schedule(optimizer, config, progress=0.25, batch=512)
     assert lr == pytest.approx(0.2)  # half way up to 0.4
-    decays = [group["weight_decay"] for group in optimiser.param_groups]
+    decays = [group["weight_decay"] for group in optimizer.param_groups]
     assert decays[0] == pytest.approx(config.weight_decay_at(0.25))
     assert decays[1] == 0.0
-    set_schedule(optimiser, config, progress=1.0, batch=512)
-    assert optimiser.param_groups[0]["lr"] == pytest.approx(0.0)
-    assert optimiser.param_groups[0]["weight_decay"] == pytest.approx(0.3)
+    set_schedule(optimizer, config, progress=1.0, batch=512)
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(0.0)
+    assert optimizer.param_groups[0]["weight_decay"] == pytest.approx(0.3)
 
 
 def test_lars_follows_its_formula() -> None:
     torch.manual_seed(0)
     layer = nn.Linear(3, 2).double()
     weight, bias = layer.weight.detach().clone(), layer.bias.detach().clone()
-    optimiser = LARS(parameter_groups(layer), momentum=0.9, trust=0.01)
+    optimizer = LARS(parameter_groups(layer), momentum=0.9, trust=0.01)
     momentum_w, momentum_b = torch.zeros_like(weight), torch.zeros_like(bias)
     for _ in range(3):
-        for group in optimiser.param_groups:
+        for group in optimizer.param_groups:
             group["lr"], group["weight_decay"] = 0.5, 0.1 if group["decay"] else 0.0
         layer.weight.grad, layer.bias.grad = torch.randn_like(weight), torch.randn_like(bias)
         update = layer.weight.grad + 0.1 * weight
         momentum_w = 0.9 * momentum_w + 0.01 * weight.norm() / update.norm() * update
         momentum_b = 0.9 * momentum_b + layer.bias.grad
         weight, bias = weight - 0.5 * momentum_w, bias - 0.5 * momentum_b
-        optimiser.step()
+        optimizer.step()
     torch.testing.assert_close(layer.weight.detach(), weight)
     torch.testing.assert_close(layer.bias.detach(), bias)
 
 
-@pytest.mark.parametrize("setting", [{"lr": -1.0}, {"warmup": 1.5}, {"clip": 0.0}, {"lr_batch": 0}])
+@pytest.mark.parametrize("setting", [{"lr": -1.0}, {"warmup": 1.5}, {"clip": 0.0}, {"base_batch_size": 0}])
 def test_bad_settings_are_named(setting: dict[str, float]) -> None:
     with pytest.raises(UserError, match=f"optim.{next(iter(setting))}"):
         OptimConfig(**setting)  # type: ignore[arg-type]

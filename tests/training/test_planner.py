@@ -11,7 +11,7 @@ from repre.data.views.render import moco_v3_views
 from repre.errors import UserError
 from repre.models.decoder import DecoderConfig
 from repre.training import planner as module
-from repre.training.planner import Probe, plan, words
+from repre.training.planner import Trial, plan, words
 from tests.tiny import ENCODERS, FRAMEWORKS
 
 CONFIG = RunConfig(
@@ -20,7 +20,7 @@ CONFIG = RunConfig(
     batch_size=32,
     encoder=replace(ENCODERS["vit"], image_size=None),
     framework=FRAMEWORKS["moco-v3"],
-    decoder=DecoderConfig(width=16),
+    decoder=DecoderConfig(dim=16),
     views=moco_v3_views(32),
     runtime=RuntimeConfig(device="cpu"),
 )
@@ -63,7 +63,7 @@ def test_a_budget_shortens_the_run_and_too_small_a_one_is_refused() -> None:
 
 
 def fake_probe(fits: int) -> object:
-    def probe(wanted: Probe, *rest: object) -> Probe:
+    def probe(wanted: Trial, *rest: object) -> Trial:
         if wanted.micro_batch > fits:
             return wanted
         return replace(wanted, images_per_s=100.0 + wanted.micro_batch, memory_gib=1.0)
@@ -83,7 +83,7 @@ def test_pieces_are_taken_where_the_whole_batch_does_not_fit(monkeypatch: pytest
         plan(CONFIG, seconds=60)
 
 
-def test_an_encoder_that_normalises_over_the_batch_is_not_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_encoder_that_normalizes_over_the_batch_is_not_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_probe", fake_probe(16))
     encoder = replace(CONFIG.encoder, name="resnet18", patch_size=None, model_args={})
     with pytest.raises(UserError, match=f"not even {CONFIG.batch_size} images at once"):

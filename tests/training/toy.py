@@ -14,7 +14,7 @@ from repre.training.optim import OptimConfig
 from tests import tiny
 
 STEPS_PER_EPOCH = 6
-VIEW = ViewConfig(scale=(0.6, 1.0), jitter=1.0, saturation=0.8, hue=0.5, grey=0.4)
+VIEW = ViewConfig(scale=(0.6, 1.0), jitter=1.0, saturation=0.8, hue=0.5, grayscale=0.4)
 
 
 def toy(out: Path, framework: str = "simclr", **changes: Any) -> RunConfig:
@@ -27,14 +27,14 @@ def toy(out: Path, framework: str = "simclr", **changes: Any) -> RunConfig:
         batch_size=32,
         encoder=replace(tiny.ENCODERS["vit"], model_args=model_args),
         framework=tiny.FRAMEWORKS[framework],
-        decoder=DecoderConfig(width=64),
+        decoder=DecoderConfig(dim=64),
         reconstruction=ReconstructionConfig(weight=1.0),  # what is broken on purpose is measured out for this weight
         views=replace(
             dino_views(32, 16, 1) if framework == "dino" else ViewsConfig(size=32, first=VIEW, second=VIEW),
             target="view",
         ),
-        optim=OptimConfig(lr=4e-3, lr_batch=32, warmup=0.1, clip=3.0),
-        runtime=RuntimeConfig(device="cpu", workers=0, log_every=1, check_every=1, monitor_images=64),
+        optim=OptimConfig(lr=4e-3, base_batch_size=32, warmup_fraction=0.1, clip_grad_norm=3.0),
+        runtime=RuntimeConfig(device="cpu", workers=0, log_every=1, eval_every_epochs=1, monitor_samples=64),
     )
     return replace(made, **changes)
 

@@ -12,25 +12,25 @@ from repre.config import ComputeConfig
 from repre.errors import UserError
 from repre.training import loop
 from repre.training.loop import train
-from repre.utils.fsdp import is_part, local, norm, part_like, whole
+from repre.utils.fsdp import distribute_like, full_tensors, is_dtensor, local_tensor, total_norm
 from tests.training.test_loop import QUIET, config
 
 
 def test_whole_tensors_pass_through() -> None:
     x = torch.randn(3, 2)
-    assert not is_part(x)
-    assert local(x) is x
-    assert part_like(x, torch.zeros(3, 2)) is x
+    assert not is_dtensor(x)
+    assert local_tensor(x) is x
+    assert distribute_like(x, torch.zeros(3, 2)) is x
     tree = {"a": [x, 1], "b": {"c": x}}
-    assert whole(tree)["a"][0] is x
-    assert whole(tree)["b"]["c"] is x
-    assert whole(tree)["a"][1] == 1
+    assert full_tensors(tree)["a"][0] is x
+    assert full_tensors(tree)["b"]["c"] is x
+    assert full_tensors(tree)["a"][1] == 1
 
 
 def test_the_norm_is_that_of_all_values() -> None:
     tensors = [torch.randn(3, 2), torch.randn(5)]
-    torch.testing.assert_close(norm(tensors), torch.cat([t.flatten() for t in tensors]).norm())
-    assert norm([]) == 0
+    torch.testing.assert_close(total_norm(tensors), torch.cat([t.flatten() for t in tensors]).norm())
+    assert total_norm([]) == 0
 
 
 def test_clipping_shortens_to_the_limit_and_never_lengthens() -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from repre.utils import onednn_linear as module
-from repre.utils.onednn_linear import Linear, fast_products, linear, mkl_is_slow, quicken
+from repre.utils.onednn_linear import Linear, fast_linear, linear, mkl_is_slow, use_onednn_linear
 
 able = pytest.mark.skipif(not hasattr(torch.ops.mkldnn, "_linear_pointwise"), reason="this torch has no oneDNN")
 
@@ -54,9 +54,9 @@ def test_output_and_gradients_are_torchs(monkeypatch: pytest.MonkeyPatch, case: 
     x, calls, found = CASES[case](), taken(monkeypatch), []
     for layer, inside in ((plain, False), (copy.deepcopy(plain), True)):
         given = x.clone(memory_format=torch.preserve_format).requires_grad_()
-        quicken(layer)
+        use_onednn_linear(layer)
         if inside:
-            with fast_products():
+            with fast_linear():
                 y = layer(given)
         else:
             y = layer(given)
@@ -71,10 +71,10 @@ def test_output_and_gradients_are_torchs(monkeypatch: pytest.MonkeyPatch, case: 
 @pytest.mark.usefixtures("slow_mkl")
 def test_what_needs_no_gradient_costs_none(monkeypatch: pytest.MonkeyPatch) -> None:
     layer, calls = nn.Linear(8, 8), taken(monkeypatch)
-    quicken(layer)
+    use_onednn_linear(layer)
     layer.weight.requires_grad_(False)
     x = torch.randn(4, 8, requires_grad=True)
-    with fast_products():
+    with fast_linear():
         layer(x).sum().backward()
     assert len(calls) == 2
     assert layer.weight.grad is None
@@ -86,12 +86,12 @@ def test_nothing_else_takes_the_other_way(monkeypatch: pytest.MonkeyPatch) -> No
     calls = taken(monkeypatch)
     layer = nn.Linear(8, 8)
     state = list(layer.state_dict())
-    quicken(layer)
+    use_onednn_linear(layer)
     assert type(layer) is Linear
     assert list(layer.state_dict()) == state
     x = torch.randn(4, 8)
     layer(x)
-    with fast_products():
+    with fast_linear():
         layer.double()(x.double())
         layer.float().to("meta")(x.to("meta"))
         with torch.autocast("cpu", torch.bfloat16):

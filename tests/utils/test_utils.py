@@ -1,4 +1,4 @@
-"""Schedules, heads, teacher update and batch normalisation in one process."""
+"""Schedules, heads, teacher update and batch normalization in one process."""
 
 import math
 

@@ -13,10 +13,10 @@ from repre import __version__
 from repre.api import Run, pretrain
 from repre.config import RunConfig, load_yaml
 from repre.errors import RunError, UserError, near_names
-from repre.models.resolve import open_start
+from repre.models.resolve import resolve_encoder
 from repre.recipes import RECIPES, recipe
 from repre.reporting import write_comparison, write_report
-from repre.utils.dist import is_main
+from repre.utils.dist import is_main_process
 
 USAGE = f"""repre {__version__}: pre-train vision transformers, contrastively and with raw-pixel reconstruction
 
@@ -93,7 +93,7 @@ def _pretrain(words: list[str]) -> int:
         description="Pre-trains an encoder. The defaults shown are those of the recipe.",
     )
     run = pretrain(config)
-    if is_main():
+    if is_main_process():
         print(_closing(run))
     return 0
 
@@ -158,8 +158,7 @@ def _closing(run: Run) -> str:
     if knn:
         lines += [
             f"k-NN on the scenes: {knn['before']:.1%} before, {knn['after']:.1%} after training",
-            "  "
-            + ", ".join(f"{name} {knn[name]:.1%}" for name in ("raw pixels", "colour histogram", "majority class")),
+            "  " + ", ".join(f"{name} {knn[name]:.1%}" for name in ("raw pixels", "color histogram", "majority class")),
         ]
         if knn["after"] <= knn["before"]:
             lines.append("  training did not help here")
@@ -230,7 +229,7 @@ def _eval(words: list[str]) -> int:
     )
     given: Any = tyro.cli(arguments, args=words[1:], prog=f"repre eval {name}", description=evaluation(name).words)
     encoder = f"random:{given.encoder.removeprefix('random:')}" if given.random else given.encoder
-    found = evaluate(name, open_start(encoder), given.settings, out=given.out)
+    found = evaluate(name, resolve_encoder(encoder), given.settings, out=given.out)
     print(f"{name} of {encoder} on {given.settings.data}, {found['seconds']:.0f} s")
     for metric in sorted(found["metrics"], key=lambda metric: (metric != found["main"], metric)):
         print(f"  {metric:24} {100 * found['metrics'][metric]:6.2f} %")
@@ -250,7 +249,7 @@ def _compare(words: list[str]) -> int:
             ("encoders", Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(help="what is compared")]),
             ("eval", Annotated[tuple[str, ...], tyro.conf.arg(help="evaluations")], ("knn",)),
             ("seeds", Annotated[int, tyro.conf.arg(help="how often each is run")], 3),
-            ("data", Annotated[str | None, tyro.conf.arg(help="labelled data of all evaluations")], None),
+            ("data", Annotated[str | None, tyro.conf.arg(help="labeled data of all evaluations")], None),
             ("out", Annotated[Path, tyro.conf.arg(help="folder for compare.md, .csv, .json")], Path("comparison")),
             ("supervised", Annotated[str | None, tyro.conf.arg(help="the start with supervised weights")], None),
             *((name, kind, dataclasses.field(default_factory=kind)) for name, kind in kinds.items()),
@@ -411,7 +410,7 @@ def _data_check(words: list[str]) -> int:
     def arguments(
         data: tyro.conf.Positional[str], channels: int = 3, split: str = "train", workers: int | None = None
     ) -> tuple[str, int, str, int | None]:
-        """Reads every image once and says what is there: sizes, unreadable files, copies, images of one colour.
+        """Reads every image once and says what is there: sizes, unreadable files, copies, images of one color.
 
         Args:
             data: images, as for pretrain.

@@ -1,7 +1,7 @@
 """The embedded data set: procedural scenes of textured shapes on textured backgrounds, drawn on demand.
 
-The class of an object is its outline and nothing else: colour, texture, size, place, orientation and background are drawn
-independently of it. So colours and raw pixels say little, and an encoder has to learn shape. Every scene has its semantic
+The class of an object is its outline and nothing else: color, texture, size, place, orientation and background are drawn
+independently of it. So colors and raw pixels say little, and an encoder has to learn shape. Every scene has its semantic
 and instance masks, boxes and an image label, and is a function of (seed, split, index).
 """
 
@@ -102,7 +102,7 @@ def _ring(u: Array, v: Array) -> Array:
 
 
 def _crescent(u: Array, v: Array) -> Array:
-    u = u - 0.34  # brings the centre of its area to the origin, so that its place says nothing of its class
+    u = u - 0.34  # brings the center of its area to the origin, so that its place says nothing of its class
     return np.maximum(np.hypot(u, v) - 0.92, 0.72 - np.hypot(u - 0.45, v))
 
 
@@ -170,9 +170,9 @@ def draw_scene(config: ScenesConfig, *, split: str, index: int) -> Scene:
 
 
 def _background(rng: np.random.Generator, grid: Array) -> tuple[Array, float]:
-    """A soft two-colour texture, float32 [H, W, 3], and its brightness."""
+    """A soft two-color texture, float32 [H, W, 3], and its brightness."""
     level = float(rng.uniform(0.2, 0.8))
-    one, other = _colour(rng, level), _colour(rng, level + float(rng.uniform(-0.08, 0.08)))
+    one, other = _color(rng, level), _color(rng, level + float(rng.uniform(-0.08, 0.08)))
     mix = 0.5 + 0.5 * _texture(rng, grid[None, :], grid[:, None], cycles=(1.0, 5.0))
     return one + mix[..., None] * (other - one), level
 
@@ -192,7 +192,7 @@ def _paint(
     size, radius, turn = len(grid), share / 2, rng.uniform(-0.8, 0.8)
     own = level + rng.choice([-1, 1]) * rng.uniform(0.28, 0.45)
     own = own if 0.08 < own < 0.92 else 2 * level - own  # the other way if this one leaves the range
-    one, other = _colour(rng, own), _colour(rng, own + float(rng.uniform(-0.08, 0.08)))
+    one, other = _color(rng, own), _color(rng, own + float(rng.uniform(-0.08, 0.08)))
     texture_seed = rng.integers(2**32)
     room = max(0.0, 0.5 - radius * 0.9)
     for _ in range(8):
@@ -237,8 +237,8 @@ def _texture(rng: np.random.Generator, u: Array, v: Array, *, cycles: tuple[floa
     return 0.5 * (np.sin(a + phases[2]) * np.cos(1.7 * b) + np.sin(0.6 * b + phases[3] + np.cos(1.3 * a)))
 
 
-def _colour(rng: np.random.Generator, level: float) -> Array:
-    """A colour of a given brightness (luma), float32 [3]."""
+def _color(rng: np.random.Generator, level: float) -> Array:
+    """A color of a given brightness (luma), float32 [3]."""
     hue, chroma = rng.uniform(0, 2 * np.pi), rng.uniform(0.08, 0.3)
     tint = np.cos(hue + np.array([0.0, 2.1, 4.2])) * chroma
     tint -= tint @ (0.299, 0.587, 0.114)
@@ -254,7 +254,7 @@ def _box(mask: Array) -> tuple[int, int, int, int]:
 
 
 class Scenes:
-    """The scenes of a split as a labelled source."""
+    """The scenes of a split as a labeled source."""
 
     channels = 3
 

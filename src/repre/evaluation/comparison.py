@@ -15,7 +15,7 @@ from typing import Any
 
 from repre.errors import UserError
 from repre.evaluation.runner import evaluate
-from repre.models.resolve import Start, open_start
+from repre.models.resolve import ResolvedEncoder, resolve_encoder
 from repre.training.checkpoint import write_atomically, write_json
 
 T95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131, 2.120,
@@ -91,7 +91,7 @@ def compare(
     """Evaluates every start with every config and seed; writes compare.md, .csv and .json into `out`.
 
     Args:
-        starts: what `open_start` knows; several joined by commas are replicas of one start, taken in turn by the seeds.
+        starts: what `resolve_encoder` knows; several joined by commas are replicas of one start, taken in turn by the seeds.
             Without a start at random, one with the model of the first is added.
         configs: config by the name of its evaluation; the seed is set here.
         seeds: how often each is evaluated, with seeds 0, 1, ...
@@ -114,7 +114,7 @@ def compare(
         names.append(random)
     if supervised is not None and supervised not in names:
         raise UserError(f"--supervised {supervised} is not one of the encoders: {', '.join(names)}")
-    opened = {name: [open_start(part) for part in replicas(name)] for name in names}
+    opened = {name: [resolve_encoder(part) for part in replicas(name)] for name in names}
     declared = next((start.value_range for members in opened.values() for start in members if start.value_range), None)
     opened = {  # a start that was trained without a range sees the same pixels as the others
         name: [replace(start, value_range=start.value_range or declared) for start in members]
@@ -125,7 +125,7 @@ def compare(
     for evaluation, config in configs.items():
         for name, members in opened.items():
             for seed in range(seeds):
-                start: Start = members[seed % len(members)]
+                start: ResolvedEncoder = members[seed % len(members)]
                 say(f"{evaluation} of {start.spec}, seed {seed}")
                 found = evaluate(evaluation, start, replace(config, seed=seed), reuse=True)
                 results.setdefault((evaluation, name), []).append(found)

@@ -18,15 +18,15 @@ from tqdm import tqdm
 
 from repre.data.io.decode import UnreadableImage
 from repre.data.io.sources import Source, cache_home
-from repre.data.labels.splits import LabelledImages
+from repre.data.labels.splits import LabeledImages
 from repre.data.labels.windows import in_workers
 from repre.data.loading.loader import stack
-from repre.data.views.render import ViewsConfig, centre_view, denormalise
+from repre.data.views.render import ViewsConfig, center_view, denormalize
 from repre.errors import RunError, UserError
 from repre.evaluation.feature_cache import make_room, used_now
 from repre.evaluation.options import RuntimeOptions
 from repre.models.encoder import Encoder
-from repre.models.resolve import Start
+from repre.models.resolve import ResolvedEncoder
 from repre.training.checkpoint import content_hash, write_atomically
 
 FORMAT = 1
@@ -39,36 +39,36 @@ Extractor = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Transform:
-    """The plain view that an encoder is tested on: resized, centre crop, normalised.
+    """The plain view that an encoder is tested on: resized, center crop, normalized.
 
     Attributes:
-        views: size, normalisation, range of the pixels.
-        enlarge: short side of the resized image over the side of the crop.
+        views: size, normalization, range of the pixels.
+        crop_pct: share of the short side that the crop covers.
     """
 
     views: ViewsConfig
-    enlarge: float
+    crop_pct: float
 
     @property
     def canvas(self) -> int:
         """Side of the square that decoded images have to fit; larger ones are shrunk while they are decoded."""
-        return 2 * round(self.views.size * self.enlarge)
+        return 2 * round(self.views.size / self.crop_pct)
 
     def __call__(self, pixels: Tensor, sizes: Tensor) -> Tensor:
-        return centre_view(pixels, sizes, size=self.views.size, config=self.views, enlarge=self.enlarge)
+        return center_view(pixels, sizes, size=self.views.size, config=self.views, crop_pct=self.crop_pct)
 
 
-def plain_view(
-    start: Start,
+def eval_transform(
+    start: ResolvedEncoder,
     encoder: Encoder,
     *,
-    enlarge: float | None = None,
+    crop_pct: float | None = None,
     value_range: tuple[float, float] | None = None,
 ) -> Transform:
-    """The view of an encoder's own size and normalisation.
+    """The view of an encoder's own size and normalization.
 
     Args:
-        enlarge: None shows small images (below 96 pixels a side) whole and crops 224 of 256 pixels of others.
+        crop_pct: None shows small images (below 96 pixels a side) whole and crops 224 of 256 pixels of others.
         value_range: pixel values that stand for 0 and 1; None takes those that the encoder was trained with, or of the
             files' type.
     """
@@ -77,7 +77,7 @@ def plain_view(
         raise UserError(f"--encoder {start.spec} is made for {height} x {width} pixels; give a square --size")
     views = ViewsConfig(size=height, mean=start.mean, std=start.std, value_range=value_range or start.value_range)
     views.statistics(encoder.config.channels)
-    return Transform(views, (1.0 if height < SMALL else 256 / 224) if enlarge is None else enlarge)
+    return Transform(views, (1.0 if height < SMALL else 224 / 256) if crop_pct is None else crop_pct)
 
 
 # --------------------------------------------------------------------------------------------------- streaming images
@@ -158,15 +158,15 @@ def encoder_features(
     return embed
 
 
-def kept_features(
+def cached_features(
     encoder: Encoder,
-    images: LabelledImages,
+    images: LabeledImages,
     transform: Transform,
     *,
     tokens: bool = False,
     runtime: RuntimeOptions,
 ) -> Tensor:
-    """Features of labelled images, float32 on the CPU [N, D]; from the disk where they were extracted before.
+    """Features of labeled images, float32 on the CPU [N, D]; from the disk where they were extracted before.
 
     The key is made of all that they depend on: weights, shape of the model, pixels, view, precision.
     """
@@ -190,7 +190,7 @@ def kept_features(
     return features
 
 
-def _key(encoder: Encoder, images: LabelledImages, transform: Transform, tokens: bool, precision: torch.dtype) -> str:
+def _key(encoder: Encoder, images: LabeledImages, transform: Transform, tokens: bool, precision: torch.dtype) -> str:
     shape = {k: v for k, v in asdict(encoder.config).items() if k not in ("weights", "drop_path", "grad_checkpointing")}
     rest = {
         "format": FORMAT,
@@ -198,7 +198,7 @@ def _key(encoder: Encoder, images: LabelledImages, transform: Transform, tokens:
         "encoder": shape | {"image_size": encoder.image_size},
         "images": images.identity(),
         "view": asdict(transform.views),
-        "enlarge": transform.enlarge,
+        "crop_pct": transform.crop_pct,
         "tokens": tokens,
         "precision": str(precision),
     }
@@ -219,11 +219,11 @@ def _read(path: Path, count: int) -> Tensor | None:
 
 
 @dataclass(frozen=True)
-class Labelled:
-    """Images of a labelled source as plain centre views.
+class Labeled:
+    """Images of a labeled source as plain center views.
 
     Attributes:
-        images: normalised, [N, C, S, S].
+        images: normalized, [N, C, S, S].
         labels: int64 [N].
         classes: number of classes.
     """
@@ -233,17 +233,17 @@ class Labelled:
     classes: int
 
 
-def load_labelled(source: Source, *, views: ViewsConfig, canvas: int, batch: int = 256) -> Labelled:
-    """Decodes a whole labelled source to centre views at the size of the global views."""
+def load_labeled(source: Source, *, views: ViewsConfig, canvas: int, batch: int = 256) -> Labeled:
+    """Decodes a whole labeled source to center views at the size of the global views."""
     if source.labels is None:
         raise UserError(f"{source.spec} has no labels")
     parts = []
     for start in range(0, len(source), batch):
         images = [source.load(index) for index in range(start, min(start + batch, len(source)))]
         pixels, sizes = stack(images, canvas=canvas, keep_values=views.value_range is not None)
-        parts.append(centre_view(pixels, sizes, size=views.size, config=views))
+        parts.append(center_view(pixels, sizes, size=views.size, config=views))
     labels = torch.from_numpy(np.asarray(source.labels, dtype=np.int64))
-    return Labelled(torch.cat(parts), labels, len(source.classes))
+    return Labeled(torch.cat(parts), labels, len(source.classes))
 
 
 @torch.no_grad()
@@ -253,16 +253,16 @@ def extract(images: Tensor, features: Extractor, *, batch: int = 256) -> Tensor:
 
 
 def raw_pixels(images: Tensor) -> Tensor:
-    """The pixels themselves, centred per image: [B, C, S, S] -> [B, C S S]."""
+    """The pixels themselves, centered per image: [B, C, S, S] -> [B, C S S]."""
     flat = images.flatten(1)
     return flat - flat.mean(1, keepdim=True)
 
 
-def colour_histogram(views: ViewsConfig, *, bins: int = 8) -> Extractor:
+def color_histogram(views: ViewsConfig, *, bins: int = 8) -> Extractor:
     """Square root of the joint histogram of the (first three) channels with `bins` steps each: [B, bins ** channels]."""
 
     def histogram(images: Tensor) -> Tensor:
-        levels = (denormalise(images, views)[:, :3].clamp(0, 1) * (bins - 1e-4)).long()  # [B, C, S, S]
+        levels = (denormalize(images, views)[:, :3].clamp(0, 1) * (bins - 1e-4)).long()  # [B, C, S, S]
         cells = torch.zeros_like(levels[:, 0])
         for channel in levels.unbind(1):
             cells = cells * bins + channel

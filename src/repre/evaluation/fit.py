@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from repre.errors import RunError, UserError
 from repre.models.encoder import Encoder
 from repre.training.checkpoint import load_checkpoint, save_checkpoint
-from repre.training.optim import OptimConfig, build_optimiser, set_schedule
-from repre.utils.onednn_linear import fast_products
+from repre.training.optim import OptimConfig, build_optimizer, set_schedule
+from repre.utils.onednn_linear import fast_linear
 from repre.utils.progress import Progress
 from repre.utils.schedule import step_seed
 from repre.utils.signals import Interrupted, StopRequest
@@ -33,7 +33,7 @@ class FitConfig:
     """How a head, and an encoder below it, are trained: AdamW, warm-up and cosine, layer-wise learning rates."""
 
     epochs: int = 50
-    """Passes over the labelled training data."""
+    """Passes over the labeled training data."""
     batch_size: int = 32
     """Images per step."""
     lr: float = 1e-3
@@ -42,9 +42,9 @@ class FitConfig:
     """Factor of the learning rate from one layer to the one below it (BEiT, arXiv 2106.08254); 1 trains all alike."""
     weight_decay: float = 0.05
     """Weight decay of matrices and kernels."""
-    warmup: float = 0.1
+    warmup_fraction: float = 0.1
     """Share of the training over which the learning rate rises."""
-    clip: float | None = 1.0
+    clip_grad_norm: float | None = 1.0
     """Largest norm of the whole gradient; None does not clip."""
     drop_path: float = 0.1
     """Stochastic depth of the encoder while it is trained; 0 where the encoder is frozen."""
@@ -64,10 +64,10 @@ class FitConfig:
     def optim(self) -> OptimConfig:
         return OptimConfig(
             lr=self.lr,
-            lr_batch=self.batch_size,
-            warmup=self.warmup,
+            base_batch_size=self.batch_size,
+            warmup_fraction=self.warmup_fraction,
             weight_decay=self.weight_decay,
-            clip=self.clip,
+            clip_grad_norm=self.clip_grad_norm,
         )
 
 
@@ -108,19 +108,19 @@ def fit(
         place = next((f"{name}." if name else "") for name, module in model.named_modules() if module is encoder)
         layers = {f"{place}{name}": layer for name, layer in encoder.layers().items()}
         keep = encoder.no_weight_decay
-    optimiser = build_optimiser(config.optim, model, keep=keep, layers=layers, layer_decay=config.layer_decay)
+    optimizer = build_optimizer(config.optim, model, keep=keep, layers=layers, layer_decay=config.layer_decay)
     checkpoint = work / f"fit-{_digest(identity)}.pt" if work is not None else None
     step, spent, recent = 0, 0.0, 0.0
     if checkpoint is not None and checkpoint.is_file():
         state = load_checkpoint(checkpoint, device=device)
         model.load_state_dict(state["model"])
-        optimiser.load_state_dict(state["optimiser"])
+        optimizer.load_state_dict(state["optimizer"])
         step, spent, recent = state["step"], state["seconds"], state["recent"]
 
     def save() -> None:
         if checkpoint is not None:
             checkpoint.parent.mkdir(parents=True, exist_ok=True)
-            content = {"model": model.state_dict(), "optimiser": optimiser.state_dict()}
+            content = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
             save_checkpoint(checkpoint, {**content, "step": step, "seconds": spent, "recent": recent})
 
     model.train()
@@ -134,15 +134,15 @@ def fit(
             asked = time.monotonic()
             batch = next(source)
             waited += time.monotonic() - asked
-            lr = set_schedule(optimiser, config.optim, progress=step / steps, batch=config.batch_size)
+            lr = set_schedule(optimizer, config.optim, progress=step / steps, batch=config.batch_size)
             torch.manual_seed(step_seed(seed, step))
-            with _autocast(device, precision), fast_products():
+            with _autocast(device, precision), fast_linear():
                 value = loss(batch)
             value.backward()
-            if config.clip is not None:
-                nn.utils.clip_grad_norm_(model.parameters(), config.clip)
-            optimiser.step()
-            optimiser.zero_grad(set_to_none=True)
+            if config.clip_grad_norm is not None:
+                nn.utils.clip_grad_norm_(model.parameters(), config.clip_grad_norm)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
             pending.append(value.detach())
             step += 1
             now = time.monotonic()

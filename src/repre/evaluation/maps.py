@@ -1,6 +1,6 @@
 """Frozen dense transfer: the maps of a frozen encoder for every window of a data set, computed once and kept on disk.
 
-A store is a folder whose name is a hash of everything that defines it: weights, data, windows, normalisation, levels,
+A store is a folder whose name is a hash of everything that defines it: weights, data, windows, normalization, levels,
 precision. It is written beside and renamed when it is whole, so a reader never sees a part.
 
     <cache>/maps/5f0c.../level-0.f16   float16 [N, C_l, H_l, W_l], bare
@@ -29,7 +29,7 @@ from tqdm import tqdm
 from repre.data.io.sources import cache_home
 from repre.data.labels.masks import MaskSource
 from repre.data.labels.windows import Plan, Windows, WindowsConfig, WindowSet, in_workers
-from repre.data.views.color import normalise
+from repre.data.views.color import normalize
 from repre.errors import RunError
 from repre.evaluation.feature_cache import make_room, used_now
 from repre.evaluation.options import RuntimeOptions
@@ -69,7 +69,7 @@ class Maps:
         return [torch.from_numpy(level[windows]).to(device).float() for level in self.levels]
 
 
-def stored_maps(
+def cached_maps(
     encoder: Encoder,
     source: MaskSource,
     config: WindowsConfig,
@@ -82,7 +82,7 @@ def stored_maps(
     """The maps of every image of `source`, from the disk where they are known.
 
     Args:
-        mean, std: normalisation, [C, 1, 1].
+        mean, std: normalization, [C, 1, 1].
         levels: which of the encoder's maps are kept.
 
     Raises:
@@ -97,7 +97,7 @@ def stored_maps(
         "classes": len(source.classes),
         "windows": asdict(config),
         "statistics": [mean.flatten().tolist(), std.flatten().tolist()],
-        "levels": [encoder.levels[level] for level in levels],
+        "levels": [encoder.out_indices[level] for level in levels],
         "precision": str(runtime.dtype),
         "device": runtime.torch_device.type,
     }
@@ -188,10 +188,10 @@ def window_batches(
 
 
 def to_input(pixels: Tensor, *, mean: Tensor, std: Tensor, device: torch.device) -> Tensor:
-    """Pixels [n, C, S, S], uint8 or float32 in [0, 1], normalised on the device in float32."""
+    """Pixels [n, C, S, S], uint8 or float32 in [0, 1], normalized on the device in float32."""
     images = pixels.to(device, non_blocking=True)
     images = images.float() / 255 if images.dtype == torch.uint8 else images.clone()
-    return normalise(images, mean.to(device), std.to(device))
+    return normalize(images, mean.to(device), std.to(device))
 
 
 def _remove_dead_parts(folder: Path) -> None:

@@ -24,7 +24,7 @@ class Evaluation(NamedTuple):
 
 
 EVALUATIONS = {
-    "knn": Evaluation(knn.KNNConfig, knn.run, "k-nearest neighbours on frozen embeddings"),
+    "knn": Evaluation(knn.KNNConfig, knn.run, "k-nearest neighbors on frozen embeddings"),
     "linear": Evaluation(linear.LinearConfig, linear.run, "a linear classifier on frozen embeddings"),
     "finetune": Evaluation(finetune.FinetuneConfig, finetune.run, "a classifier trained end to end"),
     "segment": Evaluation(

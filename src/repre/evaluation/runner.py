@@ -14,7 +14,7 @@ from repre.config import to_dict
 from repre.errors import UserError
 from repre.evaluation.registry import evaluation, results_folder
 from repre.evaluation.result import Result
-from repre.models.resolve import Start
+from repre.models.resolve import ResolvedEncoder
 from repre.training.checkpoint import write_json
 
 FORMAT = 1
@@ -23,7 +23,9 @@ KEPT_APART = ("runtime", "save_predictions", "save_encoder")
 """Settings that change no figure."""
 
 
-def evaluate(name: str, start: Start, config: Any, *, out: Path | None = None, reuse: bool = False) -> dict[str, Any]:
+def evaluate(
+    name: str, start: ResolvedEncoder, config: Any, *, out: Path | None = None, reuse: bool = False
+) -> dict[str, Any]:
     """Evaluates one encoder and writes the result; gives what was written, with its `path`. Where the config declares no
     range of pixel values, the one that the encoder was trained with stands in it.
 

@@ -26,12 +26,12 @@ from repre.data.io.decode import UnreadableImage
 from repre.data.io.sources import Source, open_source
 from repre.data.labels.windows import in_workers
 from repre.data.loading.loader import stack
-from repre.data.views.render import centre_view
+from repre.data.views.render import center_view
 from repre.errors import UserError
-from repre.evaluation.features import Transform, plain_view
+from repre.evaluation.features import Transform, eval_transform
 from repre.evaluation.options import RuntimeOptions
 from repre.models.encoder import Encoder
-from repre.models.resolve import open_start
+from repre.models.resolve import resolve_encoder
 from repre.training.checkpoint import write_atomically, write_json
 
 PART = 2048
@@ -77,16 +77,16 @@ def embed(
     if out.suffix == ".parquet":
         _arrow()
     runtime = runtime or RuntimeOptions()
-    start = open_start(spec)
+    start = resolve_encoder(spec)
     encoder = start.build(image_size=size).to(runtime.torch_device).eval()
-    transform = plain_view(start, encoder, value_range=value_range)
+    transform = eval_transform(start, encoder, value_range=value_range)
     source = open_source(data, channels=encoder.config.channels, canvas=transform.canvas)
     parts = out.with_name(f"{out.name}.parts")
     made_of: dict[str, Any] = {
         "weights": start.fingerprint,
         "encoder": str(encoder.config),
         "data": _identity(source),
-        "view": asdict(transform.views) | {"enlarge": transform.enlarge},
+        "view": asdict(transform.views) | {"crop_pct": transform.crop_pct},
         "kind": kind,
         "half": half,
         "precision": str(runtime.dtype),
@@ -185,8 +185,8 @@ def _features(
     canvas = max(max(image.shape[:2]) for image in images)
     pixels, sizes = stack(images, canvas=canvas, keep_values=transform.views.value_range is not None)
     device, low = runtime.torch_device, runtime.dtype is not torch.float32
-    views = centre_view(
-        pixels.to(device), sizes, size=transform.views.size, config=transform.views, enlarge=transform.enlarge
+    views = center_view(
+        pixels.to(device), sizes, size=transform.views.size, config=transform.views, crop_pct=transform.crop_pct
     )
     with torch.autocast(device.type, runtime.dtype, enabled=low):
         features = encoder(views, maps=kind != "pooled")

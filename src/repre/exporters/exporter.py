@@ -17,7 +17,7 @@ from torch import Tensor
 from repre.errors import RunError, UserError, near_names
 from repre.exporters import huggingface, onnx_export, torch_export
 from repre.models.encoder import Encoder
-from repre.models.resolve import Start, open_start
+from repre.models.resolve import ResolvedEncoder, resolve_encoder
 from repre.training.checkpoint import write_json
 
 Reload = Callable[[Tensor], list[Tensor]]
@@ -37,17 +37,21 @@ class Target:
         words: what it is, in a line.
     """
 
-    write: Callable[[Encoder, Path, Start], Reload]
+    write: Callable[[Encoder, Path, ResolvedEncoder], Reload]
     tolerance: float
     words: str
 
 
 TARGETS = {
-    "timm": Target(huggingface.write_timm, 1e-5, "safetensors and config: timm.create_model('local-dir:FOLDER', pretrained=True)"),
-    "huggingface": Target(huggingface.write_huggingface, 1e-5, "the same with a model card, for the hub; timm and transformers"),
+    "timm": Target(
+        huggingface.write_timm, 1e-5, "safetensors and config: timm.create_model('local-dir:FOLDER', pretrained=True)"
+    ),
+    "huggingface": Target(
+        huggingface.write_huggingface, 1e-5, "the same with a model card, for the hub; timm and transformers"
+    ),
     "onnx": Target(onnx_export.write, 1e-3, "model.onnx with any number of images, for onnxruntime"),
     "torch-export": Target(torch_export.write, 1e-4, "model.pt2 with any number of images, for torch.export.load"),
-}  # fmt: skip
+}
 
 
 @dataclass(frozen=True)
@@ -70,7 +74,7 @@ def export(spec: str, *, to: str, out: Path) -> Exported:
         raise UserError(f"--to {to}: no such target{near_names(to, TARGETS)}; there are {', '.join(TARGETS)}")
     if out.exists() and not (out / NOTE).is_file() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"--out {out} is not empty and holds no export; name a new folder")
-    start = open_start(spec)
+    start = resolve_encoder(spec)
     encoder = start.build().float().eval()
     beside = out.with_name(f".{out.name}.partial")
     shutil.rmtree(beside, ignore_errors=True)
@@ -95,7 +99,7 @@ def export(spec: str, *, to: str, out: Path) -> Exported:
 
 
 def _samples(encoder: Encoder) -> list[Tensor]:
-    """Batches of different numbers of normalised images; no real images are needed to compare functions."""
+    """Batches of different numbers of normalized images; no real images are needed to compare functions."""
     generator = torch.Generator().manual_seed(0)
     return [torch.randn(count, encoder.config.channels, *encoder.image_size, generator=generator) for count in (2, 5)]
 

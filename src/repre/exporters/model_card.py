@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 
 from repre.models.encoder import Encoder
-from repre.models.resolve import Start
+from repre.models.resolve import ResolvedEncoder
 
 LOADING = """## Use
 
@@ -15,7 +15,7 @@ LOADING = """## Use
 import timm
 
 encoder = timm.create_model("hf-hub:YOU/NAME", pretrained=True)  # or "local-dir:FOLDER"
-embedding = encoder(images)  # [B, {width}], images [B, {channels}, {height}, {width_px}] normalised as config.json says
+embedding = encoder(images)  # [B, {width}], images [B, {channels}, {height}, {width_px}] normalized as config.json says
 maps = encoder.forward_intermediates(images, intermediates_only=True)
 ```
 
@@ -27,7 +27,7 @@ embedding = AutoModel.from_pretrained("YOU/NAME")(images).pooler_output
 """
 
 
-def model_card(encoder: Encoder, start: Start) -> str:
+def model_card(encoder: Encoder, start: ResolvedEncoder) -> str:
     """Markdown with the hub's header."""
     header = {"library_name": "timm", "tags": ["image-feature-extraction", "self-supervised", "repre", "timm"]}
     run = start.folder
@@ -50,7 +50,7 @@ def model_card(encoder: Encoder, start: Start) -> str:
         parts.append(_recipe(config, summary))
     if figures := _evaluations(run):
         parts.append("## Evaluations\n\n| evaluation | figure | value |\n|---|---|---|\n" + "\n".join(figures))
-    parts.append("## Licence\n\nThe weights belong to who trained them. State a licence here before you publish them.")
+    parts.append("## License\n\nThe weights belong to who trained them. State a license here before you publish them.")
     return "\n\n".join(parts) + "\n"
 
 
@@ -63,7 +63,7 @@ def _recipe(config: dict[str, Any], summary: dict[str, Any]) -> str:
         + (f" and {config['views']['n_local']} local" if config["views"]["n_local"] else ""),
         "epochs": config["epochs"],
         "images per step": config["batch_size"],
-        "learning rate": f"{config['optim']['lr']:g} per {config['optim']['lr_batch']} images",
+        "learning rate": f"{config['optim']['lr']:g} per {config['optim']['base_batch_size']} images",
         "weight decay": config["optim"]["weight_decay"],
     }
     if summary:

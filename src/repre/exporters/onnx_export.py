@@ -8,10 +8,10 @@ from torch import Tensor
 from repre.errors import UserError
 from repre.exporters.torch_export import Flat, names
 from repre.models.encoder import Encoder
-from repre.models.resolve import Start
+from repre.models.resolve import ResolvedEncoder
 
 
-def write(encoder: Encoder, folder: Path, start: Start) -> "Runtime":
+def write(encoder: Encoder, folder: Path, start: ResolvedEncoder) -> "Runtime":
     """Writes ``model.onnx``: input `images` [B, C, H, W], outputs `embedding` [B, D] and `map_0`, `map_1`, ..."""
     try:
         import onnxruntime

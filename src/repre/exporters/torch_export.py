@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from repre.models.encoder import Encoder
-from repre.models.resolve import Start
+from repre.models.resolve import ResolvedEncoder
 
 
 class Flat(nn.Module):
@@ -23,10 +23,10 @@ class Flat(nn.Module):
 
 def names(encoder: Encoder) -> list[str]:
     """Names of the outputs of `Flat`."""
-    return ["embedding", *(f"map_{place}" for place in range(len(encoder.levels)))]
+    return ["embedding", *(f"map_{place}" for place in range(len(encoder.out_indices)))]
 
 
-def write(encoder: Encoder, folder: Path, start: Start) -> "Reloaded":
+def write(encoder: Encoder, folder: Path, start: ResolvedEncoder) -> "Reloaded":
     """Writes ``model.pt2`` with a free number of images."""
     images = torch.zeros(2, encoder.config.channels, *encoder.image_size)
     shapes = {"images": {0: torch.export.Dim("batch", min=1)}}

@@ -8,7 +8,7 @@ from repre.frameworks.dino import DINO, DINOConfig
 from repre.frameworks.moby import MoBY, MoBYConfig
 from repre.frameworks.moco_v3 import MoCoV3, MoCoV3Config
 from repre.frameworks.simclr import SimCLR, SimCLRConfig
-from repre.utils.onednn_linear import quicken
+from repre.utils.onednn_linear import use_onednn_linear
 
 FRAMEWORKS: dict[str, tuple[type[FrameworkConfig], type[Framework]]] = {
     "moco-v3": (MoCoV3Config, MoCoV3),
@@ -31,7 +31,7 @@ def build_framework(config: FrameworkConfig, encoder: nn.Module, *, width: int) 
     """The framework of a config around an encoder whose embedding is `width` wide; copies the encoder if it teaches."""
     _, kind = FRAMEWORKS[framework_name(config)]
     framework = kind(config, encoder, width=width)
-    quicken(framework)
+    use_onednn_linear(framework)
     return framework
 
 

@@ -1,11 +1,11 @@
 """The contract of a contrastive framework, and the teacher that most of them keep.
 
-A framework owns its heads, its teacher and its queue or centre. It never sees an optimiser, the config of a run or the
+A framework owns its heads, its teacher and its queue or center. It never sees an optimizer, the config of a run or the
 decoder. In one step the loop calls, in this order::
 
     teacher = [framework.teacher_features(view) for view in global_views]
     loss, diagnostics = framework.loss(student, teacher, progress)       # student: global views first, then local ones
-    loss.backward();  framework.before_step(progress);  optimiser.step()
+    loss.backward();  framework.before_step(progress);  optimizer.step()
     framework.after_step(encoder, diagnostics, progress)
 
 `loss` has no side effect, so a batch can be encoded in pieces and a step can be replayed.
@@ -31,7 +31,7 @@ class FrameworkConfig:
 class Framework(nn.Module, ABC):
     """What the model and the loop may call. See the module's first lines for the order."""
 
-    takes_local_views: bool = False
+    supports_multi_crop: bool = False
     """Whether `loss` accepts more than the two global views (multi-crop)."""
 
     def teacher_features(self, view: Tensor) -> Features | None:
@@ -46,12 +46,12 @@ class Framework(nn.Module, ABC):
         """
 
     def before_step(self, progress: float) -> None:
-        """Last word on the gradients, after backward and clipping, before the optimiser's step."""
+        """Last word on the gradients, after backward and clipping, before the optimizer's step."""
 
     def after_step(self, encoder: nn.Module, diagnostics: Diagnostics, progress: float) -> None:
-        """Moves teacher, queue and centre, once per optimiser step."""
+        """Moves teacher, queue and center, once per optimizer step."""
 
-    def kept_encoder(self, encoder: nn.Module) -> nn.Module:
+    def export_encoder(self, encoder: nn.Module) -> nn.Module:
         """The encoder that is worth keeping after training: the student's, unless the framework says otherwise."""
         return encoder
 
@@ -110,7 +110,7 @@ def negatives(queries: Tensor, keys: Tensor, own: Tensor, *, temperature: float)
         effective_negatives = exp(entropy);  negative_share = effective_negatives / number of negatives
 
     Args:
-        queries, keys: [B, P] and [G, P], normalised here.
+        queries, keys: [B, P] and [G, P], normalized here.
         own: bool [B, G], True where a key shows the query's own image; the same number in every row.
     """
     cosines = nn.functional.normalize(queries, dim=1) @ nn.functional.normalize(keys, dim=1).T
@@ -119,6 +119,6 @@ def negatives(queries: Tensor, keys: Tensor, own: Tensor, *, temperature: float)
     return {"effective_negatives": count, "negative_share": count / (len(keys) - own[0].sum()).clamp(min=1)}
 
 
-def own_keys(count: int, total: int, *, offset: int, device: torch.device) -> Tensor:
+def positive_mask(count: int, total: int, *, offset: int, device: torch.device) -> Tensor:
     """Bool [count, total]: key ``offset + i`` is that of query i."""
     return torch.arange(total, device=device) == torch.arange(offset, offset + count, device=device)[:, None]

@@ -9,7 +9,7 @@ from repre.frameworks.base import Framework, FrameworkConfig, Teacher, retrieval
 from repre.losses import cosine_regression
 from repre.models.heads import mlp
 from repre.types import Diagnostics, Features
-from repre.utils.dist import gather
+from repre.utils.dist import all_gather_with_grad
 from repre.utils.schedule import cosine
 
 
@@ -17,9 +17,9 @@ from repre.utils.schedule import cosine
 class BYOLConfig(FrameworkConfig):
     """Settings of BYOL; the defaults are the published ones."""
 
-    hidden: int = 4096
+    hidden_dim: int = 4096
     """Width of the hidden layers of projector and predictor."""
-    out: int = 256
+    out_dim: int = 256
     """Width of the space in which views are compared."""
     momentum: float = 0.996
     """Share of the teacher kept at each step, at the start; rises to 1 along a cosine."""
@@ -32,14 +32,14 @@ class BYOLConfig(FrameworkConfig):
 class BYOL(Framework):
     """Each view's prediction is pulled to the teacher's projection of the other; the loss sums both directions.
 
-    Projector and predictor are MLPs of two layers with batch normalisation in the hidden one (section 3.3).
+    Projector and predictor are MLPs of two layers with batch normalization in the hidden one (section 3.3).
     """
 
     def __init__(self, config: BYOLConfig, encoder: nn.Module, *, width: int) -> None:
         super().__init__()
         self.config = config
-        self.projector = mlp(width, config.hidden, config.out, layers=2)
-        self.predictor = mlp(config.out, config.hidden, config.out, layers=2)
+        self.projector = mlp(width, config.hidden_dim, config.out_dim, layers=2)
+        self.predictor = mlp(config.out_dim, config.hidden_dim, config.out_dim, layers=2)
         self.teacher = Teacher(encoder, self.projector)
 
     def teacher_features(self, view: Tensor) -> Features:
@@ -52,7 +52,7 @@ class BYOL(Framework):
         return loss, {
             "embedding": student[0].embedding.detach(),
             "teacher_embedding": teacher[0].embedding,
-            "accuracy": retrieval_accuracy(first.detach(), gather(target_second)),
+            "accuracy": retrieval_accuracy(first.detach(), all_gather_with_grad(target_second)),
         }
 
     def after_step(self, encoder: nn.Module, diagnostics: Diagnostics, progress: float) -> None:

@@ -1,4 +1,4 @@
-"""DINO (Caron et al. 2021, arXiv 2104.14294): self-distillation between views, centred and sharpened; multi-crop."""
+"""DINO (Caron et al. 2021, arXiv 2104.14294): self-distillation between views, centered and sharpened; multi-crop."""
 
 from dataclasses import dataclass
 
@@ -24,10 +24,10 @@ LOGITS = 2**27
 class DINOConfig(FrameworkConfig):
     """Settings of DINO. What the authors count in epochs is a share of the run here, so that it follows its length."""
 
-    hidden: int = 2048
+    hidden_dim: int = 2048
     """Width of the projector's hidden layers."""
-    bottleneck: int = 256
-    """Width of the normalised space in front of the prototypes."""
+    bottleneck_dim: int = 256
+    """Width of the normalized space in front of the prototypes."""
     prototypes: int = 65536
     """Number of prototypes."""
     student_temperature: float = 0.1
@@ -40,35 +40,35 @@ class DINOConfig(FrameworkConfig):
     """Share of the run over which the teacher's temperature rises (30 of 100 epochs in the authors' script)."""
     momentum: float = 0.996
     """Share of the teacher kept at each step, at the start; rises to 1 along a cosine."""
-    centre_momentum: float = 0.9
-    """Share of the centre kept at each step."""
-    freeze_prototypes: float = 0.01
+    center_momentum: float = 0.9
+    """Share of the center kept at each step."""
+    freeze_last_layer: float = 0.01
     """Share of the run during which the prototypes do not learn (1 of 100 epochs in the authors' script)."""
-    norm_prototypes: bool = True
+    norm_last_layer: bool = True
     """Prototypes of length 1. False learns their lengths, as the published ViT-S run does."""
 
     def __post_init__(self) -> None:
         for name in ("student_temperature", "teacher_temperature_start", "teacher_temperature"):
             if getattr(self, name) <= 0:
                 raise UserError(f"framework.{name} must be above 0, not {getattr(self, name)}")
-        for name in ("momentum", "centre_momentum", "freeze_prototypes", "teacher_temperature_warmup"):
+        for name in ("momentum", "center_momentum", "freeze_last_layer", "teacher_temperature_warmup"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UserError(f"framework.{name} must lie in [0, 1], not {getattr(self, name)}")
 
 
 class DINOHead(nn.Module):
-    """MLP of three layers with GELU, L2 norm, prototypes of fixed or learnt length: [B, D] -> [B, prototypes]."""
+    """MLP of three layers with GELU, L2 norm, prototypes of fixed or learned length: [B, D] -> [B, prototypes]."""
 
     def __init__(self, config: DINOConfig, *, width: int) -> None:
         super().__init__()
-        self.mlp = mlp(width, config.hidden, config.bottleneck, layers=3, norm=False, activation=nn.GELU)
+        self.mlp = mlp(width, config.hidden_dim, config.bottleneck_dim, layers=3, norm=False, activation=nn.GELU)
         for layer in self.mlp:
             if isinstance(layer, nn.Linear):
                 nn.init.trunc_normal_(layer.weight, std=0.02)
                 nn.init.zeros_(layer.bias)
         # Of a linear layer's size, as the authors': their length sets how far a step of AdamW turns them.
-        self.directions = nn.Parameter(nn.Linear(config.bottleneck, config.prototypes, bias=False).weight.detach())
-        self.lengths = None if config.norm_prototypes else nn.Parameter(torch.ones(config.prototypes))
+        self.directions = nn.Parameter(nn.Linear(config.bottleneck_dim, config.prototypes, bias=False).weight.detach())
+        self.lengths = None if config.norm_last_layer else nn.Parameter(torch.ones(config.prototypes))
 
     def forward(self, embedding: Tensor) -> Tensor:
         return linear(self.points(embedding), self.prototypes())
@@ -86,15 +86,15 @@ class DINOHead(nn.Module):
 class DINO(Framework):
     """Every view's distribution over prototypes follows the teacher's, of each other global view."""
 
-    takes_local_views = True
-    centre: Tensor
+    supports_multi_crop = True
+    center: Tensor
 
     def __init__(self, config: DINOConfig, encoder: nn.Module, *, width: int) -> None:
         super().__init__()
         self.config = config
         self.projector = DINOHead(config, width=width)
         self.teacher = Teacher(encoder, self.projector)
-        self.register_buffer("centre", torch.zeros(1, config.prototypes))
+        self.register_buffer("center", torch.zeros(1, config.prototypes))
 
     def teacher_features(self, view: Tensor) -> Features:
         return self.teacher.features(view)
@@ -153,19 +153,19 @@ class DINO(Framework):
         """
         with torch.no_grad():
             targets = linear(shown, theirs)  # [G, n, prototypes]
-            distribution = ((targets[0] - self.centre) / temperature).softmax(1)  # [n, prototypes]
+            distribution = ((targets[0] - self.center) / temperature).softmax(1)  # [n, prototypes]
             sums = targets.mean(0).sum(0), distribution.sum(0), torch.special.entr(distribution).sum()
         loss = dino_loss(
             list(linear(points, prototypes)),
             list(targets),
-            self.centre,
+            self.center,
             student_temperature=self.config.student_temperature,
             teacher_temperature=temperature,
         )
         return loss * points.shape[1], *sums
 
     def before_step(self, progress: float) -> None:
-        if progress < self.config.freeze_prototypes:
+        if progress < self.config.freeze_last_layer:
             for parameter in (self.projector.directions, self.projector.lengths):
                 if parameter is not None:
                     parameter.grad = None
@@ -173,9 +173,9 @@ class DINO(Framework):
     @torch.no_grad()
     def after_step(self, encoder: nn.Module, diagnostics: Diagnostics, progress: float) -> None:
         self.teacher.update(encoder, self.projector, momentum=cosine(progress, self.config.momentum, 1.0))
-        self.centre.lerp_(mean_over_ranks(diagnostics["teacher_mean"])[None], 1.0 - self.config.centre_momentum)
+        self.center.lerp_(mean_over_ranks(diagnostics["teacher_mean"])[None], 1.0 - self.config.center_momentum)
 
-    def kept_encoder(self, encoder: nn.Module) -> nn.Module:
+    def export_encoder(self, encoder: nn.Module) -> nn.Module:
         """The teacher's: the authors evaluate it, and it is the better one all along (section 5.2)."""
         return self.teacher.encoder
 

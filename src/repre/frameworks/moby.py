@@ -11,7 +11,7 @@ from repre.frameworks.base import Framework, FrameworkConfig, Teacher, negatives
 from repre.losses import info_nce_queue
 from repre.models.heads import mlp
 from repre.types import Diagnostics, Features
-from repre.utils.dist import gather
+from repre.utils.dist import all_gather_with_grad
 from repre.utils.schedule import cosine
 
 
@@ -19,9 +19,9 @@ from repre.utils.schedule import cosine
 class MoBYConfig(FrameworkConfig):
     """Settings of MoBY; the defaults are the published ones."""
 
-    hidden: int = 4096
+    hidden_dim: int = 4096
     """Width of the hidden layer of projector and predictor."""
-    out: int = 256
+    out_dim: int = 256
     """Width of the space in which views are compared."""
     temperature: float = 0.2
     """Divides the cosines."""
@@ -43,7 +43,7 @@ class MoBYConfig(FrameworkConfig):
 class MoBY(Framework):
     """Each view's prediction finds the teacher's key of the other view among a queue of that view's earlier keys.
 
-    Projector and predictor are MLPs of two layers, batch normalisation in the hidden one only. Drop path acts in the
+    Projector and predictor are MLPs of two layers, batch normalization in the hidden one only. Drop path acts in the
     student alone. The loss is the sum over the two directions.
     """
 
@@ -53,10 +53,10 @@ class MoBY(Framework):
     def __init__(self, config: MoBYConfig, encoder: nn.Module, *, width: int) -> None:
         super().__init__()
         self.config = config
-        self.projector = mlp(width, config.hidden, config.out, layers=2)
-        self.predictor = mlp(config.out, config.hidden, config.out, layers=2)
+        self.projector = mlp(width, config.hidden_dim, config.out_dim, layers=2)
+        self.predictor = mlp(config.out_dim, config.hidden_dim, config.out_dim, layers=2)
         self.teacher = Teacher(encoder, self.projector)
-        self.register_buffer("queues", F.normalize(torch.randn(2, config.queue, config.out), dim=2))  # [view, Q, P]
+        self.register_buffer("queues", F.normalize(torch.randn(2, config.queue, config.out_dim), dim=2))  # [view, Q, P]
         self.register_buffer("end", torch.zeros((), dtype=torch.long))  # where the next key goes
 
     def teacher_features(self, view: Tensor) -> Features:
@@ -72,14 +72,14 @@ class MoBY(Framework):
             "embedding": student[0].embedding.detach(),
             "teacher_embedding": teacher[0].embedding,
             "keys": keys,
-            "accuracy": retrieval_accuracy(first.detach(), gather(keys[1])),
+            "accuracy": retrieval_accuracy(first.detach(), all_gather_with_grad(keys[1])),
             **negatives(first, self.queues[1], first.new_zeros(1, self.config.queue).bool(), temperature=t),
         }
 
     @torch.no_grad()
     def after_step(self, encoder: nn.Module, diagnostics: Diagnostics, progress: float) -> None:
         self.teacher.update(encoder, self.projector, momentum=cosine(progress, self.config.momentum, 1.0))
-        keys = gather(diagnostics["keys"].transpose(0, 1)).transpose(0, 1)  # [view, G, P]
+        keys = all_gather_with_grad(diagnostics["keys"].transpose(0, 1)).transpose(0, 1)  # [view, G, P]
         kept = keys[:, -self.config.queue :]
         start = self.end + keys.shape[1] - kept.shape[1]
         places = (start + torch.arange(kept.shape[1], device=keys.device)) % self.config.queue

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from repre.errors import UserError
-from repre.frameworks.base import Framework, FrameworkConfig, Teacher, negatives, own_keys, retrieval_accuracy
+from repre.frameworks.base import Framework, FrameworkConfig, Teacher, negatives, positive_mask, retrieval_accuracy
 from repre.losses import info_nce
 from repre.models.heads import mlp
 from repre.types import Diagnostics, Features
-from repre.utils.dist import gather, rank
+from repre.utils.dist import all_gather_with_grad, rank
 from repre.utils.schedule import cosine
 
 
@@ -17,9 +17,9 @@ from repre.utils.schedule import cosine
 class MoCoV3Config(FrameworkConfig):
     """Settings of MoCo v3; the defaults are the published ones for vision transformers."""
 
-    hidden: int = 4096
+    hidden_dim: int = 4096
     """Width of the hidden layers of projector and predictor."""
-    out: int = 256
+    out_dim: int = 256
     """Width of the space in which views are compared."""
     temperature: float = 0.2
     """Divides the cosines; the loss is multiplied by twice this."""
@@ -36,15 +36,15 @@ class MoCoV3Config(FrameworkConfig):
 class MoCoV3(Framework):
     """Each view's prediction finds the teacher's key of the other view among the keys of the global batch.
 
-    The heads' linear layers have no bias and batch normalisation follows every layer, the last one without scale and
+    The heads' linear layers have no bias and batch normalization follows every layer, the last one without scale and
     shift (section 4.1 and the authors' code). The loss is the sum over the two directions, times 2T.
     """
 
     def __init__(self, config: MoCoV3Config, encoder: nn.Module, *, width: int) -> None:
         super().__init__()
         self.config = config
-        self.projector = mlp(width, config.hidden, config.out, layers=3, last_norm="plain", bias=False)
-        self.predictor = mlp(config.out, config.hidden, config.out, layers=2, last_norm="plain", bias=False)
+        self.projector = mlp(width, config.hidden_dim, config.out_dim, layers=3, last_norm="plain", bias=False)
+        self.predictor = mlp(config.out_dim, config.hidden_dim, config.out_dim, layers=2, last_norm="plain", bias=False)
         self.teacher = Teacher(encoder, self.projector)
 
     def teacher_features(self, view: Tensor) -> Features:
@@ -55,14 +55,16 @@ class MoCoV3(Framework):
         key_first, key_second = (self.teacher.project(view) for view in teacher)
         t = self.config.temperature
         offset = rank() * len(first)
-        keys = gather(key_second)  # [G, P]
+        keys = all_gather_with_grad(key_second)  # [G, P]
         one = info_nce(first, keys, temperature=t, offset=offset)
-        other = info_nce(second, gather(key_first), temperature=t, offset=offset)
+        other = info_nce(second, all_gather_with_grad(key_first), temperature=t, offset=offset)
         return 2 * t * (one + other), {
             "embedding": student[0].embedding.detach(),
             "teacher_embedding": teacher[0].embedding,
             "accuracy": retrieval_accuracy(first.detach(), keys),
-            **negatives(first, keys, own_keys(len(first), len(keys), offset=offset, device=keys.device), temperature=t),
+            **negatives(
+                first, keys, positive_mask(len(first), len(keys), offset=offset, device=keys.device), temperature=t
+            ),
         }
 
     def after_step(self, encoder: nn.Module, diagnostics: Diagnostics, progress: float) -> None:

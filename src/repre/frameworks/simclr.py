@@ -6,20 +6,20 @@ import torch
 from torch import Tensor, nn
 
 from repre.errors import UserError
-from repre.frameworks.base import Framework, FrameworkConfig, negatives, own_keys, retrieval_accuracy
+from repre.frameworks.base import Framework, FrameworkConfig, negatives, positive_mask, retrieval_accuracy
 from repre.losses import nt_xent
 from repre.models.heads import mlp
 from repre.types import Diagnostics, Features
-from repre.utils.dist import gather, rank
+from repre.utils.dist import all_gather_with_grad, rank
 
 
 @dataclass(frozen=True, kw_only=True)
 class SimCLRConfig(FrameworkConfig):
     """Settings of SimCLR."""
 
-    hidden: int = 2048
+    hidden_dim: int = 2048
     """Width of the projector's hidden layers."""
-    out: int = 128
+    out_dim: int = 128
     """Width of the space in which views are compared."""
     layers: int = 2
     """Linear layers of the projector; the paper uses 2, its successor 3."""
@@ -39,14 +39,14 @@ class SimCLR(Framework):
     def __init__(self, config: SimCLRConfig, encoder: nn.Module, *, width: int) -> None:
         super().__init__()
         self.config = config
-        self.projector = mlp(width, config.hidden, config.out, layers=config.layers)
+        self.projector = mlp(width, config.hidden_dim, config.out_dim, layers=config.layers)
 
     def loss(self, student: list[Features], teacher: list[Features], progress: float) -> tuple[Tensor, Diagnostics]:
         first, second = (self.projector(view.embedding) for view in student)  # [B, P] each
-        all_first, all_second = gather(first), gather(second)  # [G, P] each
+        all_first, all_second = all_gather_with_grad(first), all_gather_with_grad(second)  # [G, P] each
         t, offset = self.config.temperature, rank() * len(first)
         loss = nt_xent(first, second, all_first, all_second, temperature=t, offset=offset)
-        own = own_keys(len(first), len(all_first), offset=offset, device=first.device).repeat(1, 2)  # [B, 2G]
+        own = positive_mask(len(first), len(all_first), offset=offset, device=first.device).repeat(1, 2)  # [B, 2G]
         return loss, {
             "embedding": student[0].embedding.detach(),
             "accuracy": retrieval_accuracy(first.detach(), all_second.detach()),

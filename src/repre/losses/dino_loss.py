@@ -7,7 +7,7 @@ from torch import Tensor
 def dino_loss(
     student: list[Tensor],
     teacher: list[Tensor],
-    centre: Tensor,
+    center: Tensor,
     *,
     student_temperature: float,
     teacher_temperature: float,
@@ -20,16 +20,16 @@ def dino_loss(
             for s in range(len(student)):
                 if s != t:
                     for i in range(B):
-                        p = softmax((teacher[t][i] - centre) / teacher_temperature)
+                        p = softmax((teacher[t][i] - center) / teacher_temperature)
                         loss += -sum(p * log_softmax(student[s][i] / student_temperature)) / B / pairs
 
     Args:
         student: prototype logits of every view, global views first, each [B, P].
         teacher: prototype logits of the global views, each [B, P]; no gradient flows into them.
-        centre: running mean of the teacher's logits, [P] or [1, P].
+        center: running mean of the teacher's logits, [P] or [1, P].
     """
     assert len(student) >= 2, "DINO compares different views: the student needs at least two"
-    targets = [((t.detach() - centre) / teacher_temperature).softmax(1) for t in teacher]
+    targets = [((t.detach() - center) / teacher_temperature).softmax(1) for t in teacher]
     log_probabilities = [(s / student_temperature).log_softmax(1) for s in student]
     terms = [
         -(target * log_probability).sum(1).mean()

@@ -15,8 +15,8 @@ def info_nce(queries: Tensor, keys: Tensor, *, temperature: float, offset: int =
             loss += -log(exp(logits[offset + i]) / sum(exp(l) for l in logits)) / B
 
     Args:
-        queries: [B, D], normalised here.
-        keys: keys of the global batch, [G, D], normalised here; the positive of query i is key ``offset + i``.
+        queries: [B, D], normalized here.
+        keys: keys of the global batch, [G, D], normalized here; the positive of query i is key ``offset + i``.
     """
     logits = F.normalize(queries, dim=1) @ F.normalize(keys, dim=1).T / temperature  # [B, G]
     labels = torch.arange(len(queries), device=queries.device) + offset
@@ -33,8 +33,8 @@ def info_nce_queue(queries: Tensor, positives: Tensor, negatives: Tensor, *, tem
             loss += -log(exp(logits[0]) / sum(exp(l) for l in logits)) / B
 
     Args:
-        queries, positives: [B, D], normalised here.
-        negatives: [Q, D], normalised here.
+        queries, positives: [B, D], normalized here.
+        negatives: [Q, D], normalized here.
     """
     queries = F.normalize(queries, dim=1)
     positive = (queries * F.normalize(positives, dim=1)).sum(1, keepdim=True)  # [B, 1]

@@ -16,7 +16,7 @@ def nt_xent(a: Tensor, b: Tensor, all_a: Tensor, all_b: Tensor, *, temperature: 
                 loss += -log(exp(cos(anchor, pool[other]) / temperature) / denominator) / (2 * B)
 
     Args:
-        a, b: projections of the two views of the local batch, [B, D], normalised here.
+        a, b: projections of the two views of the local batch, [B, D], normalized here.
         all_a, all_b: the same of the global batch, gathered with gradient, [G, D]; ``all_a[offset + i]`` is ``a[i]``.
     """
     anchors = F.normalize(torch.cat([a, b]), dim=1)  # [2B, D]

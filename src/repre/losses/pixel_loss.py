@@ -24,7 +24,7 @@ def pixel_loss(
         mask: bool [B, 1, H, W], the pixels that count; at least one must.
     """
     if patch_norm:
-        target = normalise_patches(target, patch_norm)
+        target = normalize_patches(target, patch_norm)
     distance = {"l1": F.l1_loss, "l2": F.mse_loss, "smooth_l1": F.smooth_l1_loss}[kind]
     if mask is None:
         return distance(prediction, target)
@@ -32,7 +32,7 @@ def pixel_loss(
     return errors.sum() / (mask.sum() * prediction.shape[1])
 
 
-def normalise_patches(images: Tensor, patch: int) -> Tensor:
+def normalize_patches(images: Tensor, patch: int) -> Tensor:
     """Brings every `patch` x `patch` square to mean 0 and variance 1 over its pixels and channels: [B, C, H, W]."""
     b, c, h, w = images.shape
     squares = images.reshape(b, c, h // patch, patch, w // patch, patch)

@@ -7,7 +7,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from repre.types import Features
-from repre.utils.dist import world
+from repre.utils.dist import world_size
 
 
 def balance_gradients(views: list[Features], ratio: float) -> list[Features]:
@@ -41,7 +41,7 @@ class _Balance(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Any, ...]:
         own, theirs = gradients[: ctx.embeddings], gradients[ctx.embeddings :]
         squares = torch.stack([_square(part, gradients) for part in (own, theirs)])
-        if world() > 1:
+        if world_size() > 1:
             dist.all_reduce(squares)
         factor = ctx.ratio * (squares[0] / squares[1]).sqrt()
         factor = torch.where(squares[1] > 0, factor, 0.0)

@@ -1,4 +1,4 @@
-"""Batch normalisation over the global batch, without running statistics.
+"""Batch normalization over the global batch, without running statistics.
 
 torch's SyncBatchNorm refuses the CPU, and a projection head never needs running statistics: it is only used in training
 and is thrown away afterwards. Leaving them out makes a head a pure function of its batch, so a step can be replayed.
@@ -8,11 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from repre.utils.dist import mean_over_ranks, world
+from repre.utils.dist import mean_over_ranks, world_size
 
 
 class BatchNorm(nn.Module):
-    """Normalises [B, D] by the mean and biased variance over the batches of all ranks, which must be of equal size.
+    """Normalizes [B, D] by the mean and biased variance over the batches of all ranks, which must be of equal size.
 
     Args:
         width: D.
@@ -31,15 +31,15 @@ class BatchNorm(nn.Module):
             self.weight = self.bias = None
 
     def forward(self, x: Tensor) -> Tensor:
-        if world() == 1:
+        if world_size() == 1:
             if len(x) == 1:  # one sample has no variance; torch raises here with a message about shapes
-                raise ValueError("batch normalisation in the heads needs at least two images per batch")
+                raise ValueError("batch normalization in the heads needs at least two images per batch")
             return F.batch_norm(x, None, None, self.weight, self.bias, training=True, eps=self.eps)
         wide = x if x.dtype == torch.float64 else x.float()
         mean = mean_over_ranks(wide.mean(0))
-        centred = wide - mean
-        variance = mean_over_ranks(centred.square().mean(0))
-        out = centred * (variance + self.eps).rsqrt()
+        centered = wide - mean
+        variance = mean_over_ranks(centered.square().mean(0))
+        out = centered * (variance + self.eps).rsqrt()
         if self.weight is not None:
             assert self.bias is not None, "scale and shift come together"
             out = out * self.weight + self.bias

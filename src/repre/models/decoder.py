@@ -20,7 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from repre.errors import UserError
 
 GROUPS = 8
-"""Groups of the normalisation; per sample, so that pieces of a batch do not mix."""
+"""Groups of the normalization; per sample, so that pieces of a batch do not mix."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +29,7 @@ class DecoderConfig:
 
     kind: Literal["conv", "linear"] = "conv"
     """`conv` fuses all levels; `linear` is one 1x1 convolution on the deepest one."""
-    width: int = 128
+    dim: int = 128
     """Channels of the fused maps; a multiple of 8."""
     levels: tuple[int, ...] | None = None
     """Which of the maps that the encoder gives are used, from 0; None uses all."""
@@ -39,15 +39,15 @@ class DecoderConfig:
             raise UserError(f"decoder.kind must be conv or linear, not {self.kind!r}")
         if self.levels is not None and (not self.levels or list(self.levels) != sorted(set(self.levels))):
             raise UserError(f"decoder.levels must name each level once, in rising order, not {self.levels}")
-        if self.width < GROUPS or self.width % GROUPS:
-            raise UserError(f"decoder.width must be a multiple of {GROUPS}, not {self.width}")
+        if self.dim < GROUPS or self.dim % GROUPS:
+            raise UserError(f"decoder.dim must be a multiple of {GROUPS}, not {self.dim}")
 
 
 class Decoder(nn.Module):
     """Feature maps of several depths -> pixels.
 
     From the deepest level up: ``fused = block(lateral(map) + resize(fused))`` on each level's grid, where a block is a
-    3x3 convolution, group normalisation and GELU; then a 1x1 convolution to ``channels * s * s`` and a pixel shuffle by
+    3x3 convolution, group normalization and GELU; then a 1x1 convolution to ``channels * s * s`` and a pixel shuffle by
     the finest stride s.
 
     Args:
@@ -77,11 +77,11 @@ class Decoder(nn.Module):
                 self.laterals, self.blocks = nn.ModuleList(), nn.ModuleList()
                 self.to_pixels = nn.Conv2d(widths[self.levels[0]], out, 1)
             else:
-                self.laterals = nn.ModuleList(nn.Conv2d(widths[level], config.width, 1) for level in self.levels)
-                self.blocks = nn.ModuleList(_block(config.width) for _ in self.levels)
-                self.to_pixels = nn.Conv2d(config.width, out, 1)
+                self.laterals = nn.ModuleList(nn.Conv2d(widths[level], config.dim, 1) for level in self.levels)
+                self.blocks = nn.ModuleList(_block(config.dim) for _ in self.levels)
+                self.to_pixels = nn.Conv2d(config.dim, out, 1)
         self.to_empty(device="cpu")
-        self._initialise(generator)
+        self._initialize(generator)
 
     def forward(self, maps: list[Tensor], size: tuple[int, int] | torch.Size) -> Tensor:
         """Pixels [B, C, H, W] of ``size = (H, W)`` from all of the encoder's maps, each [B, C_l, H_l, W_l]."""
@@ -96,7 +96,7 @@ class Decoder(nn.Module):
         return pixels[..., : size[0], : size[1]]  # [B, C, H, W]; a grid that was rounded up covers more than the image
 
     @torch.no_grad()
-    def _initialise(self, generator: torch.Generator) -> None:
+    def _initialize(self, generator: torch.Generator) -> None:
         """He et al. (2015) before GELU; the layer to pixels starts small, so that the first image is the mean."""
         for module in self.modules():
             if isinstance(module, nn.Conv2d):

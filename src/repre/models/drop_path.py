@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 
-class Rows:
+class BatchSlice:
     """Which images of the whole batch a pass shows; all drop paths of an encoder share one.
 
     Attributes:
@@ -32,19 +32,23 @@ class DropPath(nn.Module):
     checkpointing finds them again.
     """
 
-    def __init__(self, probability: float, rows: Rows, *, scale: bool = True) -> None:
+    def __init__(self, probability: float, batch_slice: BatchSlice, *, scale: bool = True) -> None:
         super().__init__()
-        self.probability, self.rows, self.scale = probability, rows, scale
+        self.probability, self.batch_slice, self.scale = probability, batch_slice, scale
 
     def forward(self, x: Tensor) -> Tensor:
         """x: [V * B, ...], all images of a view before those of the next."""
         if not self.training or self.probability == 0:
             return x
-        if self.rows.index is None:
+        if self.batch_slice.index is None:
             drawn = torch.rand(len(x), device=x.device)
         else:
-            views = len(x) // len(self.rows.index)
-            drawn = torch.rand(views, self.rows.total, device=x.device).index_select(1, self.rows.index).flatten()
+            views = len(x) // len(self.batch_slice.index)
+            drawn = (
+                torch.rand(views, self.batch_slice.total, device=x.device)
+                .index_select(1, self.batch_slice.index)
+                .flatten()
+            )
         keep = 1 - self.probability
         factor = (drawn < keep).to(x.dtype)
         if self.scale:

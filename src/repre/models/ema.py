@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from repre.utils.fsdp import local
+from repre.utils.fsdp import local_tensor
 
 
 @torch.no_grad()
@@ -16,8 +16,8 @@ def ema_update(teacher: nn.Module, student: nn.Module, *, momentum: float) -> No
         teacher, student: modules of the same structure, split over processes in the same way or not at all.
         momentum: share of the teacher that stays, in [0, 1].
     """
-    mine = [local(x) for x in (*teacher.parameters(), *teacher.buffers())]
-    theirs = [local(x) for x in (*student.parameters(), *student.buffers())]
+    mine = [local_tensor(x) for x in (*teacher.parameters(), *teacher.buffers())]
+    theirs = [local_tensor(x) for x in (*student.parameters(), *student.buffers())]
     assert len(mine) == len(theirs), "teacher and student differ in structure"
     averaged = [(t, s) for t, s in zip(mine, theirs) if t.is_floating_point()]
     torch._foreach_lerp_([t for t, _ in averaged], [s for _, s in averaged], 1.0 - momentum)

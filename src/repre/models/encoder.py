@@ -28,10 +28,10 @@ from timm.models import adapt_input_conv, group_parameters
 from torch import Tensor, nn
 
 from repre.errors import RunError, UserError, near_names
-from repre.models.drop_path import DropPath, Rows
+from repre.models.drop_path import BatchSlice, DropPath
 from repre.training.checkpoint import UNREADABLE, check_archive, check_tensors
 from repre.types import Features
-from repre.utils.onednn_linear import quicken
+from repre.utils.onednn_linear import use_onednn_linear
 
 WRAPPERS = ("state_dict", "model", "encoder", "teacher", "student", "module")
 """Keys under which training scripts keep the weights of a model."""
@@ -66,7 +66,7 @@ class EncoderConfig:
     """Compute activations twice instead of keeping them."""
     freeze_patch_embed: bool = False
     """Keep the patch embedding at its random start, as MoCo v3 does for stability (arXiv 2104.02057, section 4)."""
-    levels: tuple[int, ...] | None = None
+    out_indices: tuple[int, ...] | None = None
     """Blocks or stages that give the maps, from 0 and rising; None: a flat model's blocks at 1/4, 2/4, 3/4, 4/4 of its
     depth, a pyramid's stages of 4 and more pixels per cell."""
     model_args: dict[str, Argument] = field(default_factory=dict)
@@ -90,8 +90,10 @@ class EncoderConfig:
                 raise UserError(
                     f"encoder.model_args.{key} must be a number, a truth value, a name or a list of numbers"
                 )
-        if self.levels is not None and (not self.levels or list(self.levels) != sorted(set(self.levels))):
-            raise UserError(f"encoder.levels must name each level once, in rising order, not {self.levels}")
+        if self.out_indices is not None and (
+            not self.out_indices or list(self.out_indices) != sorted(set(self.out_indices))
+        ):
+            raise UserError(f"encoder.out_indices must name each level once, in rising order, not {self.out_indices}")
 
 
 class Encoder(nn.Module):
@@ -104,7 +106,7 @@ class Encoder(nn.Module):
         model: the timm model.
         embedding_dim: width D of the pooled embedding.
         depth: number of blocks (flat models) or stages (pyramids) that could give a map.
-        levels: those that do.
+        out_indices: those that do.
         widths, strides: channels, and pixels per cell, of every level's map. A size that the stride does not divide
             gives a grid that is rounded up or down, as the model does.
         image_size: height and width that the model was built for; others work where the model allows.
@@ -123,12 +125,12 @@ class Encoder(nn.Module):
         self.image_size = _pair(config.image_size or outline.pretrained_cfg["input_size"][1:])
         self._args = _constructor_args(config, outline, self.image_size)
         self._sizes: set[tuple[int, int]] = set()
-        self.embedding_dim, self.depth, self.levels, self.widths, self.strides = self.check_size(*self.image_size)
+        self.embedding_dim, self.depth, self.out_indices, self.widths, self.strides = self.check_size(*self.image_size)
 
         self.model: Any = _create(config.name, self._args, pretrained=config.weights == "hub")
-        self.rows = Rows()
+        self.batch_slice = BatchSlice()
         self._own_drop_paths()
-        quicken(self.model)
+        use_onednn_linear(self.model)
         if config.grad_checkpointing:
             self._checkpoint_blocks()
         if config.weights not in (None, "hub"):
@@ -142,7 +144,9 @@ class Encoder(nn.Module):
             self.check_size(x.shape[-2], x.shape[-1])
         if not maps:
             return Features(self.model.forward_head(self.model.forward_features(x), pre_logits=True))
-        final, levels = self.model.forward_intermediates(x, indices=self.levels, stop_early=False, output_fmt="NCHW")
+        final, levels = self.model.forward_intermediates(
+            x, indices=self.out_indices, stop_early=False, output_fmt="NCHW"
+        )
         return Features(self.model.forward_head(final, pre_logits=True), list(levels))
 
     def check_size(self, height: int, width: int) -> "Layout":
@@ -176,7 +180,7 @@ class Encoder(nn.Module):
             timm.create_model("local-dir:FOLDER", pretrained=True)
 
         Args:
-            mean, std: normalisation of the channels that the encoder was trained with, for the config.
+            mean, std: normalization of the channels that the encoder was trained with, for the config.
             value_range: pixel values that stood for 0 and 1 where a range was declared, likewise; timm does not read it.
         """
         folder = Path(folder)
@@ -194,7 +198,7 @@ class Encoder(nn.Module):
             "num_features": self.embedding_dim,
             "pretrained_cfg": cfg,
             "model_args": args,
-            "repre": {"levels": self.levels} | ({"value_range": list(value_range)} if value_range else {}),
+            "repre": {"out_indices": self.out_indices} | ({"value_range": list(value_range)} if value_range else {}),
         }
         state = {k: v.detach().cpu().contiguous() for k, v in self.model.state_dict().items()}
         try:
@@ -216,7 +220,7 @@ class Encoder(nn.Module):
         folder = Path(folder)
         try:
             content = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-            args, levels = dict(content["model_args"]), tuple(content["repre"]["levels"])
+            args, levels = dict(content["model_args"]), tuple(content["repre"]["out_indices"])
             name, (channels, *size) = content["architecture"], content["pretrained_cfg"]["input_size"]
         except (OSError, KeyError, TypeError, ValueError) as error:
             raise UserError(f"{folder} holds no encoder of repre ({type(error).__name__}: {error})") from error
@@ -228,7 +232,7 @@ class Encoder(nn.Module):
             image_size=_pair(size),
             channels=channels,
             patch_size=patch_size,
-            levels=levels,
+            out_indices=levels,
             model_args={k: tuple(v) if isinstance(v, list) else v for k, v in args.items()},
             weights=str(folder),
         )
@@ -249,7 +253,7 @@ class Encoder(nn.Module):
         for parent in list(self.model.modules()):
             for name, child in list(parent.named_children()):
                 if isinstance(child, timm.layers.DropPath):
-                    setattr(parent, name, DropPath(child.drop_prob or 0.0, self.rows, scale=child.scale_by_keep))
+                    setattr(parent, name, DropPath(child.drop_prob or 0.0, self.batch_slice, scale=child.scale_by_keep))
 
     def _checkpoint_blocks(self) -> None:
         try:
@@ -325,7 +329,7 @@ class Layout(NamedTuple):
 
     embedding_dim: int
     depth: int
-    levels: list[int]
+    out_indices: list[int]
     widths: list[int]
     strides: list[int]
 
@@ -360,7 +364,7 @@ def _measure(
     return Layout(
         embedding_dim=embedding.shape[-1],
         depth=len(reductions),
-        levels=levels,
+        out_indices=levels,
         widths=[found.shape[1] for found in maps],
         strides=[reductions[level] for level in levels],
     )
@@ -373,10 +377,10 @@ def _any_size(args: dict[str, Any]) -> bool:
 def _levels(config: EncoderConfig, reductions: list[int]) -> list[int]:
     """Indices of the blocks or stages whose maps are given."""
     count = len(reductions)
-    if config.levels is not None:
-        if config.levels[0] < 0 or config.levels[-1] >= count:
-            raise UserError(f"encoder.levels {config.levels}: {config.name} has levels 0 to {count - 1}")
-        return list(config.levels)
+    if config.out_indices is not None:
+        if config.out_indices[0] < 0 or config.out_indices[-1] >= count:
+            raise UserError(f"encoder.out_indices {config.out_indices}: {config.name} has levels 0 to {count - 1}")
+        return list(config.out_indices)
     if len(set(reductions)) == 1:
         return sorted({math.ceil(count * quarter / 4) - 1 for quarter in (1, 2, 3, 4)})
     return [level for level, reduction in enumerate(reductions) if reduction >= 4]

@@ -22,8 +22,8 @@ def mlp(
 
     Args:
         layers: number of linear layers; every one but the last is followed by (norm,) activation.
-        norm: batch normalisation over the global batch after every hidden layer.
-        last_norm: after the last layer nothing, or batch normalisation with (`affine`) or without (`plain`) a learnt
+        norm: batch normalization over the global batch after every hidden layer.
+        last_norm: after the last layer nothing, or batch normalization with (`affine`) or without (`plain`) a learned
             scale and shift.
         bias: whether the linear layers have biases.
     """

@@ -25,7 +25,7 @@ class ReconstructionConfig:
 
     weight: float = 10.0
     """Weight of the pixel loss. 0 builds no decoder and gives the plain framework, bit for bit."""
-    until: float = 1.0
+    end_fraction: float = 1.0
     """Share of the run after which the branch is left out: the end belongs to the contrastive loss alone."""
     balance: float = 0.0
     """Above 0: norm of the branch's gradient over that of the contrastive one, where both enter the encoder, held at this
@@ -33,7 +33,7 @@ class ReconstructionConfig:
     loss: PixelLossKind = "l1"
     """Distance between pixels."""
     patch_norm: int = 0
-    """Side of the squares that are normalised to mean 0 and variance 1 in the target; 0 rebuilds plain pixels."""
+    """Side of the squares that are normalized to mean 0 and variance 1 in the target; 0 rebuilds plain pixels."""
     views: Literal["both", "first"] = "both"
     """Which global views are rebuilt."""
     masked_pixels: Literal["all", "masked"] = "masked"
@@ -45,9 +45,9 @@ class ReconstructionConfig:
     def __post_init__(self) -> None:
         if self.weight < 0:
             raise UserError(f"reconstruction.weight must not be negative, not {self.weight}")
-        if not 0 < self.until <= 1:
+        if not 0 < self.end_fraction <= 1:
             raise UserError(
-                f"reconstruction.until must lie in (0, 1], not {self.until}; weight 0 leaves the branch out"
+                f"reconstruction.end_fraction must lie in (0, 1], not {self.end_fraction}; weight 0 leaves the branch out"
             )
         if self.balance < 0:
             raise UserError(f"reconstruction.balance must not be negative, not {self.balance}")
@@ -110,12 +110,14 @@ class RePre(nn.Module):
 
     def rebuilds(self, progress: float) -> bool:
         """Whether the branch takes part when this share of the run is done."""
-        return self.decoder is not None and (progress < self.reconstruction.until or self.reconstruction.until == 1)
+        return self.decoder is not None and (
+            progress < self.reconstruction.end_fraction or self.reconstruction.end_fraction == 1
+        )
 
     @property
-    def kept_encoder(self) -> Encoder:
+    def export_encoder(self) -> Encoder:
         """The encoder that a user takes away: the student's, or the teacher's where the framework says so."""
-        kept = self.framework.kept_encoder(self.encoder)
+        kept = self.framework.export_encoder(self.encoder)
         assert isinstance(kept, Encoder)
         return kept
 
@@ -186,7 +188,7 @@ class RePre(nn.Module):
 
     @torch.no_grad()
     def reconstruct(self, images: Tensor) -> Tensor:
-        """Normalised images [B, C, H, W] rebuilt from their features, in the same normalisation."""
+        """Normalized images [B, C, H, W] rebuilt from their features, in the same normalization."""
         if self.decoder is None:
             raise UserError("this model has no decoder: it was trained with reconstruction.weight 0")
         return self.decoder(self.encoder(images).maps, images.shape[-2:])
@@ -199,7 +201,7 @@ class RePre(nn.Module):
 
 
 def hide(images: Tensor, mask: Tensor) -> Tensor:
-    """Replaces the masked pixels of normalised images [B, C, H, W] by 0, the mean; mask is bool [B, 1, H, W]."""
+    """Replaces the masked pixels of normalized images [B, C, H, W] by 0, the mean; mask is bool [B, 1, H, W]."""
     return images.masked_fill(mask, 0.0)
 
 
@@ -216,7 +218,7 @@ def build_model(
     reconstruction: ReconstructionConfig,
     seed: int,
 ) -> RePre:
-    """The model of a run, initialised from `seed` alone.
+    """The model of a run, initialized from `seed` alone.
 
     Encoder and heads draw from torch's global generator, seeded here; the decoder has a generator of its own, so that
     training with and without the branch starts from the same weights.
@@ -241,7 +243,7 @@ def check_views(framework: FrameworkConfig, *, n_local: int) -> None:
     from repre.frameworks import FRAMEWORKS
 
     name = framework_name(framework)
-    if n_local and not FRAMEWORKS[name][1].takes_local_views:
+    if n_local and not FRAMEWORKS[name][1].supports_multi_crop:
         raise UserError(
             f"views.n_local is {n_local}, but {name} compares two global views only; set it to 0 or use dino"
         )

@@ -29,14 +29,14 @@ from repre.training.checkpoint import load_checkpoint
 
 
 @dataclass(frozen=True)
-class Start:
+class ResolvedEncoder:
     """Where an evaluation starts from.
 
     Attributes:
         spec: what the user wrote.
         config: the encoder, its weights among it; no weights means chance.
         folder: where results on it are kept; None where it has no folder of its own.
-        mean, std: normalisation of the channels that the encoder expects; None takes the default.
+        mean, std: normalization of the channels that the encoder expects; None takes the default.
         value_range: pixel values that stood for 0 and 1 where a range was declared for its training.
     """
 
@@ -77,12 +77,14 @@ class Start:
         return Encoder(replace(config, image_size=image_size) if image_size is not None else config)
 
 
-def open_start(spec: str) -> Start:
+def resolve_encoder(spec: str) -> ResolvedEncoder:
     """Finds what `spec` names; see the head of this file. UserError where there is no such thing."""
     if spec.startswith("random:"):
         return _random(spec)
     if spec.startswith("hub:"):
-        return Start(spec, EncoderConfig(name=spec[4:], weights="hub"), None, *Encoder.published_statistics(spec[4:]))
+        return ResolvedEncoder(
+            spec, EncoderConfig(name=spec[4:], weights="hub"), None, *Encoder.published_statistics(spec[4:])
+        )
     path = Path(spec).expanduser()
     if path.is_dir():
         return _folder(spec, path)
@@ -92,10 +94,10 @@ def open_start(spec: str) -> Start:
     if equals and "[" not in name:
         if not Path(weights).expanduser().exists():
             raise UserError(f"--encoder {spec}: there is no file {weights}")
-        return Start(spec, EncoderConfig(name=name, weights=str(Path(weights).expanduser())), None)
+        return ResolvedEncoder(spec, EncoderConfig(name=name, weights=str(Path(weights).expanduser())), None)
     if "/" in spec or path.suffix in (".pt", ".pth", ".safetensors"):
         raise UserError(f"--encoder {spec}: there is no such run or file")
-    return Start(spec, EncoderConfig(name=spec, weights="hub"), None, *Encoder.published_statistics(spec))
+    return ResolvedEncoder(spec, EncoderConfig(name=spec, weights="hub"), None, *Encoder.published_statistics(spec))
 
 
 def load_model(run: Path, *, checkpoint: Path | None = None) -> tuple[RePre, RunConfig]:
@@ -122,10 +124,10 @@ def load_model(run: Path, *, checkpoint: Path | None = None) -> tuple[RePre, Run
 # ------------------------------------------------------------------------------------------------------- the kinds
 
 
-def _random(spec: str) -> Start:
+def _random(spec: str) -> ResolvedEncoder:
     name, bracket, arguments = spec.removeprefix("random:").partition("[")
     if not bracket and Path(name).expanduser().exists():
-        known = open_start(name)
+        known = resolve_encoder(name)
         return replace(known, spec=spec, config=replace(known.config, weights=None), folder=None)
     given: dict[str, Argument] = {}
     if bracket:
@@ -143,13 +145,13 @@ def _random(spec: str) -> Start:
     patch = given.pop("patch_size", None)
     if not (size is None or isinstance(size, int)) or not (patch is None or isinstance(patch, int)):
         raise UserError(f"--encoder {spec}: image_size and patch_size are whole numbers")
-    return Start(spec, EncoderConfig(name=name, image_size=size, patch_size=patch, model_args=given), None)
+    return ResolvedEncoder(spec, EncoderConfig(name=name, image_size=size, patch_size=patch, model_args=given), None)
 
 
-def _folder(spec: str, path: Path) -> Start:
+def _folder(spec: str, path: Path) -> ResolvedEncoder:
     inside = path / "encoder" if (path / "encoder" / "config.json").is_file() else path
     if (inside / "config.json").is_file():
-        return Start(spec, Encoder.describe(inside), path, **_saved_pixels(inside))
+        return ResolvedEncoder(spec, Encoder.describe(inside), path, **_saved_pixels(inside))
     if (path / "checkpoints" / "last.pt").is_file():
         return _checkpoint(spec, path / "checkpoints" / "last.pt")
     if (path / "config.yaml").is_file():
@@ -157,23 +159,23 @@ def _folder(spec: str, path: Path) -> Start:
     raise UserError(f"--encoder {spec}: the folder holds neither a run nor an encoder")
 
 
-def _file(spec: str, path: Path) -> Start:
+def _file(spec: str, path: Path) -> ResolvedEncoder:
     if path.suffix == ".pt":
         return _checkpoint(spec, path)
     if path.suffix == ".safetensors" and path.with_name("config.json").is_file():
         if path.name != "model.safetensors":
             raise UserError(f"--encoder {spec}: beside a config.json the weights are called model.safetensors")
-        return Start(spec, Encoder.describe(path.parent), path.parent, **_saved_pixels(path.parent))
+        return ResolvedEncoder(spec, Encoder.describe(path.parent), path.parent, **_saved_pixels(path.parent))
     raise UserError(f"--encoder {spec}: which model are these weights of? Write timm's name before: NAME={spec}")
 
 
-def _checkpoint(spec: str, path: Path) -> Start:
+def _checkpoint(spec: str, path: Path) -> ResolvedEncoder:
     """A checkpoint's encoder, handed on in a folder of its own for as long as this process lives."""
     run = path.parent.parent
     state = load_checkpoint(path)
     if "model" in state:
         model, config = load_model(run, checkpoint=path)
-        encoder = model.kept_encoder
+        encoder = model.export_encoder
     elif "encoder" in state and (run / "config.yaml").is_file():
         config = load_yaml(run / "config.yaml")
         encoder = Encoder(replace(config.encoder_at_size, weights=None))
@@ -184,7 +186,7 @@ def _checkpoint(spec: str, path: Path) -> Start:
     copy = tempfile.TemporaryDirectory(prefix="repre-encoder-")
     _KEPT.append(copy)
     encoder.save(copy.name, mean=list(mean), std=list(std), value_range=config.views.value_range)
-    return Start(spec, Encoder.describe(copy.name), run, **_saved_pixels(Path(copy.name)))
+    return ResolvedEncoder(spec, Encoder.describe(copy.name), run, **_saved_pixels(Path(copy.name)))
 
 
 _KEPT: list[tempfile.TemporaryDirectory[str]] = []

@@ -26,7 +26,7 @@ class Family:
 
 FAMILIES = (
     Family("Objectives", "Losses", r"loss|contrastive|pixel",
-           "What is minimised: the contrastive loss, the pixel loss, and their weighted sum."),
+           "What is minimized: the contrastive loss, the pixel loss, and their weighted sum."),
     Family("Objectives", "Own image found", r"accuracy",
            "Share of the batch whose nearest key is the other view of the same image.", "share"),
     Family("Objectives", "Negatives that count", r"effective_negatives",
@@ -36,7 +36,7 @@ FAMILIES = (
     Family("Objectives", "Entropy of the prototypes", r"teacher_entropy|prototype_(entropy|information)",
            "Each image should pick few prototypes (low teacher entropy), all images together many."),
     Family("Embeddings", "Probes with labels", r"(knn|miou|linear)\w*",
-           "Figures of labelled probes on the frozen encoder; higher is better.", "share"),
+           "Figures of labeled probes on the frozen encoder; higher is better.", "share"),
     Family("Embeddings", "Effective rank", r"rankme",
            "RankMe: how many directions the embeddings use. Near 1 is collapse."),
     Family("Embeddings", "Spread", r"embedding_std|batch_std",
@@ -52,13 +52,13 @@ FAMILIES = (
     Family("Embeddings", "Teacher follows", r"teacher_follows",
            "How far the teacher went as a share of the student's way; near 0 it is frozen."),
     Family("Patches", "Correspondence", r"correspondence(_chance)?",
-           "Share of patches that find their own place in another view of the image; the grey line is chance.", "share"),
+           "Share of patches that find their own place in another view of the image; the gray line is chance.", "share"),
     Family("Patches", "Effective rank of patch features", r"patch_rank",
            "How many directions the patches of the last level use."),
-    Family("Patches", "Likeness of neighbouring levels", r"level_similarity_\w+",
+    Family("Patches", "Likeness of neighboring levels", r"level_similarity_\w+",
            "Linear CKA; 1 where a level adds nothing to the one before it."),
     Family("Reconstruction", "PSNR, dB", r"psnr(_flat)?",
-           "Fidelity on the fixed images; the grey line is a picture of one colour."),
+           "Fidelity on the fixed images; the gray line is a picture of one color."),
     Family("Reconstruction", "SSIM", r"ssim", "Structural similarity on the fixed images; 1 is equal."),
     Family("Reconstruction", "What each level adds", r"level_share_\w+",
            "Share of the change of the pixels when a level is blotted out.", "share"),
@@ -68,17 +68,17 @@ FAMILIES = (
            "Below 0 a step for one loss sets the other back."),
     Family("Balance of the objectives", "Pixel over contrastive", r"gradient_ratio",
            "1 is an even balance.", "log"),
-    Family("Optimisation", "Learning rate", r"lr", ""),
-    Family("Optimisation", "Norm of the gradient", r"grad_norm", "Before clipping.", "log"),
-    Family("Optimisation", "Size of an update", r"update\w*",
+    Family("Optimization", "Learning rate", r"lr", ""),
+    Family("Optimization", "Norm of the gradient", r"grad_norm", "Before clipping.", "log"),
+    Family("Optimization", "Size of an update", r"update\w*",
            "Change of the weights per step, relative to their length.", "log"),
-    Family("Optimisation", "Size of the weights", r"weight_size", "Root mean square of the encoder's matrices."),
+    Family("Optimization", "Size of the weights", r"weight_size", "Root mean square of the encoder's matrices."),
     Family("Time", "Images per second", r"images_per_s", "All processes together."),
     Family("Time", "Waiting for data", r"data_wait", "Share of the time; near 0 is good.", "share"),
-    Family("Time", "Seconds of a look", r"look_seconds|probe_seconds", "What the monitors and the probe take at a check."),
+    Family("Time", "Seconds of a validation", r"validation_seconds|probe_seconds", "Time spent in monitors and probe."),
 )  # fmt: skip
 REFERENCE = ("psnr_flat", "correspondence_chance")
-"""Figures that others are held against; drawn in grey."""
+"""Figures that others are held against; drawn in gray."""
 EXACT = ("lr", "weight_size")
 """Figures without noise, which are never smoothed."""
 NOT_DRAWN = ("step", "epoch", "distinct_images")
@@ -110,8 +110,8 @@ def overlays(runs: Sequence[tuple[str, RunData]], *, points: int) -> list[Chart]
 def _charts(runs: Sequence[tuple[str | None, RunData]], *, points: int, together: bool) -> list[Chart]:
     found: dict[tuple[int, str], Chart] = {}
     for place, (run_label, run) in enumerate(runs):
-        for name, looks in _names(run)[:COLUMNS]:
-            x, y = thin(*run.column(name, looks=looks), points=points)
+        for name, validations in _names(run)[:COLUMNS]:
+            x, y = thin(*run.column(name, validations=validations), points=points)
             if not x:
                 continue
             order, family = _family(name)
@@ -119,13 +119,13 @@ def _charts(runs: Sequence[tuple[str | None, RunData]], *, points: int, together
             if key not in found:
                 single = family.title if together or family.pattern == name else f"{family.title}: {name}"
                 found[key] = Chart(family.group, single, family.words, family.form)
-            colour = -1 if name in REFERENCE and together else len([s for s in found[key].series if s["colour"] >= 0])
+            color = -1 if name in REFERENCE and together else len([s for s in found[key].series if s["color"] >= 0])
             line = {
                 "name": run_label or label(name),
                 "x": x,
                 "y": y,
-                "looks": looks,
-                "colour": colour if together else place,
+                "validations": validations,
+                "color": color if together else place,
             }
             line["exact"] = name in EXACT
             found[key].series.append(line)
@@ -134,7 +134,7 @@ def _charts(runs: Sequence[tuple[str | None, RunData]], *, points: int, together
 
 def _names(run: RunData) -> list[tuple[str, bool]]:
     """Every figure, and whether it is one of the looks; what is logged at steps too is not."""
-    logged, looked = ({name: None for row in rows for name in row} for rows in (run.rows, run.looks))
+    logged, looked = ({name: None for row in rows for name in row} for rows in (run.rows, run.validations))
     names = [(name, False) for name in logged] + [(name, True) for name in looked if name not in logged]
     return [key for key in names if key[0] not in NOT_DRAWN]
 

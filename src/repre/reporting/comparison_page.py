@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from repre.reporting import looks, results, sections
+from repre.reporting import picture_sections, results, sections
 from repre.reporting.charts import NOT_DRAWN, overlays
 from repre.reporting.evidence import PROBE
 from repre.reporting.formatting import described, duration, figure, flat, share
@@ -11,7 +11,7 @@ from repre.reporting.parts import Page, Section, section, table
 from repre.reporting.read import RunData
 from repre.reporting.verdict import verdict, waiting
 
-Labelled = Sequence[tuple[str, RunData]]
+Labeled = Sequence[tuple[str, RunData]]
 LOSSES = ("loss", "contrastive", "pixel")
 KEY = ("rankme", "embedding_std", "correspondence", "psnr", "ssim", "gradient_ratio")
 """Looks that stand in the table without being asked for."""
@@ -19,7 +19,7 @@ IMAGES = 6
 """Images per run on which patches are chosen."""
 
 
-def labelled(runs: Sequence[RunData]) -> list[tuple[str, RunData]]:
+def labeled(runs: Sequence[RunData]) -> list[tuple[str, RunData]]:
     """Runs with a name each: the folder's, with as much of the path before it as it takes to tell them apart."""
     for depth in range(1, 8):
         names = ["/".join(run.path.resolve().parts[-depth:]) for run in runs]
@@ -28,9 +28,9 @@ def labelled(runs: Sequence[RunData]) -> list[tuple[str, RunData]]:
     return [(f"{run.name} ({i + 1})", run) for i, run in enumerate(runs)]
 
 
-def comparison(runs: Labelled, page: Page) -> tuple[str, str, list[Section]]:
+def comparison(runs: Labeled, page: Page) -> tuple[str, str, list[Section]]:
     """Title, subtitle and sections of the page of several runs."""
-    parts = (glance, curves, settings, reconstruction, colours, similarity, evaluations)
+    parts = (glance, curves, settings, reconstruction, colors, similarity, evaluations)
     shown = [one for part in parts if (one := part(runs, page)) is not None]
     if (left := sections.missing(page)) is not None:
         shown.append(left)
@@ -39,7 +39,7 @@ def comparison(runs: Labelled, page: Page) -> tuple[str, str, list[Section]]:
     return title, "Several runs side by side", shown
 
 
-def glance(runs: Labelled, page: Page) -> Section:
+def glance(runs: Labeled, page: Page) -> Section:
     """Verdicts and key figures, one column per run."""
     verdicts = [verdict(run) for _, run in runs]
     cards = [
@@ -47,7 +47,8 @@ def glance(runs: Labelled, page: Page) -> Section:
             tag("p", {"class": "headline"}, f"{found.headline}."), tag("p", {"class": "remark"}, described(run)))
         for place, ((name, run), found) in enumerate(zip(runs, verdicts))
     ]  # fmt: skip
-    names = list(dict.fromkeys(name for _, run in runs for look in run.looks for name in look if name not in NOT_DRAWN))
+    measured = dict.fromkeys(name for _, run in runs for validation in run.validations for name in validation)
+    names = [name for name in measured if name not in NOT_DRAWN]
     done = [run.summary or {} for _, run in runs]
     logged = [[run.column(name)[1] for _, run in runs] for name in LOSSES]
     rows: list[list[Child]] = [
@@ -55,12 +56,12 @@ def glance(runs: Labelled, page: Page) -> Section:
         for name, found in zip(LOSSES, logged)
         if any(found)
     ]
-    rows += [_looks(runs, name) for name in names if name in KEY or PROBE.fullmatch(name)]
+    rows += [_metric_row(runs, name) for name in names if name in KEY or PROBE.fullmatch(name)]
     rows.append(["images per second", *(figure(one.get("images_per_s"), digits=3) for one in done)])
     rows.append(["waiting for data", *(share(waiting(run)) for _, run in runs)])
     rows.append(["time", *(duration(one.get("seconds")) for one in done)])
     rows.append(["alarms", *(figure(len(run.alarms)) for _, run in runs)])
-    others = [_looks(runs, name) for name in names if name not in KEY and not PROBE.fullmatch(name)]
+    others = [_metric_row(runs, name) for name in names if name not in KEY and not PROBE.fullmatch(name)]
     head = ["Figure", *(name for name, _ in runs)]
     more = tag(
         "details",
@@ -73,13 +74,13 @@ def glance(runs: Labelled, page: Page) -> Section:
     return section("verdict", "At a glance", lead, shown)
 
 
-def _looks(runs: Labelled, name: str) -> list[Child]:
+def _metric_row(runs: Labeled, name: str) -> list[Child]:
     """A row of the table: the first and the last look of every run."""
-    values = [run.column(name, looks=True)[1] for _, run in runs]
+    values = [run.column(name, validations=True)[1] for _, run in runs]
     return [name, *(f"{figure(v[0], digits=3)} → {figure(v[-1], digits=3)}" if v else "–" for v in values)]
 
 
-def curves(runs: Labelled, page: Page) -> Section | None:
+def curves(runs: Labeled, page: Page) -> Section | None:
     found = overlays(runs, points=max(100, page.quality.points // len(runs)))
     if not found:
         page.missing.append("Curves: no run has logged figures.")
@@ -87,7 +88,7 @@ def curves(runs: Labelled, page: Page) -> Section | None:
     return section("curves", "Curves", sections.CURVES, sections.chart_tools(), sections.chart_groups(found, page))
 
 
-def settings(runs: Labelled, page: Page) -> Section:
+def settings(runs: Labeled, page: Page) -> Section:
     """Only what differs."""
     all_settings = [flat(run.config) for _, run in runs]
     names = list(dict.fromkeys(name for one in all_settings for name in one))
@@ -102,10 +103,10 @@ def settings(runs: Labelled, page: Page) -> Section:
     return section("settings", "Settings that differ", lead, body)
 
 
-def reconstruction(runs: Labelled, page: Page) -> Section | None:
+def reconstruction(runs: Labeled, page: Page) -> Section | None:
     shown: list[Child] = []
     for place, (name, run) in enumerate(runs):
-        if (one := looks.film(run, page, f"panel-{place}")) is not None:
+        if (one := picture_sections.film(run, page, f"panel-{place}")) is not None:
             shown += [tag("h3", {"class": f"run-{place % 8}"}, name), one]
     if not shown:
         page.missing.append("Reconstruction over time: no run has panels.")
@@ -115,33 +116,34 @@ def reconstruction(runs: Labelled, page: Page) -> Section | None:
     )
 
 
-def colours(runs: Labelled, page: Page) -> Section | None:
+def colors(runs: Labeled, page: Page) -> Section | None:
     """The last level of every run."""
     shown: list[Child] = []
     for place, (name, run) in enumerate(runs):
-        if (one := looks.colour_rows(run, page, f"run-{place}", looks.levels_of(run, "pca")[-1:])) is not None:
+        last = picture_sections.levels_of(run, "pca")[-1:]
+        if (one := picture_sections.color_rows(run, page, f"run-{place}", last)) is not None:
             shown += [tag("h3", {"class": f"run-{place % 8}"}, name), one]
     if not shown:
-        page.missing.append(f"Patch features as colours: {looks.NO_ARTEFACTS}")
+        page.missing.append(f"Patch features as colors: {picture_sections.NO_SNAPSHOTS}")
         return None
-    lead = "Three principal components of the last level's patch features; colours can be compared within a run, not across."
-    return section("colours", "Patch features as colours", lead, shown)
+    lead = "Three principal components of the last level's patch features; colors can be compared within a run, not across."
+    return section("colors", "Patch features as colors", lead, shown)
 
 
-def similarity(runs: Labelled, page: Page) -> Section | None:
+def similarity(runs: Labeled, page: Page) -> Section | None:
     """The same patch asked in every run."""
     shown: list[Child] = []
     for place, (name, run) in enumerate(runs):
-        if (one := looks.maps(run, page, f"run-{place}", label=name, most=IMAGES)) is not None:
+        if (one := picture_sections.maps(run, page, f"run-{place}", label=name, most=IMAGES)) is not None:
             shown += [tag("h3", {"class": f"run-{place % 8}"}, name), one]
     if not shown:
-        page.missing.append(f"Similarity maps: {looks.NO_ARTEFACTS}")
+        page.missing.append(f"Similarity maps: {picture_sections.NO_SNAPSHOTS}")
         return None
     lead = "Choose a patch in one run: the same place is asked in all of them. Rings mark the best match in each image."
-    return section("similarity", "What resembles this patch?", lead, looks.map_tools(), shown)
+    return section("similarity", "What resembles this patch?", lead, picture_sections.map_tools(), shown)
 
 
-def evaluations(runs: Labelled, page: Page) -> Section | None:
+def evaluations(runs: Labeled, page: Page) -> Section | None:
     """Comparisons that name any of the runs, once each, and the stored results of every run."""
     once = {one["file"]: one for _, run in runs for one in run.comparisons}
     shown: list[Child] = [results.compared(one) for one in once.values()]
@@ -151,4 +153,4 @@ def evaluations(runs: Labelled, page: Page) -> Section | None:
     if not shown:
         page.missing.append("Evaluations: none is stored; repre eval and repre compare write them.")
         return None
-    return section("evaluations", "Evaluations", "What the encoders are worth on labelled data.", shown)
+    return section("evaluations", "Evaluations", "What the encoders are worth on labeled data.", shown)

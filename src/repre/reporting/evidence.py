@@ -16,7 +16,7 @@ from repre.reporting.read import Row, RunData, number
 Kind = Literal["good", "bad", "limit", "unknown", "note"]
 """good, bad: evidence for and against learning; limit: what held it back; unknown: cannot be told; note: for reading."""
 PROBE = re.compile(r"(knn|miou|linear)\w*")
-"""Names of the figures of labelled probes."""
+"""Names of the figures of labeled probes."""
 PROBE_WORDS = {"knn": "k-NN accuracy", "miou": "mIoU of the linear probe"}
 PROBED = 1000
 """Test images that a probe is taken to have; the embedded scenes' k-NN has as many."""
@@ -38,11 +38,11 @@ class Finding:
 
 
 def probes(run: RunData) -> list[Finding]:
-    """Labelled probes, the first look against the last."""
+    """Labeled probes, the first look against the last."""
     found = []
-    names = dict.fromkeys(name for look in run.looks for name in look if PROBE.fullmatch(name))
+    names = dict.fromkeys(name for look in run.validations for name in look if PROBE.fullmatch(name))
     for name in names:
-        steps, values = run.column(name, looks=True)
+        steps, values = run.column(name, validations=True)
         if len(values) < 2:
             continue
         words, moved = PROBE_WORDS.get(name, name), values[-1] - values[0]
@@ -116,9 +116,9 @@ def health(run: RunData) -> list[Finding]:
     last = run.rows[-1] if run.rows else {}
     lost = [name for name in ("loss", "contrastive", "pixel") if name in last and last[name] is None]
     if lost:
-        fix = "a lower optim.lr, a longer optim.warmup or optim.clip 1.0 usually helps"
+        fix = "a lower optim.lr, a longer optim.warmup_fraction or optim.clip_grad_norm 1.0 usually helps"
         found.append(Finding("bad", "It diverged", f"The last logged {lost[0]} is not a finite number: {fix}."))
-    spread, rank = (run.column(name, looks=True)[1] for name in ("embedding_std", "rankme"))
+    spread, rank = (run.column(name, validations=True)[1] for name in ("embedding_std", "rankme"))
     if not spread and not rank:
         return [*found, Finding("unknown", "Collapse", "There is no look at the embeddings (rankme, embedding_std).")]
     told = "; ".join(
@@ -169,8 +169,8 @@ def losses(run: RunData) -> list[Finding]:
 
 def dense(run: RunData) -> list[Finding]:
     """Whether patches find their place in another view of the image."""
-    _, values = run.column("correspondence", looks=True)
-    _, chance = run.column("correspondence_chance", looks=True)
+    _, values = run.column("correspondence", validations=True)
+    _, chance = run.column("correspondence_chance", validations=True)
     if len(values) < 2:
         return []
     guessed = f", by chance {chance[-1]:.1%}" if chance else ""
@@ -184,16 +184,16 @@ def dense(run: RunData) -> list[Finding]:
 
 
 def fidelity(run: RunData) -> list[Finding]:
-    """PSNR of the fixed images, against a picture of one colour."""
-    _, values = run.column("psnr", looks=True)
-    _, flat = run.column("psnr_flat", looks=True)
+    """PSNR of the fixed images, against a picture of one color."""
+    _, values = run.column("psnr", validations=True)
+    _, flat = run.column("psnr_flat", validations=True)
     if len(values) < 2:
         return []
     told = f"PSNR of the fixed images {way(values)} dB" + (
-        f"; one colour each gives {flat[-1]:.1f} dB." if flat else "."
+        f"; one color each gives {flat[-1]:.1f} dB." if flat else "."
     )
     if flat and values[-1] <= flat[-1]:
-        return [Finding("limit", "Reconstruction is no better than one colour", told)]
+        return [Finding("limit", "Reconstruction is no better than one color", told)]
     better = values[-1] > values[0]
     return [Finding("good" if better else "limit", f"Reconstruction is {'' if better else 'not '}closer", told)]
 

@@ -7,7 +7,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from repre.errors import RunError, UserError
-from repre.reporting import comparison_page, looks, results, sections
+from repre.reporting import comparison_page, picture_sections, results, sections
 from repre.reporting.formatting import described
 from repre.reporting.markup import Html, data, tag
 from repre.reporting.parts import Page, Section
@@ -21,11 +21,11 @@ LIMIT = 10_000_000
 """Bytes of a page."""
 SCRIPTS = ("charts.js", "pictures.js", "page.js")
 PARTS = (
-    looks.reconstruction,
-    looks.levels,
-    looks.colours,
-    looks.similarity,
-    looks.neighbours,
+    picture_sections.reconstruction,
+    picture_sections.levels,
+    picture_sections.colors,
+    picture_sections.similarity,
+    picture_sections.neighbors,
     results.evaluations,
     sections.throughput,
     sections.data_problems,
@@ -67,9 +67,7 @@ def write_comparison(runs: Sequence[Path], out: Path, *, comparisons: Sequence[P
         raise UserError(f"a comparison needs at least two runs, not {len(runs)}; for one there is repre report")
     beside = [Path(out).parent] if (Path(out).parent / "compare.json").is_file() else []
     found = [read_run(Path(run), comparisons=[*comparisons, *beside]) for run in runs]
-    return _write(
-        Path(out), lambda page: comparison_page.comparison(comparison_page.labelled(found), page), limit=limit
-    )
+    return _write(Path(out), lambda page: comparison_page.comparison(comparison_page.labeled(found), page), limit=limit)
 
 
 def report(run: RunData, page: Page) -> tuple[str, str, list[Section]]:

@@ -87,7 +87,7 @@ def scroll(content: Html, label: str) -> Html:
 
 
 def slider(label: str, attributes: dict[str, str | int | float | bool | None]) -> Html:
-    """A labelled slider with room for its value."""
+    """A labeled slider with room for its value."""
     return tag(
         "label",
         {"class": "slider"},

@@ -1,4 +1,4 @@
-"""Pictures and quantised features as text in the page, each stored once, in a quality that the page's size allows."""
+"""Pictures and quantized features as text in the page, each stored once, in a quality that the page's size allows."""
 
 import base64
 import io
@@ -20,7 +20,7 @@ class Quality:
         jpeg: quality of photographs.
         side: largest side of a picture in pixels.
         panels: steps of the panel that are shown.
-        images: images of the artefacts that are shown.
+        images: images of the snapshots that are shown.
         cells: largest number of patches per image for the similarity maps.
         points: points per line of a chart.
         lost: what this leaves out, in words; empty for the best.
@@ -58,7 +58,7 @@ class Album:
         return name
 
     def exact(self, name: str, pixels: np.ndarray) -> str:
-        """Adds a small map of colours, uint8 [h, w, 3], without loss, and gives its name."""
+        """Adds a small map of colors, uint8 [h, w, 3], without loss, and gives its name."""
         if name not in self.uris:
             self.uris[name] = uri(smaller(pixels, self.quality.side), jpeg=None)
         return name

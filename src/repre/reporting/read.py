@@ -29,10 +29,10 @@ class RunData:
 
     Attributes:
         rows: metrics, one per logged step, ascending; figures that are not finite are None.
-        looks: figures of the checks, ascending.
+        validations: figures of the checks, ascending.
         summary: None while the run is not finished.
         panels: file by step.
-        arrays: of artefacts/features.npz (see repre.training.monitoring.snapshots); only those of the right type and shape.
+        arrays: of snapshots/features.npz (see repre.training.monitoring.snapshots); only those of the right type and shape.
         evaluations: stored results; chance: those of the same model without training, where they were evaluated from
             the same working folder.
         comparisons: what repre compare wrote about this run.
@@ -43,7 +43,7 @@ class RunData:
     name: str
     config: Row = field(default_factory=dict)
     rows: list[Row] = field(default_factory=list)
-    looks: list[Row] = field(default_factory=list)
+    validations: list[Row] = field(default_factory=list)
     summary: Row | None = None
     environment: Row = field(default_factory=dict)
     alarms: list[Row] = field(default_factory=list)
@@ -56,9 +56,9 @@ class RunData:
     comparisons: list[Row] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
-    def column(self, name: str, *, looks: bool = False) -> tuple[list[float], list[float]]:
+    def column(self, name: str, *, validations: bool = False) -> tuple[list[float], list[float]]:
         """Steps and values of a figure where it is a finite number."""
-        rows = [r for r in (self.looks if looks else self.rows) if number(r.get(name)) is not None]
+        rows = [r for r in (self.validations if validations else self.rows) if number(r.get(name)) is not None]
         return [float(r["step"]) for r in rows], [float(r[name]) for r in rows]
 
 
@@ -75,10 +75,10 @@ def read_run(path: Path, *, comparisons: Sequence[Path] = ()) -> RunData:
     notes: list[str] = []
     summary = _json(path / "summary.json", notes)
     rows = _lines(path / "metrics.jsonl", notes)
-    looks = (summary or {}).get("looks")
-    if not isinstance(looks, list):
-        looks = _looks_of_log(path / "log.txt")
-        if looks:
+    validations = (summary or {}).get("validations")
+    if not isinstance(validations, list):
+        validations = _looks_of_log(path / "log.txt")
+        if validations:
             notes.append("The run is not finished: its looks are taken from log.txt, to four digits.")
     listed = _text(path / "unreadable.txt").splitlines()
     return RunData(
@@ -86,14 +86,14 @@ def read_run(path: Path, *, comparisons: Sequence[Path] = ()) -> RunData:
         name=path.resolve().name or str(path),
         config=_config(path / "config.yaml", notes),
         rows=_ordered(rows),
-        looks=_ordered(looks),
+        validations=_ordered(validations),
         summary=summary,
         environment=_json(path / "environment.json", notes) or {},
         alarms=_ordered(_lines(path / "alarms.jsonl", notes) or (summary or {}).get("alarms") or [], unique=False),
         unreadable=listed[:LINES],
         unreadable_count=len(listed),
         panels=_panels(path / "panel"),
-        arrays=read_arrays(path / "artefacts" / "features.npz", notes),
+        arrays=read_arrays(path / "snapshots" / "features.npz", notes),
         evaluations=_evaluations(path / "evaluations", notes),
         chance=_chance(path, notes),
         comparisons=_comparisons(path, comparisons, notes),
@@ -180,13 +180,13 @@ def _config(path: Path, notes: list[str]) -> Row:
 
 
 def _looks_of_log(path: Path) -> list[Row]:
-    looks = []
+    validations = []
     for line in _text(path).splitlines():
         if found := LOOK.match(line):
             pairs = (part.rpartition(" ")[::2] for part in found[2].split(", "))
             figures = {name: value for name, word in pairs if (value := _float(word)) is not None}
-            looks.append({"step": int(found[1]), **figures})
-    return looks
+            validations.append({"step": int(found[1]), **figures})
+    return validations
 
 
 def _float(word: str) -> float | None:
@@ -218,7 +218,7 @@ def _evaluations(folder: Path, notes: list[str]) -> list[Row]:
 
 
 def _chance(run: Path, notes: list[str]) -> list[Row]:
-    """Results of ``random:RUN``, which evaluations keep under the working folder (repre.evaluation.registry.results_folder)."""
+    """Results of ``random:RUN``, which evaluations keep under the working folder (`results_folder` of the registry)."""
     found = [one for folder in sorted(Path("evaluations").glob("random-*")) for one in _evaluations(folder, notes)]
     return [one for one in found if Path(str(one.get("start", "")).removeprefix("random:")).resolve() == run.resolve()]
 

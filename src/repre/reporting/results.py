@@ -19,7 +19,7 @@ def evaluations(run: RunData, page: Page) -> Section | None:
     body: list[Child] = [compared(one) for one in run.comparisons]
     if run.evaluations:
         body += [tag("h3", None, "Single evaluations of this run"), stored(run.evaluations, run.chance)]
-    return section("evaluations", "Evaluations", "What the frozen or tuned encoder is worth on labelled data.", *body)
+    return section("evaluations", "Evaluations", "What the frozen or tuned encoder is worth on labeled data.", *body)
 
 
 def compared(comparison: Row) -> Html:

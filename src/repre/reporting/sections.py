@@ -112,7 +112,7 @@ def _budget(run: RunData) -> Html | None:
 
 
 def data_problems(run: RunData, page: Page) -> Section:
-    distinct = run.column("distinct_images", looks=True)[1]
+    distinct = run.column("distinct_images", validations=True)[1]
     words: list[Child] = [tag("p", None, "Data: ", tag("code", None, str(run.config.get("data", "not said"))))]
     if distinct:
         words.append(

@@ -82,7 +82,7 @@ def key_figures(run: RunData) -> list[tuple[str, Child, Child]]:
         if (pair := ends(run.column(name)[1])) is not None:
             found.append((label, figure(pair[1], digits=3), f"from {figure(pair[0], digits=3)}"))
     for name, label, write in LOOKS:
-        values = run.column(name, looks=True)[1]
+        values = run.column(name, validations=True)[1]
         if values:
             found.append((label, write(values[-1]), f"from {write(values[0])}" if len(values) > 1 else ""))
     done = run.summary or {}

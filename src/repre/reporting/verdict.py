@@ -44,17 +44,17 @@ class Verdict:
 
 def verdict(run: RunData) -> Verdict:
     """The verdict on one run."""
-    labelled, baseline, state = [*probes(run), *gains(run)], baselines(run), health(run)
+    labeled, baseline, state = [*probes(run), *gains(run)], baselines(run), health(run)
     objectives = [*losses(run), *dense(run), *fidelity(run)]
-    findings = [*labelled, *baseline, *state, *objectives, *limits(run)]
-    if not labelled:
+    findings = [*labeled, *baseline, *state, *objectives, *limits(run)]
+    if not labeled:
         told = (
             "No probe with labels was run before and after training; repre eval knn and repre compare are such probes."
         )
         findings.append(Finding("unknown", "Worth of the features", told))
     headline, kind = _answer(
         broken=[f for f in state if f.kind == "bad"],
-        asked={f.kind for f in labelled},
+        asked={f.kind for f in labeled},
         beaten=[f for f in baseline if f.kind == "limit"],
         objectives={f.kind for f in objectives},
     )

@@ -14,11 +14,11 @@ from repre.config import RunConfig
 from repre.data.io.sources import Source
 from repre.errors import RunError
 from repre.models.repre import RePre
-from repre.training.nonfinite import blame
+from repre.training.nonfinite import find_cause
 from repre.training.run_folder import RunFolder
 from repre.types import Batch, Losses, Views
-from repre.utils.dist import any_rank, is_main, rank, world
-from repre.utils.fsdp import local
+from repre.utils.dist import any_rank, is_main_process, rank, world_size
+from repre.utils.fsdp import local_tensor
 
 NOT_FINITE_IN_A_ROW = 20
 """Steps in a row that may be skipped, by the setting or because fp16's gradient scale was too high; beyond, the run is
@@ -26,12 +26,12 @@ broken."""
 HOW_TO_GO_ON = (
     "What was saved is intact and the same command goes on from it. If the files are at fault, take them away, or add "
     "--runtime.not-finite skip to pass over such steps. If training diverges, start again with another --out and a lower "
-    "--optim.lr, a longer --optim.warmup or --optim.clip 1.0"
+    "--optim.lr, a longer --optim.warmup-fraction or --optim.clip-grad-norm 1.0"
 )
 T = TypeVar("T")
 
 
-class Trouble:
+class FailureTracker:
     """Follows the troubles of one process's part in a run.
 
     Attributes:
@@ -64,7 +64,7 @@ class Trouble:
         self.broken, self.seen = state["unreadable"], state["seen"]
         self.changed = state.get("changed", [])  # checkpoints of earlier versions know less
         self.skipped, self.in_a_row = state.get("skipped", 0), state.get("skipped_in_a_row", 0)
-        if is_main():
+        if is_main_process():
             if self.broken or self.folder.unreadable.exists():
                 self.folder.write_list(self.folder.unreadable, [self._line(i, why) for i, why in self.broken.items()])
             if self.changed or self.folder.changed.exists():
@@ -82,7 +82,7 @@ class Trouble:
         if not new:
             return
         self.broken |= new
-        if is_main():
+        if is_main_process():
             self.folder.append_list(self.folder.unreadable, [self._line(i, why) for i, why in new.items()])
         allowed = self.config.loader.max_unreadable
         looked_at = max(min(self.seen + self.config.batch_size, len(self.source)), min(200, len(self.source)))
@@ -103,7 +103,7 @@ class Trouble:
                 f"Further ones are listed in {self.folder.changed}"
             )
         self.changed += dict.fromkeys(new)
-        if is_main():
+        if is_main_process():
             self.folder.append_list(self.folder.changed, [self.source.describe(i) for i in dict.fromkeys(new)])
 
     def _line(self, index: int, reason: str) -> str:
@@ -125,7 +125,9 @@ class Trouble:
     ) -> None:
         """A step whose loss or gradient is not finite: finds the cause, writes it down with all files of the batch, and
         raises RunError unless such steps are to be skipped."""
-        found = blame(model, losses, views, seed=seed, micro_batch=self.config.compute.micro_batch, precision=precision)
+        found = find_cause(
+            model, losses, views, seed=seed, micro_batch=self.config.compute.micro_batch, precision=precision
+        )
         mine = {
             "cause": found.words,
             "at_fault": [self.source.describe(int(batch.indices[place])) for place in found.places],
@@ -136,7 +138,7 @@ class Trouble:
         files = [name for part in parts for name in part["files"]]
         at_fault = [name for part in parts for name in part["at_fault"]]
         row = {"step": step, "cause": named["cause"], "at_fault": at_fault, "files": files}
-        if is_main():
+        if is_main_process():
             self.folder.append_not_finite(row)
         images = f"at fault {_few(at_fault)}" if at_fault and len(at_fault) < len(files) else f"the batch {_few(files)}"
         words = f"step {step} is not finite: {named['cause']}; {images} (all in {self.folder.not_finite})"
@@ -152,7 +154,7 @@ class Trouble:
 
     def refuse_broken_weights(self, model: RePre, *, step: int) -> None:
         """Ends the run before weights that are not finite replace good ones in a checkpoint."""
-        broken = [name for name, value in model.state_dict().items() if not local(value).isfinite().all()]
+        broken = [name for name, value in model.state_dict().items() if not local_tensor(value).isfinite().all()]
         if any_rank(bool(broken), self.device):
             last = self.folder.last
             saved = f"{last} has the last good weights" if last.is_file() else "nothing was saved yet"
@@ -168,8 +170,8 @@ def _few(names: list[str], count: int = 4) -> str:
 
 def _joined(mine: list[T]) -> list[T]:
     """The lists of all ranks, one after another; a collective call."""
-    if world() == 1:
+    if world_size() == 1:
         return mine
-    parts: list[Any] = [None] * world()
+    parts: list[Any] = [None] * world_size()
     dist.all_gather_object(parts, mine)
     return [one for part in parts for one in part]

@@ -21,26 +21,26 @@ from torch import Tensor
 from repre.config import RunConfig, to_dict
 from repre.data.io.sources import Source, open_source
 from repre.data.loading.loader import Loader
-from repre.data.loading.manifest import keep_list, with_kept_list
+from repre.data.loading.manifest import apply_manifest, write_manifest
 from repre.data.views.render import make_views
 from repre.errors import RunError, UserError
 from repre.models.decoder import branch_cost
 from repre.models.encoder import Encoder
 from repre.models.repre import RePre, build_model
 from repre.training.checkpoint import load_latest, save_checkpoint, write_json
-from repre.training.failures import Trouble
+from repre.training.failures import FailureTracker
 from repre.training.monitoring.gradient_balance import advice
 from repre.training.monitoring.label_free import WeightChange, step_figures
-from repre.training.monitoring.validator import Look, Watch
-from repre.training.nonfinite import kept_buffers
-from repre.training.optim import build_optimiser, set_schedule
+from repre.training.monitoring.validator import Probe, Validator
+from repre.training.nonfinite import save_buffers
+from repre.training.optim import build_optimizer, set_schedule
 from repre.training.run_folder import RunFolder
-from repre.training.step import check_pieces, forward_backward
+from repre.training.step import forward_backward, validate_micro_batch
 from repre.training.trackers import Tracker, open_trackers
 from repre.types import Batch, Losses, Views
 from repre.utils.device import hand_freed_memory_back, pick_device, pick_precision, pick_workers
-from repre.utils.dist import any_rank, barrier, is_main, mean_over_ranks, process_group, rank, world
-from repre.utils.fsdp import local, norm, part_like, shard, whole
+from repre.utils.dist import any_rank, barrier, is_main_process, mean_over_ranks, process_group, rank, world_size
+from repre.utils.fsdp import distribute_like, full_tensors, local_tensor, shard, total_norm
 from repre.utils.progress import Progress
 from repre.utils.schedule import step_seed
 from repre.utils.signals import Interrupted, StopNow, StopRequest
@@ -61,7 +61,7 @@ class Summary:
     data_wait: float
     final: dict[str, Any]
     best: dict[str, Any]
-    looks: list[dict[str, Any]]
+    validations: list[dict[str, Any]]
     alarms: list[dict[str, Any]]
     balance: str | None
     monitor_seconds: float
@@ -72,7 +72,7 @@ class Summary:
     costs: dict[str, Any]
 
 
-def train(config: RunConfig, *, look: Look | None = None) -> Path:
+def train(config: RunConfig, *, probe: Probe | None = None) -> Path:
     """Runs, or goes on with, the run of a config; gives its folder.
 
     Raises:
@@ -83,13 +83,13 @@ def train(config: RunConfig, *, look: Look | None = None) -> Path:
     device, folder = pick_device(config.runtime.device), RunFolder(config.out)
     with process_group(device):
         try:
-            finished = folder.claim(config) if is_main() else False
+            finished = folder.claim(config) if is_main_process() else False
             if any_rank(finished, device):
-                if is_main():
+                if is_main_process():
                     print(f"{folder.path} is a finished run of this config; nothing to do")
                 return folder.path
             with StopRequest() as stop:
-                _Run(config, folder, device, look).go(stop)
+                _Run(config, folder, device, probe).go(stop)
         except OSError as error:
             if error.errno not in NO_ROOM:
                 raise
@@ -105,7 +105,7 @@ def train(config: RunConfig, *, look: Look | None = None) -> Path:
 class _Run:
     """One process's part in a run. Built from the config, restored from the last checkpoint where there is one."""
 
-    def __init__(self, config: RunConfig, folder: RunFolder, device: torch.device, look: Look | None) -> None:
+    def __init__(self, config: RunConfig, folder: RunFolder, device: torch.device, probe: Probe | None) -> None:
         self.config, self.folder, self.device = config, folder, device
         self.bar: Progress | None = None
         self.precision = pick_precision(config.compute.precision, self.device)
@@ -119,12 +119,12 @@ class _Run:
             seed=config.seed,
         ).to(self.device)
         self.model.train()
-        check_pieces(self.model.encoder, config.reconstruction, micro_batch=config.compute.micro_batch)
+        validate_micro_batch(self.model.encoder, config.reconstruction, micro_batch=config.compute.micro_batch)
         self.costs = asdict(branch_cost(self.model.encoder, self.model.decoder, size=(config.views.size,) * 2))
         self.replica: RePre | None = None
-        if config.runtime.shard and world() > 1:
+        if config.runtime.shard and world_size() > 1:
             self.shard()
-        self.optimiser = build_optimiser(config.optim, self.model, keep=self.model.encoder.no_weight_decay)
+        self.optimizer = build_optimizer(config.optim, self.model, keep=self.model.encoder.no_weight_decay)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision is torch.float16)
         if config.compute.compile:
             self.model.encoder.compile()
@@ -132,10 +132,10 @@ class _Run:
         self.step = 0
         self.seconds = 0.0
         self.saved: int | None = None
-        self.trouble = Trouble(config, folder, self.source, self.device, say=self.say)
-        self.watch: Watch | None = None
-        if is_main():
-            self.watch = Watch(config, folder, self.source, self.device, probe=look, say=self.say)
+        self.trouble = FailureTracker(config, folder, self.source, self.device, say=self.say)
+        self.watch: Validator | None = None
+        if is_main_process():
+            self.watch = Validator(config, folder, self.source, self.device, probe=probe, say=self.say)
         self.restore()
 
         self.render = partial(make_views, config=config.rendered_views, seed=config.seed, device=self.device)
@@ -144,17 +144,17 @@ class _Run:
             batch_size=config.batch_size,
             epochs=config.epochs,
             seed=config.seed,
-            canvas=config.canvas,
+            canvas=config.decode_size,
             workers=pick_workers(config.runtime.workers),
             start=self.step,
             rank=rank(),
-            world=world(),
+            world_size=world_size(),
             keep_values=config.views.value_range is not None,
             pin=self.device.type == "cuda",
             render=self.render if self.device.type == "cpu" else None,
         )
         self.trackers: list[Tracker] = []
-        if is_main():
+        if is_main_process():
             self.trackers = open_trackers(
                 config.runtime.trackers,
                 folder.tensorboard,
@@ -182,7 +182,7 @@ class _Run:
                 self.save()
         self.leave_if_asked(stop)
         progress_bar = Progress(
-            start=self.step, total=total, steps_per_epoch=self.loader.steps_per_epoch, shown=is_main()
+            start=self.step, total=total, steps_per_epoch=self.loader.steps_per_epoch, shown=is_main_process()
         )
         self.bar = progress_bar
         saved_at = begun = time.monotonic()
@@ -202,9 +202,9 @@ class _Run:
             self.trouble.note_files(batch)
 
             progress = self.step / total
-            lr = set_schedule(self.optimiser, config.optim, progress=progress, batch=config.batch_size)
+            lr = set_schedule(self.optimizer, config.optim, progress=progress, batch=config.batch_size)
             seed = step_seed(config.seed, self.step)
-            put_back = kept_buffers(self.model.encoder) if config.runtime.not_finite == "skip" else None
+            put_back = save_buffers(self.model.encoder) if config.runtime.not_finite == "skip" else None
             losses = forward_backward(
                 self.model,
                 views,
@@ -214,7 +214,7 @@ class _Run:
                 precision=self.precision,
                 scale=self.scaler.get_scale(),
             )
-            self.scaler.unscale_(self.optimiser)
+            self.scaler.unscale_(self.optimizer)
             length = gradient_norm(self.model)
             total_loss = mean_over_ranks(losses.total.detach())
 
@@ -224,9 +224,9 @@ class _Run:
             change = WeightChange(self.model.encoder) if logged and config.runtime.monitors else None
             if torch.isfinite(total_loss + length):
                 self.trouble.sound()
-                clip_gradients(self.model, length, config.optim.clip)
+                clip_gradients(self.model, length, config.optim.clip_grad_norm)
                 self.model.framework.before_step(progress)
-                self.scaler.step(self.optimiser)
+                self.scaler.step(self.optimizer)
                 self.model.framework.after_step(self.model.encoder, losses.diagnostics, progress)
             elif not (self.precision is torch.float16 and torch.isfinite(total_loss) and self.trouble.overflow()):
                 self.trouble.not_finite(
@@ -235,7 +235,7 @@ class _Run:
                 if put_back is not None:
                     put_back()
             self.scaler.update()
-            self.optimiser.zero_grad(set_to_none=True)
+            self.optimizer.zero_grad(set_to_none=True)
             self.step += 1
             self.trouble.seen = min(self.trouble.seen + config.batch_size, len(self.source))
 
@@ -269,7 +269,7 @@ class _Run:
         """The next batch, its views, and the seconds that were waited for it; None where a signal ended the waiting."""
         asked = time.monotonic()
         try:
-            with stop.breaks(world() == 1):  # several processes can only leave together, at the next step
+            with stop.breaks(world_size() == 1):  # several processes can only leave together, at the next step
                 batch = next(batches)
         except StopNow:
             return None
@@ -298,16 +298,16 @@ class _Run:
             raise UserError(
                 "runtime.shard goes with neither compute.compile nor compute.precision fp16; leave one of them"
             )
-        if is_main():
+        if is_main_process():
             self.replica = copy.deepcopy(self.model).cpu()
         for module in [m for m in self.model.modules() if isinstance(m, Encoder)]:
             shard(module, device=self.device)
 
-    def whole_model(self) -> RePre:
+    def full_model(self) -> RePre:
         """The model with all its weights, on the main process; a collective call."""
-        if not self.config.runtime.shard or world() == 1:
+        if not self.config.runtime.shard or world_size() == 1:
             return self.model
-        state = whole(self.model.state_dict())
+        state = full_tensors(self.model.state_dict())
         if self.replica is None:
             return self.model
         self.replica.load_state_dict(state)
@@ -319,17 +319,17 @@ class _Run:
         """A checkpoint by the main process; where it fails, all end."""
         self.trouble.refuse_broken_weights(self.model, step=self.step)
         failed: Exception | None = None
-        model, optimiser = whole(self.model.state_dict()), whole(self.optimiser.state_dict())
+        model, optimizer = full_tensors(self.model.state_dict()), full_tensors(self.optimizer.state_dict())
         if self.watch is not None:
             state = {
                 "config": to_dict(self.config),
                 "step": self.step,
                 "seconds": self.seconds,
                 "best": self.watch.best,
-                "looks": self.watch.looks,
+                "validations": self.watch.validations,
                 **self.trouble.state(),
                 "model": model,
-                "optimiser": optimiser,
+                "optimizer": optimizer,
                 "scaler": self.scaler.state_dict(),
             }
             try:
@@ -345,11 +345,11 @@ class _Run:
     def open_source(self) -> Source:
         """The images, by the list that the run began with."""
         config, folder = self.config, self.folder
-        source = open_source(config.data, channels=config.encoder.channels, canvas=config.canvas)
-        if is_main() and not (folder.last.is_file() or folder.previous.is_file()):
-            keep_list(source, folder.files)
+        source = open_source(config.data, channels=config.encoder.channels, canvas=config.decode_size)
+        if is_main_process() and not (folder.last.is_file() or folder.previous.is_file()):
+            write_manifest(source, folder.files)
         barrier()
-        source, note = with_kept_list(source, folder.files)
+        source, note = apply_manifest(source, folder.files)
         if note is not None:
             self.say(note)
         return source
@@ -357,7 +357,7 @@ class _Run:
     def restore(self) -> None:
         found = load_latest(self.folder.last, self.folder.previous, device=self.device)
         if found is None:
-            if is_main():
+            if is_main_process():
                 self.folder.trim(0)
             return
         (state, note), path = found, self.folder.last
@@ -365,26 +365,26 @@ class _Run:
             self.say(note)
         try:
             mine = self.model.state_dict()
-            self.model.load_state_dict({n: part_like(v, mine.get(n, v)) for n, v in state["model"].items()})
-            load_optimiser(self.optimiser, state["optimiser"])
+            self.model.load_state_dict({n: distribute_like(v, mine.get(n, v)) for n, v in state["model"].items()})
+            load_optimizer(self.optimizer, state["optimizer"])
             self.scaler.load_state_dict(state["scaler"])
         except (RuntimeError, ValueError, KeyError) as error:
             reason = "; ".join(line.strip() for line in str(error).splitlines()[:3])
             raise UserError(f"{path} is a checkpoint of another model ({reason[:300]}); name another --out") from error
         self.step, self.seconds, self.saved = state["step"], state["seconds"], state["step"]
-        if is_main():
+        if is_main_process():
             self.folder.trim(self.step)
         self.trouble.restore(state)
         if self.watch is not None:
-            self.watch.restore(state["looks"], state["best"], self.folder.read_metrics())
+            self.watch.restore(state["validations"], state["best"], self.folder.read_metrics())
 
     def finish(self, *, spent: float, waited: float) -> None:
-        model = self.whole_model()
+        model = self.full_model()
         if self.watch is not None:
-            looks = self.watch.looks
+            validations = self.watch.validations
             mean, std = (s.flatten().tolist() for s in self.config.views.statistics(self.config.encoder.channels))
             value_range = self.config.views.value_range
-            model.kept_encoder.save(self.folder.encoder, mean=mean, std=std, value_range=value_range)
+            model.export_encoder.save(self.folder.encoder, mean=mean, std=std, value_range=value_range)
             self.folder.write_csv()
             rows = self.folder.read_metrics()
             summary = Summary(
@@ -396,11 +396,11 @@ class _Run:
                 data_wait=waited / max(spent, 1e-9),
                 final=rows[-1] if rows else {},
                 best=self.watch.best,
-                looks=looks,
+                validations=validations,
                 alarms=self.watch.health.as_dicts(),
-                balance=advice(looks[-1]),
-                monitor_seconds=sum(look.get("look_seconds", 0.0) for look in looks),
-                probe_seconds=sum(look.get("probe_seconds", 0.0) for look in looks),
+                balance=advice(validations[-1]),
+                monitor_seconds=sum(one.get("validation_seconds", 0.0) for one in validations),
+                probe_seconds=sum(one.get("probe_seconds", 0.0) for one in validations),
                 unreadable=len(self.trouble.broken),
                 changed=len(self.trouble.changed),
                 skipped=self.trouble.skipped,
@@ -432,27 +432,30 @@ class _Run:
             )
 
     def check_is_due(self) -> bool:
-        every = self.loader.steps_per_epoch * self.config.runtime.check_every
+        every = self.loader.steps_per_epoch * self.config.runtime.eval_every_epochs
         return self.step % every == 0 or self.step == self.loader.total_steps
 
     def look_is_missing(self) -> bool:
         """Whether a check is due that was not taken: at the start, or where the run was stopped in it."""
-        looks = self.watch.looks if self.watch is not None else None
-        missing = looks is not None and self.check_is_due() and (not looks or looks[-1]["step"] != self.step)
+        if self.watch is None:
+            missing = False
+        else:
+            taken = self.watch.validations
+            missing = self.check_is_due() and (not taken or taken[-1]["step"] != self.step)
         return any_rank(missing, self.device)
 
     def check(self, stop: StopRequest) -> None:
         """A look at the model, on the main process only; the others wait. A signal ends it: it is taken again when the run
         goes on."""
         self.trouble.refuse_broken_weights(self.model, step=self.step)
-        model = self.whole_model()
+        model = self.full_model()
         if self.watch is not None:
-            before = len(self.watch.looks), self.watch.best
+            before = len(self.watch.validations), self.watch.best
             try:
                 with stop.breaks():
                     figures = self.watch.check(model.to(self.device), step=self.step, total=self.loader.total_steps)
             except StopNow:
-                del self.watch.looks[before[0] :]
+                del self.watch.validations[before[0] :]
                 self.watch.best = before[1]
                 figures = {}
             if self.replica is not None:
@@ -481,7 +484,7 @@ class _Run:
                 tracker.log(row, step=self.step)
 
     def say(self, text: str) -> None:
-        if is_main():
+        if is_main_process():
             self.folder.say(text)
             shown = text.encode("utf-8", "backslashreplace").decode()  # a terminal takes no names that are not UTF-8
             self.bar.say(shown) if self.bar is not None else print(shown, flush=True)
@@ -489,21 +492,23 @@ class _Run:
 
 def gradient_norm(model: torch.nn.Module) -> Tensor:
     """Norm of the whole gradient."""
-    return norm([p.grad for p in model.parameters() if p.grad is not None])
+    return total_norm([p.grad for p in model.parameters() if p.grad is not None])
 
 
 def clip_gradients(model: torch.nn.Module, length: Tensor, limit: float | None) -> None:
     """Shortens the whole gradient, of this length, to `limit`."""
     if limit is not None:
-        gradients = [local(p.grad) for p in model.parameters() if p.grad is not None]
+        gradients = [local_tensor(p.grad) for p in model.parameters() if p.grad is not None]
         torch._foreach_mul_(gradients, (limit / (length + 1e-6)).clamp(max=1.0))
 
 
-def load_optimiser(optimiser: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
     """Takes back a state of whole tensors, also where the parameters are split."""
-    parameters = [p for group in optimiser.param_groups for p in group["params"]]
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
     mine = {
-        number: {name: part_like(v, parameters[number]) if isinstance(v, Tensor) else v for name, v in values.items()}
+        number: {
+            name: distribute_like(v, parameters[number]) if isinstance(v, Tensor) else v for name, v in values.items()
+        }
         for number, values in state["state"].items()
     }
-    optimiser.load_state_dict({**state, "state": mine})
+    optimizer.load_state_dict({**state, "state": mine})

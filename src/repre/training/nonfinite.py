@@ -10,21 +10,21 @@ import torch
 from torch import Tensor, nn
 
 from repre.models.repre import RePre
-from repre.training.step import begin_piece, mixed_precision, split_views
+from repre.training.step import mixed_precision, set_micro_batch, split_views
 from repre.types import Losses, Views
-from repre.utils.dist import alone
-from repre.utils.fsdp import is_part
+from repre.utils.dist import single_process
+from repre.utils.fsdp import is_dtensor
 
 
 @dataclass
-class Blame:
+class Cause:
     """Words for the cause, and the places in the local batch of the images that are at fault where that can be told."""
 
     words: str
     places: list[int] = field(default_factory=list)
 
 
-def kept_buffers(model: nn.Module) -> Callable[[], None]:
+def save_buffers(model: nn.Module) -> Callable[[], None]:
     """A call that puts the buffers of a model back: a forward pass moves running statistics."""
     kept = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
 
@@ -36,30 +36,32 @@ def kept_buffers(model: nn.Module) -> Callable[[], None]:
     return put_back
 
 
-def blame(model: RePre, losses: Losses, views: Views, *, seed: int, micro_batch: int, precision: torch.dtype) -> Blame:
+def find_cause(
+    model: RePre, losses: Losses, views: Views, *, seed: int, micro_batch: int, precision: torch.dtype
+) -> Cause:
     """Finds the cause of a loss or gradient that is not finite, looking along the way of the data; not in a model that is
     split over processes, which would have to look together."""
     what = _which_loss(losses)
-    if any(map(is_part, model.parameters())):
-        return Blame(what)
+    if any(map(is_dtensor, model.parameters())):
+        return Cause(what)
     bad = torch.zeros(len(views.images[0]), dtype=torch.bool)
     for view in [*views.images, *views.targets]:
         bad |= ~view.isfinite().flatten(1).all(1).cpu()
     if bad.any():
-        return Blame(f"{what}: the pixels of a view are not finite", _places(bad))
+        return Cause(f"{what}: the pixels of a view are not finite", _places(bad))
     for name, parameter in model.named_parameters():
         if not parameter.isfinite().all():
-            return Blame(f"{what}: the parameter {name} is not finite")
+            return Cause(f"{what}: the parameter {name} is not finite")
     rebuild = losses.pixel is not None
     found = _replay(model, views, rebuild=rebuild, seed=seed, micro_batch=micro_batch, precision=precision)
     if found is not None:
-        return Blame(f"{what}: the output of {found.words} is the first that is not finite", found.places)
+        return Cause(f"{what}: the output of {found.words} is the first that is not finite", found.places)
     if not math.isfinite(float(losses.total.detach())):
-        return Blame(f"{what}, though encoder and decoder give finite values: the framework's heads or its loss")
+        return Cause(f"{what}, though encoder and decoder give finite values: the framework's heads or its loss")
     for name, parameter in model.named_parameters():
         if parameter.grad is not None and not parameter.grad.isfinite().all():
-            return Blame(f"the gradient of {name} is not finite")
-    return Blame("the norm of the gradient is not finite")
+            return Cause(f"the gradient of {name} is not finite")
+    return Cause("the norm of the gradient is not finite")
 
 
 def _which_loss(losses: Losses) -> str:
@@ -72,7 +74,7 @@ def _which_loss(losses: Losses) -> str:
 @torch.no_grad()
 def _replay(
     model: RePre, views: Views, *, rebuild: bool, seed: int, micro_batch: int, precision: torch.dtype
-) -> Blame | None:
+) -> Cause | None:
     """The first layer, in the order of computing, whose output is not finite, and the images whose features are not."""
     found: list[str] = []
 
@@ -89,12 +91,12 @@ def _replay(
         if name.startswith(("encoder.", "decoder.")) and not list(module.children())
     ]
     places: list[int] = []
-    start, put_back = 0, kept_buffers(model.encoder)
+    start, put_back = 0, save_buffers(model.encoder)
     try:
         for piece in split_views(views, micro_batch):
-            begin_piece(model, piece, start, seed, of=views)
+            set_micro_batch(model, piece, start, seed, of=views)
             mixed = mixed_precision(piece.images[0].device, precision)
-            with alone(), torch.compiler.set_stance("force_eager"), mixed:
+            with single_process(), torch.compiler.set_stance("force_eager"), mixed:
                 features = model.student_features(piece, rebuild=rebuild)
                 if rebuild:
                     model.pixel(features, piece)
@@ -107,7 +109,7 @@ def _replay(
         for hook in hooks:
             hook.remove()
         put_back()
-    return Blame(found[0], places) if found else None
+    return Cause(found[0], places) if found else None
 
 
 def _places(bad: Tensor) -> list[int]:

@@ -1,4 +1,4 @@
-"""Parameter groups and optimisers."""
+"""Parameter groups and optimizers."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -8,23 +8,23 @@ import torch
 from torch import Tensor, nn
 
 from repre.errors import UserError
-from repre.utils.fsdp import is_part
+from repre.utils.fsdp import is_dtensor
 from repre.utils.schedule import cosine, warmup_cosine
 
 
 @dataclass(frozen=True, kw_only=True)
 class OptimConfig:
-    """Optimiser and its schedules."""
+    """Optimizer and its schedules."""
 
-    kind: Literal["adamw", "lars"] = "adamw"
+    name: Literal["adamw", "lars"] = "adamw"
     """AdamW, or LARS (arXiv 1708.03888) for very large batches."""
     lr: float = 1.5e-4
-    """Peak learning rate for a batch of `lr_batch` images; scaled in proportion to the batch."""
-    lr_batch: int = 256
+    """Peak learning rate for a batch of `base_batch_size` images; scaled in proportion to the batch."""
+    base_batch_size: int = 256
     """Batch that `lr` is meant for."""
-    lr_end: float = 0.0
+    min_lr: float = 0.0
     """Learning rate at the end of the cosine (not scaled)."""
-    warmup: float = 40 / 300
+    warmup_fraction: float = 40 / 300
     """Share of the run over which the learning rate rises from 0."""
     weight_decay: float = 0.1
     """Weight decay of matrices and kernels; vectors (biases, norms, positions) have none."""
@@ -32,23 +32,29 @@ class OptimConfig:
     """Weight decay at the end of a cosine; None keeps it constant."""
     betas: tuple[float, float] = (0.9, 0.999)
     """AdamW's averages; LARS takes the first as its momentum."""
-    clip: float | None = None
+    clip_grad_norm: float | None = None
     """Largest norm of the whole gradient; None does not clip."""
 
     def __post_init__(self) -> None:
-        for name in ("lr", "weight_decay", "lr_end"):
+        for name in ("lr", "weight_decay", "min_lr"):
             if getattr(self, name) < 0:
                 raise UserError(f"optim.{name} must not be negative, not {getattr(self, name)}")
-        if not 0 <= self.warmup <= 1:
-            raise UserError(f"optim.warmup is a share of the run and must lie in [0, 1], not {self.warmup}")
-        if self.clip is not None and self.clip <= 0:
-            raise UserError(f"optim.clip must be above 0 (or None for no clipping), not {self.clip}")
-        if self.lr_batch < 1:
-            raise UserError(f"optim.lr_batch must be at least 1, not {self.lr_batch}")
+        if not 0 <= self.warmup_fraction <= 1:
+            raise UserError(
+                f"optim.warmup_fraction is a share of the run and must lie in [0, 1], not {self.warmup_fraction}"
+            )
+        if self.clip_grad_norm is not None and self.clip_grad_norm <= 0:
+            raise UserError(
+                f"optim.clip_grad_norm must be above 0 (or None for no clipping), not {self.clip_grad_norm}"
+            )
+        if self.base_batch_size < 1:
+            raise UserError(f"optim.base_batch_size must be at least 1, not {self.base_batch_size}")
 
     def lr_at(self, progress: float, *, batch: int) -> float:
         """Learning rate at a progress in [0, 1] for a global batch."""
-        return warmup_cosine(progress, warmup=self.warmup, peak=self.lr * batch / self.lr_batch, end=self.lr_end)
+        return warmup_cosine(
+            progress, warmup=self.warmup_fraction, peak=self.lr * batch / self.base_batch_size, end=self.min_lr
+        )
 
     def weight_decay_at(self, progress: float) -> float:
         """Weight decay of the decayed group at a progress in [0, 1]."""
@@ -81,7 +87,7 @@ def parameter_groups(
     ]
 
 
-def build_optimiser(
+def build_optimizer(
     config: OptimConfig,
     model: nn.Module,
     *,
@@ -89,21 +95,21 @@ def build_optimiser(
     layers: Mapping[str, int] | None = None,
     layer_decay: float = 1.0,
 ) -> torch.optim.Optimizer:
-    """The optimiser over `parameter_groups`; learning rate and decay are set before every step by `set_schedule`."""
+    """The optimizer over `parameter_groups`; learning rate and decay are set before every step by `set_schedule`."""
     groups = parameter_groups(model, keep=keep, layers=layers, layer_decay=layer_decay)
-    if config.kind == "lars":
+    if config.name == "lars":
         return LARS(groups, momentum=config.betas[0])
     parameters = [p for g in groups for p in g["params"]]
-    if any(map(is_part, parameters)):  # split and whole parameters do not go through one kernel
+    if any(map(is_dtensor, parameters)):  # split and whole parameters do not go through one kernel
         return torch.optim.AdamW(groups, lr=0.0, betas=config.betas, foreach=False, fused=False)
     fused = all(p.device.type in ("cuda", "cpu") for p in parameters)
     return torch.optim.AdamW(groups, lr=0.0, betas=config.betas, fused=fused)
 
 
-def set_schedule(optimiser: torch.optim.Optimizer, config: OptimConfig, *, progress: float, batch: int) -> float:
+def set_schedule(optimizer: torch.optim.Optimizer, config: OptimConfig, *, progress: float, batch: int) -> float:
     """Writes learning rate and weight decay of this moment into the groups; gives the learning rate."""
     lr, decay = config.lr_at(progress, batch=batch), config.weight_decay_at(progress)
-    for group in optimiser.param_groups:
+    for group in optimizer.param_groups:
         group["lr"] = lr * group["scale"]
         group["weight_decay"] = decay if group["decay"] else 0.0
     return lr

@@ -1,7 +1,7 @@
 """A probe of half a minute before a run: what fits, how fast it is, what limits it, and how long it will take.
 
 decode   images per second of one process, times the processes; on the CPU their views too, which are made there
-step     views, forward, backward, optimiser and teacher on real images, at falling micro-batches
+step     views, forward, backward, optimizer and teacher on real images, at falling micro-batches
 """
 
 import gc
@@ -23,8 +23,8 @@ from repre.errors import UserError
 from repre.models.encoder import Encoder
 from repre.models.repre import RePre, build_model
 from repre.training.loop import clip_gradients, gradient_norm
-from repre.training.optim import build_optimiser, set_schedule
-from repre.training.step import check_pieces, forward_backward, split_views
+from repre.training.optim import build_optimizer, set_schedule
+from repre.training.step import forward_backward, split_views, validate_micro_batch
 from repre.types import Batch, Features, Views
 from repre.utils.device import pick_device, pick_precision, pick_workers
 
@@ -35,7 +35,7 @@ SMALLEST = 8
 
 
 @dataclass(frozen=True)
-class Probe:
+class Trial:
     """One way to compute the step of the whole batch, as measured.
 
     Attributes:
@@ -69,8 +69,8 @@ class Plan:
 
     config: RunConfig
     device: str
-    probes: tuple[Probe, ...]
-    chosen: Probe
+    probes: tuple[Trial, ...]
+    chosen: Trial
     decode_per_s: float
     workers: int
     images_per_s: float
@@ -103,7 +103,7 @@ def plan(config: RunConfig, *, seconds: float = 30.0, max_hours: float | None = 
         UserError: nothing fits into the memory, the data does not serve, or `max_hours` does not suffice for one epoch.
     """
     device = pick_device(config.runtime.device)
-    source = open_source(config.data, channels=config.encoder.channels, canvas=config.canvas)
+    source = open_source(config.data, channels=config.encoder.channels, canvas=config.decode_size)
     if config.batch_size > len(source):
         raise UserError(f"batch_size is {config.batch_size}, but {source.spec} has only {len(source)} images")
     batch, decode_per_s = _decode(source, config, limit=seconds / 4)
@@ -111,8 +111,8 @@ def plan(config: RunConfig, *, seconds: float = 30.0, max_hours: float | None = 
         begun = time.monotonic()
         make_views(batch, config.rendered_views, seed=config.seed, device=device)
         decode_per_s = 1 / (1 / decode_per_s + (time.monotonic() - begun) / config.batch_size)
-    probes: list[Probe] = []
-    fits: list[Probe] = []
+    probes: list[Trial] = []
+    fits: list[Trial] = []
     end = time.monotonic() + seconds * 3 / 4
     for wanted in _candidates(config, device):
         if fits and time.monotonic() > end:
@@ -174,7 +174,7 @@ def _decode(source: Source, config: RunConfig, *, limit: float) -> tuple[Batch, 
         raise UserError(f"none of {config.batch_size} images of {source.spec} can be read")
     rate = len(images) / max(spent, 1e-6)
     images = [images[i % len(images)] for i in range(config.batch_size)]
-    pixels, sizes = stack(images, canvas=config.canvas, keep_values=config.views.value_range is not None)
+    pixels, sizes = stack(images, canvas=config.decode_size, keep_values=config.views.value_range is not None)
     positions = torch.arange(config.batch_size)
     return Batch(pixels, sizes, positions, positions, epoch=0), rate
 
@@ -183,13 +183,13 @@ def _may_be_cut(config: RunConfig) -> bool:
     """Whether the encoder allows a batch in pieces."""
     try:
         encoder = Encoder(replace(config.encoder_at_size, weights=None))
-        check_pieces(encoder, config.reconstruction, micro_batch=SMALLEST)
+        validate_micro_batch(encoder, config.reconstruction, micro_batch=SMALLEST)
     except UserError:
         return False
     return True
 
 
-def _candidates(config: RunConfig, device: torch.device) -> list[Probe]:
+def _candidates(config: RunConfig, device: torch.device) -> list[Trial]:
     """What is tried, the most promising first: the whole batch, then ever smaller pieces; then, for the last, recomputed
     activations; on CUDA also the compiled encoder."""
     precision = config.compute.precision
@@ -200,7 +200,7 @@ def _candidates(config: RunConfig, device: torch.device) -> list[Probe]:
     while cut and sizes[-1] // 2 >= SMALLEST:
         sizes.append(sizes[-1] // 2)
     again = config.encoder.grad_checkpointing
-    found = [Probe(size, precision, config.compute.compile, again, None, None) for size in sizes]
+    found = [Trial(size, precision, config.compute.compile, again, None, None) for size in sizes]
     if not again:
         found.append(replace(found[-1], grad_checkpointing=True))
     if device.type == "cuda" and not config.compute.compile:
@@ -208,7 +208,7 @@ def _candidates(config: RunConfig, device: torch.device) -> list[Probe]:
     return found
 
 
-def _probe(wanted: Probe, batch: Batch, device: torch.device, config: RunConfig) -> Probe:
+def _probe(wanted: Trial, batch: Batch, device: torch.device, config: RunConfig) -> Trial:
     """Times whole steps; gives the probe with its figures, or without them where the memory did not suffice."""
     compute = ComputeConfig(precision=wanted.precision, compile=wanted.compile)  # type: ignore[arg-type]
     encoder = replace(config.encoder_at_size, grad_checkpointing=wanted.grad_checkpointing, weights=None)
@@ -221,17 +221,17 @@ def _probe(wanted: Probe, batch: Batch, device: torch.device, config: RunConfig)
             encoder=encoder,
             framework=config.framework,
             decoder=config.decoder,
-            reconstruction=replace(config.reconstruction, until=1.0),  # at its dearest
+            reconstruction=replace(config.reconstruction, end_fraction=1.0),  # at its dearest
             seed=config.seed,
         ).to(device)
         model.train()
         if compute.compile:
             model.encoder.compile()
-        optimiser = build_optimiser(config.optim, model, keep=model.encoder.no_weight_decay)
+        optimizer = build_optimizer(config.optim, model, keep=model.encoder.no_weight_decay)
         views = make_views(batch, config.rendered_views, seed=config.seed, device=device)
 
         def step() -> None:
-            set_schedule(optimiser, config.optim, progress=0.5, batch=config.batch_size)
+            set_schedule(optimizer, config.optim, progress=0.5, batch=config.batch_size)
             made_here = device.type != "cpu"  # otherwise where the images are decoded
             losses = forward_backward(
                 model,
@@ -241,11 +241,11 @@ def _probe(wanted: Probe, batch: Batch, device: torch.device, config: RunConfig)
                 micro_batch=wanted.micro_batch if wanted.micro_batch < config.batch_size else 0,
                 precision=pick_precision(compute.precision, device),
             )
-            clip_gradients(model, gradient_norm(model), config.optim.clip)
+            clip_gradients(model, gradient_norm(model), config.optim.clip_grad_norm)
             model.framework.before_step(0.5)
-            optimiser.step()
+            optimizer.step()
             model.framework.after_step(model.encoder, losses.diagnostics, 0.5)
-            optimiser.zero_grad(set_to_none=True)
+            optimizer.zero_grad(set_to_none=True)
 
         step()  # allocates, compiles, chooses kernels
         _wait(device)

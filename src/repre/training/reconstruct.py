@@ -8,7 +8,7 @@ from PIL import Image
 
 from repre.data.io.decode import UnreadableImage, read_image
 from repre.data.loading.loader import stack
-from repre.data.views.render import centre_view, denormalise
+from repre.data.views.render import center_view, denormalize
 from repre.errors import UserError
 from repre.models.resolve import load_model
 from repre.training.checkpoint import write_atomically
@@ -26,15 +26,15 @@ def reconstruct(images: tuple[Path, ...], *, run: Path, out: Path, checkpoint: P
     decoded = []
     for path in images:
         try:
-            decoded.append(read_image(path, channels=config.encoder.channels, canvas=config.canvas))
+            decoded.append(read_image(path, channels=config.encoder.channels, canvas=config.decode_size))
         except UnreadableImage as error:
             raise UserError(f"{path} cannot be read: {error}") from error
-    pixels, sizes = stack(decoded, canvas=config.canvas, keep_values=config.views.value_range is not None)
-    shown = centre_view(pixels, sizes, size=config.views.size, config=config.views)
+    pixels, sizes = stack(decoded, canvas=config.decode_size, keep_values=config.views.value_range is not None)
+    shown = center_view(pixels, sizes, size=config.views.size, config=config.views)
     rebuilt = model.reconstruct(shown)
     if config.reconstruction.patch_norm:
         rebuilt = borrow_patch_statistics(rebuilt, shown, config.reconstruction.patch_norm)
-    above, below = denormalise(shown, config.views), denormalise(rebuilt, config.views).clamp(0, 1)
+    above, below = denormalize(shown, config.views), denormalize(rebuilt, config.views).clamp(0, 1)
     panel = np.concatenate([row_of_images(above), row_of_images(below)])
     out.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(out, lambda file: Image.fromarray(panel).save(file, format="PNG"))

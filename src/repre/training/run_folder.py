@@ -11,7 +11,7 @@ files.gz           the list of files that the run began with (repre.data.loading
 .lock              held by the process that writes here
 checkpoints/       last.pt, previous.pt (the one before it), best.pt
 panel/             reconstructions of the same images over time, PNG
-artefacts/         pictures and quantised features of a few images, for the report
+snapshots/         pictures and quantized features of a few images, for the report
 alarms.jsonl       what the monitors found out of order
 encoder/           safetensors + config.json; timm.create_model("local-dir:.../encoder", pretrained=True)
 tensorboard/       event files
@@ -71,7 +71,7 @@ class RunFolder:
         self.previous = self.path / "checkpoints" / "previous.pt"
         self.best = self.path / "checkpoints" / "best.pt"
         self.panel = self.path / "panel"
-        self.artefacts = self.path / "artefacts"
+        self.snapshots = self.path / "snapshots"
         self.alarms = self.path / "alarms.jsonl"
         self.encoder = self.path / "encoder"
         self.tensorboard = self.path / "tensorboard"

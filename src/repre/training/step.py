@@ -10,12 +10,12 @@ from torch import Tensor, nn
 from repre.errors import UserError
 from repre.models.repre import ReconstructionConfig, RePre
 from repre.types import Features, Losses, Views
-from repre.utils.dist import rank, world
-from repre.utils.fsdp import is_part
-from repre.utils.onednn_linear import fast_products
+from repre.utils.dist import rank, world_size
+from repre.utils.fsdp import is_dtensor
+from repre.utils.onednn_linear import fast_linear
 
 
-@fast_products()
+@fast_linear()
 def forward_backward(
     model: RePre,
     views: Views,
@@ -38,7 +38,7 @@ def forward_backward(
     if 0 < micro_batch < len(views.images[0]):
         losses = _in_pieces(model, views, mixed, progress=progress, seed=seed, micro_batch=micro_batch, scale=scale)
     else:
-        begin_piece(model, views, 0, seed)
+        set_micro_batch(model, views, 0, seed)
         with mixed():
             losses = model(views, progress=progress)
         (losses.total * scale).backward()
@@ -66,7 +66,7 @@ def _in_pieces(
     found: list[list[Features]] = []
     teacher: list[list[Features]] = []
     for number, piece in enumerate(pieces):
-        begin_piece(model, piece, number * micro_batch, seed, of=views)
+        set_micro_batch(model, piece, number * micro_batch, seed, of=views)
         with mixed(), torch.no_grad():
             found.append(model.student_features(piece, rebuild=rebuild, maps=False))
             teacher.append(model.teacher_features(piece))
@@ -79,7 +79,7 @@ def _in_pieces(
     start = 0
     for piece in pieces:
         size = len(piece.images[0])
-        begin_piece(model, piece, start, seed, of=views)
+        set_micro_batch(model, piece, start, seed, of=views)
         with mixed():
             features = model.student_features(piece, rebuild=rebuild)
             share = model.pixel(features, piece) if rebuild else None
@@ -98,11 +98,11 @@ def _in_pieces(
     return model.total(contrastive.detach(), pixel, diagnostics)
 
 
-def begin_piece(model: RePre, piece: Views, start: int, seed: int, *, of: Views | None = None) -> None:
+def set_micro_batch(model: RePre, piece: Views, start: int, seed: int, *, of: Views | None = None) -> None:
     """Passes over a piece, which starts at `start` of this rank's views, draw what the batch of all ranks draws."""
     local = len((of or piece).images[0])
     first, size = rank() * local + start, len(piece.images[0])
-    model.encoder.rows.show(first, first + size, total=world() * local, device=piece.images[0].device)
+    model.encoder.batch_slice.show(first, first + size, total=world_size() * local, device=piece.images[0].device)
     torch.manual_seed(seed)
 
 
@@ -129,14 +129,14 @@ def _join(pieces: tuple[Features, ...]) -> Tensor:
     return torch.cat([piece.embedding for piece in pieces])
 
 
-def check_pieces(encoder: nn.Module, reconstruction: ReconstructionConfig, *, micro_batch: int) -> None:
+def validate_micro_batch(encoder: nn.Module, reconstruction: ReconstructionConfig, *, micro_batch: int) -> None:
     """Refuses what depends on how the batch is cut.
 
     Raises:
-        UserError: the encoder normalises over the batch, and the batch is cut into pieces or over processes; or it has
+        UserError: the encoder normalizes over the batch, and the batch is cut into pieces or over processes; or it has
             dropout, whose draws a piece cannot repeat; or gradients of the whole batch are balanced, and it is cut.
     """
-    if not micro_batch and world() == 1:
+    if not micro_batch and world_size() == 1:
         return
     if micro_batch and reconstruction.balance:
         raise UserError(
@@ -147,8 +147,8 @@ def check_pieces(encoder: nn.Module, reconstruction: ReconstructionConfig, *, mi
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             cut = "compute.micro_batch cuts the batch" if micro_batch else "several processes share the batch"
             raise UserError(
-                f"{cut}, but {name} of the encoder normalises over the batch: each part would be normalised by itself. "
-                f"Use {'compute.micro_batch 0' if micro_batch else 'one process'}, or an encoder with layer normalisation"
+                f"{cut}, but {name} of the encoder normalizes over the batch: each part would be normalized by itself. "
+                f"Use {'compute.micro_batch 0' if micro_batch else 'one process'}, or an encoder with layer normalization"
             )
         if micro_batch and isinstance(module, nn.Dropout) and module.p:
             raise UserError(
@@ -163,13 +163,13 @@ def average_gradients(model: nn.Module) -> None:
     DistributedDataParallel would overlap this with backward, but cannot see a backward made of pieces; on one node the
     whole exchange costs a few milliseconds, so the one mechanism that serves both is kept.
     """
-    if world() == 1:
+    if world_size() == 1:
         return
-    gradients = [p.grad for p in model.parameters() if p.grad is not None and not is_part(p.grad)]
+    gradients = [p.grad for p in model.parameters() if p.grad is not None and not is_dtensor(p.grad)]
     for dtype in {g.dtype for g in gradients}:
         mine = [g for g in gradients if g.dtype == dtype]
         flat = torch.cat([g.reshape(-1) for g in mine])
         dist.all_reduce(flat)
-        flat /= world()
+        flat /= world_size()
         for gradient, averaged in zip(mine, flat.split([g.numel() for g in mine])):
             gradient.copy_(averaged.view_as(gradient))

@@ -8,7 +8,7 @@ import platform
 import torch
 
 from repre.errors import UserError
-from repre.utils.dist import world
+from repre.utils.dist import world_size
 
 
 def pick_device(name: str) -> torch.device:
@@ -71,4 +71,4 @@ def pick_workers(wanted: int | None) -> int:
     if wanted is not None:
         return wanted
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(16, cores // world() - 1))
+    return max(1, min(16, cores // world_size() - 1))

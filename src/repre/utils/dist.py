@@ -17,41 +17,41 @@ from torch.distributed.elastic.multiprocessing.errors import ErrorHandler
 
 from repre.errors import RunError
 
-_alone = False
+_single_process = False
 
 
 @contextmanager
-def alone() -> Iterator[None]:
+def single_process() -> Iterator[None]:
     """While entered, this process computes as if it were the only one: the others take no part in its gathers and sums."""
-    global _alone
-    before, _alone = _alone, True
+    global _single_process
+    before, _single_process = _single_process, True
     try:
         yield
     finally:
-        _alone = before
+        _single_process = before
 
 
-def initialised() -> bool:
+def is_initialized() -> bool:
     return dist.is_available() and dist.is_initialized()
 
 
 def rank() -> int:
-    return dist.get_rank() if initialised() and not _alone else 0
+    return dist.get_rank() if is_initialized() and not _single_process else 0
 
 
-def world() -> int:
-    return dist.get_world_size() if initialised() and not _alone else 1
+def world_size() -> int:
+    return dist.get_world_size() if is_initialized() and not _single_process else 1
 
 
-def is_main() -> bool:
+def is_main_process() -> bool:
     """Whether this process speaks for all; also true of one before and after the process group."""
-    return (rank() if initialised() else int(os.environ.get("RANK", "0"))) == 0
+    return (rank() if is_initialized() else int(os.environ.get("RANK", "0"))) == 0
 
 
 @contextmanager
 def process_group(device: torch.device) -> Iterator[None]:
     """While entered, the processes that torchrun started are a group: NCCL between CUDA devices, else gloo."""
-    if initialised() or int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if is_initialized() or int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield
         return
     on_cuda = device.type == "cuda"
@@ -92,7 +92,7 @@ def _lost_another(error: BaseException) -> bool:
 class _Gather(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
-        out = [torch.empty_like(x) for _ in range(world())]
+        out = [torch.empty_like(x) for _ in range(world_size())]
         dist.all_gather(out, x.contiguous())
         return torch.cat(out)
 
@@ -100,7 +100,7 @@ class _Gather(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> Tensor:
         grad = grad.contiguous()
         dist.all_reduce(grad)
-        return grad.chunk(world())[rank()]
+        return grad.chunk(world_size())[rank()]
 
 
 class _Sum(torch.autograd.Function):
@@ -115,24 +115,24 @@ class _Sum(torch.autograd.Function):
         return _Sum.apply(grad)
 
 
-def gather(x: Tensor) -> Tensor:
+def all_gather_with_grad(x: Tensor) -> Tensor:
     """Concatenates the ranks' tensors of equal shape in rank order, with gradient: [B, ...] -> [world * B, ...]."""
-    return _Gather.apply(x) if world() > 1 else x
+    return _Gather.apply(x) if world_size() > 1 else x
 
 
 def sum_over_ranks(x: Tensor) -> Tensor:
     """Sum over ranks, with gradient; the shape stays."""
-    return _Sum.apply(x) if world() > 1 else x
+    return _Sum.apply(x) if world_size() > 1 else x
 
 
 def mean_over_ranks(x: Tensor) -> Tensor:
     """Mean over ranks, with gradient; the shape stays."""
-    return sum_over_ranks(x) / world() if world() > 1 else x
+    return sum_over_ranks(x) / world_size() if world_size() > 1 else x
 
 
 def any_rank(flag: bool, device: torch.device) -> bool:
     """True on every rank if `flag` is true on one of them; a collective call."""
-    if world() == 1:
+    if world_size() == 1:
         return flag
     votes = torch.tensor(float(flag), device=device)
     dist.all_reduce(votes, op=dist.ReduceOp.MAX)
@@ -140,5 +140,5 @@ def any_rank(flag: bool, device: torch.device) -> bool:
 
 
 def barrier() -> None:
-    if world() > 1:
+    if world_size() > 1:
         dist.barrier()

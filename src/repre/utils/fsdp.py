@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from repre.utils.dist import world
+from repre.utils.dist import world_size
 
 
 def shard(module: nn.Module, *, device: torch.device) -> None:
@@ -21,7 +21,7 @@ def shard(module: nn.Module, *, device: torch.device) -> None:
 
     # our features are views of the module's output, and nothing is changed in place
     warnings.filterwarnings("ignore", message=".*FSDP2-wrapped module.*returned a view")
-    mesh = init_device_mesh(device.type, (world(),))
+    mesh = init_device_mesh(device.type, (world_size(),))
     for name, part in module.named_modules():
         if name.endswith("blocks") and isinstance(part, nn.Sequential | nn.ModuleList):
             for block in part:
@@ -29,30 +29,30 @@ def shard(module: nn.Module, *, device: torch.device) -> None:
     fully_shard(module, mesh=mesh, reshard_after_forward=True)  # a teacher has no backward that would do it
 
 
-def is_part(x: Tensor) -> bool:
+def is_dtensor(x: Tensor) -> bool:
     """Whether this process holds only a part of a tensor."""
     return hasattr(x, "to_local")
 
 
-def local(x: Tensor) -> Tensor:
+def local_tensor(x: Tensor) -> Tensor:
     """The part of a tensor that this process holds; changes to it in place hold."""
-    return x.to_local() if is_part(x) else x  # type: ignore[attr-defined]
+    return x.to_local() if is_dtensor(x) else x  # type: ignore[attr-defined]
 
 
-def whole(tree: Any) -> Any:
+def full_tensors(tree: Any) -> Any:
     """Nested dictionaries and lists with every tensor whole, those that were split on the CPU; a collective call."""
     if isinstance(tree, Mapping):
-        return {key: whole(value) for key, value in tree.items()}
+        return {key: full_tensors(value) for key, value in tree.items()}
     if isinstance(tree, list):
-        return [whole(value) for value in tree]
-    if isinstance(tree, Tensor) and is_part(tree):
+        return [full_tensors(value) for value in tree]
+    if isinstance(tree, Tensor) and is_dtensor(tree):
         return tree.full_tensor().cpu()  # type: ignore[attr-defined]
     return tree
 
 
-def part_like(value: Tensor, like: Tensor) -> Tensor:
+def distribute_like(value: Tensor, like: Tensor) -> Tensor:
     """This process's part of a whole tensor, split as `like` is; the tensor itself where that is whole."""
-    if not is_part(like) or value.shape != like.shape:
+    if not is_dtensor(like) or value.shape != like.shape:
         return value
     from torch.distributed.tensor import distribute_tensor
 
@@ -60,10 +60,10 @@ def part_like(value: Tensor, like: Tensor) -> Tensor:
     return distribute_tensor(value.to(like.device), mesh, placements, src_data_rank=None)
 
 
-def norm(tensors: Sequence[Tensor]) -> Tensor:
+def total_norm(tensors: Sequence[Tensor]) -> Tensor:
     """Norm over all tensors, whole: a collective call where some are split."""
-    found = torch.nn.utils.get_total_norm([x for x in tensors if not is_part(x)])
-    parts = [local(x) for x in tensors if is_part(x)]
+    found = torch.nn.utils.get_total_norm([x for x in tensors if not is_dtensor(x)])
+    parts = [local_tensor(x) for x in tensors if is_dtensor(x)]
     if not parts:
         return found
     squared = torch.nn.utils.get_total_norm(parts).square()

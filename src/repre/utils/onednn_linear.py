@@ -2,7 +2,7 @@
 
 torch sends float32 products on the CPU to MKL, which leaves half of what an AMD processor with AVX-512 can do unused
 (docs/performance.md has the figures). oneDNN, which torch carries for its compiler, gives the same float32 sums in another
-order of adding. So only training asks for it, with `fast_products`: elsewhere an encoder computes what timm's does, bit for
+order of adding. So only training asks for it, with `fast_linear`: elsewhere an encoder computes what timm's does, bit for
 bit.
 """
 
@@ -27,7 +27,7 @@ _asked: ContextVar[bool] = ContextVar("fast products", default=False)
 
 
 @contextmanager
-def fast_products() -> Iterator[None]:
+def fast_linear() -> Iterator[None]:
     """Linear layers that were quickened use the faster library inside; backward passes follow their forward passes."""
     before = _asked.set(True)
     try:
@@ -36,7 +36,7 @@ def fast_products() -> Iterator[None]:
         _asked.reset(before)
 
 
-def quicken(module: nn.Module) -> None:
+def use_onednn_linear(module: nn.Module) -> None:
     """Makes every linear layer inside use `linear`; same weights, same names. Does nothing where MKL is as fast."""
     if mkl_is_slow():
         for part in module.modules():
@@ -52,7 +52,7 @@ class Linear(nn.Linear):
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """torch's of x [..., in], weight [out, in], bias [out] -> [..., out]; inside `fast_products` by the faster library."""
+    """torch's of x [..., in], weight [out, in], bias [out] -> [..., out]; inside `fast_linear` by the faster library."""
     plain = (
         torch.compiler.is_compiling()  # the compiler chooses for itself, and exports have to be in torch's own words
         or not _asked.get()

@@ -12,26 +12,26 @@ from PIL import Image
 
 from repre.data.io.decode import UnreadableImage, read_image
 
-COLOUR = np.zeros((40, 60, 3), np.uint8)
-COLOUR[:, :30] = (200, 40, 40)
-COLOUR[:20, 30:] = (40, 180, 60)
-COLOUR[20:, 30:] = (30, 60, 210)
+COLOR = np.zeros((40, 60, 3), np.uint8)
+COLOR[:, :30] = (200, 40, 40)
+COLOR[:20, 30:] = (40, 180, 60)
+COLOR[20:, 30:] = (30, 60, 210)
 
 
 @pytest.mark.parametrize("ending", ["jpg", "png", "webp", "tif", "bmp"])
 def test_formats(tmp_path: Path, ending: str) -> None:
     path = tmp_path / f"a.{ending}"
-    Image.fromarray(COLOUR).save(path, **({"quality": 95} if ending in ("jpg", "webp") else {}))
+    Image.fromarray(COLOR).save(path, **({"quality": 95} if ending in ("jpg", "webp") else {}))
     image = read_image(path)
     assert image.shape == (40, 60, 3)
     assert image.dtype == np.uint8
-    assert np.abs(image.astype(int) - COLOUR).mean() < 4
+    assert np.abs(image.astype(int) - COLOR).mean() < 4
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK", "I;16", "I"])
 def test_modes(tmp_path: Path, mode: str) -> None:
     path = tmp_path / ("a.tif" if mode in ("CMYK", "I") else "a.png")
-    picture = Image.fromarray(COLOUR)
+    picture = Image.fromarray(COLOR)
     if mode in ("I;16", "I"):
         deep = np.asarray(picture.convert("L")).astype(np.uint16) * 257
         picture = Image.fromarray(deep) if mode == "I;16" else Image.fromarray(deep.astype(np.int32), "I")
@@ -42,13 +42,13 @@ def test_modes(tmp_path: Path, mode: str) -> None:
     assert image.shape == (40, 60, 3)
     top = 65535 if mode in ("I;16", "I") else 255
     assert image.dtype == (np.uint16 if top == 65535 else np.uint8)
-    expected = COLOUR if mode in ("RGBA", "CMYK", "P") else np.asarray(Image.fromarray(COLOUR).convert("L"))[..., None]
+    expected = COLOR if mode in ("RGBA", "CMYK", "P") else np.asarray(Image.fromarray(COLOR).convert("L"))[..., None]
     if mode != "1":
         assert np.abs(image / top - expected / 255).mean() < 0.02
     assert read_image(path, channels=1).shape == (40, 60, 1)
 
 
-def test_transparent_pixels_become_mid_grey(tmp_path: Path) -> None:
+def test_transparent_pixels_become_mid_gray(tmp_path: Path) -> None:
     Image.new("RGBA", (8, 8), (255, 0, 0, 0)).save(tmp_path / "a.png")
     assert (np.abs(read_image(tmp_path / "a.png").astype(int) - 128) <= 1).all()
     assert read_image(tmp_path / "a.png", channels=4).shape == (8, 8, 4)
@@ -56,7 +56,7 @@ def test_transparent_pixels_become_mid_grey(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_rotation(tmp_path: Path, orientation: int) -> None:
-    upright = Image.fromarray(COLOUR)
+    upright = Image.fromarray(COLOR)
     undo = {
         2: Image.Transpose.FLIP_LEFT_RIGHT,
         3: Image.Transpose.ROTATE_180,
@@ -71,8 +71,8 @@ def test_exif_rotation(tmp_path: Path, orientation: int) -> None:
     exif[0x0112] = orientation
     stored.save(tmp_path / "a.jpg", exif=exif, quality=95)
     image = read_image(tmp_path / "a.jpg")
-    assert image.shape == COLOUR.shape
-    assert np.abs(image.astype(int) - COLOUR).mean() < 4
+    assert image.shape == COLOR.shape
+    assert np.abs(image.astype(int) - COLOR).mean() < 4
 
 
 @pytest.mark.parametrize("planar", [False, True])
@@ -93,8 +93,8 @@ def test_many_channels(tmp_path: Path, ending: str, kind: type, planar: bool) ->
         read_image(path, channels=5)
 
 
-def test_16_bit_colour_tiff_keeps_its_depth(tmp_path: Path) -> None:
-    deep = COLOUR.astype(np.uint16) * 257
+def test_16_bit_color_tiff_keeps_its_depth(tmp_path: Path) -> None:
+    deep = COLOR.astype(np.uint16) * 257
     tifffile.imwrite(tmp_path / "a.tif", deep, photometric="rgb")
     assert (read_image(tmp_path / "a.tif") == deep).all()
 

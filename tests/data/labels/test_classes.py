@@ -1,4 +1,4 @@
-"""Labelled data: folders, tables, data sets; and every mistake in them by file and line."""
+"""Labeled data: folders, tables, data sets; and every mistake in them by file and line."""
 
 import gzip
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 import torchvision.datasets
 from PIL import Image
 
-from repre.data.labels.classes import open_labelled
+from repre.data.labels.classes import open_labeled
 from repre.errors import UserError
 
 
@@ -31,7 +31,7 @@ def folders(root: Path, counts: dict[str, int]) -> Path:
 
 
 def opened(spec: object, **options: object):  # type: ignore[no-untyped-def]
-    return open_labelled(str(spec), **options)  # type: ignore[arg-type]
+    return open_labeled(str(spec), **options)  # type: ignore[arg-type]
 
 
 # ------------------------------------------------------------------------------------------------------ class folders
@@ -229,7 +229,7 @@ def test_fashion_mnist_and_its_wrong_labels(tmp_path: Path) -> None:
         opened(f"fashion-mnist:{tmp_path}")
 
 
-def test_stl10_leaves_its_unlabelled_images_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stl10_leaves_its_unlabeled_images_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Fake:
         classes = ["a", "b"]  # noqa: RUF012
 

@@ -12,7 +12,7 @@ SIZE = 32
 
 
 class Blocks:
-    """Random label blocks whose image shows the label as its grey value, so that one can be checked by the other."""
+    """Random label blocks whose image shows the label as its gray value, so that one can be checked by the other."""
 
     spec, channels, classes = "blocks", 1, [str(number) for number in range(5)]
 
@@ -106,8 +106,8 @@ def test_jitter_changes_images_and_no_mask() -> None:
     mean = torch.full((3, 1, 1), 0.5)
     source = open_masks("scenes:4:32")
     data = CropSteps(source, [0, 1], config, scale=(0.5, 2), batch_size=2, steps_per_epoch=1, seed=0, mean=mean)
-    plain, coloured = (
+    plain, colored = (
         show(data[0], size=SIZE, seed=0, jitter=p, mean=mean, std=mean, device=torch.device("cpu")) for p in (0.0, 1.0)
     )
-    assert (plain[1] == coloured[1]).all()
-    assert (plain[0] - coloured[0]).abs().amax((1, 2, 3)).min() > 0.05
+    assert (plain[1] == colored[1]).all()
+    assert (plain[0] - colored[0]).abs().amax((1, 2, 3)).min() > 0.05

@@ -144,7 +144,7 @@ def jpeg_mask(root: Path) -> None:
     save(root / "masks" / "3.jpg", mask(1))
 
 
-def coloured_mask(root: Path) -> None:
+def colored_mask(root: Path) -> None:
     save(root / "masks" / "3.png", picture())
 
 
@@ -196,7 +196,7 @@ def read_all(spec: str) -> None:
     [
         (drop_mask, r"1 of 5 images have no mask.*3\.png"),
         (jpeg_mask, r"there is 3\.jpg; masks have to be PNG"),
-        (coloured_mask, r"masks/3\.png is a picture with colours"),
+        (colored_mask, r"masks/3\.png is a picture with colors"),
         (other_size, r"masks/3\.png has 5 x 8 pixels, but its image .*3\.png has 6 x 8"),
         (out_of_range, r"masks/3\.png holds the label 7, but there are 3 classes: labels are 0 to 2"),
         (damaged_mask, r"mask .*masks/3\.png cannot be read"),

@@ -1,4 +1,4 @@
-"""Draws of labelled images: shares of every class, nested, seeded; and what identifies pixels."""
+"""Draws of labeled images: shares of every class, nested, seeded; and what identifies pixels."""
 
 import os
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from repre.data.io.sources import ArraySource, FileSource
-from repre.data.labels.splits import LabelledImages, draw_share, draw_shots, hold_out
+from repre.data.labels.splits import LabeledImages, draw_share, draw_shots, hold_out
 from repre.data.scenes import Scenes, ScenesConfig
 from repre.errors import UserError
 
@@ -52,7 +52,7 @@ def test_shots() -> None:
 def test_taken_images_keep_their_targets() -> None:
     pixels = np.arange(6, dtype=np.uint8)[:, None, None, None].repeat(2, 1).repeat(2, 2)
     source = ArraySource("toys", pixels, None, [], channels=1)
-    images = LabelledImages(source, np.arange(6) % 3, classes=["a", "b", "c"]).take(np.array([4, 1, 5]))
+    images = LabeledImages(source, np.arange(6) % 3, classes=["a", "b", "c"]).take(np.array([4, 1, 5]))
     again = images.take(np.array([2, 0]))
     assert [int(again.load(i)[0, 0, 0]) for i in range(2)] == [5, 4]
     assert again.targets.tolist() == [2, 1]
@@ -62,19 +62,19 @@ def test_taken_images_keep_their_targets() -> None:
 def test_identity_follows_the_pixels(tmp_path: Path) -> None:
     def of_array(value: int, places: list[int]) -> str:
         source = ArraySource("x", np.full((4, 2, 2, 1), value, np.uint8), None, [], channels=1)
-        return LabelledImages(source, np.zeros(4, np.int64), classes=["a"]).take(np.array(places)).identity()
+        return LabeledImages(source, np.zeros(4, np.int64), classes=["a"]).take(np.array(places)).identity()
 
     assert of_array(1, [0, 1]) == of_array(1, [0, 1])
     assert len({of_array(1, [0, 1]), of_array(2, [0, 1]), of_array(1, [0, 1, 2])}) == 3
 
     def of_scenes(seed: int, split: str) -> str:
         source = Scenes(2, config=ScenesConfig(size=16, seed=seed), split=split)
-        return LabelledImages(source, np.zeros(2, np.int64), classes=["a"]).identity()
+        return LabeledImages(source, np.zeros(2, np.int64), classes=["a"]).identity()
 
     assert len({of_scenes(0, "train"), of_scenes(0, "val"), of_scenes(1, "train")}) == 3
 
     Image.new("L", (4, 4)).save(tmp_path / "a.png")
-    images = LabelledImages(
+    images = LabeledImages(
         FileSource("x", tmp_path, ["a.png"], channels=1, canvas=None), np.zeros(1, np.int64), classes=["a"]
     )
     before = images.identity()

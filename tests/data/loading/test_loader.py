@@ -58,10 +58,12 @@ def test_every_epoch_shows_other_orders_of_the_same_images() -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("world", [1, 2, 3])
-def test_ranks_and_workers_change_nothing(world: int, workers: int) -> None:
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+def test_ranks_and_workers_change_nothing(world_size: int, workers: int) -> None:
     alone = batches(Numbers(24, broken=(3, 11)))
-    parts = [batches(Numbers(24, broken=(3, 11)), rank=r, world=world, workers=workers) for r in range(world)]
+    parts = [
+        batches(Numbers(24, broken=(3, 11)), rank=r, world_size=world_size, workers=workers) for r in range(world_size)
+    ]
     for step, batch in enumerate(alone):
         for field in ("pixels", "sizes", "positions", "indices"):
             joined = torch.cat([getattr(part[step], field) for part in parts])
@@ -97,7 +99,7 @@ def test_batches_must_fit() -> None:
     with pytest.raises(UserError, match="only 5 images"):
         batches(Numbers(5))
     with pytest.raises(UserError, match="multiple of the 4 processes"):
-        batches(Numbers(24), world=4)
+        batches(Numbers(24), world_size=4)
 
 
 def test_mixed_types_become_float32() -> None:
@@ -207,7 +209,7 @@ except RunError as error:
 """
 
 
-def test_a_death_where_no_exception_can_leave_is_told_at_the_next_batch_alone() -> None:
+def test_a_death_where_no_exception_can_leave_is_told_at_the_next_batch_single_process() -> None:
     done = subprocess.run(
         [sys.executable, "-c", DEATH_INSIDE_DEL],
         timeout=120,

@@ -10,7 +10,7 @@ import pytest
 
 from repre.data.io.sources import FileSource, open_source
 from repre.data.loading.loader import Loader
-from repre.data.loading.manifest import changed, keep_list, with_kept_list
+from repre.data.loading.manifest import apply_manifest, changed, write_manifest
 from repre.errors import UserError
 
 
@@ -31,8 +31,8 @@ def test_the_list_survives_names_that_are_no_utf8(tmp_path: Path) -> None:
     folder = photos(tmp_path / "photos", 3)
     os.rename(folder / "1.npy", os.fsencode(folder) + b"/\xff.npy")
     source = opened(folder)
-    keep_list(source, tmp_path / "files.gz")
-    kept, note = with_kept_list(opened(folder), tmp_path / "files.gz")
+    write_manifest(source, tmp_path / "files.gz")
+    kept, note = apply_manifest(opened(folder), tmp_path / "files.gz")
     assert note is None
     assert isinstance(kept, FileSource)
     assert kept.names() == source.names()
@@ -40,12 +40,12 @@ def test_the_list_survives_names_that_are_no_utf8(tmp_path: Path) -> None:
 
 def test_files_that_come_or_go_do_not_reorder_the_run(tmp_path: Path) -> None:
     folder = photos(tmp_path / "photos")
-    keep_list(opened(folder), tmp_path / "files.gz")
+    write_manifest(opened(folder), tmp_path / "files.gz")
     settings = {"batch_size": 4, "epochs": 1, "seed": 0, "canvas": 8, "workers": 0}
     before = [b.indices.tolist() for b in Loader(opened(folder), **settings)]  # type: ignore[arg-type]
     np.save(folder / "0000.npy", np.full((6, 6, 3), 99, np.uint8))
     (folder / "7.npy").unlink()
-    source, note = with_kept_list(opened(folder), tmp_path / "files.gz")
+    source, note = apply_manifest(opened(folder), tmp_path / "files.gz")
     assert note is not None
     assert "1 of its 8 files are gone, 1 are new" in note
     batches = list(Loader(source, **settings))  # type: ignore[arg-type]
@@ -61,8 +61,8 @@ def test_a_file_written_to_after_the_beginning_is_named(tmp_path: Path) -> None:
     folder = photos(tmp_path / "photos")
     for path in folder.iterdir():
         os.utime(path, (time.time() - 100,) * 2)
-    keep_list(opened(folder), tmp_path / "files.gz")
-    source, _ = with_kept_list(opened(folder), tmp_path / "files.gz")
+    write_manifest(opened(folder), tmp_path / "files.gz")
+    source, _ = apply_manifest(opened(folder), tmp_path / "files.gz")
     assert isinstance(source, FileSource)
     assert source.since is not None
     source.since -= 10**9  # file systems keep coarse times
@@ -77,7 +77,7 @@ def test_a_file_written_to_after_the_beginning_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("damage", ["torn", "text", "number", "bomb"])
 def test_a_damaged_list_is_refused(tmp_path: Path, damage: str, monkeypatch: pytest.MonkeyPatch) -> None:
     folder, path = photos(tmp_path / "photos"), tmp_path / "files.gz"
-    keep_list(opened(folder), path)
+    write_manifest(opened(folder), path)
     whole = path.read_bytes()
     if damage == "bomb":
         monkeypatch.setattr("repre.data.loading.manifest.LARGEST", 1000)
@@ -90,7 +90,7 @@ def test_a_damaged_list_is_refused(tmp_path: Path, damage: str, monkeypatch: pyt
         }[damage]
     )
     with pytest.raises(UserError, match="list of the run's files, is damaged"):
-        with_kept_list(opened(folder), path)
+        apply_manifest(opened(folder), path)
 
 
 @pytest.mark.parametrize("name", ["../secret.npy", "/etc/passwd"])
@@ -98,12 +98,12 @@ def test_a_list_that_climbs_out_of_the_data_is_refused(tmp_path: Path, name: str
     path = tmp_path / "files.gz"
     path.write_bytes(gzip.compress(f"1\x00{name}".encode()))
     with pytest.raises(UserError, match="names files outside of --data"):
-        with_kept_list(opened(photos(tmp_path / "photos")), path)
+        apply_manifest(opened(photos(tmp_path / "photos")), path)
 
 
 def test_sources_without_files_have_no_list(tmp_path: Path) -> None:
     scenes = open_source("scenes:8:32")
-    keep_list(scenes, tmp_path / "files.gz")
+    write_manifest(scenes, tmp_path / "files.gz")
     assert not (tmp_path / "files.gz").exists()
-    assert with_kept_list(scenes, tmp_path / "files.gz") == (scenes, None)
+    assert apply_manifest(scenes, tmp_path / "files.gz") == (scenes, None)
     assert not changed(scenes, 0)

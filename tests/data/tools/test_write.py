@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from repre.data.labels.boxes import open_boxes
-from repre.data.labels.classes import open_labelled
+from repre.data.labels.classes import open_labeled
 from repre.data.labels.masks import open_masks
 from repre.data.scenes import Scenes, ScenesConfig
 from repre.data.tools.write import write_scenes
@@ -37,12 +37,12 @@ def test_every_reader_gives_back_what_was_drawn(tmp_path: Path) -> None:
             assert objects.masks is not None
             for place, own in enumerate(objects.masks):
                 assert np.array_equal(own, drawn.instances == place + 1)
-    labelled = open_labelled(f"csv:{out}/labels.csv")
+    labeled = open_labeled(f"csv:{out}/labels.csv")
     drawn_labels = [scenes.scene(i).label for i in range(3)]
-    assert [labelled.classes[t] for t in labelled.test.targets] == [scenes.classes[i] for i in drawn_labels]
+    assert [labeled.classes[t] for t in labeled.test.targets] == [scenes.classes[i] for i in drawn_labels]
 
 
-def test_a_folder_with_something_in_it_is_left_alone(tmp_path: Path) -> None:
+def test_a_folder_with_something_in_it_is_left_single_process(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("keep")
     with pytest.raises(UserError, match="not empty"):
         write_scenes(tmp_path, {"train": 1, "val": 1}, config=CONFIG)

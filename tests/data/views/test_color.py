@@ -1,12 +1,12 @@
-"""Colour changes, each against torchvision given the same parameters, and whole views against the loop over images."""
+"""Color changes, each against torchvision given the same parameters, and whole views against the loop over images."""
 
 import pytest
 import torch
 import torchvision.transforms.v2.functional as TF
 from torch import Tensor
 
-from repre.data.views import color as colour
-from repre.data.views.color import recolour
+from repre.data.views import color as color
+from repre.data.views.color import apply_color
 from repre.data.views.geometry import crop_resize, separable
 from repre.data.views.params import Filter, ViewConfig, ViewParameters, draw, uniforms
 from tests.oracles.views import BYTES, canvas, make_view
@@ -19,36 +19,36 @@ def parameters(batch: int, size: int = 48, **changes: Tensor) -> ViewParameters:
         "flip": torch.zeros(batch, dtype=torch.bool),
         "order": torch.arange(4).repeat(batch, 1),
         "factors": torch.tensor([[1.0, 1.0, 1.0, 0.0]]).repeat(batch, 1),
-        "grey": torch.zeros(batch, dtype=torch.bool),
+        "grayscale": torch.zeros(batch, dtype=torch.bool),
         "sigma": torch.zeros(batch),
-        "solarise": torch.zeros(batch, dtype=torch.bool),
+        "solarize": torch.zeros(batch, dtype=torch.bool),
     }
     return ViewParameters(**(plain | changes))
 
 
 @pytest.mark.parametrize("change", range(4))
-def test_each_colour_change_equals_torchvision(change: int) -> None:
+def test_each_color_change_equals_torchvision(change: int) -> None:
     images = canvas([(48, 48)] * 6, 48).float() / 255
-    images[0] = images[0].mean(dim=0)  # no colour: hue is undefined
+    images[0] = images[0].mean(dim=0)  # no color: hue is undefined
     values = (
         torch.tensor([0.3, 0.8, 1.0, 1.4, 1.9, 0.0]) if change != 3 else torch.tensor([-0.5, -0.1, 0, 0.1, 0.3, 0.5])
     )
     factors = torch.tensor([[1.0, 1.0, 1.0, 0.0]]).repeat(6, 1)
     factors[:, change] = values
-    out = recolour(images.clone(), parameters(6, factors=factors), ViewConfig())
+    out = apply_color(images.clone(), parameters(6, factors=factors), ViewConfig())
     adjust = [TF.adjust_brightness, TF.adjust_contrast, TF.adjust_saturation, TF.adjust_hue][change]
     for i in range(6):
         torch.testing.assert_close(out[i], adjust(images[i], values[i].item()), rtol=0, atol=1e-5)
     assert torch.equal(out[2], images[2]), "a neutral factor changed the bits"
 
 
-def test_grey_and_solarise_equal_torchvision() -> None:
+def test_gray_and_solarize_equal_torchvision() -> None:
     images = canvas([(48, 48)] * 4, 48).float() / 255
     chosen = torch.tensor([True, False, True, False])
-    out = recolour(images.clone(), parameters(4, grey=chosen), ViewConfig())
+    out = apply_color(images.clone(), parameters(4, grayscale=chosen), ViewConfig())
     torch.testing.assert_close(out[0], TF.rgb_to_grayscale(images[0], num_output_channels=3), rtol=0, atol=1e-6)
     assert torch.equal(out[~chosen], images[~chosen])
-    out = recolour(images.clone(), parameters(4, solarise=chosen), ViewConfig(threshold=0.4))
+    out = apply_color(images.clone(), parameters(4, solarize=chosen), ViewConfig(threshold=0.4))
     torch.testing.assert_close(out[2], TF.solarize(images[2], 0.4), rtol=0, atol=0)
     assert torch.equal(out[~chosen], images[~chosen])
 
@@ -58,33 +58,33 @@ def test_grey_and_solarise_equal_torchvision() -> None:
 def test_blur_equals_torchvision(size: int, dense: bool) -> None:
     images = canvas([(size, size)] * 4, size).float() / 255
     sigma = torch.tensor([0.1, 0.7, 2.0, 6.0])
-    taps = colour.blur_taps(size)
+    taps = color.blur_taps(size)
     if dense:
-        bands = colour._blur_bands(sigma, taps, size)
+        bands = color._blur_bands(sigma, taps, size)
         out = separable(bands, images, bands)
     else:
-        out = colour.blur(images, sigma, taps)
+        out = color.blur(images, sigma, taps)
     for i, value in enumerate(sigma.tolist()):
         torch.testing.assert_close(out[i], TF.gaussian_blur(images[i], [taps] * 2, [value] * 2), rtol=0, atol=3e-6)
 
 
 def test_the_blur_covers_a_tenth_of_the_view() -> None:
-    assert [colour.blur_taps(s) for s in (8, 32, 64, 96, 224)] == [3, 3, 7, 9, 23]
+    assert [color.blur_taps(s) for s in (8, 32, 64, 96, 224)] == [3, 3, 7, 9, 23]
 
 
 @pytest.mark.parametrize("filter", ["bilinear", "bicubic"])
 def test_whole_views_equal_the_loop_over_images(filter: Filter) -> None:
-    config = ViewConfig(filter=filter, jitter=0.8, hue=0.3, grey=0.3, blur=0.7, solarise=0.3)
+    config = ViewConfig(filter=filter, jitter=0.8, hue=0.3, grayscale=0.3, blur=0.7, solarize=0.3)
     sizes = [(80, 96), (96, 64), (30, 40), (96, 96)] * 8
     pixels = canvas(sizes, 96).float()
     numbers = uniforms(seed=5, epoch=0, stream=0, positions=torch.arange(len(sizes)))
     drawn = draw(config, numbers, torch.tensor(sizes))
     crops = crop_resize(pixels, drawn.boxes, drawn.flip, size=48, value_range=BYTES, filter=filter)
-    views = recolour(crops.clone(), drawn, config)
+    views = apply_color(crops.clone(), drawn, config)
     for i, (height, width) in enumerate(sizes):
         view, crop = make_view(pixels[i, :, :height, :width].float() / 255, drawn, i, config, 48)
         torch.testing.assert_close(crops[i], crop, rtol=0, atol=1e-5)
-        if drawn.solarise[i]:  # a pixel at the threshold may fall on either side of it
+        if drawn.solarize[i]:  # a pixel at the threshold may fall on either side of it
             near = (views[i] - view).abs() > 1e-4
             assert near.float().mean() < 1e-3
         else:
@@ -93,36 +93,36 @@ def test_whole_views_equal_the_loop_over_images(filter: Filter) -> None:
 
 @pytest.mark.parametrize("channels", [1, 2, 4, 12])
 def test_any_number_of_channels(channels: int) -> None:
-    """Saturation and grey blend with the mean of the channels; the hue stays."""
+    """Saturation and gray blend with the mean of the channels; the hue stays."""
     sizes = [(64, 64)] * 8
     pixels = canvas(sizes, 64, channels)
-    config = ViewConfig(jitter=1.0, hue=0.5, grey=0.5, blur=0.5, solarise=0.5)
+    config = ViewConfig(jitter=1.0, hue=0.5, grayscale=0.5, blur=0.5, solarize=0.5)
     drawn = draw(config, uniforms(seed=0, epoch=0, stream=0, positions=torch.arange(8)), torch.tensor(sizes))
     crops = crop_resize(pixels, drawn.boxes, drawn.flip, size=48, value_range=BYTES)
-    views = recolour(crops.clone(), drawn, config)
+    views = apply_color(crops.clone(), drawn, config)
     assert views.shape == (8, channels, 48, 48)
     assert views.min() >= 0
     assert views.max() <= 1
     factors = torch.tensor([[1.0, 1.0, 0.3, 0.5]]).repeat(8, 1)
-    out = recolour(crops.clone(), parameters(8, factors=factors), config)
+    out = apply_color(crops.clone(), parameters(8, factors=factors), config)
     torch.testing.assert_close(out, 0.3 * crops + 0.7 * crops.mean(dim=1, keepdim=True))
-    out = recolour(crops.clone(), parameters(8, grey=torch.ones(8, dtype=torch.bool)), config)
+    out = apply_color(crops.clone(), parameters(8, grayscale=torch.ones(8, dtype=torch.bool)), config)
     torch.testing.assert_close(out, crops.mean(dim=1, keepdim=True).expand_as(crops))
 
 
-def test_without_colour_operations_no_bit_changes() -> None:
+def test_without_color_operations_no_bit_changes() -> None:
     images = canvas([(48, 48)] * 4, 48).float() / 255
     config = ViewConfig()
     drawn = draw(config, uniforms(seed=0, epoch=0, stream=0, positions=torch.arange(4)), torch.full((4, 2), 48))
-    assert torch.equal(recolour(images.clone(), drawn, config), images)
+    assert torch.equal(apply_color(images.clone(), drawn, config), images)
 
 
 def test_images_that_are_not_chosen_keep_their_bits() -> None:
     images = canvas([(48, 48)] * 32, 48).float() / 255
-    config = ViewConfig(jitter=0.5, grey=0.1, blur=0.2, solarise=0.1)
+    config = ViewConfig(jitter=0.5, grayscale=0.1, blur=0.2, solarize=0.1)
     drawn = draw(config, uniforms(seed=0, epoch=0, stream=0, positions=torch.arange(32)), torch.full((32, 2), 48))
-    out = recolour(images.clone(), drawn, config)
-    idle = (drawn.factors[:, 3] == 0) & ~drawn.grey & (drawn.sigma == 0) & ~drawn.solarise
+    out = apply_color(images.clone(), drawn, config)
+    idle = (drawn.factors[:, 3] == 0) & ~drawn.grayscale & (drawn.sigma == 0) & ~drawn.solarize
     assert 0 < idle.sum() < 32
     same = (out == images).flatten(1).all(dim=1)
     assert same[idle].all()
@@ -132,7 +132,7 @@ def test_images_that_are_not_chosen_keep_their_bits() -> None:
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_cuda_equals_the_cpu() -> None:
-    config = ViewConfig(filter="bicubic", jitter=0.8, grey=0.3, blur=0.7)
+    config = ViewConfig(filter="bicubic", jitter=0.8, grayscale=0.3, blur=0.7)
     sizes = [(80, 96), (96, 64), (30, 40), (96, 96)] * 8
     pixels = canvas(sizes, 96).float()
     drawn = draw(config, uniforms(seed=5, epoch=0, stream=0, positions=torch.arange(32)), torch.tensor(sizes))
@@ -141,6 +141,6 @@ def test_cuda_equals_the_cpu() -> None:
         crops = crop_resize(
             pixels.to(device), drawn.boxes, drawn.flip, size=48, value_range=BYTES, filter=config.filter
         )
-        views.append(recolour(crops, drawn, config).cpu())
+        views.append(apply_color(crops, drawn, config).cpu())
     assert (views[0] - views[1]).abs().max() < 2 / 255
     assert (views[0] - views[1]).abs().mean() < 0.1 / 255

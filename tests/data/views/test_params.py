@@ -71,7 +71,7 @@ def test_boxes_equal_torchvisions_rule_image_by_image(config: ViewConfig) -> Non
 
 
 def test_draws_have_the_asked_distribution() -> None:
-    config = ViewConfig(scale=(0.2, 0.8), jitter=0.8, grey=0.2, blur=0.1, solarise=0.2)
+    config = ViewConfig(scale=(0.2, 0.8), jitter=0.8, grayscale=0.2, blur=0.1, solarize=0.2)
     sizes = torch.tensor([[400, 400]]).expand(5000, 2)
     drawn = draw(config, uniforms(seed=0, epoch=0, stream=0, positions=torch.arange(5000)), sizes)
     share = drawn.boxes[:, 2] * drawn.boxes[:, 3] / 400**2
@@ -82,9 +82,9 @@ def test_draws_have_the_asked_distribution() -> None:
     assert abs(aspect.mean()) < 0.01
     for chosen, p in [
         (drawn.flip, 0.5),
-        (drawn.grey, 0.2),
+        (drawn.grayscale, 0.2),
         (drawn.sigma > 0, 0.1),
-        (drawn.solarise, 0.2),
+        (drawn.solarize, 0.2),
         (drawn.factors[:, 0] != 1, 0.8),
     ]:
         assert abs(chosen.float().mean() - p) < 0.025
@@ -120,7 +120,7 @@ def test_masks_hide_an_exact_share_in_patches() -> None:
         ({"ratio": (0.0, 1.0)}, "ratio"),
         ({"sigma": (2.0, 0.1)}, "sigma"),
         ({"flip": 1.5}, "flip=1.5"),
-        ({"grey": -0.1}, "grey=-0.1"),
+        ({"grayscale": -0.1}, "gray=-0.1"),
         ({"contrast": -1.0}, "contrast"),
         ({"hue": 0.6}, "0.5"),
         ({"filter": "nearest"}, "bicubic"),

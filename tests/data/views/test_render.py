@@ -10,8 +10,8 @@ from torchvision.transforms import InterpolationMode
 
 from repre.data.views.render import (
     ViewsConfig,
-    centre_view,
-    denormalise,
+    center_view,
+    denormalize,
     dino_views,
     make_views,
     moco_v3_views,
@@ -95,15 +95,15 @@ def test_targets() -> None:
     assert all(target is image for target, image in zip(views.targets, views.images)), "a copy was made"
 
     config = moco_v3_views(32, target="clean")
-    coloured = make_views(batch(), config, seed=0, device="cpu")
-    assert all(torch.equal(a, b) for a, b in zip(coloured.images, views.images))
-    off = {"jitter": 0.0, "grey": 0.0, "blur": 0.0, "solarise": 0.0}
+    colored = make_views(batch(), config, seed=0, device="cpu")
+    assert all(torch.equal(a, b) for a, b in zip(colored.images, views.images))
+    off = {"jitter": 0.0, "grayscale": 0.0, "blur": 0.0, "solarize": 0.0}
     plain = replace(config, first=replace(config.first, **off), second=replace(config.second, **off))
     bare = make_views(batch(), plain, seed=0, device="cpu")
-    for image, target, clean in zip(bare.images, bare.targets, coloured.targets):
-        assert torch.equal(image, target), "nothing changed the colours, yet the target differs"
+    for image, target, clean in zip(bare.images, bare.targets, colored.targets):
+        assert torch.equal(image, target), "nothing changed the colors, yet the target differs"
         assert torch.equal(target, clean), "the target's geometry is not the view's"
-    assert not torch.equal(coloured.images[0], coloured.targets[0])
+    assert not torch.equal(colored.images[0], colored.targets[0])
 
 
 def test_the_batch_is_left_as_it_was() -> None:
@@ -122,7 +122,7 @@ def test_ranges_of_pixels(channels: int) -> None:
     """The same picture as uint8, uint16 and float32, and with a declared range, gives the same views; crops of uint8 are
     rounded to it."""
     given, config = batch(channels=channels), moco_v3_views(32)
-    config = replace(config, first=replace(config.first, solarise=0.0), second=replace(config.second, solarise=0.0))
+    config = replace(config, first=replace(config.first, solarize=0.0), second=replace(config.second, solarize=0.0))
     rounded = make_views(given, config, seed=0, device="cpu").images
     share = given.pixels.float() / 255
     wide = replace(given, pixels=(given.pixels.to(torch.int32) * 257).to(torch.uint16))
@@ -141,12 +141,12 @@ def test_ranges_of_pixels(channels: int) -> None:
         make_views(replace(given, pixels=share.double()), config, seed=0, device="cpu")
 
 
-def test_normalising_and_back() -> None:
+def test_normalizing_and_back() -> None:
     config = ViewsConfig(size=32)
     assert config.statistics(3)[0].flatten().tolist() == pytest.approx([0.485, 0.456, 0.406])
     assert config.statistics(5)[1].flatten().tolist() == [0.25] * 5
     views = make_views(batch(), config, seed=0, device="cpu")
-    pictures = denormalise(views.images[0], config)
+    pictures = denormalize(views.images[0], config)
     assert pictures.min() >= 0
     assert pictures.max() <= 1
     mean, std = config.statistics(3)
@@ -155,29 +155,29 @@ def test_normalising_and_back() -> None:
         make_views(batch(channels=4), replace(config, mean=(0.5,), std=(0.2,)), seed=0, device="cpu")
 
 
-@pytest.mark.parametrize("enlarge", [1.0, 256 / 224])
-def test_centre_view_equals_resize_and_centre_crop(enlarge: float) -> None:
+@pytest.mark.parametrize("crop_pct", [1.0, 224 / 256])
+def test_center_view_equals_resize_and_center_crop(crop_pct: float) -> None:
     config, given = ViewsConfig(mean=(0.5,) * 3, std=(0.25,) * 3), batch()
-    views = centre_view(given.pixels, given.sizes, size=56, config=config, enlarge=enlarge)
+    views = center_view(given.pixels, given.sizes, size=56, config=config, crop_pct=crop_pct)
     for view, pixels, (height, width) in zip(views, given.pixels, SIZES):
         image = pixels[:, :height, :width].float() / 255
-        image = TF.resize(image, [round(56 * enlarge)], InterpolationMode.BICUBIC, antialias=True).clamp(0, 1)
+        image = TF.resize(image, [round(56 / crop_pct)], InterpolationMode.BICUBIC, antialias=True).clamp(0, 1)
         torch.testing.assert_close(view, (TF.center_crop(image, [56, 56]) - 0.5) / 0.25, rtol=0, atol=1e-4)
-    with pytest.raises(UserError, match="enlarge"):
-        centre_view(given.pixels, given.sizes, size=56, config=config, enlarge=0.9)
+    with pytest.raises(UserError, match="crop_pct"):
+        center_view(given.pixels, given.sizes, size=56, config=config, crop_pct=1.1)
 
 
 def test_published_settings() -> None:
     moco = moco_v3_views(224)
     assert (moco.first.blur, moco.second.blur) == (1.0, 0.1)
-    assert (moco.first.solarise, moco.second.solarise) == (0.0, 0.2)
+    assert (moco.first.solarize, moco.second.solarize) == (0.0, 0.2)
     for view in (moco.first, moco.second):
         assert view.scale == (0.08, 1.0)
-        assert (view.jitter, view.grey, view.flip, view.sigma) == (0.8, 0.2, 0.5, (0.1, 2.0))
+        assert (view.jitter, view.grayscale, view.flip, view.sigma) == (0.8, 0.2, 0.5, (0.1, 2.0))
         assert (view.brightness, view.contrast, view.saturation, view.hue) == (0.4, 0.4, 0.2, 0.1)
     dino = dino_views(224, 96, 8)
     assert (dino.first.scale, dino.local.scale, dino.local_size) == ((0.25, 1.0), (0.05, 0.25), 96)
-    assert (dino.n_local, dino.local.blur, dino.local.solarise) == (8, 0.5, 0.0)
+    assert (dino.n_local, dino.local.blur, dino.local.solarize) == (8, 0.5, 0.0)
     assert dino_views(n_local=0).n_local == 0
     simclr = simclr_views(32, 0.5)
     assert simclr.first == simclr.second
@@ -206,21 +206,21 @@ def test_a_wrong_setting_is_refused_with_the_fix(change: dict, says: str) -> Non
 
 
 def test_nothing_waits_for_an_accelerator() -> None:
-    """The meta device has no values: reading one on the host, or mixing devices, raises. Also centre_view."""
+    """The meta device has no values: reading one on the host, or mixing devices, raises. Also center_view."""
     config = replace(dino_views(32, 16, 2, target="clean"), mask_ratio=0.5, mask_patch=8)
     given = batch()
     views = make_views(given, config, seed=0, device="meta")
     assert {v.device.type for v in everything(views)} == {"meta"}
     expected = make_views(given, config, seed=0, device="cpu")
     assert [v.shape for v in everything(views)] == [v.shape for v in everything(expected)]
-    assert centre_view(given.pixels.to("meta"), given.sizes, size=32, config=config).shape == (8, 3, 32, 32)
+    assert center_view(given.pixels.to("meta"), given.sizes, size=32, config=config).shape == (8, 3, 32, 32)
 
 
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_cuda_equals_the_cpu() -> None:
     config = replace(dino_views(64, 32, 2, target="clean"), mask_ratio=0.5, mask_patch=16)
-    config = replace(config, second=replace(config.second, solarise=0.0))
+    config = replace(config, second=replace(config.second, solarize=0.0))
     given = batch()
     for pixels in (given.pixels, (given.pixels.to(torch.int32) * 257).to(torch.uint16)):
         same = replace(given, pixels=pixels)

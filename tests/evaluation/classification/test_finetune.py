@@ -13,12 +13,12 @@ from PIL import Image
 
 from repre.data.loading.loader import stack
 from repre.data.views.params import ViewConfig
-from repre.data.views.render import ViewsConfig, centre_view, random_view
+from repre.data.views.render import ViewsConfig, center_view, random_view
 from repre.errors import UserError
 from repre.evaluation.classification import finetune
 from repre.evaluation.classification.finetune import Classifier, FinetuneConfig, mix, run
 from repre.evaluation.fit import FitConfig
-from repre.models.resolve import open_start
+from repre.models.resolve import resolve_encoder
 from repre.types import Batch
 from repre.utils.signals import Interrupted
 from tests.evaluation.tiny_eval import on_cpu, tiny_start
@@ -30,8 +30,8 @@ def quick(cache: Path, **changes: Any) -> FinetuneConfig:
     return FinetuneConfig(**{"data": "scenes:24:16", "fit": FIT, "runtime": on_cpu(cache), **changes})
 
 
-def colours(root: Path, *, several: bool = False, count: int = 60) -> str:
-    """Images of two colours, and with `several` of both at once; a table of them."""
+def colors(root: Path, *, several: bool = False, count: int = 60) -> str:
+    """Images of two colors, and with `several` of both at once; a table of them."""
     rng = np.random.default_rng(0)
     rows = []
     root.mkdir(parents=True, exist_ok=True)
@@ -48,7 +48,7 @@ def colours(root: Path, *, several: bool = False, count: int = 60) -> str:
 def test_it_learns_what_can_be_learned(tmp_path: Path, several: bool) -> None:
     config = quick(
         tmp_path,
-        data=colours(tmp_path / "images", several=several),
+        data=colors(tmp_path / "images", several=several),
         fit=FitConfig(epochs=20, batch_size=16, layer_decay=1.0, lr=5e-3),
     )
     result = run(tiny_start(), config)
@@ -61,7 +61,7 @@ def test_it_learns_what_can_be_learned(tmp_path: Path, several: bool) -> None:
 def test_the_encoder_is_kept_as_a_supervised_start(tmp_path: Path) -> None:
     config = quick(tmp_path, label_fraction=(0.5, 1.0), save_encoder=True)
     kept = run(tiny_start(), config, work=tmp_path / "work")
-    start = open_start(str(tmp_path / "work" / "encoder"))
+    start = resolve_encoder(str(tmp_path / "work" / "encoder"))
     untrained, trained = tiny_start().build(seed=0).state_dict(), start.build().state_dict()
     assert untrained.keys() == trained.keys()
     assert any(not torch.equal(untrained[key], trained[key]) for key in trained)
@@ -134,7 +134,7 @@ def test_every_part_is_trained_and_lower_layers_less(tmp_path: Path) -> None:
 
 
 def test_an_unreadable_image_is_named(tmp_path: Path) -> None:
-    data = colours(tmp_path / "images", count=30)
+    data = colors(tmp_path / "images", count=30)
     (tmp_path / "images" / "5.png").write_bytes(b"broken")
     with pytest.raises(UserError, match=r"5.png cannot be read: not an image"):
         run(tiny_start(), quick(tmp_path, data=data))
@@ -194,7 +194,7 @@ def test_a_random_view_of_the_whole_image_is_the_plain_one() -> None:
     batch = Batch(pixels, sizes, torch.arange(6), torch.arange(6), epoch=0)
     config = ViewsConfig(size=24)
     whole = ViewConfig(scale=(1.0, 1.0), ratio=(1.0, 1.0), flip=0.0, filter="bicubic")
-    expected = centre_view(pixels, sizes, size=24, config=config, enlarge=1.0)
+    expected = center_view(pixels, sizes, size=24, config=config, crop_pct=1.0)
     torch.testing.assert_close(random_view(batch, whole, config, seed=0, device="cpu"), expected)
     crop = ViewConfig(scale=(0.3, 1.0))
     views = random_view(batch, crop, config, seed=0, device="cpu")

@@ -11,12 +11,19 @@ import torch
 from PIL import Image
 from sklearn.neighbors import KNeighborsClassifier
 
-from repre.data.labels.classes import open_labelled
+from repre.data.labels.classes import open_labeled
 from repre.data.labels.splits import draw_share
 from repre.data.views.render import ViewsConfig, moco_v3_views
 from repre.errors import UserError
 from repre.evaluation.classification.knn import KNNConfig, knn_accuracy, knn_predict, knn_votes, run
-from repre.evaluation.features import colour_histogram, encoder_features, extract, extract_all, plain_view, raw_pixels
+from repre.evaluation.features import (
+    color_histogram,
+    encoder_features,
+    eval_transform,
+    extract,
+    extract_all,
+    raw_pixels,
+)
 from tests.evaluation.tiny_eval import on_cpu, tiny_start
 
 
@@ -47,12 +54,12 @@ def test_accuracy_of_separable_features_is_one() -> None:
     assert knn_accuracy(features, labels, features, (labels + 1) % 3, k=5, classes=3) == 0.0
 
 
-def test_histogram_counts_colours_and_forgets_places() -> None:
+def test_histogram_counts_colors_and_forgets_places() -> None:
     views: ViewsConfig = moco_v3_views(16)
     mean, std = views.statistics(3)
     image = torch.rand(1, 3, 16, 16)
     moved = image.roll((5, 3), (2, 3))
-    features = extract((torch.cat([image, moved, 1 - image]) - mean) / std, colour_histogram(views))
+    features = extract((torch.cat([image, moved, 1 - image]) - mean) / std, color_histogram(views))
     torch.testing.assert_close(features[0], features[1])
     assert not torch.allclose(features[0], features[2])
     torch.testing.assert_close(features.square().sum(1), torch.ones(3))
@@ -99,13 +106,13 @@ def test_run_says_what_the_parts_say(tmp_path: Path) -> None:
     )
     result = run(start, config)
     assert result.main == "knn20"
-    names = {"knn1", "knn20", "knn1@0.5", "knn20@0.5", "raw_pixels", "colour_histogram", "majority_class"}
+    names = {"knn1", "knn20", "knn1@0.5", "knn20@0.5", "raw_pixels", "color_histogram", "majority_class"}
     assert set(result.metrics) == names
     assert run(start, config) == result
 
     encoder = start.build().eval()
-    splits = open_labelled("scenes:60:16")
-    transform = plain_view(start, encoder)
+    splits = open_labeled("scenes:60:16")
+    transform = eval_transform(start, encoder)
     train, test = (
         extract_all(images, transform, [encoder_features(encoder), raw_pixels], runtime=on_cpu(tmp_path))
         for images in (splits.train, splits.test)
@@ -138,8 +145,8 @@ def test_run_with_several_labels_gives_mean_average_precision(tmp_path: Path) ->
     )
     result = run(tiny_start(), config)
     assert result.main == "knn5_map"
-    assert set(result.metrics) == {"knn3_map", "knn5_map", "raw_pixels", "colour_histogram"}
-    assert result.metrics["colour_histogram"] == 1.0
+    assert set(result.metrics) == {"knn3_map", "knn5_map", "raw_pixels", "color_histogram"}
+    assert result.metrics["color_histogram"] == 1.0
     assert result.details["per_class"].keys() == {"r", "g"}
 
 

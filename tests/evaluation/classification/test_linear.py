@@ -12,12 +12,12 @@ from PIL import Image
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
-from repre.data.labels.classes import LabelledSplits, open_labelled
-from repre.data.labels.splits import LabelledImages
+from repre.data.labels.classes import LabeledSplits, open_labeled
+from repre.data.labels.splits import LabeledImages
 from repre.errors import UserError
 from repre.evaluation.classification import linear
 from repre.evaluation.classification.linear import LinearConfig, fit_linear, run
-from repre.evaluation.features import kept_features, plain_view
+from repre.evaluation.features import cached_features, eval_transform
 from repre.evaluation.metrics import classification
 from repre.models.encoder import Encoder
 from tests.evaluation.tiny_eval import on_cpu, tiny_start
@@ -26,9 +26,9 @@ from tests.evaluation.tiny_eval import on_cpu, tiny_start
 def blobs(count: int, *, seed: int, width: int = 20, classes: int = 5, spread: float = 1.0) -> tuple[Tensor, Tensor]:
     """Overlapping classes on axes of very different lengths."""
     generator = torch.Generator().manual_seed(seed)
-    centres = torch.randn(classes, width, generator=torch.Generator().manual_seed(9)) * 0.6
+    centers = torch.randn(classes, width, generator=torch.Generator().manual_seed(9)) * 0.6
     labels = torch.randint(0, classes, (count,), generator=generator)
-    features = centres[labels] + spread * torch.randn(count, width, generator=generator)
+    features = centers[labels] + spread * torch.randn(count, width, generator=generator)
     return features * torch.logspace(-2, 2, width) + 5, labels
 
 
@@ -39,22 +39,22 @@ def slow_sweep(features: Tensor, labels: Tensor, lr: float, decay: float, *, ste
     torch.nn.init.zeros_(layer.weight)
     torch.nn.init.zeros_(layer.bias)
     groups = [{"params": [layer.weight], "weight_decay": decay}, {"params": [layer.bias], "weight_decay": 0.0}]
-    optimiser = torch.optim.SGD(groups, lr=lr, momentum=0.9)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
+    optimizer = torch.optim.SGD(groups, lr=lr, momentum=0.9)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     for _ in range(steps):
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         if labels.ndim == 1:
             loss = torch.nn.functional.cross_entropy(layer(inputs), labels)
         else:
             loss = torch.nn.functional.binary_cross_entropy_with_logits(layer(inputs), labels) * classes
         loss.backward()
-        optimiser.step()
+        optimizer.step()
         schedule.step()
     return layer(inputs).detach()
 
 
 @pytest.mark.parametrize("several", [False, True])
-def test_the_sweep_equals_classifiers_trained_alone(several: bool) -> None:
+def test_the_sweep_equals_classifiers_trained_single_process(several: bool) -> None:
     features, labels = blobs(256, seed=0)
     targets = torch.nn.functional.one_hot(labels, 5).float() if several else labels
     settings = [(0.01, 0.0), (0.3, 0.0), (0.3, 0.01)]
@@ -65,7 +65,7 @@ def test_the_sweep_equals_classifiers_trained_alone(several: bool) -> None:
         )
 
 
-def test_a_setting_that_diverges_leaves_the_others_alone() -> None:
+def test_a_setting_that_diverges_leaves_the_others_single_process() -> None:
     features, labels = blobs(300, seed=0)
     alone = fit_linear(features, labels, classes=5, settings=[(0.1, 0.0)], steps=50)(features)[:, 0]
     beside = fit_linear(features, labels, classes=5, settings=[(1e38, 1.0), (0.1, 0.0)], steps=50)(features)
@@ -96,7 +96,7 @@ def within_a_point(train: Tensor, labels: Tensor, test: Tensor, truth: Tensor, *
     assert abs(mine - theirs) < 0.01, (mine, theirs)
 
 
-def splits_of(train: Tensor, labels: Tensor, test: Tensor, truth: Tensor, *, classes: int) -> LabelledSplits:
+def splits_of(train: Tensor, labels: Tensor, test: Tensor, truth: Tensor, *, classes: int) -> LabeledSplits:
     class Nothing:
         spec, channels = "features", 3
 
@@ -108,10 +108,10 @@ def splits_of(train: Tensor, labels: Tensor, test: Tensor, truth: Tensor, *, cla
 
     names = [str(number) for number in range(classes)]
     parts = [
-        LabelledImages(Nothing(len(features)), targets.numpy(), classes=names)  # type: ignore[arg-type]
+        LabeledImages(Nothing(len(features)), targets.numpy(), classes=names)  # type: ignore[arg-type]
         for features, targets in ((train, labels), (test, truth))
     ]
-    return LabelledSplits(*parts, names, labels.ndim == 2)
+    return LabeledSplits(*parts, names, labels.ndim == 2)
 
 
 def test_within_a_point_of_logistic_regression_on_synthetic_features() -> None:
@@ -122,11 +122,11 @@ def test_within_a_point_of_logistic_regression_on_features_of_scenes(tmp_path: P
     """Whether an image is light or dark, which a tiny random encoder tells in part."""
     start = tiny_start()
     encoder = start.build()
-    transform = plain_view(start, encoder)
-    splits = open_labelled("scenes:1500:16")
+    transform = eval_transform(start, encoder)
+    splits = open_labeled("scenes:1500:16")
     features, targets = [], []
     for images in (splits.train, splits.test):
-        features.append(kept_features(encoder, images, transform, runtime=on_cpu(tmp_path, batch=256)))
+        features.append(cached_features(encoder, images, transform, runtime=on_cpu(tmp_path, batch=256)))
         brightness = torch.tensor([images.load(i).mean() for i in range(len(images))])
         targets.append(torch.bucketize(brightness, torch.tensor([90.0, 120.0, 150.0])))
     within_a_point(features[0], targets[0], features[1], targets[1], classes=4)
@@ -165,12 +165,12 @@ def test_the_choice_does_not_see_test_images(tmp_path: Path, monkeypatch: pytest
     """With other test labels the figure changes, and nothing that was chosen."""
     first = run(tiny_start(), quick(tmp_path))
 
-    def turned(*given: Any, **options: Any) -> LabelledSplits:
-        splits = open_labelled(*given, **options)
-        test = LabelledImages(splits.test.source, (splits.test.targets + 1) % 10, classes=splits.classes)
+    def turned(*given: Any, **options: Any) -> LabeledSplits:
+        splits = open_labeled(*given, **options)
+        test = LabeledImages(splits.test.source, (splits.test.targets + 1) % 10, classes=splits.classes)
         return replace(splits, test=test)
 
-    monkeypatch.setattr(linear, "open_labelled", turned)
+    monkeypatch.setattr(linear, "open_labeled", turned)
     second = run(tiny_start(), quick(tmp_path))
     assert second.details["chosen"] == first.details["chosen"]
     assert second.metrics != first.metrics

@@ -16,7 +16,7 @@ from repre.evaluation.detection.detect import DetectConfig, Steps, build, run
 from repre.evaluation.fit import FitConfig
 from repre.evaluation.options import RuntimeOptions
 from repre.models.encoder import EncoderConfig
-from repre.models.resolve import Start
+from repre.models.resolve import ResolvedEncoder
 from repre.utils.signals import Interrupted
 from tests.tiny import ENCODERS
 
@@ -29,8 +29,8 @@ QUICK = DetectConfig(
 )
 
 
-def start(kind: str = "vit") -> Start:
-    return Start(f"random:{kind}", KINDS[kind], None)
+def start(kind: str = "vit") -> ResolvedEncoder:
+    return ResolvedEncoder(f"random:{kind}", KINDS[kind], None)
 
 
 @pytest.fixture(autouse=True)
@@ -76,14 +76,14 @@ def test_the_same_seed_gives_the_same_figures() -> None:
     assert one.details["fit"]["loss"] == other.details["fit"]["loss"]
 
 
-def test_windowed_attention_and_several_sizes_and_boxes_alone() -> None:
+def test_windowed_attention_and_several_sizes_and_boxes_single_process() -> None:
     config = replace(QUICK, attention="windowed", window=4, sizes=(0.8, 1.25), masks=False)
     result = run(start(), config)
     assert "box_ap" in result.metrics
     assert "mask_ap" not in result.metrics
 
 
-def test_a_few_scenes_are_learnt_by_heart() -> None:
+def test_a_few_scenes_are_learned_by_heart() -> None:
     config = replace(QUICK, data="scenes:4:48", fit=replace(FIT, epochs=60, batch_size=4, lr=2e-3), width=32)
     source = open_boxes(config.data)
     model = build(start(), config, source)

@@ -30,7 +30,7 @@ def test_a_window_of_the_grids_size_is_global_attention() -> None:
 
 
 @torch.no_grad()
-def test_a_window_does_not_see_its_neighbours_and_a_global_block_does() -> None:
+def test_a_window_does_not_see_its_neighbors_and_a_global_block_does() -> None:
     model = encoder()
     assert use_windows(model, window=4, global_blocks=1) == [0, 1, 2]
     changed = IMAGES.clone()

@@ -1,4 +1,4 @@
-"""Pictures of predictions: what lies where, in which colour."""
+"""Pictures of predictions: what lies where, in which color."""
 
 from pathlib import Path
 
@@ -6,15 +6,15 @@ import numpy as np
 from PIL import Image
 
 from repre.data.labels.masks import IGNORE
-from repre.evaluation.segmentation.overlay import GAP, LINE, SIDE, UNKNOWN, class_colours, save_overlay
+from repre.evaluation.segmentation.overlay import GAP, LINE, SIDE, UNKNOWN, class_colors, save_overlay
 
 CLASSES = ["background", "left", "right", "nowhere"]
 
 
-def test_colours_differ_and_the_background_has_none() -> None:
-    colours = class_colours(["background", *map(str, range(150))])
-    assert colours[0] is None
-    assert len(set(colours[1:])) == 150
+def test_colors_differ_and_the_background_has_none() -> None:
+    colors = class_colors(["background", *map(str, range(150))])
+    assert colors[0] is None
+    assert len(set(colors[1:])) == 150
 
 
 def test_panels_show_image_truth_and_prediction(tmp_path: Path) -> None:
@@ -31,24 +31,24 @@ def test_panels_show_image_truth_and_prediction(tmp_path: Path) -> None:
     def at(panel: int, x: float, y: float = 0.5) -> list[int]:
         return sheet[LINE + int(y * SIDE), GAP + panel * (SIDE + GAP) + int(x * SIDE)].tolist()
 
-    colours = class_colours(CLASSES)
-    assert colours[1] is not None
-    assert colours[2] is not None
-    mixed = [[round(100 + 0.55 * (part - 100)) for part in colour] for colour in (colours[1], colours[2], UNKNOWN)]
+    colors = class_colors(CLASSES)
+    assert colors[1] is not None
+    assert colors[2] is not None
+    mixed = [[round(100 + 0.55 * (part - 100)) for part in color] for color in (colors[1], colors[2], UNKNOWN)]
     assert at(0, 0.1) == at(1, 0.5) == at(2, 0.1) == [100, 100, 100]
     assert at(1, 0.1) == mixed[0]
     assert at(1, 0.9) == mixed[2]
     assert at(2, 0.9) == mixed[1]
-    assert at(1, 8 / 24 - 0.002) == list(colours[1])  # the outline
+    assert at(1, 8 / 24 - 0.002) == list(colors[1])  # the outline
     legend = sheet[LINE + SIDE + GAP :].reshape(-1, 3).tolist()
-    assert all(list(colour) in legend for colour in (colours[1], colours[2], UNKNOWN))
-    assert list(colours[3] or ()) not in legend
+    assert all(list(color) in legend for color in (colors[1], colors[2], UNKNOWN))
+    assert list(colors[3] or ()) not in legend
 
 
 def test_other_kinds_of_images(tmp_path: Path) -> None:
     labels = np.zeros((6, 9), np.int64)
-    grey = np.full((6, 9, 1), 51, np.uint8)
-    for number, image in enumerate((grey, grey.astype(np.uint16) * 257, (grey / 255).astype(np.float32).repeat(5, 2))):
+    gray = np.full((6, 9, 1), 51, np.uint8)
+    for number, image in enumerate((gray, gray.astype(np.uint16) * 257, (gray / 255).astype(np.float32).repeat(5, 2))):
         save_overlay(tmp_path / f"{number}.png", image, labels, labels, CLASSES)
         sheet = np.asarray(Image.open(tmp_path / f"{number}.png"))
         assert sheet[LINE + 50, GAP + 50].tolist() == [51, 51, 51]

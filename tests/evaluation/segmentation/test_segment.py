@@ -33,7 +33,7 @@ from repre.evaluation.segmentation.segment import (
 )
 from repre.evaluation.segmentation.segmentation_heads import LinearHead, resize
 from repre.models.encoder import Encoder, EncoderConfig
-from repre.models.resolve import Start
+from repre.models.resolve import ResolvedEncoder
 from repre.utils.signals import Interrupted
 from tests.oracles import segmentation as slow
 from tests.tiny import ENCODERS
@@ -47,8 +47,8 @@ TINY = {
 HEADS = [("linear", None), ("linear", False), ("upernet", None), ("upernet", True)]
 
 
-def start(name: str = "vit") -> Start:
-    return Start(f"random:{name}", TINY[name], None)
+def start(name: str = "vit") -> ResolvedEncoder:
+    return ResolvedEncoder(f"random:{name}", TINY[name], None)
 
 
 def config(cache: Path, *, epochs: int = 2, lr: float = 3e-3, drop_path: float = 0.1, **more: Any) -> SegmentConfig:
@@ -107,12 +107,13 @@ def test_workers_change_nothing_and_bf16_little(head: str, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(("head", "lr"), [("upernet", 1e-2), ("linear", 3e-2)])
-def test_a_handful_of_scenes_is_learnt_by_heart(head: str, lr: float, tmp_path: Path) -> None:
+def test_a_handful_of_scenes_is_learned_by_heart(head: str, lr: float, tmp_path: Path) -> None:
     data = write_pairs(tmp_path / "data", count=3, size=32)
     encoder = replace(TINY["vit"], patch_size=4) if head == "upernet" else TINY["swin"]
     small = {"data": data, "head": head, "size": 32, "lr": lr, "drop_path": 0.0}
     few, many = (
-        run(Start("x", encoder, None), config(tmp_path, epochs=epochs, **small)).metrics["miou"] for epochs in (1, 150)
+        run(ResolvedEncoder("x", encoder, None), config(tmp_path, epochs=epochs, **small)).metrics["miou"]
+        for epochs in (1, 150)
     )
     assert few < 0.3
     assert many > 0.5
@@ -321,7 +322,7 @@ def test_a_frozen_encoder_is_not_touched() -> None:
         torch.testing.assert_close(frozen(images), from_maps)
 
 
-def test_levels_last_sees_the_deepest_map_alone(tmp_path: Path) -> None:
+def test_levels_last_sees_the_deepest_map_single_process(tmp_path: Path) -> None:
     run(start(), config(tmp_path, levels="last"))
     stores = list((tmp_path / "maps").iterdir())
     assert len(stores) == 2  # training and validation
@@ -356,6 +357,6 @@ def test_runs_that_cannot_be_are_refused(tmp_path: Path) -> None:
         run(start(), config(tmp_path, data="scene:8"))
     with pytest.raises(UserError, match="a folder to work in"):
         run(start(), config(tmp_path, save_predictions=1))
-    wide = Start("x", replace(TINY["convnext"], image_size=(32, 64)), None)
+    wide = ResolvedEncoder("x", replace(TINY["convnext"], image_size=(32, 64)), None)
     with pytest.raises(UserError, match="side of square windows"):
         run(wide, config(tmp_path))

@@ -55,7 +55,7 @@ def test_a_rule_fires_after_its_patience_and_once(rule: Rule) -> None:
     assert fired[0].fix
     other = Health([rule])
     for step, value in enumerate(values):
-        assert not other.observe("step" if rule.scope == "look" else "look", look(rule, step, value))
+        assert not other.observe("step" if rule.scope == "validation" else "validation", look(rule, step, value))
     if rule.also is not None:
         for step, value in enumerate(values):
             figures = look(rule, step, value)
@@ -67,7 +67,7 @@ def test_an_untrained_encoder_whose_embeddings_are_alike_is_no_alarm() -> None:
     health = Health()
     for step in range(20):
         figures = {"step": step, "embedding_std": 0.02, "rankme": 1.3, "uniformity": -0.004, "patch_rank": 1.5}
-        assert not health.observe("look", figures)
+        assert not health.observe("validation", figures)
 
 
 def test_replay_finds_the_same_alarms() -> None:
@@ -78,7 +78,7 @@ def test_replay_finds_the_same_alarms() -> None:
         for row in rows:
             straight.observe("step", row) if row["step"] == step else None
         for one in looked:
-            straight.observe("look", one) if one["step"] == step else None
+            straight.observe("validation", one) if one["step"] == step else None
     again.replay(rows, looked)
     assert {alarm.monitor for alarm in straight.alarms} == {"update_size", "embedding_std"}
     assert again.alarms == straight.alarms

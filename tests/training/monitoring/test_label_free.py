@@ -12,7 +12,7 @@ from repre.data.io.sources import open_source
 from repre.data.views.params import ViewParameters, draw, uniforms
 from repre.data.views.render import ViewConfig, ViewsConfig, dino_views, make_views, moco_v3_views
 from repre.errors import RunError
-from repre.frameworks.base import negatives, own_keys
+from repre.frameworks.base import negatives, positive_mask
 from repre.training.monitoring.label_free import (
     EPOCH,
     Monitors,
@@ -109,7 +109,7 @@ def test_alignment_and_uniformity_equal_the_slow_loops() -> None:
 @pytest.mark.parametrize("temperature", [0.1, 1.0])
 def test_effective_negatives_equal_the_slow_loops(temperature: float) -> None:
     queries, keys = normal(4, 6), normal(9, 6, seed=1)
-    own = own_keys(4, 9, offset=3, device=CPU)
+    own = positive_mask(4, 9, offset=3, device=CPU)
     assert own.nonzero().tolist() == [[0, 3], [1, 4], [2, 5], [3, 6]]
     found = negatives(queries, keys, own, temperature=temperature)
     slow = looks.effective_negatives(queries, keys, own, temperature)

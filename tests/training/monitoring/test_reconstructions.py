@@ -14,8 +14,8 @@ def pictures(count: int = 2, side: int = 14, seed: int = 0) -> torch.Tensor:
 
 def test_psnr_of_a_known_error() -> None:
     black = torch.zeros(2, 3, 8, 8)
-    grey = torch.stack([torch.full((3, 8, 8), 0.1), torch.full((3, 8, 8), 0.01)])
-    assert psnr(black, grey).tolist() == pytest.approx([20, 40], abs=1e-3)
+    gray = torch.stack([torch.full((3, 8, 8), 0.1), torch.full((3, 8, 8), 0.01)])
+    assert psnr(black, gray).tolist() == pytest.approx([20, 40], abs=1e-3)
 
 
 def test_ssim_equals_the_slow_loops() -> None:

@@ -1,4 +1,4 @@
-"""What the report reads: names, shapes and types as promised, the right neighbours, the same bytes, at most 6 MB."""
+"""What the report reads: names, shapes and types as promised, the right neighbors, the same bytes, at most 6 MB."""
 
 import io
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from repre.data.views.render import ViewsConfig, moco_v3_views
-from repre.training.monitoring.snapshots import LIMIT, colours, components, neighbours, pack, picture, save_artefacts
+from repre.training.monitoring.snapshots import LIMIT, colors, components, neighbors, pack, picture, save_snapshots
 from tests import tiny
 
 CPU = torch.device("cpu")
@@ -21,7 +21,7 @@ def images(count: int = 20, side: int = 32, channels: int = 3) -> torch.Tensor:
 def saved(path: Path, framework: str = "simclr", encoder: str = "vit", weight: float = 1.0, count: int = 20) -> Path:
     side = tiny.SIDES[encoder]
     model = tiny.tiny_model(framework, encoder, weight=weight)
-    save_artefacts(model, images(count, side), path, views=moco_v3_views(side), device=CPU)
+    save_snapshots(model, images(count, side), path, views=moco_v3_views(side), device=CPU)
     return path
 
 
@@ -36,9 +36,9 @@ def test_names_shapes_and_types(tmp_path: Path, encoder: str) -> None:
         "images": ("uint8", (12, side, side, 3)),
         "rebuilt": ("uint8", (12, side, side, 3)),
         "patches": ("int8", (12, *grids[-1], width)),
-        "neighbours": ("int32", (12, 6)),
-        "neighbour_cosines": ("float32", (12, 6)),
-        "neighbour_images": ("uint8", (12, 6, 64, 64, 3)),
+        "neighbors": ("int32", (12, 6)),
+        "neighbor_cosines": ("float32", (12, 6)),
+        "neighbor_images": ("uint8", (12, 6, 64, 64, 3)),
     }
     wanted |= {f"rebuilt_level_{level}": ("uint8", (12, side, side, 3)) for level in range(4)}
     wanted |= {f"pca_level_{level}": ("uint8", (12, *grid, 3)) for level, grid in enumerate(grids)}
@@ -54,10 +54,10 @@ def test_without_the_branch_and_with_few_images(tmp_path: Path) -> None:
     with np.load(saved(tmp_path / "a.npz", framework="dino", weight=0.0, count=4), allow_pickle=False) as file:
         assert not [name for name in file.files if name.startswith("rebuilt")]
         assert file["images"].shape[0] == 4
-        assert file["neighbours"].shape == (4, 3)
+        assert file["neighbors"].shape == (4, 3)
 
 
-def test_patches_keep_the_angles_of_the_centred_features(tmp_path: Path) -> None:
+def test_patches_keep_the_angles_of_the_centered_features(tmp_path: Path) -> None:
     path = saved(tmp_path / "a.npz")
     with np.load(path, allow_pickle=False) as file:
         patches = file["patches"].astype(np.float64)
@@ -77,26 +77,26 @@ def test_components_are_ordered_signed_and_of_variance() -> None:
     assert found.shape == (5, 6, 6, 3)
     spread = found.flatten(0, 2).std(0)
     assert spread.tolist() == sorted(spread.tolist(), reverse=True)
-    centred = maps.movedim(1, -1) - maps.mean((0, 2, 3))
-    assert float(torch.corrcoef(torch.stack([found[..., 0].flatten(), centred[..., 1].flatten()]))[0, 1]) > 0.99
-    assert colours(maps).min() == 0
-    assert colours(maps).max() == 255
-    assert colours(maps[:, :2]).shape == (5, 6, 6, 3)
+    centered = maps.movedim(1, -1) - maps.mean((0, 2, 3))
+    assert float(torch.corrcoef(torch.stack([found[..., 0].flatten(), centered[..., 1].flatten()]))[0, 1]) > 0.99
+    assert colors(maps).min() == 0
+    assert colors(maps).max() == 255
+    assert colors(maps[:, :2]).shape == (5, 6, 6, 3)
 
 
-def test_neighbours_are_the_nearest_others() -> None:
+def test_neighbors_are_the_nearest_others() -> None:
     plain = ViewsConfig(size=32, mean=(0.0,) * 3, std=(1.0,) * 3)
     angles = torch.tensor([0.0, 0.1, 0.25, 0.5, 0.95, 1.4, 2.0, 2.7])
-    found = neighbours(
+    found = neighbors(
         torch.stack([angles.cos(), angles.sin()], 1) * torch.arange(1, 9)[:, None], images(8).sigmoid(), views=plain
     )
-    assert found["neighbours"][0].tolist() == [1, 2, 3, 4, 5, 6]
-    assert found["neighbours"][3].tolist() == [2, 1, 4, 0, 5, 6]  # away by 0.25, 0.4, 0.45, 0.5, 0.9, 1.5
-    assert found["neighbour_cosines"][0, 0] == pytest.approx(np.cos(0.1))
+    assert found["neighbors"][0].tolist() == [1, 2, 3, 4, 5, 6]
+    assert found["neighbors"][3].tolist() == [2, 1, 4, 0, 5, 6]  # away by 0.25, 0.4, 0.45, 0.5, 0.9, 1.5
+    assert found["neighbor_cosines"][0, 0] == pytest.approx(np.cos(0.1))
 
 
 @pytest.mark.parametrize("channels", [1, 2, 4])
-def test_pictures_of_other_channels_are_grey(channels: int) -> None:
+def test_pictures_of_other_channels_are_gray(channels: int) -> None:
     found = picture(images(2, 16, channels).sigmoid())
     assert found.shape == (2, 16, 16, 3)
     assert (found[..., 0] == found[..., 2]).all()

@@ -18,14 +18,20 @@ from repre.errors import UserError
 from repre.models.encoder import Encoder
 from repre.training.loop import train
 from repre.training.monitoring.alarms import RULES
-from repre.utils.dist import alone, rank, world
+from repre.utils.dist import rank, single_process, world_size
 from repre.utils.signals import Interrupted
 from tests.training.test_broken_runs import alarms, broken
 from tests.training.toy import run, toy
 
 
 def quick(out: Path, framework: str = "simclr", **runtime: Any) -> RunConfig:
-    settings: dict[str, Any] = {"device": "cpu", "workers": 0, "log_every": 1, "check_every": 1, "monitor_images": 16}
+    settings: dict[str, Any] = {
+        "device": "cpu",
+        "workers": 0,
+        "log_every": 1,
+        "eval_every_epochs": 1,
+        "monitor_samples": 16,
+    }
     return toy(out, framework, data="scenes:64:32", runtime=RuntimeConfig(**{**settings, **runtime}))
 
 
@@ -36,7 +42,7 @@ def summary(out: Path) -> dict[str, Any]:
 @pytest.mark.parametrize(("metric", "pick"), [("alignment", min), ("psnr", max), ("rankme", max)])
 def test_best_follows_the_chosen_metric(tmp_path: Path, metric: str, pick: Any) -> None:
     found = run(quick(tmp_path / "run", best_metric=metric))
-    chosen = pick(found["looks"][1:], key=lambda look: look[metric])
+    chosen = pick(found["validations"][1:], key=lambda look: look[metric])
     assert found["best"]["metric"] == metric
     assert found["best"]["step"] == chosen["step"]
     assert torch.load(tmp_path / "run/checkpoints/best.pt", weights_only=True)["step"] == chosen["step"]
@@ -44,7 +50,7 @@ def test_best_follows_the_chosen_metric(tmp_path: Path, metric: str, pick: Any) 
 
 def test_best_follows_a_probe_and_is_not_taken_in_by_nan(tmp_path: Path) -> None:
     values = {0: 9.0, 2: 1.0, 4: math.nan, 6: 3.0, 8: math.inf}
-    train(quick(tmp_path / "run", best_metric="knn"), look=lambda encoder, step: {"knn": values[step]})
+    train(quick(tmp_path / "run", best_metric="knn"), probe=lambda encoder, step: {"knn": values[step]})
     assert summary(tmp_path / "run")["best"]["step"] == 6
 
 
@@ -64,12 +70,12 @@ def test_a_slow_probe_is_left_out_between_the_first_and_the_last_check(
         asked.append(step)
         return {"knn": 0.5}
 
-    train(quick(tmp_path / "patient"), look=probe)
+    train(quick(tmp_path / "patient"), probe=probe)
     assert asked == [0, 2, 4, 6, 8]
     asked.clear()
-    train(quick(tmp_path / "hasty", probe_seconds=0.0), look=probe)
+    train(quick(tmp_path / "hasty", probe_seconds=0.0), probe=probe)
     assert asked == [0, 8]
-    assert [("knn" in look) for look in summary(tmp_path / "hasty")["looks"]] == [True, False, False, False, True]
+    assert [("knn" in look) for look in summary(tmp_path / "hasty")["validations"]] == [True, False, False, False, True]
     assert "step 4: the probe is left out until the last check" in capsys.readouterr().out
 
 
@@ -85,7 +91,7 @@ def test_alarms_survive_a_restart(tmp_path: Path) -> None:
 
     stopped = replace(whole, out=str(tmp_path / "stopped"))
     with pytest.raises(Interrupted):
-        train(stopped, look=stop)
+        train(stopped, probe=stop)
     with open(tmp_path / "stopped/alarms.jsonl", "a") as file:  # raised after the checkpoint by what was lost
         file.write('{"step": 99, "monitor": "rankme"}\n')
     train(stopped)
@@ -96,12 +102,13 @@ def test_alarms_survive_a_restart(tmp_path: Path) -> None:
 @pytest.mark.parametrize("framework", ["moco-v3", "dino", "moby"])
 def test_monitors_never_change_the_weights(tmp_path: Path, framework: str) -> None:
     train(quick(tmp_path / "with", framework))
-    train(quick(tmp_path / "without", framework, monitors=False, log_every=3, check_every=2))
+    train(quick(tmp_path / "without", framework, monitors=False, log_every=3, eval_every_epochs=2))
     one, other = (torch.load(tmp_path / f"{n}/checkpoints/last.pt", weights_only=True) for n in ("with", "without"))
     for name, value in one["model"].items():
         assert torch.equal(value, other["model"][name]), name
-    assert set(other["looks"][-1]) == {"step", "rankme", "embedding_std", "look_seconds"}
-    assert {name for name in ("rankme", "embedding_std") if one["looks"][-1][name] == other["looks"][-1][name]} == {
+    assert set(other["validations"][-1]) == {"step", "rankme", "embedding_std", "validation_seconds"}
+    last, same = one["validations"][-1], other["validations"][-1]
+    assert {name for name in ("rankme", "embedding_std") if last[name] == same[name]} == {
         "rankme",
         "embedding_std",
     }
@@ -109,9 +116,9 @@ def test_monitors_never_change_the_weights(tmp_path: Path, framework: str) -> No
 
 def test_what_a_run_leaves_for_the_report(tmp_path: Path) -> None:
     found = run(quick(tmp_path / "run", "moco-v3"))
-    assert found["monitor_seconds"] == pytest.approx(sum(look["look_seconds"] for look in found["looks"]))
+    assert found["monitor_seconds"] == pytest.approx(sum(look["validation_seconds"] for look in found["validations"]))
     assert "reconstruction" in found["balance"] or "both losses" in found["balance"]
-    with np.load(tmp_path / "run/artefacts/features.npz", allow_pickle=False) as file:
+    with np.load(tmp_path / "run/snapshots/features.npz", allow_pickle=False) as file:
         assert file["images"].shape == (12, 32, 32, 3)
     row = json.loads((tmp_path / "run/metrics.jsonl").read_text().splitlines()[-1])
     assert {"batch_std", "agreement", "effective_negatives", "negative_share", "update_size", "weight_size"} <= set(row)
@@ -120,10 +127,10 @@ def test_what_a_run_leaves_for_the_report(tmp_path: Path) -> None:
 @pytest.mark.parametrize("framework", ["moby", "dino"])
 def test_every_figure_and_rule_is_documented(tmp_path: Path, framework: str) -> None:
     page = (Path(__file__).parents[2] / "docs/monitors.md").read_text()
-    train(quick(tmp_path / "run", framework), look=lambda encoder, step: {})
+    train(quick(tmp_path / "run", framework), probe=lambda encoder, step: {})
     rows = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
     plain = {"step", "epoch", "loss", "contrastive", "pixel", "grad_norm", "lr", "images_per_s", "data_wait"}
-    names = {name for row in rows + summary(tmp_path / "run")["looks"] for name in row} - plain
+    names = {name for row in rows + summary(tmp_path / "run")["validations"] for name in row} - plain
     for name in {re.sub("_(first|middle|last)$", "_P", name) for name in names}:
         general = re.sub(r"^(level_similarity)_.*", r"\1_A_B", re.sub(r"^(level_share)_.*", r"\1_L", name))
         assert f"`{general}`" in page, name
@@ -136,6 +143,6 @@ def test_every_figure_and_rule_is_documented(tmp_path: Path, framework: str) -> 
         assert (rule.of_start is not None) == ("of start" in line), rule.monitor
 
 
-def test_alone_is_alone() -> None:
-    with alone():
-        assert (rank(), world()) == (0, 1)
+def test_alone_is_single_process() -> None:
+    with single_process():
+        assert (rank(), world_size()) == (0, 1)

@@ -53,7 +53,7 @@ class UnreadableImage(Exception):
 def read_image(path: Path, *, channels: int = 3, canvas: int | None = None) -> Array:
     """Decodes a file to [H, W, channels] in uint8, uint16 or float32.
 
-    One channel is grey, three are RGB (grey is repeated, transparency lies on mid-grey, CMYK is converted); for any other
+    One channel is gray, three are RGB (gray is repeated, transparency lies on mid-gray, CMYK is converted); for any other
     number the file must have exactly that many (TIFF, NumPy, or an RGBA file for four). EXIF rotation is applied.
 
     Args:
@@ -103,12 +103,12 @@ def _read_with_pillow(path: Path, channels: int, canvas: int | None) -> Array:
         values = np.asarray(image)
         if image.mode == "I":
             values = values.clip(0, 65535)
-        grey = values.astype(np.float32) if image.mode == "F" else values.astype(np.uint16)
-        return _arrange(grey, channels)
+        gray = values.astype(np.float32) if image.mode == "F" else values.astype(np.uint16)
+        return _arrange(gray, channels)
     if image.mode == "P":
         image = image.convert("RGBA" if "transparency" in image.info else "RGB")
     if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") and channels in (1, 3):
-        image = _on_mid_grey(image.convert("RGBA"))
+        image = _on_mid_gray(image.convert("RGBA"))
     if channels == 1:
         image = image.convert("L")
     elif channels == 3:
@@ -116,7 +116,7 @@ def _read_with_pillow(path: Path, channels: int, canvas: int | None) -> Array:
     return _arrange(np.asarray(image.convert("L") if image.mode == "1" else image), channels)
 
 
-def _on_mid_grey(image: Image.Image) -> Image.Image:
+def _on_mid_gray(image: Image.Image) -> Image.Image:
     below = Image.new("RGBA", image.size, (128, 128, 128, 255))
     return Image.alpha_composite(below, image).convert("RGB")
 

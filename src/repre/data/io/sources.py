@@ -49,7 +49,7 @@ def open_source(
     Args:
         spec: a folder, a .txt list of files, ``cifar10:ROOT``, ``cifar100:ROOT``, ``stl10:ROOT``, ``fashion-mnist:ROOT``,
             ``imagenet:ROOT``, ``scenes``, ``scenes:COUNT`` or ``scenes:COUNT:SIZE``.
-        split: train or val; only pre-training on STL-10 also takes its unlabelled images, which `labelled` leaves out.
+        split: train or val; only pre-training on STL-10 also takes its unlabeled images, which `labeled` leaves out.
         channels: of the images.
         canvas: larger images are shrunk to fit this square.
         cache_dir: where the index of a folder is kept; by default the user's cache folder.
@@ -81,7 +81,7 @@ def open_source(
 
 
 class FileSource:
-    """Image files; labelled by their first folder if every one of them lies in one."""
+    """Image files; labeled by their first folder if every one of them lies in one."""
 
     def __init__(
         self,
@@ -316,7 +316,7 @@ def _cifar(kind: str) -> Callable[[Path, str], tuple[Array, Array, list[str]]]:
 
 
 def _stl10(folder: Path, split: str) -> tuple[Array, Array | None, list[str]]:
-    parts = {"train": "train+unlabeled", "labelled": "train"}
+    parts = {"train": "train+unlabeled", "labeled": "train"}
     data = _torchvision("STL10", folder, split=parts.get(split, "test"))
     labels = np.array(data.labels, np.int64)
     return data.data.transpose(0, 2, 3, 1), labels if (labels >= 0).all() else None, list(data.classes)

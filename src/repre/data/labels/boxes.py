@@ -39,7 +39,7 @@ class Objects(NamedTuple):
         boxes: float32 [n, 4]: left, top, right, bottom in pixels.
         labels: int64 [n], from 1: classes[label - 1].
         masks: bool [n, H, W].
-        crowd: bool [n]; a crowd is neither learnt nor counted against a detector.
+        crowd: bool [n]; a crowd is neither learned nor counted against a detector.
     """
 
     image: Array

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from repre.data.io.sources import ARRAYS, FileSource, open_source
-from repre.data.labels.splits import LabelledImages, hold_out
+from repre.data.labels.splits import LabeledImages, hold_out
 from repre.data.scenes import Scenes
 from repre.errors import UserError, near_names
 
@@ -30,8 +30,8 @@ SEPARATORS = ";|"
 
 
 @dataclass(frozen=True)
-class LabelledSplits:
-    """Labelled data to train, choose and test on.
+class LabeledSplits:
+    """Labeled data to train, choose and test on.
 
     Attributes:
         train, test: the images and their targets.
@@ -41,11 +41,11 @@ class LabelledSplits:
         test_set: where the test images come from, in words.
     """
 
-    train: LabelledImages
-    test: LabelledImages
+    train: LabeledImages
+    test: LabeledImages
     classes: list[str]
     multilabel: bool
-    val: LabelledImages | None = None
+    val: LabeledImages | None = None
     test_set: str = ""
 
     def details(self) -> dict[str, Any]:
@@ -54,10 +54,10 @@ class LabelledSplits:
         return {**counts, "classes": len(self.classes), "multilabel": self.multilabel, "test_set": self.test_set}
 
 
-def open_labelled(
+def open_labeled(
     spec: str, *, test: str | None = None, channels: int = 3, canvas: int | None = None, holdout: float = HELD_OUT
-) -> LabelledSplits:
-    """Opens labelled data; see the head of this file.
+) -> LabeledSplits:
+    """Opens labeled data; see the head of this file.
 
     Args:
         spec: what --data says.
@@ -83,13 +83,13 @@ def open_labelled(
         _refuse_single_images(spec, whole)
         kept, held = hold_out(whole.targets, holdout, seed=0)
         train, tested, words = whole.take(kept), whole.take(held), f"{holdout:.0%} of every class, held out"
-    return LabelledSplits(train, tested, train.classes, train.multilabel, val, words)
+    return LabeledSplits(train, tested, train.classes, train.multilabel, val, words)
 
 
 def _open(
-    spec: str, *, channels: int, canvas: int | None, like: LabelledImages | None = None
-) -> dict[str, LabelledImages]:
-    """The parts of labelled data by name; `like` are the training images whose classes they must have."""
+    spec: str, *, channels: int, canvas: int | None, like: LabeledImages | None = None
+) -> dict[str, LabeledImages]:
+    """The parts of labeled data by name; `like` are the training images whose classes they must have."""
     path, (name, _, rest) = Path(spec).expanduser(), spec.partition(":")
     if name == "csv" and not path.exists():
         return _read_table(spec, Path(rest).expanduser(), channels=channels, canvas=canvas, like=like)
@@ -106,16 +106,16 @@ def _open(
     return found
 
 
-def _data_set(spec: str, *, channels: int, canvas: int | None) -> dict[str, LabelledImages]:
+def _data_set(spec: str, *, channels: int, canvas: int | None) -> dict[str, LabeledImages]:
     name = spec.partition(":")[0]
-    split = "labelled" if name == "stl10" else "train"  # STL-10 has unlabelled training images, too
+    split = "labeled" if name == "stl10" else "train"  # STL-10 has unlabeled training images, too
     train = open_source(spec, split=split, channels=channels, canvas=canvas)
     if isinstance(train, Scenes):
         test: Any = Scenes(max(1, min(len(train) // 2, MOST_TEST_SCENES)), config=train.config, split="val")
     elif name in ARRAYS:
         test = open_source(spec, split="val", channels=channels, canvas=canvas)
     else:
-        raise UserError(f"--data {spec} has no labels; name class folders, csv:FILE or a labelled data set")
+        raise UserError(f"--data {spec} has no labels; name class folders, csv:FILE or a labeled data set")
     parts = {}
     for part, source in (("train", train), ("test", test)):
         labels = source.labels
@@ -126,7 +126,7 @@ def _data_set(spec: str, *, channels: int, canvas: int | None) -> dict[str, Labe
         if len(wrong):
             where = f"{part} label {labels[wrong[0]]} of {source.describe(int(wrong[0]))}"
             raise UserError(f"--data {spec}: {where} is none of the {len(source.classes)} classes; get the files anew")
-        parts[part] = LabelledImages(source, labels, classes=source.classes)
+        parts[part] = LabeledImages(source, labels, classes=source.classes)
     return parts
 
 
@@ -146,7 +146,7 @@ def _folders(root: Path) -> list[Path]:
     return sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
-def _class_folders(root: Path, channels: int, canvas: int | None) -> LabelledImages:
+def _class_folders(root: Path, channels: int, canvas: int | None) -> LabeledImages:
     names = [folder.name for folder in _folders(root)]
     if len(names) < 2:
         held = f"holds only {names[0]}/" if names else "holds none"
@@ -163,10 +163,10 @@ def _class_folders(root: Path, channels: int, canvas: int | None) -> LabelledIma
     if empty:
         raise UserError(f"--data: no images in the class folder {root / empty[0]}; fill it or remove it")
     assert source.labels is not None, root
-    return LabelledImages(source, source.labels, classes=source.classes)
+    return LabeledImages(source, source.labels, classes=source.classes)
 
 
-def _check_classes(train: LabelledImages, part: LabelledImages) -> None:
+def _check_classes(train: LabeledImages, part: LabeledImages) -> None:
     if part.classes == train.classes and part.multilabel == train.multilabel:
         return
     if part.multilabel != train.multilabel:
@@ -183,7 +183,7 @@ def _check_classes(train: LabelledImages, part: LabelledImages) -> None:
     raise UserError(f"training and test images have different classes ({words}); name their folders alike")
 
 
-def _refuse_single_images(spec: str, whole: LabelledImages) -> None:
+def _refuse_single_images(spec: str, whole: LabeledImages) -> None:
     counts = whole.targets.sum(0) if whole.multilabel else np.bincount(whole.targets, minlength=len(whole.classes))
     few = [name for name, count in zip(whole.classes, counts) if count < 2]
     if few:
@@ -205,8 +205,8 @@ class _Row:
 
 
 def _read_table(
-    spec: str, file: Path, *, channels: int, canvas: int | None, like: LabelledImages | None
-) -> dict[str, LabelledImages]:
+    spec: str, file: Path, *, channels: int, canvas: int | None, like: LabeledImages | None
+) -> dict[str, LabeledImages]:
     rows = _rows(file)
     several = any(len(row.labels) > 1 for row in rows) or (like is not None and like.multilabel)
     splits = [split for split in (*SPLITS, WHOLE) if any(row.split == split for row in rows)]
@@ -231,7 +231,7 @@ def _read_table(
                 targets[number, [place[label] for label in row.labels]] = 1
         else:
             targets = np.array([place[row.labels[0]] for row in mine], np.int64)
-        parts[split] = LabelledImages(source, targets, classes=known)
+        parts[split] = LabeledImages(source, targets, classes=known)
     return parts
 
 

@@ -16,13 +16,13 @@ from torch.utils.data import Dataset
 from repre.data.labels.masks import IGNORE, MaskSource
 from repre.data.labels.windows import WindowsConfig, fill_value, in_workers, mask_to_grid, nearest, plan, to_grid
 from repre.data.loading.loader import epoch_order
-from repre.data.views.color import normalise, recolour
+from repre.data.views.color import apply_color, normalize
 from repre.data.views.geometry import crop_resize
 from repre.data.views.params import DRAWS, ViewConfig, draw, uniforms
 from repre.data.views.render import RANGES
 from repre.errors import UserError
 
-COLOUR_STREAM, PLACE_STREAM = 0, 1
+COLOR_STREAM, PLACE_STREAM = 0, 1
 
 
 class Crops(NamedTuple):
@@ -108,14 +108,14 @@ def crop_batches(steps: CropSteps, *, start: int, total: int, workers: int, pin:
 def show(
     crops: Crops, *, size: int, seed: int, jitter: float, mean: Tensor, std: Tensor, device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    """Crops on the device: images normalised, float32 [B, C, S, S], and masks, int64 [B, S, S]; half of them flipped.
+    """Crops on the device: images normalized, float32 [B, C, S, S], and masks, int64 [B, S, S]; half of them flipped.
 
     Args:
-        jitter: probability of a colour jitter (brightness, contrast, saturation 0.4, 0.4, 0.2; hue 0.1).
+        jitter: probability of a color jitter (brightness, contrast, saturation 0.4, 0.4, 0.2; hue 0.1).
         mean, std: [C, 1, 1].
     """
     view = ViewConfig(flip=0.5, jitter=jitter)
-    numbers = uniforms(seed=seed, epoch=crops.epoch, stream=COLOUR_STREAM, positions=crops.positions, count=DRAWS)
+    numbers = uniforms(seed=seed, epoch=crops.epoch, stream=COLOR_STREAM, positions=crops.positions, count=DRAWS)
     sides = crops.sides.cpu()
     parameters = draw(view, numbers, torch.stack([sides, sides], dim=1))
     pixels, masks = (values.to(device, non_blocking=True) for values in (crops.pixels, crops.masks))
@@ -123,7 +123,7 @@ def show(
     boxes = torch.stack([zero, zero, sides, sides], dim=1)
     value_range = RANGES[pixels.dtype]
     images = crop_resize(pixels, boxes, parameters.flip, size=size, value_range=value_range)
-    images = normalise(recolour(images, parameters, view), mean.to(device), std.to(device))
+    images = normalize(apply_color(images, parameters, view), mean.to(device), std.to(device))
     rows = torch.stack([nearest(size, side) for side in sides.tolist()])  # [B, S]
     columns = torch.where(parameters.flip[:, None], rows.flip(1), rows)
     batch = torch.arange(len(rows), device=device)[:, None, None]

@@ -3,7 +3,7 @@
 scenes, scenes:COUNT, scenes:COUNT:SIZE   the embedded scenes; class 0 is the background
 ade20k:DIR                                ADEChallengeData2016; the label 0 is ignored, 1..150 become 0..149
 voc:DIR                                   Pascal VOC 2012, the lists of ImageSets/Segmentation; 21 classes
-pairs:IMAGES,MASKS                        two folders with the same stems, masks as grey or palette PNG; both may hold
+pairs:IMAGES,MASKS                        two folders with the same stems, masks as gray or palette PNG; both may hold
                                           train/ and val/, or be written with {split}; else a fifth is held out
 """
 
@@ -214,12 +214,12 @@ class FileMasks:
 
 
 def read_labels(path: Path) -> Array:
-    """Labels of a grey or palette PNG, int64 [H, W]; UserError where it is damaged or has colours."""
+    """Labels of a gray or palette PNG, int64 [H, W]; UserError where it is damaged or has colors."""
     try:
         with Image.open(path) as file:
             if file.mode not in ("L", "P", "1", "I", "I;16", "I;16B"):
                 raise UserError(
-                    f"{path} is a picture with colours ({file.mode}), not a mask: save the number of the class as grey "
+                    f"{path} is a picture with colors ({file.mode}), not a mask: save the number of the class as gray "
                     "value or palette index"
                 )
             return np.asarray(file).astype(np.int64)
@@ -351,7 +351,7 @@ def _largest_label(masks: tuple[Path, ...], changed: tuple[int, ...]) -> int:
             raise UserError(f"{path} holds the label {known.max()}; labels are 0 to {IGNORE - 1}, {IGNORE} is ignored")
         top = max(top, int(known.max(initial=0)))
     if top < 1:
-        raise UserError(f"the masks beside {masks[0]} hold no label above 0, and a single class cannot be learnt")
+        raise UserError(f"the masks beside {masks[0]} hold no label above 0, and a single class cannot be learned")
     return top
 
 

@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 Array = np.ndarray
 
 FINER = 5
-"""Polygons are painted on a grid this much finer, and read at the centres of the pixels; odd."""
+"""Polygons are painted on a grid this much finer, and read at the centers of the pixels; odd."""
 
 
 def decode(segmentation: Any, *, height: int, width: int) -> Array:
@@ -46,7 +46,7 @@ def _polygons(rings: list[Any], height: int, width: int) -> Array:
     for ring in rings:
         if not isinstance(ring, list) or len(ring) < 6 or len(ring) % 2:
             raise ValueError("a polygon needs at least three points")
-        # COCO's coordinates are of corners, Pillow's of centres of pixels
+        # COCO's coordinates are of corners, Pillow's of centers of pixels
         draw.polygon([(FINER * x - 0.5, FINER * y - 0.5) for x, y in zip(ring[::2], ring[1::2])], fill=1)
     return np.asarray(canvas, dtype=bool)[FINER // 2 :: FINER, FINER // 2 :: FINER]
 

@@ -20,7 +20,7 @@ HOLD, SHARE, SHOTS = 1, 2, 3
 """Random streams of the three kinds of draws."""
 
 
-class LabelledImages:
+class LabeledImages:
     """Images of a source with their targets; a source itself, so that every loader takes it.
 
     Args:
@@ -58,9 +58,9 @@ class LabelledImages:
         files were said to be shrunk."""
         return side if isinstance(self.source, FileSource) else max(self.source.load(0).shape[:2])
 
-    def take(self, places: Array) -> "LabelledImages":
+    def take(self, places: Array) -> "LabeledImages":
         """The images at `places`, in that order."""
-        return LabelledImages(self.source, self.targets[places], classes=self.classes, indices=self.indices[places])
+        return LabeledImages(self.source, self.targets[places], classes=self.classes, indices=self.indices[places])
 
     def identity(self) -> str:
         """A hash that changes with the pixels: names, sizes and times of files, bytes of arrays, settings of scenes.

@@ -93,7 +93,7 @@ def mask_to_grid(mask: Array, grid: tuple[int, int]) -> Tensor:
 
 
 def nearest(there: int, here: int) -> Tensor:
-    """For every one of `there` cells the cell of `here` cells that its centre lies in, int64 [there]."""
+    """For every one of `there` cells the cell of `here` cells that its center lies in, int64 [there]."""
     return ((torch.arange(there) + 0.5) * (here / there)).floor().long().clamp_(max=here - 1)
 
 
@@ -120,7 +120,7 @@ def merge(windows: Tensor, plan: Plan) -> Tensor:
 
 
 def fill_value(mean: Tensor, dtype: torch.dtype) -> Tensor:
-    """The pixel [C, 1, 1] that normalises to about 0, for what lies beyond an image."""
+    """The pixel [C, 1, 1] that normalizes to about 0, for what lies beyond an image."""
     return (mean * 255).round().to(torch.uint8) if dtype == torch.uint8 else mean.to(dtype)
 
 

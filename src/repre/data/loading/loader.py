@@ -40,15 +40,15 @@ Raw = tuple[Tensor, Tensor, Tensor, Tensor, int, list[tuple[int, str]], list[int
 class LoaderConfig:
     """From files to stacked pixels."""
 
-    canvas: int = 0
+    decode_size: int = 0
     """Side of the square that images are stacked on; a larger image is shrunk, with antialiasing, until it fits.
     0: twice the side of the global views."""
     max_unreadable: float = 0.05
     """Share of unreadable files above which the run stops; up to it they are skipped, counted and listed."""
 
     def __post_init__(self) -> None:
-        if self.canvas < 0:
-            raise UserError(f"loader.canvas must not be negative, not {self.canvas}")
+        if self.decode_size < 0:
+            raise UserError(f"loader.decode_size must not be negative, not {self.decode_size}")
         if not 0 <= self.max_unreadable <= 1:
             raise UserError(f"loader.max_unreadable is a share and must lie in [0, 1], not {self.max_unreadable}")
 
@@ -91,14 +91,14 @@ class _Steps(Dataset[Raw]):
         seed: int,
         canvas: int,
         rank: int,
-        world: int,
+        world_size: int,
         keep_values: bool,
         workers: int,
         render: Callable[[Batch], Views] | None,
     ) -> None:
         self.source, self.seed, self.canvas, self.keep_values = source, seed, canvas, keep_values
         self.render = render
-        self.batch_size, self.local, self.rank = batch_size, batch_size // world, rank
+        self.batch_size, self.local, self.rank = batch_size, batch_size // world_size, rank
         self.steps_per_epoch = len(source) // batch_size
         self.order = lru_cache(maxsize=2)(self._order)
         # what every worker has in hand (its process, an image): readable when it has died
@@ -137,7 +137,7 @@ class _Steps(Dataset[Raw]):
         return pixels, sizes, positions, places, epoch, failures, altered, views
 
     def _load(self, order: np.ndarray, position: int, failures: list[tuple[int, str]]) -> tuple[int, np.ndarray] | None:
-        """The image at a position, or at a far position of the same epoch that is readable: never a neighbour, which
+        """The image at a position, or at a far position of the same epoch that is readable: never a neighbor, which
         would show one image twice in a batch. None where nothing could be read."""
         for attempt in range(ATTEMPTS):
             place = (position + (len(order) // 2 + attempt - 1 if attempt else 0)) % len(order)
@@ -160,7 +160,7 @@ class Loader:
 
     Args:
         source: where the images come from, decoded to fit `canvas`.
-        batch_size: images per step over all ranks; a multiple of `world`.
+        batch_size: images per step over all ranks; a multiple of `world_size`.
         epochs: passes over the data; the images that do not fill a last batch wait for the next epoch's order.
         start: first step to show.
         keep_values: see `stack`.
@@ -180,7 +180,7 @@ class Loader:
         workers: int,
         start: int = 0,
         rank: int = 0,
-        world: int = 1,
+        world_size: int = 1,
         keep_values: bool = False,
         pin: bool = False,
         render: Callable[[Batch], Views] | None = None,
@@ -190,15 +190,15 @@ class Loader:
                 f"batch_size is {batch_size}, but {source.spec} has only {len(source)} images; "
                 f"use --batch-size {max(2, len(source) // 2)} or less"
             )
-        if batch_size % world:
-            raise UserError(f"batch_size {batch_size} must be a multiple of the {world} processes")
+        if batch_size % world_size:
+            raise UserError(f"batch_size {batch_size} must be a multiple of the {world_size} processes")
         steps = _Steps(
             source,
             batch_size=batch_size,
             seed=seed,
             canvas=canvas,
             rank=rank,
-            world=world,
+            world_size=world_size,
             keep_values=keep_values,
             workers=workers,
             render=render,
@@ -248,7 +248,7 @@ class Loader:
         return RunError(
             f"a decoding process died {what} ({str(error).strip()}). If that file is at fault, take it away: it then counts "
             "as unreadable and the same command goes on. If memory ran out, use fewer --runtime.workers or a smaller "
-            "--loader.canvas"
+            "--loader.decode-size"
         )
 
 

@@ -21,7 +21,7 @@ LARGEST = 1 << 30
 """Bytes of the names together; a list that unpacks to more is refused."""
 
 
-def keep_list(source: Source, path: Path) -> None:
+def write_manifest(source: Source, path: Path) -> None:
     """Writes the list of a run that begins; sources without files have none."""
     if isinstance(source, FileSource):
         parts = [str(time.time_ns()).encode(), *map(os.fsencode, source.names())]
@@ -29,7 +29,7 @@ def keep_list(source: Source, path: Path) -> None:
         write_atomically(path, lambda file: file.write(content))
 
 
-def with_kept_list(source: Source, path: Path) -> tuple[Source, str | None]:
+def apply_manifest(source: Source, path: Path) -> tuple[Source, str | None]:
     """The source with the run's own list, and words about what differs from what is there now.
 
     Raises UserError where the list is damaged, or names files outside of the data.

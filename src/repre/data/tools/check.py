@@ -37,7 +37,7 @@ class Findings:
         sizes: how many images have which height and width.
         kinds: how many have which type of pixels.
         copies: groups of images with the same pixels.
-        flat: images of one colour.
+        flat: images of one color.
     """
 
     count: int = 0
@@ -58,7 +58,7 @@ class Findings:
         said += _some("unreadable", [f"{name}: {reason}" for name, reason in self.unreadable])
         spare = sum(len(group) - 1 for group in self.copies)
         said += _some(f"copies of other images ({spare})", [" = ".join(group[:4]) for group in self.copies])
-        said += _some("of one colour", self.flat)
+        said += _some("of one color", self.flat)
         return said
 
 

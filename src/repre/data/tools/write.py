@@ -5,7 +5,7 @@ The embedded scenes, or any others that are drawn by index (`experiments/build.p
 OUT/labels.csv                         path, label, split                  csv:OUT/labels.csv
 OUT/classes.txt                        names of the masks' labels, background first; in OUT/{train,val}/ too
 OUT/{train,val}/images/000000.png                                          pairs:OUT/{split}/images,OUT/{split}/masks
-OUT/{train,val}/masks/000000.png       grey, the label of every pixel
+OUT/{train,val}/masks/000000.png       gray, the label of every pixel
 OUT/{train,val}/annotations.json       COCO: boxes and masks as run lengths    coco:OUT
 """
 

@@ -1,7 +1,7 @@
-"""Change the colours of every image of a batch by its own parameters, where the pixels are.
+"""Change the colors of every image of a batch by its own parameters, where the pixels are.
 
 The operations are torchvision's (transforms.v2.functional on float images), with the same formulas and clamping, in the
-order of MoCo v3's script: jitter, grey, blur, solarise. Which images an operation touches is known on the CPU, so nothing
+order of MoCo v3's script: jitter, gray, blur, solarize. Which images an operation touches is known on the CPU, so nothing
 here waits for the device; an image that an operation does not select comes out of it bit for bit as it went in.
 
     B  images in the batch        C  channels
@@ -21,22 +21,22 @@ from repre.data.views.params import CONTRAST, HUE, SATURATION, ViewConfig, ViewP
 LUMA = (0.2989, 0.587, 0.114)
 
 
-def recolour(images: Tensor, parameters: ViewParameters, config: ViewConfig) -> Tensor:
-    """Colour jitter, grey, blur and solarise, in place on images in [0, 1], [B, C, S, S]."""
+def apply_color(images: Tensor, parameters: ViewParameters, config: ViewConfig) -> Tensor:
+    """Color jitter, gray, blur and solarize, in place on images in [0, 1], [B, C, S, S]."""
     for place in range(4):
         change = parameters.order[:, place]
         factor = parameters.factors.gather(1, change[:, None])[:, 0]
         _blend(images, change, factor)
         if images.shape[1] == 3:
-            _on_chosen(images, (change == HUE) & (factor != 0), turn_hue, factor)
-    _on_chosen(images, parameters.grey, lambda chosen: grey(chosen).expand_as(chosen))
+            _on_chosen(images, (change == HUE) & (factor != 0), adjust_hue, factor)
+    _on_chosen(images, parameters.grayscale, lambda chosen: gray(chosen).expand_as(chosen))
     taps = blur_taps(images.shape[-1])
     _on_chosen(images, parameters.sigma > 0, lambda chosen, sigma: blur(chosen, sigma, taps), parameters.sigma)
-    _on_chosen(images, parameters.solarise, lambda chosen: torch.where(chosen >= config.threshold, 1 - chosen, chosen))
+    _on_chosen(images, parameters.solarize, lambda chosen: torch.where(chosen >= config.threshold, 1 - chosen, chosen))
     return images  # [B, C, S, S]
 
 
-def normalise(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+def normalize(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     """(images - mean) / std in place; mean and std [C, 1, 1]."""
     return images.sub_(mean).div_(std)
 
@@ -55,17 +55,17 @@ def _on_chosen(images: Tensor, chosen: Tensor, change: Callable[..., Tensor], *v
 
 
 def _blend(images: Tensor, change: Tensor, factor: Tensor) -> None:
-    """Brightness, contrast or saturation of every image, in place: a blend with black, its mean grey, or its grey.
+    """Brightness, contrast or saturation of every image, in place: a blend with black, its mean gray, or its gray.
 
     One pass for all three; a factor of 1, which images that turn their hue at this place get too, leaves every bit.
     """
     factor = torch.where(change == HUE, 1.0, factor)
     if bool((factor == 1).all()):
         return
-    of_mean, of_grey = ((1 - factor) * (change == kind) for kind in (CONTRAST, SATURATION))
-    needs_grey = bool((of_mean + of_grey).any())
-    shares = torch.stack([factor, of_mean, of_grey])[..., None, None, None].to(images.device, non_blocking=True)
-    base = grey(images) if needs_grey else None
+    of_mean, of_gray = ((1 - factor) * (change == kind) for kind in (CONTRAST, SATURATION))
+    needs_gray = bool((of_mean + of_gray).any())
+    shares = torch.stack([factor, of_mean, of_gray])[..., None, None, None].to(images.device, non_blocking=True)
+    base = gray(images) if needs_gray else None
     images.mul_(shares[0])
     if base is not None:
         mean = base.mean(dim=(1, 2, 3), keepdim=True)
@@ -73,7 +73,7 @@ def _blend(images: Tensor, change: Tensor, factor: Tensor) -> None:
     images.clamp_(0, 1)
 
 
-def grey(images: Tensor) -> Tensor:
+def gray(images: Tensor) -> Tensor:
     """Brightness of every pixel, [B, 1, S, S]: the luma of RGB; the mean of the channels where there are not three."""
     if images.shape[1] != 3:
         return images.mean(dim=1, keepdim=True)
@@ -81,7 +81,7 @@ def grey(images: Tensor) -> Tensor:
     return (red * LUMA[0]).add_(green, alpha=LUMA[1]).add_(blue, alpha=LUMA[2])
 
 
-def turn_hue(images: Tensor, turn: Tensor) -> Tensor:
+def adjust_hue(images: Tensor, turn: Tensor) -> Tensor:
     """Turn the hue of RGB images [B, 3, S, S] by `turn` [B] of the circle, keeping HSV's value and saturation."""
     red, green, blue = images.split(1, dim=1)
     value = images.amax(dim=1, keepdim=True)

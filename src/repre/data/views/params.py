@@ -23,7 +23,7 @@ ATTEMPTS = 10
 
 DRAWS = 36
 """Random numbers of one view: 2 per attempt, 2 crop offsets, 1 flip, 1 + 4 + 4 jitter (whether, order, factors),
-1 grey, 2 blur, 1 solarise. A multiple of 4, the width of Philox's counter."""
+1 gray, 2 blur, 1 solarize. A multiple of 4, the width of Philox's counter."""
 
 Range = tuple[float, float]
 Filter = Literal["bilinear", "bicubic"]
@@ -42,7 +42,7 @@ class ViewConfig:
     flip: float = 0.5
     """Probability of a horizontal flip."""
     jitter: float = 0.0
-    """Probability of the colour jitter: the four changes below, in an order drawn for every image."""
+    """Probability of the color jitter: the four changes below, in an order drawn for every image."""
     brightness: float = 0.4
     """Factor within [1 - b, 1 + b]."""
     contrast: float = 0.4
@@ -50,17 +50,17 @@ class ViewConfig:
     saturation: float = 0.2
     """Factor within [1 - s, 1 + s]."""
     hue: float = 0.1
-    """Turn of the colour circle within [-h, h]; 3 channels only."""
-    grey: float = 0.0
-    """Probability of losing all colour."""
+    """Turn of the color circle within [-h, h]; 3 channels only."""
+    grayscale: float = 0.0
+    """Probability of losing all color."""
     blur: float = 0.0
     """Probability of a Gaussian blur; its kernel covers a tenth of the view (23 pixels at 224)."""
     sigma: Range = (0.1, 2.0)
     """Standard deviation of the blur in pixels of the view, lowest and highest."""
-    solarise: float = 0.0
+    solarize: float = 0.0
     """Probability of inverting the pixels from `threshold` on."""
     threshold: float = 0.5
-    """Brightness, as a share of the range, from which solarising inverts."""
+    """Brightness, as a share of the range, from which solarizing inverts."""
 
     def __post_init__(self) -> None:
         if not 0 < self.scale[0] <= self.scale[1] <= 1:
@@ -71,14 +71,14 @@ class ViewConfig:
                 raise UserError(f"{name}={(low, high)}: give (lowest, highest) with 0 < lowest <= highest")
         if self.filter not in ("bilinear", "bicubic"):
             raise UserError(f"filter={self.filter!r}: choose 'bilinear' or 'bicubic'")
-        for name in ("flip", "jitter", "grey", "blur", "solarise", "threshold"):
+        for name in ("flip", "jitter", "grayscale", "blur", "solarize", "threshold"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UserError(f"{name}={getattr(self, name)}: give a value from 0 to 1")
         for name in ("brightness", "contrast", "saturation"):
             if getattr(self, name) < 0:
                 raise UserError(f"{name}={getattr(self, name)}: give a strength of 0 or more")
         if not 0 <= self.hue <= 0.5:
-            raise UserError(f"hue={self.hue}: give a turn from 0 to 0.5 (half the colour circle)")
+            raise UserError(f"hue={self.hue}: give a turn from 0 to 0.5 (half the color circle)")
 
 
 @dataclass(frozen=True)
@@ -90,18 +90,18 @@ class ViewParameters:
         flip: bool [B].
         order: which change (brightness 0, contrast 1, saturation 2, hue 3) comes at which place, int64 [B, 4].
         factors: of brightness, contrast, saturation and hue, float32 [B, 4]; (1, 1, 1, 0) changes nothing.
-        grey: bool [B].
+        gray: bool [B].
         sigma: of the blur, float32 [B]; 0 is no blur.
-        solarise: bool [B].
+        solarize: bool [B].
     """
 
     boxes: Tensor
     flip: Tensor
     order: Tensor
     factors: Tensor
-    grey: Tensor
+    grayscale: Tensor
     sigma: Tensor
-    solarise: Tensor
+    solarize: Tensor
 
     def __getitem__(self, rows: slice) -> "ViewParameters":
         return ViewParameters(**{f.name: getattr(self, f.name)[rows] for f in fields(self)})
@@ -133,7 +133,7 @@ def uniforms(*, seed: int, epoch: int, stream: int, positions: Tensor, count: in
 def draw(config: ViewConfig, numbers: Tensor, sizes: Tensor) -> ViewParameters:
     """The parameters of one view, from `uniforms` [B, DRAWS] and the images' height and width [B, 2]."""
     assert numbers.shape == (len(sizes), DRAWS), numbers.shape
-    crop, flip, jitter, grey, blur, solarise = numbers.split([2 * ATTEMPTS + 2, 1, 9, 1, 2, 1], dim=1)
+    crop, flip, jitter, gray, blur, solarize = numbers.split([2 * ATTEMPTS + 2, 1, 9, 1, 2, 1], dim=1)
     strengths = (config.brightness, config.contrast, config.saturation)
     low = torch.tensor([max(0.0, 1 - s) for s in strengths] + [-config.hue], dtype=torch.float64)
     high = torch.tensor([1 + s for s in strengths] + [config.hue], dtype=torch.float64)
@@ -145,9 +145,9 @@ def draw(config: ViewConfig, numbers: Tensor, sizes: Tensor) -> ViewParameters:
         flip=flip[:, 0] < config.flip,
         order=jitter[:, 1:5].argsort(dim=1),
         factors=factors.float(),
-        grey=grey[:, 0] < config.grey,
+        grayscale=gray[:, 0] < config.grayscale,
         sigma=torch.where(blur[:, 0] < config.blur, sigma, 0.0).float(),
-        solarise=solarise[:, 0] < config.solarise,
+        solarize=solarize[:, 0] < config.solarize,
     )
 
 

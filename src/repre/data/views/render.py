@@ -1,8 +1,8 @@
 """Recipes of views, and the one call that turns a batch of decoded images into them.
 
-A recipe names two global views, local views, what the reconstruction branch rebuilds and how pixels are normalised;
-`make_views` follows it on the device. One view is drawn by `repre.data.views.params`, cut out by `repre.data.views.geometry` and
-recoloured by `repre.data.views.color`.
+A recipe names two global views, local views, what the reconstruction branch rebuilds and how pixels are normalized;
+`make_views` follows it on the device. The parameters of a view are drawn in `params` and applied in `geometry` (crop and
+resize) and `color`.
 
     B  images in the batch    C  channels    S  side of a view    K  side of the canvas
 """
@@ -14,7 +14,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from repre.data.views.color import normalise, recolour
+from repre.data.views.color import apply_color, normalize
 from repre.data.views.geometry import chunks, crop_resize, resample
 from repre.data.views.params import Range, ViewConfig, ViewParameters, draw, draw_masks, uniforms
 from repre.errors import UserError
@@ -23,8 +23,8 @@ from repre.types import Batch, Views
 __all__ = [
     "ViewConfig",
     "ViewsConfig",
-    "centre_view",
-    "denormalise",
+    "center_view",
+    "denormalize",
     "dino_views",
     "make_views",
     "moco_v3_views",
@@ -56,7 +56,7 @@ class ViewsConfig:
     local: ViewConfig = field(default_factory=lambda: ViewConfig(scale=(0.05, 0.25)))
     """The local views."""
     target: Literal["view", "clean"] = "clean"
-    """What is rebuilt: the view that the encoder saw, or the same crop before its colours were changed."""
+    """What is rebuilt: the view that the encoder saw, or the same crop before its colors were changed."""
     mask_ratio: float = 0.0
     """Share of the patches of the global views hidden from the encoder; 0 hides nothing."""
     mask_patch: int = 32
@@ -117,8 +117,8 @@ class ViewsConfig:
 
 def moco_v3_views(size: int = 224, *, target: Literal["view", "clean"] = "clean") -> ViewsConfig:
     """MoCo v3 (2104.02057), the asymmetric pair of BYOL; also MoBY's."""
-    first = ViewConfig(jitter=0.8, grey=0.2, blur=1.0)
-    second = ViewConfig(jitter=0.8, grey=0.2, blur=0.1, solarise=0.2)
+    first = ViewConfig(jitter=0.8, grayscale=0.2, blur=1.0)
+    second = ViewConfig(jitter=0.8, grayscale=0.2, blur=0.1, solarize=0.2)
     return ViewsConfig(size=size, first=first, second=second, target=target)
 
 
@@ -127,18 +127,20 @@ def dino_views(
 ) -> ViewsConfig:
     """DINO (2104.14294): the same pair from larger crops, and small local views. Resized by the bicubic filter."""
     large, small = (0.25, 1.0), (0.05, 0.25)
-    first = ViewConfig(scale=large, filter="bicubic", jitter=0.8, grey=0.2, blur=1.0)
-    second = ViewConfig(scale=large, filter="bicubic", jitter=0.8, grey=0.2, blur=0.1, solarise=0.2)
-    local = ViewConfig(scale=small, filter="bicubic", jitter=0.8, grey=0.2, blur=0.5)
+    first = ViewConfig(scale=large, filter="bicubic", jitter=0.8, grayscale=0.2, blur=1.0)
+    second = ViewConfig(scale=large, filter="bicubic", jitter=0.8, grayscale=0.2, blur=0.1, solarize=0.2)
+    local = ViewConfig(scale=small, filter="bicubic", jitter=0.8, grayscale=0.2, blur=0.5)
     return ViewsConfig(
         size=size, first=first, second=second, n_local=n_local, local_size=local_size, local=local, target=target
     )
 
 
 def simclr_views(size: int = 224, strength: float = 1.0, *, target: Literal["view", "clean"] = "clean") -> ViewsConfig:
-    """SimCLR (2002.05709): both views alike, colour jitter of the given strength (ImageNet 1, CIFAR 0.5)."""
+    """SimCLR (2002.05709): both views alike, color jitter of the given strength (ImageNet 1, CIFAR 0.5)."""
     strong, weak = 0.8 * strength, 0.2 * strength
-    view = ViewConfig(jitter=0.8, brightness=strong, contrast=strong, saturation=strong, hue=weak, grey=0.2, blur=0.5)
+    view = ViewConfig(
+        jitter=0.8, brightness=strong, contrast=strong, saturation=strong, hue=weak, grayscale=0.2, blur=0.5
+    )
     return ViewsConfig(size=size, first=view, second=view, target=target)
 
 
@@ -170,10 +172,10 @@ def make_views(batch: Batch, config: ViewsConfig, *, seed: int, device: torch.de
 def random_view(
     batch: Batch, view: ViewConfig, config: ViewsConfig, *, seed: int, device: torch.device | str
 ) -> Tensor:
-    """One view of every image for supervised training, drawn from (seed, epoch, position): [B, C, S, S], normalised.
+    """One view of every image for supervised training, drawn from (seed, epoch, position): [B, C, S, S], normalized.
 
     Args:
-        view: how it is drawn; `config` gives its size, the normalisation and the range of the pixels.
+        view: how it is drawn; `config` gives its size, the normalization and the range of the pixels.
     """
     pixels, sizes = batch.pixels.to(device, non_blocking=True), batch.sizes.cpu()
     numbers = uniforms(seed=seed, epoch=batch.epoch, stream=0, positions=batch.positions)
@@ -183,7 +185,7 @@ def random_view(
 def _render(
     pixels: Tensor, parameters: ViewParameters, view: ViewConfig, config: ViewsConfig, size: int, *, clean: bool
 ) -> tuple[Tensor, Tensor | None]:
-    """One normalised view of every image, [B, C, S, S], and, if asked for, the same before its colours were changed."""
+    """One normalized view of every image, [B, C, S, S], and, if asked for, the same before its colors were changed."""
     batch, channels = pixels.shape[:2]
     mean, std = (t.to(pixels.device, non_blocking=True) for t in config.statistics(channels))
     images = torch.empty(batch, channels, size, size, device=pixels.device)
@@ -194,21 +196,23 @@ def _render(
         image = crop_resize(pixels[rows], part.boxes, part.flip, size=size, value_range=value_range, filter=view.filter)
         if crops is not None:
             crops[rows] = image
-            normalise(crops[rows], mean, std)
-        images[rows] = normalise(recolour(image, part, view), mean, std)
+            normalize(crops[rows], mean, std)
+        images[rows] = normalize(apply_color(image, part, view), mean, std)
     return images, crops
 
 
-def centre_view(pixels: Tensor, sizes: Tensor, *, size: int, config: ViewsConfig, enlarge: float = 256 / 224) -> Tensor:
-    """The view for evaluations: short side resized to size x enlarge (bicubic), centre crop, normalised; [B, C, S, S].
+def center_view(
+    pixels: Tensor, sizes: Tensor, *, size: int, config: ViewsConfig, crop_pct: float = 224 / 256
+) -> Tensor:
+    """The view for evaluations: short side resized to size / crop_pct (bicubic), center crop, normalized; [B, C, S, S].
 
     As torchvision's Resize and CenterCrop, where the pixels are; `sizes` [B, 2] is the images' height and width.
     """
-    if enlarge < 1:
-        raise UserError(f"enlarge={enlarge}: give 1 (the whole short side) or more")
+    if not 0 < crop_pct <= 1:
+        raise UserError(f"crop_pct={crop_pct}: give a share of the short side above 0, at most 1 (all of it)")
     sizes = sizes.cpu()
     short = sizes.amin(dim=1, keepdim=True)
-    grid = round(size * enlarge) * sizes // short
+    grid = round(size / crop_pct) * sizes // short
     boxes = torch.cat([torch.zeros_like(sizes), sizes], dim=1)
     offset = ((grid - size) / 2).round().long()
     flip = torch.zeros(len(sizes), dtype=torch.bool)
@@ -217,10 +221,10 @@ def centre_view(pixels: Tensor, sizes: Tensor, *, size: int, config: ViewsConfig
         pixels, boxes, grid, offset, flip, size=size, value_range=value_range, filter="bicubic", rounded=False
     )
     mean, std = (t.to(pixels.device, non_blocking=True) for t in config.statistics(pixels.shape[1]))
-    return normalise(images, mean, std)
+    return normalize(images, mean, std)
 
 
-def denormalise(images: Tensor, config: ViewsConfig) -> Tensor:
-    """Back to [0, 1] for pictures: normalised images [B, C, S, S] -> float32 [B, C, S, S]."""
+def denormalize(images: Tensor, config: ViewsConfig) -> Tensor:
+    """Back to [0, 1] for pictures: normalized images [B, C, S, S] -> float32 [B, C, S, S]."""
     mean, std = (t.to(images.device) for t in config.statistics(images.shape[1]))
     return (images.float() * std + mean).clamp_(0, 1)

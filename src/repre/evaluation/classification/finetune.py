@@ -1,6 +1,6 @@
 """An encoder and a linear classifier on its pooled embedding, trained end to end (as MAE and BEiT, arXiv 2111.06377, A.2).
 
-AdamW with smaller learning rates for lower layers, random crops and flips, and, if wanted, colour jitter, mixup, CutMix
+AdamW with smaller learning rates for lower layers, random crops and flips, and, if wanted, color jitter, mixup, CutMix
 and label smoothing. How it is trained, and how it goes on after a stop, is told in `repre.evaluation.fit`.
 
     N  images    B  images in a batch    C  classes    S  side of a view    D  width of the embedding
@@ -17,19 +17,19 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from repre.config import to_dict
-from repre.data.labels.classes import LabelledSplits, open_labelled
-from repre.data.labels.splits import LabelledImages, draw_share
+from repre.data.labels.classes import LabeledSplits, open_labeled
+from repre.data.labels.splits import LabeledImages, draw_share
 from repre.data.loading.loader import Loader
 from repre.data.views.params import ViewConfig
 from repre.data.views.render import random_view
 from repre.errors import UserError
-from repre.evaluation.features import Transform, extract_all, plain_view
+from repre.evaluation.features import Transform, eval_transform, extract_all
 from repre.evaluation.fit import FitConfig, fit
 from repre.evaluation.metrics import check_fractions, classification, per_class, with_share
 from repre.evaluation.options import RuntimeOptions
 from repre.evaluation.result import Result
 from repre.models.encoder import Encoder
-from repre.models.resolve import Start
+from repre.models.resolve import ResolvedEncoder
 from repre.types import Batch
 
 HEAD_STD = 0.01
@@ -47,12 +47,12 @@ class FinetuneConfig:
     """Shares of the training images, of every class alike; one training and one figure for each."""
     size: int | None = None
     """Side of the images in pixels; None takes the encoder's own. Fashion-MNIST's are 28."""
-    enlarge: float | None = None
-    """Short side of the resized test image over the crop's; None: 1 below 96 pixels, else 256 / 224."""
+    crop_pct: float | None = None
+    """Share of the test image\'s short side that the center crop covers; None: 1 below 96 pixels, else 224 / 256."""
     value_range: tuple[float, float] | None = None
     """Pixel values that stand for 0 and 1; None takes those that the encoder was trained with, or of the files' type."""
     view: ViewConfig = field(default_factory=lambda: ViewConfig(scale=(0.5, 1.0), filter="bicubic"))
-    """How training images are cropped, flipped and recoloured; no flip where left and right mean something."""
+    """How training images are cropped, flipped and recolored; no flip where left and right mean something."""
     mixup: float = 0.0
     """Alpha of mixup (arXiv 1710.09412); 0 is none, 0.8 usual for long trainings."""
     cutmix: float = 0.0
@@ -92,7 +92,7 @@ class Classifier(nn.Module):
         return self.head(self.encoder(images, maps=False).embedding)
 
 
-def run(start: Start, config: FinetuneConfig, *, work: Path | None = None) -> Result:
+def run(start: ResolvedEncoder, config: FinetuneConfig, *, work: Path | None = None) -> Result:
     """``accuracy`` (and ``top5``) or ``map`` on the test images, with suffixes for label fractions; see `FinetuneConfig`.
 
     Args:
@@ -101,8 +101,8 @@ def run(start: Start, config: FinetuneConfig, *, work: Path | None = None) -> Re
     if config.save_encoder and work is None:
         raise UserError("save_encoder needs a folder to work in")
     outline = start.build(image_size=config.size, drop_path=config.fit.drop_path, seed=config.seed)
-    transform = plain_view(start, outline, enlarge=config.enlarge, value_range=config.value_range)
-    splits = open_labelled(config.data, test=config.test, channels=outline.config.channels, canvas=transform.canvas)
+    transform = eval_transform(start, outline, crop_pct=config.crop_pct, value_range=config.value_range)
+    splits = open_labeled(config.data, test=config.test, channels=outline.config.channels, canvas=transform.canvas)
     metrics: dict[str, float] = {}
     details: dict[str, Any] = {**splits.details(), "size": transform.views.size}
     for share in config.label_fraction:
@@ -123,7 +123,9 @@ def run(start: Start, config: FinetuneConfig, *, work: Path | None = None) -> Re
     return Result(metrics, main="map" if splits.multilabel else "accuracy", details=details)
 
 
-def _identity(start: Start, config: FinetuneConfig, transform: Transform, train: LabelledImages) -> dict[str, Any]:
+def _identity(
+    start: ResolvedEncoder, config: FinetuneConfig, transform: Transform, train: LabeledImages
+) -> dict[str, Any]:
     """Everything that defines a training: a checkpoint of another one is not continued."""
     own = ("view", "mixup", "cutmix", "smoothing", "fit", "seed")
     return {
@@ -138,7 +140,7 @@ def _identity(start: Start, config: FinetuneConfig, transform: Transform, train:
 
 def _train(
     encoder: Encoder,
-    train: LabelledImages,
+    train: LabeledImages,
     transform: Transform,
     config: FinetuneConfig,
     *,
@@ -231,9 +233,9 @@ def mix(images: Tensor, wanted: Tensor, *, mixup: float, cutmix: float) -> tuple
     if paste:
         height, width = images.shape[-2:]
         share = (1 - kept) ** 0.5
-        centre_y, centre_x = (float(torch.rand(())) * side for side in (height, width))
-        top, bottom = (round(min(max(centre_y + sign * share * height / 2, 0), height)) for sign in (-1, 1))
-        left, right = (round(min(max(centre_x + sign * share * width / 2, 0), width)) for sign in (-1, 1))
+        center_y, center_x = (float(torch.rand(())) * side for side in (height, width))
+        top, bottom = (round(min(max(center_y + sign * share * height / 2, 0), height)) for sign in (-1, 1))
+        left, right = (round(min(max(center_x + sign * share * width / 2, 0), width)) for sign in (-1, 1))
         images = images.clone()
         images[..., top:bottom, left:right] = other[..., top:bottom, left:right]
         kept = 1 - (bottom - top) * (right - left) / (height * width)
@@ -243,7 +245,7 @@ def mix(images: Tensor, wanted: Tensor, *, mixup: float, cutmix: float) -> tuple
 
 
 def _test(
-    model: Classifier, splits: LabelledSplits, transform: Transform, config: FinetuneConfig
+    model: Classifier, splits: LabeledSplits, transform: Transform, config: FinetuneConfig
 ) -> tuple[Tensor, Tensor]:
     """Scores of the test images [N, C], and their targets."""
     device, precision = config.runtime.torch_device, config.runtime.dtype

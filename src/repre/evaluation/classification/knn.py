@@ -1,4 +1,4 @@
-"""k-nearest-neighbour classification on frozen features, as DINO evaluates (arXiv 2104.14294, appendix F.1).
+"""k-nearest-neighbor classification on frozen features, as DINO evaluates (arXiv 2104.14294, appendix F.1).
 
 M  training images    N  test images    D  width of the features    C  classes
 """
@@ -12,14 +12,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from repre.data.labels.classes import LabelledSplits, open_labelled
+from repre.data.labels.classes import LabeledSplits, open_labeled
 from repre.data.labels.splits import draw_share
 from repre.errors import UserError
-from repre.evaluation.features import Transform, colour_histogram, extract_all, kept_features, plain_view, raw_pixels
+from repre.evaluation.features import (
+    Transform,
+    cached_features,
+    color_histogram,
+    eval_transform,
+    extract_all,
+    raw_pixels,
+)
 from repre.evaluation.metrics import check_fractions, classification, per_class, with_share
 from repre.evaluation.options import RuntimeOptions
 from repre.evaluation.result import Result
-from repre.models.resolve import Start
+from repre.models.resolve import ResolvedEncoder
 
 USUAL = 20
 PIXELS = 32
@@ -35,19 +42,19 @@ class KNNConfig:
     test: str | None = None
     """Other data to test on; None takes the test images of `data`, or holds a fifth of it out."""
     k: tuple[int, ...] = (10, USUAL)
-    """How many neighbours vote, one figure for each; 20 is the figure to compare by if it is among them."""
+    """How many neighbors vote, one figure for each; 20 is the figure to compare by if it is among them."""
     temperature: float = 0.07
     """Of the votes' weights exp(cosine / temperature)."""
     label_fraction: tuple[float, ...] = (1.0,)
     """Shares of the training images that may vote, of every class alike; one figure for each."""
     size: int | None = None
     """Side of the images in pixels; None takes the encoder's own."""
-    enlarge: float | None = None
-    """Short side of the resized image over the crop's; None: 1 below 96 pixels, else 256 / 224."""
+    crop_pct: float | None = None
+    """Share of the image\'s short side that the center crop covers; None: 1 below 96 pixels, else 224 / 256."""
     value_range: tuple[float, float] | None = None
     """Pixel values that stand for 0 and 1; None takes those that the encoder was trained with, or of the files' type."""
     baselines: bool = False
-    """Also say what raw pixels (at most 32 x 32) and colour histograms reach, and the most frequent class."""
+    """Also say what raw pixels (at most 32 x 32) and color histograms reach, and the most frequent class."""
     seed: int = 0
     """Draws label fractions and random weights."""
     runtime: RuntimeOptions = field(default_factory=RuntimeOptions)
@@ -55,20 +62,20 @@ class KNNConfig:
 
     def __post_init__(self) -> None:
         if not self.k or min(self.k) < 1:
-            raise UserError(f"k must name at least one number of neighbours from 1 on, not {self.k}")
+            raise UserError(f"k must name at least one number of neighbors from 1 on, not {self.k}")
         if self.temperature <= 0:
             raise UserError(f"temperature must be above 0, not {self.temperature}")
         check_fractions(self.label_fraction)
 
 
-def run(start: Start, config: KNNConfig, *, work: Path | None = None) -> Result:
+def run(start: ResolvedEncoder, config: KNNConfig, *, work: Path | None = None) -> Result:
     """k-NN accuracy on the test images: ``knn20`` and alike; mean average precision with several labels per image."""
     device = config.runtime.torch_device
     encoder = start.build(image_size=config.size, seed=config.seed).to(device)
-    transform = plain_view(start, encoder, enlarge=config.enlarge, value_range=config.value_range)
-    splits = open_labelled(config.data, test=config.test, channels=encoder.config.channels, canvas=transform.canvas)
+    transform = eval_transform(start, encoder, crop_pct=config.crop_pct, value_range=config.value_range)
+    splits = open_labeled(config.data, test=config.test, channels=encoder.config.channels, canvas=transform.canvas)
     train, test = (
-        kept_features(encoder, images, transform, runtime=config.runtime).to(device)
+        cached_features(encoder, images, transform, runtime=config.runtime).to(device)
         for images in (splits.train, splits.test)
     )
     labels, truth = (torch.from_numpy(images.targets).to(device) for images in (splits.train, splits.test))
@@ -97,7 +104,7 @@ def run(start: Start, config: KNNConfig, *, work: Path | None = None) -> Result:
 
 
 def _baselines(
-    splits: LabelledSplits, transform: Transform, *, k: int, temperature: float, runtime: RuntimeOptions
+    splits: LabeledSplits, transform: Transform, *, k: int, temperature: float, runtime: RuntimeOptions
 ) -> dict[str, float]:
     """k-NN on features that nobody learned, with all training labels; and the most frequent class."""
 
@@ -105,13 +112,13 @@ def _baselines(
         side = min(PIXELS, views.shape[-1])
         return raw_pixels(F.interpolate(views, side, mode="bilinear", antialias=True))
 
-    extractors = [small_pixels, colour_histogram(transform.views)]
+    extractors = [small_pixels, color_histogram(transform.views)]
     train, test = (
         extract_all(images, transform, extractors, runtime=runtime) for images in (splits.train, splits.test)
     )
     labels, truth = (torch.from_numpy(images.targets) for images in (splits.train, splits.test))
     metrics = {}
-    for name, mine, theirs in zip(("raw_pixels", "colour_histogram"), train, test):
+    for name, mine, theirs in zip(("raw_pixels", "color_histogram"), train, test):
         votes = knn_votes(mine, labels, theirs, k=(k,), temperature=temperature, classes=len(splits.classes))
         metrics[name] = classification(votes[k], truth)["map" if splits.multilabel else "accuracy"]
     if not splits.multilabel:
@@ -136,7 +143,7 @@ def knn_votes(
     Args:
         train: [M, D]; test: [N, D].
         labels: int64 [M], or 0/1 [M, C] where an image votes for each of its labels.
-        k: numbers of neighbours; where there are fewer training features, all of them vote.
+        k: numbers of neighbors; where there are fewer training features, all of them vote.
     """
     train, test = F.normalize(train, dim=1), F.normalize(test, dim=1)
     found: dict[int, list[Tensor]] = {number: [] for number in k}

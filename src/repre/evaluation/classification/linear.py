@@ -1,7 +1,7 @@
 """A linear classifier on frozen features: every learning rate trained at once, one chosen by validation images.
 
 As DINOv2's linear probe (arXiv 2304.07193, appendix B.3), but on features that are extracted once from plain views and
-standardised. The choice looks at a tenth of the training images (or at validation images that the data brings along);
+standardized. The choice looks at a tenth of the training images (or at validation images that the data brings along);
 the chosen setting is then trained on all training images. The test images give one figure, that of the chosen setting.
 
     N  images    D  width of the features    C  classes    L  settings of the sweep    B  images in a batch
@@ -18,15 +18,15 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
-from repre.data.labels.classes import LabelledSplits, open_labelled
+from repre.data.labels.classes import LabeledSplits, open_labeled
 from repre.data.labels.splits import draw_share, draw_shots, hold_out
 from repre.data.loading.loader import epoch_order
 from repre.errors import UserError
-from repre.evaluation.features import kept_features, plain_view
+from repre.evaluation.features import cached_features, eval_transform
 from repre.evaluation.metrics import check_fractions, classification, per_class, with_share
 from repre.evaluation.options import RuntimeOptions
 from repre.evaluation.result import Result
-from repre.models.resolve import Start
+from repre.models.resolve import ResolvedEncoder
 from repre.utils.schedule import cosine
 
 HELD_OUT = 0.1
@@ -62,8 +62,8 @@ class LinearConfig:
     """Append the mean of the last map's cells to the pooled embedding."""
     size: int | None = None
     """Side of the images in pixels; None takes the encoder's own."""
-    enlarge: float | None = None
-    """Short side of the resized image over the crop's; None: 1 below 96 pixels, else 256 / 224."""
+    crop_pct: float | None = None
+    """Share of the image\'s short side that the center crop covers; None: 1 below 96 pixels, else 224 / 256."""
     value_range: tuple[float, float] | None = None
     """Pixel values that stand for 0 and 1; None takes those that the encoder was trained with, or of the files' type."""
     seed: int = 0
@@ -84,19 +84,19 @@ class LinearConfig:
             raise UserError(f"shots must name numbers of images from 1 on, each once, not {self.shots}")
 
 
-def run(start: Start, config: LinearConfig, *, work: Path | None = None) -> Result:
+def run(start: ResolvedEncoder, config: LinearConfig, *, work: Path | None = None) -> Result:
     """``accuracy`` (and ``top5``) or ``map`` on the test images; with suffixes for fractions, ``shots5`` for shots."""
     device = config.runtime.torch_device
     encoder = start.build(image_size=config.size, seed=config.seed).to(device)
-    transform = plain_view(start, encoder, enlarge=config.enlarge, value_range=config.value_range)
-    splits = open_labelled(config.data, test=config.test, channels=encoder.config.channels, canvas=transform.canvas)
+    transform = eval_transform(start, encoder, crop_pct=config.crop_pct, value_range=config.value_range)
+    splits = open_labeled(config.data, test=config.test, channels=encoder.config.channels, canvas=transform.canvas)
     if config.shots and splits.multilabel:
         raise UserError("shots count images of every class, and these images have several labels; use label_fraction")
     probe = _Probe(
         config,
         splits,
         *(
-            kept_features(encoder, images, transform, tokens=config.tokens, runtime=config.runtime).to(device)
+            cached_features(encoder, images, transform, tokens=config.tokens, runtime=config.runtime).to(device)
             for images in (splits.train, splits.test, *([splits.val] if splits.val is not None else []))
         ),
     )
@@ -126,7 +126,7 @@ class _Probe:
     """Chooses, trains and tests a linear classifier on some of the training images."""
 
     def __init__(
-        self, config: LinearConfig, splits: LabelledSplits, train: Tensor, test: Tensor, val: Tensor | None = None
+        self, config: LinearConfig, splits: LabeledSplits, train: Tensor, test: Tensor, val: Tensor | None = None
     ) -> None:
         self.config, self.splits = config, splits
         self.train, self.test, self.val = train, test, val
@@ -192,7 +192,7 @@ def _rank(scores: Tensor, truth: Tensor) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class Classifiers:
-    """L linear classifiers on standardised features.
+    """L linear classifiers on standardized features.
 
     Attributes:
         mean, scale: of the training features, [D].

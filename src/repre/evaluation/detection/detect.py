@@ -1,6 +1,6 @@
 """Boxes and instance masks: Mask R-CNN (He et al. 2017, arXiv 1703.06870) on any encoder, scored as COCO does.
 
-torchvision's region proposals and heads stand on the pyramid of `evaluation/detection/pyramid.py`. Small images get small heads and few
+torchvision's region proposals and heads stand on the pyramid of `pyramid.py`. Small images get small heads and few
 proposals, so that a CPU trains them in minutes; from 256 pixels on the sizes are the published ones.
 
     B  images    n  objects of an image    H, W  height and width    S  short side of the images
@@ -39,7 +39,7 @@ from repre.evaluation.metrics import check_fractions, with_share
 from repre.evaluation.options import RuntimeOptions
 from repre.evaluation.result import Result
 from repre.evaluation.segmentation.segment import label_subset
-from repre.models.resolve import Start
+from repre.models.resolve import ResolvedEncoder
 
 SMALL = 256
 """Short side in pixels below which heads and proposals are small."""
@@ -83,7 +83,7 @@ class DetectConfig:
     score_threshold: float = 0.5
     """Least score of the predictions that are drawn; all count in the figures."""
     seed: int = 0
-    """Of heads, order, flips, proposals, the choice of labelled images, and of an encoder at random."""
+    """Of heads, order, flips, proposals, the choice of labeled images, and of an encoder at random."""
     fit: FitConfig = field(default_factory=lambda: FitConfig(epochs=12, batch_size=8, lr=1e-3))
     """How it is trained."""
     runtime: RuntimeOptions = field(default_factory=lambda: RuntimeOptions(batch=8))
@@ -107,7 +107,7 @@ class DetectConfig:
             raise UserError(f"detect.save_predictions={self.save_predictions}: give 0 or more")
 
 
-def run(start: Start, config: DetectConfig, *, work: Path | None = None) -> Result:
+def run(start: ResolvedEncoder, config: DetectConfig, *, work: Path | None = None) -> Result:
     """Trains Mask R-CNN on `start` and scores it: `box_ap` and its kin, `mask_ap` and its kin, of the largest label
     fraction, `box_ap@0.1` and so on of the others; AP by class in the details.
 
@@ -167,7 +167,7 @@ class Detector(nn.Module):
         return self.network.transform.postprocess(found, batch.image_sizes, sizes)
 
 
-def build(start: Start, config: DetectConfig, data: BoxSource) -> Detector:
+def build(start: ResolvedEncoder, config: DetectConfig, data: BoxSource) -> Detector:
     """The detector of an encoder for the classes and the size of some data; heads are drawn from the seed alone."""
     size = config.size or min(800, min(data.size(0)))
     small = size < SMALL
@@ -215,7 +215,7 @@ def build(start: Start, config: DetectConfig, data: BoxSource) -> Detector:
     return Detector(network, masks=config.masks)
 
 
-def _multiple(size: int, start: Start) -> int:
+def _multiple(size: int, start: ResolvedEncoder) -> int:
     """The smallest side of at least `size` that the encoder's coarsest map divides."""
     strides = replace(start, config=replace(start.config, weights=None)).build().strides
     coarsest = 2 * strides[-1] if len(set(strides)) == 1 else max(strides)
@@ -284,7 +284,7 @@ def _train(
     model: Detector,
     source: BoxSource,
     chosen: list[int],
-    start: Start,
+    start: ResolvedEncoder,
     config: DetectConfig,
     *,
     work: Path | None,

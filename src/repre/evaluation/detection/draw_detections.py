@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from repre.data.labels.boxes import Objects
-from repre.evaluation.segmentation.overlay import GAP, INK, LINE, OPACITY, PAPER, class_colours, displayed
+from repre.evaluation.segmentation.overlay import GAP, INK, LINE, OPACITY, PAPER, class_colors, displayed
 
 Array = np.ndarray
 
@@ -21,7 +21,7 @@ def save_objects(path: Path, truth: Objects, found: Objects, *, scores: Array, c
         truth: the image and what is in it.
         found: what was found in it; scores: [n].
     """
-    colours = class_colours(classes)
+    colors = class_colors(classes)
     height, width = truth.image.shape[:2]
     share = SIDE / max(height, width)
     size = (max(1, round(width * share)), max(1, round(height * share)))
@@ -33,7 +33,7 @@ def save_objects(path: Path, truth: Objects, found: Objects, *, scores: Array, c
     for place, (title, one) in enumerate((("truth", truth), ("prediction", found))):
         left = GAP + place * (size[0] + GAP)
         draw.text((left, 4), title, INK, font)
-        tints = [colours[label - 1] or INK for label in one.labels]
+        tints = [colors[label - 1] or INK for label in one.labels]
         sheet.paste(_panel(truth.image, one, tints, names[place], size, share), (left, LINE))
     path.parent.mkdir(parents=True, exist_ok=True)
     sheet.save(path)

@@ -93,7 +93,7 @@ class _TopDown(nn.Module):
 
 
 class _Norm(nn.LayerNorm):
-    """Layer normalisation over the channels of [B, C, H, W]."""
+    """Layer normalization over the channels of [B, C, H, W]."""
 
     def forward(self, maps: Tensor) -> Tensor:
         return super().forward(maps.movedim(1, -1)).movedim(-1, 1)

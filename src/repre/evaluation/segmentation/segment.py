@@ -28,14 +28,14 @@ from repre.data.loading.loader import epoch_order
 from repre.data.views.render import ViewsConfig
 from repre.errors import UserError
 from repre.evaluation.fit import FitConfig, fit
-from repre.evaluation.maps import Maps, stored_maps, to_input, window_batches
+from repre.evaluation.maps import Maps, cached_maps, to_input, window_batches
 from repre.evaluation.options import RuntimeOptions
 from repre.evaluation.result import Result
 from repre.evaluation.segmentation.miou import Confusion, Scores
 from repre.evaluation.segmentation.overlay import save_overlay
 from repre.evaluation.segmentation.segmentation_heads import LinearHead, UPerNet, resize
 from repre.models.encoder import Encoder
-from repre.models.resolve import Start
+from repre.models.resolve import ResolvedEncoder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +47,7 @@ class SegmentConfig:
     test: str | None = None
     """Other data to test on, of the same classes; None takes the validation images of `data`, or holds a fifth out."""
     head: Literal["linear", "upernet"] = "linear"
-    """Batch normalisation and a 1x1 convolution, or UPerNet."""
+    """Batch normalization and a 1x1 convolution, or UPerNet."""
     frozen: bool | None = None
     """Whether the encoder stays as it is; None: below a linear head it does, below UPerNet it is trained."""
     levels: Literal["all", "last"] = "all"
@@ -72,11 +72,11 @@ class SegmentConfig:
     scale: tuple[float, float] = (0.5, 2.0)
     """From what to what a training image is enlarged before a crop is cut from it; does not count on stored maps."""
     jitter: float = 0.0
-    """Probability of a colour jitter of a training crop."""
+    """Probability of a color jitter of a training crop."""
     save_predictions: int = 0
     """How many validation images are drawn with truth and prediction."""
     seed: int = 0
-    """Of the head, the order, the crops, the choice of labelled images, and of an encoder at random."""
+    """Of the head, the order, the crops, the choice of labeled images, and of an encoder at random."""
     fit: FitConfig = field(default_factory=FitConfig)
     """How it is trained; the layer-wise rates and drop path only count where the encoder is."""
     runtime: RuntimeOptions = field(default_factory=RuntimeOptions)
@@ -105,7 +105,7 @@ class SegmentConfig:
         if self.save_predictions < 0:
             raise UserError(f"segment.save_predictions={self.save_predictions}: give 0 or more")
         if self.head == "upernet" and self.fit.batch_size < 2:
-            raise UserError("fit.batch_size: UPerNet normalises over the batch and needs at least 2 images in it")
+            raise UserError("fit.batch_size: UPerNet normalizes over the batch and needs at least 2 images in it")
 
     @property
     def is_frozen(self) -> bool:
@@ -117,7 +117,7 @@ class SegmentConfig:
         return self.head == "linear" and self.is_frozen
 
 
-def run(start: Start, config: SegmentConfig, *, work: Path | None = None) -> Result:
+def run(start: ResolvedEncoder, config: SegmentConfig, *, work: Path | None = None) -> Result:
     """Trains a head on `start` and scores it: `miou` and `pixel_accuracy` of the largest label fraction, `miou@0.1` and
     so on of the others; IoU by class in the details.
 
@@ -170,7 +170,7 @@ def label_subset(count: int, fraction: float, *, seed: int) -> list[int]:
 
 
 LABEL_STREAM = (1, 1)
-"""Keeps the draw of labelled images apart from the orders of the epochs, which have one key beside the seed."""
+"""Keeps the draw of labeled images apart from the orders of the epochs, which have one key beside the seed."""
 
 
 class _Task:
@@ -178,7 +178,7 @@ class _Task:
 
     def __init__(
         self,
-        start: Start,
+        start: ResolvedEncoder,
         config: SegmentConfig,
         train: MaskSource,
         val: MaskSource,
@@ -201,7 +201,7 @@ class _Task:
         self.windows = WindowsConfig(
             size=self.size, mode=config.window, overlap=config.overlap, short_side=config.short_side
         )
-        self.levels = list(range(len(self.encoder.levels)))
+        self.levels = list(range(len(self.encoder.out_indices)))
         if config.head == "linear" and config.levels == "last":
             self.levels = self.levels[-1:]
         torch.manual_seed(config.seed)  # the head is the same for every encoder of these widths
@@ -234,7 +234,7 @@ class _Task:
     # ------------------------------------------------------------------------------------------- from stored maps
 
     def _maps(self, source: MaskSource) -> Maps:
-        return stored_maps(
+        return cached_maps(
             self.encoder,
             source,
             self.windows,
@@ -411,6 +411,6 @@ def class_weights(source: MaskSource, chosen: list[int]) -> Tensor:
         seen += (counts > 0) * counts.sum()
     occurs = pixels > 0
     if not occurs.any():
-        raise UserError(f"the labelled images of {source.spec} hold nothing but ignored pixels")
+        raise UserError(f"the labeled images of {source.spec} hold nothing but ignored pixels")
     frequency = np.where(occurs, pixels / np.maximum(seen, 1), math.nan)
     return torch.from_numpy(np.where(occurs, np.nanmedian(frequency) / np.where(occurs, frequency, 1), 1)).float()

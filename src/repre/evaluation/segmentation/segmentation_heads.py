@@ -25,7 +25,7 @@ def resize(maps: Tensor, grid: tuple[int, int] | torch.Size) -> Tensor:
 
 
 class LinearHead(nn.Module):
-    """Batch normalisation without affine, and a 1x1 convolution on all levels, resized to the finest grid and stacked.
+    """Batch normalization without affine, and a 1x1 convolution on all levels, resized to the finest grid and stacked.
 
     A 1x1 convolution commutes with resizing, so every level is convolved on its own grid and its logits are resized and
     added: the same function at a fraction of the cost.
@@ -57,7 +57,7 @@ class UPerNet(nn.Module):
 
     Maps of one stride (a flat transformer's) first become a pyramid of strides 4, 8, 16, 32, as in BEiT and MAE: at 16
     pixels per cell the shallowest is enlarged by 4 with transposed convolutions, the deepest halved by pooling. Every
-    level is normalised over its channels, since the encoder's maps come before its last norm.
+    level is normalized over its channels, since the encoder's maps come before its last norm.
 
     Args:
         widths, strides: channels, and pixels per cell, of the encoder's maps, shallowest first.
@@ -116,7 +116,7 @@ def _scale(channels: int, power: int) -> nn.Module:
 
 
 class _ChannelNorm(nn.LayerNorm):
-    """Layer normalisation of every cell over its channels; [B, C, H, W] stays."""
+    """Layer normalization of every cell over its channels; [B, C, H, W] stays."""
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)

@@ -1,5 +1,5 @@
 "use strict";
-// Line charts in SVG. A chart: {title, form: number|share|log, series: [{name, x, y, looks, colour}]}.
+// Line charts in SVG. A chart: {title, form: number|share|log, series: [{name, x, y, looks, color}]}.
 
 const SVG = "http://www.w3.org/2000/svg";
 const HEIGHT = 208, LEFT = 46, RIGHT = 10, TOP = 10, BOTTOM = 24;
@@ -93,7 +93,7 @@ class Chart {
   legend() {
     const row = html("div", "legend-row");
     this.spec.series.forEach((s, i) => {
-      const button = html("button", this.colour(s));
+      const button = html("button", this.color(s));
       button.type = "button";
       button.setAttribute("aria-pressed", "true");
       button.append(html("i"), document.createTextNode(s.name));
@@ -108,8 +108,8 @@ class Chart {
     return row;
   }
 
-  colour(series) {
-    return series.colour < 0 ? "c-r" : `c-${series.colour % 8}`;
+  color(series) {
+    return series.color < 0 ? "c-r" : `c-${series.color % 8}`;
   }
 
   shown() {
@@ -155,15 +155,15 @@ class Chart {
 
   line(drawing, s) {
     const path = (y) => s.x.map((step, i) => `${i ? "L" : "M"}${this.x(step).toFixed(1)} ${this.y(y[i]).toFixed(1)}`).join("");
-    const factor = s.looks || s.exact ? 0 : this.settings.smoothing;
+    const factor = s.validations || s.exact ? 0 : this.settings.smoothing;
     if (factor > 0 && s.x.length > 2) {
-      drawing.append(svg("path", { class: `line raw ${this.colour(s)}`, d: path(s.y) }));
-      drawing.append(svg("path", { class: `line ${this.colour(s)}`, d: path(smooth(s.y, factor)) }));
+      drawing.append(svg("path", { class: `line raw ${this.color(s)}`, d: path(s.y) }));
+      drawing.append(svg("path", { class: `line ${this.color(s)}`, d: path(smooth(s.y, factor)) }));
     } else {
-      drawing.append(svg("path", { class: `line ${this.colour(s)}`, d: path(s.y) }));
+      drawing.append(svg("path", { class: `line ${this.color(s)}`, d: path(s.y) }));
     }
-    if ((s.looks && s.x.length <= 40) || s.x.length === 1)
-      s.x.forEach((step, i) => drawing.append(svg("circle", { class: `dot ${this.colour(s)}`, cx: this.x(step).toFixed(1), cy: this.y(s.y[i]).toFixed(1), r: 3.4 })));
+    if ((s.validations && s.x.length <= 40) || s.x.length === 1)
+      s.x.forEach((step, i) => drawing.append(svg("circle", { class: `dot ${this.color(s)}`, cx: this.x(step).toFixed(1), cy: this.y(s.y[i]).toFixed(1), r: 3.4 })));
   }
 
   point(event) {
@@ -197,7 +197,7 @@ class Chart {
     for (const s of this.shown()) {
       let i = 0;
       s.x.forEach((other, k) => { if (Math.abs(other - step) < Math.abs(s.x[i] - step)) i = k; });
-      this.cross.append(svg("circle", { class: `dot ${this.colour(s)}`, cx: this.x(s.x[i]), cy: this.y(s.y[i]), r: 4.5 }));
+      this.cross.append(svg("circle", { class: `dot ${this.color(s)}`, cx: this.x(s.x[i]), cy: this.y(s.y[i]), r: 4.5 }));
       const row = html("div");
       row.append(html("span", "", s.x[i] === step ? s.name : `${s.name} (step ${short(s.x[i])})`), html("b", "", number(s.y[i], this.spec.form)));
       this.tip.append(row);

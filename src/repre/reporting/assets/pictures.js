@@ -1,4 +1,4 @@
-// Pictures from the album, the panel over time, colours over images, and similarity maps.
+// Pictures from the album, the panel over time, colors over images, and similarity maps.
 
 function startPictures(uris) {
   document.querySelectorAll("img[data-picture]").forEach((img) => { img.src = uris[img.dataset.picture]; });
@@ -48,10 +48,10 @@ function startMix() {
   }
 }
 
-// Violet over magenta and orange to pale yellow, on a darkened image: rising lightness, so it reads without colour too.
+// Violet over magenta and orange to pale yellow, on a darkened image: rising lightness, so it reads without color too.
 const HEAT = [[112, 30, 120], [168, 42, 104], [214, 72, 68], [240, 120, 40], [250, 172, 44], [252, 236, 150]];
 
-// Colour and opacity of a similarity in [0, 1].
+// Color and opacity of a similarity in [0, 1].
 function heat(share) {
   const at = Math.min(0.9999, Math.max(0, share)) * (HEAT.length - 1), i = Math.floor(at), t = at - i;
   const opacity = Math.max(0, share) ** 0.55;
@@ -134,7 +134,7 @@ class Similarity {
   }
 
   paint() {
-    const cells = this.h * this.w, low = 0, high = 1; // the features are centred: at 0 two patches have nothing in common
+    const cells = this.h * this.w, low = 0, high = 1; // the features are centered: at 0 two patches have nothing in common
     this.best = this.maps.map((map, image) => {
       const context = map.querySelector(".heat").getContext("2d"), picture = context.createImageData(this.w, this.h);
       let best = 0;
@@ -161,8 +161,8 @@ class Similarity {
       const context = canvas.getContext("2d");
       context.scale(ratio, ratio);
       const ring = (x, y, square) => {
-        for (const [colour, width] of [["rgb(0 0 0 / 70%)", 4], ["#ffffff", 2]]) {
-          context.strokeStyle = colour;
+        for (const [color, width] of [["rgb(0 0 0 / 70%)", 4], ["#ffffff", 2]]) {
+          context.strokeStyle = color;
           context.lineWidth = width;
           context.beginPath();
           if (square) context.rect(x * cell + 1, (y * side) / this.h + 1, cell - 2, side / this.h - 2);

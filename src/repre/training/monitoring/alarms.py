@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from repre.training.monitoring.gradient_balance import CONFLICT, DROWNED
 
-Scope = Literal["look", "step"]
+Scope = Literal["validation", "step"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,20 +56,20 @@ RULES: tuple[Rule, ...] = (
     # ---------------------------------------------------------------------------------------------------- the data
     Rule(
         monitor="distinct_images",
-        scope="look",
+        scope="validation",
         below=0.5,
         cause="more than half of the sampled images are copies of others",
-        fix="Look into what --data names: a folder of duplicates, one file many times, or frames of a still video; "
+        fix="Probe into what --data names: a folder of duplicates, one file many times, or frames of a still video; "
         "keep one of each",
     ),
-    # ------------------------------------------------------------------------------------------------- the optimiser
+    # ------------------------------------------------------------------------------------------------- the optimizer
     Rule(
         monitor="update_size",
         scope="step",
         above=0.15,
         patience=2,
         cause="a single step changes the weights by a large part of their length: the learning rate is far too high",
-        fix="Divide --optim.lr by 10 to 100, or lengthen --optim.warmup",
+        fix="Divide --optim.lr by 10 to 100, or lengthen --optim.warmup-fraction",
     ),
     Rule(
         monitor="weight_size",
@@ -82,16 +82,16 @@ RULES: tuple[Rule, ...] = (
     # ----------------------------------------------------------------------------------------------------- collapse
     Rule(
         monitor="embedding_std",
-        scope="look",
+        scope="validation",
         below=0.15,
         of_start=0.2,
         patience=2,
         cause="the embeddings collapse: all images get nearly the same one",
-        fix="Lower --optim.lr or lengthen --optim.warmup; check the framework's temperature and momentum",
+        fix="Lower --optim.lr or lengthen --optim.warmup-fraction; check the framework's temperature and momentum",
     ),
     Rule(
         monitor="rankme",
-        scope="look",
+        scope="validation",
         below=2.0,
         of_start=0.3,
         patience=2,
@@ -105,11 +105,11 @@ RULES: tuple[Rule, ...] = (
         of_start=0.1,
         patience=10,
         cause="the embeddings of a batch are all nearly the same: collapse",
-        fix="Lower --optim.lr or lengthen --optim.warmup; check temperature and momentum of the framework",
+        fix="Lower --optim.lr or lengthen --optim.warmup-fraction; check temperature and momentum of the framework",
     ),
     Rule(
         monitor="uniformity",
-        scope="look",
+        scope="validation",
         above=-0.1,
         of_start=0.1,
         patience=2,
@@ -118,16 +118,16 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         monitor="alignment",
-        scope="look",
+        scope="validation",
         above=1.9,
         patience=3,
-        cause="two views of an image agree no more than strangers: the contrastive task is not learnt",
-        fix="Weaken the augmentation (larger --views.first.scale and .second.scale, less colour change), or train longer",
+        cause="two views of an image agree no more than strangers: the contrastive task is not learned",
+        fix="Weaken the augmentation (larger --views.first.scale and .second.scale, less color change), or train longer",
     ),
     # ------------------------------------------------------------------------------------------------- the teacher
     Rule(
         monitor="teacher_follows",
-        scope="look",
+        scope="validation",
         below=1e-3,
         patience=2,
         cause="the student moves and the teacher does not: its momentum is 1 or nearly so",
@@ -135,7 +135,7 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         monitor="teacher_agreement",
-        scope="look",
+        scope="validation",
         below=0.02,
         patience=3,
         cause="teacher and student say unrelated things of the same view: the teacher cannot keep up",
@@ -176,7 +176,7 @@ RULES: tuple[Rule, ...] = (
         also=("prototype_entropy", -1, 1.0),
         patience=20,
         cause="the teacher gives every image the same prototype: collapse",
-        fix="Lower --framework.centre-momentum so that the centre follows, raise --framework.teacher-temperature-start, or "
+        fix="Lower --framework.center-momentum so that the center follows, raise --framework.teacher-temperature-start, or "
         "lower --optim.lr",
     ),
     Rule(
@@ -190,7 +190,7 @@ RULES: tuple[Rule, ...] = (
     # ---------------------------------------------------------------------------------------------- patch features
     Rule(
         monitor="correspondence",
-        scope="look",
+        scope="validation",
         below=1.0,
         of_start=0.4,
         patience=3,
@@ -199,7 +199,7 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         monitor="patch_rank",
-        scope="look",
+        scope="validation",
         below=2.5,
         of_start=0.3,
         patience=2,
@@ -208,16 +208,16 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         monitor="level_similarity_*",
-        scope="look",
+        scope="validation",
         above=0.9999,
         patience=10,
-        cause="two neighbouring levels still say the same: the blocks between them have learnt nothing",
-        fix="Raise --optim.lr, or name levels that are farther apart (--encoder.levels)",
+        cause="two neighboring levels still say the same: the blocks between them have learned nothing",
+        fix="Raise --optim.lr, or name levels that are farther apart (--encoder.out-indices)",
     ),
     # ---------------------------------------------------------------------------------------------- reconstruction
     Rule(
         monitor="psnr",
-        scope="look",
+        scope="validation",
         below=100.0,
         of_start=0.93,
         patience=2,
@@ -226,7 +226,7 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         monitor="ssim",
-        scope="look",
+        scope="validation",
         below=1.0,
         of_start=0.7,
         patience=2,
@@ -235,7 +235,7 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         monitor="level_share_*",
-        scope="look",
+        scope="validation",
         below=1e-4,
         patience=2,
         cause="the decoder does not use this level, so that the branch teaches nothing to the blocks that lead to it",
@@ -244,7 +244,7 @@ RULES: tuple[Rule, ...] = (
     # -------------------------------------------------------------------------------------- balance of the objectives
     Rule(
         monitor="gradient_ratio",
-        scope="look",
+        scope="validation",
         above=DROWNED,
         patience=2,
         cause="the pixel loss drowns the contrastive loss in the blocks that both train",
@@ -252,7 +252,7 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         monitor="gradient_cosine_*",
-        scope="look",
+        scope="validation",
         below=CONFLICT,
         patience=3,
         cause="the two losses pull a block in opposite directions",
@@ -307,11 +307,11 @@ class Health:
         self.alarms += new
         return new
 
-    def replay(self, rows: Iterable[Mapping[str, Any]], looks: Iterable[Mapping[str, Any]]) -> None:
+    def replay(self, rows: Iterable[Mapping[str, Any]], validations: Iterable[Mapping[str, Any]]) -> None:
         """Takes what a run has logged so far, in the order in which it was seen."""
         seen: list[tuple[int, Scope, Mapping[str, Any]]] = [(row["step"], "step", row) for row in rows]
-        seen += [(look["step"], "look", look) for look in looks]
-        for _, scope, figures in sorted(seen, key=lambda one: (one[0], one[1] == "look")):
+        seen += [(look["step"], "validation", look) for look in validations]
+        for _, scope, figures in sorted(seen, key=lambda one: (one[0], one[1] == "validation")):
             self.observe(scope, figures)
 
     def as_dicts(self) -> list[dict[str, Any]]:

@@ -1,7 +1,7 @@
 """The balance of the two objectives: what each asks of the layers that both train.
 
 The gradients of the contrastive loss and of the weighted pixel loss are taken one after the other on a few fixed images,
-beside the training: no `.grad`, no running statistic, queue, centre or random state is touched.
+beside the training: no `.grad`, no running statistic, queue, center or random state is touched.
 """
 
 from collections.abc import Mapping

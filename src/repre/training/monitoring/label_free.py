@@ -1,6 +1,6 @@
 """Looks at a model on fixed images, without labels. They never touch the training.
 
-A look is a dictionary of figures, taken at every check: of the pooled embeddings of centre views and of pairs of
+A look is a dictionary of figures, taken at every check: of the pooled embeddings of center views and of pairs of
 augmented views drawn once from fixed keys, of patch features, of the reconstruction, and of the balance of the losses.
 `step_figures` are those of a step, from what its losses leave behind. What they mean is told in docs/monitors.md, when
 one is a cause for alarm in `repre.training.monitoring.alarms`.
@@ -23,7 +23,7 @@ from repre.data.io.decode import UnreadableImage
 from repre.data.io.sources import Source
 from repre.data.loading.loader import stack
 from repre.data.views.params import draw, uniforms
-from repre.data.views.render import ViewsConfig, centre_view, make_views
+from repre.data.views.render import ViewsConfig, center_view, make_views
 from repre.errors import RunError
 from repre.models.encoder import Encoder
 from repre.models.repre import RePre
@@ -31,8 +31,8 @@ from repre.training.monitoring.gradient_balance import balance
 from repre.training.monitoring.patch_metrics import effective_rank, found_cells, linear_cka, right_cells
 from repre.training.monitoring.reconstructions import PANEL_IMAGES, fidelity, level_shares, rebuild
 from repre.types import Batch, Diagnostics, Views
-from repre.utils.dist import alone, gather
-from repre.utils.fsdp import norm
+from repre.utils.dist import all_gather_with_grad, single_process
+from repre.utils.fsdp import total_norm
 
 EPOCH = 2**32 - 1
 """Epoch from which the fixed views are drawn; no run gets there, so training never sees the same draws."""
@@ -56,7 +56,7 @@ class Sample:
     """Fixed images of a source, on the CPU.
 
     Attributes:
-        images: plain centre views, [N, C, S, S].
+        images: plain center views, [N, C, S, S].
         decoded: the first of the same images before any augmentation, for augmented views.
     """
 
@@ -79,7 +79,7 @@ def fixed_sample(source: Source, *, count: int, canvas: int, views: ViewsConfig)
         except UnreadableImage:
             continue  # counted and listed when training meets it
         pixels, sizes = stack([image], canvas=canvas, keep_values=keep_values)
-        images[found] = centre_view(pixels, sizes, size=views.size, config=views)[0]
+        images[found] = center_view(pixels, sizes, size=views.size, config=views)[0]
         found += 1
         if len(decoded) < min(PAIRS, -(-count // 2)):
             decoded.append((int(index), image))
@@ -114,10 +114,10 @@ class Monitors:
         self.distinct = distinct_share(sample.images)
         self.marks: list[Tensor] = []
 
-    def look(self, model: RePre, *, progress: float) -> dict[str, float | None]:
+    def measure(self, model: RePre, *, progress: float) -> dict[str, float | None]:
         """All figures of this moment by name; None where one is not finite. Leaves the model as it was."""
-        with looking(model, self.device):
-            kept = model.kept_encoder
+        with evaluating(model, self.device):
+            kept = model.export_encoder
             figures = label_free(embed(kept, self.images, device=self.device))
             figures |= {
                 "distinct_images": self.distinct,
@@ -173,13 +173,13 @@ class Monitors:
 
 
 @contextmanager
-def looking(model: nn.Module, device: torch.device) -> Iterator[None]:
+def evaluating(model: nn.Module, device: torch.device) -> Iterator[None]:
     """While entered: evaluation mode, no gradients, no compilation, one process, and a random state of its own."""
     mode = model.training
     forked = torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
     model.eval()
     try:
-        with forked, torch.no_grad(), alone(), torch.compiler.set_stance("force_eager"):
+        with forked, torch.no_grad(), single_process(), torch.compiler.set_stance("force_eager"):
             yield
     finally:
         model.train(mode)
@@ -218,7 +218,7 @@ def label_free(embeddings: Tensor) -> dict[str, float]:
 
 
 def spread(embeddings: Tensor) -> Tensor:
-    """Mean over dimensions of the standard deviation of the normalised embeddings [N, D], times the square root of D: a
+    """Mean over dimensions of the standard deviation of the normalized embeddings [N, D], times the square root of D: a
     scalar; 0 is collapse, 1 is uniform on the sphere."""
     return F.normalize(embeddings, dim=1).std(0).mean() * embeddings.shape[1] ** 0.5
 
@@ -226,7 +226,7 @@ def spread(embeddings: Tensor) -> Tensor:
 def pair_geometry(first: Tensor, second: Tensor) -> dict[str, float]:
     """Alignment and uniformity (Wang, Isola 2020, arXiv 2005.10242, section 4) of two views' embeddings, [N, D] each.
 
-    alignment: mean squared distance of the two views of an image, normalised; in [0, 4], lower is better.
+    alignment: mean squared distance of the two views of an image, normalized; in [0, 4], lower is better.
     uniformity: log of the mean over pairs of images of exp(-2 squared distance), over both views; in [-8, 0], lower is
         better, 0 is collapse.
     """
@@ -242,7 +242,7 @@ def depth_figures(maps: list[Tensor]) -> dict[str, float]:
     """Of one view's maps, one [N, C_l, h_l, w_l] per level.
 
     patch_rank: effective rank of the patch features of the last level.
-    level_similarity_A_B: linear CKA between neighbouring levels; 1 where a level adds nothing to the one before it.
+    level_similarity_A_B: linear CKA between neighboring levels; 1 where a level adds nothing to the one before it.
     """
     figures = {"patch_rank": effective_rank(maps[-1].movedim(1, -1).flatten(0, 2))}
     for level, (one, other) in enumerate(pairwise(maps)):
@@ -255,7 +255,7 @@ def distinct_share(images: Tensor) -> float:
     small = F.adaptive_avg_pool2d(images, 8).flatten(1).double()
     limit = (
         ALIKE / 0.25 * small.shape[1] ** 0.5
-    )  # normalised pixels: a standard deviation is about a quarter of the range
+    )  # normalized pixels: a standard deviation is about a quarter of the range
     copies = torch.cdist(small, small) <= limit
     return float((~copies.tril(-1).any(1)).double().mean())
 
@@ -268,14 +268,14 @@ def step_figures(diagnostics: Diagnostics) -> dict[str, Tensor]:
     """
     figures = {name: value for name, value in diagnostics.items() if value.ndim == 0}
     embedding = diagnostics["embedding"].float()
-    figures["batch_std"] = spread(gather(embedding))
+    figures["batch_std"] = spread(all_gather_with_grad(embedding))
     if "teacher_embedding" in diagnostics:
         figures["agreement"] = F.cosine_similarity(embedding, diagnostics["teacher_embedding"].float()).mean()
     return figures
 
 
 class WeightChange:
-    """The matrices of the encoder before and after an optimiser step."""
+    """The matrices of the encoder before and after an optimizer step."""
 
     def __init__(self, encoder: nn.Module) -> None:
         self.matrices = [p.detach() for p in encoder.parameters() if p.requires_grad and p.ndim > 1]
@@ -288,6 +288,6 @@ class WeightChange:
         update_size: length of the step relative to that of the matrices.
         """
         change = torch._foreach_sub(self.matrices, self.before)
-        moved, before, now = (norm(rows) for rows in (change, self.before, self.matrices))
+        moved, before, now = (total_norm(rows) for rows in (change, self.before, self.matrices))
         count = sum(p.numel() for p in self.matrices)
         return {"weight_size": now / count**0.5, "update_size": moved / before.clamp(min=1e-12)}

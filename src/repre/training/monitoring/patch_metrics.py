@@ -13,14 +13,14 @@ from repre.data.views.params import ViewParameters
 def right_cells(
     first: ViewParameters, second: ViewParameters, *, grid: tuple[int, int] | torch.Size
 ) -> tuple[Tensor, Tensor]:
-    """For every patch of the first view the cell of the second view that shows its centre.
+    """For every patch of the first view the cell of the second view that shows its center.
 
-    Slowly: the centre of cell (i, j) of view 1 lies in the image at ``top + (i + 1/2) / h * height`` and
+    Slowly: the center of cell (i, j) of view 1 lies in the image at ``top + (i + 1/2) / h * height`` and
     ``left + x * width``, where x is ``(j + 1/2) / w``, or 1 less that in a flipped view; view 2 is asked backwards.
 
     Returns:
         cells: place of that cell in the flattened grid, int64 [B, P]; 0 where there is none.
-        visible: whether the centre lies in the second view, bool [B, P].
+        visible: whether the center lies in the second view, bool [B, P].
     """
     h, w = grid
     down = ((torch.arange(h, dtype=torch.float64) + 0.5) / h)[None, :, None]

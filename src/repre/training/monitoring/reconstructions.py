@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from repre.data.views.render import ViewsConfig, denormalise
+from repre.data.views.render import ViewsConfig, denormalize
 from repre.models.decoder import Decoder
 from repre.models.repre import RePre
 
@@ -20,21 +20,21 @@ PANEL_IMAGES = 8
 
 @torch.no_grad()
 def rebuild(model: RePre, images: Tensor, *, views: ViewsConfig, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Normalised images [N, C, S, S] and their reconstructions as pictures in [0, 1], each [N, C, S, S] on the CPU."""
+    """Normalized images [N, C, S, S] and their reconstructions as pictures in [0, 1], each [N, C, S, S] on the CPU."""
     mode = model.training
     model.eval()
     try:
         rebuilt = model.reconstruct(images.to(device)).float().cpu()
     finally:
         model.train(mode)
-    return denormalise(images, views), as_pictures(rebuilt, images, model, views)
+    return denormalize(images, views), as_pictures(rebuilt, images, model, views)
 
 
 def as_pictures(rebuilt: Tensor, images: Tensor, model: RePre, views: ViewsConfig) -> Tensor:
     """What the decoder gave for images [N, C, S, S], on the CPU, as pictures in [0, 1]."""
     if model.reconstruction.patch_norm:
         rebuilt = borrow_patch_statistics(rebuilt, images, model.reconstruction.patch_norm)
-    return denormalise(rebuilt, views)
+    return denormalize(rebuilt, views)
 
 
 def save_panel(shown: Tensor, rebuilt: Tensor, path: Path) -> None:
@@ -50,7 +50,7 @@ def fidelity(shown: Tensor, rebuilt: Tensor) -> dict[str, float]:
     """How close pictures in [0, 1] are to the images, each [N, C, S, S]; means over the images.
 
     psnr: 10 log10(1 / mean squared error), dB.
-    psnr_flat: the same of a picture that is the image's mean colour everywhere; what any decoder should beat.
+    psnr_flat: the same of a picture that is the image's mean color everywhere; what any decoder should beat.
     ssim: structural similarity in [-1, 1] (Wang et al. 2004, equation 13; Gaussian window of 11 pixels, sigma 1.5).
     """
     flat = shown.mean((2, 3), keepdim=True).expand_as(shown)
@@ -123,7 +123,7 @@ def mean_map(maps: Tensor) -> Tensor:
 
 
 def borrow_patch_statistics(rebuilt: Tensor, images: Tensor, patch: int) -> Tensor:
-    """Gives normalised patches [B, C, H, W] the mean and spread of the images' patches, so that they can be seen."""
+    """Gives normalized patches [B, C, H, W] the mean and spread of the images' patches, so that they can be seen."""
     b, c, h, w = images.shape
     shape = (b, c, h // patch, patch, w // patch, patch)
     variance, mean = torch.var_mean(images.reshape(shape), dim=(1, 3, 5), keepdim=True, correction=0)

@@ -1,15 +1,15 @@
-"""A few pictures and quantised features of fixed images, which the report shows without knowing the model.
+"""A few pictures and quantized features of fixed images, which the report shows without knowing the model.
 
-RUN/artefacts/features.npz, of N = 12 images of the monitors' sample (fewer where it has fewer):
+RUN/snapshots/features.npz, of N = 12 images of the monitors' sample (fewer where it has fewer):
 
     images            uint8 [N, S, S, 3]       the images
     rebuilt           uint8 [N, S, S, 3]       their reconstruction; absent without the branch
     rebuilt_level_i   uint8 [N, S, S, 3]       rebuilt from level i alone, the others' maps set to their mean
-    pca_level_i       uint8 [N, h_i, w_i, 3]   three principal components of level i's map over all N images, as colours
-    patches           int8 [N, h, w, d <= 32]  last level's patch features on their first components, L2-normalised, x 127
-    neighbours        int32 [N, k <= 6]        places in the sample of the nearest other images by cosine of embeddings
-    neighbour_cosines float32 [N, k]
-    neighbour_images  uint8 [N, k, 64, 64, 3]
+    pca_level_i       uint8 [N, h_i, w_i, 3]   three principal components of level i's map over all N images, as colors
+    patches           int8 [N, h, w, d <= 32]  last level's patch features on their first components, L2-normalized, x 127
+    neighbors        int32 [N, k <= 6]        places in the sample of the nearest other images by cosine of embeddings
+    neighbor_cosines float32 [N, k]
+    neighbor_images  uint8 [N, k, 64, 64, 3]
 
 S is the side of the global views, at most 256. Pictures that would make the file larger than 6 MB lose their lowest bits.
 """
@@ -22,33 +22,33 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from repre.data.views.render import ViewsConfig, denormalise
+from repre.data.views.render import ViewsConfig, denormalize
 from repre.models.repre import RePre
 from repre.training.checkpoint import write_atomically
-from repre.training.monitoring.label_free import embed, looking
+from repre.training.monitoring.label_free import embed, evaluating
 from repre.training.monitoring.reconstructions import as_bytes, as_pictures, from_one_level, three_channels
 
-IMAGES, NEIGHBOURS, COMPONENTS = 12, 6, 32
+IMAGES, NEIGHBORS, COMPONENTS = 12, 6, 32
 THUMBNAIL, LARGEST = 64, 256
 LIMIT = 6_000_000
 """Bytes of the file."""
 
 
-def save_artefacts(model: RePre, images: Tensor, path: Path, *, views: ViewsConfig, device: torch.device) -> None:
+def save_snapshots(model: RePre, images: Tensor, path: Path, *, views: ViewsConfig, device: torch.device) -> None:
     """Writes the file for the monitors' images [M, C, S, S]; the same model and images give the same bytes."""
-    with looking(model, device):
-        arrays = artefacts(model, images, views=views, device=device)
+    with evaluating(model, device):
+        arrays = snapshots(model, images, views=views, device=device)
     path.parent.mkdir(parents=True, exist_ok=True)
     content = pack(arrays)
     write_atomically(path, lambda file: file.write(content))
 
 
-def artefacts(model: RePre, images: Tensor, *, views: ViewsConfig, device: torch.device) -> dict[str, np.ndarray]:
+def snapshots(model: RePre, images: Tensor, *, views: ViewsConfig, device: torch.device) -> dict[str, np.ndarray]:
     """The arrays of the file, of a model in evaluation mode."""
     few = images[:IMAGES]
-    kept = model.kept_encoder(few.to(device))
+    kept = model.export_encoder(few.to(device))
     levels = [level.float().cpu() for level in kept.maps]
-    arrays = {"images": picture(denormalise(few, views))}
+    arrays = {"images": picture(denormalize(few, views))}
     if model.decoder is not None:
         maps, size = model.encoder(few.to(device)).maps, few.shape[-2:]
         arrays["rebuilt"] = picture(as_pictures(model.decoder(maps, size).float().cpu(), few, model, views))
@@ -56,9 +56,9 @@ def artefacts(model: RePre, images: Tensor, *, views: ViewsConfig, device: torch
             alone = from_one_level(model.decoder, maps, level, size).float().cpu()
             arrays[f"rebuilt_level_{level}"] = picture(as_pictures(alone, few, model, views))
     for number, level in enumerate(levels):
-        arrays[f"pca_level_{number}"] = colours(level)
-    arrays["patches"] = quantised_patches(levels[-1])
-    return arrays | neighbours(embed(model.kept_encoder, images, device=device), images, views=views)
+        arrays[f"pca_level_{number}"] = colors(level)
+    arrays["patches"] = quantized_patches(levels[-1])
+    return arrays | neighbors(embed(model.export_encoder, images, device=device), images, views=views)
 
 
 def picture(images: Tensor) -> np.ndarray:
@@ -82,8 +82,8 @@ def components(maps: Tensor, count: int) -> Tensor:
     return (x @ (vectors * largest.sign())).view(n, h, w, -1)
 
 
-def colours(maps: Tensor) -> np.ndarray:
-    """Three principal components of maps [N, C, h, w] as colours, uint8 [N, h, w, 3]; the 1st and 99th percentile of
+def colors(maps: Tensor) -> np.ndarray:
+    """Three principal components of maps [N, C, h, w] as colors, uint8 [N, h, w, 3]; the 1st and 99th percentile of
     each span the range."""
     found = components(maps, 3)
     found = F.pad(found, (0, 3 - found.shape[-1]))
@@ -91,23 +91,23 @@ def colours(maps: Tensor) -> np.ndarray:
     return np.round(np.clip((found.numpy() - low) / np.maximum(high - low, 1e-12), 0, 1) * 255).astype(np.uint8)
 
 
-def quantised_patches(maps: Tensor) -> np.ndarray:
+def quantized_patches(maps: Tensor) -> np.ndarray:
     """Patch features of maps [N, C, h, w] on their first components, of length 127: int8 [N, h, w, d]."""
     return (F.normalize(components(maps, COMPONENTS), dim=-1) * 127).round().to(torch.int8).numpy()
 
 
-def neighbours(embeddings: Tensor, images: Tensor, *, views: ViewsConfig) -> dict[str, np.ndarray]:
-    """The nearest other images of the first `IMAGES`, of embeddings [M, D] of normalised images [M, C, S, S]."""
+def neighbors(embeddings: Tensor, images: Tensor, *, views: ViewsConfig) -> dict[str, np.ndarray]:
+    """The nearest other images of the first `IMAGES`, of embeddings [M, D] of normalized images [M, C, S, S]."""
     points = F.normalize(embeddings.double(), dim=1)
     cosines = points[:IMAGES] @ points.T  # [N, M]
     cosines.fill_diagonal_(-2.0)
-    order = cosines.argsort(dim=1, descending=True, stable=True)[:, : min(NEIGHBOURS, len(points) - 1)]
-    shown = three_channels(denormalise(images[order.flatten()], views))
+    order = cosines.argsort(dim=1, descending=True, stable=True)[:, : min(NEIGHBORS, len(points) - 1)]
+    shown = three_channels(denormalize(images[order.flatten()], views))
     small = F.interpolate(shown, (THUMBNAIL,) * 2, mode="bilinear", antialias=True)
     return {
-        "neighbours": order.numpy().astype(np.int32),
-        "neighbour_cosines": cosines.gather(1, order).numpy().astype(np.float32),
-        "neighbour_images": as_bytes(small).reshape(*order.shape, THUMBNAIL, THUMBNAIL, 3),
+        "neighbors": order.numpy().astype(np.int32),
+        "neighbor_cosines": cosines.gather(1, order).numpy().astype(np.float32),
+        "neighbor_images": as_bytes(small).reshape(*order.shape, THUMBNAIL, THUMBNAIL, 3),
     }
 
 

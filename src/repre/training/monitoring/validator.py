@@ -1,6 +1,6 @@
 """What happens at a check: a look by the monitors, the caller's probe, alarms, pictures, and the best encoder.
 
-Lives on the main process only, and only looks: whatever is set here, the weights come out the same.
+Lives on the main process only, and only validations: whatever is set here, the weights come out the same.
 """
 
 import math
@@ -22,15 +22,15 @@ from repre.training.monitoring.label_free import (
     MOTION,
     Monitors,
     embed,
+    evaluating,
     fixed_sample,
     label_free,
-    looking,
 )
 from repre.training.monitoring.reconstructions import PANEL_IMAGES, rebuild, save_panel
-from repre.training.monitoring.snapshots import save_artefacts
+from repre.training.monitoring.snapshots import save_snapshots
 from repre.training.run_folder import RunFolder
 
-Look = Callable[[Encoder, int], dict[str, float]]
+Probe = Callable[[Encoder, int], dict[str, float]]
 """A further look at the encoder (a k-NN, say) that the command line passes in: (encoder, step) -> figures."""
 
 SHOWN = ("rankme", "embedding_std", "alignment", "correspondence", "psnr", "gradient_ratio")
@@ -42,11 +42,11 @@ RARELY = 100
 """Pictures are written again when training went on for this many times as long as writing them took."""
 
 
-class Watch:
+class Validator:
     """Takes looks at the checks of a run and follows its figures.
 
     Args:
-        probe: see `Look`.
+        probe: see `Probe`.
         say: prints a line.
     """
 
@@ -57,56 +57,56 @@ class Watch:
         source: Source,
         device: torch.device,
         *,
-        probe: Look | None,
+        probe: Probe | None,
         say: Callable[[str], None],
     ) -> None:
         self.config, self.folder, self.device = config, folder, device
         self.probe, self.say = probe, say
-        between = len(source) * config.runtime.check_every
-        count = min(config.runtime.monitor_images, max(LEAST_IMAGES, int(SHARE * between)))
-        sample = fixed_sample(source, count=count, canvas=config.canvas, views=config.views)
+        between = len(source) * config.runtime.eval_every_epochs
+        count = min(config.runtime.monitor_samples, max(LEAST_IMAGES, int(SHARE * between)))
+        sample = fixed_sample(source, count=count, canvas=config.decode_size, views=config.views)
         self.images = sample.images
         self.monitors = (
             Monitors(sample, views=config.views, seed=config.seed, device=device) if config.runtime.monitors else None
         )
         self.health = Health()
-        self.looks: list[dict[str, Any]] = []
+        self.validations: list[dict[str, Any]] = []
         self.best: dict[str, Any] = {}
         self.probe_seconds = 0.0
         self.pictured, self.picture_seconds = -math.inf, 0.0
 
-    def restore(self, looks: list[dict[str, Any]], best: dict[str, Any], rows: list[dict[str, Any]]) -> None:
-        """Goes on where a stopped run was: with its looks, its best, and the alarms that its figures raised."""
-        self.looks = looks
-        if looks:
-            self._check_metric({name for look in looks for name in look})
+    def restore(self, validations: list[dict[str, Any]], best: dict[str, Any], rows: list[dict[str, Any]]) -> None:
+        """Goes on where a stopped run was: with its validations, its best, and the alarms that its figures raised."""
+        self.validations = validations
+        if validations:
+            self._check_metric({name for look in validations for name in look})
         metric = self.config.runtime.best_metric
         self.best = best if best.get("metric") == metric else {}
-        self.health.replay(rows, looks)
+        self.health.replay(rows, validations)
         self.folder.write_alarms(self.health.as_dicts())
 
     def check(self, model: RePre, *, step: int, total: int) -> dict[str, Any]:
         """Takes a look; gives its figures."""
         begun = time.monotonic()
-        encoder = model.kept_encoder
+        encoder = model.export_encoder
         figures: dict[str, Any] = {"step": step}
-        with looking(model, self.device):
+        with evaluating(model, self.device):
             if self.monitors is not None:
-                figures |= self.monitors.look(model, progress=step / total)
+                figures |= self.monitors.measure(model, progress=step / total)
             else:
                 found = label_free(embed(encoder, self.images, device=self.device))
                 figures |= {name: value if math.isfinite(value) else None for name, value in found.items()}
             self._pictures(model, step=step, last=step == total)
-        figures["look_seconds"] = time.monotonic() - begun
+        figures["validation_seconds"] = time.monotonic() - begun
         shown = {name: figures[name] for name in SHOWN if figures.get(name) is not None}
         if self.probe is not None:
-            probed = self._probe(encoder, step=step, always=not self.looks or step == total)
+            probed = self._probe(encoder, step=step, always=not self.validations or step == total)
             figures, shown = figures | probed, shown | {k: v for k, v in probed.items() if k != "probe_seconds"}
         self.say(f"step {step}: " + ", ".join(f"{name} {value:.4g}" for name, value in shown.items()))
-        if not self.looks:
+        if not self.validations:
             self._check_metric(set(figures))
-        self.looks.append(figures)
-        self.observe("look", figures)
+        self.validations.append(figures)
+        self.observe("validation", figures)
         if step:
             self._keep_best(encoder, figures)
         return figures
@@ -141,7 +141,7 @@ class Watch:
             shown = rebuild(model, self.images[:PANEL_IMAGES], views=views, device=self.device)
             save_panel(*shown, self.folder.panel / f"step-{step:07d}.png")
         if last or begun - self.pictured > RARELY * self.picture_seconds:
-            save_artefacts(model, self.images, self.folder.artefacts / "features.npz", views=views, device=self.device)
+            save_snapshots(model, self.images, self.folder.snapshots / "features.npz", views=views, device=self.device)
             self.pictured = time.monotonic()
             self.picture_seconds = self.pictured - begun
 
@@ -157,5 +157,5 @@ class Watch:
     def _check_metric(self, names: set[str]) -> None:
         metric, known = self.config.runtime.best_metric, names | MOTION
         if metric not in known:
-            there = ", ".join(sorted(known - {"step", "look_seconds", "probe_seconds"}))
+            there = ", ".join(sorted(known - {"step", "validation_seconds", "probe_seconds"}))
             raise UserError(f"runtime.best_metric: no figure {metric!r}{near_names(metric, known)}; there are: {there}")

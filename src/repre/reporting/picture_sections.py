@@ -1,4 +1,4 @@
-"""The sections that show pictures: reconstruction over time, levels, patch features as colours, similarity, neighbours."""
+"""The sections that show pictures: reconstruction over time, levels, patch features as colors, similarity, neighbors."""
 
 import numpy as np
 
@@ -8,7 +8,7 @@ from repre.reporting.parts import Page, Section, matrix, picture, section, slide
 from repre.reporting.pictures import patches_as_text, read_panels
 from repre.reporting.read import RunData
 
-NO_ARTEFACTS = "artefacts/features.npz is missing or lacks them (an unfinished run, or one of an older version)."
+NO_SNAPSHOTS = "snapshots/features.npz is missing or lacks them (an unfinished run, or one of an older version)."
 
 
 def reconstruction(run: RunData, page: Page) -> Section | None:
@@ -44,7 +44,7 @@ def film(run: RunData, page: Page, prefix: str) -> Html | None:
     return tag("div", {"class": "film", "data-film": len(page.films) - 1}, tools, tag("div", {"class": "pairs"}, cells))
 
 
-# ------------------------------------------------------------------------------------------------ of the artefacts
+# ------------------------------------------------------------------------------------------------ of the snapshots
 
 
 def photos(run: RunData, page: Page, name: str, prefix: str) -> list[str]:
@@ -65,7 +65,7 @@ def levels_of(run: RunData, kind: str) -> list[str]:
 def levels(run: RunData, page: Page) -> Section | None:
     names = [name for name in ("images", "rebuilt", *levels_of(run, "rebuilt")) if name in run.arrays]
     if len(names) < 2 or not page.quality.images:
-        page.missing.append(f"Reconstruction by level: {NO_ARTEFACTS}")
+        page.missing.append(f"Reconstruction by level: {NO_SNAPSHOTS}")
         return None
     titles = {"images": ("Image", ""), "rebuilt": ("Rebuilt", "all levels")}
     rows = []
@@ -77,26 +77,26 @@ def levels(run: RunData, page: Page) -> Section | None:
         rows.append((title, remark, cells))
     lead = (
         "Rebuilt from all levels, and from each alone with the others set to their mean. What only one row shows, only "
-        "that level carries; a grey row adds little to the pixels."
+        "that level carries; a gray row adds little to the pixels."
     )
     return section("levels", "Reconstruction by level", lead, matrix(rows, "Reconstructions by level"))
 
 
-def colours(run: RunData, page: Page) -> Section | None:
-    shown = colour_rows(run, page, "run", levels_of(run, "pca"))
+def colors(run: RunData, page: Page) -> Section | None:
+    shown = color_rows(run, page, "run", levels_of(run, "pca"))
     if shown is None:
-        page.missing.append(f"Patch features as colours: {NO_ARTEFACTS}")
+        page.missing.append(f"Patch features as colors: {NO_SNAPSHOTS}")
         return None
     lead = (
         "The three first principal components of the patch features over all these images, as red, green and blue. "
-        "The same colour in two images means that the encoder takes those places for alike."
+        "The same color in two images means that the encoder takes those places for alike."
     )
-    mix = slider("Colours over the image", {"min": 0, "max": 100, "step": 5, "value": 100, "data-mix": True})
-    return section("colours", "Patch features as colours", lead, tag("div", {"class": "tools"}, mix), shown)
+    mix = slider("Colors over the image", {"min": 0, "max": 100, "step": 5, "value": 100, "data-mix": True})
+    return section("colors", "Patch features as colors", lead, tag("div", {"class": "tools"}, mix), shown)
 
 
-def colour_rows(run: RunData, page: Page, prefix: str, names: list[str]) -> Html | None:
-    """Images above their patch features as colours, one row per level; None without them."""
+def color_rows(run: RunData, page: Page, prefix: str, names: list[str]) -> Html | None:
+    """Images above their patch features as colors, one row per level; None without them."""
     if not names or not page.quality.images:
         return None
     below = photos(run, page, "images", prefix)
@@ -111,13 +111,13 @@ def colour_rows(run: RunData, page: Page, prefix: str, names: list[str]) -> Html
                 tag("div", {"class": "mixed"}, base, picture(shown, f"image {i + 1}, level {level}", pixelated=True))
             )
         rows.append((f"Level {level}", f"{grid[0]} × {grid[1]}", cells))
-    return matrix(rows, "Patch features as colours")
+    return matrix(rows, "Patch features as colors")
 
 
 def similarity(run: RunData, page: Page) -> Section | None:
     shown = maps(run, page, "run", label="this run")
     if shown is None:
-        page.missing.append(f"Similarity maps: {NO_ARTEFACTS}")
+        page.missing.append(f"Similarity maps: {NO_SNAPSHOTS}")
         return None
     lead = (
         "Choose a patch by a click, or focus an image and use the arrow keys: bright places in all images resemble "
@@ -134,7 +134,7 @@ def map_tools() -> Html:
 
 
 def maps(run: RunData, page: Page, prefix: str, *, label: str, most: int = 12) -> Html | None:
-    """Images on which one chooses a patch; the script computes the similarities from the quantised features."""
+    """Images on which one chooses a patch; the script computes the similarities from the quantized features."""
     patches, images = run.arrays.get("patches"), run.arrays.get("images")
     if patches is None or images is None or not page.quality.images:
         return None
@@ -157,11 +157,11 @@ def maps(run: RunData, page: Page, prefix: str, *, label: str, most: int = 12) -
                tag("div", {"class": "reading"}, read, scale), tag("div", {"class": "maps"}, cells))  # fmt: skip
 
 
-def neighbours(run: RunData, page: Page) -> Section | None:
-    pictures, cosines = run.arrays.get("neighbour_images"), run.arrays.get("neighbour_cosines")
+def neighbors(run: RunData, page: Page) -> Section | None:
+    pictures, cosines = run.arrays.get("neighbor_images"), run.arrays.get("neighbor_cosines")
     images = photos(run, page, "images", "run")
     if pictures is None or not images:
-        page.missing.append(f"Nearest neighbours: {NO_ARTEFACTS}")
+        page.missing.append(f"Nearest neighbors: {NO_SNAPSHOTS}")
         return None
     rows = []
     for i, name in enumerate(images):
@@ -169,14 +169,12 @@ def neighbours(run: RunData, page: Page) -> Section | None:
             tag("figure", {"class": "asked"}, picture(name, f"image {i + 1}"), tag("figcaption", None, "image"))
         ]
         for k in range(pictures.shape[1]):
-            shown = page.album.photo(f"neighbour/{i}/{k}", pictures[i, k])
+            shown = page.album.photo(f"neighbor/{i}/{k}", pictures[i, k])
             value = cosines[i, k] if cosines is not None and cosines.shape == pictures.shape[:2] else np.nan
             said = f"{value:.2f}" if np.isfinite(value) else f"{k + 1}"
             cells.append(
-                tag(
-                    "figure", None, picture(shown, f"neighbour {k + 1} of image {i + 1}"), tag("figcaption", None, said)
-                )
+                tag("figure", None, picture(shown, f"neighbor {k + 1} of image {i + 1}"), tag("figcaption", None, said))
             )
         rows.append(tag("div", {"class": "row"}, cells))
     lead = "The images of the monitors' sample whose embeddings are nearest to that of the first, with their cosine."
-    return section("neighbours", "Nearest neighbours", lead, tag("div", {"class": "neighbours"}, rows))
+    return section("neighbors", "Nearest neighbors", lead, tag("div", {"class": "neighbors"}, rows))
