@@ -24,9 +24,9 @@ from repre.evaluation.segmentation.segment import SegmentConfig
 from repre.models.encoder import EncoderConfig
 from repre.models.repre import build_model
 from repre.models.resolve import load_model, resolve_encoder
-from repre.training.checkpoint import content_hash
 from repre.training.monitoring.gradient_balance import balance
 from repre.types import Batch
+from repre.utils.safe_load import content_hash
 
 GRADIENT_IMAGES = 64
 WHOLE_IMAGE = ("knn", "linear", "objects")

@@ -28,7 +28,7 @@ from repre.api import Run, pretrain
 from repre.config import RunConfig, differences, from_dict, identity, to_dict
 from repre.errors import RunError, UserError
 from repre.evaluation.options import RuntimeOptions
-from repre.training.checkpoint import write_json
+from repre.utils.io import write_json
 from repre.utils.signals import Interrupted
 
 MEASURING = ("build", "compose", "sources", "packages", "data", "measure", "baselines", "turns")

@@ -17,7 +17,7 @@ from PIL import Image
 
 from experiments.packages import files, find, resources
 from experiments.whole import whole_folder
-from repre.training.checkpoint import write_json
+from repre.utils.io import write_json
 
 FOLDS = 3
 CUTOUT_SIDE, BACKGROUND_SIDE = 256, 640

@@ -13,10 +13,10 @@ from repre.evaluation.features import color_histogram, encoder_features, extract
 from repre.models.encoder import Encoder
 from repre.recipes import recipe
 from repre.reporting import write_report
-from repre.training.checkpoint import write_json
 from repre.training.loop import Probe, train
 from repre.training.run_folder import RunFolder
 from repre.utils.dist import is_main_process
+from repre.utils.io import write_json
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 import dataclasses
 import types
 import typing
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +18,56 @@ from repre.models.decoder import DecoderConfig
 from repre.models.encoder import EncoderConfig
 from repre.models.repre import ReconstructionConfig, check_views
 from repre.training.optim import OptimConfig
+from repre.utils.config_checks import check_fields
+
+RENAMED = {
+    "optim.lr_batch": "optim.base_batch_size",
+    "optim.lr_end": "optim.min_lr",
+    "optim.clip": "optim.clip_grad_norm",
+    "optim.warmup": "optim.warmup_fraction",
+    "fit.clip": "fit.clip_grad_norm",
+    "fit.warmup": "fit.warmup_fraction",
+    "reconstruction.until": "reconstruction.end_fraction",
+    "encoder.levels": "encoder.out_indices",
+    "framework.hidden": "framework.hidden_dim",
+    "framework.out": "framework.out_dim",
+    "framework.bottleneck": "framework.bottleneck_dim",
+    "framework.norm_prototypes": "framework.norm_last_layer",
+    "framework.freeze_prototypes": "framework.freeze_last_layer",
+    "framework.centre_momentum": "framework.center_momentum",
+    "decoder.width": "decoder.dim",
+    "loader.canvas": "loader.decode_size",
+    "runtime.check_every": "runtime.eval_every_epochs",
+    "runtime.monitor_images": "runtime.monitor_samples",
+    "views.first.grey": "views.first.grayscale",
+    "views.second.grey": "views.second.grayscale",
+    "views.local.grey": "views.local.grayscale",
+    "views.first.solarise": "views.first.solarize",
+    "views.second.solarise": "views.second.solarize",
+    "views.local.solarise": "views.local.solarize",
+    "view.grey": "view.grayscale",
+    "view.solarise": "view.solarize",
+}
+"""Settings that had another name before the first release, answered by their new one."""
+REMOVED = {
+    "optim.kind": "AdamW is the only optimizer",
+    "enlarge": "crop_pct is its inverse: 224 / 256 instead of 256 / 224",
+}
+"""Settings that are gone, with what to know instead."""
+
+
+def unknown_setting(name: str, known: Iterable[str]) -> str:
+    """The message for a setting that does not exist: its new name, why it is gone, or names like it.
+
+    Args:
+        name: with its section, such as ``optim.clip``.
+        known: names of the settings that exist in that section, without it.
+    """
+    if name in RENAMED:
+        return f"{name} is now called {RENAMED[name]}"
+    if name in REMOVED:
+        return f"{name} no longer exists: {REMOVED[name]}"
+    return f"{name}: no such setting{near_names(name.rpartition('.')[2], known)}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +83,7 @@ class ComputeConfig:
     cache), so the update is that of the full batch, in less memory and about a third more time."""
 
     def __post_init__(self) -> None:
+        check_fields(self, "compute")
         if self.micro_batch < 0:
             raise UserError(f"compute.micro_batch must not be negative, not {self.micro_batch}")
 
@@ -70,6 +122,7 @@ class RuntimeConfig:
     """Further places that metrics are sent to; each needs its extra, e.g. pip install repre[wandb]."""
 
     def __post_init__(self) -> None:
+        check_fields(self, "runtime")
         for name in ("log_every", "eval_every_epochs", "monitor_samples"):
             if getattr(self, name) < 1:
                 raise UserError(f"runtime.{name} must be at least 1, not {getattr(self, name)}")
@@ -114,6 +167,7 @@ class RunConfig:
     """Device, workers, logging; never changes the weights."""
 
     def __post_init__(self) -> None:
+        check_fields(self)
         for name in ("epochs", "batch_size"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name} must be at least 1, not {getattr(self, name)}")
@@ -176,26 +230,39 @@ def to_dict(config: Any) -> dict[str, Any]:
     return plain(config)
 
 
-def from_dict(kind: Any, data: Any, *, where: str = "config") -> Any:
-    """The inverse of `to_dict`: builds `kind` from plain values; unknown keys and wrong types are UserErrors."""
+def from_dict(kind: Any, data: Any, *, source: str = "config", name: str = "") -> Any:
+    """The inverse of `to_dict`: builds `kind` from plain values.
+
+    Args:
+        kind: a config class, or the type of one of its fields.
+        source: where the values come from, for messages.
+        name: the setting that the values belong to, such as ``optim.lr``; empty for a whole config.
+
+    Raises:
+        UserError: an unknown setting or a value of a wrong type, by name.
+    """
+
+    def refuse(words: str) -> UserError:
+        return UserError(f"{source}: {name} {words}" if name else f"{source} {words}")
+
     if kind is FrameworkConfig:
         if not isinstance(data, dict) or "name" not in data:
-            raise UserError(f"{where} needs a name, one of {', '.join(FRAMEWORKS)}")
+            raise refuse(f"needs a name, one of {', '.join(FRAMEWORKS)}")
         data = dict(data)
-        name = data.pop("name")
-        if name not in FRAMEWORKS:
-            raise UserError(f"{where}.name: no framework {name!r}{near_names(str(name), FRAMEWORKS)}")
-        kind = FRAMEWORKS[name][0]
+        label = data.pop("name")
+        if label not in FRAMEWORKS:
+            raise UserError(f"{source}: {name}.name: no framework {label!r}{near_names(str(label), FRAMEWORKS)}")
+        kind = FRAMEWORKS[label][0]
     if dataclasses.is_dataclass(kind):
         if not isinstance(data, dict):
-            raise UserError(f"{where} must be a table of settings, not {data!r}")
-        hints = typing.get_type_hints(kind)
+            raise refuse(f"must be a table of settings, not {data!r}")
+        prefix, hints = f"{name}." if name else "", typing.get_type_hints(kind)
         known = [f.name for f in dataclasses.fields(kind)]
         for key in data:
             if key not in known:
-                raise UserError(f"{where}.{key}: no such setting{near_names(str(key), known)}")
+                raise UserError(f"{source}: {unknown_setting(f'{prefix}{key}', known)}")
         build: Any = kind
-        return build(**{k: from_dict(hints[k], v, where=f"{where}.{k}") for k, v in data.items()})
+        return build(**{k: from_dict(hints[k], v, source=source, name=f"{prefix}{k}") for k, v in data.items()})
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin in (typing.Union, types.UnionType):
         if data is None and type(None) in arguments:
@@ -204,22 +271,22 @@ def from_dict(kind: Any, data: Any, *, where: str = "config") -> Any:
         for option in arguments:
             if option is not type(None):
                 try:
-                    return from_dict(option, data, where=where)
+                    return from_dict(option, data, source=source, name=name)
                 except UserError as error:
                     errors.append(error)
         raise errors[0]
     if origin is Literal:
         if data in arguments:
             return data
-        raise UserError(f"{where} must be one of {', '.join(map(str, arguments))}, not {data!r}")
+        raise refuse(f"must be one of {', '.join(map(str, arguments))}, not {data!r}")
     if origin is tuple and isinstance(data, list | tuple):
         if len(arguments) == 2 and arguments[1] is Ellipsis:
-            return tuple(from_dict(arguments[0], item, where=where) for item in data)
+            return tuple(from_dict(arguments[0], item, source=source, name=name) for item in data)
         if len(arguments) == len(data):
-            return tuple(from_dict(option, item, where=where) for option, item in zip(arguments, data))
-        raise UserError(f"{where} must have {len(arguments)} values, not {len(data)}")
+            return tuple(from_dict(kind, item, source=source, name=name) for kind, item in zip(arguments, data))
+        raise refuse(f"must have {len(arguments)} values, not {len(data)}")
     if origin is dict and isinstance(data, dict):
-        return {key: from_dict(arguments[1], value, where=f"{where}.{key}") for key, value in data.items()}
+        return {k: from_dict(arguments[1], v, source=source, name=f"{name}.{k}") for k, v in data.items()}
     if kind is float and isinstance(data, int | float | str) and not isinstance(data, bool):
         try:
             return float(data)  # YAML reads 1e-4 as a string
@@ -227,7 +294,7 @@ def from_dict(kind: Any, data: Any, *, where: str = "config") -> Any:
             pass
     if isinstance(kind, type) and isinstance(data, kind) and (kind is bool) == isinstance(data, bool):
         return data
-    raise UserError(f"{where} must be {getattr(kind, '__name__', kind)}, not {data!r}")
+    raise refuse(f"must be {getattr(kind, '__name__', kind)}, not {data!r}")
 
 
 def dump_yaml(config: RunConfig) -> str:
@@ -240,7 +307,7 @@ def load_yaml(path: Path) -> RunConfig:
     found = read_yaml(path)
     if not found:
         raise UserError(f"{path} is empty; name a recipe, or write the settings into it")
-    return from_dict(RunConfig, found, where=path.name)
+    return from_dict(RunConfig, found, source=path.name)
 
 
 def read_yaml(path: Path) -> Any:

@@ -35,7 +35,7 @@ def test_what_was_not_of_use_for_longest_goes_first(tmp_path: Path) -> None:
     assert written.exists()
 
 
-def test_what_is_being_written_is_left_single_process(tmp_path: Path) -> None:
+def test_what_is_being_written_is_left_alone(tmp_path: Path) -> None:
     part = entry(tmp_path / "maps" / ".part", size=100, age=50)
     written = entry(tmp_path / "features" / "w.npy", size=1, age=0)
     assert make_room(tmp_path, most=0, keep=written) == []

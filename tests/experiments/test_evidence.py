@@ -41,7 +41,7 @@ def pixels_alone_is_a_framework() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_one_name_is_one_start_and_pairs_differ_in_the_branch_single_process(name: str) -> None:
+def test_one_name_is_one_start_and_pairs_differ_in_the_branch_alone(name: str) -> None:
     plan = Plan(PRESETS[name])
     rows = plan.rows()
     starts: dict[str, Any] = {}

@@ -93,7 +93,7 @@ def test_folds_are_even_and_independent_of_the_order() -> None:
         assert [sum(folds[m] == fold for m in members if m[0] == label) for fold in range(3)] == [each] * 3
 
 
-def test_two_calls_that_unpack_at_once_leave_each_other_s_pictures_single_process(
+def test_two_calls_that_unpack_at_once_leave_each_other_s_pictures_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, seen = tmp_path / "unpacked", []

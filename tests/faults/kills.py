@@ -137,7 +137,7 @@ def at_every_operation(folder: Path, *, stride: int = 1) -> Iterator[Row]:
     old = new = bad = 0
     for at in range(0, total, stride):
         for step in (1, 2):
-            save_checkpoint(last, {**state, "step": step}, keep=previous)
+            save_checkpoint(last, {**state, "step": step}, backup=previous)
         code = in_fork(lambda at=at: _save_dying(state, last, previous, at))  # type: ignore[misc]
         found = load_latest(last, previous)
         if code != -signal.SIGKILL or found is None or found[1] is not None:
@@ -159,15 +159,15 @@ def at_every_operation(folder: Path, *, stride: int = 1) -> Iterator[Row]:
 
 
 def _save_all(state: dict[str, Any], last: Path, previous: Path) -> Counter[str]:
-    save_checkpoint(last, {**state, "step": 1}, keep=previous)
+    save_checkpoint(last, {**state, "step": 1}, backup=previous)
     die = Die(-1).install()
-    save_checkpoint(last, {**state, "step": 2}, keep=previous)
+    save_checkpoint(last, {**state, "step": 2}, backup=previous)
     return die.names
 
 
 def _save_dying(state: dict[str, Any], last: Path, previous: Path, at: int) -> None:
     Die(at).install()
-    save_checkpoint(last, {**state, "step": 3}, keep=previous)
+    save_checkpoint(last, {**state, "step": 3}, backup=previous)
 
 
 def in_fork(work: Callable[[], Any]) -> Any:

@@ -65,7 +65,7 @@ def damaged(folder: Path, *, times: int) -> Row:
     last, previous = folder / "last.pt", folder / "previous.pt"
     state = load_checkpoint(Path(config.out) / "checkpoints/last.pt")
     for step in (1, 2):
-        save_checkpoint(last, {**state, "step": step}, keep=previous)
+        save_checkpoint(last, {**state, "step": step}, backup=previous)
     whole, draw, found = last.read_bytes(), random.Random(4), Counter[str]()
     for number in range(times):
         content = bytearray(whole)

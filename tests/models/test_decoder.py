@@ -26,7 +26,7 @@ def one_thread() -> Iterator[None]:
 
 def build(widths: list[int], strides: list[int], *, channels: int = 3, seed: int = 0, **config: object) -> Decoder:
     return Decoder(
-        DecoderConfig(**({"width": 16} | config)),  # type: ignore[arg-type]
+        DecoderConfig(**({"dim": 16} | config)),  # type: ignore[arg-type]
         widths=widths,
         strides=strides,
         channels=channels,
@@ -151,7 +151,7 @@ def test_refusals() -> None:
         DecoderConfig(kind="mlp")  # type: ignore[arg-type]
 
 
-def test_initial_weights_come_from_the_generator_single_process() -> None:
+def test_initial_weights_come_from_the_generator_alone() -> None:
     torch.manual_seed(3)
     state = torch.get_rng_state()
     one, same, other = build(*PYRAMID), build(*PYRAMID), build(*PYRAMID, seed=1)
@@ -178,7 +178,7 @@ def test_learns_one_image_by_heart(layout: tuple[list[int], list[int]]) -> None:
     image = torch.stack([ramp[:, None].expand(32, 32), ramp.expand(32, 32), ramp[:, None] * ramp])[None].repeat(
         2, 1, 1, 1
     )
-    decoder, maps = build(*layout, width=32), draw(*layout, (32, 32))
+    decoder, maps = build(*layout, dim=32), draw(*layout, (32, 32))
     optimizer = torch.optim.AdamW(decoder.parameters(), lr=5e-3)
     start = F.l1_loss(decoder(maps, (32, 32)), image).item()
     for _ in range(150):
@@ -200,7 +200,7 @@ def test_learns_one_image_by_heart(layout: tuple[list[int], list[int]]) -> None:
 def test_the_branch_is_light(name: str, width: int, parameters: float, flops: float) -> None:
     with torch.device("meta"):
         encoder = Encoder(name)
-    decoder = build(encoder.widths, encoder.strides, width=width)
+    decoder = build(encoder.widths, encoder.strides, dim=width)
     cost = branch_cost(encoder, decoder, size=(224, 224))
     assert 0 < cost.decoder_parameters < parameters * cost.encoder_parameters
     assert 0 < cost.decoder_flops < flops * cost.encoder_flops
@@ -211,7 +211,7 @@ def test_flops_by_hand() -> None:
     """ViT-S/16 at 224: 197 tokens of width 384 in 12 blocks; 196 cells of width 128 on four levels."""
     with torch.device("meta"):
         encoder = Encoder("vit_small_patch16_224")
-    cost = branch_cost(encoder, build(encoder.widths, encoder.strides, width=128), size=(224, 224))
+    cost = branch_cost(encoder, build(encoder.widths, encoder.strides, dim=128), size=(224, 224))
     blocks = 12 * (197 * 12 * 384**2 + 2 * 197**2 * 384)
     assert cost.encoder_flops == 2 * (blocks + 196 * 384 * 3 * 16**2)
     assert cost.decoder_flops == 2 * 196 * (4 * (384 * 128 + 9 * 128**2) + 128 * 3 * 16**2)

@@ -11,14 +11,9 @@ import pytest
 import torch
 
 from repre.errors import RunError, UserError
-from repre.training.checkpoint import (
-    FORMAT,
-    content_hash,
-    load_checkpoint,
-    load_latest,
-    save_checkpoint,
-    write_atomically,
-)
+from repre.training.checkpoint import FORMAT, load_checkpoint, load_latest, save_checkpoint
+from repre.utils.io import write_atomically
+from repre.utils.safe_load import content_hash
 
 
 def test_round_trip(tmp_path: Path) -> None:
@@ -96,7 +91,7 @@ def test_a_flipped_bit_is_found_and_the_checkpoint_before_is_used(tmp_path: Path
     last, previous = tmp_path / "last.pt", tmp_path / "previous.pt"
     assert load_latest(last, previous) is None
     for step in (1, 2):
-        save_checkpoint(last, {"step": step, "w": torch.full((1000,), float(step))}, keep=previous)
+        save_checkpoint(last, {"step": step, "w": torch.full((1000,), float(step))}, backup=previous)
     state, note = load_latest(last, previous) or ({}, "")
     assert (state["step"], note) == (2, None)
     assert load_checkpoint(previous)["step"] == 1
@@ -155,9 +150,9 @@ def _operations(monkeypatch: pytest.MonkeyPatch, at: int | None) -> list[str]:
 
 def test_what_is_named_is_on_the_disk_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     last, previous = tmp_path / "last.pt", tmp_path / "previous.pt"
-    save_checkpoint(last, {"step": 1}, keep=previous)
+    save_checkpoint(last, {"step": 1}, backup=previous)
     done = _operations(monkeypatch, None)
-    save_checkpoint(last, {"step": 2}, keep=previous)
+    save_checkpoint(last, {"step": 2}, backup=previous)
     assert done == ["save", "fsync", "link .previous.pt.partial", "replace previous.pt", "replace last.pt", "fsync"]
 
 
@@ -167,15 +162,15 @@ def test_killed_at_any_operation_a_whole_checkpoint_is_left(
 ) -> None:
     last, previous = tmp_path / "last.pt", tmp_path / "previous.pt"
     for step in (1, 2):
-        save_checkpoint(last, {"step": step}, keep=previous)
+        save_checkpoint(last, {"step": step}, backup=previous)
     with monkeypatch.context() as patch:
         _operations(patch, at)
         with pytest.raises(Killed):
-            save_checkpoint(last, {"step": 3}, keep=previous)
+            save_checkpoint(last, {"step": 3}, backup=previous)
     state, note = load_latest(last, previous) or ({}, "")
     assert note is None
     assert state["step"] == (3 if at == 5 else 2)
-    save_checkpoint(last, {"step": 4}, keep=previous)  # what the dead process left is no hindrance
+    save_checkpoint(last, {"step": 4}, backup=previous)  # what the dead process left is no hindrance
     assert load_checkpoint(last)["step"] == 4
     assert sorted(p.name for p in tmp_path.iterdir()) == ["last.pt", "previous.pt"]
 
@@ -199,7 +194,7 @@ def test_without_links_the_old_file_is_moved(tmp_path: Path, monkeypatch: pytest
 
     monkeypatch.setattr(os, "link", no_links)
     for step in (1, 2):
-        save_checkpoint(tmp_path / "last.pt", {"step": step}, keep=tmp_path / "previous.pt")
+        save_checkpoint(tmp_path / "last.pt", {"step": step}, backup=tmp_path / "previous.pt")
     assert load_checkpoint(tmp_path / "previous.pt")["step"] == 1
 
 

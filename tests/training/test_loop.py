@@ -144,7 +144,7 @@ def test_the_run_folder_is_complete_and_timm_loads_the_encoder(tmp_path: Path) -
         assert torch.equal(value, trained[name]), name
 
 
-def test_a_finished_run_is_left_single_process(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_finished_run_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = config(tmp_path / "run", epochs=1)
     train(run)
     before = weights(tmp_path / "run")
@@ -242,7 +242,7 @@ def test_cuda(tmp_path: Path, precision: str, compiled: bool) -> None:
     ("framework", "encoder", "micro_batch"),
     [("moco-v3", "vit", 0), ("moco-v3", "vit", 3), ("dino", "vit", 0), ("moby", "swin", 0)],
 )
-def test_a_compiled_run_compiles_in_its_first_epoch_single_process(
+def test_a_compiled_run_compiles_in_its_first_epoch_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, framework: str, encoder: str, micro_batch: int
 ) -> None:
     """Without code generation, which takes minutes and decides nothing here: what dynamo guards is the same."""

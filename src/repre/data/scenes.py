@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from repre.errors import UserError
+from repre.utils.config_checks import check_fields
 
 Array = np.ndarray
 
@@ -35,6 +36,7 @@ class ScenesConfig:
     """Another seed draws another data set."""
 
     def __post_init__(self) -> None:
+        check_fields(self, "scenes")
         if self.size < 16:
             raise UserError(f"scenes: size {self.size} is too small to tell shapes apart; use at least 16")
         if not 1 <= self.min_objects <= self.max_objects <= 8:

@@ -3,8 +3,6 @@
 N  images of the data    B  images in a piece    C  channels    S  side of a view    D  width of the features
 """
 
-import hashlib
-import json
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -27,7 +25,9 @@ from repre.evaluation.feature_cache import make_room, used_now
 from repre.evaluation.options import RuntimeOptions
 from repre.models.encoder import Encoder
 from repre.models.resolve import ResolvedEncoder
-from repre.training.checkpoint import content_hash, write_atomically
+from repre.utils.amp import autocast
+from repre.utils.io import json_hash, write_atomically
+from repre.utils.safe_load import content_hash
 
 FORMAT = 1
 """Version of the kept features; raised when the same key would stand for other numbers."""
@@ -147,7 +147,7 @@ def encoder_features(
         mode = encoder.training
         encoder.eval()
         try:
-            with torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == torch.bfloat16):
+            with autocast(device, precision):
                 features = encoder(images.to(device), maps=tokens)
         finally:
             encoder.train(mode)
@@ -202,7 +202,7 @@ def _key(encoder: Encoder, images: LabeledImages, transform: Transform, tokens: 
         "tokens": tokens,
         "precision": str(precision),
     }
-    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()[:40]
+    return json_hash(rest, length=40)
 
 
 def _read(path: Path, count: int) -> Tensor | None:

@@ -4,11 +4,8 @@ As in `repre.training`, randomness has no state: every step is seeded by the see
 called again ends with the weights of one that never stopped.
 """
 
-import hashlib
-import json
 import time
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +17,9 @@ from repre.errors import RunError, UserError
 from repre.models.encoder import Encoder
 from repre.training.checkpoint import load_checkpoint, save_checkpoint
 from repre.training.optim import OptimConfig, build_optimizer, set_schedule
+from repre.utils.amp import autocast
+from repre.utils.config_checks import check_fields
+from repre.utils.io import json_hash
 from repre.utils.onednn_linear import fast_linear
 from repre.utils.progress import Progress
 from repre.utils.schedule import step_seed
@@ -50,6 +50,7 @@ class FitConfig:
     """Stochastic depth of the encoder while it is trained; 0 where the encoder is frozen."""
 
     def __post_init__(self) -> None:
+        check_fields(self, "fit")
         for name in ("epochs", "batch_size"):
             if getattr(self, name) < 1:
                 raise UserError(f"fit.{name} must be at least 1, not {getattr(self, name)}")
@@ -109,7 +110,7 @@ def fit(
         layers = {f"{place}{name}": layer for name, layer in encoder.layers().items()}
         keep = encoder.no_weight_decay
     optimizer = build_optimizer(config.optim, model, keep=keep, layers=layers, layer_decay=config.layer_decay)
-    checkpoint = work / f"fit-{_digest(identity)}.pt" if work is not None else None
+    checkpoint = work / f"fit-{json_hash(identity, length=16)}.pt" if work is not None else None
     step, spent, recent = 0, 0.0, 0.0
     if checkpoint is not None and checkpoint.is_file():
         state = load_checkpoint(checkpoint, device=device)
@@ -136,7 +137,7 @@ def fit(
             waited += time.monotonic() - asked
             lr = set_schedule(optimizer, config.optim, progress=step / steps, batch=config.batch_size)
             torch.manual_seed(step_seed(seed, step))
-            with _autocast(device, precision), fast_linear():
+            with autocast(device, precision), fast_linear():
                 value = loss(batch)
             value.backward()
             if config.clip_grad_norm is not None:
@@ -171,12 +172,3 @@ def fit(
     save()
     model.eval()
     return {"loss": recent, "seconds": spent, "images_per_s": (step - first) * config.batch_size / max(spent, 1e-9)}
-
-
-def _autocast(device: torch.device, precision: torch.dtype) -> Any:
-    low = precision in (torch.bfloat16, torch.float16)
-    return torch.autocast(device.type, dtype=precision) if low else nullcontext()
-
-
-def _digest(identity: dict[str, Any] | None) -> str:
-    return hashlib.sha256(json.dumps(identity, sort_keys=True, default=str).encode()).hexdigest()[:16]

@@ -10,7 +10,6 @@ precision. It is written beside and renamed when it is whole, so a reader never 
     N  windows of all images    S  side of a window    C_l, H_l, W_l  map of level l
 """
 
-import hashlib
 import json
 import os
 import shutil
@@ -34,7 +33,9 @@ from repre.errors import RunError
 from repre.evaluation.feature_cache import make_room, used_now
 from repre.evaluation.options import RuntimeOptions
 from repre.models.encoder import Encoder
-from repre.training.checkpoint import content_hash, write_json
+from repre.utils.amp import autocast
+from repre.utils.io import json_hash, write_json
+from repre.utils.safe_load import content_hash
 
 FORMAT = 1
 """Version of the layout and of how maps are made; a change here makes older stores unused."""
@@ -101,7 +102,7 @@ def cached_maps(
         "precision": str(runtime.dtype),
         "device": runtime.torch_device.type,
     }
-    key = hashlib.sha256(json.dumps(defines, sort_keys=True, default=str).encode()).hexdigest()[:32]
+    key = json_hash(defines, length=32)
     folder = (runtime.cache or cache_home()) / "maps" / key
     if not (folder / "index.json").is_file():
         _remove_dead_parts(folder)
@@ -144,7 +145,7 @@ def _write(
         masks = stack.enter_context(open(folder / "masks.u8", "wb"))
         for batch in window_batches(source, config, mean=mean, runtime=runtime, words="maps"):
             pixels = torch.cat([to_input(w.pixels, mean=mean, std=std, device=device) for w in batch])
-            with torch.autocast(device.type, dtype=runtime.dtype, enabled=runtime.dtype != torch.float32):
+            with autocast(device, runtime.dtype):
                 maps = encoder(pixels).maps
             if not all(bool(maps[level].isfinite().all()) for level in levels):
                 raise RunError(f"the maps of {source.spec} are not finite; these weights are broken")

@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 
 from repre.errors import UserError
+from repre.utils.config_checks import check_fields
 from repre.utils.device import pick_device, pick_precision, pick_workers
 
 
@@ -28,6 +29,7 @@ class RuntimeOptions:
     """Most GiB that the folder may hold; what was not of use for longest goes first."""
 
     def __post_init__(self) -> None:
+        check_fields(self, "runtime")
         if self.batch < 1:
             raise UserError(f"runtime.batch must be at least 1, not {self.batch}")
         if self.cache_gib < 0:

@@ -3,7 +3,6 @@
 runs/photos/evaluations/segment-1f0c2a9b.json
 """
 
-import hashlib
 import json
 import time
 from dataclasses import replace
@@ -15,7 +14,7 @@ from repre.errors import UserError
 from repre.evaluation.registry import evaluation, results_folder
 from repre.evaluation.result import Result
 from repre.models.resolve import ResolvedEncoder
-from repre.training.checkpoint import write_json
+from repre.utils.io import json_hash, write_json
 
 FORMAT = 1
 """Version of the JSON's layout."""
@@ -41,7 +40,7 @@ def evaluate(
         "encoder": to_dict(start.config) | {"weights": start.fingerprint},
         "config": {key: value for key, value in to_dict(config).items() if key not in KEPT_APART},
     }
-    digest = hashlib.sha256(json.dumps(defines, sort_keys=True, default=str).encode()).hexdigest()[:12]
+    digest = json_hash(defines, length=12)
     path = folder / f"{name}-{digest}.json"
     if reuse and path.is_file():
         return read_result(path)

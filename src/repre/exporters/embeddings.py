@@ -32,7 +32,8 @@ from repre.evaluation.features import Transform, eval_transform
 from repre.evaluation.options import RuntimeOptions
 from repre.models.encoder import Encoder
 from repre.models.resolve import resolve_encoder
-from repre.training.checkpoint import write_atomically, write_json
+from repre.utils.amp import autocast
+from repre.utils.io import json_hash, write_atomically, write_json
 
 PART = 2048
 """Images of one part."""
@@ -92,7 +93,7 @@ def embed(
         "precision": str(runtime.dtype),
         "part": part,
     }
-    key = hashlib.sha256(json.dumps(made_of, sort_keys=True, default=str).encode()).hexdigest()
+    key = json_hash(made_of)
     _prepare(parts, key)
     total = -(-len(source) // part)
     waiting = [number for number in range(total) if not (parts / f"{number:06d}.done").is_file()]
@@ -184,11 +185,11 @@ def _features(
 ) -> dict[str, Array]:
     canvas = max(max(image.shape[:2]) for image in images)
     pixels, sizes = stack(images, canvas=canvas, keep_values=transform.views.value_range is not None)
-    device, low = runtime.torch_device, runtime.dtype is not torch.float32
+    device = runtime.torch_device
     views = center_view(
         pixels.to(device), sizes, size=transform.views.size, config=transform.views, crop_pct=transform.crop_pct
     )
-    with torch.autocast(device.type, runtime.dtype, enabled=low):
+    with autocast(device, runtime.dtype):
         features = encoder(views, maps=kind != "pooled")
     tensors: dict[str, Tensor] = {"features": features.embedding}
     if kind == "patch":

@@ -18,7 +18,7 @@ from repre.errors import RunError, UserError, near_names
 from repre.exporters import huggingface, onnx_export, torch_export
 from repre.models.encoder import Encoder
 from repre.models.resolve import ResolvedEncoder, resolve_encoder
-from repre.training.checkpoint import write_json
+from repre.utils.io import write_json
 
 Reload = Callable[[Tensor], list[Tensor]]
 """The exported model in the other library: images [B, C, H, W] -> embedding [B, D], then the map of every level."""

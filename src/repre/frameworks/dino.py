@@ -12,6 +12,7 @@ from repre.frameworks.base import Framework, FrameworkConfig, Teacher
 from repre.losses import dino_loss
 from repre.models.heads import mlp
 from repre.types import Diagnostics, Features
+from repre.utils.config_checks import check_fields
 from repre.utils.dist import mean_over_ranks
 from repre.utils.onednn_linear import linear
 from repre.utils.schedule import cosine, warmup_constant
@@ -48,6 +49,7 @@ class DINOConfig(FrameworkConfig):
     """Prototypes of length 1. False learns their lengths, as the published ViT-S run does."""
 
     def __post_init__(self) -> None:
+        check_fields(self, "framework")
         for name in ("student_temperature", "teacher_temperature_start", "teacher_temperature"):
             if getattr(self, name) <= 0:
                 raise UserError(f"framework.{name} must be above 0, not {getattr(self, name)}")

@@ -11,6 +11,7 @@ from repre.frameworks.base import Framework, FrameworkConfig, Teacher, negatives
 from repre.losses import info_nce_queue
 from repre.models.heads import mlp
 from repre.types import Diagnostics, Features
+from repre.utils.config_checks import check_fields
 from repre.utils.dist import all_gather_with_grad
 from repre.utils.schedule import cosine
 
@@ -32,6 +33,7 @@ class MoBYConfig(FrameworkConfig):
     than the queue the last keys stay."""
 
     def __post_init__(self) -> None:
+        check_fields(self, "framework")
         if self.temperature <= 0:
             raise UserError(f"framework.temperature must be above 0, not {self.temperature}")
         if not 0 <= self.momentum <= 1:

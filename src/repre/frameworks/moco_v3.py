@@ -9,6 +9,7 @@ from repre.frameworks.base import Framework, FrameworkConfig, Teacher, negatives
 from repre.losses import info_nce
 from repre.models.heads import mlp
 from repre.types import Diagnostics, Features
+from repre.utils.config_checks import check_fields
 from repre.utils.dist import all_gather_with_grad, rank
 from repre.utils.schedule import cosine
 
@@ -27,6 +28,7 @@ class MoCoV3Config(FrameworkConfig):
     """Share of the teacher kept at each step, at the start; rises to 1 along a cosine."""
 
     def __post_init__(self) -> None:
+        check_fields(self, "framework")
         if self.temperature <= 0:
             raise UserError(f"framework.temperature must be above 0, not {self.temperature}")
         if not 0 <= self.momentum <= 1:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from repre.errors import UserError
+from repre.utils.config_checks import check_fields
 
 GROUPS = 8
 """Groups of the normalization; per sample, so that pieces of a batch do not mix."""
@@ -35,8 +36,7 @@ class DecoderConfig:
     """Which of the maps that the encoder gives are used, from 0; None uses all."""
 
     def __post_init__(self) -> None:
-        if self.kind not in ("conv", "linear"):
-            raise UserError(f"decoder.kind must be conv or linear, not {self.kind!r}")
+        check_fields(self, "decoder")
         if self.levels is not None and (not self.levels or list(self.levels) != sorted(set(self.levels))):
             raise UserError(f"decoder.levels must name each level once, in rising order, not {self.levels}")
         if self.dim < GROUPS or self.dim % GROUPS:

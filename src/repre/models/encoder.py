@@ -29,9 +29,10 @@ from torch import Tensor, nn
 
 from repre.errors import RunError, UserError, near_names
 from repre.models.drop_path import BatchSlice, DropPath
-from repre.training.checkpoint import UNREADABLE, check_archive, check_tensors
 from repre.types import Features
+from repre.utils.config_checks import check_fields
 from repre.utils.onednn_linear import use_onednn_linear
+from repre.utils.safe_load import UNREADABLE, load_tensors
 
 WRAPPERS = ("state_dict", "model", "encoder", "teacher", "student", "module")
 """Keys under which training scripts keep the weights of a model."""
@@ -73,6 +74,7 @@ class EncoderConfig:
     """Further arguments of the timm model, such as embed_dim, depth or num_heads."""
 
     def __post_init__(self) -> None:
+        check_fields(self, "encoder")
         if self.channels < 1:
             raise UserError(f"encoder.channels must be at least 1, not {self.channels}")
         if not 0 <= self.drop_path < 1:
@@ -434,9 +436,7 @@ def read_weights(path: Path, *, own: Iterable[str] = ()) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             state: Any = load_file(path)
         else:
-            check_archive(path)
-            state = torch.load(path, map_location="cpu", weights_only=True)
-            check_tensors(state, path)
+            state = load_tensors(path)
     except pickle.UnpicklingError as error:
         raise UserError(
             f"encoder.weights: {path} cannot be read as weights: it is damaged or holds more than tensors, and "

@@ -17,6 +17,8 @@ from repre.models.balance_gradients import balance_gradients
 from repre.models.decoder import Decoder, DecoderConfig
 from repre.models.encoder import Encoder, EncoderConfig
 from repre.types import Diagnostics, Features, Losses, Views
+from repre.utils.amp import autocast
+from repre.utils.config_checks import check_fields
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +45,7 @@ class ReconstructionConfig:
     the whole views and the masked ones cost a pass of their own."""
 
     def __post_init__(self) -> None:
+        check_fields(self, "reconstruction")
         if self.weight < 0:
             raise UserError(f"reconstruction.weight must not be negative, not {self.weight}")
         if not 0 < self.end_fraction <= 1:
@@ -154,8 +157,7 @@ class RePre(nn.Module):
     ) -> tuple[Tensor, Diagnostics]:
         """The framework's loss. Heads and losses run in float32 (or more) under mixed precision too: differences of
         cosines divided by a small temperature do not survive bfloat16."""
-        device = student[0].embedding.device.type
-        with torch.autocast(device, enabled=False):
+        with autocast(student[0].embedding.device, torch.float32):
             return self.framework.loss(_embeddings(student), _embeddings(teacher), progress)
 
     def pixel(self, student: list[Features], views: Views) -> Tensor | None:

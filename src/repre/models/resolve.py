@@ -109,7 +109,7 @@ def load_model(run: Path, *, checkpoint: Path | None = None) -> tuple[RePre, Run
     state = load_checkpoint(path)
     if "model" not in state:
         raise UserError(f"{path} holds an encoder only; use checkpoints/last.pt")
-    config = from_dict(RunConfig, state["config"], where=path.name)
+    config = from_dict(RunConfig, state["config"], source=path.name)
     model = build_model(
         encoder=replace(config.encoder_at_size, weights=None),
         framework=config.framework,

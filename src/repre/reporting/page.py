@@ -15,7 +15,7 @@ from repre.reporting.pictures import LADDER
 from repre.reporting.read import RunData, read_run
 from repre.reporting.summary import summary
 from repre.reporting.verdict import verdict
-from repre.training.checkpoint import write_atomically
+from repre.utils.io import write_atomically
 
 LIMIT = 10_000_000
 """Bytes of a page."""

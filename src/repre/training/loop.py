@@ -27,7 +27,7 @@ from repre.errors import RunError, UserError
 from repre.models.decoder import branch_cost
 from repre.models.encoder import Encoder
 from repre.models.repre import RePre, build_model
-from repre.training.checkpoint import load_latest, save_checkpoint, write_json
+from repre.training.checkpoint import load_latest, save_checkpoint
 from repre.training.failures import FailureTracker
 from repre.training.monitoring.gradient_balance import advice
 from repre.training.monitoring.label_free import WeightChange, step_figures
@@ -41,6 +41,7 @@ from repre.types import Batch, Losses, Views
 from repre.utils.device import hand_freed_memory_back, pick_device, pick_precision, pick_workers
 from repre.utils.dist import any_rank, barrier, is_main_process, mean_over_ranks, process_group, rank, world_size
 from repre.utils.fsdp import distribute_like, full_tensors, local_tensor, shard, total_norm
+from repre.utils.io import write_json
 from repre.utils.progress import Progress
 from repre.utils.schedule import step_seed
 from repre.utils.signals import Interrupted, StopNow, StopRequest
@@ -334,7 +335,7 @@ class _Run:
             }
             try:
                 self.folder.sync()
-                save_checkpoint(self.folder.last, state, keep=self.folder.previous)
+                save_checkpoint(self.folder.last, state, backup=self.folder.previous)
                 self.folder.write_csv()
             except (OSError, RunError) as error:
                 failed = error

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from repre.models.repre import RePre
-from repre.training.step import mixed_precision, set_micro_batch, split_views
+from repre.training.step import set_micro_batch, split_views
 from repre.types import Losses, Views
+from repre.utils.amp import autocast
 from repre.utils.dist import single_process
 from repre.utils.fsdp import is_dtensor
 
@@ -95,7 +96,7 @@ def _replay(
     try:
         for piece in split_views(views, micro_batch):
             set_micro_batch(model, piece, start, seed, of=views)
-            mixed = mixed_precision(piece.images[0].device, precision)
+            mixed = autocast(piece.images[0].device, precision)
             with single_process(), torch.compiler.set_stance("force_eager"), mixed:
                 features = model.student_features(piece, rebuild=rebuild)
                 if rebuild:

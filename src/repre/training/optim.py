@@ -1,23 +1,22 @@
-"""Parameter groups and optimizers."""
+"""Parameter groups, AdamW and its schedules."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from repre.errors import UserError
+from repre.utils.config_checks import check_fields
 from repre.utils.fsdp import is_dtensor
 from repre.utils.schedule import cosine, warmup_cosine
 
 
 @dataclass(frozen=True, kw_only=True)
 class OptimConfig:
-    """Optimizer and its schedules."""
+    """AdamW and its schedules."""
 
-    name: Literal["adamw", "lars"] = "adamw"
-    """AdamW, or LARS (arXiv 1708.03888) for very large batches."""
     lr: float = 1.5e-4
     """Peak learning rate for a batch of `base_batch_size` images; scaled in proportion to the batch."""
     base_batch_size: int = 256
@@ -31,11 +30,12 @@ class OptimConfig:
     weight_decay_end: float | None = None
     """Weight decay at the end of a cosine; None keeps it constant."""
     betas: tuple[float, float] = (0.9, 0.999)
-    """AdamW's averages; LARS takes the first as its momentum."""
+    """Decay rates of AdamW's two running averages."""
     clip_grad_norm: float | None = None
     """Largest norm of the whole gradient; None does not clip."""
 
     def __post_init__(self) -> None:
+        check_fields(self, "optim")
         for name in ("lr", "weight_decay", "min_lr"):
             if getattr(self, name) < 0:
                 raise UserError(f"optim.{name} must not be negative, not {getattr(self, name)}")
@@ -97,8 +97,6 @@ def build_optimizer(
 ) -> torch.optim.Optimizer:
     """The optimizer over `parameter_groups`; learning rate and decay are set before every step by `set_schedule`."""
     groups = parameter_groups(model, keep=keep, layers=layers, layer_decay=layer_decay)
-    if config.name == "lars":
-        return LARS(groups, momentum=config.betas[0])
     parameters = [p for g in groups for p in g["params"]]
     if any(map(is_dtensor, parameters)):  # split and whole parameters do not go through one kernel
         return torch.optim.AdamW(groups, lr=0.0, betas=config.betas, foreach=False, fused=False)
@@ -113,38 +111,3 @@ def set_schedule(optimizer: torch.optim.Optimizer, config: OptimConfig, *, progr
         group["lr"] = lr * group["scale"]
         group["weight_decay"] = decay if group["decay"] else 0.0
     return lr
-
-
-class LARS(torch.optim.Optimizer):
-    """Layer-wise adaptive rate scaling (You et al. 2017, arXiv 1708.03888) with momentum.
-
-    A decayed parameter's step is scaled to ``trust * |weight| / |gradient + decay * weight|``; parameters of the group
-    without decay take plain momentum steps, as BYOL and SimCLR do (arXiv 2006.07733, section 3.3).
-    """
-
-    def __init__(self, params: Iterable[Any], *, momentum: float = 0.9, trust: float = 1e-3) -> None:
-        super().__init__(
-            params, {"lr": 0.0, "weight_decay": 0.0, "momentum": momentum, "trust": trust, "decay": True, "scale": 1.0}
-        )
-
-    @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
-        assert closure is None, "LARS takes no closure"
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is None:
-                    continue
-                update = parameter.grad
-                if group["decay"]:
-                    update = update + group["weight_decay"] * parameter
-                    update = update * _trust_ratio(parameter, update, group["trust"])
-                state = self.state[parameter]
-                if "momentum" not in state:
-                    state["momentum"] = torch.zeros_like(parameter)
-                state["momentum"].mul_(group["momentum"]).add_(update)
-                parameter.add_(state["momentum"], alpha=-group["lr"])
-
-
-def _trust_ratio(parameter: Tensor, update: Tensor, trust: float) -> Tensor:
-    weight, step = parameter.norm(), update.norm()
-    return torch.where((weight > 0) & (step > 0), trust * weight / step, torch.ones_like(weight))

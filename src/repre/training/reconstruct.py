@@ -11,8 +11,8 @@ from repre.data.loading.loader import stack
 from repre.data.views.render import center_view, denormalize
 from repre.errors import UserError
 from repre.models.resolve import load_model
-from repre.training.checkpoint import write_atomically
 from repre.training.monitoring.reconstructions import borrow_patch_statistics, row_of_images
+from repre.utils.io import write_atomically
 
 
 def reconstruct(images: tuple[Path, ...], *, run: Path, out: Path, checkpoint: Path | None = None) -> list[float]:

@@ -38,7 +38,7 @@ import yaml
 
 from repre.config import RunConfig, differences, dump_yaml, identity, read_yaml
 from repre.errors import RunError, UserError
-from repre.training.checkpoint import write_atomically, write_json
+from repre.utils.io import write_atomically, write_json
 
 try:
     import fcntl

@@ -1,7 +1,9 @@
 """One step: losses and gradients of a batch, whole or in pieces, averaged over ranks."""
 
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from functools import partial
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -10,6 +12,7 @@ from torch import Tensor, nn
 from repre.errors import UserError
 from repre.models.repre import ReconstructionConfig, RePre
 from repre.types import Features, Losses, Views
+from repre.utils.amp import autocast
 from repre.utils.dist import rank, world_size
 from repre.utils.fsdp import is_dtensor
 from repre.utils.onednn_linear import fast_linear
@@ -34,7 +37,7 @@ def forward_backward(
         micro_batch: images encoded at once; 0 or at least the batch encodes all in one pass.
         precision: of encoder and decoder; bfloat16 and float16 through autocast.
     """
-    mixed = partial(mixed_precision, views.images[0].device, precision)
+    mixed = partial(autocast, views.images[0].device, precision)
     if 0 < micro_batch < len(views.images[0]):
         losses = _in_pieces(model, views, mixed, progress=progress, seed=seed, micro_batch=micro_batch, scale=scale)
     else:
@@ -49,7 +52,7 @@ def forward_backward(
 def _in_pieces(
     model: RePre,
     views: Views,
-    mixed: Callable[[], torch.autocast],
+    mixed: Callable[[], AbstractContextManager[Any]],
     *,
     progress: float,
     seed: int,
@@ -104,12 +107,6 @@ def set_micro_batch(model: RePre, piece: Views, start: int, seed: int, *, of: Vi
     first, size = rank() * local + start, len(piece.images[0])
     model.encoder.batch_slice.show(first, first + size, total=world_size() * local, device=piece.images[0].device)
     torch.manual_seed(seed)
-
-
-def mixed_precision(device: torch.device, precision: torch.dtype) -> torch.autocast:
-    """Autocast for bfloat16 and float16, else nothing."""
-    low = precision in (torch.bfloat16, torch.float16)
-    return torch.autocast(device.type, dtype=precision if low else None, enabled=low)
 
 
 def split_views(views: Views, size: int) -> Iterator[Views]:

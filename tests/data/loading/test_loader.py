@@ -209,7 +209,7 @@ except RunError as error:
 """
 
 
-def test_a_death_where_no_exception_can_leave_is_told_at_the_next_batch_single_process() -> None:
+def test_a_death_where_no_exception_can_leave_is_told_at_the_next_batch_alone() -> None:
     done = subprocess.run(
         [sys.executable, "-c", DEATH_INSIDE_DEL],
         timeout=120,

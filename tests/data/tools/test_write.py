@@ -42,7 +42,7 @@ def test_every_reader_gives_back_what_was_drawn(tmp_path: Path) -> None:
     assert [labeled.classes[t] for t in labeled.test.targets] == [scenes.classes[i] for i in drawn_labels]
 
 
-def test_a_folder_with_something_in_it_is_left_single_process(tmp_path: Path) -> None:
+def test_a_folder_with_something_in_it_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("keep")
     with pytest.raises(UserError, match="not empty"):
         write_scenes(tmp_path, {"train": 1, "val": 1}, config=CONFIG)

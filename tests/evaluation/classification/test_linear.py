@@ -54,7 +54,7 @@ def slow_sweep(features: Tensor, labels: Tensor, lr: float, decay: float, *, ste
 
 
 @pytest.mark.parametrize("several", [False, True])
-def test_the_sweep_equals_classifiers_trained_single_process(several: bool) -> None:
+def test_the_sweep_equals_classifiers_trained_alone(several: bool) -> None:
     features, labels = blobs(256, seed=0)
     targets = torch.nn.functional.one_hot(labels, 5).float() if several else labels
     settings = [(0.01, 0.0), (0.3, 0.0), (0.3, 0.01)]
@@ -65,7 +65,7 @@ def test_the_sweep_equals_classifiers_trained_single_process(several: bool) -> N
         )
 
 
-def test_a_setting_that_diverges_leaves_the_others_single_process() -> None:
+def test_a_setting_that_diverges_leaves_the_others_alone() -> None:
     features, labels = blobs(300, seed=0)
     alone = fit_linear(features, labels, classes=5, settings=[(0.1, 0.0)], steps=50)(features)[:, 0]
     beside = fit_linear(features, labels, classes=5, settings=[(1e38, 1.0), (0.1, 0.0)], steps=50)(features)

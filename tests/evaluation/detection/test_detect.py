@@ -76,7 +76,7 @@ def test_the_same_seed_gives_the_same_figures() -> None:
     assert one.details["fit"]["loss"] == other.details["fit"]["loss"]
 
 
-def test_windowed_attention_and_several_sizes_and_boxes_single_process() -> None:
+def test_windowed_attention_and_several_sizes_and_boxes_alone() -> None:
     config = replace(QUICK, attention="windowed", window=4, sizes=(0.8, 1.25), masks=False)
     result = run(start(), config)
     assert "box_ap" in result.metrics

@@ -322,7 +322,7 @@ def test_a_frozen_encoder_is_not_touched() -> None:
         torch.testing.assert_close(frozen(images), from_maps)
 
 
-def test_levels_last_sees_the_deepest_map_single_process(tmp_path: Path) -> None:
+def test_levels_last_sees_the_deepest_map_alone(tmp_path: Path) -> None:
     run(start(), config(tmp_path, levels="last"))
     stores = list((tmp_path / "maps").iterdir())
     assert len(stores) == 2  # training and validation

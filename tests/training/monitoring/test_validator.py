@@ -143,6 +143,6 @@ def test_every_figure_and_rule_is_documented(tmp_path: Path, framework: str) -> 
         assert (rule.of_start is not None) == ("of start" in line), rule.monitor
 
 
-def test_alone_is_single_process() -> None:
+def test_alone_is_alone() -> None:
     with single_process():
         assert (rank(), world_size()) == (0, 1)

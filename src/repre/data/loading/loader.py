@@ -28,6 +28,7 @@ from repre.data.io.sources import Source
 from repre.data.loading.manifest import changed
 from repre.errors import RunError, UserError
 from repre.types import Batch, Views
+from repre.utils.config_checks import check_fields
 
 ATTEMPTS = 32
 """Replacements tried for one unreadable file before the run stops."""
@@ -47,6 +48,7 @@ class LoaderConfig:
     """Share of unreadable files above which the run stops; up to it they are skipped, counted and listed."""
 
     def __post_init__(self) -> None:
+        check_fields(self, "loader")
         if self.decode_size < 0:
             raise UserError(f"loader.decode_size must not be negative, not {self.decode_size}")
         if not 0 <= self.max_unreadable <= 1:

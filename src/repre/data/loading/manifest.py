@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 
 from repre.data.io.sources import FileSource, Source
 from repre.errors import UserError
-from repre.training.checkpoint import write_atomically
+from repre.utils.io import write_atomically
 
 LARGEST = 1 << 30
 """Bytes of the names together; a list that unpacks to more is refused."""

@@ -8,7 +8,6 @@ accelerator as two batched matrix products whose matrices are made there from th
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
 from functools import partial
 
 import torch
@@ -16,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from repre.data.views.params import Filter, Range
+from repre.utils.amp import autocast
 
 
 def chunks(count: int, numbers: int, device: torch.device) -> Iterator[slice]:
@@ -128,6 +128,5 @@ def _cubic(t: Tensor) -> Tensor:
 
 def separable(rows: Tensor, images: Tensor, columns: Tensor) -> Tensor:
     """rows [B, S, K] x images [B, C, K, K] x columns' [B, S, K], in float32 also where autocast is on."""
-    kind = images.device.type
-    with torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext():
+    with autocast(images.device, torch.float32):
         return rows[:, None] @ images @ columns[:, None].mT  # [B, C, S, S]

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from repre.errors import UserError
+from repre.utils.config_checks import check_fields
 
 BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
 ATTEMPTS = 10
@@ -63,14 +64,13 @@ class ViewConfig:
     """Brightness, as a share of the range, from which solarizing inverts."""
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if not 0 < self.scale[0] <= self.scale[1] <= 1:
             raise UserError(f"scale={self.scale}: give (lowest, highest) share of the area, 0 < lowest <= highest <= 1")
         for name in ("ratio", "sigma"):
             low, high = getattr(self, name)
             if not 0 < low <= high:
                 raise UserError(f"{name}={(low, high)}: give (lowest, highest) with 0 < lowest <= highest")
-        if self.filter not in ("bilinear", "bicubic"):
-            raise UserError(f"filter={self.filter!r}: choose 'bilinear' or 'bicubic'")
         for name in ("flip", "jitter", "grayscale", "blur", "solarize", "threshold"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UserError(f"{name}={getattr(self, name)}: give a value from 0 to 1")

@@ -19,6 +19,7 @@ from repre.data.views.geometry import chunks, crop_resize, resample
 from repre.data.views.params import Range, ViewConfig, ViewParameters, draw, draw_masks, uniforms
 from repre.errors import UserError
 from repre.types import Batch, Views
+from repre.utils.config_checks import check_fields
 
 __all__ = [
     "ViewConfig",
@@ -69,14 +70,13 @@ class ViewsConfig:
     """Pixel values that stand for 0 and 1; by default (0, 255) for uint8, (0, 65535) for uint16, (0, 1) for float32."""
 
     def __post_init__(self) -> None:
+        check_fields(self, "views")
         for name in ("size", "local_size"):
             if getattr(self, name) < 8:
                 raise UserError(f"{name}={getattr(self, name)}: a view has at least 8 pixels a side")
         size = self.size
         if self.n_local < 0:
             raise UserError(f"n_local={self.n_local}: give 0 or more")
-        if self.target not in ("view", "clean"):
-            raise UserError(f"target={self.target!r}: choose 'view' or 'clean'")
         if not 0 <= self.mask_ratio < 1:
             raise UserError(f"mask_ratio={self.mask_ratio}: give a share from 0 to below 1")
         if self.mask_ratio > 0:

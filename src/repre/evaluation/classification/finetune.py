@@ -31,6 +31,8 @@ from repre.evaluation.result import Result
 from repre.models.encoder import Encoder
 from repre.models.resolve import ResolvedEncoder
 from repre.types import Batch
+from repre.utils.amp import autocast
+from repre.utils.config_checks import check_fields
 
 HEAD_STD = 0.01
 
@@ -70,6 +72,7 @@ class FinetuneConfig:
     """Device, workers, caches."""
 
     def __post_init__(self) -> None:
+        check_fields(self, "finetune")
         check_fractions(self.label_fraction)
         for name in ("mixup", "cutmix"):
             if getattr(self, name) < 0:
@@ -251,7 +254,7 @@ def _test(
     device, precision = config.runtime.torch_device, config.runtime.dtype
 
     def classify(images: Tensor) -> Tensor:
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == torch.bfloat16):
+        with autocast(device, precision):
             return model(images)
 
     scores = extract_all(splits.test, transform, [classify], runtime=config.runtime)[0]

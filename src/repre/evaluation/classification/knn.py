@@ -27,6 +27,7 @@ from repre.evaluation.metrics import check_fractions, classification, per_class,
 from repre.evaluation.options import RuntimeOptions
 from repre.evaluation.result import Result
 from repre.models.resolve import ResolvedEncoder
+from repre.utils.config_checks import check_fields
 
 USUAL = 20
 PIXELS = 32
@@ -61,6 +62,7 @@ class KNNConfig:
     """Device, workers, caches."""
 
     def __post_init__(self) -> None:
+        check_fields(self, "knn")
         if not self.k or min(self.k) < 1:
             raise UserError(f"k must name at least one number of neighbors from 1 on, not {self.k}")
         if self.temperature <= 0:

@@ -27,6 +27,7 @@ from repre.evaluation.metrics import check_fractions, classification, per_class,
 from repre.evaluation.options import RuntimeOptions
 from repre.evaluation.result import Result
 from repre.models.resolve import ResolvedEncoder
+from repre.utils.config_checks import check_fields
 from repre.utils.schedule import cosine
 
 HELD_OUT = 0.1
@@ -72,6 +73,7 @@ class LinearConfig:
     """Device, workers, caches."""
 
     def __post_init__(self) -> None:
+        check_fields(self, "linear")
         check_fractions(self.label_fraction)
         for name in ("draws", "steps", "batch_size"):
             if getattr(self, name) is not None and getattr(self, name) < 1:

@@ -40,6 +40,8 @@ from repre.evaluation.options import RuntimeOptions
 from repre.evaluation.result import Result
 from repre.evaluation.segmentation.segment import label_subset
 from repre.models.resolve import ResolvedEncoder
+from repre.utils.amp import autocast
+from repre.utils.config_checks import check_fields
 
 SMALL = 256
 """Short side in pixels below which heads and proposals are small."""
@@ -90,9 +92,8 @@ class DetectConfig:
     """Device, workers, cache."""
 
     def __post_init__(self) -> None:
+        check_fields(self, "detect")
         check_fractions(self.label_fraction)
-        if self.attention not in ("global", "windowed"):
-            raise UserError(f"detect.attention={self.attention!r}: choose global or windowed")
         if self.size is not None and self.size < 16:
             raise UserError(f"detect.size={self.size}: give at least 16 pixels")
         if not 0 < self.sizes[0] <= self.sizes[1]:
@@ -159,7 +160,7 @@ class Detector(nn.Module):
         sizes = [(int(image.shape[-2]), int(image.shape[-1])) for image in images]
         batch, targets = self.network.transform(images, targets)
         maps = self.network.backbone(batch.tensors)
-        with torch.autocast(batch.tensors.device.type, enabled=False):
+        with autocast(batch.tensors.device, torch.float32):
             proposals, proposal_losses = self.network.rpn(batch, maps, targets)
             found, losses = self.network.roi_heads(maps, proposals, batch.image_sizes, targets)
         if self.training:
@@ -347,7 +348,6 @@ def _test(
     """Figures by name, and AP by class for the details; draws the first predictions into `work`."""
     device, runtime = config.runtime.torch_device, config.runtime
     evaluator = Evaluator(source.classes)
-    low = runtime.dtype is not torch.float32
     waiting: list[tuple[int, Objects]] = []
     data = in_workers(_InOrder(source), range(len(source)), workers=runtime.processes)
     model.eval()
@@ -355,7 +355,7 @@ def _test(
         waiting.append((index, one))
         if len(waiting) < runtime.batch and index < len(source) - 1:
             continue
-        with torch.autocast(device.type, runtime.dtype, enabled=low):
+        with autocast(device, runtime.dtype):
             found = model(to_images([one for _, one in waiting], device))
         for (place, objects), prediction in zip(waiting, found):
             boxes, labels, scores = (prediction[key].float().cpu().numpy() for key in ("boxes", "labels", "scores"))

@@ -36,6 +36,8 @@ from repre.evaluation.segmentation.overlay import save_overlay
 from repre.evaluation.segmentation.segmentation_heads import LinearHead, UPerNet, resize
 from repre.models.encoder import Encoder
 from repre.models.resolve import ResolvedEncoder
+from repre.utils.amp import autocast
+from repre.utils.config_checks import check_fields
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,13 +85,7 @@ class SegmentConfig:
     """Device, workers, cache."""
 
     def __post_init__(self) -> None:
-        for name, choices in (
-            ("head", ("linear", "upernet")),
-            ("levels", ("all", "last")),
-            ("window", ("slide", "pad", "resize")),
-        ):
-            if getattr(self, name) not in choices:
-                raise UserError(f"segment.{name}={getattr(self, name)!r}: choose {' or '.join(choices)}")
+        check_fields(self, "segment")
         if self.width < 1 or (self.size is not None and self.size < 8):
             raise UserError(f"segment: width {self.width} must be at least 1, size {self.size} at least 8 pixels")
         if not 0 <= self.overlap < 1:
@@ -265,7 +261,7 @@ class _Task:
     def _logits_of_maps(self, maps: Maps) -> Iterator[tuple[Plan, Tensor, Tensor]]:
         for image, plan in enumerate(maps.plans):
             levels = maps.read(maps.windows([image]), self.device)
-            with self._autocast():
+            with autocast(self.device, self.config.runtime.dtype):
                 logits = self.head(levels).float()
             truth = torch.from_numpy(self.val.load(image)[1])
             yield plan, truth, resize(logits, (self.size, self.size))
@@ -292,7 +288,7 @@ class _Task:
             return crop_batches(crops, start=first, total=total, workers=config.runtime.processes, pin=on_cuda)
 
         def loss(batch: Crops) -> Tensor:
-            with torch.autocast(self.device.type, enabled=False):
+            with autocast(self.device, torch.float32):
                 images, masks = show(
                     batch,
                     size=self.size,
@@ -312,7 +308,7 @@ class _Task:
         runtime = self.config.runtime
         for batch in window_batches(self.val, self.windows, mean=self.mean, runtime=runtime, words="score"):
             pixels = torch.cat([to_input(w.pixels, mean=self.mean, std=self.std, device=self.device) for w in batch])
-            with self._autocast():
+            with autocast(self.device, self.config.runtime.dtype):
                 logits = [model(part).float() for part in pixels.split(runtime.batch)]
             pieces = torch.cat(logits).split([len(w.pixels) for w in batch])
             for windows, piece in zip(batch, pieces):
@@ -335,10 +331,6 @@ class _Task:
             work=self.work,
             identity=self.identity,
         )
-
-    def _autocast(self) -> torch.autocast:
-        dtype = self.config.runtime.dtype
-        return torch.autocast(self.device.type, dtype=dtype, enabled=dtype != torch.float32)
 
     def _score(self, logits: Iterator[tuple[Plan, Tensor, Tensor]], pictures: int) -> Scores:
         confusion = Confusion(len(self.train.classes))

@@ -24,9 +24,9 @@ from torch import Tensor
 
 from repre.data.views.render import ViewsConfig, denormalize
 from repre.models.repre import RePre
-from repre.training.checkpoint import write_atomically
 from repre.training.monitoring.label_free import embed, evaluating
 from repre.training.monitoring.reconstructions import as_bytes, as_pictures, from_one_level, three_channels
+from repre.utils.io import write_atomically
 
 IMAGES, NEIGHBORS, COMPONENTS = 12, 6, 32
 THUMBNAIL, LARGEST = 64, 256

@@ -1,0 +1,51 @@
+"""Checks that every config makes of its own fields, whether it comes from the command line, YAML or Python."""
+
+import dataclasses
+import math
+import types
+import typing
+from functools import cache
+from typing import Any, Literal
+
+from repre.errors import UserError, near_names
+
+
+def check_fields(config: Any, section: str = "") -> None:
+    """Refuses choices that a field does not have, and numbers that are NaN or infinite. Call it in `__post_init__`.
+
+    Args:
+        config: a dataclass instance; fields that are configs check themselves.
+        section: prefix of the fields' names in messages, such as ``optim``.
+
+    Raises:
+        UserError: names the field, its value and what is allowed.
+    """
+    prefix = f"{section}." if section else ""
+    kind: Any = type(config)
+    for name, hint in _hints(kind):
+        value = getattr(config, name)
+        choices = _choices(hint)
+        for one in value if isinstance(value, tuple) else (value,):
+            if choices and one not in choices and not (one is None and _optional(hint)):
+                known = [str(choice) for choice in choices]
+                near = near_names(str(one), known)
+                raise UserError(f"{prefix}{name} must be one of {', '.join(known)}, not {one!r}{near}")
+            if isinstance(one, float) and not math.isfinite(one):
+                raise UserError(f"{prefix}{name} must be a finite number, not {one}")
+
+
+@cache
+def _hints(kind: Any) -> tuple[tuple[str, Any], ...]:
+    hints = typing.get_type_hints(kind)
+    return tuple((field.name, hints[field.name]) for field in dataclasses.fields(kind))
+
+
+def _choices(hint: Any) -> tuple[Any, ...]:
+    """The values of a Literal, also of one within a union or a tuple; empty for other types."""
+    if typing.get_origin(hint) is Literal:
+        return typing.get_args(hint)
+    return tuple(choice for inner in typing.get_args(hint) for choice in _choices(inner))
+
+
+def _optional(hint: Any) -> bool:
+    return typing.get_origin(hint) in (typing.Union, types.UnionType) and type(None) in typing.get_args(hint)

@@ -1,0 +1,75 @@
+"""Files that are either whole or absent, and one hash for whatever defines a piece of work."""
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from repre.errors import RunError
+
+
+def write_atomically(path: Path, write: Callable[[BinaryIO], object], *, backup: Path | None = None) -> None:
+    """Lets `write` fill a file beside `path`, flushes it to the disk and renames it to `path`.
+
+    A reader sees the old file or the new one, never a part of it, even after a power loss: the content is on the disk before
+    the name points to it.
+
+    Args:
+        backup: another name that the old file keeps; it replaces what had that name.
+
+    Raises:
+        RunError: the disk is full or the folder cannot be written. The old file is intact.
+    """
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        with open(partial, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        if backup is not None and path.is_file():
+            _second_name(path, backup)
+        os.replace(partial, path)
+        _sync_folder(path.parent)
+    except (OSError, RuntimeError) as error:  # torch.save reports a failed write as RuntimeError
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise RunError(f"could not write {path}: {error}; what was saved before is intact") from error
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes plain values as indented JSON, atomically."""
+    write_atomically(path, lambda file: file.write((json.dumps(content, indent=1) + "\n").encode()))
+
+
+def json_hash(content: Any, *, length: int = 64) -> str:
+    """The first `length` hex digits of the SHA-256 of plain values as JSON with sorted keys.
+
+    Names files by everything that defines them: results, cached features, checkpoints of an evaluation. What JSON cannot
+    hold (paths, data types) counts as its text.
+    """
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:length]
+
+
+def _second_name(path: Path, backup: Path) -> None:
+    """Gives the file a second name without a moment in which it has none; where the system has no links, it moves."""
+    partial = backup.with_name(f".{backup.name}.partial")
+    try:
+        partial.unlink(missing_ok=True)
+        os.link(path, partial)
+        os.replace(partial, backup)
+        partial.unlink(missing_ok=True)  # a rename between two names of one file does nothing
+    except OSError:
+        os.replace(path, backup)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Makes a rename durable where the system allows opening folders."""
+    if os.name == "posix":
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
