@@ -1,6 +1,7 @@
 """Draws of labeled images: shares of every class, nested, seeded; and what identifies pixels."""
 
 import os
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 from PIL import Image
 
 from repre.data.io.sources import ArraySource, FileSource
-from repre.data.labels.splits import LabeledImages, draw_share, draw_shots, hold_out
+from repre.data.labels.splits import LabeledImages, draw_share, draw_shots, hold_out, label_subset
 from repre.data.scenes import Scenes, ScenesConfig
 from repre.errors import UserError
 
@@ -80,3 +81,11 @@ def test_identity_follows_the_pixels(tmp_path: Path) -> None:
     before = images.identity()
     os.utime(tmp_path / "a.png", ns=(1, 1))
     assert images.identity() != before
+
+
+def test_label_subsets_nest() -> None:
+    subsets = [set(label_subset(50, share, seed=3)) for share in (0.001, 0.1, 0.5, 1.0)]
+    assert [len(part) for part in subsets] == [1, 5, 25, 50]
+    assert all(small < large for small, large in pairwise(subsets))
+    assert set(label_subset(50, 0.1, seed=4)) != subsets[1]
+    assert label_subset(50, 0.1, seed=3) == [3, 4, 22, 30, 34]

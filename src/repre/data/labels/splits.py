@@ -17,7 +17,8 @@ from repre.errors import UserError
 Array = np.ndarray
 
 HOLD, SHARE, SHOTS = 1, 2, 3
-"""Random streams of the three kinds of draws."""
+SUBSET = (1, 1)
+"""Random streams of the four kinds of draws."""
 
 
 class LabeledImages:
@@ -125,6 +126,12 @@ def draw_share(targets: Array, share: float, *, seed: int) -> Array:
     first = order[np.unique(positive.argmax(0)[positive.any(0)])]  # the first image of every class
     order = np.concatenate([first, order[~np.isin(order, first)]])
     return np.sort(order[: max(len(first), round(share * len(targets)))])
+
+
+def label_subset(count: int, fraction: float, *, seed: int) -> list[int]:
+    """Indices of a share of `count` images without classes, at least one, rising; a smaller share lies within a larger."""
+    order = np.random.Generator(np.random.PCG64([seed, *SUBSET])).permutation(count)
+    return sorted(order[: max(1, round(fraction * count))].tolist())
 
 
 def draw_shots(targets: Array, shots: int, *, seed: int, classes: list[str]) -> Array:

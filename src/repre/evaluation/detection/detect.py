@@ -25,6 +25,7 @@ from tqdm import tqdm
 
 from repre.config import to_dict
 from repre.data.labels.boxes import BoxSource, Objects, open_boxes
+from repre.data.labels.splits import label_subset
 from repre.data.labels.windows import in_workers
 from repre.data.loading.loader import epoch_order
 from repre.data.views.params import uniforms
@@ -38,7 +39,6 @@ from repre.evaluation.fit import FitConfig, fit
 from repre.evaluation.metrics import check_fractions, with_share
 from repre.evaluation.options import RuntimeOptions
 from repre.evaluation.result import Result
-from repre.evaluation.segmentation.segment import label_subset
 from repre.models.resolve import ResolvedEncoder
 from repre.utils.amp import autocast
 from repre.utils.config_checks import check_fields

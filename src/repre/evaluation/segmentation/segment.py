@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from repre.config import to_dict
 from repre.data.labels.crops import Crops, CropSteps, crop_batches, show
 from repre.data.labels.masks import IGNORE, MaskSource, open_masks
+from repre.data.labels.splits import label_subset
 from repre.data.labels.windows import Plan, WindowsConfig, merge
 from repre.data.loading.loader import epoch_order
 from repre.data.views.render import ViewsConfig
@@ -157,16 +158,6 @@ def open_train_and_test(
         raise UserError(f"--test {test}: its classes are {val.classes[:5]}, those of {data} {train.classes[:5]}")
     val.classes = train.classes  # the labels of unnamed classes are counted, and the test images may lack the last ones
     return train, val
-
-
-def label_subset(count: int, fraction: float, *, seed: int) -> list[int]:
-    """Indices of a share of `count` images, at least one; a smaller share lies within a larger."""
-    order = np.random.Generator(np.random.PCG64([seed, *LABEL_STREAM])).permutation(count)
-    return sorted(order[: max(1, round(fraction * count))].tolist())
-
-
-LABEL_STREAM = (1, 1)
-"""Keeps the draw of labeled images apart from the orders of the epochs, which have one key beside the seed."""
 
 
 class _Task:
