@@ -64,7 +64,7 @@ def nothing_is_done(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         "repre.cli.main.write_comparison",
         "repre.evaluation.comparison.compare",
         "repre.training.planner.plan",
-        "repre.training.reconstruct.reconstruct",
+        "repre.training.reconstruct_images.reconstruct",
         "repre.exporters.export",
         "repre.exporters.embeddings.embed",
         "repre.data.io.sources.open_source",

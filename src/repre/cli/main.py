@@ -298,7 +298,7 @@ def _reconstruct(words: list[str]) -> int:
         """
         return images, run, out, checkpoint
 
-    from repre.training.reconstruct import reconstruct
+    from repre.training.reconstruct_images import reconstruct
 
     images, run, out, checkpoint = tyro.cli(arguments, args=words, prog="repre reconstruct")
     psnr = reconstruct(images, run=run, out=out, checkpoint=None if checkpoint == "last" else Path(checkpoint))
