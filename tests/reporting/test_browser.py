@@ -15,7 +15,7 @@ import pytest
 
 from repre.reporting import write_comparison, write_report
 from tests.reporting import browser as chromium
-from tests.reporting import make
+from tests.reporting import fake_run as make
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed; it is part of repre[dev]")
 QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",

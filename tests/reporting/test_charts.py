@@ -4,8 +4,8 @@ import math
 from pathlib import Path
 
 from repre.reporting.charts import COLUMNS, charts, label, overlays, thin
-from repre.reporting.read import RunData
-from tests.reporting import make
+from repre.reporting.run_data import RunData
+from tests.reporting import fake_run as make
 
 
 def run_data(name: str = "a", seed: int = 0) -> RunData:

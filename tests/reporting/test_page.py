@@ -13,7 +13,7 @@ import pytest
 
 from repre.errors import RunError, UserError
 from repre.reporting import write_comparison, write_report
-from tests.reporting import make
+from tests.reporting import fake_run as make
 
 VOID = {"img", "input", "meta", "br"}
 SECTIONS = ["verdict", "curves", "reconstruction", "levels", "colors", "similarity", "neighbors", "evaluations", "time",

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from repre.reporting.read import RunData, read_run
+from repre.reporting.run_data import RunData, read_run
 from repre.reporting.verdict import verdict
-from tests.reporting import make
+from tests.reporting import fake_run as make
 
 
 def run_data(*, drop: tuple[str, ...] = (), summary: dict[str, Any] | None = None, **changes: Any) -> RunData:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from repre.reporting.read import RunData
+from repre.reporting.run_data import RunData
 
 
 @dataclass(frozen=True)

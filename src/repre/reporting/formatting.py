@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from repre.reporting.read import RunData, number
+from repre.reporting.run_data import RunData, number
 
 THIN = "\u2009"
 

@@ -7,13 +7,16 @@ from importlib.resources import files
 from pathlib import Path
 
 from repre.errors import RunError, UserError
-from repre.reporting import comparison_page, picture_sections, results, sections
+from repre.reporting import comparison_sections as comparison_page
+from repre.reporting import evaluation_section as results
+from repre.reporting import image_sections as picture_sections
+from repre.reporting import run_sections as sections
 from repre.reporting.formatting import described
-from repre.reporting.markup import Html, data, tag
+from repre.reporting.rendering import Html, data, tag
 from repre.reporting.parts import Page, Section
-from repre.reporting.pictures import LADDER
-from repre.reporting.read import RunData, read_run
-from repre.reporting.summary import summary
+from repre.reporting.image_encoding import LADDER
+from repre.reporting.run_data import RunData, read_run
+from repre.reporting.verdict_section import summary
 from repre.reporting.verdict import verdict
 from repre.utils.io import write_atomically
 

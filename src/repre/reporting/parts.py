@@ -5,8 +5,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from repre.reporting.charts import Chart
-from repre.reporting.markup import Child, Html, tag
-from repre.reporting.pictures import Album, Quality
+from repre.reporting.rendering import Child, Html, tag
+from repre.reporting.image_encoding import Album, Quality
 
 
 @dataclass

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from statistics import median
 
-from repre.reporting.evidence import (
+from repre.reporting.findings import (
     MOVED,
     Finding,
     Kind,
@@ -15,7 +15,7 @@ from repre.reporting.evidence import (
     losses,
     probes,
 )
-from repre.reporting.read import RunData, number
+from repre.reporting.run_data import RunData, number
 
 WAITING = 0.2
 """Share of the time waiting for data from which it is called a limit."""

@@ -2,13 +2,15 @@
 
 from collections.abc import Sequence
 
-from repre.reporting import picture_sections, results, sections
+from repre.reporting import evaluation_section as results
+from repre.reporting import image_sections as picture_sections
+from repre.reporting import run_sections as sections
 from repre.reporting.charts import NOT_DRAWN, overlays
-from repre.reporting.evidence import PROBE
+from repre.reporting.findings import PROBE
 from repre.reporting.formatting import described, duration, figure, flat, share
-from repre.reporting.markup import Child, tag
+from repre.reporting.rendering import Child, tag
 from repre.reporting.parts import Page, Section, section, table
-from repre.reporting.read import RunData
+from repre.reporting.run_data import RunData
 from repre.reporting.verdict import verdict, waiting
 
 Labeled = Sequence[tuple[str, RunData]]

@@ -3,10 +3,10 @@
 import numpy as np
 
 from repre.reporting.formatting import figure
-from repre.reporting.markup import Child, Html, tag
+from repre.reporting.rendering import Child, Html, tag
 from repre.reporting.parts import Page, Section, matrix, picture, section, slider
-from repre.reporting.pictures import patches_as_text, read_panels
-from repre.reporting.read import RunData
+from repre.reporting.image_encoding import patches_as_text, read_panels
+from repre.reporting.run_data import RunData
 
 NO_SNAPSHOTS = "snapshots/features.npz is missing or lacks them (an unfinished run, or one of an older version)."
 

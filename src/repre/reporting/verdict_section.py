@@ -3,11 +3,11 @@
 from collections.abc import Callable, Sequence
 from itertools import groupby
 
-from repre.reporting.evidence import Finding, ends
+from repre.reporting.findings import Finding, ends
 from repre.reporting.formatting import duration, figure, share
-from repre.reporting.markup import Child, Html, tag
+from repre.reporting.rendering import Child, Html, tag
 from repre.reporting.parts import Page, Section, section, tiles
-from repre.reporting.read import Row, RunData, number
+from repre.reporting.run_data import Row, RunData, number
 from repre.reporting.verdict import Verdict
 
 SIGNS = {"good": "✓", "bad": "✕", "limit": "!", "unknown": "?", "note": "i"}

@@ -5,9 +5,9 @@ from itertools import groupby
 
 from repre.reporting.charts import Chart, charts
 from repre.reporting.formatting import duration, flat, share
-from repre.reporting.markup import Child, Html, tag
+from repre.reporting.rendering import Child, Html, tag
 from repre.reporting.parts import Page, Section, chart, section, slider
-from repre.reporting.read import LINES, RunData, number
+from repre.reporting.run_data import LINES, RunData, number
 from repre.reporting.verdict import waiting
 
 

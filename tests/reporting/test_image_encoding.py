@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from repre.reporting.pictures import patches_as_text, read_panels, smaller, uri
-from repre.reporting.read import read_run
-from tests.reporting import make
+from repre.reporting.image_encoding import patches_as_text, read_panels, smaller, uri
+from repre.reporting.run_data import read_run
+from tests.reporting import fake_run as make
 
 
 def decoded(text: str) -> np.ndarray:

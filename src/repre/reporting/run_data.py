@@ -13,7 +13,7 @@ import numpy as np
 import yaml
 
 from repre.errors import UserError, near_names
-from repre.reporting.arrays import read_arrays
+from repre.reporting.snapshot_arrays import read_arrays
 
 Row = dict[str, Any]
 MARKS = ("config.yaml", "metrics.jsonl", "summary.json")

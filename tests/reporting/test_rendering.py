@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from repre.reporting.markup import Html, data, escape, join, tag
-from tests.reporting.make import CLOSING, HOSTILE
+from repre.reporting.rendering import Html, data, escape, join, tag
+from tests.reporting.fake_run import CLOSING, HOSTILE
 
 
 @pytest.mark.parametrize("text", [HOSTILE, CLOSING, "a & b", "\"'><svg onload=x>"])

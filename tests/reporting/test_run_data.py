@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from repre.errors import UserError
-from repre.reporting.read import LINES, read_run
-from tests.reporting import make
+from repre.reporting.run_data import LINES, read_run
+from tests.reporting import fake_run as make
 
 
 @pytest.fixture

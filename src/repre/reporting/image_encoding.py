@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from repre.reporting.read import RunData
+from repre.reporting.run_data import RunData
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 from statistics import median
 from typing import Literal
 
-from repre.reporting.read import Row, RunData, number
+from repre.reporting.run_data import Row, RunData, number
 
 Kind = Literal["good", "bad", "limit", "unknown", "note"]
 """good, bad: evidence for and against learning; limit: what held it back; unknown: cannot be told; note: for reading."""

@@ -6,9 +6,9 @@ from itertools import groupby
 from statistics import mean, stdev
 
 from repre.reporting.formatting import figure, share
-from repre.reporting.markup import Child, Html, tag
+from repre.reporting.rendering import Child, Html, tag
 from repre.reporting.parts import Page, Section, section, table
-from repre.reporting.read import Row, RunData, number
+from repre.reporting.run_data import Row, RunData, number
 
 
 def evaluations(run: RunData, page: Page) -> Section | None:
