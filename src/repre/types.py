@@ -1,4 +1,4 @@
-"""What the parts hand to one another.
+"""Data that one part of the package passes to another.
 
 Shapes, everywhere in this project:
 
@@ -13,12 +13,12 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Features:
-    """What an encoder says of a batch of views.
+    """Features of a batch of views.
 
     Attributes:
         embedding: pooled embedding, [B, D].
         maps: one feature map per level, each [B, C_l, H_l, W_l], finest grid first for pyramids and shallowest block
-            first for flat transformers; empty where only the embedding was asked for.
+            first for plain transformers; empty where only the embedding was requested.
     """
 
     embedding: Tensor
@@ -31,9 +31,10 @@ class Views:
 
     Attributes:
         images: the views, each [B, C, S, S]; global views first, then local ones, which may have another S.
-        targets: for each of the `n_global` global views the pixels to rebuild, [B, C, S, S], normalized in the same way.
+        targets: the pixels to reconstruct for each of the `n_global` global views, [B, C, S, S], normalized likewise.
         n_global: how many of `images` are global views.
-        masks: for each global view a bool map [B, 1, S, S], True where the encoder must not see; None without masking.
+        masks: for each global view a bool map [B, 1, S, S], True where pixels are hidden from the encoder; None without
+            masking.
     """
 
     images: list[Tensor]
@@ -44,17 +45,17 @@ class Views:
 
 @dataclass(frozen=True)
 class Batch:
-    """What the loader hands on: decoded images on a square canvas, before any augmentation.
+    """A batch of the loader: decoded images on a square canvas, before any augmentation.
 
     Attributes:
         pixels: [B, C, K, K], uint8, uint16 or float32; image i fills the top left `sizes[i]` corner, the rest is zero.
         sizes: height and width of every image inside its canvas, int64 [B, 2].
-        positions: place of every sample in the order of its epoch, int64 [B]; keys the random parameters of its views.
+        positions: position of every sample in the order of its epoch, int64 [B]; keys the random parameters of its views.
         indices: index of every sample in the source (of the replacement, where a file was unreadable), int64 [B].
         epoch: epoch of the batch, counted from 0.
         failures: (index, reason) of every file of this batch that could not be read and was replaced.
         changed: index of every file of this batch whose content changed after the run began.
-        views: where the loader was asked for them; `pixels` is then empty, [B, C, 0, 0].
+        views: the views, if the loader was asked to make them; `pixels` is then empty, [B, C, 0, 0].
     """
 
     pixels: Tensor
@@ -67,8 +68,23 @@ class Batch:
     views: Views | None = None
 
 
-Diagnostics = dict[str, Tensor]
-"""Detached tensors that a framework's loss leaves behind for monitors and for `after_step`; no gradient, no effect."""
+@dataclass(frozen=True, kw_only=True)
+class FrameworkOutput:
+    """What a framework returns for the local batch. Everything but the loss is detached.
+
+    Attributes:
+        loss: scalar to differentiate.
+        embedding: the student's embedding of the first view, [B, D], for the monitors.
+        teacher_embedding: the teacher's embedding of the same view, [B, D]; None without a teacher.
+        metrics: scalars that are logged under their names.
+        state: tensors that `after_step` needs: keys for a queue, logits for a center.
+    """
+
+    loss: Tensor
+    embedding: Tensor
+    teacher_embedding: Tensor | None = None
+    metrics: dict[str, Tensor] = field(default_factory=dict)
+    state: dict[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -79,10 +95,10 @@ class Losses:
         total: contrastive + weight x pixel; the one to differentiate.
         contrastive: the framework's loss.
         pixel: the reconstruction loss before its weight; None without the branch.
-        diagnostics: see `Diagnostics`.
+        output: what else the framework returned.
     """
 
     total: Tensor
     contrastive: Tensor
     pixel: Tensor | None
-    diagnostics: Diagnostics
+    output: FrameworkOutput

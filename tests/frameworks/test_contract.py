@@ -1,16 +1,18 @@
 """Every framework x {tiny ViT, tiny Swin} x {with, without the branch} keeps the contract of frameworks/base.py."""
 
 import copy
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import pytest
 import torch
 from torch import nn
 
-from repre.frameworks import FRAMEWORKS, MoBYConfig, build_framework
+from repre.frameworks import FRAMEWORKS, MoBYConfig, SimCLR, SimCLRConfig, build_framework, framework_name
 from repre.models.repre import RePre
-from repre.training.optim import OptimConfig, build_optimizer, set_schedule
-from repre.training.step import forward_backward
-from repre.types import Features
+from repre.training.optim import OptimConfig, build_optimizer
+from repre.training.step import forward_backward, train_step
+from repre.types import Features, FrameworkOutput
 from tests import tiny
 
 CASES = [(f, e, w) for f in tiny.FRAMEWORKS for e in tiny.ENCODERS for w in (0.0, 1.0)]
@@ -18,24 +20,26 @@ contract = pytest.mark.parametrize(("framework", "encoder", "weight"), CASES)
 
 
 def one_step(model: RePre, optimizer: torch.optim.Optimizer, step: int, framework: str, encoder: str) -> None:
-    progress = step / 10
-    set_schedule(optimizer, OptimConfig(warmup_fraction=0.0), progress=progress, batch=256)
-    losses = forward_backward(model, tiny.tiny_views(framework, encoder, seed=step), progress=progress, seed=step)
-    model.framework.before_step(progress)
-    optimizer.step()
-    model.framework.after_step(model.encoder, losses.diagnostics, progress)
-    optimizer.zero_grad()
+    train_step(
+        model,
+        optimizer,
+        tiny.tiny_views(framework, encoder, seed=step),
+        optim=OptimConfig(warmup_fraction=0.0),
+        batch_size=256,
+        progress=step / 10,
+        seed=step,
+    )
 
 
 def biases_before_batch_norm(model: nn.Module) -> set[str]:
-    """Shifts that batch normalization takes out again, so that their gradient is zero but for rounding."""
-    found = set()
+    """Biases that batch normalization removes again, so that their gradient is zero except for rounding."""
+    names = set()
     for name, module in model.named_modules():
         if isinstance(module, nn.Sequential):
-            for place, layer in enumerate(module[:-1]):
-                if isinstance(layer, nn.Linear) and type(module[place + 1]).__name__ == "BatchNorm":
-                    found.add(f"{name}.{place}.bias")
-    return found
+            for index, layer in enumerate(module[:-1]):
+                if isinstance(layer, nn.Linear) and type(module[index + 1]).__name__ == "BatchNorm":
+                    names.add(f"{name}.{index}.bias")
+    return names
 
 
 def test_every_framework_of_the_package_is_in_the_contract() -> None:
@@ -124,7 +128,8 @@ def test_gradient_cache_equals_the_whole_batch(framework: str, encoder: str, mas
 def test_a_branch_that_has_ended_leaves_the_plain_framework(framework: str, encoder: str, micro_batch: int) -> None:
     views = tiny.tiny_views(framework, encoder, masked=True)
     plain, ended = (
-        tiny.tiny_model(framework, encoder, weight=weight, reconstruction={"until": 0.5}) for weight in (0.0, 1.0)
+        tiny.tiny_model(framework, encoder, weight=weight, reconstruction={"end_fraction": 0.5})
+        for weight in (0.0, 1.0)
     )
     assert forward_backward(ended, views, progress=0.49, seed=0, micro_batch=micro_batch).pixel is not None
     ended.zero_grad()
@@ -184,13 +189,63 @@ class Table(nn.Module):
 def test_moby_queue_is_a_ring_of_the_last_keys(batch: int, queue: int) -> None:
     """Also where the queue is no multiple of the batch, and where it is smaller than the batch."""
     encoder = Table()
-    framework = build_framework(MoBYConfig(queue=queue, hidden_dim=8, out_dim=4), encoder, width=6)
+    framework = build_framework(MoBYConfig(queue=queue, hidden_dim=8, out_dim=4), encoder, embedding_dim=6)
     history: list[torch.Tensor] = []
     for step in range(7):
         features = [Features(torch.randn(batch, 6)) for _ in range(2)]
-        _, diagnostics = framework.loss(features, features, 0.0)
-        framework.after_step(encoder, diagnostics, 0.0)
-        history += list(diagnostics["keys"][0])
+        output = framework.loss(features, features, 0.0)
+        framework.after_step(encoder, output, 0.0)
+        history += list(output.state["keys"][0])
         if len(history) >= queue:
             expected = {tuple(key.tolist()) for key in history[-queue:]}
             assert {tuple(key.tolist()) for key in framework.queues[0]} == expected, step
+
+
+class Broken(SimCLR):
+    """A framework whose output is at fault."""
+
+    fault: ClassVar[str]
+
+    def loss(self, student: list[Features], teacher: list[Features], progress: float) -> FrameworkOutput:
+        output = super().loss(student, teacher, progress)
+        if self.fault == "tuple":
+            return output.loss, {"embedding": output.embedding}  # type: ignore[return-value]
+        if self.fault == "no embedding":
+            return FrameworkOutput(loss=output.loss)  # type: ignore[call-arg]
+        if self.fault == "projection":
+            return replace(output, embedding=output.embedding[:, :4])
+        return replace(output, metrics={"similarity": output.embedding})
+
+
+@dataclass(frozen=True, kw_only=True)
+class BrokenConfig(SimCLRConfig):
+    """Settings of `Broken`."""
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ("tuple", "must return a FrameworkOutput.*not tuple"),
+        ("no embedding", "embedding"),
+        ("projection", r"embedding must be the student's, \[B, 32\], not \[2, 4\]"),
+        ("metric", r"similarity must be a scalar, not \[2, 32\]"),
+    ],
+)
+def test_a_faulty_output_is_found_when_the_framework_is_built(
+    monkeypatch: pytest.MonkeyPatch, fault: str, message: str
+) -> None:
+    monkeypatch.setitem(FRAMEWORKS, "broken", (BrokenConfig, Broken))
+    monkeypatch.setattr(Broken, "fault", fault, raising=False)
+    with pytest.raises(TypeError, match=message):
+        build_framework(BrokenConfig(hidden_dim=8, out_dim=4), nn.Identity(), embedding_dim=32)
+
+
+@pytest.mark.parametrize("framework", tiny.FRAMEWORKS)
+def test_building_a_framework_leaves_random_numbers_alone(framework: str) -> None:
+    """The check of the output must not move the global generator: initial weights depend on it."""
+    torch.manual_seed(0)
+    FRAMEWORKS[framework_name(tiny.FRAMEWORKS[framework])][1](tiny.FRAMEWORKS[framework], Table(), embedding_dim=32)
+    expected = torch.rand(3)
+    torch.manual_seed(0)
+    build_framework(tiny.FRAMEWORKS[framework], Table(), embedding_dim=32)
+    assert torch.equal(torch.rand(3), expected)

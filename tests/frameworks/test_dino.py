@@ -1,4 +1,4 @@
-"""What of DINO the contract does not see."""
+"""Parts of DINO that the contract test does not cover."""
 
 import pytest
 import torch
@@ -6,12 +6,12 @@ from torch import nn
 
 from repre.frameworks import dino
 from repre.frameworks.dino import DINO, DINOConfig, DINOHead
-from repre.types import Diagnostics, Features
+from repre.types import Features
 
 
 def test_prototypes_start_as_long_as_the_rows_of_a_linear_layer() -> None:
     torch.manual_seed(0)
-    head = DINOHead(DINOConfig(hidden_dim=16, bottleneck_dim=64, prototypes=500), width=8)
+    head = DINOHead(DINOConfig(hidden_dim=16, bottleneck_dim=64, prototypes=500), embedding_dim=8)
     linear = nn.Linear(64, 500, bias=False).weight
     assert head.directions.norm(dim=1).mean().item() == pytest.approx(linear.norm(dim=1).mean().item(), rel=0.02)
     assert head.directions.requires_grad
@@ -20,8 +20,10 @@ def test_prototypes_start_as_long_as_the_rows_of_a_linear_layer() -> None:
 def test_logits_are_cosines_unless_lengths_are_learned() -> None:
     torch.manual_seed(0)
     embedding = torch.randn(6, 8)
-    fixed = DINOHead(DINOConfig(hidden_dim=16, bottleneck_dim=4, prototypes=9), width=8)
-    learned = DINOHead(DINOConfig(hidden_dim=16, bottleneck_dim=4, prototypes=9, norm_last_layer=False), width=8)
+    fixed = DINOHead(DINOConfig(hidden_dim=16, bottleneck_dim=4, prototypes=9), embedding_dim=8)
+    learned = DINOHead(
+        DINOConfig(hidden_dim=16, bottleneck_dim=4, prototypes=9, norm_last_layer=False), embedding_dim=8
+    )
     learned.load_state_dict(fixed.state_dict(), strict=False)
     assert learned.lengths is not None
     with torch.no_grad():
@@ -31,11 +33,11 @@ def test_logits_are_cosines_unless_lengths_are_learned() -> None:
 
 
 def losses_in_rows(monkeypatch: pytest.MonkeyPatch, rows: int) -> tuple[dict[str, torch.Tensor], int]:
-    """Loss, diagnostics and gradients of 10 images, so many at a time; and the numbers kept for the backward pass."""
+    """Loss, metrics, state and gradients of 10 images, `rows` at a time; and the numbers kept for the backward pass."""
     monkeypatch.setattr(dino, "LOGITS", rows * 4 * 500)
     torch.manual_seed(0)
     config = DINOConfig(hidden_dim=16, bottleneck_dim=4, prototypes=500, norm_last_layer=False)
-    framework = DINO(config, nn.Identity(), width=8).double()
+    framework = DINO(config, nn.Identity(), embedding_dim=8).double()
     framework.center.normal_()
     views = [torch.randn(10, 8, dtype=torch.float64, requires_grad=True) for _ in range(4)]
     kept: dict[int, int] = {}
@@ -45,13 +47,13 @@ def losses_in_rows(monkeypatch: pytest.MonkeyPatch, rows: int) -> tuple[dict[str
         return x
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
-        found: tuple[torch.Tensor, Diagnostics] = framework.loss(
+        output = framework.loss(
             [Features(view) for view in views], [Features(view.detach() + 0.1) for view in views[:2]], 0.5
         )
-    found[0].backward()
+    output.loss.backward()
     gradients = {f"view {number}": view.grad for number, view in enumerate(views)}
     gradients |= {name: p.grad for name, p in framework.projector.named_parameters()}
-    result = {"loss": found[0].detach(), **found[1], **gradients}
+    result = {"loss": output.loss.detach(), **output.metrics, **output.state, **gradients}
     assert all(value is not None for value in result.values())
     return result, sum(kept.values())  # type: ignore[return-value]
 

@@ -1,6 +1,7 @@
 """Two processes (gloo) train exactly as one with the same global batch: losses, gradients, teacher, queue, center."""
 
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,10 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from repre.models.batch_norm import BatchNorm
-from repre.training.monitoring.label_free import step_figures
-from repre.training.optim import OptimConfig, build_optimizer, set_schedule
-from repre.training.step import forward_backward
+from repre.models.norms import BatchNorm
+from repre.training.monitoring.label_free import step_metrics
+from repre.training.optim import OptimConfig, build_optimizer
+from repre.training.step import train_step
 from repre.utils.dist import all_gather_with_grad, mean_over_ranks, rank, sum_over_ranks, world_size
 from tests import tiny
 
@@ -29,22 +30,32 @@ def train(framework: str, encoder: str, balance: float) -> list[dict[str, torch.
     optimizer = build_optimizer(config, model)
     record = []
     for step in range(STEPS):
-        progress, share = step / STEPS, BATCH // world_size()
+        share = BATCH // world_size()
         views = tiny.double(tiny.tiny_views(framework, encoder, batch=BATCH, seed=step, local_share=1))
         views = tiny.part(views, slice(rank() * share, (rank() + 1) * share))
-        set_schedule(optimizer, config, progress=progress, batch=256)
-        pieces = (
-            2 if world_size() > 1 and step % 2 and not balance else 0
-        )  # the gradient cache on every other step of the two
-        losses = forward_backward(model, views, progress=progress, seed=step, micro_batch=pieces)
-        seen = {f"gradient {n}": p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
-        seen["total"] = mean_over_ranks(losses.total.detach())
-        seen["contrastive"] = mean_over_ranks(losses.contrastive.detach())
-        seen |= {f"figure {n}": mean_over_ranks(v).double() for n, v in step_figures(losses.diagnostics).items()}
-        model.framework.before_step(progress)
-        optimizer.step()
-        model.framework.after_step(model.encoder, losses.diagnostics, progress)
-        optimizer.zero_grad()
+        use_cache = world_size() > 1 and step % 2 and not balance  # on every other step of the two processes
+        seen: dict[str, torch.Tensor] = {}
+
+        def copy_gradients(seen: dict[str, torch.Tensor]) -> None:
+            seen |= {f"gradient {n}": p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+
+        result = train_step(
+            model,
+            optimizer,
+            views,
+            optim=config,
+            batch_size=256,
+            progress=step / STEPS,
+            seed=step,
+            micro_batch=2 if use_cache else 0,
+            flags=(rank() == 1, False),
+            overlap=partial(copy_gradients, seen),
+        )
+        assert result.flags == (world_size() > 1, False)
+        seen["total"], seen["norm"] = torch.tensor(result.loss).double(), torch.tensor(result.grad_norm).double()
+        seen["contrastive"] = mean_over_ranks(result.losses.contrastive.detach())
+        metrics = step_metrics(result.losses.output)
+        seen |= {f"metric {n}": mean_over_ranks(v).double() for n, v in metrics.items()}
         record.append(seen | {f"state {n}": v.clone() for n, v in model.state_dict().items()})
     return record
 
@@ -63,7 +74,15 @@ def small_operations() -> dict[str, torch.Tensor]:
         "gathered": all_gather_with_grad(x[mine]),
         "sum": sum_over_ranks(x[mine].sum(0)),
         "gradient": all_gather_with_grad(leaf.grad) / world_size(),
+        "gradient of two gathers": all_gather_with_grad(_gradient_of_two_gathers(x[mine])) / world_size(),
     }
+
+
+def _gradient_of_two_gathers(x: torch.Tensor) -> torch.Tensor:
+    """Both gathers receive the same gradient tensor from the addition; one must not change it for the other."""
+    first, second = x.clone().requires_grad_(), x.clone().requires_grad_()
+    (all_gather_with_grad(first) + all_gather_with_grad(second)).sum().backward()
+    return torch.cat([first.grad, second.grad], dim=1)
 
 
 def process(number: int, folder: str) -> None:
@@ -91,7 +110,7 @@ def test_training_equals_one_process(two_processes: list[dict[str, Any]], case: 
         for step, (mine, theirs) in enumerate(zip(alone, found[f"{case}"])):
             assert mine.keys() == theirs.keys()
             for name, value in mine.items():
-                limit = 1e-5 if name.startswith("figure") else 1e-9  # figures are computed in float32
+                limit = 1e-5 if name.startswith(("metric", "total", "norm")) else 1e-9  # float32
                 close = torch.allclose(value, theirs[name], rtol=limit, atol=limit)
                 assert close, f"rank {number}, step {step}: {name} differs by {(value - theirs[name]).abs().max()}"
 

@@ -1,4 +1,4 @@
-"""The probe measures real steps, chooses what fits, and says what it means for the run."""
+"""The planner measures real steps, chooses what fits, and tells what it means for the run."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -10,8 +10,8 @@ from repre.config import RunConfig, RuntimeConfig
 from repre.data.views.render import moco_v3_views
 from repre.errors import UserError
 from repre.models.decoder import DecoderConfig
-from repre.training import planner as module
-from repre.training.planner import Trial, plan, words
+from repre.training import planner, trials
+from repre.training.planner import plan
 from tests.tiny import ENCODERS, FRAMEWORKS
 
 CONFIG = RunConfig(
@@ -28,9 +28,9 @@ CONFIG = RunConfig(
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two steps of each probe are enough to see that they are steps."""
+    """Two steps of each trial are enough to see that they are steps."""
     clock = iter(range(10**6))
-    monkeypatch.setattr(module.time, "monotonic", lambda: float(next(clock)))
+    monkeypatch.setattr(planner.time, "monotonic", lambda: float(next(clock)))
 
 
 def test_it_writes_nothing_and_says_what_to_add(tmp_path: Path) -> None:
@@ -40,14 +40,14 @@ def test_it_writes_nothing_and_says_what_to_add(tmp_path: Path) -> None:
     assert found.images_per_s <= found.chosen.images_per_s
     assert found.images_per_s <= found.workers * found.decode_per_s
     assert found.hours == pytest.approx(found.hours_per_100_epochs * 7 / 100)
-    text = words(found)
+    text = str(found)
     for part in ("whole batch", "<- chosen", "limited by", "heads and loss", f"--runtime.workers {found.workers}"):
         assert part in text
 
 
 def test_what_heads_and_loss_keep_grows_with_the_batch_and_not_with_its_pieces() -> None:
     small, large = (plan(replace(CONFIG, batch_size=size), seconds=60) for size in (16, 64))
-    kept = [{probe.heads_gib for probe in found.probes if probe.heads_gib} for found in (small, large)]
+    kept = [{trial.heads_gib for trial in found.trials if trial.heads_gib} for found in (small, large)]
     assert [len(each) for each in kept] == [1, 1]
     assert 3.5 < kept[1].pop() / kept[0].pop() < 8  # in proportion, with a part of InfoNCE's that grows with the square
 
@@ -57,52 +57,54 @@ def test_a_budget_shortens_the_run_and_too_small_a_one_is_refused() -> None:
     short = plan(CONFIG, seconds=60, max_hours=whole.hours / 2)
     assert short.epochs < 7
     assert short.hours <= whole.hours / 2
-    assert f"--epochs {short.epochs}" in words(short)
+    assert f"--epochs {short.epochs}" in str(short)
     with pytest.raises(UserError, match="one epoch takes"):
         plan(CONFIG, seconds=60, max_hours=1e-9)
 
 
-def fake_probe(fits: int) -> object:
-    def probe(wanted: Trial, *rest: object) -> Trial:
-        if wanted.micro_batch > fits:
-            return wanted
-        return replace(wanted, images_per_s=100.0 + wanted.micro_batch, memory_gib=1.0)
+def memory_for(monkeypatch: pytest.MonkeyPatch, images: int) -> None:
+    """Makes the device run out of memory where a step encodes more images at once; other steps compute nothing."""
 
-    return probe
+    def step(*args: object, batch_size: int, micro_batch: int, **rest: object) -> None:
+        if (micro_batch or batch_size) > images:
+            raise torch.OutOfMemoryError("out of memory")
+
+    monkeypatch.setattr(trials, "train_step", step)
 
 
-def test_pieces_are_taken_where_the_whole_batch_does_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_probe", fake_probe(16))
+def test_the_largest_piece_that_fits_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    memory_for(monkeypatch, 16)
     found = plan(CONFIG, seconds=60)
-    assert [probe.images_per_s is None for probe in found.probes] == [True, False, False]
+    assert [(trial.micro_batch, trial.images_per_s is None) for trial in found.trials] == [
+        (32, True),
+        (16, False),
+        (8, False),
+    ]
     assert found.chosen.micro_batch == 16
     assert "--compute.micro-batch 16" in found.options
-    assert "does not fit" in words(found)
-    monkeypatch.setattr(module, "_probe", fake_probe(4))
+    assert "does not fit" in str(found)
+
+
+def test_a_device_without_memory_for_the_smallest_piece_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    memory_for(monkeypatch, 4)
     with pytest.raises(UserError, match="not even 8 images at once"):
         plan(CONFIG, seconds=60)
 
 
 def test_an_encoder_that_normalizes_over_the_batch_is_not_cut(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_probe", fake_probe(16))
+    memory_for(monkeypatch, 16)
     encoder = replace(CONFIG.encoder, name="resnet18", patch_size=None, model_args={})
     with pytest.raises(UserError, match=f"not even {CONFIG.batch_size} images at once"):
         plan(replace(CONFIG, encoder=encoder), seconds=60)
 
 
-def test_what_takes_too_much_memory_does_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_memory_limit", lambda device: 1.0)
+def test_what_leaves_no_memory_for_the_rest_does_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trials, "MAX_MEMORY_SHARE", 1e-9)
     with pytest.raises(UserError, match="not even 8 images at once"):
         plan(CONFIG, seconds=60)
 
 
-def test_out_of_memory_is_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = module.forward_backward
-
-    def fails(*args: object, micro_batch: int = 0, **more: object) -> object:
-        if micro_batch == 0:
-            raise torch.OutOfMemoryError("out of memory")
-        return real(*args, micro_batch=micro_batch, **more)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(module, "forward_backward", fails)
-    assert plan(CONFIG, seconds=60).chosen.micro_batch == 16
+@pytest.mark.parametrize(("setting", "value"), [("seconds", -1.0), ("seconds", 0.0), ("max_hours", 0.0)])
+def test_times_are_above_0(setting: str, value: float) -> None:
+    with pytest.raises(UserError, match=setting.replace("_", "-")):
+        plan(CONFIG, **{setting: value})

@@ -50,7 +50,7 @@ def test_long_logs_rotate_and_the_oldest_go(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(run_folder, "LOG_BYTES", 100)
     folder, _ = claimed(tmp_path)
     for number in range(60):
-        folder.say(f"line {number}: \udcff")  # a name that is no UTF-8
+        folder.append_log(f"line {number}: \udcff")  # a name that is no UTF-8
     logs = sorted(p.name for p in folder.path.glob("log*.txt"))
     assert logs == ["log.1.txt", "log.2.txt", "log.3.txt", "log.txt"]
     assert "line 59: \\udcff" in folder.log.read_text()

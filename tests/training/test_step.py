@@ -22,7 +22,7 @@ def test_batch_normalization_and_dropout_are_refused_by_name(monkeypatch: pytest
     validate_micro_batch(normalized, PLAIN, micro_batch=0)
     with pytest.raises(UserError, match=r"micro_batch.*model\.bn1.*normalizes over the batch"):
         validate_micro_batch(normalized, PLAIN, micro_batch=2)
-    monkeypatch.setattr(step, "world", lambda: 2)
+    monkeypatch.setattr(step, "world_size", lambda: 2)
     with pytest.raises(UserError, match=r"several processes.*model\.bn1"):
         validate_micro_batch(normalized, PLAIN, micro_batch=0)
     dropping = Encoder(tiny.ENCODERS["vit"])

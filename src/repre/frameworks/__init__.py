@@ -1,5 +1,6 @@
-"""Contrastive frameworks: one file each, one line in the table below."""
+"""Self-supervised frameworks: one file each, one line in the table below."""
 
+import torch
 from torch import nn
 
 from repre.frameworks.base import Framework, FrameworkConfig
@@ -8,6 +9,8 @@ from repre.frameworks.dino import DINO, DINOConfig
 from repre.frameworks.moby import MoBY, MoBYConfig
 from repre.frameworks.moco_v3 import MoCoV3, MoCoV3Config
 from repre.frameworks.simclr import SimCLR, SimCLRConfig
+from repre.types import Features, FrameworkOutput
+from repre.utils.dist import single_process
 from repre.utils.onednn_linear import use_onednn_linear
 
 FRAMEWORKS: dict[str, tuple[type[FrameworkConfig], type[Framework]]] = {
@@ -20,19 +23,46 @@ FRAMEWORKS: dict[str, tuple[type[FrameworkConfig], type[Framework]]] = {
 
 
 def framework_name(config: FrameworkConfig) -> str:
-    """The name under which a framework's config stands in the table; LookupError if it stands nowhere."""
+    """The name of a framework's config in the table; LookupError if it is missing there."""
     for name, (kind, _) in FRAMEWORKS.items():
         if kind is type(config):
             return name
     raise LookupError(f"{type(config).__name__} is not in repre.frameworks.FRAMEWORKS: add it there under a name")
 
 
-def build_framework(config: FrameworkConfig, encoder: nn.Module, *, width: int) -> Framework:
-    """The framework of a config around an encoder whose embedding is `width` wide; copies the encoder if it teaches."""
+def build_framework(config: FrameworkConfig, encoder: nn.Module, *, embedding_dim: int) -> Framework:
+    """Builds the framework of a config around an encoder, and copies the encoder if the framework has a teacher.
+
+    Args:
+        embedding_dim: width D of the encoder's pooled embedding.
+
+    Raises:
+        TypeError: the framework's `loss` does not return what a `FrameworkOutput` must hold.
+    """
     _, kind = FRAMEWORKS[framework_name(config)]
-    framework = kind(config, encoder, width=width)
+    framework = kind(config, encoder, embedding_dim=embedding_dim)
+    _check_output(framework, embedding_dim=embedding_dim)
     use_onednn_linear(framework)
     return framework
+
+
+@torch.no_grad()
+def _check_output(framework: Framework, *, embedding_dim: int) -> None:
+    """Calls `loss` once on random embeddings, so that a faulty framework fails here and not in the first step."""
+    generator = torch.Generator().manual_seed(0)
+    views = [Features(torch.randn(2, embedding_dim, generator=generator)) for _ in range(2)]
+    with single_process(), torch.random.fork_rng(devices=[]):
+        output = framework.loss(views, views, 0.0)
+    name = type(framework).__name__
+    if not isinstance(output, FrameworkOutput):
+        raise TypeError(f"{name}.loss must return a FrameworkOutput (repre.types), not {type(output).__name__}")
+    if output.embedding.shape != (2, embedding_dim):
+        raise TypeError(
+            f"{name}.loss: embedding must be the student's, [B, {embedding_dim}], not {list(output.embedding.shape)}"
+        )
+    for metric, value in {"loss": output.loss, **output.metrics}.items():
+        if value.ndim:
+            raise TypeError(f"{name}.loss: {metric} must be a scalar, not {list(value.shape)}")
 
 
 __all__ = [

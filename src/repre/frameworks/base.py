@@ -1,12 +1,14 @@
-"""The contract of a contrastive framework, and the teacher that most of them keep.
+"""The contract of a framework, and the teacher that most of them keep.
 
 A framework owns its heads, its teacher and its queue or center. It never sees an optimizer, the config of a run or the
-decoder. In one step the loop calls, in this order::
+decoder. `train_step` calls it in this order::
 
     teacher = [framework.teacher_features(view) for view in global_views]
-    loss, diagnostics = framework.loss(student, teacher, progress)       # student: global views first, then local ones
-    loss.backward();  framework.before_step(progress);  optimizer.step()
-    framework.after_step(encoder, diagnostics, progress)
+    output = framework.loss(student, teacher, progress)      # student: global views first, then local views
+    output.loss.backward()
+    framework.before_step(progress)
+    optimizer.step()
+    framework.after_step(encoder, output, progress)
 
 `loss` has no side effect, so a batch can be encoded in pieces and a step can be replayed.
 """
@@ -19,8 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from repre.models.ema import ema_update
-from repre.types import Diagnostics, Features
-from repre.utils.dist import mean_over_ranks, rank
+from repre.types import Features, FrameworkOutput
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,35 +30,41 @@ class FrameworkConfig:
 
 
 class Framework(nn.Module, ABC):
-    """What the model and the loop may call. See the module's first lines for the order."""
+    """What the model and the training step may call; the head of this file shows the order."""
 
     supports_multi_crop: bool = False
-    """Whether `loss` accepts more than the two global views (multi-crop)."""
+    """Whether `loss` accepts local views beside the two global ones."""
 
     def teacher_features(self, view: Tensor) -> Features | None:
-        """What the teacher says of a view [B, C, S, S], without gradient; may be called piece by piece. None: no teacher."""
+        """The teacher's features of a view [B, C, S, S], without gradient; None without a teacher.
+
+        The views of a batch may arrive in pieces.
+        """
         return None
 
     @abstractmethod
-    def loss(self, student: list[Features], teacher: list[Features], progress: float) -> tuple[Tensor, Diagnostics]:
-        """The contrastive loss of the local batch (a scalar), and detached tensors for monitors and `after_step`.
+    def loss(self, student: list[Features], teacher: list[Features], progress: float) -> FrameworkOutput:
+        """The loss of the local batch, averaged over its images, with what the monitors and `after_step` need.
 
-        Scalars among the diagnostics are written to the metrics under their name.
+        Args:
+            student: features of every view, global views first.
+            teacher: the teacher's features of the global views; empty without a teacher.
+            progress: share of the run that is done, in [0, 1].
         """
 
     def before_step(self, progress: float) -> None:
-        """Last word on the gradients, after backward and clipping, before the optimizer's step."""
+        """Hook to edit gradients after clipping."""
 
-    def after_step(self, encoder: nn.Module, diagnostics: Diagnostics, progress: float) -> None:
-        """Moves teacher, queue and center, once per optimizer step."""
+    def after_step(self, encoder: nn.Module, output: FrameworkOutput, progress: float) -> None:
+        """Updates teacher, queue and center, once per optimizer step."""
 
     def export_encoder(self, encoder: nn.Module) -> nn.Module:
-        """The encoder that is worth keeping after training: the student's, unless the framework says otherwise."""
+        """The encoder to export after training: the student's, unless the framework returns another."""
         return encoder
 
 
 class Teacher(nn.Module):
-    """A slow copy of encoder and projector: no gradient, no drop path, moved only by `update`."""
+    """A moving average of encoder and projector: no gradient, no drop path, changed only by `update`."""
 
     def __init__(self, encoder: nn.Module, projector: nn.Module) -> None:
         super().__init__()
@@ -80,45 +87,6 @@ class Teacher(nn.Module):
         return self.projector(features.embedding)
 
     def update(self, encoder: nn.Module, projector: nn.Module, *, momentum: float) -> None:
+        """Moves the teacher toward the student; `momentum` is the share of the teacher that stays."""
         ema_update(self.encoder, encoder, momentum=momentum)
         ema_update(self.projector, projector, momentum=momentum)
-
-
-@torch.no_grad()
-def retrieval_accuracy(queries: Tensor, keys: Tensor) -> Tensor:
-    """Share of this rank's queries [B, D] whose nearest key by cosine, among those of all ranks, is their own: a scalar for
-    the metrics, which take its mean over ranks.
-
-    Args:
-        keys: [G, D] of all ranks, in their order.
-    """
-    nearest = (nn.functional.normalize(queries, dim=1) @ nn.functional.normalize(keys, dim=1).T).argmax(1)
-    own = rank() * len(queries) + torch.arange(len(queries), device=queries.device)
-    return (nearest == own).float().mean()
-
-
-@torch.no_grad()
-def negatives(queries: Tensor, keys: Tensor, own: Tensor, *, temperature: float) -> Diagnostics:
-    """How many negatives the loss really compares with: exp of the mean entropy, over the queries of all ranks, of the
-    softmax over a query's negatives.
-
-    Slowly::
-
-        for i in range(B):
-            p = softmax([cos(queries[i], keys[j]) / temperature for j in range(G) if not own[i, j]])
-            entropy += -sum(p * log(p)) / B
-        effective_negatives = exp(entropy);  negative_share = effective_negatives / number of negatives
-
-    Args:
-        queries, keys: [B, P] and [G, P], normalized here.
-        own: bool [B, G], True where a key shows the query's own image; the same number in every row.
-    """
-    cosines = nn.functional.normalize(queries, dim=1) @ nn.functional.normalize(keys, dim=1).T
-    shares = (cosines / temperature).masked_fill(own, float("-inf")).softmax(1)  # [B, G]
-    count = mean_over_ranks(torch.special.entr(shares).sum(1).mean()).exp()
-    return {"effective_negatives": count, "negative_share": count / (len(keys) - own[0].sum()).clamp(min=1)}
-
-
-def positive_mask(count: int, total: int, *, offset: int, device: torch.device) -> Tensor:
-    """Bool [count, total]: key ``offset + i`` is that of query i."""
-    return torch.arange(total, device=device) == torch.arange(offset, offset + count, device=device)[:, None]

@@ -1,14 +1,15 @@
-"""BYOL (Grill et al. 2020, arXiv 2006.07733): predict the teacher's projection of the other view, without negatives."""
+"""BYOL (Grill et al. 2020, arXiv 2006.07733): predicts the teacher's projection of the other view, without negatives."""
 
 from dataclasses import dataclass
 
 from torch import Tensor, nn
 
 from repre.errors import UserError
-from repre.frameworks.base import Framework, FrameworkConfig, Teacher, retrieval_accuracy
+from repre.frameworks.base import Framework, FrameworkConfig, Teacher
+from repre.frameworks.contrast_metrics import retrieval_accuracy
 from repre.losses import cosine_regression
 from repre.models.heads import mlp
-from repre.types import Diagnostics, Features
+from repre.types import Features, FrameworkOutput
 from repre.utils.config_checks import check_fields
 from repre.utils.dist import all_gather_with_grad
 from repre.utils.schedule import cosine
@@ -23,7 +24,7 @@ class BYOLConfig(FrameworkConfig):
     out_dim: int = 256
     """Width of the space in which views are compared."""
     momentum: float = 0.996
-    """Share of the teacher kept at each step, at the start; rises to 1 along a cosine."""
+    """Share of the teacher that stays at each step, at the start; rises to 1 along a cosine."""
 
     def __post_init__(self) -> None:
         check_fields(self, "framework")
@@ -32,30 +33,31 @@ class BYOLConfig(FrameworkConfig):
 
 
 class BYOL(Framework):
-    """Each view's prediction is pulled to the teacher's projection of the other; the loss sums both directions.
+    """Pulls each view's prediction to the teacher's projection of the other view and sums both directions.
 
     Projector and predictor are MLPs of two layers with batch normalization in the hidden one (section 3.3).
     """
 
-    def __init__(self, config: BYOLConfig, encoder: nn.Module, *, width: int) -> None:
+    def __init__(self, config: BYOLConfig, encoder: nn.Module, *, embedding_dim: int) -> None:
         super().__init__()
         self.config = config
-        self.projector = mlp(width, config.hidden_dim, config.out_dim, layers=2)
+        self.projector = mlp(embedding_dim, config.hidden_dim, config.out_dim, layers=2)
         self.predictor = mlp(config.out_dim, config.hidden_dim, config.out_dim, layers=2)
         self.teacher = Teacher(encoder, self.projector)
 
     def teacher_features(self, view: Tensor) -> Features:
         return self.teacher.features(view)
 
-    def loss(self, student: list[Features], teacher: list[Features], progress: float) -> tuple[Tensor, Diagnostics]:
+    def loss(self, student: list[Features], teacher: list[Features], progress: float) -> FrameworkOutput:
         first, second = (self.predictor(self.projector(view.embedding)) for view in student)  # [B, P] each
         target_first, target_second = (self.teacher.project(view) for view in teacher)
         loss = cosine_regression(first, target_second) + cosine_regression(second, target_first)
-        return loss, {
-            "embedding": student[0].embedding.detach(),
-            "teacher_embedding": teacher[0].embedding,
-            "accuracy": retrieval_accuracy(first.detach(), all_gather_with_grad(target_second)),
-        }
+        return FrameworkOutput(
+            loss=loss,
+            embedding=student[0].embedding.detach(),
+            teacher_embedding=teacher[0].embedding,
+            metrics={"accuracy": retrieval_accuracy(first.detach(), all_gather_with_grad(target_second))},
+        )
 
-    def after_step(self, encoder: nn.Module, diagnostics: Diagnostics, progress: float) -> None:
+    def after_step(self, encoder: nn.Module, output: FrameworkOutput, progress: float) -> None:
         self.teacher.update(encoder, self.projector, momentum=cosine(progress, self.config.momentum, 1.0))

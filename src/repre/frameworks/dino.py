@@ -11,7 +11,7 @@ from repre.errors import UserError
 from repre.frameworks.base import Framework, FrameworkConfig, Teacher
 from repre.losses import dino_loss
 from repre.models.heads import mlp
-from repre.types import Diagnostics, Features
+from repre.types import Features, FrameworkOutput
 from repre.utils.config_checks import check_fields
 from repre.utils.dist import mean_over_ranks
 from repre.utils.onednn_linear import linear
@@ -40,9 +40,9 @@ class DINOConfig(FrameworkConfig):
     teacher_temperature_warmup: float = 0.3
     """Share of the run over which the teacher's temperature rises (30 of 100 epochs in the authors' script)."""
     momentum: float = 0.996
-    """Share of the teacher kept at each step, at the start; rises to 1 along a cosine."""
+    """Share of the teacher that stays at each step, at the start; rises to 1 along a cosine."""
     center_momentum: float = 0.9
-    """Share of the center kept at each step."""
+    """Share of the center that stays at each step."""
     freeze_last_layer: float = 0.01
     """Share of the run during which the prototypes do not learn (1 of 100 epochs in the authors' script)."""
     norm_last_layer: bool = True
@@ -61,9 +61,11 @@ class DINOConfig(FrameworkConfig):
 class DINOHead(nn.Module):
     """MLP of three layers with GELU, L2 norm, prototypes of fixed or learned length: [B, D] -> [B, prototypes]."""
 
-    def __init__(self, config: DINOConfig, *, width: int) -> None:
+    def __init__(self, config: DINOConfig, *, embedding_dim: int) -> None:
         super().__init__()
-        self.mlp = mlp(width, config.hidden_dim, config.bottleneck_dim, layers=3, norm=False, activation=nn.GELU)
+        self.mlp = mlp(
+            embedding_dim, config.hidden_dim, config.bottleneck_dim, layers=3, norm=False, activation=nn.GELU
+        )
         for layer in self.mlp:
             if isinstance(layer, nn.Linear):
                 nn.init.trunc_normal_(layer.weight, std=0.02)
@@ -91,24 +93,24 @@ class DINO(Framework):
     supports_multi_crop = True
     center: Tensor
 
-    def __init__(self, config: DINOConfig, encoder: nn.Module, *, width: int) -> None:
+    def __init__(self, config: DINOConfig, encoder: nn.Module, *, embedding_dim: int) -> None:
         super().__init__()
         self.config = config
-        self.projector = DINOHead(config, width=width)
+        self.projector = DINOHead(config, embedding_dim=embedding_dim)
         self.teacher = Teacher(encoder, self.projector)
         self.register_buffer("center", torch.zeros(1, config.prototypes))
 
     def teacher_features(self, view: Tensor) -> Features:
         return self.teacher.features(view)
 
-    def loss(self, student: list[Features], teacher: list[Features], progress: float) -> tuple[Tensor, Diagnostics]:
+    def loss(self, student: list[Features], teacher: list[Features], progress: float) -> FrameworkOutput:
         c = self.config
         head = self.teacher.projector
         assert isinstance(head, DINOHead)
         with torch.no_grad():
-            shown = _points(head, teacher)  # [G, B, bottleneck]
-            theirs = head.prototypes()
-        points, prototypes = _points(self.projector, student), self.projector.prototypes()  # [V, B, bottleneck]
+            teacher_points = _project(head, teacher)  # [G, B, bottleneck]
+            teacher_prototypes = head.prototypes()
+        points, prototypes = _project(self.projector, student), self.projector.prototypes()  # [V, B, bottleneck]
         temperature = warmup_constant(
             progress,
             warmup=c.teacher_temperature_warmup,
@@ -117,44 +119,52 @@ class DINO(Framework):
         )
         batch = points.shape[1]
         rows = max(1, LOGITS // (len(student) * c.prototypes))
-        found = [
-            self._of_rows(points, prototypes, shown, theirs, temperature)
+        sums = [
+            self._sums(points, prototypes, teacher_points, teacher_prototypes, temperature)
             if rows >= batch
             else checkpoint(
-                self._of_rows,
+                self._sums,
                 points[:, start : start + rows],
                 prototypes,
-                shown[:, start : start + rows],
-                theirs,
+                teacher_points[:, start : start + rows],
+                teacher_prototypes,
                 temperature,
                 use_reentrant=False,
                 preserve_rng_state=False,
             )
             for start in range(0, batch, rows)
         ]
-        loss, mean, distribution, each = (torch.stack(sums).sum(0) / batch for sums in zip(*found))
-        of_mean = torch.special.entr(mean_over_ranks(distribution)).sum()
-        return loss, {
-            "embedding": student[0].embedding.detach(),
-            "teacher_mean": mean,  # [prototypes]
-            "teacher_embedding": teacher[0].embedding,
-            "teacher_entropy": each,
-            "prototype_entropy": of_mean,
-            "prototype_information": of_mean - each,
-        }
+        loss, mean_logits, distribution, entropy = (torch.stack(parts).sum(0) / batch for parts in zip(*sums))
+        entropy_of_mean = torch.special.entr(mean_over_ranks(distribution)).sum()
+        return FrameworkOutput(
+            loss=loss,
+            embedding=student[0].embedding.detach(),
+            teacher_embedding=teacher[0].embedding,
+            metrics={
+                "teacher_entropy": entropy,
+                "prototype_entropy": entropy_of_mean,
+                "prototype_information": entropy_of_mean - entropy,
+            },
+            state={"teacher_mean": mean_logits},  # [prototypes]
+        )
 
-    def _of_rows(
-        self, points: Tensor, prototypes: Tensor, shown: Tensor, theirs: Tensor, temperature: float
+    def _sums(
+        self,
+        points: Tensor,
+        prototypes: Tensor,
+        teacher_points: Tensor,
+        teacher_prototypes: Tensor,
+        temperature: float,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Sums over the images of a piece: the loss, the teacher's mean logits over the views [prototypes], its distribution
-        for the first view [prototypes], and the entropy of that.
+        """Sums over n images: the loss, the teacher's logits averaged over its views [prototypes], its distribution for the
+        first view [prototypes], and the entropy of that distribution.
 
         Args:
             points, prototypes: the student's, [V, n, bottleneck] and [prototypes, bottleneck].
-            shown, theirs: the teacher's, [G, n, bottleneck] and [prototypes, bottleneck].
+            teacher_points, teacher_prototypes: the teacher's, [G, n, bottleneck] and [prototypes, bottleneck].
         """
         with torch.no_grad():
-            targets = linear(shown, theirs)  # [G, n, prototypes]
+            targets = linear(teacher_points, teacher_prototypes)  # [G, n, prototypes]
             distribution = ((targets[0] - self.center) / temperature).softmax(1)  # [n, prototypes]
             sums = targets.mean(0).sum(0), distribution.sum(0), torch.special.entr(distribution).sum()
         loss = dino_loss(
@@ -173,15 +183,15 @@ class DINO(Framework):
                     parameter.grad = None
 
     @torch.no_grad()
-    def after_step(self, encoder: nn.Module, diagnostics: Diagnostics, progress: float) -> None:
+    def after_step(self, encoder: nn.Module, output: FrameworkOutput, progress: float) -> None:
         self.teacher.update(encoder, self.projector, momentum=cosine(progress, self.config.momentum, 1.0))
-        self.center.lerp_(mean_over_ranks(diagnostics["teacher_mean"])[None], 1.0 - self.config.center_momentum)
+        self.center.lerp_(mean_over_ranks(output.state["teacher_mean"])[None], 1.0 - self.config.center_momentum)
 
     def export_encoder(self, encoder: nn.Module) -> nn.Module:
         """The teacher's: the authors evaluate it, and it is the better one all along (section 5.2)."""
         return self.teacher.encoder
 
 
-def _points(head: DINOHead, views: list[Features]) -> Tensor:
-    """Of all views in one pass, [V, B, bottleneck]."""
+def _project(head: DINOHead, views: list[Features]) -> Tensor:
+    """Points of all views on the sphere, in one pass: [V, B, bottleneck]."""
     return head.points(torch.cat([view.embedding for view in views])).unflatten(0, (len(views), -1))

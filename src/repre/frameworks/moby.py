@@ -7,10 +7,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from repre.errors import UserError
-from repre.frameworks.base import Framework, FrameworkConfig, Teacher, negatives, retrieval_accuracy
+from repre.frameworks.base import Framework, FrameworkConfig, Teacher
+from repre.frameworks.contrast_metrics import negative_metrics, retrieval_accuracy
 from repre.losses import info_nce_queue
 from repre.models.heads import mlp
-from repre.types import Diagnostics, Features
+from repre.types import Features, FrameworkOutput
 from repre.utils.config_checks import check_fields
 from repre.utils.dist import all_gather_with_grad
 from repre.utils.schedule import cosine
@@ -27,10 +28,10 @@ class MoBYConfig(FrameworkConfig):
     temperature: float = 0.2
     """Divides the cosines."""
     momentum: float = 0.99
-    """Share of the teacher kept at each step, at the start; rises to 1 along a cosine."""
+    """Share of the teacher that stays at each step, at the start; rises to 1 along a cosine."""
     queue: int = 4096
-    """Keys kept per view. It need not be a multiple of the batch: the ring wraps inside a batch, and of a batch larger
-    than the queue the last keys stay."""
+    """Keys in the queue of each view. It need not be a multiple of the batch: the ring buffer wraps inside a batch, and a
+    batch larger than the queue leaves its last keys."""
 
     def __post_init__(self) -> None:
         check_fields(self, "framework")
@@ -43,7 +44,7 @@ class MoBYConfig(FrameworkConfig):
 
 
 class MoBY(Framework):
-    """Each view's prediction finds the teacher's key of the other view among a queue of that view's earlier keys.
+    """Each view's prediction must find the teacher's key of the other view among a queue of that view's earlier keys.
 
     Projector and predictor are MLPs of two layers, batch normalization in the hidden one only. Drop path acts in the
     student alone. The loss is the sum over the two directions.
@@ -52,10 +53,10 @@ class MoBY(Framework):
     queues: Tensor
     end: Tensor
 
-    def __init__(self, config: MoBYConfig, encoder: nn.Module, *, width: int) -> None:
+    def __init__(self, config: MoBYConfig, encoder: nn.Module, *, embedding_dim: int) -> None:
         super().__init__()
         self.config = config
-        self.projector = mlp(width, config.hidden_dim, config.out_dim, layers=2)
+        self.projector = mlp(embedding_dim, config.hidden_dim, config.out_dim, layers=2)
         self.predictor = mlp(config.out_dim, config.hidden_dim, config.out_dim, layers=2)
         self.teacher = Teacher(encoder, self.projector)
         self.register_buffer("queues", F.normalize(torch.randn(2, config.queue, config.out_dim), dim=2))  # [view, Q, P]
@@ -64,26 +65,30 @@ class MoBY(Framework):
     def teacher_features(self, view: Tensor) -> Features:
         return self.teacher.features(view)
 
-    def loss(self, student: list[Features], teacher: list[Features], progress: float) -> tuple[Tensor, Diagnostics]:
+    def loss(self, student: list[Features], teacher: list[Features], progress: float) -> FrameworkOutput:
         first, second = (self.predictor(self.projector(view.embedding)) for view in student)  # [B, P] each
         keys = torch.stack([F.normalize(self.teacher.project(view), dim=1) for view in teacher])  # [view, B, P]
         t = self.config.temperature
         one = info_nce_queue(first, keys[1], self.queues[1], temperature=t)
         other = info_nce_queue(second, keys[0], self.queues[0], temperature=t)
-        return one + other, {
-            "embedding": student[0].embedding.detach(),
-            "teacher_embedding": teacher[0].embedding,
-            "keys": keys,
-            "accuracy": retrieval_accuracy(first.detach(), all_gather_with_grad(keys[1])),
-            **negatives(first, self.queues[1], first.new_zeros(1, self.config.queue).bool(), temperature=t),
-        }
+        no_positive = first.new_zeros(1, self.config.queue).bool()
+        return FrameworkOutput(
+            loss=one + other,
+            embedding=student[0].embedding.detach(),
+            teacher_embedding=teacher[0].embedding,
+            metrics={
+                "accuracy": retrieval_accuracy(first.detach(), all_gather_with_grad(keys[1])),
+                **negative_metrics(first, self.queues[1], no_positive, temperature=t),
+            },
+            state={"keys": keys},
+        )
 
     @torch.no_grad()
-    def after_step(self, encoder: nn.Module, diagnostics: Diagnostics, progress: float) -> None:
+    def after_step(self, encoder: nn.Module, output: FrameworkOutput, progress: float) -> None:
         self.teacher.update(encoder, self.projector, momentum=cosine(progress, self.config.momentum, 1.0))
-        keys = all_gather_with_grad(diagnostics["keys"].transpose(0, 1)).transpose(0, 1)  # [view, G, P]
-        kept = keys[:, -self.config.queue :]
-        start = self.end + keys.shape[1] - kept.shape[1]
-        places = (start + torch.arange(kept.shape[1], device=keys.device)) % self.config.queue
-        self.queues[:, places] = kept.to(self.queues.dtype)
+        keys = all_gather_with_grad(output.state["keys"].transpose(0, 1)).transpose(0, 1)  # [view, G, P]
+        last = keys[:, -self.config.queue :]
+        start = self.end + keys.shape[1] - last.shape[1]
+        slots = (start + torch.arange(last.shape[1], device=keys.device)) % self.config.queue
+        self.queues[:, slots] = last.to(self.queues.dtype)
         self.end.add_(keys.shape[1]).remainder_(self.config.queue)

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from repre.errors import UserError
-from repre.frameworks.base import Framework, FrameworkConfig, Teacher, negatives, positive_mask, retrieval_accuracy
+from repre.frameworks.base import Framework, FrameworkConfig, Teacher
+from repre.frameworks.contrast_metrics import negative_metrics, positive_mask, retrieval_accuracy
 from repre.losses import info_nce
 from repre.models.heads import mlp
-from repre.types import Diagnostics, Features
+from repre.types import Features, FrameworkOutput
 from repre.utils.config_checks import check_fields
 from repre.utils.dist import all_gather_with_grad, rank
 from repre.utils.schedule import cosine
@@ -25,7 +26,7 @@ class MoCoV3Config(FrameworkConfig):
     temperature: float = 0.2
     """Divides the cosines; the loss is multiplied by twice this."""
     momentum: float = 0.99
-    """Share of the teacher kept at each step, at the start; rises to 1 along a cosine."""
+    """Share of the teacher that stays at each step, at the start; rises to 1 along a cosine."""
 
     def __post_init__(self) -> None:
         check_fields(self, "framework")
@@ -36,23 +37,23 @@ class MoCoV3Config(FrameworkConfig):
 
 
 class MoCoV3(Framework):
-    """Each view's prediction finds the teacher's key of the other view among the keys of the global batch.
+    """Each view's prediction must find the teacher's key of the other view among the keys of the global batch.
 
     The heads' linear layers have no bias and batch normalization follows every layer, the last one without scale and
     shift (section 4.1 and the authors' code). The loss is the sum over the two directions, times 2T.
     """
 
-    def __init__(self, config: MoCoV3Config, encoder: nn.Module, *, width: int) -> None:
+    def __init__(self, config: MoCoV3Config, encoder: nn.Module, *, embedding_dim: int) -> None:
         super().__init__()
         self.config = config
-        self.projector = mlp(width, config.hidden_dim, config.out_dim, layers=3, last_norm="plain", bias=False)
+        self.projector = mlp(embedding_dim, config.hidden_dim, config.out_dim, layers=3, last_norm="plain", bias=False)
         self.predictor = mlp(config.out_dim, config.hidden_dim, config.out_dim, layers=2, last_norm="plain", bias=False)
         self.teacher = Teacher(encoder, self.projector)
 
     def teacher_features(self, view: Tensor) -> Features:
         return self.teacher.features(view)
 
-    def loss(self, student: list[Features], teacher: list[Features], progress: float) -> tuple[Tensor, Diagnostics]:
+    def loss(self, student: list[Features], teacher: list[Features], progress: float) -> FrameworkOutput:
         first, second = (self.predictor(self.projector(view.embedding)) for view in student)  # [B, P] each
         key_first, key_second = (self.teacher.project(view) for view in teacher)
         t = self.config.temperature
@@ -60,14 +61,16 @@ class MoCoV3(Framework):
         keys = all_gather_with_grad(key_second)  # [G, P]
         one = info_nce(first, keys, temperature=t, offset=offset)
         other = info_nce(second, all_gather_with_grad(key_first), temperature=t, offset=offset)
-        return 2 * t * (one + other), {
-            "embedding": student[0].embedding.detach(),
-            "teacher_embedding": teacher[0].embedding,
-            "accuracy": retrieval_accuracy(first.detach(), keys),
-            **negatives(
-                first, keys, positive_mask(len(first), len(keys), offset=offset, device=keys.device), temperature=t
-            ),
-        }
+        positive = positive_mask(len(first), len(keys), offset=offset, device=keys.device)
+        return FrameworkOutput(
+            loss=2 * t * (one + other),
+            embedding=student[0].embedding.detach(),
+            teacher_embedding=teacher[0].embedding,
+            metrics={
+                "accuracy": retrieval_accuracy(first.detach(), keys),
+                **negative_metrics(first, keys, positive, temperature=t),
+            },
+        )
 
-    def after_step(self, encoder: nn.Module, diagnostics: Diagnostics, progress: float) -> None:
+    def after_step(self, encoder: nn.Module, output: FrameworkOutput, progress: float) -> None:
         self.teacher.update(encoder, self.projector, momentum=cosine(progress, self.config.momentum, 1.0))

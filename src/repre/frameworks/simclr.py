@@ -3,13 +3,14 @@
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from repre.errors import UserError
-from repre.frameworks.base import Framework, FrameworkConfig, negatives, positive_mask, retrieval_accuracy
+from repre.frameworks.base import Framework, FrameworkConfig
+from repre.frameworks.contrast_metrics import negative_metrics, positive_mask, retrieval_accuracy
 from repre.losses import nt_xent
 from repre.models.heads import mlp
-from repre.types import Diagnostics, Features
+from repre.types import Features, FrameworkOutput
 from repre.utils.config_checks import check_fields
 from repre.utils.dist import all_gather_with_grad, rank
 
@@ -38,19 +39,22 @@ class SimCLRConfig(FrameworkConfig):
 class SimCLR(Framework):
     """NT-Xent between the projections of two views, negatives from the global batch; no teacher."""
 
-    def __init__(self, config: SimCLRConfig, encoder: nn.Module, *, width: int) -> None:
+    def __init__(self, config: SimCLRConfig, encoder: nn.Module, *, embedding_dim: int) -> None:
         super().__init__()
         self.config = config
-        self.projector = mlp(width, config.hidden_dim, config.out_dim, layers=config.layers)
+        self.projector = mlp(embedding_dim, config.hidden_dim, config.out_dim, layers=config.layers)
 
-    def loss(self, student: list[Features], teacher: list[Features], progress: float) -> tuple[Tensor, Diagnostics]:
+    def loss(self, student: list[Features], teacher: list[Features], progress: float) -> FrameworkOutput:
         first, second = (self.projector(view.embedding) for view in student)  # [B, P] each
         all_first, all_second = all_gather_with_grad(first), all_gather_with_grad(second)  # [G, P] each
         t, offset = self.config.temperature, rank() * len(first)
         loss = nt_xent(first, second, all_first, all_second, temperature=t, offset=offset)
-        own = positive_mask(len(first), len(all_first), offset=offset, device=first.device).repeat(1, 2)  # [B, 2G]
-        return loss, {
-            "embedding": student[0].embedding.detach(),
-            "accuracy": retrieval_accuracy(first.detach(), all_second.detach()),
-            **negatives(first, torch.cat([all_first, all_second]), own, temperature=t),
-        }
+        positive = positive_mask(len(first), len(all_first), offset=offset, device=first.device).repeat(1, 2)  # [B, 2G]
+        return FrameworkOutput(
+            loss=loss,
+            embedding=student[0].embedding.detach(),
+            metrics={
+                "accuracy": retrieval_accuracy(first.detach(), all_second.detach()),
+                **negative_metrics(first, torch.cat([all_first, all_second]), positive, temperature=t),
+            },
+        )

@@ -16,7 +16,7 @@ from repre.losses import PixelLossKind, pixel_loss
 from repre.models.balance_gradients import balance_gradients
 from repre.models.decoder import Decoder, DecoderConfig
 from repre.models.encoder import Encoder, EncoderConfig
-from repre.types import Diagnostics, Features, Losses, Views
+from repre.types import Features, FrameworkOutput, Losses, Views
 from repre.utils.amp import autocast
 from repre.utils.config_checks import check_fields
 
@@ -66,7 +66,7 @@ class RePre(nn.Module):
     Example::
 
         encoder = Encoder("vit_small_patch16_224")
-        framework = MoCoV3(MoCoV3Config(), encoder, width=encoder.embedding_dim)
+        framework = MoCoV3(MoCoV3Config(), encoder, embedding_dim=encoder.embedding_dim)
         decoder = Decoder(DecoderConfig(), widths=encoder.widths, strides=encoder.strides, channels=3,
                           generator=torch.Generator().manual_seed(0))
         model = RePre(encoder=encoder, framework=framework, decoder=decoder)
@@ -108,8 +108,8 @@ class RePre(nn.Module):
         if rebuild and self.reconstruction.balance:
             student = balance_gradients(student, self.reconstruction.balance)
         teacher = self.teacher_features(views)
-        contrastive, diagnostics = self.contrastive(student, teacher, progress)
-        return self.total(contrastive, self.pixel(student, views) if rebuild else None, diagnostics)
+        output = self.contrastive(student, teacher, progress)
+        return self.total(output, self.pixel(student, views) if rebuild else None)
 
     def rebuilds(self, progress: float) -> bool:
         """Whether the branch takes part when this share of the run is done."""
@@ -154,7 +154,7 @@ class RePre(nn.Module):
 
     def contrastive(
         self, student: list[Features], teacher: list[Features], progress: float
-    ) -> tuple[Tensor, Diagnostics]:
+    ) -> FrameworkOutput:
         """The framework's loss. Heads and losses run in float32 (or more) under mixed precision too: differences of
         cosines divided by a small temperature do not survive bfloat16."""
         with autocast(student[0].embedding.device, torch.float32):
@@ -183,10 +183,10 @@ class RePre(nn.Module):
             mask=torch.cat(views.masks[:used]) if only_masked and views.masks is not None else None,
         )
 
-    def total(self, contrastive: Tensor, pixel: Tensor | None, diagnostics: Diagnostics) -> Losses:
-        """The weighted sum, with its parts."""
-        total = contrastive if pixel is None else contrastive + self.reconstruction.weight * pixel
-        return Losses(total, contrastive, pixel, diagnostics)
+    def total(self, output: FrameworkOutput, pixel: Tensor | None) -> Losses:
+        """The weighted sum of both losses, with its parts."""
+        total = output.loss if pixel is None else output.loss + self.reconstruction.weight * pixel
+        return Losses(total, output.loss, pixel, output)
 
     @torch.no_grad()
     def reconstruct(self, images: Tensor) -> Tensor:
@@ -227,7 +227,7 @@ def build_model(
     """
     torch.manual_seed(seed)
     student = Encoder(encoder)
-    contrast = build_framework(framework, student, width=student.embedding_dim)
+    contrast = build_framework(framework, student, embedding_dim=student.embedding_dim)
     branch = None
     if reconstruction.weight:
         branch = Decoder(

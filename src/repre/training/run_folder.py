@@ -209,7 +209,7 @@ class RunFolder:
 
         write_atomically(self.csv, write)
 
-    def say(self, text: str) -> None:
+    def append_log(self, text: str) -> None:
         """Adds a line to the log, and begins a new file where that has become long."""
         with contextlib.suppress(FileNotFoundError):
             if self.log.stat().st_size > LOG_BYTES:

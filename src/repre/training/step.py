@@ -1,7 +1,13 @@
-"""One step: losses and gradients of a batch, whole or in pieces, averaged over ranks."""
+"""One training step: the only place where its order is written.
 
-from collections.abc import Callable, Iterator
+schedule -> forward and backward, whole or in pieces -> average over ranks -> unscale -> status (loss, norm, flags: one
+reduction, one wait) -> clip -> `before_step` -> optimizer -> `after_step`
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -11,11 +17,123 @@ from torch import Tensor, nn
 
 from repre.errors import UserError
 from repre.models.repre import ReconstructionConfig, RePre
+from repre.training.optim import OptimConfig, set_schedule
 from repre.types import Features, Losses, Views
 from repre.utils.amp import autocast
 from repre.utils.dist import rank, world_size
-from repre.utils.fsdp import is_dtensor
+from repre.utils.fsdp import is_dtensor, local_tensor
 from repre.utils.onednn_linear import fast_linear
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """The outcome of one step; the same on all ranks, except `losses`.
+
+    Attributes:
+        losses: of the local batch, on the device.
+        loss: total loss, averaged over ranks.
+        grad_norm: norm of the whole gradient before clipping.
+        lr: learning rate of the step.
+        flags: for each flag that was passed in, whether any rank raised it.
+    """
+
+    losses: Losses
+    loss: float
+    grad_norm: float
+    lr: float
+    flags: tuple[bool, ...]
+
+    @property
+    def finite(self) -> bool:
+        """Whether loss and gradient are finite; otherwise the weights stayed as they were."""
+        return math.isfinite(self.loss + self.grad_norm)
+
+
+def train_step(
+    model: RePre,
+    optimizer: torch.optim.Optimizer,
+    views: Views,
+    *,
+    optim: OptimConfig,
+    batch_size: int,
+    progress: float,
+    seed: int,
+    micro_batch: int = 0,
+    precision: torch.dtype = torch.float32,
+    scaler: torch.amp.GradScaler | None = None,
+    flags: Sequence[bool] = (),
+    overlap: Callable[[], None] | None = None,
+) -> StepResult:
+    """Updates student and teacher by one batch of views; a collective call.
+
+    If loss or gradient are not finite, the weights stay as they are and the gradients stay in `.grad` for a diagnosis.
+
+    Args:
+        views: the local batch.
+        batch_size: images of the global batch, for the learning rate.
+        progress: share of the run that is done, in [0, 1].
+        seed: of drop path in this step. The step is a function of weights, views, progress and seed, however the batch is
+            cut into pieces and ranks.
+        micro_batch: images encoded at once; 0 encodes the whole local batch.
+        precision: of encoder and decoder; bfloat16 and float16 run under autocast.
+        scaler: scales the loss for float16.
+        flags: what this rank wants all ranks to know; they travel with loss and norm.
+        overlap: called while the device computes, before the host waits for it, and before the weights change.
+    """
+    scaler = scaler or torch.amp.GradScaler(views.images[0].device.type, enabled=False)
+    lr = set_schedule(optimizer, optim, progress=progress, batch=batch_size)
+    optimizer.zero_grad(set_to_none=True)
+    losses = forward_backward(
+        model, views, progress=progress, seed=seed, micro_batch=micro_batch, precision=precision, scale=scaler.scale
+    )
+    scaler.unscale_(optimizer)
+    grad_norm, status = _status(model, losses, flags)
+    if overlap is not None:
+        overlap()
+    loss, norm, *raised = status.tolist()  # the only wait of the host
+    result = StepResult(losses, loss, norm, lr, tuple(flag > 0 for flag in raised))
+    if result.finite:
+        clip_gradients(model, grad_norm, optim.clip_grad_norm)
+        model.framework.before_step(progress)
+        scaler.step(optimizer)
+        model.framework.after_step(model.encoder, losses.output, progress)
+        optimizer.zero_grad(set_to_none=True)
+    scaler.update()
+    return result
+
+
+def _status(model: nn.Module, losses: Losses, flags: Sequence[bool]) -> tuple[Tensor, Tensor]:
+    """The norm of the gradient, and everything that the host reads in one tensor: loss, norm, flags.
+
+    One all-reduce sums the ranks' losses, flags and, for parameters that are split over the ranks, squared norms.
+    """
+    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    norm = nn.utils.get_total_norm([g for g in gradients if not is_dtensor(g)])
+    parts = [local_tensor(g) for g in gradients if is_dtensor(g)]
+    squares = nn.utils.get_total_norm(parts).square() if parts else torch.zeros_like(norm)
+    loss = losses.total.detach()
+    values = [loss, squares.to(loss.device), *(torch.full_like(loss, float(flag)) for flag in flags)]
+    status = torch.stack([value.to(loss.dtype) for value in values])
+    if world_size() > 1:
+        dist.all_reduce(status)
+    loss, squares = status[0] / world_size(), status[1]
+    if parts:
+        norm = (norm.square().to(squares.device) + squares).sqrt()
+    return norm, torch.cat([torch.stack([loss, norm.to(loss.device, loss.dtype)]), status[2:]])
+
+
+def clip_gradients(model: nn.Module, norm: Tensor, limit: float | None) -> None:
+    """Scales the whole gradient, of this norm, down to norm `limit`; None does not clip."""
+    if limit is not None:
+        gradients = [local_tensor(p.grad) for p in model.parameters() if p.grad is not None]
+        torch._foreach_mul_(gradients, (limit / (norm + 1e-6)).clamp(max=1.0))
+
+
+# ------------------------------------------------------------------------------------------- forward and backward
+
+
+def _unscaled(loss: Tensor) -> Tensor:
+    return loss
 
 
 @fast_linear()
@@ -27,15 +145,14 @@ def forward_backward(
     seed: int,
     micro_batch: int = 0,
     precision: torch.dtype = torch.float32,
-    scale: float = 1.0,
+    scale: Callable[[Tensor], Tensor] = _unscaled,
 ) -> Losses:
-    """Losses of the local batch; leaves ``scale`` times their gradient, averaged over ranks, in the parameters.
+    """Computes the losses of the local batch and leaves their scaled gradient, averaged over ranks, in the parameters.
 
     Args:
-        seed: of drop path in this step; the step is a function of weights, views, progress and seed, however the batch
-            is cut into pieces and ranks.
-        micro_batch: images encoded at once; 0 or at least the batch encodes all in one pass.
-        precision: of encoder and decoder; bfloat16 and float16 through autocast.
+        scale: multiplies a loss, or a part of one, by the gradient scaler's factor.
+
+    The other arguments are those of `train_step`.
     """
     mixed = partial(autocast, views.images[0].device, precision)
     if 0 < micro_batch < len(views.images[0]):
@@ -44,7 +161,7 @@ def forward_backward(
         set_micro_batch(model, views, 0, seed)
         with mixed():
             losses = model(views, progress=progress)
-        (losses.total * scale).backward()
+        scale(losses.total).backward()
     average_gradients(model)
     return losses
 
@@ -57,25 +174,26 @@ def _in_pieces(
     progress: float,
     seed: int,
     micro_batch: int,
-    scale: float,
+    scale: Callable[[Tensor], Tensor],
 ) -> Losses:
     """The gradient cache (Gao et al. 2021, arXiv 2101.06983): the update of the whole batch in the memory of a piece.
 
-    Encode every piece without a graph; heads and contrastive loss over the whole batch give the gradient of every
-    embedding; encode every piece again, with the same drop path, and back-propagate that gradient and the piece's
-    share of the pixel loss.
+    1. Encode every piece without a graph.
+    2. Compute heads and contrastive loss over the whole batch; this gives the gradient of every embedding.
+    3. Encode every piece again, with the same drop path, and back-propagate the gradient of its embeddings together
+       with its share of the pixel loss.
     """
     pieces, rebuild = list(split_views(views, micro_batch)), model.rebuilds(progress)
-    found: list[list[Features]] = []
+    student: list[list[Features]] = []
     teacher: list[list[Features]] = []
     for number, piece in enumerate(pieces):
         set_micro_batch(model, piece, number * micro_batch, seed, of=views)
         with mixed(), torch.no_grad():
-            found.append(model.student_features(piece, rebuild=rebuild, maps=False))
+            student.append(model.student_features(piece, rebuild=rebuild, maps=False))
             teacher.append(model.teacher_features(piece))
-    leaves = [Features(_join(view).requires_grad_()) for view in zip(*found)]
-    contrastive, diagnostics = model.contrastive(leaves, [Features(_join(view)) for view in zip(*teacher)], progress)
-    (contrastive * scale).backward()
+    leaves = [Features(_join(view).requires_grad_()) for view in zip(*student)]
+    output = model.contrastive(leaves, [Features(_join(view)) for view in zip(*teacher)], progress)
+    scale(output.loss).backward()
 
     count = len(views.images[0])
     pixel: Tensor | None = None
@@ -85,24 +203,30 @@ def _in_pieces(
         set_micro_batch(model, piece, start, seed, of=views)
         with mixed():
             features = model.student_features(piece, rebuild=rebuild)
-            share = model.pixel(features, piece) if rebuild else None
-        pull = torch.stack(
+            piece_pixel = model.pixel(features, piece) if rebuild else None
+        surrogate = torch.stack(  # its gradient with respect to the embeddings is the cached one, already scaled
             [
                 (view.embedding * leaf.embedding.grad[start : start + size]).sum()  # type: ignore[index]
                 for view, leaf in zip(features, leaves)
             ]
         ).sum()
-        if share is not None:
-            share = share * (size / count)
-            pull = pull + model.reconstruction.weight * scale * share
-            pixel = share.detach() if pixel is None else pixel + share.detach()
-        pull.backward()
+        if piece_pixel is not None:
+            piece_pixel = piece_pixel * (size / count)
+            surrogate = surrogate + scale(model.reconstruction.weight * piece_pixel)
+            pixel = piece_pixel.detach() if pixel is None else pixel + piece_pixel.detach()
+        surrogate.backward()
         start += size
-    return model.total(contrastive.detach(), pixel, diagnostics)
+    return model.total(replace(output, loss=output.loss.detach()), pixel)
 
 
 def set_micro_batch(model: RePre, piece: Views, start: int, seed: int, *, of: Views | None = None) -> None:
-    """Passes over a piece, which starts at `start` of this rank's views, draw what the batch of all ranks draws."""
+    """Makes the next passes draw for this piece what the global batch draws for it.
+
+    Args:
+        piece: the views that the passes will encode.
+        start: index of the piece's first image in the local batch.
+        of: the local batch; None if the piece is all of it.
+    """
     local = len((of or piece).images[0])
     first, size = rank() * local + start, len(piece.images[0])
     model.encoder.batch_slice.show(first, first + size, total=world_size() * local, device=piece.images[0].device)
@@ -110,15 +234,15 @@ def set_micro_batch(model: RePre, piece: Views, start: int, seed: int, *, of: Vi
 
 
 def split_views(views: Views, size: int) -> Iterator[Views]:
-    """The views of `size` images at a time; of all at once with 0."""
+    """The views of `size` images at a time; 0 yields all images at once."""
     count = len(views.images[0])
     for start in range(0, count, size or count):
-        part = slice(start, start + (size or count))
+        rows = slice(start, start + (size or count))
         yield Views(
-            images=[view[part] for view in views.images],
-            targets=[target[part] for target in views.targets],
+            images=[view[rows] for view in views.images],
+            targets=[target[rows] for target in views.targets],
             n_global=views.n_global,
-            masks=None if views.masks is None else [mask[part] for mask in views.masks],
+            masks=None if views.masks is None else [mask[rows] for mask in views.masks],
         )
 
 
@@ -127,25 +251,26 @@ def _join(pieces: tuple[Features, ...]) -> Tensor:
 
 
 def validate_micro_batch(encoder: nn.Module, reconstruction: ReconstructionConfig, *, micro_batch: int) -> None:
-    """Refuses what depends on how the batch is cut.
+    """Refuses settings whose result depends on how the batch is cut.
 
     Raises:
         UserError: the encoder normalizes over the batch, and the batch is cut into pieces or over processes; or it has
-            dropout, whose draws a piece cannot repeat; or gradients of the whole batch are balanced, and it is cut.
+            dropout, whose random numbers a piece cannot repeat; or gradients of the whole batch are balanced.
     """
     if not micro_batch and world_size() == 1:
         return
     if micro_batch and reconstruction.balance:
         raise UserError(
-            "compute.micro_batch cuts the batch, but reconstruction.balance compares gradients of the whole of it. Use "
+            "compute.micro_batch cuts the batch, but reconstruction.balance compares gradients of the whole batch. Use "
             "compute.micro_batch 0, or reconstruction.balance 0 with a reconstruction.weight"
         )
     for name, module in encoder.named_modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             cut = "compute.micro_batch cuts the batch" if micro_batch else "several processes share the batch"
+            fix = "compute.micro_batch 0" if micro_batch else "one process"
             raise UserError(
-                f"{cut}, but {name} of the encoder normalizes over the batch: each part would be normalized by itself. "
-                f"Use {'compute.micro_batch 0' if micro_batch else 'one process'}, or an encoder with layer normalization"
+                f"{cut}, but {name} of the encoder normalizes over the batch, so each part would be normalized by itself. "
+                f"Use {fix}, or an encoder with layer normalization"
             )
         if micro_batch and isinstance(module, nn.Dropout) and module.p:
             raise UserError(
@@ -155,18 +280,17 @@ def validate_micro_batch(encoder: nn.Module, reconstruction: ReconstructionConfi
 
 
 def average_gradients(model: nn.Module) -> None:
-    """Mean of every gradient over ranks, in one flat all-reduce per dtype. Those of split parameters arrive averaged.
+    """Averages every gradient over ranks, in one flat all-reduce per dtype. FSDP averages those of split parameters.
 
-    DistributedDataParallel would overlap this with backward, but cannot see a backward made of pieces; on one node the
-    whole exchange costs a few milliseconds, so the one mechanism that serves both is kept.
+    DistributedDataParallel would overlap this with the backward pass, but cannot follow one made of pieces.
     """
     if world_size() == 1:
         return
     gradients = [p.grad for p in model.parameters() if p.grad is not None and not is_dtensor(p.grad)]
     for dtype in {g.dtype for g in gradients}:
-        mine = [g for g in gradients if g.dtype == dtype]
-        flat = torch.cat([g.reshape(-1) for g in mine])
+        group = [g for g in gradients if g.dtype == dtype]
+        flat = torch.cat([g.reshape(-1) for g in group])
         dist.all_reduce(flat)
         flat /= world_size()
-        for gradient, averaged in zip(mine, flat.split([g.numel() for g in mine])):
+        for gradient, averaged in zip(group, flat.split([g.numel() for g in group])):
             gradient.copy_(averaged.view_as(gradient))

@@ -2,7 +2,7 @@
 
 Gradient convention: each rank differentiates the mean over its own samples and the ranks' gradients are averaged
 afterwards (as DistributedDataParallel does), which gives the gradient of the mean over the global batch. So the backward
-of a gather or a sum adds up what every rank asks of the tensor.
+pass of a gather or a sum adds up the gradients of all ranks.
 """
 
 import os
@@ -22,7 +22,7 @@ _single_process = False
 
 @contextmanager
 def single_process() -> Iterator[None]:
-    """While entered, this process computes as if it were the only one: the others take no part in its gathers and sums."""
+    """Inside, this process computes as if it were the only one: gathers and sums leave the other ranks out."""
     global _single_process
     before, _single_process = _single_process, True
     try:
@@ -44,33 +44,33 @@ def world_size() -> int:
 
 
 def is_main_process() -> bool:
-    """Whether this process speaks for all; also true of one before and after the process group."""
+    """Whether this process logs and saves for all; also correct before and after the process group exists."""
     return (rank() if is_initialized() else int(os.environ.get("RANK", "0"))) == 0
 
 
 @contextmanager
 def process_group(device: torch.device) -> Iterator[None]:
-    """While entered, the processes that torchrun started are a group: NCCL between CUDA devices, else gloo."""
+    """Inside, the processes that torchrun started form a group: NCCL between CUDA devices, gloo otherwise."""
     if is_initialized() or int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield
         return
     on_cuda = device.type == "cuda"
-    store, number, count = next(dist.rendezvous("env://"))
-    # torchrun keeps its store when it starts the processes again: without names of their own they find the dead ones' there
+    store, group_rank, group_size = next(dist.rendezvous("env://"))
+    # torchrun keeps its store across restarts: a prefix per restart keeps the keys of dead processes apart
     store = dist.PrefixStore(f"start {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
     dist.init_process_group(
         "nccl" if on_cuda else "gloo",
         store=store,
-        rank=number,
-        world_size=count,
+        rank=group_rank,
+        world_size=group_size,
         device_id=device if on_cuda else None,
     )
     try:
         yield
     except BaseException as error:
-        reason = RunError(_LOST) if _lost_another(error) else error
+        reason = RunError(_PEER_ENDED) if _is_lost_peer(error) else error
         with suppress(OSError):
-            ErrorHandler().record_exception(reason)  # torchrun's closing words give the reason of the first to fail
+            ErrorHandler().record_exception(reason)  # torchrun prints the reason of the first process that failed
         if reason is not error:
             raise reason from error
         raise
@@ -78,51 +78,55 @@ def process_group(device: torch.device) -> Iterator[None]:
         dist.destroy_process_group()
 
 
-_LOST = "another process of this run ended, so this one cannot go on; what was saved is intact, and that one says why"
+_PEER_ENDED = (
+    "another process of this run ended, so this one cannot continue; everything saved so far is intact, and the other "
+    "process's message gives the reason"
+)
+_LOST_PEER = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "Timed out waiting")
+"""Parts of gloo's messages about a lost peer. It has no exception class of its own: if a message changes, the user sees
+gloo's instead of ours."""
 
 
-def _lost_another(error: BaseException) -> bool:
-    """Whether a collective call failed because a process at its other end is gone."""
+def _is_lost_peer(error: BaseException) -> bool:
+    """Whether a collective call failed because the process at its other end is gone."""
     if isinstance(error, dist.DistError):
         return True
-    words = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "Timed out waiting")
-    return isinstance(error, RuntimeError) and "gloo" in str(error) and any(word in str(error) for word in words)
+    return isinstance(error, RuntimeError) and "gloo" in str(error) and any(part in str(error) for part in _LOST_PEER)
 
 
-class _Gather(torch.autograd.Function):
+class _AllGather(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
-        out = [torch.empty_like(x) for _ in range(world_size())]
-        dist.all_gather(out, x.contiguous())
-        return torch.cat(out)
+        gathered = [torch.empty_like(x) for _ in range(world_size())]
+        dist.all_gather(gathered, x.contiguous())
+        return torch.cat(gathered)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:
-        grad = grad.contiguous()
-        dist.all_reduce(grad)
-        return grad.chunk(world_size())[rank()]
+        return _AllReduceSum.apply(grad).chunk(world_size())[rank()]
 
 
-class _Sum(torch.autograd.Function):
+class _AllReduceSum(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
-        out = x.clone(memory_format=torch.contiguous_format)
-        dist.all_reduce(out)
-        return out
+        # a copy: autograd may pass the same gradient tensor to several functions
+        total = x.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total)
+        return total
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:
-        return _Sum.apply(grad)
+        return _AllReduceSum.apply(grad)
 
 
 def all_gather_with_grad(x: Tensor) -> Tensor:
-    """Concatenates the ranks' tensors of equal shape in rank order, with gradient: [B, ...] -> [world * B, ...]."""
-    return _Gather.apply(x) if world_size() > 1 else x
+    """Concatenates the ranks' tensors of equal shape in rank order, with gradient: [B, ...] -> [world_size * B, ...]."""
+    return _AllGather.apply(x) if world_size() > 1 else x
 
 
 def sum_over_ranks(x: Tensor) -> Tensor:
     """Sum over ranks, with gradient; the shape stays."""
-    return _Sum.apply(x) if world_size() > 1 else x
+    return _AllReduceSum.apply(x) if world_size() > 1 else x
 
 
 def mean_over_ranks(x: Tensor) -> Tensor:
@@ -131,12 +135,21 @@ def mean_over_ranks(x: Tensor) -> Tensor:
 
 
 def any_rank(flag: bool, device: torch.device) -> bool:
-    """True on every rank if `flag` is true on one of them; a collective call."""
+    """True on every rank if `flag` is true on any rank; a collective call."""
     if world_size() == 1:
         return flag
     votes = torch.tensor(float(flag), device=device)
     dist.all_reduce(votes, op=dist.ReduceOp.MAX)
     return bool(votes.item())
+
+
+def gather_objects(items: list[Any]) -> list[Any]:
+    """The lists of all ranks, concatenated in rank order; a collective call."""
+    if world_size() == 1:
+        return items
+    parts: list[Any] = [None] * world_size()
+    dist.all_gather_object(parts, items)
+    return [item for part in parts for item in part]
 
 
 def barrier() -> None:

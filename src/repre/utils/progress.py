@@ -48,7 +48,7 @@ class Progress:
             left = _clock(rate * (self.total - step))
             print(f"step {step}/{self.total} epoch {self._epoch(step)} left {left} {_words(row)}", flush=True)
 
-    def say(self, text: str) -> None:
+    def write(self, text: str) -> None:
         """A line of its own, above the bar."""
         if self.shown:
             tqdm.write(text) if self.bar is not None else print(text, flush=True)

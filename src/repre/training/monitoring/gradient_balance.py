@@ -39,7 +39,7 @@ def balance(model: RePre, views: Views, *, progress: float) -> dict[str, float]:
         student = model.student_features(views)
         if settings.balance:
             student = balance_gradients(student, settings.balance)
-        contrastive, _ = model.contrastive(student, model.teacher_features(views), progress)
+        contrastive = model.contrastive(student, model.teacher_features(views), progress).loss
         pixel = model.pixel(student, views)
         assert pixel is not None, "a model with a decoder has a pixel loss"
         own = torch.autograd.grad(contrastive, parameters, retain_graph=True, allow_unused=True)

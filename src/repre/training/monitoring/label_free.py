@@ -2,7 +2,7 @@
 
 A look is a dictionary of figures, taken at every check: of the pooled embeddings of center views and of pairs of
 augmented views drawn once from fixed keys, of patch features, of the reconstruction, and of the balance of the losses.
-`step_figures` are those of a step, from what its losses leave behind. What they mean is told in docs/monitors.md, when
+`step_metrics` are those of a step, from what its losses leave behind. What they mean is told in docs/monitors.md, when
 one is a cause for alarm in `repre.training.monitoring.alarms`.
 
     N  images of the sample    D  embedding width    C  channels    S  side of a view    h, w  cells of a map
@@ -30,7 +30,7 @@ from repre.models.repre import RePre
 from repre.training.monitoring.gradient_balance import balance
 from repre.training.monitoring.patch_metrics import effective_rank, found_cells, linear_cka, right_cells
 from repre.training.monitoring.reconstructions import PANEL_IMAGES, fidelity, level_shares, rebuild
-from repre.types import Batch, Diagnostics, Views
+from repre.types import Batch, FrameworkOutput, Views
 from repre.utils.dist import all_gather_with_grad, single_process
 from repre.utils.fsdp import total_norm
 
@@ -260,18 +260,17 @@ def distinct_share(images: Tensor) -> float:
     return float((~copies.tril(-1).any(1)).double().mean())
 
 
-def step_figures(diagnostics: Diagnostics) -> dict[str, Tensor]:
-    """Figures of a step, scalars on the device, from what the framework's loss left behind.
+def step_metrics(output: FrameworkOutput) -> dict[str, Tensor]:
+    """Metrics of a step, scalars on the device, from what the framework returned.
 
     batch_std: `spread` of the student's embeddings of the batch of all ranks.
-    agreement: mean cosine of teacher's and student's embeddings of one view, the student with its drop path.
+    agreement: mean cosine of the teacher's and the student's embeddings of one view, the student with its drop path.
     """
-    figures = {name: value for name, value in diagnostics.items() if value.ndim == 0}
-    embedding = diagnostics["embedding"].float()
-    figures["batch_std"] = spread(all_gather_with_grad(embedding))
-    if "teacher_embedding" in diagnostics:
-        figures["agreement"] = F.cosine_similarity(embedding, diagnostics["teacher_embedding"].float()).mean()
-    return figures
+    embedding = output.embedding.float()
+    metrics = output.metrics | {"batch_std": spread(all_gather_with_grad(embedding))}
+    if output.teacher_embedding is not None:
+        metrics["agreement"] = F.cosine_similarity(embedding, output.teacher_embedding.float()).mean()
+    return metrics
 
 
 class WeightChange:

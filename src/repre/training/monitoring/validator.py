@@ -1,6 +1,6 @@
-"""What happens at a check: a look by the monitors, the caller's probe, alarms, pictures, and the best encoder.
+"""A validation: metrics of the monitors and the caller's probe, alarms, pictures, and the best encoder.
 
-Lives on the main process only, and only validations: whatever is set here, the weights come out the same.
+Runs on the main process only and changes nothing: with any of these settings the weights come out the same.
 """
 
 import math
@@ -29,25 +29,30 @@ from repre.training.monitoring.label_free import (
 from repre.training.monitoring.reconstructions import PANEL_IMAGES, rebuild, save_panel
 from repre.training.monitoring.snapshots import save_snapshots
 from repre.training.run_folder import RunFolder
+from repre.utils.signals import StopNow
 
 Probe = Callable[[Encoder, int], dict[str, float]]
-"""A further look at the encoder (a k-NN, say) that the command line passes in: (encoder, step) -> figures."""
+"""A further measurement of the encoder, such as k-NN on labels: (encoder, step) -> metrics."""
 
 SHOWN = ("rankme", "embedding_std", "alignment", "correspondence", "psnr", "gradient_ratio")
-"""Figures of a look that are printed, beside the probe's."""
-SHARE = 0.05
-"""Images of the sample, as a share of those shown between two checks: a look must stay cheap beside the training."""
-LEAST_IMAGES = 64
-RARELY = 100
-"""Pictures are written again when training went on for this many times as long as writing them took."""
+"""Metrics that a validation prints, beside the probe's."""
+SAMPLE_SHARE = 0.05
+"""Size of the sample, as a share of the images trained on between two validations: a validation must stay cheap."""
+MIN_SAMPLE = 64
+PICTURE_RATIO = 100
+"""Minimum ratio of training time to the time that writing snapshots took."""
 
 
 class Validator:
-    """Takes looks at the checks of a run and follows its figures.
+    """Validates a run and follows its metrics.
 
     Args:
         probe: see `Probe`.
-        say: prints a line.
+        log: prints a line.
+
+    Attributes:
+        validations: the metrics of every validation so far, with its step.
+        best: the validation with the best `runtime.best_metric`, and the metric's name.
     """
 
     def __init__(
@@ -58,104 +63,131 @@ class Validator:
         device: torch.device,
         *,
         probe: Probe | None,
-        say: Callable[[str], None],
+        log: Callable[[str], None],
     ) -> None:
         self.config, self.folder, self.device = config, folder, device
-        self.probe, self.say = probe, say
-        between = len(source) * config.runtime.eval_every_epochs
-        count = min(config.runtime.monitor_samples, max(LEAST_IMAGES, int(SHARE * between)))
+        self.probe, self.log = probe, log
+        images_between = len(source) * config.runtime.eval_every_epochs
+        count = min(config.runtime.monitor_samples, max(MIN_SAMPLE, int(SAMPLE_SHARE * images_between)))
         sample = fixed_sample(source, count=count, canvas=config.decode_size, views=config.views)
         self.images = sample.images
         self.monitors = (
             Monitors(sample, views=config.views, seed=config.seed, device=device) if config.runtime.monitors else None
         )
-        self.health = Health()
+        self.alarms = Health()
         self.validations: list[dict[str, Any]] = []
         self.best: dict[str, Any] = {}
         self.probe_seconds = 0.0
-        self.pictured, self.picture_seconds = -math.inf, 0.0
+        self.snapshot_time, self.snapshot_seconds = -math.inf, 0.0
 
-    def restore(self, validations: list[dict[str, Any]], best: dict[str, Any], rows: list[dict[str, Any]]) -> None:
-        """Goes on where a stopped run was: with its validations, its best, and the alarms that its figures raised."""
-        self.validations = validations
-        if validations:
-            self._check_metric({name for look in validations for name in look})
+    def state(self) -> dict[str, Any]:
+        """Plain values for the checkpoint."""
+        return {"best": self.best, "validations": self.validations}
+
+    def restore(self, state: dict[str, Any], rows: list[dict[str, Any]]) -> None:
+        """Continues a stopped run: with what `state` returned, and the alarms that its metrics raised.
+
+        Args:
+            rows: the metrics that were logged up to the checkpoint.
+        """
+        self.validations = state["validations"]
+        if self.validations:
+            self._check_best_metric({name for validation in self.validations for name in validation})
         metric = self.config.runtime.best_metric
-        self.best = best if best.get("metric") == metric else {}
-        self.health.replay(rows, validations)
-        self.folder.write_alarms(self.health.as_dicts())
+        self.best = state["best"] if state["best"].get("metric") == metric else {}
+        self.alarms.replay(rows, self.validations)
+        self.folder.write_alarms(self.alarms.as_dicts())
 
-    def check(self, model: RePre, *, step: int, total: int) -> dict[str, Any]:
-        """Takes a look; gives its figures."""
-        begun = time.monotonic()
+    def is_missing(self, step: int) -> bool:
+        """Whether the validation of this step was not done, or was interrupted."""
+        return not self.validations or self.validations[-1]["step"] != step
+
+    def validate(self, model: RePre, *, step: int, total: int) -> dict[str, Any]:
+        """Measures the model; returns the metrics of this validation. An interrupted one leaves no trace.
+
+        Raises:
+            StopNow: a signal interrupted it.
+        """
+        count, best = len(self.validations), self.best
+        try:
+            return self._validate(model, step=step, total=total)
+        except StopNow:
+            del self.validations[count:]
+            self.best = best
+            raise
+
+    def _validate(self, model: RePre, *, step: int, total: int) -> dict[str, Any]:
+        begin = time.monotonic()
         encoder = model.export_encoder
-        figures: dict[str, Any] = {"step": step}
+        metrics: dict[str, Any] = {"step": step}
         with evaluating(model, self.device):
             if self.monitors is not None:
-                figures |= self.monitors.measure(model, progress=step / total)
+                metrics |= self.monitors.measure(model, progress=step / total)
             else:
-                found = label_free(embed(encoder, self.images, device=self.device))
-                figures |= {name: value if math.isfinite(value) else None for name, value in found.items()}
-            self._pictures(model, step=step, last=step == total)
-        figures["validation_seconds"] = time.monotonic() - begun
-        shown = {name: figures[name] for name in SHOWN if figures.get(name) is not None}
+                measured = label_free(embed(encoder, self.images, device=self.device))
+                metrics |= {name: value if math.isfinite(value) else None for name, value in measured.items()}
+            self._write_pictures(model, step=step, last=step == total)
+        metrics["validation_seconds"] = time.monotonic() - begin
+        shown = {name: metrics[name] for name in SHOWN if metrics.get(name) is not None}
         if self.probe is not None:
-            probed = self._probe(encoder, step=step, always=not self.validations or step == total)
-            figures, shown = figures | probed, shown | {k: v for k, v in probed.items() if k != "probe_seconds"}
-        self.say(f"step {step}: " + ", ".join(f"{name} {value:.4g}" for name, value in shown.items()))
+            probed = self._run_probe(self.probe, encoder, step=step, always=not self.validations or step == total)
+            metrics |= probed
+            shown |= {name: value for name, value in probed.items() if name != "probe_seconds"}
+        self.log(f"step {step}: " + ", ".join(f"{name} {value:.4g}" for name, value in shown.items()))
         if not self.validations:
-            self._check_metric(set(figures))
-        self.validations.append(figures)
-        self.observe("validation", figures)
+            self._check_best_metric(set(metrics))
+        self.validations.append(metrics)
+        self.observe("validation", metrics)
         if step:
-            self._keep_best(encoder, figures)
-        return figures
+            self._save_if_best(encoder, metrics)
+        return metrics
 
-    def observe(self, scope: Scope, figures: Mapping[str, Any]) -> None:
-        """Says, and writes down, what is out of order in the figures of a look or a logged step."""
-        new = self.health.observe(scope, figures) if self.config.runtime.monitors else []
+    def observe(self, scope: Scope, metrics: Mapping[str, Any]) -> None:
+        """Raises the alarms that the metrics of a validation or a logged step give cause for."""
+        new = self.alarms.observe(scope, metrics) if self.config.runtime.monitors else []
         for alarm in new:
-            self.say(str(alarm))
+            self.log(str(alarm))
         if new:
-            self.folder.write_alarms(self.health.as_dicts())
+            self.folder.write_alarms(self.alarms.as_dicts())
 
-    def _probe(self, encoder: Encoder, *, step: int, always: bool) -> dict[str, float]:
-        """The caller's look; between the first and the last check only while it stays within its time."""
-        assert self.probe is not None, "there is a probe"
+    def _run_probe(self, probe: Probe, encoder: Encoder, *, step: int, always: bool) -> dict[str, float]:
+        """The probe's metrics; between the first and the last validation only while it stays within its time limit."""
         limit = self.config.runtime.probe_seconds
         if self.probe_seconds > limit and not always:
-            self.say(
-                f"step {step}: the probe is left out until the last check, since it took {self.probe_seconds:.0f} s, more "
-                f"than runtime.probe_seconds = {limit:g}"
+            self.log(
+                f"step {step}: the probe is skipped until the last validation, because it took {self.probe_seconds:.0f} s, "
+                f"more than runtime.probe_seconds = {limit:g}"
             )
             return {}
-        begun = time.monotonic()
-        figures = self.probe(encoder, step)
-        self.probe_seconds = time.monotonic() - begun
-        return {**figures, "probe_seconds": self.probe_seconds}
+        begin = time.monotonic()
+        metrics = probe(encoder, step)
+        self.probe_seconds = time.monotonic() - begin
+        return {**metrics, "probe_seconds": self.probe_seconds}
 
-    def _pictures(self, model: RePre, *, step: int, last: bool) -> None:
-        begun = time.monotonic()
+    def _write_pictures(self, model: RePre, *, step: int, last: bool) -> None:
+        begin = time.monotonic()
         views = self.config.views
         if model.decoder is not None:
-            shown = rebuild(model, self.images[:PANEL_IMAGES], views=views, device=self.device)
-            save_panel(*shown, self.folder.panel / f"step-{step:07d}.png")
-        if last or begun - self.pictured > RARELY * self.picture_seconds:
+            pictures = rebuild(model, self.images[:PANEL_IMAGES], views=views, device=self.device)
+            save_panel(*pictures, self.folder.panel / f"step-{step:07d}.png")
+        if last or begin - self.snapshot_time > PICTURE_RATIO * self.snapshot_seconds:
             save_snapshots(model, self.images, self.folder.snapshots / "features.npz", views=views, device=self.device)
-            self.pictured = time.monotonic()
-            self.picture_seconds = self.pictured - begun
+            self.snapshot_time = time.monotonic()
+            self.snapshot_seconds = self.snapshot_time - begin
 
-    def _keep_best(self, encoder: Encoder, figures: dict[str, Any]) -> None:
+    def _save_if_best(self, encoder: Encoder, metrics: dict[str, Any]) -> None:
         metric = self.config.runtime.best_metric
-        value, best = figures.get(metric), self.best.get(metric)
+        value, best = metrics.get(metric), self.best.get(metric)
         if value is None or not math.isfinite(value):
             return
         if best is None or (value < best if metric in LOWER_IS_BETTER else value > best):
-            self.best = {"metric": metric, **figures}
-            save_checkpoint(self.folder.best, {"step": figures["step"], "encoder": encoder.state_dict()})
+            self.best = {"metric": metric, **metrics}
+            save_checkpoint(self.folder.best, {"step": metrics["step"], "encoder": encoder.state_dict()})
 
-    def _check_metric(self, names: set[str]) -> None:
+    def _check_best_metric(self, names: set[str]) -> None:
         metric, known = self.config.runtime.best_metric, names | MOTION
         if metric not in known:
-            there = ", ".join(sorted(known - {"step", "validation_seconds", "probe_seconds"}))
-            raise UserError(f"runtime.best_metric: no figure {metric!r}{near_names(metric, known)}; there are: {there}")
+            available = ", ".join(sorted(known - {"step", "validation_seconds", "probe_seconds"}))
+            raise UserError(
+                f"runtime.best_metric: no metric {metric!r}{near_names(metric, known)}; available: {available}"
+            )

@@ -1,0 +1,130 @@
+"""What a run trains, as one object: model, optimizer, gradient scaler. Saved in one checkpoint and restored from it."""
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from repre.config import RunConfig
+from repre.errors import UserError
+from repre.models.encoder import Encoder
+from repre.models.repre import RePre, build_model
+from repre.training.checkpoint import load_latest, save_checkpoint
+from repre.training.optim import build_optimizer
+from repre.training.run_folder import RunFolder
+from repre.training.step import validate_micro_batch
+from repre.utils.device import pick_precision
+from repre.utils.dist import is_main_process, world_size
+from repre.utils.fsdp import distribute_like, full_tensors, shard
+
+
+class RunState:
+    """Model, optimizer and scaler of a run, initialized from the config's seed.
+
+    Attributes:
+        model: split over the processes with `runtime.shard`.
+        precision: of encoder and decoder.
+
+    Raises:
+        UserError: the config's parts do not fit together.
+    """
+
+    def __init__(self, config: RunConfig, device: torch.device) -> None:
+        self.device = device
+        self.precision = pick_precision(config.compute.precision, device)
+        self.model: RePre = build_model(
+            encoder=config.encoder_at_size,
+            framework=config.framework,
+            decoder=config.decoder,
+            reconstruction=config.reconstruction,
+            seed=config.seed,
+        ).to(device)
+        self.model.train()
+        validate_micro_batch(self.model.encoder, config.reconstruction, micro_batch=config.compute.micro_batch)
+        self.sharded = config.runtime.shard and world_size() > 1
+        self._replica: RePre | None = None
+        if self.sharded:
+            self._shard(config)
+        self.optimizer = build_optimizer(config.optim, self.model, keep=self.model.encoder.no_weight_decay)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=self.precision is torch.float16)
+        if config.compute.compile:
+            self.model.encoder.compile()
+
+    def _shard(self, config: RunConfig) -> None:
+        """Splits the encoders over the processes; the main one keeps a full copy on the CPU, to validate and export."""
+        if config.compute.compile or self.precision is torch.float16:
+            raise UserError(
+                "runtime.shard works with neither compute.compile nor compute.precision fp16; remove one of them"
+            )
+        if is_main_process():
+            self._replica = copy.deepcopy(self.model).cpu()
+        for module in [m for m in self.model.modules() if isinstance(m, Encoder)]:
+            shard(module, device=self.device)
+
+    def full_model(self) -> RePre:
+        """The model with all its weights, on the main process; a collective call."""
+        if not self.sharded:
+            return self.model
+        state = full_tensors(self.model.state_dict())
+        if self._replica is None:
+            return self.model
+        self._replica.load_state_dict(state)
+        return self._replica.to(self.device)
+
+    def release_full_model(self) -> None:
+        """Frees the device memory of a full model that `full_model` made."""
+        if self._replica is not None:
+            self._replica.cpu()
+
+    def save(self, folder: RunFolder, progress: dict[str, Any]) -> None:
+        """Writes the last checkpoint and keeps the one before it; a collective call that writes on the main process.
+
+        Args:
+            progress: plain values that are saved beside the weights.
+        """
+        tensors = {
+            "model": full_tensors(self.model.state_dict()),
+            "optimizer": full_tensors(self.optimizer.state_dict()),
+            "scaler": self.scaler.state_dict(),
+        }
+        if is_main_process():
+            folder.sync()
+            save_checkpoint(folder.last, {**progress, **tensors}, backup=folder.previous)
+
+    def restore(self, folder: RunFolder) -> tuple[dict[str, Any], str | None] | None:
+        """Loads the last readable checkpoint; returns what was saved beside the weights, and a warning if there is one.
+
+        None without a checkpoint.
+
+        Raises:
+            UserError: the checkpoint is damaged or belongs to another model.
+        """
+        found = load_latest(folder.last, folder.previous, device=self.device)
+        if found is None:
+            return None
+        state, warning = found
+        try:
+            own = self.model.state_dict()
+            self.model.load_state_dict({n: distribute_like(v, own.get(n, v)) for n, v in state.pop("model").items()})
+            _load_optimizer(self.optimizer, state.pop("optimizer"))
+            self.scaler.load_state_dict(state.pop("scaler"))
+        except (RuntimeError, ValueError, KeyError) as error:
+            reason = "; ".join(line.strip() for line in str(error).splitlines()[:3])
+            raise UserError(
+                f"{folder.last} is a checkpoint of another model ({reason[:300]}); choose another --out"
+            ) from error
+        return state, warning
+
+
+def _load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Loads a state of full tensors, also where the parameters are split over processes."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    own = {
+        index: {
+            name: distribute_like(value, parameters[index]) if isinstance(value, Tensor) else value
+            for name, value in values.items()
+        }
+        for index, values in state["state"].items()
+    }
+    optimizer.load_state_dict({**state, "state": own})

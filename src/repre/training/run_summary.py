@@ -1,0 +1,82 @@
+"""What a run says about itself: its costs before it starts, its summary when it has finished."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from repre.config import RunConfig
+from repre.training.failures import FailureTracker
+from repre.training.monitoring.gradient_balance import advice
+from repre.training.monitoring.validator import Validator
+from repre.training.run_folder import RunFolder
+from repre.utils.io import write_json
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The content of summary.json; `images` and rates count every image as often as it was shown."""
+
+    steps: int
+    epochs: int
+    images: int
+    seconds: float
+    images_per_s: float
+    data_wait: float
+    final: dict[str, Any]
+    best: dict[str, Any]
+    validations: list[dict[str, Any]]
+    alarms: list[dict[str, Any]]
+    balance: str | None
+    monitor_seconds: float
+    probe_seconds: float
+    unreadable: int
+    changed: int
+    skipped: int
+    costs: dict[str, Any]
+
+
+def write_summary(
+    folder: RunFolder,
+    config: RunConfig,
+    validator: Validator,
+    failures: FailureTracker,
+    *,
+    steps: int,
+    seconds: float,
+    data_wait: float,
+    costs: dict[str, Any],
+) -> None:
+    """Writes summary.json; its presence marks the run as finished."""
+    validations, rows = validator.validations, folder.read_metrics()
+    images = steps * config.batch_size
+    summary = Summary(
+        steps=steps,
+        epochs=config.epochs,
+        images=images,
+        seconds=seconds,
+        images_per_s=images / max(seconds, 1e-9),
+        data_wait=data_wait,
+        final=rows[-1] if rows else {},
+        best=validator.best,
+        validations=validations,
+        alarms=validator.alarms.as_dicts(),
+        balance=advice(validations[-1]),
+        monitor_seconds=sum(validation.get("validation_seconds", 0.0) for validation in validations),
+        probe_seconds=sum(validation.get("probe_seconds", 0.0) for validation in validations),
+        unreadable=len(failures.unreadable),
+        changed=len(failures.changed),
+        skipped=failures.skipped,
+        costs=costs,
+    )
+    write_json(folder.summary, asdict(summary))
+
+
+def describe_costs(costs: Mapping[str, Any]) -> str:
+    """Size of the encoder and cost of the branch beside it, from `repre.models.decoder.branch_cost`."""
+    encoder, decoder = costs["encoder_parameters"], costs["decoder_parameters"]
+    if not decoder:
+        return f"encoder {encoder / 1e6:.2f} M parameters; no reconstruction branch"
+    return (
+        f"encoder {encoder / 1e6:.2f} M parameters; decoder {decoder / 1e6:.2f} M ({100 * decoder / encoder:.1f} %), "
+        f"{100 * costs['decoder_flops'] / costs['encoder_flops']:.1f} % of the encoder's forward FLOPs"
+    )
