@@ -15,9 +15,33 @@ from typing import TYPE_CHECKING, Any
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 if TYPE_CHECKING:
-    from repre.api import load_encoder, pretrain
+    from repre.api import (
+        Comparison,
+        Embeddings,
+        EvaluationResult,
+        Reconstruction,
+        Run,
+        check_data,
+        compare,
+        embed,
+        evaluate,
+        export,
+        load_encoder,
+        plan,
+        pretrain,
+        reconstruct,
+        report,
+        write_scenes,
+    )
     from repre.config import RunConfig
     from repre.errors import RunError, UserError
+    from repre.evaluation.classification.finetune import FinetuneConfig
+    from repre.evaluation.classification.knn import KNNConfig
+    from repre.evaluation.classification.linear import LinearConfig
+    from repre.evaluation.detection.detect import DetectConfig
+    from repre.evaluation.options import RuntimeOptions
+    from repre.evaluation.segmentation.segment import SegmentConfig
+    from repre.exporters import Exported
     from repre.frameworks import (
         BYOL,
         DINO,
@@ -34,6 +58,7 @@ if TYPE_CHECKING:
     from repre.models.encoder import Encoder, EncoderConfig
     from repre.models.repre import ReconstructionConfig, RePre, build_model
     from repre.recipes import RECIPES, recipe
+    from repre.training.planner import Plan
     from repre.types import Features, Losses, Views
 
 __version__ = "0.1.0"
@@ -43,60 +68,81 @@ __all__ = [
     "DINO",
     "RECIPES",
     "BYOLConfig",
+    "Comparison",
     "DINOConfig",
     "Decoder",
     "DecoderConfig",
+    "DetectConfig",
+    "Embeddings",
     "Encoder",
     "EncoderConfig",
+    "EvaluationResult",
+    "Exported",
     "Features",
+    "FinetuneConfig",
+    "KNNConfig",
+    "LinearConfig",
     "Losses",
     "MoBY",
     "MoBYConfig",
     "MoCoV3",
     "MoCoV3Config",
+    "Plan",
     "RePre",
+    "Reconstruction",
     "ReconstructionConfig",
+    "Run",
     "RunConfig",
     "RunError",
+    "RuntimeOptions",
+    "SegmentConfig",
     "SimCLR",
     "SimCLRConfig",
     "UserError",
     "Views",
     "build_model",
+    "check_data",
+    "compare",
+    "embed",
+    "evaluate",
+    "export",
     "load_encoder",
+    "plan",
     "pretrain",
     "recipe",
+    "reconstruct",
+    "report",
+    "write_scenes",
 ]
 
-_HOMES = {
-    "repre.api": ("load_encoder", "pretrain"),
-    "repre.config": ("RunConfig",),
-    "repre.errors": ("RunError", "UserError"),
-    "repre.frameworks": (
-        "BYOL",
-        "DINO",
-        "BYOLConfig",
-        "DINOConfig",
-        "MoBY",
-        "MoBYConfig",
-        "MoCoV3",
-        "MoCoV3Config",
-        "SimCLR",
-        "SimCLRConfig",
-    ),
-    "repre.models.decoder": ("Decoder", "DecoderConfig"),
-    "repre.models.encoder": ("Encoder", "EncoderConfig"),
-    "repre.models.repre": ("RePre", "ReconstructionConfig", "build_model"),
-    "repre.recipes": ("RECIPES", "recipe"),
-    "repre.types": ("Features", "Losses", "Views"),
+_NAMES = {
+    "repre.api": "Comparison Embeddings EvaluationResult Reconstruction Run check_data compare embed evaluate export "
+    "load_encoder plan pretrain reconstruct report write_scenes",
+    "repre.config": "RunConfig",
+    "repre.errors": "RunError UserError",
+    "repre.evaluation.classification.finetune": "FinetuneConfig",
+    "repre.evaluation.classification.knn": "KNNConfig",
+    "repre.evaluation.classification.linear": "LinearConfig",
+    "repre.evaluation.detection.detect": "DetectConfig",
+    "repre.evaluation.options": "RuntimeOptions",
+    "repre.evaluation.segmentation.segment": "SegmentConfig",
+    "repre.exporters": "Exported",
+    "repre.frameworks": "BYOL DINO BYOLConfig DINOConfig MoBY MoBYConfig MoCoV3 MoCoV3Config SimCLR SimCLRConfig",
+    "repre.models.decoder": "Decoder DecoderConfig",
+    "repre.models.encoder": "Encoder EncoderConfig",
+    "repre.models.repre": "ReconstructionConfig RePre build_model",
+    "repre.recipes": "RECIPES recipe",
+    "repre.training.planner": "Plan",
+    "repre.types": "Features Losses Views",
 }
-_HOME = {name: module for module, names in _HOMES.items() for name in names}
+_MODULES = {name: module for module, names in _NAMES.items() for name in names.split()}
+"""Module of every public name."""
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME:
+    if name not in _MODULES:
         raise AttributeError(f"module 'repre' has no attribute {name!r}")
-    return getattr(import_module(_HOME[name]), name)
+    return getattr(import_module(_MODULES[name]), name)
 
 
 def __dir__() -> list[str]:

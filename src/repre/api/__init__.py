@@ -1,5 +1,28 @@
-"""Every command of `repre` as a function. The command line parses options, calls these functions and prints their results."""
+"""Every command of `repre` as a function. The command line parses options, calls these functions and prints their results.
 
-from repre.api.runs import Probe, Run, load_encoder, pretrain
+Each function imports the modules that it needs when it is called, so that `repre --help` and `repre report` load no torch.
+"""
 
-__all__ = ["Probe", "Run", "load_encoder", "pretrain"]
+from repre.api.datasets import check_data, write_scenes
+from repre.api.encoders import Embeddings, embed, export, load_encoder
+from repre.api.evaluations import Comparison, EvaluationResult, compare, evaluate
+from repre.api.runs import Reconstruction, Run, plan, pretrain, reconstruct, report
+
+__all__ = [
+    "Comparison",
+    "Embeddings",
+    "EvaluationResult",
+    "Reconstruction",
+    "Run",
+    "check_data",
+    "compare",
+    "embed",
+    "evaluate",
+    "export",
+    "load_encoder",
+    "plan",
+    "pretrain",
+    "reconstruct",
+    "report",
+    "write_scenes",
+]

@@ -1,22 +1,19 @@
-"""The calls of everyday use from Python; the command line makes the same ones."""
+"""Pre-train an encoder, plan a run, and look at its results."""
+
+from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from repre.config import RunConfig
-from repre.data.io.sources import open_source
+from repre.api.arguments import PathLike, as_list
 from repre.errors import UserError
-from repre.evaluation.classification.knn import knn_accuracy
-from repre.evaluation.features import color_histogram, encoder_features, extract, load_labeled, raw_pixels
-from repre.models.encoder import Encoder
-from repre.recipes import recipe
-from repre.reporting import write_report
-from repre.training.loop import Probe, train
-from repre.training.run_folder import RunFolder
-from repre.utils.dist import is_main_process
-from repre.utils.io import write_json
+
+if TYPE_CHECKING:
+    from repre.config import RunConfig
+    from repre.training.planner import Plan
 
 
 @dataclass(frozen=True)
@@ -24,105 +21,145 @@ class Run:
     """A finished pre-training run."""
 
     path: Path
-    """The run's folder."""
+    """Folder of the run."""
 
     @property
     def summary(self) -> dict[str, Any]:
-        """Figures of the run, as in its summary.json."""
-        return json.loads(RunFolder(self.path).summary.read_text(encoding="utf-8"))
+        """Content of summary.json in the folder: final metrics, speed, alarms."""
+        return json.loads((self.path / "summary.json").read_text(encoding="utf-8"))
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """Images and their reconstructions."""
+
+    path: Path
+    """PNG with the images in the upper row and their reconstructions in the lower row."""
+    psnr: list[float]
+    """Peak signal-to-noise ratio of each image in dB."""
 
 
 def pretrain(
-    config: RunConfig | str,
+    config: RunConfig | str = "quickstart",
     *,
-    data: str | None = None,
-    out: str | None = None,
+    data: PathLike | None = None,
+    out: PathLike | None = None,
     epochs: int | None = None,
     batch_size: int | None = None,
     seed: int | None = None,
 ) -> Run:
-    """Pre-trains an encoder, or goes on with the unfinished run in `out`.
+    """Pre-trains an encoder, or resumes the unfinished run in `out`.
+
+        run = repre.pretrain("vit-small-moco-v3", data="photos/", out="runs/photos")
 
     Args:
-        config: a config, or the name of a recipe such as "vit-small-moco-v3".
-        data, out, epochs, batch_size, seed: replace the config's.
+        config: a config, or the name of a recipe.
+        data, out, epochs, batch_size, seed: replace the values of the config.
 
     Raises:
-        UserError: something in the config or the data needs mending; the message says what.
-        RunError: the run could not go on; what was saved is intact.
+        UserError: a mistake in the config or the data, or `out` holds another run.
+        RunError: the run cannot continue; its last checkpoint is intact.
     """
-    config = recipe(config) if isinstance(config, str) else config
-    given: dict[str, Any] = {"data": data, "out": out, "epochs": epochs, "batch_size": batch_size, "seed": seed}
-    config = replace(config, **{name: value for name, value in given.items() if value is not None})
-    probe = scenes_knn(config) if config.data.split(":")[0] == "scenes" else None
+    from repre.api.scene_knn import SceneKNN, add_baselines
+    from repre.reporting import write_report
+    from repre.training.loop import train
+    from repre.utils.dist import is_main_process
+
+    config = _run_config(config, data=data, out=out, epochs=epochs, batch_size=batch_size, seed=seed)
+    probe = SceneKNN(config, train_images=2000, test_images=1000) if config.data.split(":")[0] == "scenes" else None
     path = train(config, probe=probe)
     if is_main_process():
         if probe is not None:
-            report_baselines(path, probe)
+            add_baselines(path, probe)
         write_report(path)
     return Run(path)
 
 
-def load_encoder(path: str | Path) -> Encoder:
-    """The encoder of a finished run (its folder) or of a folder written by `Encoder.save`, in evaluation mode."""
-    path = Path(path)
-    folder = path / "encoder" if (path / "encoder").is_dir() else path
-    if not folder.is_dir():
-        raise UserError(f"there is no folder {path}")
-    if RunFolder(path).config.is_file() and folder == path:
-        raise UserError(f"{path} is an unfinished run: it has no encoder yet; repeat its command to go on with it")
-    return Encoder.load(folder).eval()
+def plan(
+    config: RunConfig | str = "quickstart",
+    *,
+    data: PathLike | None = None,
+    epochs: int | None = None,
+    batch_size: int | None = None,
+    seconds: float = 30.0,
+    max_hours: float | None = None,
+) -> Plan:
+    """Measures on this machine what fits into memory, how fast a run will be and what limits it. Writes no files.
+
+    Args:
+        config: a config, or the name of a recipe.
+        data, epochs, batch_size: replace the values of the config.
+        seconds: approximate duration of the measurement.
+        max_hours: time budget; the plan has at most as many epochs as fit.
+
+    Raises:
+        UserError: a mistake in the config or the data, nothing fits, or the budget is too short for one epoch.
+    """
+    from repre.training import planner
+
+    config = _run_config(config, data=data, epochs=epochs, batch_size=batch_size)
+    return planner.plan(config, seconds=seconds, max_hours=max_hours)
 
 
-class SceneKNN:
-    """k-NN on the labels of the embedded scenes, for an encoder and for what it has to beat."""
+def report(runs: PathLike | Sequence[PathLike], *, out: PathLike | None = None) -> Path:
+    """Writes the report of a run, or of several runs side by side, as one HTML file that opens offline.
 
-    def __init__(self, config: RunConfig, *, train_images: int, test_images: int) -> None:
-        size = config.data.partition(":")[2].partition(":")[2]
-        self.config = config
-        self.train, self.test = (
-            load_labeled(
-                open_source(f"scenes:{count}" + (f":{size}" if size else ""), split=split, canvas=config.decode_size),
-                views=config.views,
-                canvas=config.decode_size,
-            )
-            for count, split in ((train_images, "train"), (test_images, "val"))
-        )
+    Args:
+        runs: folder of a run, finished or not, or several folders.
+        out: HTML file; by default report.html in the run's folder, or in the current folder for several runs.
 
-    def __call__(self, encoder: Encoder, step: int) -> dict[str, float]:
-        return {"knn": self.accuracy(encoder_features(encoder))}
+    Returns:
+        The file.
 
-    def accuracy(self, features: Any) -> float:
-        """Share of the test scenes whose class k-NN finds on `features` (images -> [B, D])."""
-        return knn_accuracy(
-            extract(self.train.images, features),
-            self.train.labels,
-            extract(self.test.images, features),
-            self.test.labels,
-            classes=self.train.classes,
-        )
+    Raises:
+        UserError: a folder holds no run, or the file cannot be written.
+    """
+    from repre.reporting import write_comparison, write_report
 
-    def baselines(self) -> dict[str, float]:
-        return {
-            "raw pixels": self.accuracy(raw_pixels),
-            "color histogram": self.accuracy(color_histogram(self.config.views)),
-            "majority class": float(self.test.labels.bincount().max() / len(self.test.labels)),
-        }
+    folders = [Path(run) for run in as_list(runs)]
+    if not folders:
+        raise UserError("report needs the folder of at least one run")
+    if len(folders) == 1:
+        return write_report(folders[0], Path(out) if out else None)
+    return write_comparison(folders, Path(out or "report.html"))
 
 
-def scenes_knn(config: RunConfig) -> SceneKNN:
-    return SceneKNN(config, train_images=2000, test_images=1000)
+def reconstruct(
+    images: PathLike | Sequence[PathLike],
+    *,
+    run: PathLike,
+    out: PathLike = "reconstruction.png",
+    checkpoint: PathLike | None = None,
+) -> Reconstruction:
+    """Rebuilds images from an encoder's features and writes images and reconstructions to a PNG.
+
+    Args:
+        images: image files.
+        run: folder of a run with the reconstruction branch.
+        out: PNG file to write.
+        checkpoint: a checkpoint of the run; None uses the last.
+
+    Raises:
+        UserError: an image cannot be read, or the folder holds no such run.
+    """
+    from repre.training import reconstruct_images
+
+    psnr = reconstruct_images.reconstruct(
+        tuple(Path(image) for image in as_list(images)),
+        run=Path(run),
+        out=Path(out),
+        checkpoint=Path(checkpoint) if checkpoint else None,
+    )
+    return Reconstruction(Path(out), psnr)
 
 
-def report_baselines(path: Path, probe: SceneKNN) -> None:
-    """Adds k-NN before and after training, and of the baselines, to the run's summary, and says whether it helped."""
-    summary_path = RunFolder(path).summary
-    summary = json.loads(summary_path.read_text(encoding="utf-8"))
-    if "knn" in summary:
-        return
-    before, after = summary["validations"][0]["knn"], summary["validations"][-1]["knn"]
-    summary["knn"] = {"before": before, "after": after, **probe.baselines()}
-    write_json(summary_path, summary)
+def _run_config(config: RunConfig | str, **overrides: Any) -> RunConfig:
+    """The config of a run; overrides that are None keep the values of the config or recipe."""
+    from repre.recipes import recipe
 
-
-__all__ = ["Probe", "Run", "load_encoder", "pretrain"]
+    if isinstance(config, str):
+        config = recipe(config)
+    changes: dict[str, Any] = {
+        name: str(value) if isinstance(value, Path) else value for name, value in overrides.items() if value is not None
+    }
+    return replace(config, **changes)

@@ -1,0 +1,35 @@
+"""Turns what a user passes to a function of `repre.api` into the values that the other modules take."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from repre.errors import UserError
+
+ConfigT = TypeVar("ConfigT")
+PathLike = str | Path
+
+
+def as_list(values: PathLike | Sequence[PathLike]) -> list[PathLike]:
+    """Returns a list of one or more values."""
+    return [values] if isinstance(values, str | Path) else list(values)
+
+
+def build_config(kind: type[ConfigT], config: Any, settings: dict[str, Any], *, source: str) -> ConfigT:
+    """Returns a config of class `kind` with changed settings.
+
+    Args:
+        config: an instance of `kind`, a dictionary of its fields, or None for the defaults.
+        settings: fields to replace; a field that is a config may be a dictionary.
+        source: function that the values were passed to, for messages.
+
+    Raises:
+        UserError: another class, an unknown setting (the message suggests near names), or a wrong value.
+    """
+    from repre.config import from_dict, to_dict
+
+    if not isinstance(config, kind | dict | None):
+        raise UserError(f"{source}: config must be a {kind.__name__}, not {type(config).__name__}")
+    return from_dict(kind, to_dict(config or {}) | to_dict(settings), source=source)

@@ -1,0 +1,56 @@
+"""Prepare data: check a folder of images, write the embedded scenes as files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from repre.api.arguments import PathLike, build_config
+
+if TYPE_CHECKING:
+    from repre.data.scenes import ScenesConfig
+    from repre.data.tools.check import Findings
+
+
+def check_data(data: PathLike, *, channels: int = 3, split: str = "train", workers: int | None = None) -> Findings:
+    """Reads every image once and collects sizes, pixel types, unreadable files, duplicates and images of one color.
+
+    Args:
+        data: images, as for `pretrain`.
+        channels: number of channels of the images.
+        split: "train" or "val", for data sets that have both.
+        workers: number of processes that decode images; None uses one less than the number of cores.
+
+    Raises:
+        UserError: there are no such images.
+    """
+    from repre.data.io.sources import open_source
+    from repre.data.tools.check import check
+    from repre.utils.device import pick_workers
+
+    return check(open_source(str(data), split=split, channels=channels), workers=pick_workers(workers))
+
+
+def write_scenes(
+    out: PathLike, *, train: int = 1000, val: int = 200, config: ScenesConfig | None = None, **settings: Any
+) -> Path:
+    """Writes the embedded scenes as files: images, masks, COCO annotations and a table of labels.
+
+    Args:
+        out: new or empty folder.
+        train, val: number of scenes of each split.
+        config: appearance of the scenes; None uses the defaults.
+        settings: fields of the config to replace, such as `size`.
+
+    Returns:
+        The folder.
+
+    Raises:
+        UserError: an unknown setting, or the folder holds files or cannot be written.
+    """
+    from repre.data.scenes import ScenesConfig
+    from repre.data.tools import write
+
+    scenes = build_config(ScenesConfig, config, settings, source="scenes")
+    write.write_scenes(Path(out), {"train": train, "val": val}, config=scenes)
+    return Path(out)

@@ -1,0 +1,111 @@
+"""Use an encoder: load it, compute the features of many images, export it for other libraries."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from repre.api.arguments import PathLike, build_config
+from repre.errors import UserError
+
+if TYPE_CHECKING:
+    from repre.evaluation.options import RuntimeOptions
+    from repre.exporters import Exported
+    from repre.models.encoder import Encoder
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """A file of image features."""
+
+    path: Path
+    """The .npz or .parquet file."""
+    count: int
+    """Number of images in the file."""
+    unreadable: Path | None
+    """List of the files that could not be read; None if all could."""
+
+
+def load_encoder(path: PathLike) -> Encoder:
+    """Loads the encoder of a finished run, or of a folder written by `Encoder.save`, in evaluation mode.
+
+    Raises:
+        UserError: there is no such folder, or it holds an unfinished run.
+    """
+    from repre.models.encoder import Encoder
+
+    path = Path(path)
+    if not path.is_dir():
+        raise UserError(f"there is no folder {path}")
+    folder = path / "encoder"
+    if not folder.is_dir():
+        if (path / "config.yaml").is_file():
+            raise UserError(
+                f"{path} is an unfinished run without an encoder; finish it: repre pretrain --resume {path}"
+            )
+        folder = path
+    return Encoder.load(folder).eval()
+
+
+def embed(
+    encoder: PathLike,
+    *,
+    data: PathLike,
+    out: PathLike = "features.npz",
+    kind: Literal["pooled", "patch", "pyramid"] = "pooled",
+    size: int | None = None,
+    half: bool = False,
+    value_range: tuple[float, float] | None = None,
+    runtime: RuntimeOptions | dict[str, Any] | None = None,
+) -> Embeddings:
+    """Computes the features of many images and writes them to a file. Call it again to resume after an interruption.
+
+    Args:
+        encoder: a run, a checkpoint, a weights file, a timm name or random:NAME (see `repre.models.resolve`).
+        data: images, as for `pretrain`.
+        out: a .npz or .parquet file. It holds `paths` and `features` ([N, D] for pooled, [N, C, h, w] for patch), or
+            `level_0`, `level_1`, ... for pyramid.
+        kind: the pooled embedding, the last feature map, or the feature maps of all levels.
+        size: side of the images in pixels; None uses the encoder's own.
+        half: store float16 instead of float32.
+        value_range: pixel values that map to 0 and 1; None uses those of the encoder's training, or of the file type.
+        runtime: device, workers and batch size, as `RuntimeOptions` or as a dictionary of its fields.
+
+    Raises:
+        UserError: no such encoder or images, no readable image, or `out` cannot be written.
+    """
+    from repre.evaluation.options import RuntimeOptions
+    from repre.exporters import embeddings
+
+    path = Path(out)
+    count = embeddings.embed(
+        str(encoder),
+        data=str(data),
+        out=path,
+        kind=kind,
+        size=size,
+        half=half,
+        value_range=value_range,
+        runtime=build_config(RuntimeOptions, runtime, {}, source="runtime"),
+    )
+    unreadable = path.with_name(f"{path.name}.unreadable.txt")
+    return Embeddings(path, count, unreadable if unreadable.is_file() else None)
+
+
+def export(encoder: PathLike, *, to: str = "timm", out: PathLike | None = None) -> Exported:
+    """Exports an encoder for another library, loads it back with that library and compares the features.
+
+    Args:
+        encoder: what `embed` accepts.
+        to: "timm", "huggingface", "onnx" or "torch-export".
+        out: new folder; by default exports/TO in the folder of the run, or in the current folder.
+
+    Raises:
+        UserError: no such encoder or target, a library is missing, or `out` holds other files.
+        RunError: the exported model gives other features; the export is removed.
+    """
+    from repre import exporters
+
+    parent = Path(encoder) if Path(encoder).is_dir() else Path()
+    return exporters.export(str(encoder), to=to, out=parent / "exports" / to if out is None else Path(out))

@@ -1,0 +1,152 @@
+"""Measure encoder quality: one evaluation of one encoder, or the same evaluations of several."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from repre.api.arguments import PathLike, as_list, build_config
+
+if TYPE_CHECKING:
+    from repre.evaluation.comparison import Row
+
+
+@dataclass(frozen=True)
+class EvaluationResult:
+    """The result of one evaluation of one encoder."""
+
+    path: Path
+    """JSON file with the result, the config and the hash of the encoder's weights."""
+    evaluation: str
+    """Name of the evaluation, such as "knn"."""
+    encoder: str
+    """Name of the encoder, as `evaluate` accepts it."""
+    data: str
+    """Labeled data that the encoder was evaluated on."""
+    metrics: dict[str, float]
+    """Metrics by name. Accuracy, IoU and average precision lie in [0, 1]."""
+    main: str
+    """Name of the metric to compare encoders by."""
+    higher_is_better: bool
+    """Whether a higher main metric is better."""
+    details: dict[str, Any]
+    """Metrics per class, image counts and selected hyperparameters."""
+    seconds: float
+    """Duration of the evaluation."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Several encoders, evaluated in the same way."""
+
+    path: Path
+    """Folder with compare.md, compare.csv and compare.json."""
+    rows: list[Row]
+    """One row per evaluation, metric and encoder."""
+    seeds: int
+    """Number of seeds."""
+    report: Path | None
+    """HTML page with the runs side by side; None if fewer than two encoders are runs."""
+
+    def to_markdown(self) -> str:
+        """Returns the table: mean and standard deviation in percent, gains in points with their 95 % interval."""
+        from repre.evaluation.comparison import markdown
+
+        return markdown(self.rows, seeds=self.seeds)
+
+
+def evaluate(
+    evaluation: str,
+    encoder: PathLike,
+    *,
+    data: PathLike | None = None,
+    random: bool = False,
+    out: PathLike | None = None,
+    config: Any = None,
+    **settings: Any,
+) -> EvaluationResult:
+    """Measures encoder quality on labeled data and writes the result as JSON.
+
+        repre.evaluate("knn", "runs/photos", data="labeled/", k=(10, 20))
+
+    Args:
+        evaluation: "knn", "linear", "finetune", "segment" or "detect".
+        encoder: a run, a checkpoint, a weights file, a timm name or random:NAME (see `repre.models.resolve`).
+        data: labeled data; the config of the evaluation lists the formats.
+        random: evaluate the same model at random init.
+        out: folder for results; by default evaluations/ in the folder of the encoder.
+        config: config of the evaluation, such as `KNNConfig`; None uses the defaults.
+        settings: fields of the config to replace.
+
+    Raises:
+        UserError: an unknown evaluation, encoder or setting (the message suggests near names), or a wrong value.
+    """
+    from repre.evaluation import runner
+    from repre.models.resolve import resolve_encoder
+
+    if data is not None:
+        settings["data"] = str(data)
+    evaluation_config = _evaluation_config(evaluation, config, settings)
+    spec = f"random:{str(encoder).removeprefix('random:')}" if random else str(encoder)
+    result = runner.evaluate(evaluation, resolve_encoder(spec), evaluation_config, out=Path(out) if out else None)
+    return EvaluationResult(
+        path=Path(result["path"]),
+        evaluation=evaluation,
+        encoder=spec,
+        data=evaluation_config.data,
+        metrics=result["metrics"],
+        main=result["main"],
+        higher_is_better=result["higher_is_better"],
+        details=result["details"],
+        seconds=result["seconds"],
+    )
+
+
+def compare(
+    encoders: PathLike | Sequence[PathLike],
+    evaluations: str | Sequence[str] | Mapping[str, Any] = "knn",
+    *,
+    data: PathLike | None = None,
+    seeds: int = 3,
+    out: PathLike = "comparison",
+    supervised: PathLike | None = None,
+) -> Comparison:
+    """Evaluates several encoders in the same way and computes their gain over random init.
+
+        repre.compare(["runs/a", "runs/b"], ["knn", "segment"], data="labeled/")
+        repre.compare("runs/a", {"knn": {"k": (20,)}, "linear": LinearConfig(epochs=10)})
+
+    Args:
+        encoders: what `evaluate` accepts. Without a random:NAME among them, the first model at random init is added.
+        evaluations: names of evaluations, or a dictionary from names to configs (or to dictionaries of their fields).
+        data: labeled data of all evaluations; None uses the data of each config.
+        seeds: number of seeds; each evaluation runs with seeds 0, 1, ..., seeds - 1.
+        out: folder for the tables and, if two or more encoders are runs, report.html.
+        supervised: one of `encoders`; the gain over it is computed as well.
+
+    Raises:
+        UserError: a mistake in an encoder or a setting; all are checked before the first evaluation.
+    """
+    from repre.evaluation import comparison
+    from repre.reporting import write_comparison
+
+    if isinstance(evaluations, str):
+        evaluations = [evaluations]
+    given = evaluations if isinstance(evaluations, Mapping) else dict.fromkeys(evaluations)
+    settings = {} if data is None else {"data": str(data)}
+    configs = {name: _evaluation_config(name, config, settings) for name, config in given.items()}
+    names = [str(encoder) for encoder in as_list(encoders)]
+    rows = comparison.compare(
+        names, configs, seeds=seeds, out=Path(out), supervised=None if supervised is None else str(supervised)
+    )
+    runs = [Path(name) for name in names if (Path(name) / "config.yaml").is_file()]
+    page = write_comparison(runs, Path(out) / "report.html") if len(runs) > 1 else None
+    return Comparison(Path(out), rows, seeds, page)
+
+
+def _evaluation_config(name: str, config: Any, settings: dict[str, Any]) -> Any:
+    from repre.evaluation.registry import evaluation
+
+    return build_config(evaluation(name).config, config, settings, source=f"evaluation {name}")
