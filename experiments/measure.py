@@ -24,7 +24,7 @@ from repre.evaluation.segmentation.segment import SegmentConfig
 from repre.models.encoder import EncoderConfig
 from repre.models.repre import build_model
 from repre.models.resolve import load_model, resolve_encoder
-from repre.training.monitoring.gradient_balance import balance
+from repre.training.monitoring.gradient_balance import gradient_balance
 from repre.types import Batch
 from repre.utils.safe_load import content_hash
 
@@ -107,7 +107,7 @@ def gradients(run: Path, images: str) -> dict[str, Any]:
     ).eval()  # fmt: skip
     with torch.no_grad():
         first, last = (
-            balance(each, views, progress=progress).get("gradient_ratio", 0.0)
+            gradient_balance(each, views, progress=progress).get("gradient_ratio", 0.0)
             for each, progress in ((began, 0.0), (model, 1.0))
         )
     metrics = {"gradient_ratio_start": first, "gradient_ratio_end": last}

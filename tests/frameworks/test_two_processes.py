@@ -11,7 +11,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from repre.models.norms import BatchNorm
-from repre.training.monitoring.label_free import step_metrics
+from repre.training.monitoring.step_metrics import step_metrics
 from repre.training.optim import OptimConfig, build_optimizer
 from repre.training.step import train_step
 from repre.utils.dist import all_gather_with_grad, mean_over_ranks, rank, sum_over_ranks, world_size

@@ -24,7 +24,7 @@ from repre.data.views.render import make_views
 from repre.errors import RunError
 from repre.models.decoder import branch_cost
 from repre.training.failures import FailureTracker
-from repre.training.monitoring.label_free import WeightChange
+from repre.training.monitoring.step_metrics import WeightChange
 from repre.training.monitoring.validator import Probe, Validator
 from repre.training.nonfinite import save_buffers
 from repre.training.run_folder import RunFolder
@@ -322,7 +322,7 @@ class Trainer:
         if self.validator is not None:
             mean, std = (s.flatten().tolist() for s in self.config.views.statistics(self.config.encoder.channels))
             value_range = self.config.views.value_range
-            model.export_encoder.save(self.folder.encoder, mean=mean, std=std, value_range=value_range)
+            save_encoder(model.export_encoder, self.folder.encoder, mean=mean, std=std, value_range=value_range)
             self.folder.write_csv()
             write_summary(
                 self.folder,

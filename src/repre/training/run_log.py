@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from repre.config import RunConfig, to_dict
-from repre.training.monitoring.label_free import WeightChange, step_metrics
+from repre.training.monitoring.step_metrics import WeightChange, step_metrics
 from repre.training.run_folder import RunFolder
 from repre.training.step import StepResult
 from repre.training.trackers import Tracker, open_trackers
@@ -90,7 +90,7 @@ def metrics_row(result: StepResult, *, step: int, steps_per_epoch: int, change: 
     row = {"step": step, "epoch": round(step / steps_per_epoch, 4), "loss": result.loss}
     row |= dict(zip(values, means.tolist())) | {"grad_norm": result.grad_norm, "lr": result.lr}
     if change is not None:
-        row |= {name: float(value) for name, value in change.figures().items()}
+        row |= {name: float(value) for name, value in change.metrics().items()}
     return row
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from repre.config import RunConfig
 from repre.training.failures import FailureTracker
-from repre.training.monitoring.gradient_balance import advice
+from repre.training.monitoring.gradient_balance import describe_balance
 from repre.training.monitoring.validator import Validator
 from repre.training.run_folder import RunFolder
 from repre.utils.io import write_json
@@ -60,7 +60,7 @@ def write_summary(
         best=validator.best,
         validations=validations,
         alarms=validator.alarms.as_dicts(),
-        balance=advice(validations[-1]),
+        balance=describe_balance(validations[-1]),
         monitor_seconds=sum(validation.get("validation_seconds", 0.0) for validation in validations),
         probe_seconds=sum(validation.get("probe_seconds", 0.0) for validation in validations),
         unreadable=len(failures.unreadable),

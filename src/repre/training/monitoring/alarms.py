@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from fnmatch import fnmatch
 from typing import Any, Literal
 
-from repre.training.monitoring.gradient_balance import CONFLICT, DROWNED
+from repre.training.monitoring.limits import MAX_GRADIENT_RATIO, MIN_GRADIENT_COSINE
 
 Scope = Literal["validation", "step"]
 
@@ -245,7 +245,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         monitor="gradient_ratio",
         scope="validation",
-        above=DROWNED,
+        above=MAX_GRADIENT_RATIO,
         patience=2,
         cause="the pixel loss drowns the contrastive loss in the blocks that both train",
         fix="Divide --reconstruction.weight by about this figure",
@@ -253,7 +253,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         monitor="gradient_cosine_*",
         scope="validation",
-        below=CONFLICT,
+        below=MIN_GRADIENT_COSINE,
         patience=3,
         cause="the two losses pull a block in opposite directions",
         fix="Lower --reconstruction.weight, or rebuild from shallower levels (--decoder.levels)",

@@ -1,108 +1,126 @@
-"""The balance of the two objectives: what each asks of the layers that both train.
+"""The balance of the two objectives: how strongly each loss pulls on the blocks that both train.
 
-The gradients of the contrastive loss and of the weighted pixel loss are taken one after the other on a few fixed images,
-beside the training: no `.grad`, no running statistic, queue, center or random state is touched.
+Both gradients are computed on a few fixed images, beside the training: `.grad`, running statistics, queue, center and random
+states stay as they are.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from repre.models.balance_gradients import balance_gradients
 from repre.models.repre import RePre
+from repre.training.monitoring.limits import BLOCKS, MAX_GRADIENT_RATIO, MIN_GRADIENT_COSINE, MIN_GRADIENT_RATIO
 from repre.types import Views
 
-PLACES = ("first", "middle", "last")
-DROWNED, IDLE, CONFLICT = 10.0, 1e-3, -0.5
-"""Pixel over contrastive gradient above which the contrastive loss is drowned, below which the branch does nothing; cosine
-below which the two fight."""
 
+def gradient_balance(model: RePre, views: Views, *, progress: float) -> dict[str, float]:
+    """Compares the gradients of both losses at the first, middle and last block that both train.
 
-def balance(model: RePre, views: Views, *, progress: float) -> dict[str, float]:
-    """Gradients of both losses at the first, middle and last block that both train; empty without the branch, or after it.
-
-    gradient_contrastive_PLACE, gradient_pixel_PLACE: their norms; the pixel loss's times its weight, or balanced.
-    gradient_cosine_PLACE: cosine of the angle between them; below 0 a step for one sets the other back.
-    gradient_ratio: pixel over contrastive, the largest of the places; 1 is an even balance there.
+    gradient_contrastive_BLOCK, gradient_pixel_BLOCK: norms of the two gradients; the pixel loss's includes its weight or, if
+        `reconstruction.balance` is set, the balancing.
+    gradient_cosine_BLOCK: cosine of the angle between them; below 0, a step for one loss works against the other.
+    gradient_ratio: pixel norm over contrastive norm, the largest of the three blocks; at 1 the losses are in balance there.
 
     Args:
         model: in evaluation mode, so that nothing is dropped and no statistic moves.
-        views: of a few images, at least two.
+        views: of at least two images.
+        progress: share of the run that is done, in [0, 1].
+
+    Returns:
+        Metrics by name; empty if the branch does not take part (absent, or ended before `progress`).
     """
-    settings = model.reconstruction
     if not model.rebuilds(progress):
         return {}
-    layers = _shared_layers(model)
-    parameters = [p for group in layers for p in group]
-    with torch.enable_grad():
-        student = model.student_features(views)
-        if settings.balance:
-            student = balance_gradients(student, settings.balance)
-        contrastive = model.contrastive(student, model.teacher_features(views), progress).loss
-        pixel = model.pixel(student, views)
-        assert pixel is not None, "a model with a decoder has a pixel loss"
-        own = torch.autograd.grad(contrastive, parameters, retain_graph=True, allow_unused=True)
-        if settings.balance:  # the branch's share shows beside the other's alone
-            both = torch.autograd.grad(contrastive + settings.weight * pixel, parameters, allow_unused=True)
-            theirs = tuple(a if a is None or b is None else a - b for a, b in zip(both, own))
-        else:
-            theirs = torch.autograd.grad(settings.weight * pixel, parameters, allow_unused=True)
-    parts, start = [], 0
-    for group in layers:
-        part = slice(start, start := start + len(group))
-        if any(g is not None for g in own[part]) and any(g is not None for g in theirs[part]):
-            parts.append(part)
-    figures: dict[str, float] = {}
+    blocks = _shared_blocks(model)
+    parameters = [parameter for block in blocks for parameter in block]
+    contrastive, pixel = _gradients(model, views, parameters, progress=progress)
+    trained_by_both: list[slice] = []
+    start = 0
+    for block in blocks:
+        part = slice(start, start := start + len(block))
+        if all(any(g is not None for g in gradients[part]) for gradients in (contrastive, pixel)):
+            trained_by_both.append(part)
+    if not trained_by_both:
+        return {}
+    metrics: dict[str, float] = {}
     ratios = []
-    for place, part in zip(PLACES, (parts[i] for i in (0, (len(parts) - 1) // 2, -1)) if parts else ()):
-        a, b = (_flat(found[part], parameters[part]) for found in (own, theirs))
-        norm, other = a.norm(), b.norm()
-        figures[f"gradient_contrastive_{place}"], figures[f"gradient_pixel_{place}"] = float(norm), float(other)
-        figures[f"gradient_cosine_{place}"] = float(a @ b / (norm * other).clamp(min=1e-30))
-        ratios.append(other / norm.clamp(min=1e-12))
-    if ratios:
-        figures["gradient_ratio"] = float(torch.stack(ratios).max())
-    return figures
+    for name, number in zip(BLOCKS, (0, (len(trained_by_both) - 1) // 2, -1)):
+        part = trained_by_both[number]
+        contrastive_vector, pixel_vector = (_flatten(g[part], parameters[part]) for g in (contrastive, pixel))
+        contrastive_norm, pixel_norm = contrastive_vector.norm(), pixel_vector.norm()
+        cosine = contrastive_vector @ pixel_vector / (contrastive_norm * pixel_norm).clamp(min=1e-30)
+        metrics[f"gradient_contrastive_{name}"] = float(contrastive_norm)
+        metrics[f"gradient_pixel_{name}"] = float(pixel_norm)
+        metrics[f"gradient_cosine_{name}"] = float(cosine)
+        ratios.append(pixel_norm / contrastive_norm.clamp(min=1e-12))
+    metrics["gradient_ratio"] = float(torch.stack(ratios).max())
+    return metrics
 
 
-def advice(figures: Mapping[str, float | None]) -> str | None:
-    """Words for the figures of `balance`; None where there are none."""
-    ratio = figures.get("gradient_ratio")
-    cosines = [c for place in PLACES if (c := figures.get(f"gradient_cosine_{place}")) is not None]
+def describe_balance(metrics: Mapping[str, float | None]) -> str | None:
+    """One sentence on the metrics of `gradient_balance`, with advice; None if there are none."""
+    ratio = metrics.get("gradient_ratio")
+    cosines = {name: cosine for name in BLOCKS if (cosine := metrics.get(f"gradient_cosine_{name}")) is not None}
     if ratio is None or not cosines:
         return None
-    if ratio > DROWNED:
-        words = (
-            f"the pixel loss asks {ratio:.3g} times as much of the shared blocks as the contrastive loss and drowns it; "
+    if ratio > MAX_GRADIENT_RATIO:
+        description = (
+            f"the pixel loss drowns the contrastive loss: its gradient is {ratio:.3g} times as large in the shared blocks; "
             f"divide reconstruction.weight by about {ratio:.2g}"
         )
-    elif ratio < IDLE:
-        words = (
-            f"the pixel loss asks only {ratio:.2g} of what the contrastive loss asks of the shared blocks: the branch "
-            "changes little; try ten times the reconstruction.weight, and more if that ratio stays small"
+    elif ratio < MIN_GRADIENT_RATIO:
+        description = (
+            f"the reconstruction branch changes little: its gradient is only {ratio:.2g} times the contrastive one in the "
+            "shared blocks; multiply reconstruction.weight by ten, and again if the ratio stays small"
         )
     else:
-        words = f"both losses move the shared blocks (pixel over contrastive {ratio:.2g})"
-    worst = min(range(len(cosines)), key=lambda i: cosines[i])
-    if cosines[worst] < CONFLICT:
-        words += (
-            f"; they pull against each other at the {PLACES[worst]} block (cosine {cosines[worst]:.2f}): lower "
-            "reconstruction.weight, or rebuild from shallower levels (decoder.levels)"
+        description = f"both losses train the shared blocks (pixel over contrastive gradient: {ratio:.2g})"
+    opposed = min(cosines, key=lambda name: cosines[name])
+    if cosines[opposed] < MIN_GRADIENT_COSINE:
+        description += (
+            f"; they pull against each other at the {opposed} block (cosine {cosines[opposed]:.2f}): lower "
+            "reconstruction.weight, or reconstruct from shallower levels (decoder.levels)"
         )
-    return words
+    return description
 
 
-def _shared_layers(model: RePre) -> list[list[torch.nn.Parameter]]:
-    """The encoder's trainable parameters by depth, without the stem."""
-    depth = model.encoder.layers()
-    groups: dict[int, list[torch.nn.Parameter]] = {}
+Gradients = tuple[Tensor | None, ...]
+
+
+def _gradients(
+    model: RePre, views: Views, parameters: Sequence[Tensor], *, progress: float
+) -> tuple[Gradients, Gradients]:
+    """Gradients of the contrastive loss and of the weighted pixel loss; None for a parameter that a loss does not reach."""
+    weight, balanced = model.reconstruction.weight, model.reconstruction.balance
+    with torch.enable_grad():
+        student = model.student_features(views)
+        if balanced:
+            student = balance_gradients(student, balanced)
+        loss = model.contrastive(student, model.teacher_features(views), progress).loss
+        pixel_loss = model.pixel(student, views)
+        assert pixel_loss is not None, "a model that rebuilds has a pixel loss"
+        contrastive = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
+        if not balanced:
+            return contrastive, torch.autograd.grad(weight * pixel_loss, parameters, allow_unused=True)
+        # balancing scales the pixel gradient by the contrastive one, so it needs both losses in one backward pass
+        total = torch.autograd.grad(loss + weight * pixel_loss, parameters, allow_unused=True)
+    pixel = tuple(t if t is None or c is None else t - c for t, c in zip(total, contrastive))
+    return contrastive, pixel
+
+
+def _shared_blocks(model: RePre) -> list[list[torch.nn.Parameter]]:
+    """The encoder's trainable parameters by depth, without the stem (depth 0)."""
+    depths = model.encoder.layer_ids()
+    blocks: dict[int, list[torch.nn.Parameter]] = {}
     for name, parameter in model.encoder.named_parameters():
-        if parameter.requires_grad and depth.get(name, 0) > 0:
-            groups.setdefault(depth[name], []).append(parameter)
-    return [groups[layer] for layer in sorted(groups)]
+        if parameter.requires_grad and (depth := depths.get(name, 0)) > 0:
+            blocks.setdefault(depth, []).append(parameter)
+    return [blocks[depth] for depth in sorted(blocks)]
 
 
-def _flat(found: tuple[Tensor | None, ...], parameters: list[torch.nn.Parameter]) -> Tensor:
-    whole = [torch.zeros_like(p) if g is None else g for g, p in zip(found, parameters)]
-    return torch.cat([g.flatten() for g in whole]).cpu().double()
+def _flatten(gradients: Gradients, parameters: Sequence[Tensor]) -> Tensor:
+    """One float64 vector on the CPU; zeros for parameters without gradient."""
+    filled = [torch.zeros_like(p) if g is None else g for g, p in zip(gradients, parameters)]
+    return torch.cat([gradient.flatten() for gradient in filled]).cpu().double()

@@ -1,18 +1,16 @@
-"""Looks at a model on fixed images, without labels. They never touch the training.
+"""Measures a model on fixed images, without labels and without touching the training.
 
-A look is a dictionary of figures, taken at every check: of the pooled embeddings of center views and of pairs of
-augmented views drawn once from fixed keys, of patch features, of the reconstruction, and of the balance of the losses.
-`step_metrics` are those of a step, from what its losses leave behind. What they mean is told in docs/monitors.md, when
-one is a cause for alarm in `repre.training.monitoring.alarms`.
+A measurement is a dictionary of metrics: of the embeddings of center views, of fixed pairs of augmented views, of patch
+features, of the reconstruction, and of the balance between the losses. docs/monitors.md explains each metric;
+`repre.training.monitoring.alarms` sets their limits.
 
-    N  images of the sample    D  embedding width    C  channels    S  side of a view    h, w  cells of a map
+    N  images of the sample    D  embedding dimension    C  channels    S  side of a view
 """
 
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from itertools import pairwise
 
 import numpy as np
 import torch
@@ -27,28 +25,23 @@ from repre.data.views.render import ViewsConfig, center_view, make_views
 from repre.errors import RunError
 from repre.models.encoder import Encoder
 from repre.models.repre import RePre
-from repre.training.monitoring.gradient_balance import balance
-from repre.training.monitoring.patch_metrics import effective_rank, found_cells, linear_cka, right_cells
+from repre.training.monitoring.embedding_metrics import alignment_and_uniformity, distinct_share, embedding_metrics
+from repre.training.monitoring.gradient_balance import gradient_balance
+from repre.training.monitoring.patch_metrics import depth_metrics, matching_cells, predicted_cells
 from repre.training.monitoring.reconstructions import PANEL_IMAGES, fidelity, level_shares, rebuild
-from repre.types import Batch, FrameworkOutput, Views
-from repre.utils.dist import all_gather_with_grad, single_process
-from repre.utils.fsdp import total_norm
+from repre.training.monitoring.step_metrics import weight_matrices, weight_size
+from repre.types import Batch, Views
+from repre.utils.dist import single_process
 
 EPOCH = 2**32 - 1
-"""Epoch from which the fixed views are drawn; no run gets there, so training never sees the same draws."""
-PAIRS = 128
-"""Most images of which pairs of views are looked at."""
+"""Epoch that keys the fixed views. No run reaches it, so training never draws the same views."""
+MAX_PAIRS = 128
+"""Images that are compared in two augmented views, at most."""
 BALANCE_IMAGES = 16
 """Images on which the gradients of the two losses are compared."""
-BATCH = 32
-STILL = 1e-3
-"""Distance on the sphere below which a student has not moved, so that there is nothing to follow."""
-MOTION = {"teacher_moved", "student_moved", "teacher_follows"}
-"""Figures that the first look does not have: they compare with the look before."""
-LOWER_IS_BETTER = {"alignment", "uniformity", *MOTION}
-"""Figures of which `best` takes the lowest; of all others, a probe's among them, the highest."""
-ALIKE = 0.02
-"""Root mean square difference of two 8 x 8 thumbnails in [0, 1] up to which images count as copies."""
+BATCH_SIZE = 32
+MIN_MOTION = 1e-3
+"""Mean distance of normalized embeddings below which the student counts as unmoved: `teacher_follows` is then undefined."""
 
 
 @dataclass(frozen=True)
@@ -56,8 +49,8 @@ class Sample:
     """Fixed images of a source, on the CPU.
 
     Attributes:
-        images: plain center views, [N, C, S, S].
-        decoded: the first of the same images before any augmentation, for augmented views.
+        images: center views without augmentation, [N, C, S, S].
+        decoded: the first of these images as they were decoded, for augmented views.
     """
 
     images: Tensor
@@ -65,116 +58,145 @@ class Sample:
 
 
 def fixed_sample(source: Source, *, count: int, canvas: int, views: ViewsConfig) -> Sample:
-    """Up to `count` images, evenly spread over the source, in a shuffled order, so that the first few are a fair sample
-    too; the first of them, half of `count` and at most `PAIRS`, also as they were decoded."""
+    """Reads up to `count` images, spread evenly over the source and shuffled, so that the first few represent it too.
+
+    Half of them, at most `MAX_PAIRS`, are also kept as they were decoded. Unreadable files are left out; training reports
+    them.
+
+    Args:
+        canvas: side of the square on which decoded images are stacked.
+
+    Raises:
+        RunError: no image of the sample can be read.
+    """
     keep_values = views.value_range is not None
-    images = torch.empty(min(count, len(source)), source.channels, views.size, views.size)
-    found = 0
+    evenly_spaced = np.linspace(0, len(source) - 1, min(count, len(source))).astype(int)
+    images = torch.empty(len(evenly_spaced), source.channels, views.size, views.size)
+    readable = 0
     decoded: list[tuple[int, np.ndarray]] = []
-    spread_out = np.linspace(0, len(source) - 1, min(count, len(source))).astype(int)
-    wanted = np.random.Generator(np.random.PCG64(0)).permutation(spread_out)
-    for index in wanted:
+    for index in np.random.Generator(np.random.PCG64(0)).permutation(evenly_spaced).tolist():
         try:
-            image = source.load(int(index))
+            image = source.load(index)
         except UnreadableImage:
-            continue  # counted and listed when training meets it
+            continue
         pixels, sizes = stack([image], canvas=canvas, keep_values=keep_values)
-        images[found] = center_view(pixels, sizes, size=views.size, config=views)[0]
-        found += 1
-        if len(decoded) < min(PAIRS, -(-count // 2)):
-            decoded.append((int(index), image))
-    if not found:
-        raise RunError(f"none of {len(wanted)} sampled images of {source.spec} can be read")
+        images[readable] = center_view(pixels, sizes, size=views.size, config=views)[0]
+        readable += 1
+        if len(decoded) < min(MAX_PAIRS, -(-count // 2)):
+            decoded.append((index, image))
+    if not readable:
+        raise RunError(f"none of {len(evenly_spaced)} sampled images of {source.spec} can be read; check the files")
     pixels, sizes = stack([image for _, image in decoded], canvas=canvas, keep_values=keep_values)
     indices = torch.tensor([index for index, _ in decoded])
-    return Sample(images[:found], Batch(pixels, sizes, torch.arange(len(decoded)), indices, EPOCH))
+    return Sample(images[:readable], Batch(pixels, sizes, torch.arange(len(decoded)), indices, EPOCH))
 
 
 class Monitors:
-    """Takes looks at a model, always on the same images and views.
+    """Measures a model again and again on the same images and views.
 
     Args:
-        sample: see `fixed_sample`; what it has decoded is turned into views and not kept.
-        views: the run's views.
-        seed: of the fixed draws.
+        sample: from `fixed_sample`; only its center views and views drawn from its decoded images are held.
+        views: the view settings of the run.
+        seed: keys the fixed views.
     """
 
     def __init__(self, sample: Sample, *, views: ViewsConfig, seed: int, device: torch.device) -> None:
-        self.images, self.config, self.device = sample.images, views, device
+        self.images, self.views, self.device = sample.images, views, device
         batch = sample.decoded
-        globals_only = replace(views, n_local=0, mask_ratio=0.0, target="view")
-        self.pairs = make_views(batch, globals_only, seed=seed, device="cpu").images
-        self.boxes = [
+        global_only = replace(views, n_local=0, mask_ratio=0.0, target="view")
+        self.pairs = make_views(batch, global_only, seed=seed, device="cpu").images
+        self.parameters = [
             draw(view, uniforms(seed=seed, epoch=EPOCH, stream=stream, positions=batch.positions), batch.sizes)
             for stream, view in enumerate((views.first, views.second))  # the same draws as in make_views
         ]
-        n = BALANCE_IMAGES
-        few = Batch(batch.pixels[:n], batch.sizes[:n], batch.positions[:n], batch.indices[:n], EPOCH)
-        self.few = make_views(few, views, seed=seed, device="cpu")
-        self.distinct = distinct_share(sample.images)
-        self.marks: list[Tensor] = []
+        few = slice(BALANCE_IMAGES)
+        first_images = Batch(batch.pixels[few], batch.sizes[few], batch.positions[few], batch.indices[few], EPOCH)
+        self.balance_views = make_views(first_images, views, seed=seed, device="cpu")
+        self.distinct_share = distinct_share(sample.images)
+        self.previous_embeddings: list[Tensor] = []
 
     def measure(self, model: RePre, *, progress: float) -> dict[str, float | None]:
-        """All figures of this moment by name; None where one is not finite. Leaves the model as it was."""
-        with evaluating(model, self.device):
-            kept = model.export_encoder
-            figures = label_free(embed(kept, self.images, device=self.device))
-            figures |= {
-                "distinct_images": self.distinct,
-                "weight_size": float(WeightChange(model.encoder).figures()["weight_size"]),
+        """Measures the model and leaves it as it was.
+
+        Args:
+            progress: share of the run that is done, in [0, 1].
+
+        Returns:
+            Metrics by name; None for a value that is not finite.
+        """
+        with isolated_evaluation(model, self.device):
+            encoder = model.export_encoder
+            metrics = embedding_metrics(embed(encoder, self.images, device=self.device))
+            metrics |= {
+                "distinct_images": self.distinct_share,
+                "weight_size": float(weight_size(weight_matrices(model.encoder))),
             }
-            figures |= self.pair_figures(kept)
-            figures |= self.teacher_figures(model)
+            metrics |= self._pair_metrics(encoder)
+            metrics |= self._teacher_metrics(model)
             if model.decoder is not None:
                 panel = self.images[:PANEL_IMAGES]
-                figures |= fidelity(*rebuild(model, panel, views=self.config, device=self.device))
+                metrics |= fidelity(*rebuild(model, panel, views=self.views, device=self.device))
                 maps = model.encoder(panel.to(self.device)).maps
-                figures |= level_shares(model.decoder, maps, panel.shape[-2:])
-                if len(self.few.images[0]) > 1:
-                    figures |= balance(model, to_device(self.few, self.device), progress=progress)
-        return {name: value if math.isfinite(value) else None for name, value in figures.items()}
+                metrics |= level_shares(model.decoder, maps, panel.shape[-2:])
+                if len(self.balance_views.images[0]) > 1:
+                    metrics |= gradient_balance(model, to_device(self.balance_views, self.device), progress=progress)
+        return {name: value if math.isfinite(value) else None for name, value in metrics.items()}
 
-    def pair_figures(self, encoder: Encoder) -> dict[str, float]:
-        """Figures of two augmented views of every image: of embeddings and of patch features."""
-        first, second, right, seen, figures = [], [], 0, 0, {}
-        for start in range(0, len(self.pairs[0]), BATCH):
-            rows = slice(start, start + BATCH)
-            one, other = (encoder(view[rows].to(self.device)) for view in self.pairs)
-            first.append(one.embedding.float().cpu())
-            second.append(other.embedding.float().cpu())
-            grid = one.maps[-1].shape[-2:]
-            cells, visible = right_cells(self.boxes[0][rows], self.boxes[1][rows], grid=grid)
-            found = found_cells(one.maps[-1].float(), other.maps[-1].float()).cpu()
-            right, seen = right + int((found == cells)[visible].sum()), seen + int(visible.sum())
+    def _pair_metrics(self, encoder: Encoder) -> dict[str, float]:
+        """Metrics of two augmented views of every image.
+
+        correspondence: share of cells whose most similar cell in the other view is the one that shows the same spot.
+        correspondence_chance: the same share for a random guess.
+        """
+        embeddings: tuple[list[Tensor], list[Tensor]] = [], []
+        correct = visible_count = 0
+        metrics: dict[str, float] = {}
+        for start in range(0, len(self.pairs[0]), BATCH_SIZE):
+            rows = slice(start, start + BATCH_SIZE)
+            first, second = (encoder(view[rows].to(self.device)) for view in self.pairs)
+            for view_embeddings, features in zip(embeddings, (first, second)):
+                view_embeddings.append(features.embedding.float().cpu())
+            grid = first.maps[-1].shape[-2:]
+            cells, visible = matching_cells(self.parameters[0][rows], self.parameters[1][rows], grid=grid)
+            predicted = predicted_cells(first.maps[-1].float(), second.maps[-1].float()).cpu()
+            correct += int((predicted == cells)[visible].sum())
+            visible_count += int(visible.sum())
             if start == 0:
-                figures = depth_figures([level.float().cpu() for level in one.maps])
-        if seen:
-            figures |= {"correspondence": right / seen, "correspondence_chance": 1 / (grid[0] * grid[1])}
-        return pair_geometry(torch.cat(first), torch.cat(second)) | figures
+                metrics = depth_metrics([level.float().cpu() for level in first.maps])
+        if visible_count:
+            metrics |= {"correspondence": correct / visible_count, "correspondence_chance": 1 / (grid[0] * grid[1])}
+        return alignment_and_uniformity(*map(torch.cat, embeddings)) | metrics
 
-    def teacher_figures(self, model: RePre) -> dict[str, float]:
-        """Agreement of teacher and student, and how far each went since the last look of this process."""
-        found = []
-        for rows in self.pairs[0].split(BATCH):
-            teacher = model.framework.teacher_features(rows.to(self.device))
+    def _teacher_metrics(self, model: RePre) -> dict[str, float]:
+        """Agreement of teacher and student, and how far each moved since the last measurement; empty without a teacher.
+
+        teacher_agreement: mean cosine of their embeddings.
+        teacher_moved, student_moved: mean distance of the normalized embeddings to those of the last measurement.
+        teacher_follows: the first divided by the second.
+        """
+        batches = []
+        for images in self.pairs[0].split(BATCH_SIZE):
+            teacher = model.framework.teacher_features(images.to(self.device))
             if teacher is None:
                 return {}
-            student = model.encoder(rows.to(self.device), maps=False)
-            found.append((teacher.embedding.float().cpu(), student.embedding.float().cpu()))
-        marks = [F.normalize(torch.cat(side).double(), dim=1) for side in zip(*found)]
-        figures = {"teacher_agreement": float((marks[0] * marks[1]).sum(1).mean())}
-        if self.marks:
-            moved = [float((now - before).norm(dim=1).mean()) for now, before in zip(marks, self.marks)]
-            figures |= {"teacher_moved": moved[0], "student_moved": moved[1]}
-            if moved[1] > STILL:
-                figures["teacher_follows"] = moved[0] / moved[1]
-        self.marks = marks
-        return figures
+            student = model.encoder(images.to(self.device), maps=False)
+            batches.append((teacher.embedding.float().cpu(), student.embedding.float().cpu()))
+        embeddings = [F.normalize(torch.cat(side).double(), dim=1) for side in zip(*batches)]
+        metrics = {"teacher_agreement": float((embeddings[0] * embeddings[1]).sum(1).mean())}
+        if self.previous_embeddings:
+            teacher_moved, student_moved = (
+                float((now - before).norm(dim=1).mean()) for now, before in zip(embeddings, self.previous_embeddings)
+            )
+            metrics |= {"teacher_moved": teacher_moved, "student_moved": student_moved}
+            if student_moved > MIN_MOTION:
+                metrics["teacher_follows"] = teacher_moved / student_moved
+        self.previous_embeddings = embeddings
+        return metrics
 
 
 @contextmanager
-def evaluating(model: nn.Module, device: torch.device) -> Iterator[None]:
-    """While entered: evaluation mode, no gradients, no compilation, one process, and a random state of its own."""
+def isolated_evaluation(model: nn.Module, device: torch.device) -> Iterator[None]:
+    """Inside, the model is in evaluation mode, without gradients, compilation and other ranks; random states are restored."""
     mode = model.training
     forked = torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
     model.eval()
@@ -186,6 +208,7 @@ def evaluating(model: nn.Module, device: torch.device) -> Iterator[None]:
 
 
 def to_device(views: Views, device: torch.device) -> Views:
+    """Copies all tensors of the views to the device."""
     return Views(
         images=[image.to(device) for image in views.images],
         targets=[target.to(device) for target in views.targets],
@@ -195,98 +218,7 @@ def to_device(views: Views, device: torch.device) -> Views:
 
 
 @torch.no_grad()
-def embed(encoder: Encoder, images: Tensor, *, device: torch.device, batch: int = 128) -> Tensor:
-    """Embeddings [N, D] of images, in evaluation mode, on the CPU; the encoder's mode is put back."""
-    mode = encoder.training
-    encoder.eval()
-    try:
-        return torch.cat([encoder(part.to(device), maps=False).embedding.float().cpu() for part in images.split(batch)])
-    finally:
-        encoder.train(mode)
-
-
-# ------------------------------------------------------------------------------------------------------ figures
-
-
-def label_free(embeddings: Tensor) -> dict[str, float]:
-    """Health of embeddings [N, D] without labels.
-
-    rankme: effective rank (see `effective_rank`); near 1 is collapse, higher is better within one kind of run.
-    embedding_std: see `spread`.
-    """
-    return {"rankme": effective_rank(embeddings), "embedding_std": float(spread(embeddings.double()))}
-
-
-def spread(embeddings: Tensor) -> Tensor:
-    """Mean over dimensions of the standard deviation of the normalized embeddings [N, D], times the square root of D: a
-    scalar; 0 is collapse, 1 is uniform on the sphere."""
-    return F.normalize(embeddings, dim=1).std(0).mean() * embeddings.shape[1] ** 0.5
-
-
-def pair_geometry(first: Tensor, second: Tensor) -> dict[str, float]:
-    """Alignment and uniformity (Wang, Isola 2020, arXiv 2005.10242, section 4) of two views' embeddings, [N, D] each.
-
-    alignment: mean squared distance of the two views of an image, normalized; in [0, 4], lower is better.
-    uniformity: log of the mean over pairs of images of exp(-2 squared distance), over both views; in [-8, 0], lower is
-        better, 0 is collapse.
-    """
-    one, other = (F.normalize(x.double(), dim=1) for x in (first, second))
-    figures = {"alignment": float((one - other).square().sum(1).mean())}
-    if len(one) > 1:
-        pairs = torch.cat([torch.pdist(view).square() for view in (one, other)])
-        figures["uniformity"] = float(pairs.mul(-2).exp().mean().log())
-    return figures
-
-
-def depth_figures(maps: list[Tensor]) -> dict[str, float]:
-    """Of one view's maps, one [N, C_l, h_l, w_l] per level.
-
-    patch_rank: effective rank of the patch features of the last level.
-    level_similarity_A_B: linear CKA between neighboring levels; 1 where a level adds nothing to the one before it.
-    """
-    figures = {"patch_rank": effective_rank(maps[-1].movedim(1, -1).flatten(0, 2))}
-    for level, (one, other) in enumerate(pairwise(maps)):
-        figures[f"level_similarity_{level}_{level + 1}"] = linear_cka(one, other)
-    return figures
-
-
-def distinct_share(images: Tensor) -> float:
-    """Share of images [N, C, S, S] that are no copies of an earlier one: whose 8 x 8 thumbnails differ."""
-    small = F.adaptive_avg_pool2d(images, 8).flatten(1).double()
-    limit = (
-        ALIKE / 0.25 * small.shape[1] ** 0.5
-    )  # normalized pixels: a standard deviation is about a quarter of the range
-    copies = torch.cdist(small, small) <= limit
-    return float((~copies.tril(-1).any(1)).double().mean())
-
-
-def step_metrics(output: FrameworkOutput) -> dict[str, Tensor]:
-    """Metrics of a step, scalars on the device, from what the framework returned.
-
-    batch_std: `spread` of the student's embeddings of the batch of all ranks.
-    agreement: mean cosine of the teacher's and the student's embeddings of one view, the student with its drop path.
-    """
-    embedding = output.embedding.float()
-    metrics = output.metrics | {"batch_std": spread(all_gather_with_grad(embedding))}
-    if output.teacher_embedding is not None:
-        metrics["agreement"] = F.cosine_similarity(embedding, output.teacher_embedding.float()).mean()
-    return metrics
-
-
-class WeightChange:
-    """The matrices of the encoder before and after an optimizer step."""
-
-    def __init__(self, encoder: nn.Module) -> None:
-        self.matrices = [p.detach() for p in encoder.parameters() if p.requires_grad and p.ndim > 1]
-        self.before = [p.clone() for p in self.matrices]
-
-    def figures(self) -> dict[str, Tensor]:
-        """Scalars, after the step.
-
-        weight_size: root mean square of the matrices.
-        update_size: length of the step relative to that of the matrices.
-        """
-        change = torch._foreach_sub(self.matrices, self.before)
-        moved, before, now = (total_norm(rows) for rows in (change, self.before, self.matrices))
-        count = sum(p.numel() for p in self.matrices)
-        return {"weight_size": now / count**0.5, "update_size": moved / before.clamp(min=1e-12)}
+def embed(encoder: Encoder, images: Tensor, *, device: torch.device, batch_size: int = 128) -> Tensor:
+    """Embeds images [N, C, S, S]: float32 [N, D] on the CPU. The encoder must be in evaluation mode."""
+    batches = [encoder(part.to(device), maps=False).embedding.float().cpu() for part in images.split(batch_size)]
+    return torch.cat(batches)

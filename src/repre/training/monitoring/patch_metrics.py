@@ -1,26 +1,29 @@
-"""Looks at patch features without labels: do two views of one image agree on where things are?
+"""Metrics of patch features, without labels: do two views of one image agree on what is where?
 
-B  images    C  channels    h, w  cells of a map    P = h w  patches of a view
+B  images    C  channels    h, w  grid of a feature map    P = h w  cells of that grid
 """
+
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from repre.data.views.params import ViewParameters
+from repre.training.monitoring.embedding_metrics import effective_rank
 
 
-def right_cells(
+def matching_cells(
     first: ViewParameters, second: ViewParameters, *, grid: tuple[int, int] | torch.Size
 ) -> tuple[Tensor, Tensor]:
-    """For every patch of the first view the cell of the second view that shows its center.
+    """Finds, by geometry, the cell of the second view that shows the center of each cell of the first view.
 
-    Slowly: the center of cell (i, j) of view 1 lies in the image at ``top + (i + 1/2) / h * height`` and
-    ``left + x * width``, where x is ``(j + 1/2) / w``, or 1 less that in a flipped view; view 2 is asked backwards.
+    The center of cell (i, j) of view 1 lies in the image at ``top + (i + 1/2) / h * height`` and ``left + x * width``,
+    where x is ``(j + 1/2) / w``, or 1 minus that in a flipped view. The inverse of the same map for view 2 gives the cell.
 
     Returns:
-        cells: place of that cell in the flattened grid, int64 [B, P]; 0 where there is none.
-        visible: whether the center lies in the second view, bool [B, P].
+        cells: index of the cell in the flattened grid, int64 [B, P]; 0 if it is not visible.
+        visible: whether the center lies inside the second view, bool [B, P].
     """
     h, w = grid
     down = ((torch.arange(h, dtype=torch.float64) + 0.5) / h)[None, :, None]
@@ -36,33 +39,44 @@ def right_cells(
     return torch.where(visible, row * w + column, 0).flatten(1), visible.flatten(1)
 
 
-def found_cells(first: Tensor, second: Tensor) -> Tensor:
-    """For every patch of maps [B, C, h, w] the place of the most similar patch, by cosine, of the second: [B, P]."""
-    one, other = (F.normalize(maps.flatten(2), dim=1) for maps in (first, second))  # [B, C, P]
-    return (one.mT @ other).argmax(2)
+def predicted_cells(first: Tensor, second: Tensor) -> Tensor:
+    """Finds, by cosine of the features, the most similar cell of the second view for each cell of the first view.
 
+    Args:
+        first, second: feature maps [B, C, h, w] of the two views.
 
-def effective_rank(x: Tensor) -> float:
-    """exp of the entropy of the shares of the singular values of x [N, D] (RankMe, Garrido et al. 2023, arXiv 2210.02885,
-    equation 1); from 1 to min(N, D). NaN where x is not finite."""
-    x = x.double()
-    if not bool(x.isfinite().all()):
-        return float("nan")
-    if len(x) > 2 * x.shape[1]:
-        x = torch.linalg.qr(x, mode="r").R  # the same singular values, of a small matrix
-    values = torch.linalg.svdvals(x)
-    shares = values / values.sum() + 1e-7
-    return float(torch.exp(-(shares * shares.log()).sum()))
-
-
-def linear_cka(one: Tensor, other: Tensor) -> float:
-    """Linear CKA (Kornblith et al. 2019, arXiv 1905.00414, equation 4) of two maps of the same images, in [0, 1].
-
-    1: one is a rotation of the other, up to scale. The finer map [B, C, h, w] is averaged to the coarser grid; every patch
-    is a sample. NaN where the features are not finite or constant.
+    Returns:
+        Index of the cell in the flattened grid, int64 [B, P].
     """
-    grid = (min(one.shape[2], other.shape[2]), min(one.shape[3], other.shape[3]))
-    x, y = (F.adaptive_avg_pool2d(maps.float(), grid).movedim(1, -1).flatten(0, 2).double() for maps in (one, other))
+    first, second = (F.normalize(maps.flatten(2), dim=1) for maps in (first, second))  # [B, C, P]
+    return (first.mT @ second).argmax(2)
+
+
+def depth_metrics(maps: list[Tensor]) -> dict[str, float]:
+    """Metrics of one view's feature maps, one [B, C_l, h_l, w_l] per level.
+
+    patch_rank: `effective_rank` of the last level's patch features.
+    level_similarity_A_B: `linear_cka` of neighboring levels; 1 if level B adds nothing to level A.
+    """
+    metrics = {"patch_rank": effective_rank(maps[-1].movedim(1, -1).flatten(0, 2))}
+    for level, (shallow, deep) in enumerate(pairwise(maps)):
+        metrics[f"level_similarity_{level}_{level + 1}"] = linear_cka(shallow, deep)
+    return metrics
+
+
+def linear_cka(first: Tensor, second: Tensor) -> float:
+    """Linear CKA of two feature maps of the same images (Kornblith et al. 2019, arXiv 1905.00414, equation 4).
+
+    Every cell is a sample; the finer map is first averaged to the coarser grid.
+
+    Args:
+        first, second: feature maps [B, C, h, w]; channels and grids may differ.
+
+    Returns:
+        A number from 0 to 1; 1 if one map is a scaled rotation of the other. NaN if features are constant or not finite.
+    """
+    grid = (min(first.shape[2], second.shape[2]), min(first.shape[3], second.shape[3]))
+    x, y = (F.adaptive_avg_pool2d(maps.float(), grid).movedim(1, -1).flatten(0, 2).double() for maps in (first, second))
     x, y = x - x.mean(0), y - y.mean(0)  # [B P, C]
     cross = (x.mT @ y).square().sum()
     return float(cross / ((x.mT @ x).norm() * (y.mT @ y).norm()))

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from repre.data.views.render import ViewsConfig, denormalize
 from repre.models.repre import RePre
-from repre.training.monitoring.label_free import embed, evaluating
+from repre.training.monitoring.label_free import embed, isolated_evaluation
 from repre.training.monitoring.reconstructions import as_bytes, as_pictures, from_one_level, three_channels
 from repre.utils.io import write_atomically
 
@@ -36,7 +36,7 @@ LIMIT = 6_000_000
 
 def save_snapshots(model: RePre, images: Tensor, path: Path, *, views: ViewsConfig, device: torch.device) -> None:
     """Writes the file for the monitors' images [M, C, S, S]; the same model and images give the same bytes."""
-    with evaluating(model, device):
+    with isolated_evaluation(model, device):
         arrays = snapshots(model, images, views=views, device=device)
     path.parent.mkdir(parents=True, exist_ok=True)
     content = pack(arrays)

@@ -17,15 +17,9 @@ from repre.models.encoder import Encoder
 from repre.models.repre import RePre
 from repre.training.checkpoint import save_checkpoint
 from repre.training.monitoring.alarms import Health, Scope
-from repre.training.monitoring.label_free import (
-    LOWER_IS_BETTER,
-    MOTION,
-    Monitors,
-    embed,
-    evaluating,
-    fixed_sample,
-    label_free,
-)
+from repre.training.monitoring.embedding_metrics import embedding_metrics
+from repre.training.monitoring.label_free import Monitors, embed, fixed_sample, isolated_evaluation
+from repre.training.monitoring.limits import LOWER_IS_BETTER, MOTION_METRICS
 from repre.training.monitoring.reconstructions import PANEL_IMAGES, rebuild, save_panel
 from repre.training.monitoring.snapshots import save_snapshots
 from repre.training.run_folder import RunFolder
@@ -120,11 +114,11 @@ class Validator:
         begin = time.monotonic()
         encoder = model.export_encoder
         metrics: dict[str, Any] = {"step": step}
-        with evaluating(model, self.device):
+        with isolated_evaluation(model, self.device):
             if self.monitors is not None:
                 metrics |= self.monitors.measure(model, progress=step / total)
             else:
-                measured = label_free(embed(encoder, self.images, device=self.device))
+                measured = embedding_metrics(embed(encoder, self.images, device=self.device))
                 metrics |= {name: value if math.isfinite(value) else None for name, value in measured.items()}
             self._write_pictures(model, step=step, last=step == total)
         metrics["validation_seconds"] = time.monotonic() - begin
@@ -185,7 +179,7 @@ class Validator:
             save_checkpoint(self.folder.best, {"step": metrics["step"], "encoder": encoder.state_dict()})
 
     def _check_best_metric(self, names: set[str]) -> None:
-        metric, known = self.config.runtime.best_metric, names | MOTION
+        metric, known = self.config.runtime.best_metric, names | MOTION_METRICS
         if metric not in known:
             available = ", ".join(sorted(known - {"step", "validation_seconds", "probe_seconds"}))
             raise UserError(
