@@ -2,7 +2,7 @@
 
 A measurement is a dictionary of metrics: of the embeddings of center views, of fixed pairs of augmented views, of patch
 features, of the reconstruction, and of the balance between the losses. docs/monitors.md explains each metric;
-`repre.training.monitoring.alarms` sets their limits.
+`repre.training.monitoring.alarm_rules` sets their limits.
 
     N  images of the sample    D  embedding dimension    C  channels    S  side of a view
 """
@@ -196,7 +196,7 @@ class Monitors:
 
 @contextmanager
 def isolated_evaluation(model: nn.Module, device: torch.device) -> Iterator[None]:
-    """Inside, the model is in evaluation mode, without gradients, compilation and other ranks; random states are restored."""
+    """Inside, the model is in evaluation mode without gradients, compilation and other ranks; random states are restored."""
     mode = model.training
     forked = torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
     model.eval()

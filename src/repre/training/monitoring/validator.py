@@ -16,7 +16,8 @@ from repre.errors import UserError, near_names
 from repre.models.encoder import Encoder
 from repre.models.repre import RePre
 from repre.training.checkpoint import save_checkpoint
-from repre.training.monitoring.alarms import Health, Scope
+from repre.training.monitoring.alarm_rules import Scope
+from repre.training.monitoring.alarms import AlarmMonitor
 from repre.training.monitoring.embedding_metrics import embedding_metrics
 from repre.training.monitoring.label_free import Monitors, embed, fixed_sample, isolated_evaluation
 from repre.training.monitoring.limits import LOWER_IS_BETTER, MOTION_METRICS
@@ -68,7 +69,7 @@ class Validator:
         self.monitors = (
             Monitors(sample, views=config.views, seed=config.seed, device=device) if config.runtime.monitors else None
         )
-        self.alarms = Health()
+        self.alarms = AlarmMonitor()
         self.validations: list[dict[str, Any]] = []
         self.best: dict[str, Any] = {}
         self.probe_seconds = 0.0
