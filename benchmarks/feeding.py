@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from images import draw_images
+from synthetic_photos import draw_images
 from machine import machine, words
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parent / "rivals"))
-from common import Task
+from contender import Task
 from plain import transforms
 
 from repre.data.io.decode import read_image

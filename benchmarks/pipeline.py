@@ -18,8 +18,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from environments import interpreter, make
-from images import draw_images
+from rival_environments import interpreter, make
+from synthetic_photos import draw_images
 from machine import machine, words
 
 HERE = Path(__file__).parent

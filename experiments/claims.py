@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from experiments.figures import FIGURES, Line, Results, lines, training_notes
+from experiments.analysis import FIGURES, Line, Results, lines, training_notes
 from experiments.plan import Plan, Row
 from experiments.presets import Preset
 from repre.evaluation.comparison import Gain, gain

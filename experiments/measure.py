@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from experiments.data import labels_of, masks_of, objects_of
+from experiments.datasets import labels_of, masks_of, objects_of
 from experiments.presets import Preset
 from repre.config import to_dict
 from repre.data.io.sources import open_source

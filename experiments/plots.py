@@ -10,7 +10,7 @@ from pathlib import Path
 import matplotlib
 from matplotlib.figure import Figure
 
-from experiments.figures import Line
+from experiments.analysis import Line
 
 matplotlib.use("agg")
 COLORS = ("#3b6ea5", "#c8553d", "#588157", "#8d6a9f", "#b08900", "#4a4e69")

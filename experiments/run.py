@@ -16,8 +16,8 @@ from pathlib import Path
 import torch
 
 from experiments.baselines import register
-from experiments.data import DATA
-from experiments.packages import download
+from experiments.datasets import DATA
+from experiments.debian_packages import download
 from experiments.plan import TITLES, WAVES, Plan, tasks
 from experiments.presets import PRESETS
 from experiments.runner import Places, Runner

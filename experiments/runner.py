@@ -20,10 +20,10 @@ from benchmarks.machine import machine
 
 import repre
 from experiments import measure
-from experiments.data import ensure, labels_of
+from experiments.datasets import ensure, labels_of
 from experiments.plan import WAVES, Plan, Start, Task
 from experiments.presets import Preset
-from experiments.turns import longer
+from experiments.time_ratio import longer
 from repre.api import Run, pretrain
 from repre.config import RunConfig, differences, from_dict, identity, to_dict
 from repre.errors import RunError, UserError

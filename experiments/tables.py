@@ -12,7 +12,7 @@ from benchmarks.machine import words
 
 from experiments.baselines import register
 from experiments.claims import LOSS, POINTS, by_figure, in_words, interval, over, primary, summary
-from experiments.figures import (
+from experiments.analysis import (
     Line,
     Results,
     bootstrap,
@@ -34,7 +34,7 @@ What the branch is worth, measured on data that anyone can build. This page is w
 from the JSON files below `experiments/results/`; every figure there carries its config and the machine.
 
 - **Data.** FashionScenes puts articles of Fashion-MNIST, in random colors, on photographs; StampScenes puts photographic
-  cut-outs of 13 classes on them. Both are composed by `experiments/build.py` from Debian packages that are pinned by
+  cut-outs of 13 classes on them. Both are composed by `experiments/build_scenes.py` from Debian packages that are pinned by
   version and SHA-256. Training and test images share no object, no near-duplicate and no photograph.
 - **Confirmatory** is one comparison, fixed before it was run: MoCo v3 with a ViT and MoBY with a Swin on FashionScenes,
   RePre's defaults against the plain framework, five seeds each, paired: equal initial weights, order, views and heads.

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from common import BOTTLENECK, DINO_HIDDEN, HIDDEN, OUT, TEMPERATURE, Task, report, save_grid, task
+from contender import BOTTLENECK, DINO_HIDDEN, HIDDEN, OUT, TEMPERATURE, Task, report, save_grid, task
 
 import repre
 from repre.config import ComputeConfig, RunConfig, RuntimeConfig

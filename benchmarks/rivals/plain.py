@@ -12,7 +12,7 @@ from torch import nn
 from torchvision.transforms import v2
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from common import (
+from contender import (
     BOTTLENECK,
     DINO_HIDDEN,
     MEAN,

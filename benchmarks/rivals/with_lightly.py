@@ -13,7 +13,7 @@ from lightly.transforms import DINOTransform, SimCLRTransform
 from torch import nn
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from common import (
+from contender import (
     BOTTLENECK,
     DINO_HIDDEN,
     TEMPERATURE,

@@ -16,7 +16,7 @@ from lightly_train._commands import train_helpers
 from pytorch_lightning import Callback, Trainer
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from common import BOTTLENECK, DINO_HIDDEN, HIDDEN, OUT, TEMPERATURE, Clock, Task, build_encoder, save_grid, task
+from contender import BOTTLENECK, DINO_HIDDEN, HIDDEN, OUT, TEMPERATURE, Clock, Task, build_encoder, save_grid, task
 
 
 class Timer(Callback):

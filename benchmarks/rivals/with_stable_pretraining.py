@@ -19,7 +19,7 @@ from stable_pretraining.data import transforms
 from stable_pretraining.forward import simclr
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from common import MEAN, STD, TEMPERATURE, Clock, Task, build_encoder, build_projector, loader, save_grid, task
+from contender import MEAN, STD, TEMPERATURE, Clock, Task, build_encoder, build_projector, loader, save_grid, task
 
 
 class Folder(torch.utils.data.Dataset):

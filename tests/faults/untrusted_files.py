@@ -18,7 +18,7 @@ from repre.config import load_yaml
 from repre.data.io.sources import open_source
 from repre.data.loading.manifest import apply_manifest
 from repre.errors import UserError
-from repre.models.encoder import read_weights
+from repre.models.weights import read_weights
 from repre.training.checkpoint import load_checkpoint, load_latest, save_checkpoint
 from tests.faults.common import Row, live, small
 

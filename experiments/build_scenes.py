@@ -1,7 +1,7 @@
 """Builds StampScenes and FashionScenes from public packages, in the formats that `repre eval` reads.
 
-    python -m experiments.build fashion --out DIR --size 64 --train 20000 --val 2000 --download
-    python -m experiments.build stamps  --out DIR --size 96 --train 20000 --val 2000 --fold 1
+    python -m experiments.build_scenes fashion --out DIR --size 64 --train 20000 --val 2000 --download
+    python -m experiments.build_scenes stamps  --out DIR --size 96 --train 20000 --val 2000 --fold 1
 
 Read the result as csv:DIR/labels.csv, pairs:DIR/{split}/images,DIR/{split}/masks, or coco:DIR. The same words give the
 same files. `objects.csv` names the first object of every image, over which the evidence is resampled.
@@ -12,9 +12,9 @@ import csv
 import sys
 from pathlib import Path
 
-from experiments.compose import ComposeConfig, Composer, composer
-from experiments.packages import download
-from experiments.sources import unpack
+from experiments.compose_scenes import ComposeConfig, Composer, composer
+from experiments.debian_packages import download
+from experiments.source_images import unpack
 from repre.data.tools.write import write_sources
 from repre.errors import UserError
 

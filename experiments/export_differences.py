@@ -19,6 +19,7 @@ import torch
 
 from repre.exporters import TARGETS, export
 from repre.models.encoder import Encoder, EncoderConfig
+from repre.models.timm_folder import load_saved_encoder, save_encoder
 
 MODELS = {"ViT": "vit_small_patch16_224", "Swin": "swin_tiny_patch4_window7_224", "ConvNeXt": "convnext_tiny"}
 LIBRARIES = ("torch", "timm", "transformers", "onnx", "onnxscript", "onnxruntime", "segmentation_models_pytorch")
@@ -30,7 +31,7 @@ def in_smp(folder: Path) -> float:
     """What segmentation_models_pytorch makes of the encoder in `folder`, against its maps here."""
     import segmentation_models_pytorch as smp
 
-    encoder = Encoder.load(folder).eval()
+    encoder = load_saved_encoder(folder).eval()
     images = torch.randn(2, 3, 224, 224, generator=torch.Generator().manual_seed(0))
     wanted = encoder(images).maps
     if len(set(encoder.strides)) == 1:
@@ -60,7 +61,7 @@ def table(models: dict[str, EncoderConfig]) -> str:
     for words, config in models.items():
         with tempfile.TemporaryDirectory() as scratch:
             torch.manual_seed(0)
-            Encoder(config).save(Path(scratch) / "encoder")
+            save_encoder(Encoder(config), Path(scratch) / "encoder")
             found = [
                 export(f"{scratch}/encoder", to=target, out=Path(scratch) / target).difference for target in TARGETS
             ]

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from experiments.build import write_first
-from experiments.compose import ComposeConfig, Composer, outline
-from experiments.data import ensure, first_of_idx, labels_of, masks_of, objects_of
+from experiments.build_scenes import write_first
+from experiments.compose_scenes import ComposeConfig, Composer, outline
+from experiments.datasets import ensure, first_of_idx, labels_of, masks_of, objects_of
 from experiments.presets import Data
-from experiments.sources import assign_folds, class_of, group_of
+from experiments.source_images import assign_folds, class_of, group_of
 from PIL import Image
 
 from experiments import packages, sources

@@ -11,7 +11,7 @@ from typing import Protocol
 import numpy as np
 from PIL import Image, ImageDraw
 
-from experiments.sources import CLASSES, FASHION, Picture, articles
+from experiments.source_images import CLASSES, FASHION, Picture, articles
 from repre.data.scenes import SPLITS, Scene
 from repre.errors import UserError
 

@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from experiments.build import DATA, build, write_first
-from experiments.compose import ComposeConfig
-from experiments.packages import files, find
+from experiments.build_scenes import DATA, build, write_first
+from experiments.compose_scenes import ComposeConfig
+from experiments.debian_packages import files, find
 from experiments.presets import Data
-from experiments.whole import whole_folder
+from experiments.complete_folder import whole_folder
 from repre.data.scenes import ScenesConfig
 from repre.data.tools.write import write_scenes
 

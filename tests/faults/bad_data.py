@@ -18,7 +18,7 @@ from repre.data.io.decode import UnreadableImage, read_image
 from repre.data.loading.loader import LoaderConfig
 from tests.faults.common import Life, Row, command, equal, live, photos, small, whole
 from tests.faults.kills import in_fork
-from tests.faults.spoil import FAULTS, FORMATS, RARE
+from tests.faults.broken_images import FAULTS, FORMATS, RARE
 
 PATIENCE = 20
 """Seconds that one file may take."""

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from experiments.plan import Row
-from experiments.sources import group_of
+from experiments.source_images import group_of
 from repre.evaluation.comparison import Gain, gain
 from repre.evaluation.metrics import with_share
 

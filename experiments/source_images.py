@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from experiments.packages import files, find, resources
-from experiments.whole import whole_folder
+from experiments.debian_packages import files, find, resources
+from experiments.complete_folder import whole_folder
 from repre.utils.io import write_json
 
 FOLDS = 3

@@ -15,7 +15,7 @@ import pytest
 from benchmarks.machine import words
 from experiments.baselines import register
 from experiments.claims import summary
-from experiments.figures import FIGURES, bootstrap, lines, load, pooled_objects, without_fold
+from experiments.analysis import FIGURES, bootstrap, lines, load, pooled_objects, without_fold
 from experiments.plan import CONFIRMATORY, FRESH, WAVES, Plan, Task, tasks
 from experiments.presets import PRESETS, TOY
 from experiments.run import chosen, main
