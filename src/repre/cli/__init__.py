@@ -1,5 +1,1 @@
-"""The command line: one file per command."""
-
-from repre.cli.main import main
-
-__all__ = ["main"]
+"""The command line: one file per command. Commands parse options, call `repre.api` and print the results."""

@@ -1,4 +1,4 @@
-"""``python -m repre.cli``, which is also what torchrun starts."""
+"""`python -m repre.cli`, which torchrun also starts."""
 
 import sys
 

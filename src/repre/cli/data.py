@@ -1,0 +1,82 @@
+"""`repre data`: check a folder of images, or write the embedded scenes as files."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from repre import api
+from repre.cli.parsing import parse
+from repre.data.scenes import ScenesConfig
+from repre.errors import UserError, near_names
+
+USAGE = """repre data check photos/        Read every image once. List unreadable files, duplicates and sizes.
+repre data scenes --out scenes/ Write the embedded scenes as files, with labels, masks and boxes.
+
+`repre data ACTION --help` lists the options."""
+
+
+def main(arguments: Sequence[str]) -> int:
+    actions = {"check": _check, "scenes": _scenes}
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(USAGE)
+        return 0 if arguments else 2
+    action, *rest = arguments
+    if action not in actions:
+        raise UserError(f"no action {action!r}{near_names(action, actions)}; there are: {', '.join(actions)}")
+    return actions[action](rest)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckOptions:
+    """Options of `repre data check`."""
+
+    data: tyro.conf.Positional[str]
+    """Images, as for pretrain."""
+    channels: int = 3
+    """Channels of the images."""
+    split: str = "train"
+    """train or val, for data sets that have both."""
+    workers: int | None = None
+    """Processes that decode images; None uses one less than the number of cores."""
+
+
+def _check(arguments: Sequence[str]) -> int:
+    options = parse(
+        CheckOptions,
+        arguments,
+        command="data check",
+        description="Read every image once. List sizes, unreadable files, duplicates and images of one color.",
+    )
+    findings = api.check_data(**vars(options))
+    print("\n".join(findings.lines()))
+    return 1 if findings.unreadable else 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScenesOptions:
+    """Options of `repre data scenes`."""
+
+    out: Path
+    """New or empty folder."""
+    train: int = 1000
+    """Number of scenes to train on."""
+    val: int = 200
+    """Number of scenes to test on."""
+    config: Annotated[ScenesConfig, tyro.conf.arg(name="")] = field(default_factory=ScenesConfig)
+    """Appearance of the scenes."""
+
+
+def _scenes(arguments: Sequence[str]) -> int:
+    options = parse(
+        ScenesOptions,
+        arguments,
+        command="data scenes",
+        description="Write the embedded scenes as files: images, masks, COCO annotations and a table of labels.",
+    )
+    out = api.write_scenes(**vars(options))
+    print(f"written to {out}; use as csv:{out}/labels.csv, coco:{out}, or")
+    print(f"pairs:{out}/{{split}}/images,{out}/{{split}}/masks")
+    return 0

@@ -1,0 +1,48 @@
+"""`repre embed`: write the features of many images to a file."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from repre import api
+from repre.cli.parsing import parse
+from repre.evaluation.options import RuntimeOptions
+
+DESCRIPTION = """Write the features of many images to a file. Run the same command again to resume.
+
+Example:
+  repre embed --encoder runs/photos --data photos/ --out features.npz"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbedOptions:
+    """Options of `repre embed`."""
+
+    encoder: Annotated[str, tyro.conf.arg(aliases=["--run"])]
+    """A run, a checkpoint, a weights file, a timm name or random:NAME."""
+    data: str
+    """Images, as for pretrain."""
+    out: Path = Path("features.npz")
+    """A .npz or .parquet file."""
+    kind: Literal["pooled", "patch", "pyramid"] = "pooled"
+    """The pooled embedding, the last feature map, or the feature maps of all levels."""
+    size: int | None = None
+    """Side of the images in pixels; None uses the encoder's own."""
+    half: bool = False
+    """Store float16 instead of float32."""
+    value_range: tuple[float, float] | None = None
+    """Pixel values that map to 0 and 1; None uses those of the encoder's training, or of the file type."""
+    runtime: RuntimeOptions = field(default_factory=RuntimeOptions)
+    """Device, workers and batch size."""
+
+
+def main(arguments: Sequence[str]) -> int:
+    options = parse(EmbedOptions, arguments, command="embed", description=DESCRIPTION)
+    embeddings = api.embed(**vars(options))
+    print(f"{embeddings.count} images embedded; written to {embeddings.path}")
+    if embeddings.unreadable is not None:
+        print(f"some files could not be read; see {embeddings.unreadable}")
+    return 0

@@ -1,0 +1,53 @@
+"""`repre eval`: measure encoder quality."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Generic, TypeVar
+
+import tyro
+
+from repre import api
+from repre.cli.old_options import refuse_old_options
+from repre.cli.parsing import parse
+from repre.errors import UserError
+from repre.evaluation.registry import EVALUATIONS, evaluation
+
+ConfigT = TypeVar("ConfigT")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalOptions(Generic[ConfigT]):
+    """Options of `repre eval NAME`."""
+
+    encoder: str
+    """A run, a checkpoint, a weights file, a timm name or random:NAME."""
+    random: bool = False
+    """Evaluate the same model at random init."""
+    out: Path | None = None
+    """Folder for results; by default evaluations/ in the folder of the encoder."""
+    config: Annotated[ConfigT, tyro.conf.arg(name="")]
+    """Settings of the evaluation."""
+
+
+def main(arguments: Sequence[str]) -> int:
+    if not arguments or arguments[0].startswith("-"):
+        names = "\n".join(f"  repre eval {name:9} {entry.description}" for name, entry in EVALUATIONS.items())
+        if arguments[:1] in (["-h"], ["--help"]):
+            print(
+                f"Measure encoder quality:\n\n{names}\n\n`repre eval NAME --help` lists the options of an evaluation."
+            )
+            return 0
+        raise UserError(f"eval needs the name of an evaluation:\n{names}")
+    name, *rest = arguments
+    entry = evaluation(name)
+    refuse_old_options(rest)
+    options_type: Any = EvalOptions
+    description = f"Measure encoder quality: {entry.description}."
+    options = parse(options_type[entry.config], rest, command=f"eval {name}", description=description)
+    result = api.evaluate(name, options.encoder, random=options.random, out=options.out, config=options.config)
+    print(f"{name} of {result.encoder} on {result.data}, {result.seconds:.0f} s")
+    for metric in sorted(result.metrics, key=lambda metric: (metric != result.main, metric)):
+        print(f"  {metric:24} {100 * result.metrics[metric]:6.2f} %")
+    print(f"written to {result.path}")
+    return 0
