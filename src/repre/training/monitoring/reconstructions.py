@@ -1,6 +1,6 @@
-"""What the decoder makes of a few fixed images: pictures, their fidelity, and what every level adds to them.
+"""Reconstructions of a few images: pictures of them, how faithful they are, and what each level contributes.
 
-N  images    C  channels    S  side of an image    C_l, H_l, W_l  map of level l
+N  images    C  channels    S  side of an image    C_l, H_l, W_l  shape of level l's feature map
 """
 
 from pathlib import Path
@@ -14,136 +14,165 @@ from torch import Tensor
 from repre.data.views.render import ViewsConfig, denormalize
 from repre.models.decoder import Decoder
 from repre.models.repre import RePre
+from repre.utils.io import write_atomically
 
 PANEL_IMAGES = 8
+"""Images of the monitors' sample that are reconstructed at every validation."""
 
 
-@torch.no_grad()
 def rebuild(model: RePre, images: Tensor, *, views: ViewsConfig, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Normalized images [N, C, S, S] and their reconstructions as pictures in [0, 1], each [N, C, S, S] on the CPU."""
-    mode = model.training
-    model.eval()
-    try:
-        rebuilt = model.reconstruct(images.to(device)).float().cpu()
-    finally:
-        model.train(mode)
-    return denormalize(images, views), as_pictures(rebuilt, images, model, views)
+    """Reconstructs normalized images [N, C, S, S].
+
+    Args:
+        model: in evaluation mode.
+
+    Returns:
+        Images and reconstructions in [0, 1], each [N, C, S, S], on the CPU.
+    """
+    rebuilt = model.reconstruct(images.to(device)).float().cpu()
+    return denormalize(images, views), to_pictures(rebuilt, images, model, views)
 
 
-def as_pictures(rebuilt: Tensor, images: Tensor, model: RePre, views: ViewsConfig) -> Tensor:
-    """What the decoder gave for images [N, C, S, S], on the CPU, as pictures in [0, 1]."""
+def to_pictures(rebuilt: Tensor, images: Tensor, model: RePre, views: ViewsConfig) -> Tensor:
+    """Turns the decoder's output for normalized images [N, C, S, S], on the CPU, into pictures in [0, 1]."""
     if model.reconstruction.patch_norm:
-        rebuilt = borrow_patch_statistics(rebuilt, images, model.reconstruction.patch_norm)
+        rebuilt = restore_patch_statistics(rebuilt, images, model.reconstruction.patch_norm)
     return denormalize(rebuilt, views)
 
 
-def save_panel(shown: Tensor, rebuilt: Tensor, path: Path) -> None:
-    """Writes a PNG with pictures [N, C, S, S] in the upper row and their reconstructions in the lower one."""
+def save_panel(images: Tensor, rebuilt: Tensor, path: Path) -> None:
+    """Writes a PNG with images in the upper row and their reconstructions in the lower row; [N, C, S, S] in [0, 1] each."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.concatenate([row_of_images(shown), row_of_images(rebuilt)])).save(path)
+    panel = Image.fromarray(np.concatenate([row_of_images(images), row_of_images(rebuilt)]))
+    write_atomically(path, lambda file: panel.save(file, format="PNG"))
 
 
-# ----------------------------------------------------------------------------------------------------- figures
+# ----------------------------------------------------------------------------------------------------- metrics
 
 
-def fidelity(shown: Tensor, rebuilt: Tensor) -> dict[str, float]:
-    """How close pictures in [0, 1] are to the images, each [N, C, S, S]; means over the images.
+def fidelity(images: Tensor, rebuilt: Tensor) -> dict[str, float]:
+    """How close reconstructions are to the images, both [N, C, S, S] in [0, 1]; means over the images.
 
-    psnr: 10 log10(1 / mean squared error), dB.
-    psnr_flat: the same of a picture that is the image's mean color everywhere; what any decoder should beat.
-    ssim: structural similarity in [-1, 1] (Wang et al. 2004, equation 13; Gaussian window of 11 pixels, sigma 1.5).
+    psnr: `psnr`, in dB.
+    psnr_flat: PSNR of pictures that show only each image's mean color; a decoder should beat it.
+    ssim: `ssim`, from -1 to 1.
     """
-    flat = shown.mean((2, 3), keepdim=True).expand_as(shown)
+    flat = images.mean((2, 3), keepdim=True).expand_as(images)
     return {
-        "psnr": float(psnr(shown, rebuilt).mean()),
-        "psnr_flat": float(psnr(shown, flat).mean()),
-        "ssim": float(ssim(shown, rebuilt).mean()),
+        "psnr": float(psnr(images, rebuilt).mean()),
+        "psnr_flat": float(psnr(images, flat).mean()),
+        "ssim": float(ssim(images, rebuilt).mean()),
     }
 
 
-def psnr(one: Tensor, other: Tensor) -> Tensor:
-    """Peak signal-to-noise ratio of pictures in [0, 1], [N, C, S, S] each: [N] in dB; at most 100."""
-    return -10 * torch.log10((one - other).double().square().mean((1, 2, 3)) + 1e-10)
+def psnr(images: Tensor, rebuilt: Tensor) -> Tensor:
+    """Peak signal-to-noise ratio, 10 log10(1 / mean squared error), of pictures in [0, 1], [N, C, S, S] each.
+
+    Returns:
+        One value per image in dB, float64 [N]; at most 100.
+    """
+    return -10 * torch.log10((images - rebuilt).double().square().mean((1, 2, 3)) + 1e-10)
 
 
-def ssim(one: Tensor, other: Tensor, *, window: int = 11, sigma: float = 1.5) -> Tensor:
-    """Structural similarity of pictures in [0, 1], [N, C, S, S] each: [N], the mean over channels and places.
+def ssim(images: Tensor, rebuilt: Tensor, *, window: int = 11, sigma: float = 1.5) -> Tensor:
+    """Structural similarity of pictures in [0, 1], [N, C, S, S] each (Wang et al. 2004, equation 13).
 
-    Slowly: at every place and channel, with means m, variances v and covariance c under a Gaussian window around it::
+    At every position and channel, with means m, variances v and covariance c under a Gaussian window around it::
 
         (2 m1 m2 + 0.01²) (2 c + 0.03²) / ((m1² + m2² + 0.01²) (v1 + v2 + 0.03²))
+
+    Args:
+        window: side of the Gaussian window; pictures smaller than that use the largest odd window that fits.
+        sigma: standard deviation of the Gaussian, in pixels.
+
+    Returns:
+        One value per image, the mean over channels and positions: float64 [N], from -1 to 1.
     """
-    side = min(window, one.shape[-1] - (one.shape[-1] + 1) % 2)  # small pictures: the largest odd window that fits
-    away = torch.arange(side, dtype=torch.float64) - side // 2
-    weights = torch.exp(-0.5 * (away / sigma) ** 2)
+    side = min(window, images.shape[-1] - (images.shape[-1] + 1) % 2)
+    offsets = torch.arange(side, dtype=torch.float64) - side // 2
+    weights = torch.exp(-0.5 * (offsets / sigma) ** 2)
     kernel = torch.outer(weights, weights)[None, None] / weights.sum() ** 2
 
-    def local(x: Tensor) -> Tensor:
+    def local_mean(x: Tensor) -> Tensor:
         return F.conv2d(x.flatten(0, 1)[:, None], kernel).unflatten(0, x.shape[:2])[:, :, 0]
 
-    one, other = one.double(), other.double()
-    mean_one, mean_other = local(one), local(other)
-    variances = local(one * one) - mean_one**2 + local(other * other) - mean_other**2
-    covariance = local(one * other) - mean_one * mean_other
-    likeness = (2 * mean_one * mean_other + 0.01**2) * (2 * covariance + 0.03**2)
-    return (likeness / ((mean_one**2 + mean_other**2 + 0.01**2) * (variances + 0.03**2))).mean((1, 2, 3))
+    x, y = images.double(), rebuilt.double()
+    mean_x, mean_y = local_mean(x), local_mean(y)
+    variances = local_mean(x * x) - mean_x**2 + local_mean(y * y) - mean_y**2
+    covariance = local_mean(x * y) - mean_x * mean_y
+    numerator = (2 * mean_x * mean_y + 0.01**2) * (2 * covariance + 0.03**2)
+    return (numerator / ((mean_x**2 + mean_y**2 + 0.01**2) * (variances + 0.03**2))).mean((1, 2, 3))
 
 
 @torch.no_grad()
 def level_shares(decoder: Decoder, maps: list[Tensor], size: tuple[int, int] | torch.Size) -> dict[str, float]:
-    """What every level adds: the mean change of the pixels when that level's map is replaced by its mean over images
-    and places, as a share of the sum over levels. Empty for a decoder of one level.
+    """What each level contributes to the reconstruction.
+
+    level_share_L: mean change of the pixels when level L's map is replaced by its mean, as a share of the sum over levels.
 
     Args:
-        maps: the encoder's maps of a few images, each [N, C_l, H_l, W_l].
+        maps: the encoder's feature maps, each [N, C_l, H_l, W_l].
+        size: height and width of the images.
+
+    Returns:
+        Metrics by name; empty for a decoder with one level.
     """
     if len(decoder.levels) < 2:
         return {}
-    whole = decoder(maps, size)
+    full = decoder(maps, size)
     changes = {}
     for level in decoder.levels:
-        without = [mean_map(one) if place == level else one for place, one in enumerate(maps)]
-        changes[level] = float((decoder(without, size) - whole).abs().mean())
+        without = [mean_map(level_map) if index == level else level_map for index, level_map in enumerate(maps)]
+        changes[level] = float((decoder(without, size) - full).abs().mean())
     total = sum(changes.values())
     return {f"level_share_{level}": change / total if total else 0.0 for level, change in changes.items()}
 
 
 @torch.no_grad()
-def from_one_level(decoder: Decoder, maps: list[Tensor], level: int, size: tuple[int, int] | torch.Size) -> Tensor:
-    """Pixels [N, C, S, S] rebuilt from one level; the other levels' maps are replaced by their mean."""
-    return decoder([one if place == level else mean_map(one) for place, one in enumerate(maps)], size)
+def rebuild_from_level(decoder: Decoder, maps: list[Tensor], level: int, size: tuple[int, int] | torch.Size) -> Tensor:
+    """Reconstructs pixels [N, C, S, S] from one level; the maps of all other levels are replaced by their mean."""
+    return decoder([level_map if index == level else mean_map(level_map) for index, level_map in enumerate(maps)], size)
 
 
 def mean_map(maps: Tensor) -> Tensor:
-    """A map [N, C_l, H_l, W_l] whose every cell is the mean over images and places."""
+    """Feature maps [N, C_l, H_l, W_l] in which every cell is the mean over images and cells."""
     return maps.mean((0, 2, 3), keepdim=True).expand_as(maps)
 
 
 # ---------------------------------------------------------------------------------------------------- pictures
 
 
-def borrow_patch_statistics(rebuilt: Tensor, images: Tensor, patch: int) -> Tensor:
-    """Gives normalized patches [B, C, H, W] the mean and spread of the images' patches, so that they can be seen."""
-    b, c, h, w = images.shape
-    shape = (b, c, h // patch, patch, w // patch, patch)
+def restore_patch_statistics(rebuilt: Tensor, images: Tensor, patch: int) -> Tensor:
+    """Gives normalized patches [N, C, H, W] the mean and variance of the images' patches: inverts `normalize_patches`.
+
+    Args:
+        patch: side of a patch, in pixels.
+    """
+    n, c, h, w = images.shape
+    shape = (n, c, h // patch, patch, w // patch, patch)
     variance, mean = torch.var_mean(images.reshape(shape), dim=(1, 3, 5), keepdim=True, correction=0)
-    return (rebuilt.reshape(shape) * (variance + 1e-6).sqrt() + mean).reshape(b, c, h, w)
+    return (rebuilt.reshape(shape) * (variance + 1e-6).sqrt() + mean).reshape(n, c, h, w)
 
 
-def row_of_images(images: Tensor, *, least: int = 128, gap: int = 4) -> np.ndarray:
-    """Images [N, C, S, S] in [0, 1] side by side as uint8 [H, W, 3]; small ones enlarged to at least `least` pixels."""
-    images = three_channels(images)
-    times = -(-least // images.shape[-1])
-    images = images.clamp(0, 1).repeat_interleave(times, 2).repeat_interleave(times, 3)
+def row_of_images(images: Tensor, *, min_side: int = 128, gap: int = 4) -> np.ndarray:
+    """Images [N, C, S, S] in [0, 1] side by side, as uint8 [H, W, 3].
+
+    Args:
+        min_side: smaller images are enlarged by a whole factor to at least this many pixels.
+        gap: pixels of white between images.
+    """
+    images = to_rgb(images)
+    factor = -(-min_side // images.shape[-1])
+    images = images.clamp(0, 1).repeat_interleave(factor, 2).repeat_interleave(factor, 3)
     images = F.pad(images, (gap // 2,) * 4, value=1.0)
-    return as_bytes(torch.cat(list(images), dim=2)[None])[0]
+    return to_uint8(torch.cat(list(images), dim=2)[None])[0]
 
 
-def three_channels(images: Tensor) -> Tensor:
-    """Images [N, C, S, S] as [N, 3, S, S]: three channels as they are, else the first one three times."""
+def to_rgb(images: Tensor) -> Tensor:
+    """Images [N, C, S, S] with three channels, [N, 3, S, S]: unchanged if C is 3, else the first channel as gray."""
     return images if images.shape[1] == 3 else images[:, :1].expand(-1, 3, -1, -1)
 
 
-def as_bytes(images: Tensor) -> np.ndarray:
+def to_uint8(images: Tensor) -> np.ndarray:
     """Images [N, 3, H, W] in [0, 1] as uint8 [N, H, W, 3]."""
     return (images.clamp(0, 1).permute(0, 2, 3, 1) * 255).round().byte().numpy()

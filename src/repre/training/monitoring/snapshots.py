@@ -1,17 +1,17 @@
-"""A few pictures and quantized features of fixed images, which the report shows without knowing the model.
+"""Pictures and quantized features of a few fixed images, which the report shows without loading the model.
 
-RUN/snapshots/features.npz, of N = 12 images of the monitors' sample (fewer where it has fewer):
+RUN/snapshots/features.npz holds, for the first N = 12 images of the monitors' sample (fewer if the sample is smaller):
 
     images            uint8 [N, S, S, 3]       the images
-    rebuilt           uint8 [N, S, S, 3]       their reconstruction; absent without the branch
-    rebuilt_level_i   uint8 [N, S, S, 3]       rebuilt from level i alone, the others' maps set to their mean
-    pca_level_i       uint8 [N, h_i, w_i, 3]   three principal components of level i's map over all N images, as colors
+    rebuilt           uint8 [N, S, S, 3]       their reconstructions; absent without the reconstruction branch
+    rebuilt_level_i   uint8 [N, S, S, 3]       reconstructions from level i alone, the other levels' maps set to their mean
+    pca_level_i       uint8 [N, h_i, w_i, 3]   first three principal components of level i's map over all N images, as colors
     patches           int8 [N, h, w, d <= 32]  last level's patch features on their first components, L2-normalized, x 127
-    neighbors        int32 [N, k <= 6]        places in the sample of the nearest other images by cosine of embeddings
-    neighbor_cosines float32 [N, k]
-    neighbor_images  uint8 [N, k, 64, 64, 3]
+    neighbors         int32 [N, k <= 6]        index in the sample of the nearest other images, by cosine of embeddings
+    neighbor_cosines  float32 [N, k]           those cosines
+    neighbor_images   uint8 [N, k, 64, 64, 3]  thumbnails of the neighbors
 
-S is the side of the global views, at most 256. Pictures that would make the file larger than 6 MB lose their lowest bits.
+S is the side of the global views, at most 256. If the file would exceed 6 MB, the pictures lose their lowest bits.
 """
 
 import io
@@ -25,99 +25,116 @@ from torch import Tensor
 from repre.data.views.render import ViewsConfig, denormalize
 from repre.models.repre import RePre
 from repre.training.monitoring.label_free import embed, isolated_evaluation
-from repre.training.monitoring.reconstructions import as_bytes, as_pictures, from_one_level, three_channels
+from repre.training.monitoring.reconstructions import rebuild_from_level, to_pictures, to_rgb, to_uint8
 from repre.utils.io import write_atomically
 
 IMAGES, NEIGHBORS, COMPONENTS = 12, 6, 32
-THUMBNAIL, LARGEST = 64, 256
-LIMIT = 6_000_000
-"""Bytes of the file."""
+THUMBNAIL_SIDE, MAX_SIDE = 64, 256
+"""Sides of the neighbors' images and of all other pictures, in pixels."""
+MAX_BYTES = 6_000_000
+"""Size of the file."""
 
 
 def save_snapshots(model: RePre, images: Tensor, path: Path, *, views: ViewsConfig, device: torch.device) -> None:
-    """Writes the file for the monitors' images [M, C, S, S]; the same model and images give the same bytes."""
+    """Writes the file; the same model and images give the same bytes.
+
+    Args:
+        images: the monitors' normalized images, [M, C, S, S].
+
+    Raises:
+        RunError: the file cannot be written.
+    """
     with isolated_evaluation(model, device):
-        arrays = snapshots(model, images, views=views, device=device)
+        content = to_npz(snapshot_arrays(model, images, views=views, device=device))
     path.parent.mkdir(parents=True, exist_ok=True)
-    content = pack(arrays)
     write_atomically(path, lambda file: file.write(content))
 
 
-def snapshots(model: RePre, images: Tensor, *, views: ViewsConfig, device: torch.device) -> dict[str, np.ndarray]:
-    """The arrays of the file, of a model in evaluation mode."""
-    few = images[:IMAGES]
-    kept = model.export_encoder(few.to(device))
-    levels = [level.float().cpu() for level in kept.maps]
-    arrays = {"images": picture(denormalize(few, views))}
+def snapshot_arrays(model: RePre, images: Tensor, *, views: ViewsConfig, device: torch.device) -> dict[str, np.ndarray]:
+    """Computes the arrays of the file with a model in evaluation mode."""
+    first = images[:IMAGES]
+    arrays = {"images": to_picture(denormalize(first, views))}
     if model.decoder is not None:
-        maps, size = model.encoder(few.to(device)).maps, few.shape[-2:]
-        arrays["rebuilt"] = picture(as_pictures(model.decoder(maps, size).float().cpu(), few, model, views))
+        maps, size = model.encoder(first.to(device)).maps, first.shape[-2:]
+        rebuilt = model.decoder(maps, size).float().cpu()
+        arrays["rebuilt"] = to_picture(to_pictures(rebuilt, first, model, views))
         for level in model.decoder.levels:
-            alone = from_one_level(model.decoder, maps, level, size).float().cpu()
-            arrays[f"rebuilt_level_{level}"] = picture(as_pictures(alone, few, model, views))
-    for number, level in enumerate(levels):
-        arrays[f"pca_level_{number}"] = colors(level)
-    arrays["patches"] = quantized_patches(levels[-1])
-    return arrays | neighbors(embed(model.export_encoder, images, device=device), images, views=views)
+            rebuilt = rebuild_from_level(model.decoder, maps, level, size).float().cpu()
+            arrays[f"rebuilt_level_{level}"] = to_picture(to_pictures(rebuilt, first, model, views))
+    export_maps = [level_map.float().cpu() for level_map in model.export_encoder(first.to(device)).maps]
+    for level, level_map in enumerate(export_maps):
+        arrays[f"pca_level_{level}"] = pca_colors(level_map)
+    arrays["patches"] = quantized_patches(export_maps[-1])
+    return arrays | nearest_neighbors(embed(model.export_encoder, images, device=device), images, views=views)
 
 
-def picture(images: Tensor) -> np.ndarray:
-    """Images [N, C, S, S] in [0, 1] as uint8 [N, S, S, 3], at most `LARGEST` a side."""
-    if images.shape[-1] > LARGEST:
-        images = F.interpolate(images, (LARGEST, LARGEST), mode="bilinear", antialias=True)
-    return as_bytes(three_channels(images))
+def to_picture(images: Tensor) -> np.ndarray:
+    """Images [N, C, S, S] in [0, 1] as uint8 [N, S, S, 3], shrunk to at most `MAX_SIDE` pixels a side."""
+    if images.shape[-1] > MAX_SIDE:
+        images = F.interpolate(images, (MAX_SIDE, MAX_SIDE), mode="bilinear", antialias=True)
+    return to_uint8(to_rgb(images))
 
 
-def components(maps: Tensor, count: int) -> Tensor:
-    """Patch features of maps [N, C, h, w] on their first principal components over all patches: [N, h, w, d <= count].
+def principal_components(maps: Tensor, count: int) -> Tensor:
+    """Projects the patch features of maps [N, C, h, w] on their first principal components over all patches.
 
-    The largest weight of a component is positive, so that its sign is no accident.
+    The largest weight of each component is positive; otherwise its sign would be arbitrary.
+
+    Returns:
+        float64 [N, h, w, d], where d is the smaller of `count` and C.
     """
     n, c, h, w = maps.shape
-    x = maps.movedim(1, -1).reshape(-1, c).double()
-    x = x - x.mean(0)
-    _, vectors = torch.linalg.eigh(x.mT @ x)
+    patches = maps.movedim(1, -1).reshape(-1, c).double()
+    patches = patches - patches.mean(0)
+    _, vectors = torch.linalg.eigh(patches.mT @ patches)
     vectors = vectors.flip(1)[:, :count]  # [C, d], the largest variance first
     largest = vectors.gather(0, vectors.abs().argmax(0, keepdim=True))
-    return (x @ (vectors * largest.sign())).view(n, h, w, -1)
+    return (patches @ (vectors * largest.sign())).view(n, h, w, -1)
 
 
-def colors(maps: Tensor) -> np.ndarray:
-    """Three principal components of maps [N, C, h, w] as colors, uint8 [N, h, w, 3]; the 1st and 99th percentile of
-    each span the range."""
-    found = components(maps, 3)
-    found = F.pad(found, (0, 3 - found.shape[-1]))
-    low, high = (np.quantile(found.flatten(0, 2).numpy(), q, axis=0) for q in (0.01, 0.99))
-    return np.round(np.clip((found.numpy() - low) / np.maximum(high - low, 1e-12), 0, 1) * 255).astype(np.uint8)
+def pca_colors(maps: Tensor) -> np.ndarray:
+    """The first three principal components of maps [N, C, h, w] as colors, uint8 [N, h, w, 3].
+
+    In each component, the 1st percentile becomes 0 and the 99th becomes 255.
+    """
+    projected = principal_components(maps, 3)
+    components = F.pad(projected, (0, 3 - projected.shape[-1])).numpy()
+    low, high = np.quantile(components.reshape(-1, 3), (0.01, 0.99), axis=0)
+    return np.round(np.clip((components - low) / np.maximum(high - low, 1e-12), 0, 1) * 255).astype(np.uint8)
 
 
 def quantized_patches(maps: Tensor) -> np.ndarray:
-    """Patch features of maps [N, C, h, w] on their first components, of length 127: int8 [N, h, w, d]."""
-    return (F.normalize(components(maps, COMPONENTS), dim=-1) * 127).round().to(torch.int8).numpy()
+    """Patch features of maps [N, C, h, w] on their first components, scaled to length 127: int8 [N, h, w, d]."""
+    return (F.normalize(principal_components(maps, COMPONENTS), dim=-1) * 127).round().to(torch.int8).numpy()
 
 
-def neighbors(embeddings: Tensor, images: Tensor, *, views: ViewsConfig) -> dict[str, np.ndarray]:
-    """The nearest other images of the first `IMAGES`, of embeddings [M, D] of normalized images [M, C, S, S]."""
-    points = F.normalize(embeddings.double(), dim=1)
-    cosines = points[:IMAGES] @ points.T  # [N, M]
+def nearest_neighbors(embeddings: Tensor, images: Tensor, *, views: ViewsConfig) -> dict[str, np.ndarray]:
+    """Finds the nearest other images of the first `IMAGES`: the three neighbor arrays of the file.
+
+    Args:
+        embeddings: [M, D].
+        images: the normalized images of these embeddings, [M, C, S, S].
+    """
+    normalized = F.normalize(embeddings.double(), dim=1)
+    cosines = normalized[:IMAGES] @ normalized.T  # [N, M]
     cosines.fill_diagonal_(-2.0)
-    order = cosines.argsort(dim=1, descending=True, stable=True)[:, : min(NEIGHBORS, len(points) - 1)]
-    shown = three_channels(denormalize(images[order.flatten()], views))
-    small = F.interpolate(shown, (THUMBNAIL,) * 2, mode="bilinear", antialias=True)
+    indices = cosines.argsort(dim=1, descending=True, stable=True)[:, : min(NEIGHBORS, len(images) - 1)]
+    pictures = to_rgb(denormalize(images[indices.flatten()], views))
+    thumbnails = F.interpolate(pictures, (THUMBNAIL_SIDE,) * 2, mode="bilinear", antialias=True)
     return {
-        "neighbors": order.numpy().astype(np.int32),
-        "neighbor_cosines": cosines.gather(1, order).numpy().astype(np.float32),
-        "neighbor_images": as_bytes(small).reshape(*order.shape, THUMBNAIL, THUMBNAIL, 3),
+        "neighbors": indices.numpy().astype(np.int32),
+        "neighbor_cosines": cosines.gather(1, indices).numpy().astype(np.float32),
+        "neighbor_images": to_uint8(thumbnails).reshape(*indices.shape, THUMBNAIL_SIDE, THUMBNAIL_SIDE, 3),
     }
 
 
-def pack(arrays: dict[str, np.ndarray], *, limit: int = LIMIT) -> bytes:
-    """The arrays as a compressed .npz of at most `limit` bytes: pictures lose low bits until it fits."""
+def to_npz(arrays: dict[str, np.ndarray], *, max_bytes: int = MAX_BYTES) -> bytes:
+    """Compresses the arrays to the content of an .npz file; the uint8 arrays lose low bits until it fits `max_bytes`."""
     for bits in range(8, 0, -1):
         mask = np.uint8(256 - 2 ** (8 - bits))
-        rounded = {name: a & mask if a.dtype == np.uint8 and bits < 8 else a for name, a in arrays.items()}
+        rounded = {name: array & mask if array.dtype == np.uint8 else array for name, array in arrays.items()}
         file = io.BytesIO()
         np.savez_compressed(file, **rounded)  # type: ignore[arg-type]
-        if file.tell() <= limit:
+        if file.tell() <= max_bytes:
             break
     return file.getvalue()
