@@ -80,7 +80,7 @@ def main(
         history.append((contrastive.item(), pixel.item()))
         if step % 20 == 0 or step == steps:
             print(f"step {step}: contrastive {contrastive:.2f}, pixel {pixel:.3f}")
-    encoder.save(out / "encoder", mean=[0.5] * 3, std=[0.25] * 3)
+    repre.save_encoder(encoder, out / "encoder", mean=[0.5] * 3, std=[0.25] * 3)
     print(f"encoder: timm.create_model('local-dir:{out / 'encoder'}', pretrained=True)")
     return history
 

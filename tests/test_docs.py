@@ -20,6 +20,7 @@ from repre.evaluation.registry import EVALUATIONS
 from repre.exporters import TARGETS
 from repre.frameworks import FRAMEWORKS
 from repre.models.encoder import Encoder, EncoderConfig
+from repre.models.timm_folder import load_saved_encoder, save_encoder
 from repre.recipes import recipe
 from tests import tiny
 
@@ -218,7 +219,7 @@ def two_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     }
     for name, config in kinds.items():
         torch.manual_seed(0)
-        Encoder(config).save(tmp_path / f"runs/{name}/encoder", mean=[0.5] * 3, std=[0.5] * 3)
+        save_encoder(Encoder(config), tmp_path / f"runs/{name}/encoder", mean=[0.5] * 3, std=[0.5] * 3)
     np.savez("features.npz", paths=np.array(["a.png"]), features=np.zeros((1, 48)))
 
 
@@ -256,7 +257,7 @@ def test_every_export_is_made_and_loaded_as_the_page_says() -> None:
     libraries = {name: importlib.import_module(name) for name in ("timm", "transformers", "onnxruntime", "torch")}
     images = torch.randn(3, 3, 64, 64)
     with torch.no_grad():
-        ours = Encoder.load("runs/photos/encoder").eval()(images).embedding
+        ours = load_saved_encoder("runs/photos/encoder").eval()(images).embedding
         found = {}
         for target, line in re.findall(r"^\| `([a-z-]+)` \| .* \| `(.+)` \|$", text, re.M):
             found[target] = eval(line, libraries)

@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from repre.models.decoder import Decoder, DecoderConfig
     from repre.models.encoder import Encoder, EncoderConfig
     from repre.models.repre import ReconstructionConfig, RePre, build_model
+    from repre.models.timm_folder import save_encoder
     from repre.recipes import RECIPES, recipe
     from repre.training.planner import Plan
     from repre.types import Features, Losses, Views
@@ -112,6 +113,7 @@ __all__ = [
     "recipe",
     "reconstruct",
     "report",
+    "save_encoder",
     "write_scenes",
 ]
 
@@ -131,6 +133,7 @@ _NAMES = {
     "repre.models.decoder": "Decoder DecoderConfig",
     "repre.models.encoder": "Encoder EncoderConfig",
     "repre.models.repre": "ReconstructionConfig RePre build_model",
+    "repre.models.timm_folder": "save_encoder",
     "repre.recipes": "RECIPES recipe",
     "repre.training.planner": "Plan",
     "repre.types": "Features Losses Views",

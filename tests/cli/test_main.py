@@ -12,6 +12,7 @@ from PIL import Image
 from repre.api import load_encoder
 from repre.cli.main import main
 from repre.models.encoder import Encoder, EncoderConfig
+from repre.models.timm_folder import save_encoder
 
 TINY = [
     "--encoder.patch-size=8",
@@ -213,9 +214,8 @@ def test_evaluate_and_compare(run: Run, tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_export_and_embed(run: Run, photos: Path, tmp_path: Path) -> None:
-    Encoder(EncoderConfig(name="vit_tiny_patch16_224", image_size=32, patch_size=8, model_args={"depth": 1})).save(
-        tmp_path / "encoder"
-    )
+    config = EncoderConfig(name="vit_tiny_patch16_224", image_size=32, patch_size=8, model_args={"depth": 1})
+    save_encoder(Encoder(config), tmp_path / "encoder")
     code, said, error = run("export", "--run", tmp_path / "encoder", "--to", "timm", "--out", tmp_path / "out")
     assert code == 0, error
     assert "largest difference" in said

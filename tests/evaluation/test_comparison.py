@@ -11,6 +11,7 @@ from repre.errors import UserError
 from repre.evaluation.classification.knn import KNNConfig
 from repre.evaluation.comparison import as_csv, compare, gain, markdown, replicas, table
 from repre.models.resolve import ResolvedEncoder
+from repre.models.timm_folder import save_encoder
 from tests.evaluation.tiny_eval import VIT, tiny_start
 
 
@@ -75,7 +76,7 @@ def test_every_start_sees_the_range_of_pixels_that_one_was_trained_with(
 ) -> None:
     encoder = tiny_start().build()
     for name, value_range in (("plain", None), ("deep", (0.0, 4095.0)), ("deeper", (0.0, 999.0))):
-        encoder.save(tmp_path / name, value_range=value_range)
+        save_encoder(encoder, tmp_path / name, value_range=value_range)
     seen = {}
 
     def evaluate(name: str, start: ResolvedEncoder, config: Any, *, reuse: bool) -> dict[str, Any]:

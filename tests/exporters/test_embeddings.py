@@ -17,6 +17,7 @@ from repre.evaluation.options import RuntimeOptions
 from repre.exporters import embeddings as module
 from repre.exporters.embeddings import Kind, embed
 from repre.models.encoder import Encoder
+from repre.models.timm_folder import load_saved_encoder, save_encoder
 from tests.tiny import ENCODERS
 
 RUNTIME = RuntimeOptions(device="cpu", workers=0, batch=4)
@@ -25,7 +26,7 @@ RUNTIME = RuntimeOptions(device="cpu", workers=0, batch=4)
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     torch.manual_seed(0)
-    Encoder(ENCODERS["swin"]).save(tmp_path / "encoder")
+    save_encoder(Encoder(ENCODERS["swin"]), tmp_path / "encoder")
     (tmp_path / "photos" / "a <b>").mkdir(parents=True)
     for i in range(11):
         picture = Image.radial_gradient("L").rotate(20 * i).resize((70 + i, 66)).convert("RGB")
@@ -49,7 +50,7 @@ def call(folder: Path, name: str = "f.npz", kind: Kind = "pooled", **more: bool)
 @torch.no_grad()
 def expected(folder: Path, paths: list[str]) -> dict[str, np.ndarray]:
     """One image at a time."""
-    encoder = Encoder.load(folder / "encoder").eval()
+    encoder = load_saved_encoder(folder / "encoder").eval()
     found = []
     for path in paths:
         pixels, sizes = stack([read_image(Path(path), canvas=128)], canvas=128)

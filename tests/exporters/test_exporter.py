@@ -14,6 +14,7 @@ from repre.errors import RunError, UserError
 from repre.exporters import TARGETS, export, exporter
 from repre.models.encoder import Encoder, EncoderConfig
 from repre.models.resolve import resolve_encoder
+from repre.models.timm_folder import load_saved_encoder, save_encoder
 from tests.tiny import ENCODERS
 
 KINDS = ENCODERS | {
@@ -27,7 +28,7 @@ KINDS = ENCODERS | {
 def saved(kind: str, folder: Path) -> str:
     torch.manual_seed(0)
     channels = KINDS[kind].channels
-    Encoder(KINDS[kind]).save(folder / "encoder", mean=[0.4] * channels, std=[0.2] * channels)
+    save_encoder(Encoder(KINDS[kind]), folder / "encoder", mean=[0.4] * channels, std=[0.2] * channels)
     return str(folder / "encoder")
 
 
@@ -50,7 +51,7 @@ def test_embedding_and_every_map_are_compared(target: str, tmp_path: Path, monke
     """At what the other library gives, of which one result is a little off, or the last is missing."""
     spec = saved("vit", tmp_path)
     (tmp_path / "written").mkdir()
-    reload = TARGETS[target].write(Encoder.load(spec).eval(), tmp_path / "written", resolve_encoder(spec))
+    reload = TARGETS[target].write(load_saved_encoder(spec).eval(), tmp_path / "written", resolve_encoder(spec))
     with torch.no_grad():
         assert len(reload(torch.zeros(1, 3, 32, 32))) == 5
 
@@ -121,7 +122,7 @@ def test_the_card_names_no_paths(tmp_path: Path) -> None:
 
 def test_onnx_and_program_take_any_number_of_images(tmp_path: Path) -> None:
     spec = saved("vit", tmp_path)
-    encoder = Encoder.load(spec).eval()
+    encoder = load_saved_encoder(spec).eval()
     export(spec, to="onnx", out=tmp_path / "onnx")
     export(spec, to="torch-export", out=tmp_path / "program")
     session = onnxruntime.InferenceSession(tmp_path / "onnx" / "model.onnx")

@@ -1,7 +1,5 @@
 """The decoder: shapes, order of the fusion, cost, and that it learns."""
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 import torch.nn.functional as F
@@ -13,15 +11,7 @@ from repre.models.encoder import Encoder
 
 FLAT = ([12, 12, 12, 12], [8, 8, 8, 8])
 PYRAMID = ([8, 12, 16, 24], [4, 8, 16, 32])
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Maps this small only lose by sharing their work among threads."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def build(widths: list[int], strides: list[int], *, channels: int = 3, seed: int = 0, **config: object) -> Decoder:
@@ -107,22 +97,22 @@ def test_the_slow_version_agrees(layout: tuple[list[int], list[int]], size: tupl
     with torch.no_grad():
         for parameter in decoder.parameters():
             parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(2)) * 0.1)
-        maps = [found.double() for found in draw(*layout, size, up=up)]
+        maps = [level.double() for level in draw(*layout, size, up=up)]
         torch.testing.assert_close(decoder(maps, size), slow(decoder, maps, size), rtol=1e-9, atol=1e-9)
 
 
 def test_samples_do_not_mix() -> None:
-    decoder, maps = build(*PYRAMID).double(), [found.double() for found in draw(*PYRAMID, (64, 64))]
+    decoder, maps = build(*PYRAMID).double(), [level.double() for level in draw(*PYRAMID, (64, 64))]
     together = decoder(maps, (64, 64))
-    alone = torch.cat([decoder([found[i : i + 1] for found in maps], (64, 64)) for i in range(2)])
+    alone = torch.cat([decoder([level[i : i + 1] for level in maps], (64, 64)) for i in range(2)])
     torch.testing.assert_close(together, alone, rtol=1e-10, atol=1e-10)
 
 
 @pytest.mark.parametrize("layout", [FLAT, PYRAMID], ids=["flat", "pyramid"])
 def test_every_level_counts_and_every_parameter_learns(layout: tuple[list[int], list[int]]) -> None:
-    decoder, maps = build(*layout), [found.requires_grad_() for found in draw(*layout, (64, 32))]
+    decoder, maps = build(*layout), [level.requires_grad_() for level in draw(*layout, (64, 32))]
     (decoder(maps, (64, 32)) - 1).abs().mean().backward()
-    assert all(found.grad is not None and found.grad.abs().sum() > 0 for found in maps)
+    assert all(level.grad is not None and level.grad.abs().sum() > 0 for level in maps)
     for name, parameter in decoder.named_parameters():
         assert parameter.grad is not None
         assert parameter.grad.isfinite().all()
@@ -130,11 +120,11 @@ def test_every_level_counts_and_every_parameter_learns(layout: tuple[list[int], 
 
 
 def test_levels_choose_maps_and_the_finest_of_them_sets_the_stride() -> None:
-    maps = [found.requires_grad_() for found in draw(*PYRAMID, (64, 64))]
+    maps = [level.requires_grad_() for level in draw(*PYRAMID, (64, 64))]
     decoder = build(*PYRAMID, levels=(1, 3))
     assert decoder.stride == 8
     decoder(maps, (64, 64)).sum().backward()
-    assert [found.grad is not None for found in maps] == [False, True, False, True]
+    assert [level.grad is not None for level in maps] == [False, True, False, True]
     last = build(*PYRAMID, kind="linear")
     assert (last.levels, last.stride, len(list(last.parameters()))) == ([3], 32, 2)
 
@@ -147,17 +137,17 @@ def test_refusals() -> None:
         build(*PYRAMID, levels=(4,))
     with pytest.raises(UserError, match="multiple of 8"):
         DecoderConfig(dim=20)
-    with pytest.raises(UserError, match="conv or linear"):
+    with pytest.raises(UserError, match="conv, linear"):
         DecoderConfig(kind="mlp")  # type: ignore[arg-type]
 
 
 def test_initial_weights_come_from_the_generator_alone() -> None:
     torch.manual_seed(3)
     state = torch.get_rng_state()
-    one, same, other = build(*PYRAMID), build(*PYRAMID), build(*PYRAMID, seed=1)
+    first, same, different = build(*PYRAMID), build(*PYRAMID), build(*PYRAMID, seed=1)
     assert torch.equal(state, torch.get_rng_state())
-    assert all(torch.equal(a, b) for a, b in zip(one.parameters(), same.parameters(), strict=True))
-    assert not torch.equal(one.to_pixels.weight, other.to_pixels.weight)
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), same.parameters(), strict=True))
+    assert not torch.equal(first.to_pixels.weight, different.to_pixels.weight)
 
 
 @pytest.mark.parametrize("layout", [FLAT, PYRAMID], ids=["flat", "pyramid"])
@@ -168,12 +158,12 @@ def test_starts_near_the_mean_image(layout: tuple[list[int], list[int]]) -> None
 def test_channels_last_gives_the_same_pixels() -> None:
     decoder, maps = build(*PYRAMID), draw(*PYRAMID, (64, 64))
     plain = decoder(maps, (64, 64))
-    moved = [found.to(memory_format=torch.channels_last) for found in maps]
+    moved = [level.to(memory_format=torch.channels_last) for level in maps]
     torch.testing.assert_close(decoder.to(memory_format=torch.channels_last)(moved, (64, 64)), plain)
 
 
 @pytest.mark.parametrize("layout", [FLAT, PYRAMID], ids=["flat", "pyramid"])
-def test_learns_one_image_by_heart(layout: tuple[list[int], list[int]]) -> None:
+def test_overfits_one_image(layout: tuple[list[int], list[int]]) -> None:
     ramp = torch.linspace(-2, 2, 32)
     image = torch.stack([ramp[:, None].expand(32, 32), ramp.expand(32, 32), ramp[:, None] * ramp])[None].repeat(
         2, 1, 1, 1
@@ -216,5 +206,5 @@ def test_flops_by_hand() -> None:
     assert cost.encoder_flops == 2 * (blocks + 196 * 384 * 3 * 16**2)
     assert cost.decoder_flops == 2 * 196 * (4 * (384 * 128 + 9 * 128**2) + 128 * 3 * 16**2)
     assert cost.decoder_parameters == 4 * (384 * 128 + 128 + 9 * 128**2 + 2 * 128) + (128 + 1) * 3 * 16**2
-    other = branch_cost(encoder, None, size=(96, 96)).encoder_flops  # a size that the encoder has not seen yet
-    assert other == 2 * (12 * (37 * 12 * 384**2 + 2 * 37**2 * 384) + 36 * 384 * 3 * 16**2)
+    small = branch_cost(encoder, None, size=(96, 96)).encoder_flops  # a size that the encoder has not seen yet
+    assert small == 2 * (12 * (37 * 12 * 384**2 + 2 * 37**2 * 384) + 36 * 384 * 3 * 16**2)

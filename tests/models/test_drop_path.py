@@ -1,4 +1,4 @@
-"""Drop path draws for images of the whole batch, whatever a pass shows of them."""
+"""Drop path draws for every image of the whole batch, whichever of them a pass encodes."""
 
 import pytest
 import torch
@@ -8,7 +8,7 @@ from repre.models.drop_path import BatchSlice, DropPath
 CPU = torch.device("cpu")
 
 
-def dropped(batch_slice: BatchSlice, x: torch.Tensor, *, scale: bool = True) -> torch.Tensor:
+def drop(batch_slice: BatchSlice, x: torch.Tensor, *, scale: bool = True) -> torch.Tensor:
     torch.manual_seed(0)
     layers = [DropPath(0.4, batch_slice, scale=scale) for _ in range(3)]
     for layer in layers:
@@ -16,25 +16,25 @@ def dropped(batch_slice: BatchSlice, x: torch.Tensor, *, scale: bool = True) -> 
     return x
 
 
-def test_pieces_draw_what_the_whole_batch_draws() -> None:
+def test_micro_batches_draw_what_the_whole_batch_draws() -> None:
     views, total = 2, 7
     x = torch.arange(1.0, 1 + views * total * 3).reshape(views, total, 3)
-    whole = dropped(BatchSlice(), x.flatten(0, 1)).unflatten(0, (views, total))
+    whole = drop(BatchSlice(), x.flatten(0, 1)).unflatten(0, (views, total))
     assert 0 < (whole == 0).float().mean() < 1
     batch_slice = BatchSlice()
     for start, stop in ((0, 2), (2, 5), (5, 7)):
-        batch_slice.show(start, stop, total=total, device=CPU)
-        piece = dropped(batch_slice, x[:, start:stop].flatten(0, 1))
-        assert torch.equal(piece.unflatten(0, (views, stop - start)), whole[:, start:stop])
+        batch_slice.select(start, stop, total=total, device=CPU)
+        part = drop(batch_slice, x[:, start:stop].flatten(0, 1))
+        assert torch.equal(part.unflatten(0, (views, stop - start)), whole[:, start:stop])
 
 
-@pytest.mark.parametrize(("scale", "kept"), [(True, 1 / 0.6), (False, 1.0)])
-def test_whole_images_are_dropped_and_the_rest_is_enlarged(scale: bool, kept: float) -> None:
+@pytest.mark.parametrize(("scale", "remaining"), [(True, 1 / 0.6), (False, 1.0)])
+def test_whole_images_are_dropped_and_the_rest_is_scaled_up(scale: bool, remaining: float) -> None:
     torch.manual_seed(0)
-    found = DropPath(0.4, BatchSlice(), scale=scale)(torch.ones(5000, 2, 2)).flatten(1)
-    assert (found == found[:, :1]).all()
-    assert sorted(found.unique().tolist()) == pytest.approx([0.0, kept])
-    assert abs(float((found[:, 0] == 0).float().mean()) - 0.4) < 0.03
+    output = DropPath(0.4, BatchSlice(), scale=scale)(torch.ones(5000, 2, 2)).flatten(1)
+    assert (output == output[:, :1]).all()
+    assert sorted(output.unique().tolist()) == pytest.approx([0.0, remaining])
+    assert abs(float((output[:, 0] == 0).float().mean()) - 0.4) < 0.03
 
 
 def test_nothing_is_dropped_in_evaluation_or_at_probability_0() -> None:
@@ -43,10 +43,10 @@ def test_nothing_is_dropped_in_evaluation_or_at_probability_0() -> None:
     assert torch.equal(DropPath(0.0, BatchSlice())(x), x)
 
 
-def test_the_whole_batch_shown_needs_no_index() -> None:
+def test_the_whole_batch_needs_no_index() -> None:
     batch_slice = BatchSlice()
-    batch_slice.show(1, 3, total=4, device=CPU)
+    batch_slice.select(1, 3, total=4, device=CPU)
     assert batch_slice.index is not None
     assert batch_slice.index.tolist() == [1, 2]
-    batch_slice.show(0, 4, total=4, device=CPU)
+    batch_slice.select(0, 4, total=4, device=CPU)
     assert batch_slice.index is None

@@ -14,6 +14,7 @@ from repre.models.decoder import DecoderConfig
 from repre.models.encoder import Encoder
 from repre.models.repre import build_model
 from repre.models.resolve import load_model, resolve_encoder
+from repre.models.timm_folder import save_encoder
 from repre.training.checkpoint import save_checkpoint
 from tests.tiny import ENCODERS, FRAMEWORKS
 
@@ -58,7 +59,7 @@ def test_a_run_its_checkpoints_and_what_it_saved_are_one_encoder(run: tuple[Path
         assert start.folder == folder
         assert start.mean == pytest.approx((0.4, 0.5, 0.6))
         assert start.value_range == (0.0, 4095.0)
-    encoder.save(folder / "encoder", mean=[0.4, 0.5, 0.6], std=[0.2, 0.3, 0.4], value_range=(0.0, 4095.0))
+    save_encoder(encoder, folder / "encoder", mean=[0.4, 0.5, 0.6], std=[0.2, 0.3, 0.4], value_range=(0.0, 4095.0))
     for spec in (folder, folder / "encoder", folder / "encoder" / "model.safetensors"):
         assert same(resolve_encoder(str(spec)).build(), encoder), spec
         assert resolve_encoder(str(spec)).std == pytest.approx((0.2, 0.3, 0.4))
@@ -82,12 +83,12 @@ def test_random_takes_the_model_of_a_run_but_not_its_weights(run: tuple[Path, En
 
 def test_the_fingerprint_follows_the_weights(run: tuple[Path, Encoder]) -> None:
     folder, encoder = run
-    encoder.save(folder / "encoder")
+    save_encoder(encoder, folder / "encoder")
     first = resolve_encoder(str(folder)).fingerprint
     assert first == resolve_encoder(str(folder / "encoder")).fingerprint
     with torch.no_grad():
         next(encoder.parameters()).add_(1)
-    encoder.save(folder / "encoder")
+    save_encoder(encoder, folder / "encoder")
     assert resolve_encoder(str(folder)).fingerprint != first
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from repre.models.batch_norm import BatchNorm
+from repre.models.norms import BatchNorm
 from repre.models.ema import ema_update
 from repre.models.heads import mlp
 from repre.utils.schedule import cosine, linear, warmup_constant, warmup_cosine

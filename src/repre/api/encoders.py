@@ -28,12 +28,12 @@ class Embeddings:
 
 
 def load_encoder(path: PathLike) -> Encoder:
-    """Loads the encoder of a finished run, or of a folder written by `Encoder.save`, in evaluation mode.
+    """Loads the encoder of a finished run, or of a folder written by `save_encoder`, in evaluation mode.
 
     Raises:
         UserError: there is no such folder, or it holds an unfinished run.
     """
-    from repre.models.encoder import Encoder
+    from repre.models.timm_folder import load_saved_encoder
 
     path = Path(path)
     if not path.is_dir():
@@ -45,7 +45,7 @@ def load_encoder(path: PathLike) -> Encoder:
                 f"{path} is an unfinished run without an encoder; finish it: repre pretrain --resume {path}"
             )
         folder = path
-    return Encoder.load(folder).eval()
+    return load_saved_encoder(folder).eval()
 
 
 def embed(

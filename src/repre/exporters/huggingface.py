@@ -11,13 +11,14 @@ from repre.errors import RunError, UserError
 from repre.exporters.model_card import model_card
 from repre.models.encoder import Encoder
 from repre.models.resolve import ResolvedEncoder
+from repre.models.timm_folder import load_in_timm, save_encoder
 
 
 def write_timm(encoder: Encoder, folder: Path, start: ResolvedEncoder) -> Callable[[Tensor], list[Tensor]]:
     """Writes what ``timm.create_model("local-dir:FOLDER", pretrained=True)`` loads."""
     mean, std = (list(values) if values is not None else None for values in (start.mean, start.std))
-    encoder.save(folder, mean=mean, std=std, value_range=start.value_range)
-    model: Any = Encoder.load_in_timm(folder)
+    save_encoder(encoder, folder, mean=mean, std=std, value_range=start.value_range)
+    model: Any = load_in_timm(folder)
 
     def reload(images: Tensor) -> list[Tensor]:
         maps = model.forward_intermediates(

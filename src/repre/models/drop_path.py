@@ -1,23 +1,23 @@
-"""Drop path whose draws belong to images: a piece of a batch, or a rank, drops what the whole batch would drop there."""
+"""Drop path whose random draws belong to images: a part of a batch, or a rank, drops what the whole batch would drop."""
 
 import torch
 from torch import Tensor, nn
 
 
 class BatchSlice:
-    """Which images of the whole batch a pass shows; all drop paths of an encoder share one.
+    """The images of the whole batch that a forward pass encodes; all drop paths of an encoder share one.
 
     Attributes:
-        total: images of the whole batch, over pieces and ranks; 0: what is shown is the whole batch.
-        index: int64 [B], their places in it.
+        total: images in the whole batch, over all micro-batches and ranks; 0 where a pass encodes the whole batch.
+        index: int64 [B], positions of the encoded images in the whole batch; None where a pass encodes all of it.
     """
 
     def __init__(self) -> None:
         self.total = 0
         self.index: Tensor | None = None
 
-    def show(self, start: int, stop: int, *, total: int, device: torch.device) -> None:
-        """The passes that follow show the images `start` to `stop` of `total`, in one or several views."""
+    def select(self, start: int, stop: int, *, total: int, device: torch.device) -> None:
+        """The next passes encode the images `start` to `stop` of `total`, in one or several views."""
         if (start, stop) == (0, total):
             self.total, self.index = 0, None
         else:
@@ -25,11 +25,16 @@ class BatchSlice:
 
 
 class DropPath(nn.Module):
-    """Drops a residual branch for whole images (Huang et al. 2016, arXiv 1603.09382), and enlarges the rest to match.
+    """Drops a residual branch for whole images and scales the others up to match (Huang et al. 2016, arXiv 1603.09382).
 
-    Every call draws a number for every image of the whole batch from torch's global generator, whatever it shows of them:
-    after the same seed, pieces and ranks draw the same as the batch in one. It leaves the draws where activation
-    checkpointing finds them again.
+    Every call draws a number for each image of the whole batch from torch's global generator, however few of them it
+    encodes. So after the same seed, micro-batches and ranks draw what the whole batch would draw. The draws come from the
+    global generator, whose state activation checkpointing restores.
+
+    Args:
+        probability: of dropping an image's branch, in [0, 1).
+        batch_slice: the images that a pass encodes.
+        scale: divide what remains by the probability to remain.
     """
 
     def __init__(self, probability: float, batch_slice: BatchSlice, *, scale: bool = True) -> None:
@@ -40,20 +45,17 @@ class DropPath(nn.Module):
         """x: [V * B, ...], all images of a view before those of the next."""
         if not self.training or self.probability == 0:
             return x
-        if self.batch_slice.index is None:
-            drawn = torch.rand(len(x), device=x.device)
+        index, total = self.batch_slice.index, self.batch_slice.total
+        if index is None:
+            uniforms = torch.rand(len(x), device=x.device)
         else:
-            views = len(x) // len(self.batch_slice.index)
-            drawn = (
-                torch.rand(views, self.batch_slice.total, device=x.device)
-                .index_select(1, self.batch_slice.index)
-                .flatten()
-            )
-        keep = 1 - self.probability
-        factor = (drawn < keep).to(x.dtype)
+            views = len(x) // len(index)
+            uniforms = torch.rand(views, total, device=x.device).index_select(1, index).flatten()
+        keep_probability = 1 - self.probability
+        mask = (uniforms < keep_probability).to(x.dtype)
         if self.scale:
-            factor = factor / keep
-        return x * factor.view(-1, *[1] * (x.ndim - 1))
+            mask = mask / keep_probability
+        return x * mask.view(-1, *[1] * (x.ndim - 1))
 
     def extra_repr(self) -> str:
         return f"{self.probability:.3g}"

@@ -4,7 +4,7 @@ from typing import Literal
 
 from torch import nn
 
-from repre.models.batch_norm import BatchNorm
+from repre.models.norms import BatchNorm
 
 
 def mlp(

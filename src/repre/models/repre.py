@@ -152,9 +152,7 @@ class RePre(nn.Module):
         seen = [self.framework.teacher_features(view) for view in views.images[: views.n_global]]
         return [features for features in seen if features is not None]
 
-    def contrastive(
-        self, student: list[Features], teacher: list[Features], progress: float
-    ) -> FrameworkOutput:
+    def contrastive(self, student: list[Features], teacher: list[Features], progress: float) -> FrameworkOutput:
         """The framework's loss. Heads and losses run in float32 (or more) under mixed precision too: differences of
         cosines divided by a small temperature do not survive bfloat16."""
         with autocast(student[0].embedding.device, torch.float32):

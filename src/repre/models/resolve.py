@@ -1,18 +1,17 @@
-"""What people name when they are asked for an encoder: a run, a checkpoint, saved weights, a timm name, or chance.
+"""Resolves any way to name an encoder: a run, a checkpoint, saved weights, a timm name, or a random init.
 
-runs/photos                              a finished run, or one that has a checkpoint
-runs/photos/checkpoints/best.pt          one checkpoint of a run
-encoder/ or encoder/model.safetensors    what `Encoder.save` and `repre export` write
-vit_small_patch16_224                    timm's published weights (also hub:vit_small_patch16_224)
-vit_small_patch16_224=weights.pth        a timm model with weights from a file
-random:vit_small_patch16_224             the same model without training
-random:runs/photos                       the model of a run without training: what pre-training has to beat
+runs/photos                                a finished run, or one that has a checkpoint
+runs/photos/checkpoints/best.pt            one checkpoint of a run
+encoder/ or encoder/model.safetensors      what `save_encoder` and `repre export` write
+vit_small_patch16_224                      timm's published weights (also hub:vit_small_patch16_224)
+vit_small_patch16_224=weights.pth          a timm model with weights from a file
+random:vit_small_patch16_224               the same model at random init
+random:runs/photos                         the model of a run at random init: the baseline of pre-training
 random:vit_tiny_patch16_224[patch_size=4,depth=6,embed_dim=192]
 """
 
 import ast
 import hashlib
-import json
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,29 +22,30 @@ import torch
 from repre.config import RunConfig, from_dict, load_yaml
 from repre.data.views.geometry import Range
 from repre.errors import UserError
-from repre.models.encoder import Argument, Encoder, EncoderConfig, weights_file
+from repre.models.encoder import Encoder, EncoderConfig
 from repre.models.repre import RePre, build_model
+from repre.models.timm_folder import save_encoder, saved_encoder_config, saved_pixel_statistics
+from repre.models.timm_model import published_statistics
+from repre.models.weights import weights_file
 from repre.training.checkpoint import load_checkpoint
 
 
 @dataclass(frozen=True)
 class ResolvedEncoder:
-    """Where an evaluation starts from.
-
-    Attributes:
-        spec: what the user wrote.
-        config: the encoder, its weights among it; no weights means chance.
-        folder: where results on it are kept; None where it has no folder of its own.
-        mean, std: normalization of the channels that the encoder expects; None takes the default.
-        value_range: pixel values that stood for 0 and 1 where a range was declared for its training.
-    """
+    """An encoder that is known but not built yet."""
 
     spec: str
+    """The name that the user gave."""
     config: EncoderConfig
+    """The encoder with its weights; `weights` None means random init."""
     folder: Path | None
+    """Folder where results about the encoder are stored; None where it has no folder of its own."""
     mean: tuple[float, ...] | None = None
+    """Mean of each channel that the encoder expects; None: the default."""
     std: tuple[float, ...] | None = None
+    """Standard deviation of each channel that the encoder expects; None: the default."""
     value_range: Range | None = None
+    """Pixel values that stood for 0 and 1 in training; None where no range was declared."""
 
     @property
     def image_size(self) -> tuple[int, int] | None:
@@ -55,7 +55,7 @@ class ResolvedEncoder:
 
     @property
     def fingerprint(self) -> str:
-        """What the weights are: hash of their file, `hub`, or `random`."""
+        """Identity of the weights: the SHA-256 of their file, `hub`, or `random`."""
         if self.config.weights is None:
             return "random"
         if self.config.weights == "hub":
@@ -71,44 +71,69 @@ class ResolvedEncoder:
         grad_checkpointing: bool = False,
         seed: int = 0,
     ) -> Encoder:
-        """The encoder; what is random in it is drawn from `seed`. Positions are resampled to another `image_size`."""
+        """Builds the encoder.
+
+        Args:
+            image_size: another size; position embeddings are resampled to it.
+            drop_path: stochastic depth rate.
+            grad_checkpointing: recompute activations in the backward pass.
+            seed: of the random init.
+
+        Raises:
+            UserError: see `Encoder`.
+        """
         torch.manual_seed(seed)
         config = replace(self.config, drop_path=drop_path, grad_checkpointing=grad_checkpointing)
         return Encoder(replace(config, image_size=image_size) if image_size is not None else config)
 
 
 def resolve_encoder(spec: str) -> ResolvedEncoder:
-    """Finds what `spec` names; see the head of this file. UserError where there is no such thing."""
+    """Finds the encoder that `spec` names, in one of the ways listed at the top of this file.
+
+    Raises:
+        UserError: there is no such encoder.
+    """
     if spec.startswith("random:"):
-        return _random(spec)
+        return _resolve_random(spec)
     if spec.startswith("hub:"):
-        return ResolvedEncoder(
-            spec, EncoderConfig(name=spec[4:], weights="hub"), None, *Encoder.published_statistics(spec[4:])
-        )
+        return _resolve_published(spec, spec.removeprefix("hub:"))
     path = Path(spec).expanduser()
     if path.is_dir():
-        return _folder(spec, path)
+        return _resolve_folder(spec, path)
     if path.is_file():
-        return _file(spec, path)
+        return _resolve_file(spec, path)
     name, equals, weights = spec.partition("=")
     if equals and "[" not in name:
         if not Path(weights).expanduser().exists():
-            raise UserError(f"--encoder {spec}: there is no file {weights}")
+            raise UserError(f"encoder {spec}: there is no file {weights}; give timm's name and a file as NAME=FILE")
         return ResolvedEncoder(spec, EncoderConfig(name=name, weights=str(Path(weights).expanduser())), None)
     if "/" in spec or path.suffix in (".pt", ".pth", ".safetensors"):
-        raise UserError(f"--encoder {spec}: there is no such run or file")
-    return ResolvedEncoder(spec, EncoderConfig(name=spec, weights="hub"), None, *Encoder.published_statistics(spec))
+        raise UserError(
+            f"encoder {spec}: there is no such run or file; give a run's folder, a checkpoint, NAME=FILE, or a timm name"
+        )
+    return _resolve_published(spec, spec)
 
 
 def load_model(run: Path, *, checkpoint: Path | None = None) -> tuple[RePre, RunConfig]:
-    """The whole model of a run (encoder, framework, decoder) at its last or another checkpoint, in evaluation mode."""
-    last = run / "checkpoints" / "last.pt"
-    if checkpoint is None and not last.is_file():
-        raise UserError(f"{run} holds no run with a checkpoint; give the --out folder of repre pretrain")
-    path = checkpoint or last
+    """Loads the whole model of a run (encoder, framework, decoder) in evaluation mode.
+
+    Args:
+        run: the run's folder.
+        checkpoint: a file with the whole model; None takes the last one.
+
+    Raises:
+        UserError: the run has no checkpoint, or the checkpoint holds an encoder only.
+    """
+    path = checkpoint or run / "checkpoints" / "last.pt"
+    if not path.is_file():
+        raise UserError(f"there is no checkpoint {path}; give the --out folder of a repre pretrain that has saved one")
     state = load_checkpoint(path)
     if "model" not in state:
         raise UserError(f"{path} holds an encoder only; use checkpoints/last.pt")
+    return _build_from_checkpoint(state, path)
+
+
+def _build_from_checkpoint(state: dict[str, Any], path: Path) -> tuple[RePre, RunConfig]:
     config = from_dict(RunConfig, state["config"], source=path.name)
     model = build_model(
         encoder=replace(config.encoder_at_size, weights=None),
@@ -121,81 +146,86 @@ def load_model(run: Path, *, checkpoint: Path | None = None) -> tuple[RePre, Run
     return model.eval(), config
 
 
-# ------------------------------------------------------------------------------------------------------- the kinds
+def _resolve_published(spec: str, name: str) -> ResolvedEncoder:
+    return ResolvedEncoder(spec, EncoderConfig(name=name, weights="hub"), None, *published_statistics(name))
 
 
-def _random(spec: str) -> ResolvedEncoder:
+def _resolve_random(spec: str) -> ResolvedEncoder:
     name, bracket, arguments = spec.removeprefix("random:").partition("[")
     if not bracket and Path(name).expanduser().exists():
-        known = resolve_encoder(name)
-        return replace(known, spec=spec, config=replace(known.config, weights=None), folder=None)
-    given: dict[str, Argument] = {}
-    if bracket:
-        if not arguments.endswith("]"):
-            raise UserError(f"--encoder {spec}: the bracket is not closed; write random:NAME[depth=6,embed_dim=192]")
-        try:
-            call = ast.parse(f"f({arguments[:-1]})", mode="eval").body
-            if not isinstance(call, ast.Call) or call.args:
-                raise ValueError("not a list of NAME=VALUE")
-            values = {str(k.arg): ast.literal_eval(k.value) for k in call.keywords}
-            given = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
-        except (SyntaxError, ValueError) as error:
-            raise UserError(f"--encoder {spec}: write the arguments as [depth=6,embed_dim=192]") from error
-    size = given.pop("image_size", None)
-    patch = given.pop("patch_size", None)
-    if not (size is None or isinstance(size, int)) or not (patch is None or isinstance(patch, int)):
-        raise UserError(f"--encoder {spec}: image_size and patch_size are whole numbers")
-    return ResolvedEncoder(spec, EncoderConfig(name=name, image_size=size, patch_size=patch, model_args=given), None)
+        trained = resolve_encoder(name)
+        return replace(trained, spec=spec, config=replace(trained.config, weights=None), folder=None)
+    model_args = _parse_arguments(spec, arguments) if bracket else {}
+    image_size, patch_size = model_args.pop("image_size", None), model_args.pop("patch_size", None)
+    if not all(size is None or isinstance(size, int) for size in (image_size, patch_size)):
+        raise UserError(f"encoder {spec}: image_size and patch_size must be whole numbers")
+    config = EncoderConfig(name=name, image_size=image_size, patch_size=patch_size, model_args=model_args)
+    return ResolvedEncoder(spec, config, None)
 
 
-def _folder(spec: str, path: Path) -> ResolvedEncoder:
-    inside = path / "encoder" if (path / "encoder" / "config.json").is_file() else path
-    if (inside / "config.json").is_file():
-        return ResolvedEncoder(spec, Encoder.describe(inside), path, **_saved_pixels(inside))
-    if (path / "checkpoints" / "last.pt").is_file():
-        return _checkpoint(spec, path / "checkpoints" / "last.pt")
+def _parse_arguments(spec: str, text: str) -> dict[str, Any]:
+    """Parses what follows the opening bracket: ``depth=6,embed_dim=192]``."""
+    if not text.endswith("]"):
+        raise UserError(f"encoder {spec}: the bracket is not closed; write random:NAME[depth=6,embed_dim=192]")
+    try:
+        call = ast.parse(f"f({text[:-1]})", mode="eval").body
+        if not isinstance(call, ast.Call) or call.args:
+            raise ValueError("not a list of NAME=VALUE")
+        arguments = {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in call.keywords}
+    except (SyntaxError, ValueError) as error:
+        raise UserError(f"encoder {spec}: write the arguments as [depth=6,embed_dim=192]") from error
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in arguments.items()}
+
+
+def _resolve_folder(spec: str, path: Path) -> ResolvedEncoder:
+    saved = path / "encoder" if (path / "encoder" / "config.json").is_file() else path
+    if (saved / "config.json").is_file():
+        return _resolve_saved(spec, saved, results=path)
+    last = path / "checkpoints" / "last.pt"
+    if last.is_file():
+        return _resolve_checkpoint(spec, last)
     if (path / "config.yaml").is_file():
-        raise UserError(f"--encoder {spec} is a run without a checkpoint yet; repeat its command to go on with it")
-    raise UserError(f"--encoder {spec}: the folder holds neither a run nor an encoder")
+        raise UserError(f"encoder {spec}: the run has no checkpoint yet; run its command again to resume it")
+    raise UserError(f"encoder {spec}: the folder holds neither a run nor an encoder; give a run's --out folder")
 
 
-def _file(spec: str, path: Path) -> ResolvedEncoder:
+def _resolve_file(spec: str, path: Path) -> ResolvedEncoder:
     if path.suffix == ".pt":
-        return _checkpoint(spec, path)
+        return _resolve_checkpoint(spec, path)
     if path.suffix == ".safetensors" and path.with_name("config.json").is_file():
         if path.name != "model.safetensors":
-            raise UserError(f"--encoder {spec}: beside a config.json the weights are called model.safetensors")
-        return ResolvedEncoder(spec, Encoder.describe(path.parent), path.parent, **_saved_pixels(path.parent))
-    raise UserError(f"--encoder {spec}: which model are these weights of? Write timm's name before: NAME={spec}")
+            raise UserError(
+                f"encoder {spec}: the config.json beside it describes model.safetensors; give that file, or write timm's "
+                f"name before this one: NAME={spec}"
+            )
+        return _resolve_saved(spec, path.parent, results=path.parent)
+    raise UserError(f"encoder {spec}: the file does not name its model; write timm's name before it: NAME={spec}")
 
 
-def _checkpoint(spec: str, path: Path) -> ResolvedEncoder:
-    """A checkpoint's encoder, handed on in a folder of its own for as long as this process lives."""
+def _resolve_saved(spec: str, folder: Path, *, results: Path) -> ResolvedEncoder:
+    """The encoder in a folder of `save_encoder`."""
+    return ResolvedEncoder(spec, saved_encoder_config(folder), results, *saved_pixel_statistics(folder))
+
+
+def _resolve_checkpoint(spec: str, path: Path) -> ResolvedEncoder:
+    """Saves a checkpoint's encoder to a temporary folder and resolves that."""
     run = path.parent.parent
     state = load_checkpoint(path)
     if "model" in state:
-        model, config = load_model(run, checkpoint=path)
+        model, config = _build_from_checkpoint(state, path)
         encoder = model.export_encoder
     elif "encoder" in state and (run / "config.yaml").is_file():
         config = load_yaml(run / "config.yaml")
         encoder = Encoder(replace(config.encoder_at_size, weights=None))
         encoder.load_state_dict(state["encoder"])
     else:
-        raise UserError(f"--encoder {spec}: no run's config lies beside this checkpoint; name the run's own file")
-    mean, std = (tuple(s.flatten().tolist()) for s in config.views.statistics(config.encoder.channels))
-    copy = tempfile.TemporaryDirectory(prefix="repre-encoder-")
-    _KEPT.append(copy)
-    encoder.save(copy.name, mean=list(mean), std=list(std), value_range=config.views.value_range)
-    return ResolvedEncoder(spec, Encoder.describe(copy.name), run, **_saved_pixels(Path(copy.name)))
+        raise UserError(f"encoder {spec}: no config.yaml lies in {run}; give a checkpoint inside its run's folder")
+    mean, std = (values.flatten().tolist() for values in config.views.statistics(config.encoder.channels))
+    folder = tempfile.TemporaryDirectory(prefix="repre-encoder-")
+    _temporary_folders.append(folder)
+    save_encoder(encoder, folder.name, mean=mean, std=std, value_range=config.views.value_range)
+    return _resolve_saved(spec, Path(folder.name), results=run)
 
 
-_KEPT: list[tempfile.TemporaryDirectory[str]] = []
-"""Folders that are removed when the process ends."""
-
-
-def _saved_pixels(folder: Path) -> dict[str, Any]:
-    """What pixels the saved encoder expects, as `Start` takes it."""
-    content: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    cfg, ours = content["pretrained_cfg"], content["repre"]
-    found = {name: tuple(cfg[name]) for name in ("mean", "std") if "mean" in cfg and "std" in cfg}
-    return found | ({"value_range": tuple(ours["value_range"])} if "value_range" in ours else {})
+_temporary_folders: list[tempfile.TemporaryDirectory[str]] = []
+"""Folders of encoders from checkpoints; each is removed when the process ends."""

@@ -23,6 +23,7 @@ from repre.data.loading.manifest import apply_manifest, write_manifest
 from repre.data.views.render import make_views
 from repre.errors import RunError
 from repre.models.decoder import branch_cost
+from repre.models.timm_folder import save_encoder
 from repre.training.failures import FailureTracker
 from repre.training.monitoring.step_metrics import WeightChange
 from repre.training.monitoring.validator import Probe, Validator

@@ -229,7 +229,7 @@ def set_micro_batch(model: RePre, piece: Views, start: int, seed: int, *, of: Vi
     """
     local = len((of or piece).images[0])
     first, size = rank() * local + start, len(piece.images[0])
-    model.encoder.batch_slice.show(first, first + size, total=world_size() * local, device=piece.images[0].device)
+    model.encoder.batch_slice.select(first, first + size, total=world_size() * local, device=piece.images[0].device)
     torch.manual_seed(seed)
 
 

@@ -1,0 +1,135 @@
+"""A folder with one encoder that timm loads too: ``model.safetensors`` and ``config.json``.
+
+Without this project, timm loads it in one line::
+
+    timm.create_model("local-dir:FOLDER", pretrained=True)
+"""
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import timm
+from safetensors.torch import save
+from torch import nn
+
+from repre.errors import UserError
+from repre.models.encoder import Encoder, EncoderConfig
+from repre.models.timm_model import ENCODER_ARGUMENTS, accepts_any_size
+from repre.utils.io import write_atomically, write_json
+
+
+class PixelStatistics(NamedTuple):
+    """The pixel values that an encoder expects; None where the folder does not say."""
+
+    mean: tuple[float, ...] | None
+    """Mean of each channel, which normalization subtracts."""
+    std: tuple[float, ...] | None
+    """Standard deviation of each channel, which normalization divides by."""
+    value_range: tuple[float, float] | None
+    """Pixel values that stood for 0 and 1."""
+
+
+def save_encoder(
+    encoder: Encoder,
+    folder: str | Path,
+    *,
+    mean: list[float] | None = None,
+    std: list[float] | None = None,
+    value_range: tuple[float, float] | None = None,
+) -> None:
+    """Writes an encoder to a folder, each file atomically.
+
+    Args:
+        encoder: the encoder.
+        folder: created where it does not exist.
+        mean, std: normalization of the channels that the encoder was trained with.
+        value_range: pixel values that stood for 0 and 1 where the training declared a range; timm does not read it.
+
+    Raises:
+        RunError: a file cannot be written; the old one is intact.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    arguments = {key: value for key, value in encoder.timm_arguments.items() if key != "drop_path_rate"}
+    original_cfg = encoder.model.pretrained_cfg
+    pretrained_cfg = {
+        "input_size": [encoder.config.channels, *encoder.image_size],
+        "fixed_input_size": not accepts_any_size(arguments),
+        "num_classes": 0,
+        "interpolation": original_cfg.get("interpolation", "bicubic"),
+        # timm has to know the two layers that it may replace: num_classes=10, in_chans=1
+        **{key: original_cfg[key] for key in ("first_conv", "classifier", "global_pool") if original_cfg.get(key)},
+    }
+    if mean is not None and std is not None:
+        pretrained_cfg |= {"mean": list(mean), "std": list(std)}
+    config = {
+        "architecture": encoder.config.name.split(".")[0],  # without the tag of timm's weights
+        "num_classes": 0,
+        "num_features": encoder.embedding_dim,
+        "pretrained_cfg": pretrained_cfg,
+        "model_args": arguments,
+        "repre": {"out_indices": encoder.out_indices} | ({"value_range": list(value_range)} if value_range else {}),
+    }
+    weights = save({key: value.detach().cpu().contiguous() for key, value in encoder.model.state_dict().items()})
+    write_atomically(folder / "model.safetensors", lambda file: file.write(weights))
+    write_json(folder / "config.json", config)
+
+
+def load_saved_encoder(folder: str | Path) -> Encoder:
+    """Loads the encoder that `save_encoder` wrote.
+
+    Raises:
+        UserError: the folder holds no encoder, or its weights do not fit.
+    """
+    return Encoder(saved_encoder_config(folder))
+
+
+def saved_encoder_config(folder: str | Path) -> EncoderConfig:
+    """The config of the encoder that `save_encoder` wrote, with the folder as its `weights`.
+
+    Raises:
+        UserError: the folder holds no encoder.
+    """
+    folder = Path(folder)
+    try:
+        content = _read_config(folder)
+        arguments, out_indices = dict(content["model_args"]), tuple(content["repre"]["out_indices"])
+        name, (channels, height, width) = content["architecture"], map(int, content["pretrained_cfg"]["input_size"])
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{folder} holds no encoder of repre ({type(error).__name__}: {error}); give a folder that repre pretrain or "
+            "repre export wrote"
+        ) from error
+    return EncoderConfig(
+        name=name,
+        image_size=(height, width),
+        channels=channels,
+        patch_size=arguments.pop("patch_size", None),
+        out_indices=out_indices,
+        model_args={
+            key: tuple(value) if isinstance(value, list) else value
+            for key, value in arguments.items()
+            if key not in ENCODER_ARGUMENTS
+        },
+        weights=str(folder),
+    )
+
+
+def saved_pixel_statistics(folder: str | Path) -> PixelStatistics:
+    """The pixel values that the encoder in a folder of `save_encoder` expects."""
+    content = _read_config(Path(folder))
+    mean, std = (content["pretrained_cfg"].get(key) for key in ("mean", "std"))
+    value_range = content["repre"].get("value_range")
+    return PixelStatistics(*(tuple(values) if values else None for values in (mean, std, value_range)))
+
+
+def load_in_timm(folder: str | Path) -> nn.Module:
+    """Loads a folder of `save_encoder` as timm does without this project; the model is in evaluation mode."""
+    model: nn.Module = timm.create_model(f"local-dir:{folder}", pretrained=True)
+    return model.eval()
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    return content

@@ -1,0 +1,177 @@
+"""Creates a timm model by name and measures the features that it gives, without computing them.
+
+What a model can do is asked of the model (its methods, its feature table, a forward pass on the meta device), never read
+from its name.
+"""
+
+import inspect
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import timm
+import torch
+
+from repre.errors import UserError, near_names
+
+ENCODER_METHODS = ("forward_intermediates", "forward_head", "feature_info")
+"""Attributes of a timm model that can serve as an encoder."""
+ENCODER_ARGUMENTS = {"num_classes", "in_chans", "img_size", "dynamic_img_size", "strict_img_size"}
+"""Constructor arguments of timm models that the encoder sets itself."""
+RESERVED_ARGUMENTS = {
+    *ENCODER_ARGUMENTS,
+    *("features_only", "out_indices"),
+    *inspect.signature(timm.create_model).parameters,
+}
+"""Arguments that `EncoderConfig.model_args` must not hold: the encoder's own, and those of timm's factory (paths to weights
+among them)."""
+
+
+class FeatureLayout(NamedTuple):
+    """The features that a model gives for images of one size."""
+
+    embedding_dim: int
+    """Width D of the pooled embedding."""
+    depth: int
+    """Number of blocks (flat models) or stages (pyramids) that can give a map."""
+    out_indices: list[int]
+    """The blocks or stages that do."""
+    widths: list[int]
+    """Channels of each map."""
+    strides: list[int]
+    """Pixels per cell of each map."""
+
+
+def create_timm_model(name: str, arguments: Mapping[str, Any], *, pretrained: bool = False) -> Any:
+    """Creates a timm model without a classifier.
+
+    Raises:
+        UserError: timm refuses the arguments, or the published weights cannot be downloaded.
+    """
+    try:
+        return timm.create_model(name, pretrained=pretrained, num_classes=0, **arguments)
+    except OSError as error:  # timm reads files and the network only for weights
+        raise UserError(
+            f"encoder.weights hub: {name} could not be downloaded ({first_line(error)}); connect to the internet, or set "
+            "encoder.weights to a file"
+        ) from error
+    except (AssertionError, ValueError, TypeError, RuntimeError, KeyError, ZeroDivisionError) as error:
+        call = f"{name}({', '.join(f'{key}={value}' for key, value in arguments.items())})"
+        refusal, fix = f"timm refuses {call}", "change encoder.model_args, encoder.image_size or encoder.patch_size"
+        if pretrained:
+            refusal, fix = f"{refusal} with the hub's weights", "use the published architecture, or other weights"
+        raise UserError(f"encoder: {refusal}: {first_line(error)}; {fix}") from error
+
+
+def create_meta_model(name: str) -> Any:
+    """Creates a timm model on the meta device (shapes without memory), to ask what it can do.
+
+    Raises:
+        UserError: timm has no such model or no such weights, or the model gives no intermediate features.
+    """
+    known = timm.list_models()
+    architecture, _, tag = name.partition(".")
+    if architecture not in known:
+        raise UserError(
+            f"encoder.name: timm has no model {name!r}{near_names(architecture, known) or '; see timm.list_models()'}"
+        )
+    tags = [full.partition(".")[2] for full in timm.list_pretrained(f"{architecture}.*")] if tag else []
+    if tag and tag not in tags:
+        fix = near_names(tag, tags) or f"; it has {', '.join(tags) or 'none'}"
+        raise UserError(f"encoder.name: timm has no weights {tag!r} for {architecture}{fix}")
+    with torch.device("meta"):
+        model = create_timm_model(name, {})
+    if missing := [attribute for attribute in ENCODER_METHODS if not hasattr(model, attribute)]:
+        raise UserError(
+            f"encoder.name: {name} gives no intermediate features (it lacks {', '.join(missing)}); "
+            "use a ViT, DeiT, EVA, XCiT, Swin, PVTv2, MViTv2, Hiera or ConvNeXt"
+        )
+    return model
+
+
+def published_statistics(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of the channels that timm's published weights expect.
+
+    Raises:
+        UserError: as `create_meta_model`.
+    """
+    pretrained_cfg = create_meta_model(name).pretrained_cfg
+    return tuple(pretrained_cfg["mean"]), tuple(pretrained_cfg["std"])
+
+
+def accepts_any_size(arguments: Mapping[str, Any]) -> bool:
+    """Whether a model built with these arguments takes images of other sizes than `img_size`."""
+    return (
+        "img_size" not in arguments
+        or arguments.get("dynamic_img_size", False)
+        or not arguments.get("strict_img_size", True)
+    )
+
+
+@torch.no_grad()
+def measure_features(
+    name: str,
+    arguments: Mapping[str, Any],
+    size: tuple[int, int],
+    *,
+    built_for: tuple[int, int],
+    out_indices: tuple[int, ...] | None,
+) -> FeatureLayout:
+    """Measures the features for images of a size by a forward pass on the meta device: no memory, no random draw.
+
+    Args:
+        name, arguments: what the model is created from.
+        size: height and width of the images.
+        built_for: height and width that the model is created for.
+        out_indices: blocks or stages that give the maps; None chooses four.
+
+    Raises:
+        UserError: the model refuses the size, or has no such block or stage.
+    """
+    with torch.device("meta"):
+        model = create_timm_model(name, arguments).eval()
+        images = torch.empty(2, arguments["in_chans"], *size)
+        if size != built_for and not accepts_any_size(arguments):
+            # Some models read position tables past their end without an error. Their parameter shapes give them away.
+            resized = create_timm_model(name, {**arguments, "img_size": size})
+            if [t.shape for t in resized.state_dict().values()] != [t.shape for t in model.state_dict().values()]:
+                raise UserError(
+                    f"encoder: {name} cannot take images of {size[0]} x {size[1]}: its parameters have the "
+                    f"shapes of the size that it was built for, {built_for[0]} x {built_for[1]}; use that size"
+                )
+    feature_info = getattr(model.feature_info, "info", model.feature_info)
+    reductions = [int(row["reduction"]) for row in feature_info]
+    levels = _choose_levels(name, out_indices, reductions)
+    try:
+        final, maps = model.forward_intermediates(images, indices=levels, stop_early=False, output_fmt="NCHW")
+        embedding = model.forward_head(final, pre_logits=True)
+    except (AssertionError, RuntimeError, ValueError) as error:
+        stride = max(reductions)
+        fix = f"; use a multiple of {stride}" if any(side % stride for side in size) else ""
+        raise UserError(
+            f"encoder: {name} cannot take images of {size[0]} x {size[1]} ({first_line(error)}){fix}"
+        ) from error
+    return FeatureLayout(
+        embedding_dim=embedding.shape[-1],
+        depth=len(reductions),
+        out_indices=levels,
+        widths=[level.shape[1] for level in maps],
+        strides=[reductions[level] for level in levels],
+    )
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error's message, at most 200 characters; the error's type where it has no message."""
+    return str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+
+
+def _choose_levels(name: str, out_indices: tuple[int, ...] | None, reductions: list[int]) -> list[int]:
+    """Checks the wanted blocks or stages; without any, chooses as `EncoderConfig.out_indices` documents."""
+    count = len(reductions)
+    if out_indices is not None:
+        if out_indices[0] < 0 or out_indices[-1] >= count:
+            raise UserError(f"encoder.out_indices {out_indices}: {name} has levels 0 to {count - 1}")
+        return list(out_indices)
+    if len(set(reductions)) == 1:
+        return sorted({math.ceil(count * quarter / 4) - 1 for quarter in (1, 2, 3, 4)})
+    return [level for level, reduction in enumerate(reductions) if reduction >= 4]
