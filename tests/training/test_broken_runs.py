@@ -19,8 +19,8 @@ from repre.config import RunConfig
 from repre.data.views.render import ViewConfig, ViewsConfig
 from repre.models.repre import ReconstructionConfig, RePre
 from repre.recipes import recipe
-from repre.training.monitoring.alarms import RULES, Rule
-from repre.types import Diagnostics, Features, Views
+from repre.training.monitoring.alarm_rules import RULES, Bound, Rule
+from repre.types import Features, FrameworkOutput, Views
 from tests import tiny
 from tests.training.toy import STEPS_PER_EPOCH, run, toy
 
@@ -78,24 +78,29 @@ def small_patches(config: RunConfig) -> dict[str, Any]:
 
 # ------------------------------------------------------------------------------------------ losses of the wrong sign
 
-Loss = tuple[Tensor, Diagnostics]
-RIGHT, FEATURES = RePre.contrastive, RePre.student_features
+CONTRASTIVE, FEATURES = RePre.contrastive, RePre.student_features
 
 
-def pushed_apart(self: RePre, student: list[Features], teacher: list[Features], progress: float) -> Loss:
-    loss, diagnostics = RIGHT(self, student, teacher, progress)
-    return -loss, diagnostics
+def with_loss(output: FrameworkOutput, loss: Tensor) -> FrameworkOutput:
+    return replace(output, loss=loss)
 
 
-def pulled_together(self: RePre, student: list[Features], teacher: list[Features], progress: float) -> Loss:
+def pushed_apart(self: RePre, student: list[Features], teacher: list[Features], progress: float) -> FrameworkOutput:
+    output = CONTRASTIVE(self, student, teacher, progress)
+    return with_loss(output, -output.loss)
+
+
+def pulled_together(self: RePre, student: list[Features], teacher: list[Features], progress: float) -> FrameworkOutput:
     """All images to one point."""
     directions = F.normalize(torch.cat([view.embedding for view in student]), dim=1)
-    return -directions.mean(0).square().sum(), RIGHT(self, student, teacher, progress)[1]
+    return with_loss(CONTRASTIVE(self, student, teacher, progress), -directions.mean(0).square().sum())
 
 
-def away_from_the_teacher(self: RePre, student: list[Features], teacher: list[Features], progress: float) -> Loss:
+def away_from_the_teacher(
+    self: RePre, student: list[Features], teacher: list[Features], progress: float
+) -> FrameworkOutput:
     cosine = F.cosine_similarity(student[0].embedding, teacher[0].embedding).mean()
-    return cosine, RIGHT(self, student, teacher, progress)[1]
+    return with_loss(CONTRASTIVE(self, student, teacher, progress), cosine)
 
 
 def remembered(self: RePre, views: Views, *, rebuild: bool = True, maps: bool = True) -> list[Features]:
@@ -103,12 +108,14 @@ def remembered(self: RePre, views: Views, *, rebuild: bool = True, maps: bool = 
     return FEATURES(self, views, rebuild=rebuild, maps=maps)
 
 
-def against_the_branch(self: RePre, student: list[Features], teacher: list[Features], progress: float) -> Loss:
+def against_the_branch(
+    self: RePre, student: list[Features], teacher: list[Features], progress: float
+) -> FrameworkOutput:
     """Worse pixels are the better loss."""
-    loss, diagnostics = RIGHT(self, student, teacher, progress)
+    output = CONTRASTIVE(self, student, teacher, progress)
     pixel = self.pixel(student, self.seen)  # type: ignore[arg-type]
     assert pixel is not None
-    return 0.01 * loss - 2 * pixel, diagnostics
+    return with_loss(output, 0.01 * output.loss - 2 * pixel)
 
 
 # ------------------------------------------------------------------------------------------------------- the runs
@@ -249,7 +256,8 @@ decides, so that there are several for what it may lose."""
 
 
 def name_of(rule: Rule) -> str:
-    return f"{rule.monitor} of one prototype" if rule.also == ("prototype_entropy", -1, 1.0) else rule.monitor
+    one_prototype = rule.only_if == Bound(monitor="prototype_entropy", below=1.0)
+    return f"{rule.monitor} of one prototype" if one_prototype else rule.monitor
 
 
 @pytest.mark.parametrize("rule", RULES, ids=name_of)

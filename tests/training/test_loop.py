@@ -1,4 +1,4 @@
-"""The loop: resuming is bit-equal, looking changes nothing, a stop saves, trouble is named, the folder is complete."""
+"""The loop: resuming is bit-equal, validating changes nothing, a stop saves, failures are named, the folder is complete."""
 
 import csv
 import json
@@ -61,14 +61,14 @@ def assert_equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -
 
 
 def stop_at(step: int) -> Probe:
-    """A look that asks the process to stop, as a scheduler would; the loop leaves at once and looks again later."""
+    """A probe that asks the process to stop, as a scheduler would; the loop leaves at once and validates again later."""
 
-    def look(encoder: Encoder, at: int) -> dict[str, float]:
+    def probe(encoder: Encoder, at: int) -> dict[str, float]:
         if at == step:
             os.kill(os.getpid(), signal.SIGTERM)
         return {}
 
-    return look
+    return probe
 
 
 @pytest.mark.parametrize(("framework", "encoder"), [("moco-v3", "vit"), ("dino", "vit"), ("moby", "swin")])
@@ -180,7 +180,9 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
 
 def test_divergence_stops_with_the_step_the_culprit_and_the_last_good_checkpoint(tmp_path: Path) -> None:
     run = config(tmp_path / "run", optim=OptimConfig(lr=1e30, base_batch_size=8, warmup_fraction=0.5))
-    with pytest.raises(RunError, match=r"step \d+ is not finite: .*(loss|gradient|parameter).*nothing was saved yet"):
+    with pytest.raises(
+        RunError, match=r"step \d+ is not finite: .*(loss|gradient|parameter).*No checkpoint was saved yet"
+    ):
         train(run)
 
 
