@@ -1,19 +1,22 @@
 # Two commands do everything on a fresh machine with Python 3.11 or later and a package index:
-#   make demo    own environment, install, pre-train on the embedded scenes, say where the results lie
+#   make demo    own environment, install, pre-train on the embedded scenes, print where the results are
 #   make test    own environment, install, lint, types, tests, and the built wheel in an environment of its own
-# and make docs builds the documentation as a site.
+# While you work, make quick runs lint, types and the fast tests; make docs builds the documentation as a site.
 
 PYTHON ?= python3.11
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: demo test lint types pytest wheel docs bench faults clean
+.PHONY: demo test quick lint types pytest wheel docs bench faults clean
 
 demo: $(STAMP)
 	$(BIN)/repre pretrain
 
 test: lint types pytest wheel
+
+quick: lint types
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m 'not slow'
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
@@ -48,7 +51,7 @@ wheel: $(STAMP)
 	cd $(VENV) && PYTHONPATH=wheel bin/python -c "import repre; assert '/wheel/' in repre.__file__, repre.__file__"
 	cd $(VENV) && PYTHONPATH=wheel bin/python -m repre.cli --version
 
-# Breaks runs on purpose and writes the matrix into docs/reliability.md; about half an hour, and SOAK seconds.
+# Breaks runs on purpose and writes the results into docs/reliability.md; about half an hour, and SOAK seconds.
 SOAK ?= 3600
 faults: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults --soak $(SOAK)
