@@ -6,6 +6,7 @@ A test compares the page with what this gives.
 """
 
 import ast
+import re
 from pathlib import Path
 
 PAGE = Path(__file__).with_name("architecture.md")
@@ -38,10 +39,10 @@ def _line(name: str, path: Path, *, depth: int) -> str:
 def first_sentence(path: Path) -> str:
     """The first sentence of a module's docstring, without its period."""
     text = " ".join((ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").split("\n\n")[0].split())
-    for end in (". ", "; ", ": "):
-        head = text.split(end)[0]
-        if len(text) > 100 and len(head) < len(text):
-            text = head
+    text = re.split(r"(?<!et al)\. (?=[A-Z`])", text)[0]
+    for end in ("; ", ": "):
+        if len(text) > 110:
+            text = text.split(end)[0]
     return text.removesuffix(".")
 
 

@@ -1,4 +1,4 @@
-"""The config of a run: one frozen dataclass made of its owners' configs, and its way to YAML and back."""
+"""The config of a run: a frozen dataclass of the configs of its parts, to YAML and back."""
 
 import dataclasses
 import types
@@ -72,10 +72,10 @@ def unknown_setting(name: str, known: Iterable[str]) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class ComputeConfig:
-    """How a step is computed. These settings may change the weights by rounding."""
+    """How a step is computed. These settings change the weights at most by rounding."""
 
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    """Of the encoder and decoder; heads and losses run in fp32. `auto`: bf16 on CUDA devices that have it, else fp32."""
+    """Precision of encoder and decoder; heads and losses run in fp32. `auto`: bf16 on CUDA devices that support it, else fp32."""
     compile: bool = False
     """Compile the encoder with torch.compile."""
     micro_batch: int = 0
@@ -90,36 +90,37 @@ class ComputeConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class RuntimeConfig:
-    """Where a run runs and what it writes. Nothing here changes the weights of a sound run, so all may change on resume."""
+    """Where a run runs and what it writes. Nothing here changes the weights as long as every step is finite, so all of it may
+    change on resume."""
 
     device: str = "auto"
-    """cpu, cuda, cuda:N or mps; `auto` takes the fastest at hand."""
+    """cpu, cuda, cuda:N or mps; `auto` takes the fastest available."""
     shard: bool = False
     """With several processes, split the encoder's weights, gradients and optimizer state over them (FSDP2) instead of
-    keeping all on each: for encoders that do not fit otherwise."""
+    keeping everything on each: for encoders that do not fit otherwise."""
     workers: int | None = None
-    """Processes per rank that decode images; None: one less than the processor's cores, at most 16. 0 decodes in the
+    """Processes per rank that decode images; None: one less than the number of cores, at most 16. 0 decodes in the
     training process."""
     not_finite: Literal["stop", "skip"] = "stop"
-    """At a step whose loss or gradient is NaN or infinite: stop, or leave the weights as they are and go on with the next
-    batch. Either way not_finite.jsonl names the layer and the files. It may change when a run goes on."""
+    """At a step whose loss or gradient is NaN or infinite: stop, or leave the weights as they are and continue with the next
+    batch. Either way not_finite.jsonl names the layer and the files. It may change on resume."""
     log_every: int = 10
-    """Steps between two lines of metrics."""
+    """Steps between two rows of metrics."""
     checkpoint_minutes: float = 15.0
-    """Minutes between two checkpoints; one is also written at the end of each epoch that is due a check, and at the end."""
+    """Minutes between two checkpoints; one is also written after every validation and at the end."""
     eval_every_epochs: int = 10
-    """Epochs between two checks: a look by the monitors, reconstruction panel, `best` checkpoint."""
+    """Epochs between two validations: metrics of the monitors, reconstruction panel, `best` checkpoint."""
     monitors: bool = True
-    """Look at the run without labels and raise alarms (docs/monitors.md). Without, a check has rankme, embedding_std, the
-    panel and the probe alone."""
+    """Monitor the run without labels and raise alarms (docs/monitors.md). Without monitors a validation has rankme,
+    embedding_std, the panel and the probe only."""
     monitor_samples: int = 1024
-    """Most images of the fixed sample that the monitors look at; fewer where a look would cost too much of the time."""
+    """Largest size of the fixed sample that the monitors use; it is smaller if a validation would take too much time."""
     best_metric: str = "rankme"
-    """Figure of a look, or of its probe, by which the `best` checkpoint is chosen."""
+    """Metric of a validation, or of its probe, that chooses the `best` checkpoint."""
     probe_seconds: float = 60.0
-    """A labeled probe that took longer than this is left out until the last check."""
+    """A probe on labels that took longer than this is skipped until the last validation."""
     trackers: tuple[Literal["wandb", "mlflow", "trackio"], ...] = ()
-    """Further places that metrics are sent to; each needs its extra, e.g. pip install repre[wandb]."""
+    """Further services that receive the metrics; each needs its package, e.g. `pip install wandb`."""
 
     def __post_init__(self) -> None:
         check_fields(self, "runtime")
@@ -140,31 +141,31 @@ class RunConfig:
     """Images: a folder (searched recursively), a text list of files, cifar10:ROOT, cifar100:ROOT, stl10:ROOT,
     fashion-mnist:ROOT, imagenet:ROOT, or the embedded `scenes`. Labels are not used."""
     out: str = "runs/repre"
-    """The run's folder. The same command on an unfinished run continues it."""
+    """The run's folder. Run the same command again to resume an unfinished run."""
     epochs: int = 100
     """Passes over the data."""
     batch_size: int = 256
     """Images per step, over all processes."""
     seed: int = 0
-    """Of weights, order, views and drop path."""
+    """Random seed for weights, data order, views and drop path."""
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     """The vision transformer."""
     framework: FrameworkConfig = field(default_factory=MoCoV3Config)
-    """The contrastive framework."""
+    """The self-supervised framework."""
     decoder: DecoderConfig = field(default_factory=DecoderConfig)
     """The reconstruction branch's decoder."""
     reconstruction: ReconstructionConfig = field(default_factory=ReconstructionConfig)
     """The reconstruction branch's loss."""
     views: ViewsConfig = field(default_factory=ViewsConfig)
-    """What the encoder is shown."""
+    """The augmented views of an image."""
     optim: OptimConfig = field(default_factory=OptimConfig)
-    """Optimizer and schedules."""
+    """AdamW and its schedules."""
     loader: LoaderConfig = field(default_factory=LoaderConfig)
     """From files to batches."""
     compute: ComputeConfig = field(default_factory=ComputeConfig)
     """Precision, compilation, memory."""
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
-    """Device, workers, logging; never changes the weights."""
+    """Device, workers, logging, validation."""
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -177,33 +178,33 @@ class RunConfig:
 
     @property
     def encoder_at_size(self) -> EncoderConfig:
-        """The encoder's config at the size of the global views, where it names no size of its own."""
+        """The encoder's config, with the size of the global views if it has no size of its own."""
         if self.encoder.image_size is not None:
             return self.encoder
         return dataclasses.replace(self.encoder, image_size=self.views.size)
 
     @property
     def rendered_views(self) -> ViewsConfig:
-        """The views that are made: without the branch no targets of their own and no masks, which it alone uses."""
+        """The views to render: without the branch they need no clean targets and no masks."""
         if self.reconstruction.weight:
             return self.views
         return dataclasses.replace(self.views, target="view", mask_ratio=0.0)
 
     @property
     def decode_size(self) -> int:
-        """Side of the square that the loader stacks images on."""
+        """Side of the square that the loader decodes images to."""
         return self.loader.decode_size or 2 * self.views.size
 
 
 def identity(config: RunConfig) -> dict[str, Any]:
-    """What two configs must share to be the same run: everything but where it runs, what it logs and where it lies."""
+    """What two configs must share to be the same run: everything except `runtime` and `out`."""
     plain = to_dict(config)
     del plain["runtime"], plain["out"]
     return plain
 
 
 def differences(mine: dict[str, Any], theirs: dict[str, Any], *, prefix: str = "") -> list[str]:
-    """Lines such as ``optim.lr: 0.001 here, 0.0001 there`` for every setting in which two identities differ."""
+    """A line such as ``optim.lr: 0.001 here, 0.0001 there`` for every setting in which two identities differ."""
     lines: list[str] = []
     for key in sorted({*mine, *theirs}):
         one, other = mine.get(key), theirs.get(key)
@@ -215,7 +216,7 @@ def differences(mine: dict[str, Any], theirs: dict[str, Any], *, prefix: str = "
 
 
 def to_dict(config: Any) -> dict[str, Any]:
-    """A config as nested dictionaries of plain values; the framework carries its name."""
+    """A config as nested dictionaries of plain values; the framework's has its name as `name`."""
 
     def plain(value: Any) -> Any:
         if dataclasses.is_dataclass(value):
@@ -302,22 +303,25 @@ def dump_yaml(config: RunConfig) -> str:
 
 
 def load_yaml(path: Path) -> RunConfig:
-    """Reads a `config.yaml`; any fault in it is a UserError that names the setting. A file without settings is none: it
-    may have been cut short, and a run of nothing but defaults is not what it was given for."""
+    """Reads a `config.yaml`.
+
+    Raises:
+        UserError: it has a fault, which the message names; or it is empty, which may mean that it was cut short.
+    """
     found = read_yaml(path)
     if not found:
-        raise UserError(f"{path} is empty; name a recipe, or write the settings into it")
+        raise UserError(f"{path} is empty; use a recipe, or write the settings into the file")
     return from_dict(RunConfig, found, source=path.name)
 
 
 def read_yaml(path: Path) -> Any:
-    """Plain values of a YAML file that may come from a stranger: no objects, and no references, which a few lines can
-    make stand for terabytes."""
+    """Plain values of a YAML file that may come from a stranger: no objects, and no references, a few lines of which can
+    stand for terabytes."""
     try:
         text = path.read_text(encoding="utf-8")
         for token in yaml.scan(text):
             if isinstance(token, yaml.AliasToken):
-                raise UserError(f"{path} has a reference (*{token.value}); write its value out")
+                raise UserError(f"{path} has a reference (*{token.value}); replace it by its value")
         return yaml.safe_load(text)
     except OSError as error:
         raise UserError(f"cannot read the config {path}: {error.strerror}") from error

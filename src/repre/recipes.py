@@ -1,8 +1,8 @@
-"""Named runs. A recipe is a function that gives a complete RunConfig; a variant changes another recipe.
+"""Named runs. A recipe is a function that returns a complete RunConfig; a variant changes another recipe.
 
 Published settings: MoCo v3 (arXiv 2104.02057), DINO (2104.14294), MoBY (2105.04553). BYOL and SimCLR were published with
-ResNets and LARS; for transformers their recipes take MoCo v3's ViT settings. What a paper counts in epochs is a share of
-the run here. The encoders are timm's: MoCo v3's own ViT-S has 12 heads and fixed positions, timm's has 6 and learned ones.
+ResNets and LARS; for transformers their recipes take MoCo v3's ViT settings. Durations that a paper counts in epochs are
+a fraction of the run here. The encoders are timm's: MoCo v3's own ViT-S has 12 heads and fixed positions, timm's has 6 and learned ones.
 """
 
 from collections.abc import Callable
@@ -30,8 +30,8 @@ ENCODERS = {
 def quickstart() -> RunConfig:
     """A tiny ViT with SimCLR and the branch on the embedded scenes: a few minutes on two processor cores.
 
-    The choices serve few, small steps: a shallow encoder, a high learning rate, no teacher that lags behind, average
-    pooling, crops that keep the object, and colors changed so much that only shape and texture tell two scenes apart.
+    The settings suit few, small steps: a shallow encoder, a high learning rate, no teacher that lags behind, average
+    pooling, crops that keep the object, and colors changed so much that only shape and texture identify a scene.
     """
     view = ViewConfig(scale=(0.6, 1.0), jitter=1.0, saturation=0.8, hue=0.5, grayscale=0.4, blur=0.1, solarize=0.2)
     return RunConfig(
@@ -99,7 +99,7 @@ def dino(encoder: str) -> RunConfig:
         encoder=EncoderConfig(name=ENCODERS[encoder], drop_path=0.1),
         framework=DINOConfig(),
         decoder=_decoder(encoder),
-        reconstruction=ReconstructionConfig(weight=1.0),  # its gradient is a tenth of MoCo v3's, so is the branch's
+        reconstruction=ReconstructionConfig(weight=1.0),  # DINO's gradient is a tenth of MoCo v3's
         views=dino_views(224, local_size=96, n_local=8),
         optim=OptimConfig(
             lr=5e-4, min_lr=1e-6, warmup_fraction=0.1, weight_decay=0.04, weight_decay_end=0.4, clip_grad_norm=3.0
@@ -108,7 +108,7 @@ def dino(encoder: str) -> RunConfig:
 
 
 def _decoder(encoder: str) -> DecoderConfig:
-    """A pyramid's finest grid has sixteen times the cells of a ViT's, so its decoder is narrower."""
+    """The decoder's size: a pyramid's finest grid has sixteen times the cells of a ViT's, so its decoder is narrower."""
     return DecoderConfig(dim=64 if encoder.startswith("swin") else 128)
 
 
