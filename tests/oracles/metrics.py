@@ -1,4 +1,4 @@
-"""Slow, obvious versions of the monitors' figures."""
+"""Slow, obvious versions of the monitors' metrics."""
 
 import math
 
@@ -22,12 +22,12 @@ def alignment_and_uniformity(first: Tensor, second: Tensor) -> tuple[float, floa
     return alignment, math.log(sum(terms) / len(terms))
 
 
-def right_cell(
-    first: ViewParameters, second: ViewParameters, image: int, place: int, grid: tuple[int, int]
+def matching_cell(
+    first: ViewParameters, second: ViewParameters, image: int, cell: int, grid: tuple[int, int]
 ) -> int | None:
-    """The cell of view 2 that shows the center of cell `place` of view 1; None where there is none."""
+    """Index of the cell of view 2 that shows the center of a cell of view 1; None if it is outside view 2."""
     h, w = grid
-    y, x = (place // w + 0.5) / h, (place % w + 0.5) / w
+    y, x = (cell // w + 0.5) / h, (cell % w + 0.5) / w
     top, left, height, width = first.boxes[image].tolist()
     if bool(first.flip[image]):
         x = 1 - x
@@ -41,21 +41,21 @@ def right_cell(
     return min(h - 1, int(y * h)) * w + min(w - 1, int(x * w))
 
 
-def effective_negatives(queries: Tensor, keys: Tensor, own: Tensor, temperature: float) -> float:
+def effective_negatives(queries: Tensor, keys: Tensor, positive: Tensor, temperature: float) -> float:
     entropy = 0.0
     for i, query in enumerate(queries):
         logits = [
             float(torch.cosine_similarity(query, key, dim=0)) / temperature
             for j, key in enumerate(keys)
-            if not bool(own[i, j])
+            if not bool(positive[i, j])
         ]
         weights = [math.exp(v) for v in logits]
         entropy -= sum(v / sum(weights) * math.log(v / sum(weights)) for v in weights) / len(queries)
     return math.exp(entropy)
 
 
-def ssim(one: Tensor, other: Tensor, window: int = 11, sigma: float = 1.5) -> float:
-    """Of two pictures [C, S, S]."""
+def ssim(image: Tensor, rebuilt: Tensor, window: int = 11, sigma: float = 1.5) -> float:
+    """Structural similarity of two pictures [C, S, S]."""
     weights = torch.tensor(
         [
             [math.exp(-((y - window // 2) ** 2 + (x - window // 2) ** 2) / (2 * sigma**2)) for x in range(window)]
@@ -64,8 +64,8 @@ def ssim(one: Tensor, other: Tensor, window: int = 11, sigma: float = 1.5) -> fl
         dtype=torch.float64,
     )
     weights = weights / weights.sum()
-    found = []
-    for a, b in zip(one.double(), other.double()):
+    values = []
+    for a, b in zip(image.double(), rebuilt.double()):
         for y in range(a.shape[0] - window + 1):
             for x in range(a.shape[1] - window + 1):
                 p, q = a[y : y + window, x : x + window], b[y : y + window, x : x + window]
@@ -73,5 +73,5 @@ def ssim(one: Tensor, other: Tensor, window: int = 11, sigma: float = 1.5) -> fl
                 v1, v2 = (weights * (p - m1) ** 2).sum(), (weights * (q - m2) ** 2).sum()
                 c = (weights * (p - m1) * (q - m2)).sum()
                 value = (2 * m1 * m2 + 1e-4) * (2 * c + 9e-4) / ((m1**2 + m2**2 + 1e-4) * (v1 + v2 + 9e-4))
-                found.append(float(value))
-    return sum(found) / len(found)
+                values.append(float(value))
+    return sum(values) / len(values)

@@ -1,4 +1,4 @@
-"""Looks: every figure against a slow version or a case with a known answer; and a look leaves no trace."""
+"""The fixed sample, and measurements of a whole model: repeatable and without a trace."""
 
 import copy
 from pathlib import Path
@@ -6,43 +6,31 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from PIL import Image
 
 from repre.data.io.sources import open_source
-from repre.data.views.params import ViewParameters, draw, uniforms
-from repre.data.views.render import ViewConfig, ViewsConfig, dino_views, make_views, moco_v3_views
+from repre.data.views.render import ViewsConfig, dino_views, moco_v3_views
 from repre.errors import RunError
-from repre.frameworks.base import negatives, positive_mask
-from repre.training.monitoring.label_free import (
-    EPOCH,
-    Monitors,
-    Sample,
-    WeightChange,
-    depth_figures,
-    distinct_share,
-    fixed_sample,
-    label_free,
-    pair_geometry,
-    spread,
-    step_figures,
-)
-from repre.training.monitoring.patch_metrics import effective_rank, found_cells, linear_cka, right_cells
+from repre.training.monitoring.label_free import EPOCH, Monitors, Sample, fixed_sample
+from repre.training.monitoring.patch_metrics import matching_cells, predicted_cells
 from repre.types import Batch
 from tests import tiny
-from tests.oracles import metrics as looks
 
 CPU = torch.device("cpu")
 
 
-def normal(*shape: int, seed: int = 0) -> torch.Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-def monitors(framework: str = "moco-v3", count: int = 16, encoder: str = "vit") -> Monitors:
+def monitors(framework: str, encoder: str = "vit") -> Monitors:
     side = tiny.SIDES[encoder]
     views = dino_views(side, side // 2, 1) if framework == "dino" else moco_v3_views(side)
-    sample = fixed_sample(open_source(f"scenes:40:{side}"), count=count, canvas=2 * side, views=views)
+    sample = fixed_sample(open_source(f"scenes:40:{side}"), count=16, canvas=2 * side, views=views)
     return Monitors(sample, views=views, seed=0, device=CPU)
+
+
+def perturb(model: torch.nn.Module) -> None:
+    with torch.no_grad():
+        for number, parameter in enumerate(model.parameters()):
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(number)))
 
 
 # ------------------------------------------------------------------------------------------------------ the sample
@@ -54,14 +42,13 @@ def test_the_sample_is_spread_shuffled_and_the_same_every_time(tmp_path: Path) -
     (tmp_path / "29.png").write_text("not an image")
     source = open_source(str(tmp_path), canvas=16)
     views = ViewsConfig(size=8, mean=(0.0,) * 3, std=(1.0,) * 3)
-    one = fixed_sample(source, count=10, canvas=16, views=views)
-    other = fixed_sample(source, count=10, canvas=16, views=views)
-    assert torch.equal(one.images, other.images)
-    found = (one.images[:, 0, 0, 0] * 255 / 8).round().int().tolist()
-    assert sorted(found) == [0, 3, 6, 9, 12, 16, 19, 22, 25]  # of 0, 3, ... 29; the last one cannot be read
-    assert found != sorted(found)
-    assert one.decoded.indices.tolist() == found[:5]
-    assert [int(row[0, 0, 0]) for row in one.decoded.pixels] == [8 * i for i in found[:5]]
+    sample = fixed_sample(source, count=10, canvas=16, views=views)
+    assert torch.equal(sample.images, fixed_sample(source, count=10, canvas=16, views=views).images)
+    indices = (sample.images[:, 0, 0, 0] * 255 / 8).round().int().tolist()
+    assert sorted(indices) == [0, 3, 6, 9, 12, 16, 19, 22, 25]  # of 0, 3, ... 29; the last one cannot be read
+    assert indices != sorted(indices)
+    assert sample.decoded.indices.tolist() == indices[:5]
+    assert [int(image[0, 0, 0]) for image in sample.decoded.pixels] == [8 * i for i in indices[:5]]
 
 
 def test_a_sample_of_unreadable_files_is_an_error(tmp_path: Path) -> None:
@@ -70,195 +57,89 @@ def test_a_sample_of_unreadable_files_is_an_error(tmp_path: Path) -> None:
         fixed_sample(open_source(str(tmp_path), canvas=16), count=4, canvas=16, views=ViewsConfig(size=8))
 
 
-def test_copies_are_told_from_different_images() -> None:
-    images = normal(6, 3, 16, 16) + normal(6, 3, 1, 1, seed=1)
-    assert distinct_share(images) == 1
-    images[3:] = images[0] + 0.001 * normal(3, 3, 16, 16)
-    assert distinct_share(images) == 0.5
+# --------------------------------------------------------------------------------------------------- measurements
 
 
-# --------------------------------------------------------------------------------------------------- image level
-
-
-def test_effective_rank_counts_even_directions() -> None:
-    assert effective_rank(torch.eye(7)) == pytest.approx(7, rel=1e-4)
-    assert effective_rank(torch.ones(9, 5)) == pytest.approx(1, abs=1e-4)
-    tall = normal(200, 6)  # takes the way over a small matrix
-    shares = torch.linalg.svdvals(tall.double())
-    shares = shares / shares.sum() + 1e-7
-    assert effective_rank(tall) == pytest.approx(float((-(shares * shares.log()).sum()).exp()), rel=1e-9)
-    assert np.isnan(effective_rank(torch.tensor([[1.0, float("nan")]])))
-
-
-def test_collapse_and_the_uniform_sphere_are_told_apart() -> None:
-    collapsed = torch.ones(50, 8) + 1e-4 * normal(50, 8)
-    uniform = normal(4000, 8)
-    assert label_free(collapsed)["embedding_std"] < 1e-3
-    assert label_free(uniform)["embedding_std"] == pytest.approx(1, abs=0.02)
-    assert label_free(uniform)["rankme"] > 7.9
-    assert pair_geometry(collapsed, collapsed)["uniformity"] == pytest.approx(0, abs=1e-5)
-    assert pair_geometry(uniform[:500], uniform[500:1000])["uniformity"] < -2
-
-
-def test_alignment_and_uniformity_equal_the_slow_loops() -> None:
-    first, second = normal(7, 5), normal(7, 5, seed=1)
-    figures = pair_geometry(first, second)
-    assert (figures["alignment"], figures["uniformity"]) == pytest.approx(looks.alignment_and_uniformity(first, second))
-
-
-@pytest.mark.parametrize("temperature", [0.1, 1.0])
-def test_effective_negatives_equal_the_slow_loops(temperature: float) -> None:
-    queries, keys = normal(4, 6), normal(9, 6, seed=1)
-    own = positive_mask(4, 9, offset=3, device=CPU)
-    assert own.nonzero().tolist() == [[0, 3], [1, 4], [2, 5], [3, 6]]
-    found = negatives(queries, keys, own, temperature=temperature)
-    slow = looks.effective_negatives(queries, keys, own, temperature)
-    assert float(found["effective_negatives"]) == pytest.approx(slow, rel=1e-5)
-    assert float(found["negative_share"]) == pytest.approx(slow / 8, rel=1e-5)
-
-
-def test_figures_of_a_step() -> None:
-    embedding, teacher = normal(20, 8), normal(20, 8, seed=1)
-    diagnostics = {"embedding": embedding, "teacher_embedding": teacher, "accuracy": torch.tensor(0.5)}
-    found = step_figures(diagnostics)
-    assert float(found["accuracy"]) == 0.5
-    assert float(found["batch_std"]) == pytest.approx(float(spread(embedding)))
-    assert float(found["agreement"]) == pytest.approx(float(torch.cosine_similarity(embedding, teacher).mean()))
-    assert "agreement" not in step_figures({"embedding": embedding})
-
-
-def test_the_size_of_a_step() -> None:
-    layer = torch.nn.Linear(2, 1)
-    with torch.no_grad():
-        layer.weight.copy_(torch.tensor([[3.0, 4.0]]))
-        change = WeightChange(layer)
-        layer.weight.add_(torch.tensor([[0.0, 0.5]]))
-        layer.bias.add_(100.0)
-    found = change.figures()
-    assert float(found["update_size"]) == pytest.approx(0.1)
-    assert float(found["weight_size"]) == pytest.approx(((9 + 4.5**2) / 2) ** 0.5)
-
-
-# ---------------------------------------------------------------------------------------------------- dense level
-
-
-def parameters(count: int, seed: int) -> ViewParameters:
-    positions = torch.arange(count)
-    return draw(ViewConfig(), uniforms(seed=seed, epoch=0, stream=0, positions=positions), torch.full((count, 2), 48))
-
-
-@pytest.mark.parametrize("grid", [(4, 4), (3, 5)])
-def test_right_cells_equal_the_slow_loops(grid: tuple[int, int]) -> None:
-    first, second = parameters(30, 0), parameters(30, 1)
-    assert first.flip.any()
-    assert not first.flip.all()
-    cells, visible = right_cells(first, second, grid=grid)
-    assert visible.any()
-    assert not visible.all()
-    for image in range(30):
-        for place in range(grid[0] * grid[1]):
-            slow = looks.right_cell(first, second, image, place, grid)
-            assert bool(visible[image, place]) == (slow is not None)
-            assert int(cells[image, place]) == (slow or 0)
-
-
-def test_views_of_an_image_of_coordinates_correspond_where_the_geometry_says() -> None:
-    """The pixels say where they are, so that matching them checks boxes and flips against `make_views`."""
+def test_pairs_of_views_match_where_their_parameters_say() -> None:
+    """The pixels of these images tell their position, so this compares boxes and flips with the rendered views."""
+    count = 40
     y, x = torch.meshgrid(torch.arange(64.0), torch.arange(64.0), indexing="ij")
-    image = torch.stack([y, x, torch.zeros_like(x)]) / 64
-    batch = Batch(image.repeat(40, 1, 1, 1), torch.full((40, 2), 64), torch.arange(40), torch.arange(40), EPOCH)
-    config = ViewsConfig(size=32, mean=(0.0,) * 3, std=(1.0,) * 3)
-    held = Monitors(Sample(image[None, :, :32, :32], batch), views=config, seed=3, device=CPU)
+    images = (torch.stack([y, x, torch.zeros_like(x)]) / 64).repeat(count, 1, 1, 1)
+    order = torch.arange(count)
+    sample = Sample(images[:1, :, :32, :32], Batch(images, torch.full((count, 2), 64), order, order, EPOCH))
+    views = ViewsConfig(size=32, mean=(0.0,) * 3, std=(1.0,) * 3)
+    measuring = Monitors(sample, views=views, seed=3, device=CPU)
 
-    def maps(view: torch.Tensor) -> torch.Tensor:  # patches of 4 pixels on a circle per coordinate: cosine = nearness
-        means = torch.nn.functional.avg_pool2d(view, 4)[:, :2]
+    def features(view: torch.Tensor) -> torch.Tensor:
+        """Puts each coordinate of a 4 x 4 patch on a circle, so that the cosine grows with nearness."""
+        means = F.avg_pool2d(view, 4)[:, :2]
         return torch.cat([means.cos(), means.sin()], 1)
 
-    cells, visible = right_cells(*held.boxes, grid=(8, 8))
-    right = (found_cells(maps(held.pairs[0]), maps(held.pairs[1])) == cells)[visible].float().mean()
-    wrong = (found_cells(maps(held.pairs[0].flip(-1)), maps(held.pairs[1])) == cells)[visible].float().mean()
-    assert right > 0.9
-    assert wrong < 0.3
-    assert torch.equal(held.pairs[0], make_views(batch, config, seed=3, device=CPU).images[0])
-
-
-def test_cka_knows_rotations_scales_and_strangers() -> None:
-    one = normal(6, 8, 4, 4)
-    rotation = torch.linalg.qr(normal(8, 8, seed=1)).Q
-    turned = 3 * torch.einsum("bchw,cd->bdhw", one, rotation) + 1
-    assert linear_cka(one, turned) == pytest.approx(1, abs=1e-5)
-    assert linear_cka(one, normal(6, 5, 4, 4, seed=2)) < 0.3
-    fine = one.repeat_interleave(2, 2).repeat_interleave(2, 3)
-    assert linear_cka(fine, one) == pytest.approx(1, abs=1e-5)
-    figures = depth_figures([fine, one, turned])
-    assert set(figures) == {"patch_rank", "level_similarity_0_1", "level_similarity_1_2"}
-    assert figures["patch_rank"] == effective_rank(turned.permute(0, 2, 3, 1).reshape(-1, 8))
-
-
-# -------------------------------------------------------------------------------------------------------- a look
+    first, second = measuring.pairs
+    cells, visible = matching_cells(*measuring.parameters, grid=(8, 8))
+    correct = (predicted_cells(features(first), features(second)) == cells)[visible].float().mean()
+    flipped = (predicted_cells(features(first.flip(-1)), features(second)) == cells)[visible].float().mean()
+    assert correct > 0.9
+    assert flipped < 0.3
 
 
 @pytest.mark.parametrize("framework", tiny.FRAMEWORKS)
-def test_a_look_leaves_no_trace_and_gives_the_same_again(framework: str) -> None:
-    model, held = tiny_model(framework), monitors(framework)
-    before = copy.deepcopy(model.state_dict())
+def test_a_measurement_leaves_no_trace_and_repeats(framework: str) -> None:
+    model, measuring = tiny.tiny_model(framework, "vit"), monitors(framework)
+    weights = copy.deepcopy(model.state_dict())
     torch.manual_seed(7)
-    state = torch.random.get_rng_state()
-    one = held.look(model, progress=0.0)
-    assert torch.equal(state, torch.random.get_rng_state())
+    random_state = torch.random.get_rng_state()
+    first = measuring.measure(model, progress=0.0)
+    assert torch.equal(random_state, torch.random.get_rng_state())
     for name, value in model.state_dict().items():
-        assert torch.equal(value, before[name]), name
+        assert torch.equal(value, weights[name]), name
     assert all(p.grad is None for p in model.parameters())
     assert model.training
     assert model.encoder.training
-    other = held.look(model, progress=0.0)
-    assert {name: other[name] for name in one} == one
-    assert all(value is not None for value in one.values())
-    assert one == monitors(framework).look(model, progress=0.0)
+    assert all(value is not None for value in first.values())
+    second = measuring.measure(model, progress=0.0)
+    assert {name: second[name] for name in first} == first
+    assert monitors(framework).measure(model, progress=0.0) == first
 
 
-def tiny_model(framework: str, **changes: float) -> torch.nn.Module:
-    return tiny.tiny_model(framework, "vit", **changes)
+def test_without_teacher_and_branch_their_metrics_are_absent() -> None:
+    metrics = monitors("simclr").measure(tiny.tiny_model("simclr", "vit", weight=0.0), progress=0.0)
+    absent = ("teacher", "student", "psnr", "ssim", "gradient", "level_share")
+    assert not [name for name in metrics if name.startswith(absent)]
+    assert {"rankme", "embedding_std", "alignment", "uniformity", "correspondence", "patch_rank"} <= set(metrics)
 
 
-def test_what_a_look_says_without_teacher_and_branch() -> None:
-    found = monitors("simclr").look(tiny_model("simclr", weight=0.0), progress=0.0)
-    assert not {
-        name for name in found if name.startswith(("teacher", "student", "psnr", "ssim", "gradient", "level_share"))
-    }
-    assert {"rankme", "embedding_std", "alignment", "uniformity", "correspondence", "patch_rank"} <= set(found)
+def test_a_pyramid_is_measured_at_every_level() -> None:
+    metrics = monitors("moby", encoder="swin").measure(tiny.tiny_model("moby", "swin"), progress=0.5)
+    assert metrics["correspondence_chance"] == 1 / 4
+    shares = [metrics[f"level_share_{level}"] for level in range(4)]
+    assert sum(share for share in shares if share is not None) == pytest.approx(1)
+    assert None not in shares
 
 
-def test_a_pyramid_is_looked_at() -> None:
-    found = monitors("moby", encoder="swin").look(tiny.tiny_model("moby", "swin"), progress=0.5)
-    assert found["correspondence_chance"] == 1 / 4
-    assert {f"level_share_{level}" for level in range(4)} <= set(found)
-    assert sum(found[f"level_share_{level}"] for level in range(4)) == pytest.approx(1)  # type: ignore[misc]
-
-
-def test_motion_tells_a_teacher_that_stands_still() -> None:
-    model, held = tiny_model("byol"), monitors("byol")
-    held.look(model, progress=0.0)
-    with torch.no_grad():
-        for parameter in model.encoder.parameters():
-            parameter.add_(0.1 * normal(*parameter.shape, seed=parameter.numel()))
-    still = held.look(model, progress=0.0)
-    assert still["teacher_moved"] == 0
-    assert still["teacher_follows"] == 0
-    assert still["student_moved"] > 0.1  # type: ignore[operator]
-    assert still["teacher_agreement"] < 0.99  # type: ignore[operator]
+def test_motion_metrics_find_a_teacher_that_stands_still_and_one_that_catches_up() -> None:
+    model, measuring = tiny.tiny_model("byol", "vit"), monitors("byol")
+    assert not {"teacher_moved", "student_moved", "teacher_follows"} & set(measuring.measure(model, progress=0.0))
+    perturb(model.encoder)
+    frozen = measuring.measure(model, progress=0.0)
+    assert frozen["teacher_moved"] == 0
+    assert frozen["teacher_follows"] == 0
+    assert frozen["student_moved"] is not None
+    assert frozen["student_moved"] > 0.1
+    assert frozen["teacher_agreement"] is not None
+    assert frozen["teacher_agreement"] < 0.99
     model.framework.teacher.update(model.encoder, model.framework.projector, momentum=0.0)
-    caught_up = held.look(model, progress=0.0)
+    caught_up = measuring.measure(model, progress=0.0)
     assert caught_up["student_moved"] == 0
     assert caught_up["teacher_agreement"] == pytest.approx(1)
-    assert "teacher_follows" not in caught_up  # nothing to follow
+    assert "teacher_follows" not in caught_up  # undefined: the student did not move
 
 
-def test_what_is_not_finite_is_none() -> None:
-    model = tiny_model("simclr")
+def test_values_that_are_not_finite_become_none() -> None:
+    model = tiny.tiny_model("simclr", "vit")
     with torch.no_grad():
         next(model.encoder.parameters()).fill_(float("nan"))
-    found = monitors("simclr").look(model, progress=0.0)
-    assert found["rankme"] is None
-    assert found["psnr"] is None
-    assert found["distinct_images"] == 1
+    metrics = monitors("simclr").measure(model, progress=0.0)
+    assert metrics["rankme"] is None
+    assert metrics["psnr"] is None
+    assert metrics["distinct_images"] == 1
