@@ -75,7 +75,8 @@ class ComputeConfig:
     """How a step is computed. These settings change the weights at most by rounding."""
 
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    """Precision of encoder and decoder; heads and losses run in fp32. `auto`: bf16 on CUDA devices that support it, else fp32."""
+    """Precision of encoder and decoder; heads and losses run in fp32. `auto`: bf16 on CUDA devices that
+    support it, else fp32."""
     compile: bool = False
     """Compile the encoder with torch.compile."""
     micro_batch: int = 0
@@ -90,8 +91,8 @@ class ComputeConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class RuntimeConfig:
-    """Where a run runs and what it writes. Nothing here changes the weights as long as every step is finite, so all of it may
-    change on resume."""
+    """Where a run runs and what it writes. Nothing here changes the weights as long as every step is finite, so all of it
+    may change on resume."""
 
     device: str = "auto"
     """cpu, cuda, cuda:N or mps; `auto` takes the fastest available."""
