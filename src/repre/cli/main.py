@@ -69,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     try:
         if command not in MODULES:
-            raise UserError(f"no command {command!r}{near_names(command, MODULES)}; there are: {', '.join(MODULES)}")
+            raise UserError(f"no command {command!r}; there are: {', '.join(MODULES)}{near_names(command, MODULES)}")
         return import_module(MODULES[command]).main(arguments)
     except (UserError, RunError) as error:
         print(f"repre: {error}", file=sys.stderr)

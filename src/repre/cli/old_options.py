@@ -19,9 +19,7 @@ def refuse_old_options(arguments: Sequence[str]) -> None:
         if argument.startswith("--"):
             option = argument.partition("=")[0]
             for setting in _spellings(option):
-                if setting in RENAMED:
-                    raise UserError(f"{option}: {setting} is now --{RENAMED[setting].replace('_', '-')}")
-                if setting in REMOVED:
+                if setting in RENAMED or setting in REMOVED:
                     raise UserError(f"{option}: {unknown_setting(setting, ())}")
 
 

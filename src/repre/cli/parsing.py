@@ -1,11 +1,15 @@
 """Parses the options of a command into a dataclass, with tyro."""
 
+import io
 import os
 import sys
 from collections.abc import Sequence
-from typing import TypeVar
+from contextlib import redirect_stderr
+from typing import Any, TypeVar
 
 import tyro
+
+from repre.errors import UserError
 
 OptionsT = TypeVar("OptionsT")
 
@@ -27,10 +31,10 @@ def parse(
         default: values of the options that are not given; None uses those of the class.
 
     Raises:
-        SystemExit: after --help (0), or for an unknown option or a wrong value (2).
+        UserError: a config among the options refuses a value.
+        SystemExit: after --help (0), or for an unknown option or a value of a wrong type (2).
     """
-    _set_color()
-    return tyro.cli(
+    return _run_tyro(
         options,
         args=arguments,
         prog=f"repre {command}",
@@ -41,13 +45,12 @@ def parse(
 
 
 def parse_known(options: type[OptionsT], arguments: Sequence[str], *, command: str) -> tuple[OptionsT, list[str]]:
-    """Parses some options that decide what the others are; returns them and the remaining arguments.
+    """Parses those options that decide what the others are; returns them and the remaining arguments.
 
     Raises:
-        SystemExit: for a wrong value (2).
+        SystemExit: for a value of a wrong type (2).
     """
-    _set_color()
-    return tyro.cli(
+    return _run_tyro(
         options,
         args=arguments,
         prog=f"repre {command}",
@@ -57,12 +60,22 @@ def parse_known(options: type[OptionsT], arguments: Sequence[str], *, command: s
     )
 
 
-def wants_help(arguments: Sequence[str]) -> bool:
-    """Whether the arguments ask for help."""
-    return "-h" in arguments or "--help" in arguments
-
-
-def _set_color() -> None:
-    """Applies NO_COLOR (https://no-color.org), which tyro does not read."""
+def _run_tyro(*args: Any, **settings: Any) -> Any:
+    """Calls tyro with two changes: NO_COLOR (https://no-color.org) is honored, and the UserError of a config is raised
+    instead of printed in a box."""
     on_terminal = sys.stdout.isatty() and sys.stderr.isatty()
     tyro._experimental_options["ansi_codes"] = on_terminal and not os.environ.get("NO_COLOR")
+    printed = io.StringIO()
+    try:
+        with redirect_stderr(printed):
+            return tyro.cli(*args, **settings)
+    except SystemExit as leaving:
+        error: BaseException | None = leaving
+        while error is not None and not isinstance(error, UserError):
+            error = error.__context__
+        if error is not None:
+            printed = io.StringIO()
+            raise error from None
+        raise
+    finally:
+        sys.stderr.write(printed.getvalue())

@@ -14,7 +14,7 @@ import tyro
 from docstring_parser import parse_from_object
 
 from repre.cli.old_options import refuse_old_options
-from repre.cli.parsing import parse, parse_known, wants_help
+from repre.cli.parsing import parse, parse_known
 from repre.config import RunConfig, dump_yaml, load_yaml
 from repre.errors import UserError
 from repre.recipes import ENCODERS, RECIPES, recipe
@@ -93,7 +93,7 @@ def parse_run_options(
     base = _base_config(name, start)
     base, rest = _take_model_args(base, rest)
     command = f"{command} {name}" if name else command
-    if wants_help(rest):
+    if "-h" in rest or "--help" in rest:
         _print_common(options(run=base), command=command, description=f"{description}\n\n{recipe_table()}")
     if start.help_all:
         rest = ["--help"]
