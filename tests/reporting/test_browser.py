@@ -1,6 +1,7 @@
-"""The page in a real headless Chromium: it loads in silence, charts are drawn, and every control answers.
+"""The page in a headless Chromium: it loads without errors, charts are drawn, and every control works.
 
-Skipped where there is no Chromium; tests/reporting/browser.py says where one may come from, and `make test` fetches it.
+Skipped without a Chromium; tests/reporting/browser.py says where it looks for one, and `make test` downloads it.
+Each test takes a second or two, the file about a minute.
 """
 
 import base64
@@ -15,21 +16,22 @@ import pytest
 
 from repre.reporting import write_comparison, write_report
 from tests.reporting import browser as chromium
-from tests.reporting import fake_run as make
+from tests.reporting import fake_run
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed; it is part of repre[dev]")
+pytestmark = pytest.mark.slow
 QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
          "--disable-component-update", "--disable-sync"]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator["sync_api.Browser"]:
-    found = chromium.find()
-    if found is None:
-        pytest.skip(f"no browser: none of {', '.join(chromium.NAMES)} is installed, and none could be fetched")
+    installed = chromium.find()
+    if installed is None:
+        pytest.skip(f"no browser: none of {', '.join(chromium.NAMES)} is installed, and none could be downloaded")
     with sync_api.sync_playwright() as playwright:
         started = playwright.chromium.launch(
-            executable_path=found.program, args=QUIET, env={**os.environ, **found.environment}
+            executable_path=installed.program, args=QUIET, env={**os.environ, **installed.environment}
         )
         yield started
         started.close()
@@ -38,10 +40,10 @@ def browser() -> Iterator["sync_api.Browser"]:
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("runs")
-    runs = [make.make_run(folder / name, seed=seed) for seed, name in enumerate(("a", "b"))]
-    make.add_alarm(runs[0], monitor=make.CLOSING, cause=make.HOSTILE)
-    make.add_evaluation(runs[0])
-    make.add_comparison(folder / "compared", start=str(runs[0]))
+    runs = [fake_run.make_run(folder / name, seed=seed) for seed, name in enumerate(("a", "b"))]
+    fake_run.add_alarm(runs[0], monitor=fake_run.CLOSING, cause=fake_run.HOSTILE)
+    fake_run.add_evaluation(runs[0])
+    fake_run.add_comparison(folder / "compared", start=str(runs[0]))
     bare = folder / "bare"
     bare.mkdir()
     (bare / "config.yaml").write_text("seed: 0\n")
@@ -53,47 +55,44 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     }
 
 
-class Heard:
-    """A page, and everything it said or asked for."""
+class OpenPage:
+    """A page with its console messages, errors and requests."""
 
     def __init__(self, browser: "sync_api.Browser", path: Path, *, width: int = 1280, theme: str = "light") -> None:
         self.page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=theme)
-        self.trouble: list[str] = []
+        self.messages: list[str] = []
         self.requests: list[str] = []
-        self.page.on("console", lambda message: self.trouble.append(f"{message.type}: {message.text}"))
-        self.page.on("pageerror", lambda error: self.trouble.append(f"error: {error}"))
+        self.page.on("console", lambda message: self.messages.append(f"{message.type}: {message.text}"))
+        self.page.on("pageerror", lambda error: self.messages.append(f"error: {error}"))
         self.page.on("request", lambda request: self.requests.append(request.url))
         self.page.goto(path.as_uri())
         self.page.wait_for_selector("html[data-ready]", state="attached", timeout=10_000)
 
 
 @pytest.fixture
-def heard(browser: "sync_api.Browser", pages: dict[str, Path]) -> Iterator[Heard]:
-    found = Heard(browser, pages["run"])
-    yield found
-    assert [
-        words for words in found.trouble if words.startswith("error")
-    ] == []  # reading canvases back earns a warning
-    found.page.close()
+def opened(browser: "sync_api.Browser", pages: dict[str, Path]) -> Iterator[OpenPage]:
+    opened = OpenPage(browser, pages["run"])
+    yield opened
+    errors = [message for message in opened.messages if message.startswith("error")]  # reading a canvas back only warns
+    assert errors == []
+    opened.page.close()
 
 
 @pytest.mark.parametrize("name", ["run", "comparison", "bare"])
-def test_it_loads_in_silence_and_asks_for_nothing(
-    browser: "sync_api.Browser", pages: dict[str, Path], name: str
-) -> None:
-    found = Heard(browser, pages[name])
-    found.page.wait_for_timeout(100)
-    assert found.trouble == []
-    assert [url for url in found.requests if not url.startswith("data:")] == [pages[name].as_uri()]
-    assert found.page.evaluate("window.hurt") is None
+def test_it_loads_without_messages_and_requests(browser: "sync_api.Browser", pages: dict[str, Path], name: str) -> None:
+    opened = OpenPage(browser, pages[name])
+    opened.page.wait_for_timeout(100)
+    assert opened.messages == []
+    assert [url for url in opened.requests if not url.startswith("data:")] == [pages[name].as_uri()]
+    assert opened.page.evaluate("window.hurt") is None
     broken = "[...document.images].filter(i => !(i.complete && i.naturalWidth > 0)).length"
-    assert found.page.evaluate(broken) == 0
-    found.page.close()
+    assert opened.page.evaluate(broken) == 0
+    opened.page.close()
 
 
 def test_the_policy_forbids_the_network(browser: "sync_api.Browser", pages: dict[str, Path]) -> None:
-    found = Heard(browser, pages["run"])
-    blocked = found.page.evaluate(
+    opened = OpenPage(browser, pages["run"])
+    blocked = opened.page.evaluate(
         """() => new Promise((done) => {
             const seen = [];
             document.addEventListener("securitypolicyviolation", (e) => {
@@ -108,8 +107,8 @@ def test_the_policy_forbids_the_network(browser: "sync_api.Browser", pages: dict
         })"""
     )  # fmt: skip
     assert sorted(blocked) == ["connect-src", "img-src", "script-src-elem"]
-    assert found.page.evaluate("window.hurt") is None
-    found.page.close()
+    assert opened.page.evaluate("window.hurt") is None
+    opened.page.close()
 
 
 # -------------------------------------------------------------------------------------------------------- charts
@@ -119,9 +118,9 @@ def test_the_policy_forbids_the_network(browser: "sync_api.Browser", pages: dict
 def test_every_chart_is_drawn_with_finite_coordinates(
     browser: "sync_api.Browser", pages: dict[str, Path], name: str
 ) -> None:
-    found = Heard(browser, pages[name])
-    specs = json.loads(found.page.text_content("#report-data") or "")["charts"]
-    charts = found.page.locator("[data-chart]")
+    opened = OpenPage(browser, pages[name])
+    specs = json.loads(opened.page.text_content("#report-data") or "")["charts"]
+    charts = opened.page.locator("[data-chart]")
     assert charts.count() == len(specs) > 5
     for number, spec in enumerate(specs):
         paths = charts.nth(number).locator("path.line:not(.raw)").evaluate_all("p => p.map(e => e.getAttribute('d'))")
@@ -132,59 +131,59 @@ def test_every_chart_is_drawn_with_finite_coordinates(
         box = charts.nth(number).locator("svg").bounding_box()
         assert box is not None
         assert box["width"] > 150
-    found.page.close()
+    opened.page.close()
 
 
-def chart(heard: Heard, title: str) -> "sync_api.Locator":
-    return heard.page.locator(".chart", has=heard.page.get_by_role("heading", name=title, exact=True))
+def chart(opened: OpenPage, title: str) -> "sync_api.Locator":
+    return opened.page.locator(".chart", has=opened.page.get_by_role("heading", name=title, exact=True))
 
 
-def test_a_chart_reads_values_by_pointer_and_by_key(heard: Heard) -> None:
-    plot = chart(heard, "Probes with labels").locator(".plot")
+def test_a_chart_shows_values_by_pointer_and_by_key(opened: OpenPage) -> None:
+    plot = chart(opened, "Labeled probes").locator(".plot")
     plot.focus()
-    heard.page.keyboard.press("End")
+    opened.page.keyboard.press("End")
     assert plot.locator(".tip").inner_text().split() == ["step", "200", "knn", "60", "%"]
-    heard.page.keyboard.press("ArrowLeft")
+    opened.page.keyboard.press("ArrowLeft")
     assert "step 150" in plot.locator(".tip").inner_text()
-    heard.page.keyboard.press("Escape")
+    opened.page.keyboard.press("Escape")
     assert plot.locator(".tip").is_hidden()
     plot.scroll_into_view_if_needed()
     plot.hover(position={"x": 50, "y": 60})
     assert "20 %" in plot.locator(".tip").inner_text()
 
 
-def test_smoothing_scale_and_legend_change_the_lines(heard: Heard) -> None:
-    losses = chart(heard, "Losses")
+def test_smoothing_scale_and_legend_change_the_lines(opened: OpenPage) -> None:
+    losses = chart(opened, "Losses")
 
     def drawn() -> list[str]:
         return losses.locator("path.line:not(.raw)").evaluate_all("p => p.map(e => e.getAttribute('d'))")
 
     smooth = drawn()
     assert losses.locator("path.raw").count() == 3
-    heard.page.get_by_label("Smoothing").fill("0")
+    opened.page.get_by_label("Smoothing").fill("0")
     raw = drawn()
     assert raw != smooth
     assert losses.locator("path.raw").count() == 0
-    heard.page.get_by_role("button", name="Logarithmic axes").click()
+    opened.page.get_by_role("button", name="Logarithmic axes").click()
     assert drawn() != raw
     losses.get_by_role("button", name="contrastive").click()
     assert len(drawn()) == 2
 
 
-# ------------------------------------------------------------------------------------------------------ pictures
+# ------------------------------------------------------------------------------------------------------ images
 
 
-def test_the_slider_and_the_film_show_other_steps(heard: Heard) -> None:
-    film = heard.page.locator(".film")
+def test_the_slider_and_play_show_other_steps(opened: OpenPage) -> None:
+    film = opened.page.locator(".film")
     last = film.locator("figure img:last-child").first
     range_, output = film.locator("input[type=range]"), film.locator("output")
     assert output.inner_text().startswith("step 200, PSNR")
     before = last.get_attribute("src")
     range_.focus()
-    heard.page.keyboard.press("ArrowLeft")
+    opened.page.keyboard.press("ArrowLeft")
     assert output.inner_text().startswith("step 150, PSNR")
     assert last.get_attribute("src") != before
-    heard.page.keyboard.press("End")
+    opened.page.keyboard.press("End")
     assert last.get_attribute("src") == before
     film.get_by_role("button", name="Play").click()
     assert output.inner_text().startswith("step 0, PSNR")
@@ -192,61 +191,61 @@ def test_the_slider_and_the_film_show_other_steps(heard: Heard) -> None:
     assert film.get_by_role("button", name="Play").get_attribute("aria-pressed") == "false"
 
 
-def heat(heard: Heard, image: int) -> list[int]:
+def heat(opened: OpenPage, image: int) -> list[int]:
     script = "c => [...c.getContext('2d').getImageData(0, 0, c.width, c.height).data]"
-    return heard.page.locator(".map canvas.heat").nth(image).evaluate(script)
+    return opened.page.locator(".map canvas.heat").nth(image).evaluate(script)
 
 
-def test_a_click_on_a_patch_shows_what_resembles_it(heard: Heard, pages: dict[str, Path]) -> None:
+def test_a_click_on_a_patch_shows_similar_patches(opened: OpenPage, pages: dict[str, Path]) -> None:
     with np.load(pages["folder"] / "snapshots" / "features.npz") as archive:
         patches = archive["patches"].astype(float)
     patches /= np.linalg.norm(patches, axis=-1, keepdims=True)
-    before = heat(heard, 5)
-    target = heard.page.locator(".map").nth(2)
+    before = heat(opened, 5)
+    target = opened.page.locator(".map").nth(2)
     target.scroll_into_view_if_needed()
     box = target.bounding_box()
     assert box is not None
     target.click(position={"x": box["width"] * 0.6, "y": box["height"] * 0.1})  # row 1, column 3 of 4
-    assert heat(heard, 5) != before
+    assert heat(opened, 5) != before
     cosines = patches @ patches[2, 0, 2]
     cosines[2] = -2
     image, row, column = np.unravel_index(cosines.argmax(), cosines.shape)
-    said = heard.page.locator(".readout").inner_text()
-    assert said.startswith("Image 3, row 1, column 3.")
-    assert said.endswith(f"image {image + 1}, row {row + 1}, column {column + 1}, cosine {cosines.max():.2f}.")
-    opacity = np.array(heat(heard, int(image))).reshape(make.GRID, make.GRID, 4)[..., 3]
+    readout = opened.page.locator(".readout").inner_text()
+    assert readout.startswith("Image 3, row 1, column 3.")
+    assert readout.endswith(f"image {image + 1}, row {row + 1}, column {column + 1}, cosine {cosines.max():.2f}.")
+    opacity = np.array(heat(opened, int(image))).reshape(fake_run.GRID, fake_run.GRID, 4)[..., 3]
     assert np.unravel_index(opacity.argmax(), opacity.shape) == (row, column)
 
 
-def test_patches_are_chosen_by_key(heard: Heard) -> None:
-    heard.page.locator(".map").nth(1).focus()
-    heard.page.keyboard.press("Enter")
-    readout = heard.page.locator(".readout")
+def test_patches_are_selected_by_key(opened: OpenPage) -> None:
+    opened.page.locator(".map").nth(1).focus()
+    opened.page.keyboard.press("Enter")
+    readout = opened.page.locator(".readout")
     assert readout.inner_text().startswith("Image 2, row 3, column 3.")
-    before = heat(heard, 0)
-    heard.page.keyboard.press("ArrowUp")
-    heard.page.keyboard.press("ArrowRight")
+    before = heat(opened, 0)
+    opened.page.keyboard.press("ArrowUp")
+    opened.page.keyboard.press("ArrowRight")
     assert readout.inner_text().startswith("Image 2, row 2, column 4.")
-    heard.page.keyboard.press("ArrowRight")  # the edge holds
+    opened.page.keyboard.press("ArrowRight")  # the edge holds
     assert readout.inner_text().startswith("Image 2, row 2, column 4.")
-    assert heat(heard, 0) != before
+    assert heat(opened, 0) != before
 
 
-def test_runs_side_by_side_are_asked_the_same_patch(browser: "sync_api.Browser", pages: dict[str, Path]) -> None:
-    found = Heard(browser, pages["comparison"])
-    found.page.locator(".similarity").nth(0).locator(".map").nth(3).focus()
-    found.page.keyboard.press("Enter")
-    found.page.keyboard.press("ArrowUp")
-    readouts = found.page.locator(".readout").all_inner_texts()
+def test_runs_side_by_side_select_the_same_patch(browser: "sync_api.Browser", pages: dict[str, Path]) -> None:
+    opened = OpenPage(browser, pages["comparison"])
+    opened.page.locator(".similarity").nth(0).locator(".map").nth(3).focus()
+    opened.page.keyboard.press("Enter")
+    opened.page.keyboard.press("ArrowUp")
+    readouts = opened.page.locator(".readout").all_inner_texts()
     assert len(readouts) == 2
-    assert all(words.startswith("Image 4, row 2, column 3.") for words in readouts)
-    found.page.close()
+    assert all(text.startswith("Image 4, row 2, column 3.") for text in readouts)
+    opened.page.close()
 
 
-def test_colors_are_mixed_over_the_images(heard: Heard) -> None:
-    top = heard.page.locator("#colors .mixed img:last-child").first
+def test_colors_are_mixed_over_the_images(opened: OpenPage) -> None:
+    top = opened.page.locator("#colors .mixed img:last-child").first
     assert top.evaluate("e => getComputedStyle(e).opacity") == "1"
-    heard.page.get_by_label("Colors over the image").fill("40")
+    opened.page.get_by_label("Opacity of the colors").fill("40")
     assert top.evaluate("e => getComputedStyle(e).opacity") == "0.4"
 
 
@@ -257,15 +256,15 @@ def test_colors_are_mixed_over_the_images(heard: Heard) -> None:
 def test_the_theme_follows_the_system_and_the_button(
     browser: "sync_api.Browser", pages: dict[str, Path], theme: str
 ) -> None:
-    found = Heard(browser, pages["run"], theme=theme)
+    opened = OpenPage(browser, pages["run"], theme=theme)
     ground = "Number(getComputedStyle(document.body).backgroundColor.match(/\\d+/)[0])"
-    button = found.page.get_by_role("button", name="Dark")
-    assert (found.page.evaluate(ground) < 60) == (theme == "dark")
+    button = opened.page.get_by_role("button", name="Dark")
+    assert (opened.page.evaluate(ground) < 60) == (theme == "dark")
     assert button.get_attribute("aria-pressed") == str(theme == "dark").lower()
     button.click()
-    assert (found.page.evaluate(ground) < 60) == (theme == "light")
+    assert (opened.page.evaluate(ground) < 60) == (theme == "light")
     assert button.get_attribute("aria-pressed") == str(theme == "light").lower()
-    found.page.close()
+    opened.page.close()
 
 
 @pytest.mark.parametrize("name", ["run", "comparison", "bare"])
@@ -273,75 +272,75 @@ def test_the_theme_follows_the_system_and_the_button(
 def test_nothing_is_wider_than_the_window(
     browser: "sync_api.Browser", pages: dict[str, Path], name: str, width: int
 ) -> None:
-    found = Heard(browser, pages[name], width=width)
-    assert found.page.evaluate("document.documentElement.scrollWidth") <= width
-    assert found.page.evaluate("document.body.scrollWidth") <= width
-    found.page.close()
+    opened = OpenPage(browser, pages[name], width=width)
+    assert opened.page.evaluate("document.documentElement.scrollWidth") <= width
+    assert opened.page.evaluate("document.body.scrollWidth") <= width
+    opened.page.close()
 
 
-def test_the_first_key_skips_to_the_report(heard: Heard) -> None:
-    heard.page.keyboard.press("Tab")
-    assert heard.page.evaluate("document.activeElement.textContent") == "Skip to the report"
-    heard.page.keyboard.press("Enter")
-    assert heard.page.evaluate("document.activeElement.id") == "main"
+def test_the_first_tab_skips_to_the_report(opened: OpenPage) -> None:
+    opened.page.keyboard.press("Tab")
+    assert opened.page.evaluate("document.activeElement.textContent") == "Skip to the report"
+    opened.page.keyboard.press("Enter")
+    assert opened.page.evaluate("document.activeElement.id") == "main"
 
 
-def test_what_takes_the_focus_has_a_name(heard: Heard) -> None:
+def test_everything_with_focus_has_a_name(opened: OpenPage) -> None:
     nameless = """[...document.querySelectorAll("a, button, input, summary, [tabindex='0']")].filter(
         (e) => !(e.getAttribute("aria-label") || e.textContent.trim() || (e.labels && e.labels[0].textContent.trim()))
         ).length"""
-    assert heard.page.evaluate(nameless) == 0
-    assert heard.page.evaluate("[...document.images].filter(i => i.getAttribute('alt') === null).length") == 0
+    assert opened.page.evaluate(nameless) == 0
+    assert opened.page.evaluate("[...document.images].filter(i => i.getAttribute('alt') === null).length") == 0
 
 
-def contrast(one: list[float], other: list[float]) -> float:
-    """Contrast of two colors, WCAG 2.2, 'contrast ratio'."""
+def contrast(first: list[float], second: list[float]) -> float:
+    """The contrast ratio of two colors (WCAG 2.2)."""
 
     def luminance(color: list[float]) -> float:
         linear = [c / 3294.6 if c <= 10.31 else ((c / 255 + 0.055) / 1.055) ** 2.4 for c in color[:3]]
         return float(np.dot([0.2126, 0.7152, 0.0722], linear))
 
-    light, dark = sorted((luminance(one), luminance(other)), reverse=True)
+    light, dark = sorted((luminance(first), luminance(second)), reverse=True)
     return (light + 0.05) / (dark + 0.05)
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
-def test_words_stand_out_from_the_ground(browser: "sync_api.Browser", pages: dict[str, Path], theme: str) -> None:
-    found = Heard(browser, pages["run"], theme=theme)
+def test_text_has_enough_contrast(browser: "sync_api.Browser", pages: dict[str, Path], theme: str) -> None:
+    opened = OpenPage(browser, pages["run"], theme=theme)
     read = """(name) => { const e = document.createElement("i"); e.style.color = `var(${name})`; document.body.append(e);
         return getComputedStyle(e).color.match(/[\\d.]+/g).map(Number); }"""
-    colors = {name: found.page.evaluate(read, f"--{name}") for name in
+    colors = {name: opened.page.evaluate(read, f"--{name}") for name in
                ("ink", "soft", "accent", "good", "bad", "limit", "unknown", "note", "paper", "card")}  # fmt: skip
     for name in ("ink", "soft", "accent", "good", "bad", "limit", "unknown", "note"):
         for ground in ("paper", "card"):
             assert contrast(colors[name], colors[ground]) >= 4.5, (name, ground)
-    found.page.close()
+    opened.page.close()
 
 
-def test_the_configuration_is_searched(heard: Heard) -> None:
-    field = heard.page.get_by_label("Search")
+def test_the_configuration_is_searched(opened: OpenPage) -> None:
+    field = opened.page.get_by_label("Search")
     field.fill("lr")
-    shown = heard.page.locator("[data-setting]:visible").all_inner_texts()
-    assert [words.split()[0] for words in shown] == ["optim.lr"]
+    shown = opened.page.locator("[data-setting]:visible").all_inner_texts()
+    assert [text.split()[0] for text in shown] == ["optim.lr"]
     field.fill("no such thing")
-    assert heard.page.get_by_text("No setting matches.").is_visible()
+    assert opened.page.get_by_text("No setting matches.").is_visible()
     field.fill("")
-    assert heard.page.get_by_text("No setting matches.").is_hidden()
+    assert opened.page.get_by_text("No setting matches.").is_hidden()
 
 
 def test_it_prints_light_and_without_its_controls(browser: "sync_api.Browser", pages: dict[str, Path]) -> None:
-    found = Heard(browser, pages["run"], theme="dark")
-    found.page.emulate_media(media="print")
-    assert found.page.locator("nav").is_hidden()
-    assert found.page.locator(".tools").first.is_hidden()
-    printed = found.page.pdf()
+    opened = OpenPage(browser, pages["run"], theme="dark")
+    opened.page.emulate_media(media="print")
+    assert opened.page.locator("nav").is_hidden()
+    assert opened.page.locator(".tools").first.is_hidden()
+    printed = opened.page.pdf()
     assert printed.startswith(b"%PDF")
-    assert found.page.evaluate("document.documentElement.dataset.theme") == "dark"  # put back
-    found.page.close()
+    assert opened.page.evaluate("document.documentElement.dataset.theme") == "dark"  # put back
+    opened.page.close()
 
 
-def test_pictures_are_those_of_the_run(heard: Heard, pages: dict[str, Path]) -> None:
-    shown = heard.page.locator("#levels td img").first.evaluate(
+def test_images_are_those_of_the_run(opened: OpenPage, pages: dict[str, Path]) -> None:
+    shown = opened.page.locator("#levels td img").first.evaluate(
         """(img) => {
             const c = document.createElement("canvas");
             [c.width, c.height] = [img.naturalWidth, img.naturalHeight];
@@ -350,5 +349,5 @@ def test_pictures_are_those_of_the_run(heard: Heard, pages: dict[str, Path]) -> 
     )
     with np.load(pages["folder"] / "snapshots" / "features.npz") as archive:
         image = archive["images"][0]
-    found = np.frombuffer(base64.b64decode(shown), np.uint8).reshape(make.SIDE, make.SIDE, 4)[..., :3]
+    found = np.frombuffer(base64.b64decode(shown), np.uint8).reshape(fake_run.SIDE, fake_run.SIDE, 4)[..., :3]
     assert np.abs(found.astype(int) - image).mean() < 6

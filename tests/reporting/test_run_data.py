@@ -1,4 +1,4 @@
-"""A run's folder as data: torn, foreign and missing files are passed over with a word."""
+"""Reading a run's folder: damaged, unknown and missing files are left out with a note."""
 
 import json
 import shutil
@@ -8,65 +8,65 @@ import numpy as np
 import pytest
 
 from repre.errors import UserError
-from repre.reporting.run_data import LINES, read_run
-from tests.reporting import fake_run as make
+from repre.reporting.run_data import MAX_UNREADABLE, read_run
+from tests.reporting import fake_run
 
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
-    return make.make_run(tmp_path / "photos")
+    return fake_run.make_run(tmp_path / "photos")
 
 
-def test_everything_is_found(run: Path) -> None:
-    make.add_alarm(run)
-    make.add_alarm(run, monitor="psnr")
-    make.add_evaluation(run)
-    found = read_run(run)
-    assert found.name == "photos"
-    assert [row["step"] for row in found.rows] == list(range(10, make.STEPS + 1, 10))
-    assert [look["step"] for look in found.validations] == list(range(0, make.STEPS + 1, make.CHECK))
-    assert list(found.panels) == list(range(0, make.STEPS + 1, make.CHECK))
-    assert found.arrays["patches"].shape == (12, make.GRID, make.GRID, 8)
-    assert [alarm["monitor"] for alarm in found.alarms] == ["rankme", "psnr"]
-    assert found.evaluations[0]["metrics"]["knn20"] == 0.5
-    assert found.notes == []
+def test_every_file_is_read(run: Path) -> None:
+    fake_run.add_alarm(run)
+    fake_run.add_alarm(run, monitor="psnr")
+    fake_run.add_evaluation(run)
+    data = read_run(run)
+    assert data.name == "photos"
+    assert [row["step"] for row in data.rows] == list(range(10, fake_run.STEPS + 1, 10))
+    assert [row["step"] for row in data.validations] == list(range(0, fake_run.STEPS + 1, fake_run.VALIDATION_STEPS))
+    assert list(data.panels) == list(range(0, fake_run.STEPS + 1, fake_run.VALIDATION_STEPS))
+    assert data.arrays["patches"].shape == (12, fake_run.GRID, fake_run.GRID, 8)
+    assert [alarm["monitor"] for alarm in data.alarms] == ["rankme", "psnr"]
+    assert data.evaluations[0]["metrics"]["knn20"] == 0.5
+    assert data.notes == []
 
 
 def test_a_folder_without_a_run_is_refused_and_the_near_one_named(run: Path) -> None:
-    with pytest.raises(UserError, match=r"no run of repre.*did you mean 'photos'"):
+    with pytest.raises(UserError, match=r"not the folder of a run.*did you mean 'photos'"):
         read_run(run.parent / "photo")
     (run.parent / "empty").mkdir()
-    with pytest.raises(UserError, match="no run of repre"):
+    with pytest.raises(UserError, match="not the folder of a run"):
         read_run(run.parent / "empty")
 
 
-def test_torn_lines_and_values_that_are_not_finite(run: Path) -> None:
+def test_damaged_lines_and_values_that_are_not_finite(run: Path) -> None:
     with open(run / "metrics.jsonl", "a") as file:
         file.write('{"step": 210, "loss": NaN, "pixel": Infinity}\n[1]\n{"step": "x"}\n{"step": 220, "lo')
-    found = read_run(run)
-    assert found.rows[-1] == {"step": 210, "loss": None, "pixel": None}
-    assert found.column("loss")[0][-1] == 200
-    assert found.notes == ["2 lines of metrics.jsonl cannot be read and are left out."]
+    data = read_run(run)
+    assert data.rows[-1] == {"step": 210, "loss": None, "pixel": None}
+    assert data.series("loss")[0][-1] == 200
+    assert data.notes == ["2 lines of metrics.jsonl cannot be read and are left out."]
 
 
 def test_a_step_logged_twice_counts_once(run: Path) -> None:
     with open(run / "metrics.jsonl", "a") as file:
         file.write('{"step": 50, "loss": 7.0}\n')
-    steps, values = read_run(run).column("loss")
+    steps, values = read_run(run).series("loss")
     assert steps.count(50) == 1
     assert values[steps.index(50)] == 7.0
 
 
-def test_an_unfinished_run_has_the_looks_of_its_log(run: Path) -> None:
+def test_an_unfinished_run_has_the_validations_of_its_log(run: Path) -> None:
     (run / "summary.json").unlink()
     (run / "log.txt").write_text("60 images\nstep 0: rankme 11.5, raw pixels 0.25\nstep 50: rankme 9.25, psnr nan\n")
-    found = read_run(run)
-    assert found.summary is None
-    assert found.validations == [{"step": 0, "rankme": 11.5, "raw pixels": 0.25}, {"step": 50, "rankme": 9.25}]
-    assert "not finished" in found.notes[0]
+    data = read_run(run)
+    assert data.summary is None
+    assert data.validations == [{"step": 0, "rankme": 11.5, "raw pixels": 0.25}, {"step": 50, "rankme": 9.25}]
+    assert "not finished" in data.notes[0]
 
 
-def test_alarms_of_the_summary_serve_without_their_file(run: Path) -> None:
+def test_alarms_come_from_the_summary_if_their_file_is_missing(run: Path) -> None:
     summary = json.loads((run / "summary.json").read_text())
     (run / "summary.json").write_text(json.dumps(summary | {"alarms": [{"step": 3, "monitor": "psnr"}]}))
     assert read_run(run).alarms == [{"step": 3, "monitor": "psnr"}]
@@ -87,23 +87,23 @@ def test_damaged_files_are_named(run: Path, name: str, content: str) -> None:
     assert any(note.startswith(f"{name} cannot be read") for note in read_run(run).notes)
 
 
-def test_snapshots_that_are_none(run: Path) -> None:
+def test_damaged_snapshots_are_named(run: Path) -> None:
     path = run / "snapshots" / "features.npz"
     path.write_bytes(path.read_bytes()[:-40])
-    found = read_run(run)
-    assert found.arrays == {}
-    assert "features.npz cannot be read" in found.notes[0]
+    data = read_run(run)
+    assert data.arrays == {}
+    assert "features.npz cannot be read" in data.notes[0]
 
 
 def test_snapshots_never_unpickle(run: Path) -> None:
     np.savez(run / "snapshots" / "features.npz", images=np.array([{"a": 1}], dtype=object))
-    found = read_run(run)
-    assert found.arrays == {}
-    assert "ValueError" in found.notes[0]
+    data = read_run(run)
+    assert data.arrays == {}
+    assert "ValueError" in data.notes[0]
 
 
 def test_arrays_of_another_type_shape_or_length(run: Path) -> None:
-    images = make.pictures(3)
+    images = fake_run.draw_images(3)
     np.savez(
         run / "snapshots" / "features.npz",
         images=images,
@@ -117,28 +117,28 @@ def test_arrays_of_another_type_shape_or_length(run: Path) -> None:
     assert read_run(run).arrays == {}
 
 
-def test_unreadable_files_are_counted_and_the_first_kept(run: Path) -> None:
+def test_unreadable_files_are_counted_and_the_first_listed(run: Path) -> None:
     (run / "unreadable.txt").write_bytes(b"\xff.png\tx\n" * 70)
-    found = read_run(run)
-    assert (found.unreadable_count, len(found.unreadable)) == (70, LINES)
+    data = read_run(run)
+    assert (data.unreadable_count, len(data.unreadable)) == (70, MAX_UNREADABLE)
 
 
-def test_comparisons_in_the_run_beside_it_and_named(run: Path, tmp_path: Path) -> None:
-    make.add_comparison(run / "against", start="x")
-    make.add_comparison(run.parent / "beside", start=str(run))
-    make.add_comparison(run.parent / "of-others", start=str(run.parent / "other"))
-    make.add_comparison(tmp_path / "far" / "away", start="y")
-    names = [Path(one["file"]).parent.name for one in read_run(run).comparisons]
+def test_comparisons_in_the_run_next_to_it_and_requested(run: Path, tmp_path: Path) -> None:
+    fake_run.add_comparison(run / "against", start="x")
+    fake_run.add_comparison(run.parent / "beside", start=str(run))
+    fake_run.add_comparison(run.parent / "of-others", start=str(run.parent / "other"))
+    fake_run.add_comparison(tmp_path / "far" / "away", start="y")
+    names = [Path(comparison["file"]).parent.name for comparison in read_run(run).comparisons]
     assert names == ["against", "beside"]
-    named = read_run(run, comparisons=[tmp_path / "far" / "away"]).comparisons
-    assert [Path(one["file"]).parent.name for one in named] == ["away", "against", "beside"]
+    requested = read_run(run, comparisons=[tmp_path / "far" / "away"]).comparisons
+    assert [Path(comparison["file"]).parent.name for comparison in requested] == ["away", "against", "beside"]
 
 
-def test_chance_is_found_under_the_working_folder(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_results_of_random_init_are_read_from_the_current_folder(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(run.parent)
-    make.add_evaluation(run, start="photos")
+    fake_run.add_evaluation(run, start="photos")
     for name, start in (("random-photos", "random:photos"), ("random-other", "random:other")):
-        make.add_evaluation(run.parent / name, start=start, value=0.3)
+        fake_run.add_evaluation(run.parent / name, start=start, value=0.3)
         (run.parent / "evaluations").mkdir(exist_ok=True)
         shutil.move(run.parent / name / "evaluations", run.parent / "evaluations" / name)
-    assert [one["start"] for one in read_run(Path("photos")).chance] == ["random:photos"]
+    assert [result["start"] for result in read_run(Path("photos")).random_init] == ["random:photos"]

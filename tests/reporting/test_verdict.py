@@ -1,4 +1,4 @@
-"""The verdict's words follow from the figures; without evidence they claim nothing."""
+"""The verdict follows from the metrics; without evidence it claims nothing."""
 
 import json
 from pathlib import Path
@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 
 from repre.reporting.run_data import RunData, read_run
-from repre.reporting.verdict import verdict
-from tests.reporting import fake_run as make
+from repre.reporting.verdict import judge
+from tests.reporting import fake_run
 
 
 def run_data(*, drop: tuple[str, ...] = (), summary: dict[str, Any] | None = None, **changes: Any) -> RunData:
-    """Data of a run; `drop` are names of figures that it lacks."""
-    rows, validations = make.figures(**changes)
+    """Data of a run; `drop` names metrics that it does not have."""
+    rows, validations = fake_run.metrics(**changes)
     rows, validations = (
         [{k: v for k, v in row.items() if k not in drop} for row in some] for some in (rows, validations)
     )
@@ -21,8 +21,8 @@ def run_data(*, drop: tuple[str, ...] = (), summary: dict[str, Any] | None = Non
     return RunData(path=Path("runs/a"), name="a", rows=rows, validations=validations, summary=summary)
 
 
-UNCLEAR = "It trained; the probe shows no clear change"
-UNPROBED = "It trained; what the features are worth cannot be told without labels"
+UNCLEAR = "It trained, but the probe shows no clear change"
+UNPROBED = "It trained; without labels the quality of the features is unknown"
 
 
 @pytest.mark.parametrize(
@@ -31,69 +31,70 @@ UNPROBED = "It trained; what the features are worth cannot be told without label
         (run_data(), "It learned", "good"),
         (run_data(knn=(0.1, 0.12)), UNCLEAR, "limit"),
         (run_data(knn=(0.1, 0.14)), "It learned", "good"),
-        (run_data(knn=(0.4, 0.3)), "It did not learn what the probe asks", "bad"),
+        (run_data(knn=(0.4, 0.3)), "It did not learn what the probe measures", "bad"),
         (run_data(spread=0.01), "It collapsed", "bad"),
         (run_data(drop=("knn",)), UNPROBED, "limit"),
         (run_data(drop=("knn", "correspondence", "psnr"), falls=False), "It did not learn", "bad"),
-        (run_data(drop=("knn", "correspondence", "psnr", "loss", "contrastive", "pixel")), "Cannot tell", "unknown"),
+        (run_data(drop=("knn", "correspondence", "psnr", "loss", "contrastive", "pixel")),
+         "There is too little evidence to tell", "unknown"),
         (run_data(summary={"knn": {"before": 0.2, "after": 0.6, "raw pixels": 0.7}}),
          "It learned, but does not beat raw pixels", "limit"),
-        (RunData(path=Path("a"), name="a", summary={}), "Cannot tell", "unknown"),
+        (RunData(path=Path("a"), name="a", summary={}), "There is too little evidence", "unknown"),
     ],
 )  # fmt: skip
 def test_headlines(run: RunData, headline: str, kind: str) -> None:
-    found = verdict(run)
-    assert found.headline.startswith(headline)
-    assert found.kind == kind
+    verdict = judge(run)
+    assert verdict.headline.startswith(headline)
+    assert verdict.kind == kind
 
 
 def titles(run: RunData, kind: Any) -> set[str]:
-    return {one.title for one in verdict(run).of(kind)}
+    return {finding.title for finding in judge(run).of_kind(kind)}
 
 
-def test_what_is_not_known_is_said() -> None:
+def test_unknowns_are_listed() -> None:
     nothing = RunData(path=Path("a"), name="a", summary={})
-    assert titles(nothing, "unknown") == {"Collapse", "Speed", "Worth of the features"}
-    assert verdict(nothing).because == ""
-    assert "Worth of the features" not in titles(run_data(), "unknown")
+    assert titles(nothing, "unknown") == {"Collapse", "Speed", "Feature quality"}
+    assert judge(nothing).reason == ""
+    assert "Feature quality" not in titles(run_data(), "unknown")
 
 
 def test_a_loss_that_is_not_finite_is_divergence() -> None:
     run = run_data()
     run.rows[-1]["contrastive"] = None
-    assert verdict(run).headline == "It diverged"
+    assert judge(run).headline == "It diverged"
 
 
-def test_the_limit_of_an_alarm_counts_only_while_the_figure_is_beyond_it() -> None:
+def test_the_limit_of_an_alarm_counts_only_while_the_metric_is_beyond_it() -> None:
     run = run_data(spread=0.14)
     run.alarms.append({"step": 50, "monitor": "embedding_std", "limit": 0.15})
-    assert verdict(run).headline == "It collapsed"
+    assert judge(run).headline == "It collapsed"
     healed = run_data(spread=0.3)
     healed.alarms.append({"step": 50, "monitor": "embedding_std", "limit": 0.15})
-    assert verdict(healed).headline == "It learned, with 1 alarm to look at"
+    assert judge(healed).headline == "It learned, with 1 alarm to check"
 
 
-def test_a_cross_entropy_is_judged_above_its_teacher_s_entropy() -> None:
+def test_a_cross_entropy_is_judged_minus_its_teacher_s_entropy() -> None:
     run = run_data(drop=("knn",))
-    for place, row in enumerate(run.rows):
-        row["teacher_entropy"] = 5.0 + place / 10
-        row["contrastive"] = row["teacher_entropy"] + 1 / (1 + place)
+    for index, row in enumerate(run.rows):
+        row["teacher_entropy"] = 5.0 + index / 10
+        row["contrastive"] = row["teacher_entropy"] + 1 / (1 + index)
     assert any(title.startswith("Divergence from the teacher fell") for title in titles(run, "good"))
     assert not any("rose" in title for title in titles(run, "bad"))
 
 
 def test_probes_that_disagree() -> None:
     run = run_data()
-    for look in run.validations:
-        look["miou"] = 0.5 - look["step"] / 1000
-    assert verdict(run).headline == "It learned in part: the probes do not agree"
+    for row in run.validations:
+        row["miou"] = 0.5 - row["step"] / 1000
+    assert judge(run).headline == "It learned in part: the probes disagree"
 
 
-def test_seconds_of_a_probe_are_no_probe() -> None:
+def test_the_seconds_of_a_probe_are_not_a_probe() -> None:
     run = run_data(drop=("knn",))
-    for place, look in enumerate(run.validations):
-        look["probe_seconds"] = float(place)
-    assert verdict(run).headline == UNPROBED
+    for index, row in enumerate(run.validations):
+        row["probe_seconds"] = float(index)
+    assert judge(run).headline == UNPROBED
 
 
 def test_limits() -> None:
@@ -110,14 +111,14 @@ def test_limits() -> None:
     assert "Still falling at the end" not in titles(flat, "limit")
 
 
-def test_the_figures_stand_in_the_words() -> None:
-    words = " ".join(one.words for one in verdict(run_data()).findings)
-    for figure in ("20.0%", "60.0%", "from 10 to 15", "from 12 to 20", "13.0 dB", "5.0%", "40.0%"):
-        assert figure in words
+def test_findings_contain_their_numbers() -> None:
+    text = " ".join(finding.text for finding in judge(run_data()).findings)
+    for number in ("20.0%", "60.0%", "from 10 to 15", "from 12 to 20", "13.0 dB", "5.0%", "40.0%"):
+        assert number in text
 
 
 @pytest.mark.parametrize(
-    ("said", "mean", "headline"),
+    ("judged", "mean", "headline"),
     [
         ("better", 0.1, "It learned"),
         ("no difference", 0.001, UNCLEAR),
@@ -125,18 +126,18 @@ def test_the_figures_stand_in_the_words() -> None:
         ("worse", -0.1, "It did not learn"),
     ],
 )
-def test_gains_over_chance_are_evidence(tmp_path: Path, said: str, mean: float, headline: str) -> None:
-    run = make.make_run(tmp_path / "a")
+def test_gains_over_random_init_are_evidence(tmp_path: Path, judged: str, mean: float, headline: str) -> None:
+    run = fake_run.make_run(tmp_path / "a")
     summary = json.loads((run / "summary.json").read_text())
     del summary["knn"]
-    for look in summary["validations"]:
-        del look["knn"]
+    for row in summary["validations"]:
+        del row["knn"]
     (run / "summary.json").write_text(json.dumps(summary))
-    make.add_comparison(tmp_path / "compared", start=str(run), mean=mean, verdict=said)
-    assert verdict(read_run(run)).headline.startswith(headline)
+    fake_run.add_comparison(tmp_path / "compared", start=str(run), mean=mean, verdict=judged)
+    assert judge(read_run(run)).headline.startswith(headline)
 
 
 def test_an_unfinished_run_says_so(tmp_path: Path) -> None:
-    run = make.make_run(tmp_path / "a")
+    run = fake_run.make_run(tmp_path / "a")
     (run / "summary.json").unlink()
-    assert verdict(read_run(run)).headline.startswith("Not finished. So far: it trained")
+    assert judge(read_run(run)).headline.startswith("Not finished. So far: it trained")

@@ -1,94 +1,109 @@
-"""The tables of evaluations: comparisons with their gains, and stored results."""
+"""Builds the tables of evaluations: comparisons with their gains, and stored results."""
 
 import json
 from collections.abc import Sequence
 from itertools import groupby
 from statistics import mean, stdev
+from typing import Any
 
-from repre.reporting.formatting import figure, share
-from repre.reporting.rendering import Child, Html, tag
-from repre.reporting.parts import Page, Section, section, table
-from repre.reporting.run_data import Row, RunData, number
+from repre.reporting.formatting import percent
+from repre.reporting.rendering import PageData, Section, section
+from repre.reporting.run_data import Row, RunData, finite_number
+
+BASELINES = {"over_random": "Gain over random init", "over_supervised": "Gain over supervised"}
+"""Gains in compare.json, and their column's title."""
+MAX_OTHER_METRICS = 12
 
 
-def evaluations(run: RunData, page: Page) -> Section | None:
-    """Tables of `repre compare` with gains, and every stored result."""
-    if not run.evaluations and not run.comparisons:
-        page.missing.append("Evaluations: none is stored; repre eval and repre compare write them.")
+def evaluation_section(runs: Sequence[RunData], page: PageData) -> Section | None:
+    """Shows the tables of `repre compare`, each once, and every stored result."""
+    comparisons = {comparison["file"]: comparison for run in runs for comparison in run.comparisons}
+    stored = [_stored_results(run.evaluations, run.random_init) for run in runs]
+    if not comparisons and not any(stored):
+        page.left_out.append("Evaluations: no results are stored. Run repre eval or repre compare.")
         return None
-    body: list[Child] = [compared(one) for one in run.comparisons]
-    if run.evaluations:
-        body += [tag("h3", None, "Single evaluations of this run"), stored(run.evaluations, run.chance)]
-    return section("evaluations", "Evaluations", "What the frozen or tuned encoder is worth on labeled data.", *body)
+    tables = [_comparison_table(comparison) for comparison in comparisons.values()]
+    lead = "Quality of the frozen or fine-tuned encoder on labeled data."
+    return section("evaluations", "Evaluations", lead, comparisons=tables, runs=runs, stored=stored)
 
 
-def compared(comparison: Row) -> Html:
-    """The table of one comparison: mean and spread over seeds, gain over chance with its interval."""
-    given = [row for row in comparison["rows"] if isinstance(row, dict)]
-    bases = {"over_random": "Gain over random", "over_supervised": "Gain over supervised"}
-    shown = [base for base in bases if any(isinstance(row.get(base), dict) for row in given)]
-    rows = [
-        [str(row.get("evaluation")), str(row.get("metric")), tag("code", None, str(row.get("start"))),
-         spread(row.get("mean"), row.get("sd")), *(gain(row.get(base)) for base in shown)]
-        for row in given
-    ]  # fmt: skip
-    seeds = number(comparison.get("seeds"))
-    told = "One seed, so no spread" if seeds == 1 else f"{figure(seeds)} seeds, mean and standard deviation"
-    head = ["Evaluation", "Figure", "Start", "Result", *(bases[base] for base in shown)]
-    words = tag("p", {"class": "lead"}, f"{told}; gains in points at equal seeds, with their 95\u2009% interval.")
-    return tag(
-        "div", None, tag("h3", None, "Compared with chance"), words, table(head, rows, "Comparison of starts", words=3)
-    )
+def _comparison_table(comparison: Row) -> dict[str, Any]:
+    """Gives one comparison: mean and standard deviation over seeds, and gains with their interval."""
+    rows = [row for row in comparison["rows"] if isinstance(row, dict)]
+    columns = {name: title for name, title in BASELINES.items() if any(isinstance(row.get(name), dict) for row in rows)}
+    return {
+        "seeds": finite_number(comparison.get("seeds")),
+        "columns": list(columns.values()),
+        "rows": [
+            row | {"result": mean_and_deviation(row.get("mean"), row.get("sd")),
+                   "gains": [gain(row.get(name)) for name in columns]}
+            for row in rows
+        ],
+    }  # fmt: skip
 
 
-def spread(mean: object, deviation: object) -> str:
-    """Mean and standard deviation in per cent."""
-    return share(mean) + (f" ± {share(deviation)}" if number(deviation) is not None else "")
+def mean_and_deviation(mean: object, deviation: object) -> str:
+    """Formats a mean and its standard deviation as percentages."""
+    return percent(mean) + (f" ± {percent(deviation)}" if finite_number(deviation) is not None else "")
 
 
-def gain(given: object) -> Html | str:
-    if not isinstance(given, dict) or (mean := number(given.get("mean"))) is None:
-        return ""
-    half = number(given.get("half"))
-    words = f"{100 * mean:+.2f}" + (f" ± {100 * half:.2f}" if half is not None else "")
-    said = str(given.get("verdict", ""))
-    return tag(
-        "span", {"class": f"gain {said if said in ('better', 'worse') else 'unclear'}"}, words, tag("small", None, said)
-    )
+def gain(values: object) -> dict[str, str] | None:
+    """Gives the text and the verdict of a gain; None if there is none."""
+    if not isinstance(values, dict) or (mean := finite_number(values.get("mean"))) is None:
+        return None
+    half_width = finite_number(values.get("half"))
+    interval = f" ± {100 * half_width:.2f}" if half_width is not None else ""
+    return {"text": f"{100 * mean:+.2f}{interval}", "verdict": str(values.get("verdict", ""))}
 
 
-def stored(results: Sequence[Row], chance: Sequence[Row] = ()) -> Html:
-    """Stored results by evaluation and settings, the main figure over the seeds; and what the same model gives without
-    training, where that is stored with the same settings: the mean difference at equal seeds, without a claim."""
-    rows: list[list[Child]] = []
-    without = {(_settings(one), number(one.get("seed"))): one for one in chance}
+def _stored_results(results: Sequence[Row], random_init: Sequence[Row]) -> list[dict[str, Any]]:
+    """Gives one row per evaluation and settings: the main metric over the seeds, and the gain over random init.
+
+    The gain is the mean difference to results of the same model with random weights at equal settings and seeds.
+    """
+    untrained = {_settings_and_seed(result): result for result in random_init}
+    rows = []
     for _, group in groupby(sorted(results, key=_settings), key=_settings):
         same = list(group)
         first, main = same[0], str(same[0]["main"])
-        values = [v for one in same if (v := number(one["metrics"].get(main))) is not None]
-        pairs = [(number(one["metrics"].get(main)), number(other["metrics"].get(main))) for one in same
-                 if (other := without.get((_settings(one), number(one.get("seed"))))) is not None]  # fmt: skip
-        gains = [a - b for a, b in pairs if a is not None and b is not None]
-        over = f"{100 * mean(gains):+.2f} ({len(gains)} seed{'s' * (len(gains) > 1)})" if gains else "–"
+        values = [value for result in same if (value := finite_number(result["metrics"].get(main))) is not None]
+        gains = _gains(same, untrained, main)
+        others = [f"{name} {percent(value)}" for name, value in first["metrics"].items() if name != main]
         settings = first["config"] if isinstance(first.get("config"), dict) else {}
-        data = str(settings.get("data") or first.get("start", ""))
-        others = [f"{name} {share(value)}" for name, value in first["metrics"].items() if name != main]
         rows.append(
-            [str(first.get("evaluation", first["file"])), tag("code", None, data),
-             main, spread(mean(values) if values else None, stdev(values) if len(values) > 1 else None), figure(len(same)),
-             over, tag("small", None, ", ".join(others[:12]))]
-        )  # fmt: skip
-    return table(
-        ["Evaluation", "Data", "Figure", "Result", "Seeds", "Over chance", "Others"],
-        rows,
-        "Stored evaluations",
-        words=3,
-    )
+            {
+                "evaluation": first.get("evaluation", first["file"]),
+                "data": settings.get("data") or first.get("start", ""),
+                "metric": main,
+                "result": mean_and_deviation(
+                    mean(values) if values else None, stdev(values) if len(values) > 1 else None
+                ),
+                "seeds": len(same),
+                "gain": f"{100 * mean(gains):+.2f} ({len(gains)} seed{'s' * (len(gains) > 1)})" if gains else "–",
+                "others": ", ".join(others[:MAX_OTHER_METRICS]),
+            }
+        )
+    return rows
+
+
+def _gains(results: Sequence[Row], untrained: dict[tuple[str, float | None], Row], metric: str) -> list[float]:
+    """Gives the differences to the untrained model, for the seeds of which both results are stored."""
+    gains = []
+    for result in results:
+        reference = untrained.get(_settings_and_seed(result))
+        trained_value = finite_number(result["metrics"].get(metric))
+        untrained_value = finite_number(reference["metrics"].get(metric)) if reference else None
+        if trained_value is not None and untrained_value is not None:
+            gains.append(trained_value - untrained_value)
+    return gains
 
 
 def _settings(result: Row) -> str:
-    """What defines an evaluation besides the encoder and the seed."""
-    given = result["config"] if isinstance(result.get("config"), dict) else {}
-    return json.dumps(
-        [result.get("evaluation"), {k: v for k, v in given.items() if k != "seed"}], sort_keys=True, default=str
-    )
+    """Gives a key of what defines an evaluation besides the encoder and the seed."""
+    config = result["config"] if isinstance(result.get("config"), dict) else {}
+    settings = {name: value for name, value in config.items() if name != "seed"}
+    return json.dumps([result.get("evaluation"), settings], sort_keys=True, default=str)
+
+
+def _settings_and_seed(result: Row) -> tuple[str, float | None]:
+    return _settings(result), finite_number(result.get("seed"))

@@ -1,7 +1,7 @@
-"""What speaks for and against learning, each statement with the figures that it rests on.
+"""Collects the evidence for and against learning; each finding is a sentence with its numbers.
 
-Labels are asked first (probes before against after, gains over chance, baselines), then what needs none: collapse, losses,
-correspondence of patches, fidelity. A falling loss alone is no proof of useful features.
+Labeled evidence comes first (probes before and after, gains over random init, baselines), then what needs no labels:
+collapse, losses, patch correspondence, reconstruction. A falling loss alone does not show useful features.
 """
 
 import re
@@ -11,201 +11,201 @@ from pathlib import Path
 from statistics import median
 from typing import Literal
 
-from repre.reporting.run_data import Row, RunData, number
+from repre.reporting.run_data import Row, RunData, finite_number, results_inside
 
 Kind = Literal["good", "bad", "limit", "unknown", "note"]
-"""good, bad: evidence for and against learning; limit: what held it back; unknown: cannot be told; note: for reading."""
+"""good, bad: evidence for and against learning; limit: what held it back; unknown: not enough data; note: information."""
 PROBE = re.compile(r"(knn|miou|linear)\w*")
-"""Names of the figures of labeled probes."""
-PROBE_WORDS = {"knn": "k-NN accuracy", "miou": "mIoU of the linear probe"}
-PROBED = 1000
-"""Test images that a probe is taken to have; the embedded scenes' k-NN has as many."""
-NOTICEABLE = 0.01
-"""Smallest change of the share of corresponding patches that counts; there are thousands."""
-MOVED = 0.02
-"""Smallest change of a loss that counts, as a share of it."""
+"""Names of the metrics of labeled probes."""
+PROBE_TITLES = {"knn": "k-NN accuracy", "miou": "mIoU of the linear probe"}
+PROBE_IMAGES = 1000
+"""Number of test images that a probe is assumed to have; the k-NN on the scenes has as many."""
+MIN_CORRESPONDENCE_CHANGE = 0.01
+"""Smallest change of the share of matched patches that counts; there are thousands of patches."""
+MIN_LOSS_CHANGE = 0.02
+"""Smallest change of a loss that counts, relative to it."""
 COLLAPSED_STD, COLLAPSED_RANK = 0.05, 1.5
-"""Below these all images look the same to the encoder (1 is a healthy spread; an effective rank of 1 is one direction)."""
+"""Below these, all images look the same to the encoder (a healthy spread is 1; an effective rank of 1 is one direction)."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One statement: its kind, a few words, and a sentence with its figures."""
+    """One piece of evidence: its kind, a short title, and a sentence with its numbers."""
 
     kind: Kind
     title: str
-    words: str
+    text: str
 
 
 def probes(run: RunData) -> list[Finding]:
-    """Labeled probes, the first look against the last."""
-    found = []
-    names = dict.fromkeys(name for look in run.validations for name in look if PROBE.fullmatch(name))
+    """Compares labeled probes at the first and the last validation."""
+    findings = []
+    names = dict.fromkeys(name for row in run.validations for name in row if PROBE.fullmatch(name))
     for name in names:
-        steps, values = run.column(name, validations=True)
+        steps, values = run.series(name, validations=True)
         if len(values) < 2:
             continue
-        words, moved = PROBE_WORDS.get(name, name), values[-1] - values[0]
-        since = "before training" if steps[0] == 0 else f"at step {steps[0]:.0f}"
-        told = f"from {values[0]:.1%} {since} to {values[-1]:.1%} at step {steps[-1]:.0f}"
-        if abs(moved) <= by_chance(values[0], values[-1]):
-            told = f"{words} went {told}: on about {PROBED} images that can be chance."
-            found.append(Finding("unknown", f"{words} hardly moved", told))
-        elif moved > 0:
-            found.append(Finding("good", f"{words} rose", f"{words} rose {told}."))
+        title, change = PROBE_TITLES.get(name, name), values[-1] - values[0]
+        start = "before training" if steps[0] == 0 else f"at step {steps[0]:.0f}"
+        numbers = f"from {values[0]:.1%} {start} to {values[-1]:.1%} at step {steps[-1]:.0f}"
+        if abs(change) <= sampling_noise(values[0], values[-1]):
+            text = f"{title} went {numbers}. With about {PROBE_IMAGES} images, sampling noise can explain this."
+            findings.append(Finding("unknown", f"{title} barely changed", text))
+        elif change > 0:
+            findings.append(Finding("good", f"{title} rose", f"{title} rose {numbers}."))
         else:
-            found.append(Finding("bad", f"{words} fell", f"{words} fell {told}: training made these features worse."))
-    return found
+            text = f"{title} fell {numbers}: training made these features worse."
+            findings.append(Finding("bad", f"{title} fell", text))
+    return findings
 
 
-def by_chance(one: float, other: float) -> float:
-    """How far two shares of `PROBED` images may differ by chance: 1.96 standard deviations of the difference."""
-    return 1.96 * (sum(max(share * (1 - share), 0.0) for share in (one, other)) / PROBED) ** 0.5
+def sampling_noise(first: float, last: float) -> float:
+    """Gives 1.96 standard deviations of the difference of two shares of `PROBE_IMAGES` images."""
+    return 1.96 * (sum(max(share * (1 - share), 0.0) for share in (first, last)) / PROBE_IMAGES) ** 0.5
 
 
 def gains(run: RunData) -> list[Finding]:
-    """What comparisons say about this run's main figures against chance."""
-    found = []
+    """Reads what comparisons say about this run's main metrics against random init."""
+    findings = []
     for comparison in run.comparisons:
         seen: set[str] = set()
         for row in comparison["rows"]:
-            if not isinstance(row, dict) or not _mine(row, comparison, run):
+            if not isinstance(row, dict) or not _is_about(row, comparison, run):
                 continue
             gain, name = row.get("over_random"), str(row.get("evaluation"))
-            if not isinstance(gain, dict) or (mean := number(gain.get("mean"))) is None or name in seen:
+            if not isinstance(gain, dict) or (mean := finite_number(gain.get("mean"))) is None or name in seen:
                 continue
             seen.add(name)
-            half, said = number(gain.get("half")), str(gain.get("verdict"))
-            within = f" ± {100 * half:.1f}" if half is not None else ""
+            half_width, verdict = finite_number(gain.get("half")), str(gain.get("verdict"))
+            interval = f" ± {100 * half_width:.1f}" if half_width is not None else ""
             kinds: dict[str, Kind] = {"better": "good", "worse": "bad"}
-            told = f"{row.get('metric')}: {100 * mean:+.1f}{within} points over the same model without training."
-            found.append(Finding(kinds.get(said, "unknown"), f"{name} against chance: {said}", told))
-    return found
+            text = f"{row.get('metric')}: {100 * mean:+.1f}{interval} points over the same model with random weights."
+            findings.append(Finding(kinds.get(verdict, "unknown"), f"{name} against random init: {verdict}", text))
+    return findings
 
 
-def _mine(row: Row, comparison: Row, run: RunData) -> bool:
-    """Whether a row is about this run: by the places of the results, or by the folder's name."""
-    results = comparison.get("results")
-    starts = {
-        str(one.get("start"))
-        for one in (results if isinstance(results, list) else [])
-        if isinstance(one, dict) and run.path.resolve() in Path(str(one.get("path", ""))).resolve().parents
-    }
-    parts = [part for part in str(row.get("start")).split(",") if not part.startswith("random:")]
-    return any(part in starts or Path(part).name == run.name for part in parts)
+def _is_about(row: Row, comparison: Row, run: RunData) -> bool:
+    """Whether a row of a comparison is about this run: its results lie in the run's folder, or it has the folder's name."""
+    specs = {str(result.get("start")) for result in results_inside(comparison, run.path)}
+    row_specs = [spec for spec in str(row.get("start")).split(",") if not spec.startswith("random:")]
+    return any(spec in specs or Path(spec).name == run.path.resolve().name for spec in row_specs)
 
 
 def baselines(run: RunData) -> list[Finding]:
-    """k-NN on the features against k-NN on what needs no learning."""
+    """Compares k-NN on the features with k-NN on baselines that need no learning."""
     knn = (run.summary or {}).get("knn")
-    if not isinstance(knn, dict) or (after := number(knn.get("after"))) is None:
+    if not isinstance(knn, dict) or (after := finite_number(knn.get("after"))) is None:
         return []
-    others = {k: v for k, value in knn.items() if k not in ("before", "after") and (v := number(value)) is not None}
-    if not others:
+    values = {name: finite_number(value) for name, value in knn.items() if name not in ("before", "after")}
+    accuracies = {name: value for name, value in values.items() if value is not None}
+    if not accuracies:
         return []
-    best = max(others, key=lambda name: others[name])
-    told = f"k-NN gives {after:.1%}; the best baseline without learning, {best}, gives {others[best]:.1%}."
-    if after > others[best]:
-        return [Finding("note", "Beats the baselines", told)]
-    return [Finding("limit", f"Does not beat {best}", told)]
+    best = max(accuracies, key=lambda name: accuracies[name])
+    text = f"k-NN reaches {after:.1%}; the best baseline without learning, {best}, reaches {accuracies[best]:.1%}."
+    if after > accuracies[best]:
+        return [Finding("note", "Beats the baselines", text)]
+    return [Finding("limit", f"Does not beat {best}", text)]
 
 
-def health(run: RunData) -> list[Finding]:
-    """Divergence and collapse."""
-    found = []
+def stability(run: RunData) -> list[Finding]:
+    """Checks for divergence and collapse."""
+    findings = []
     last = run.rows[-1] if run.rows else {}
-    lost = [name for name in ("loss", "contrastive", "pixel") if name in last and last[name] is None]
-    if lost:
-        fix = "a lower optim.lr, a longer optim.warmup_fraction or optim.clip_grad_norm 1.0 usually helps"
-        found.append(Finding("bad", "It diverged", f"The last logged {lost[0]} is not a finite number: {fix}."))
-    spread, rank = (run.column(name, validations=True)[1] for name in ("embedding_std", "rankme"))
+    not_finite = [name for name in ("loss", "contrastive", "pixel") if name in last and last[name] is None]
+    if not_finite:
+        text = (
+            f"The last logged {not_finite[0]} is not a finite number. A lower optim.lr, a longer optim.warmup_fraction "
+            "or optim.clip_grad_norm 1.0 usually helps."
+        )
+        findings.append(Finding("bad", "It diverged", text))
+    spread, rank = (run.series(name, validations=True)[1] for name in ("embedding_std", "rankme"))
     if not spread and not rank:
-        return [*found, Finding("unknown", "Collapse", "There is no look at the embeddings (rankme, embedding_std).")]
-    told = "; ".join(
-        f"{words} {way(values)}"
-        for words, values in (("effective rank", rank), ("spread of the embeddings (1 is uniform, 0 collapse)", spread))
-        if values
-    )
-    told = f"{told[0].upper()}{told[1:]}."
-    if _below(run, "embedding_std", spread, COLLAPSED_STD) or _below(run, "rankme", rank, COLLAPSED_RANK):
-        return [*found, Finding("bad", "It collapsed", f"All images look nearly the same to the encoder. {told}")]
+        text = "No validation measured the embeddings (rankme, embedding_std)."
+        return [*findings, Finding("unknown", "Collapse", text)]
+    numbers = [f"Effective rank {from_to(rank)}."] if rank else []
+    numbers += [f"Spread of the embeddings {from_to(spread)} (1: uniform, 0: collapse)."] if spread else []
+    text = " ".join(numbers)
+    if _is_below(run, "embedding_std", spread, COLLAPSED_STD) or _is_below(run, "rankme", rank, COLLAPSED_RANK):
+        text = f"All images have nearly the same embedding. {text}"
+        return [*findings, Finding("bad", "It collapsed", text)]
     if rank and rank[-1] < rank[0] / 2:
-        told = f"{told} The images spread over fewer directions than at the first look."
-        return [*found, Finding("note", "No collapse, but fewer directions", told)]
-    return [*found, Finding("note", "No collapse", told)]
+        text = f"{text} The embeddings use fewer directions than at the first validation."
+        return [*findings, Finding("note", "No collapse, but fewer directions", text)]
+    return [*findings, Finding("note", "No collapse", text)]
 
 
-def _below(run: RunData, name: str, values: Sequence[float], limit: float) -> bool:
-    """Whether the last look is below a limit: ours, or one at which the monitor raised an alarm."""
-    alarms = [number(alarm.get("limit")) for alarm in run.alarms if alarm.get("monitor") == name]
-    return bool(values) and values[-1] < max([limit, *(one for one in alarms if one is not None)])
+def _is_below(run: RunData, name: str, values: Sequence[float], limit: float) -> bool:
+    """Whether the last value is below a limit: the one given, or one at which this metric raised an alarm."""
+    alarms = [finite_number(alarm.get("limit")) for alarm in run.alarms if alarm.get("monitor") == name]
+    return bool(values) and values[-1] < max([limit, *(alarm for alarm in alarms if alarm is not None)])
 
 
 def losses(run: RunData) -> list[Finding]:
-    """The contrastive and the pixel loss, the first tenth of the run against the last.
+    """Compares the contrastive and the pixel loss in the first and the last tenth of the run.
 
-    A cross-entropy to a teacher's distribution moves with that distribution, so that DINO's loss rises at first while all
-    goes well; what is judged there is what the loss is above the teacher's entropy: the divergence between the two.
+    A cross-entropy against a teacher's distribution moves with that distribution: DINO's loss rises at first in a healthy
+    run. There the divergence counts, which is the loss minus the teacher's entropy.
     """
-    found = []
-    contrastive, entropy = run.column("contrastive")[1], run.column("teacher_entropy")[1]
-    name = "Contrastive loss"
+    findings = []
+    contrastive, entropy = run.series("contrastive")[1], run.series("teacher_entropy")[1]
+    contrastive_name = "Contrastive loss"
     if entropy and len(entropy) == len(contrastive):
-        contrastive = [loss - bits for loss, bits in zip(contrastive, entropy)]
-        name = "Divergence from the teacher"
-    for words, values in ((name, contrastive), ("Pixel loss", run.column("pixel")[1])):
+        contrastive = [loss - teacher for loss, teacher in zip(contrastive, entropy)]
+        contrastive_name = "Divergence from the teacher"
+    for name, values in ((contrastive_name, contrastive), ("Pixel loss", run.series("pixel")[1])):
         if (pair := ends(values)) is None:
             continue
         first, last = pair
-        fell = (first - last) / abs(first) if first else 0.0
-        told = f"{words}: {first:.3g} in the first tenth of the run, {last:.3g} in the last."
-        if abs(fell) <= MOVED:
-            found.append(Finding("bad", f"{words} did not move", told))
+        fall = (first - last) / abs(first) if first else 0.0
+        text = f"{name}: {first:.3g} in the first tenth of the run, {last:.3g} in the last."
+        if abs(fall) <= MIN_LOSS_CHANGE:
+            findings.append(Finding("bad", f"{name} did not change", text))
         else:
-            title = f"{words} {'fell' if fell > 0 else 'rose'} by {abs(fell):.0%}"
-            found.append(Finding("good" if fell > 0 else "bad", title, told))
-    return found
+            title = f"{name} {'fell' if fall > 0 else 'rose'} by {abs(fall):.0%}"
+            findings.append(Finding("good" if fall > 0 else "bad", title, text))
+    return findings
 
 
-def dense(run: RunData) -> list[Finding]:
-    """Whether patches find their place in another view of the image."""
-    _, values = run.column("correspondence", validations=True)
-    _, chance = run.column("correspondence_chance", validations=True)
+def correspondence(run: RunData) -> list[Finding]:
+    """Compares the share of patches that match the same position in another view, at the first and the last validation."""
+    _, values = run.series("correspondence", validations=True)
+    _, guess = run.series("correspondence_chance", validations=True)
     if len(values) < 2:
         return []
-    guessed = f", by chance {chance[-1]:.1%}" if chance else ""
-    told = (
-        f"Patches that find their place in another view: {values[0]:.1%} at first, {values[-1]:.1%} at last{guessed}."
+    random_guess = f"; a random guess gives {guess[-1]:.1%}" if guess else ""
+    text = (
+        f"Patches matched to the same position in another view: {values[0]:.1%} at the first validation, "
+        f"{values[-1]:.1%} at the last{random_guess}."
     )
-    moved = values[-1] - values[0]
-    if moved > NOTICEABLE:
-        return [Finding("good", "Patches know better where they are", told)]
-    return [Finding("note" if moved > -NOTICEABLE else "limit", "Patches do not find their place better", told)]
+    change = values[-1] - values[0]
+    if change > MIN_CORRESPONDENCE_CHANGE:
+        return [Finding("good", "Patch correspondence improved", text)]
+    kind: Kind = "note" if change > -MIN_CORRESPONDENCE_CHANGE else "limit"
+    return [Finding(kind, "Patch correspondence did not improve", text)]
 
 
-def fidelity(run: RunData) -> list[Finding]:
-    """PSNR of the fixed images, against a picture of one color."""
-    _, values = run.column("psnr", validations=True)
-    _, flat = run.column("psnr_flat", validations=True)
+def reconstruction(run: RunData) -> list[Finding]:
+    """Compares the PSNR of the fixed images at the first and the last validation, and with images of a single color."""
+    _, values = run.series("psnr", validations=True)
+    _, flat = run.series("psnr_flat", validations=True)
     if len(values) < 2:
         return []
-    told = f"PSNR of the fixed images {way(values)} dB" + (
-        f"; one color each gives {flat[-1]:.1f} dB." if flat else "."
-    )
+    single_color = f"; a single color per image gives {flat[-1]:.1f} dB" if flat else ""
+    text = f"PSNR of the fixed images went {from_to(values)} dB{single_color}."
     if flat and values[-1] <= flat[-1]:
-        return [Finding("limit", "Reconstruction is no better than one color", told)]
-    better = values[-1] > values[0]
-    return [Finding("good" if better else "limit", f"Reconstruction is {'' if better else 'not '}closer", told)]
+        return [Finding("limit", "Reconstruction is no better than a single color", text)]
+    if values[-1] > values[0]:
+        return [Finding("good", "Reconstruction improved", text)]
+    return [Finding("limit", "Reconstruction did not improve", text)]
 
 
 def ends(values: Sequence[float]) -> tuple[float, float] | None:
-    """The median of the first and of the last tenth; None where there are fewer than four values."""
+    """Gives the medians of the first and the last tenth; None for fewer than four values."""
     if len(values) < 4:
         return None
     tenth = max(1, len(values) // 10)
     return median(values[:tenth]), median(values[-tenth:])
 
 
-def way(values: Sequence[float]) -> str:
-    """From where to where."""
+def from_to(values: Sequence[float]) -> str:
     return f"from {values[0]:.3g} to {values[-1]:.3g}" if len(values) > 1 else f"{values[-1]:.3g}"

@@ -1,180 +1,157 @@
-"""The sections that show pictures: reconstruction over time, levels, patch features as colors, similarity, neighbors."""
+"""Builds the sections with images: reconstruction over time and by level, patch features, similarity, neighbors.
+
+Sections that also appear on the page of several runs take a sequence; there every run has its own heading.
+"""
+
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
-from repre.reporting.formatting import figure
-from repre.reporting.rendering import Child, Html, tag
-from repre.reporting.parts import Page, Section, matrix, picture, section, slider
-from repre.reporting.image_encoding import patches_as_text, read_panels
+from repre.reporting.formatting import format_number
+from repre.reporting.image_encoding import encode_patches, read_panels
+from repre.reporting.rendering import PageData, Section, section
 from repre.reporting.run_data import RunData
 
-NO_SNAPSHOTS = "snapshots/features.npz is missing or lacks them (an unfinished run, or one of an older version)."
+NO_SNAPSHOTS = "snapshots/features.npz does not have them. A run writes it at its end."
+MAX_IMAGES_COMPARED = 6
+"""Images per run with a similarity map on the page of several runs."""
 
 
-def reconstruction(run: RunData, page: Page) -> Section | None:
-    shown = film(run, page, "panel")
-    if shown is None:
-        page.missing.append("Reconstruction over time: the run has no panels, or no branch.")
+def reconstruction_section(runs: Sequence[RunData], page: PageData) -> Section | None:
+    """Shows the fixed images and their reconstructions with a slider over the steps."""
+    films = [_film(run, page, f"panel-{index}") for index, run in enumerate(runs)]
+    if not any(films):
+        page.left_out.append("Reconstruction over time: there are no panels, or the run has no reconstruction branch.")
         return None
-    lead = (
-        "The same images at every check: what the encoder saw above, what the decoder rebuilt from its features below."
-    )
-    return section("reconstruction", "Reconstruction over time", lead, shown)
+    lead = "The same images at every validation: above what the encoder saw, below what the decoder reconstructed."
+    return section("reconstruction", "Reconstruction over time", lead, runs=runs, films=films)
 
 
-def film(run: RunData, page: Page, prefix: str) -> Html | None:
-    """The panel of a run with a slider over its steps; None without one."""
-    panels = read_panels(run, most=page.quality.panels)
+def _film(run: RunData, page: PageData, prefix: str) -> dict[str, Any] | None:
+    panels = read_panels(run, max_count=page.quality.max_panels)
     if panels is None:
         return None
-    album, steps = page.album, list(panels.rebuilt)
-    above = [album.photo(f"{prefix}/image/{i}", cell) for i, cell in enumerate(panels.originals)]
+    originals = [page.album.add(f"{prefix}/image/{i}", image) for i, image in enumerate(panels.originals)]
     frames = [
-        [album.photo(f"{prefix}/{step}/{i}", cell) for i, cell in enumerate(panels.rebuilt[step])] for step in steps
+        [page.album.add(f"{prefix}/{step}/{i}", image) for i, image in enumerate(images)]
+        for step, images in panels.rebuilt.items()
     ]
-    words = [f"step {figure(step)}, PSNR {panels.psnr[step]:.1f} dB" for step in steps]
-    page.films.append({"frames": frames, "words": words})
-    cells = [
-        tag("figure", None, picture(above[i], f"image {i + 1}"), picture(frames[-1][i], f"image {i + 1}, rebuilt"))
-        for i in range(len(above))
-    ]
-    play = tag("button", {"type": "button", "data-play": True, "aria-pressed": "false"}, "Play")
-    move = slider("Step", {"min": 0, "max": len(steps) - 1, "step": 1, "value": len(steps) - 1, "data-frame": True})
-    tools = tag("div", {"class": "tools"}, play, move) if len(steps) > 1 else tag("p", None, words[0])
-    return tag("div", {"class": "film", "data-film": len(page.films) - 1}, tools, tag("div", {"class": "pairs"}, cells))
+    captions = [f"step {format_number(step)}, PSNR {psnr:.1f} dB" for step, psnr in panels.psnr.items()]
+    page.films.append({"frames": frames, "captions": captions})
+    return {"index": len(page.films) - 1, "pairs": list(zip(originals, frames[-1])), "captions": captions}
 
 
-# ------------------------------------------------------------------------------------------------ of the snapshots
+# -------------------------------------------------------------------------------------------- from the snapshots
 
 
-def photos(run: RunData, page: Page, name: str, prefix: str) -> list[str]:
-    """Adds the first pictures of an array to the album; their names."""
-    array = run.arrays.get(name)
-    if array is None:
+def _add_images(run: RunData, page: PageData, name: str, prefix: str) -> list[str]:
+    """Adds the first images of an array to the album; gives their keys."""
+    images = run.arrays.get(name, ())[: page.quality.max_images]
+    lossless = name.startswith("pca")
+    return [page.album.add(f"{prefix}/{name}/{i}", image, lossless=lossless) for i, image in enumerate(images)]
+
+
+def _level(name: str) -> int:
+    """Gives the level of an array's name, counted from 1."""
+    return int(name.rpartition("_")[2]) + 1
+
+
+def _level_names(run: RunData, kind: str) -> list[str]:
+    """Lists the arrays of a kind (rebuilt, pca) by level, shallow first."""
+    names = [name for name in run.arrays if name.startswith(f"{kind}_level_") and name.rpartition("_")[2].isdecimal()]
+    return sorted(names, key=_level)
+
+
+def levels_section(run: RunData, page: PageData) -> Section | None:
+    """Shows what is reconstructed from all levels, and from each alone."""
+    names = [name for name in ("images", "rebuilt", *_level_names(run, "rebuilt")) if name in run.arrays]
+    if len(names) < 2 or not page.quality.max_images:
+        page.left_out.append(f"Reconstruction by level: {NO_SNAPSHOTS}")
+        return None
+    titles = {"images": ("Image", ""), "rebuilt": ("All levels", "")}
+    rows = []
+    for name in names:
+        title, remark = titles.get(name) or (f"Level {_level(name)}", "alone")
+        rows.append({"title": title, "remark": remark, "keys": _add_images(run, page, name, "run-0"), "below": None})
+    lead = (
+        "Reconstructions from all levels, and from each level alone with the others set to their mean. Details that appear "
+        "in one row only come from that level; a gray row contributes little."
+    )
+    return section("levels", "Reconstruction by level", lead, rows=rows)
+
+
+def colors_section(runs: Sequence[RunData], page: PageData) -> Section | None:
+    """Shows patch features as colors: of every level for one run, of the last level for several."""
+    tables = []
+    for index, run in enumerate(runs):
+        names = _level_names(run, "pca")
+        tables.append(_color_rows(run, page, f"run-{index}", names if len(runs) == 1 else names[-1:]))
+    if not any(tables):
+        page.left_out.append(f"Patch features as colors: {NO_SNAPSHOTS}")
+        return None
+    lead = (
+        "The first three principal components of the patch features as red, green and blue. Patches of one color have "
+        "similar features, also across images"
+        + ("." if len(runs) == 1 else "; colors of different runs are unrelated.")
+    )
+    return section("colors", "Patch features as colors", lead, runs=runs, tables=tables)
+
+
+def _color_rows(run: RunData, page: PageData, prefix: str, names: list[str]) -> list[dict[str, Any]]:
+    """Gives rows of images: the images themselves, then the colors of every level over them."""
+    if not names or not page.quality.max_images:
         return []
-    add = page.album.exact if name.startswith("pca") else page.album.photo
-    return [add(f"{prefix}/{name}/{i}", array[i]) for i in range(min(len(array), page.quality.images))]
-
-
-def levels_of(run: RunData, kind: str) -> list[str]:
-    """Names of the arrays of a kind, shallow levels first."""
-    found = [name for name in run.arrays if name.startswith(f"{kind}_level_") and name.rpartition("_")[2].isdecimal()]
-    return sorted(found, key=lambda name: int(name.rpartition("_")[2]))
-
-
-def levels(run: RunData, page: Page) -> Section | None:
-    names = [name for name in ("images", "rebuilt", *levels_of(run, "rebuilt")) if name in run.arrays]
-    if len(names) < 2 or not page.quality.images:
-        page.missing.append(f"Reconstruction by level: {NO_SNAPSHOTS}")
-        return None
-    titles = {"images": ("Image", ""), "rebuilt": ("Rebuilt", "all levels")}
-    rows = []
+    images = _add_images(run, page, "images", prefix)
+    rows = [{"title": "Image", "remark": "", "keys": images, "below": None}] if images else []
     for name in names:
-        title, remark = titles.get(name) or (f"Level {int(name.rpartition('_')[2]) + 1}", "alone")
-        cells = [
-            picture(p, f"image {i + 1}, {title} {remark}".strip()) for i, p in enumerate(photos(run, page, name, "run"))
-        ]
-        rows.append((title, remark, cells))
-    lead = (
-        "Rebuilt from all levels, and from each alone with the others set to their mean. What only one row shows, only "
-        "that level carries; a gray row adds little to the pixels."
-    )
-    return section("levels", "Reconstruction by level", lead, matrix(rows, "Reconstructions by level"))
+        height, width = run.arrays[name].shape[1:3]
+        title, keys = f"Level {_level(name)}", _add_images(run, page, name, prefix)
+        rows.append({"title": title, "remark": f"{height} × {width}", "keys": keys, "below": images})
+    return rows
 
 
-def colors(run: RunData, page: Page) -> Section | None:
-    shown = color_rows(run, page, "run", levels_of(run, "pca"))
-    if shown is None:
-        page.missing.append(f"Patch features as colors: {NO_SNAPSHOTS}")
+def similarity_section(runs: Sequence[RunData], page: PageData) -> Section | None:
+    """Shows images in which the reader selects a patch; the script computes the similarities."""
+    groups = [_similarity_maps(run, page, f"run-{index}", several=len(runs) > 1) for index, run in enumerate(runs)]
+    if not any(groups):
+        page.left_out.append(f"Similarity maps: {NO_SNAPSHOTS}")
         return None
     lead = (
-        "The three first principal components of the patch features over all these images, as red, green and blue. "
-        "The same color in two images means that the encoder takes those places for alike."
+        "Click a patch, or focus an image and use the arrow keys. Bright patches are similar to the selected one, and rings "
+        "mark the best match in each image. The similarity is the cosine of the last level's patch features on their first "
+        "principal components."
     )
-    mix = slider("Colors over the image", {"min": 0, "max": 100, "step": 5, "value": 100, "data-mix": True})
-    return section("colors", "Patch features as colors", lead, tag("div", {"class": "tools"}, mix), shown)
+    if len(runs) > 1:
+        lead = f"{lead} All runs use the same patch."
+    return section("similarity", "Patch similarity", lead, runs=runs, groups=groups)
 
 
-def color_rows(run: RunData, page: Page, prefix: str, names: list[str]) -> Html | None:
-    """Images above their patch features as colors, one row per level; None without them."""
-    if not names or not page.quality.images:
-        return None
-    below = photos(run, page, "images", prefix)
-    plain: list[Child] = [picture(name, f"image {i + 1}") for i, name in enumerate(below)]
-    rows: list[tuple[str, str, list[Child]]] = [("Image", "", plain)] if plain else []
-    for name in names:
-        level, grid = int(name.rpartition("_")[2]) + 1, run.arrays[name].shape[1:3]
-        cells: list[Child] = []
-        for i, shown in enumerate(photos(run, page, name, prefix)):
-            base = picture(below[i], "") if below else None
-            cells.append(
-                tag("div", {"class": "mixed"}, base, picture(shown, f"image {i + 1}, level {level}", pixelated=True))
-            )
-        rows.append((f"Level {level}", f"{grid[0]} × {grid[1]}", cells))
-    return matrix(rows, "Patch features as colors")
-
-
-def similarity(run: RunData, page: Page) -> Section | None:
-    shown = maps(run, page, "run", label="this run")
-    if shown is None:
-        page.missing.append(f"Similarity maps: {NO_SNAPSHOTS}")
-        return None
-    lead = (
-        "Choose a patch by a click, or focus an image and use the arrow keys: bright places in all images resemble "
-        "it, and rings mark the best match in each. Cosine of the last level's patch features "
-        "on their first principal components."
-    )
-    return section("similarity", "What resembles this patch?", lead, map_tools(), shown)
-
-
-def map_tools() -> Html:
-    strength = slider("Strength", {"min": 0, "max": 100, "step": 5, "value": 90, "data-strength": True})
-    smooth = tag("label", {"class": "check"}, tag("input", {"type": "checkbox", "data-smooth": True}), "Smooth")
-    return tag("div", {"class": "tools"}, strength, smooth)
-
-
-def maps(run: RunData, page: Page, prefix: str, *, label: str, most: int = 12) -> Html | None:
-    """Images on which one chooses a patch; the script computes the similarities from the quantized features."""
+def _similarity_maps(run: RunData, page: PageData, prefix: str, *, several: bool) -> dict[str, Any] | None:
     patches, images = run.arrays.get("patches"), run.arrays.get("images")
-    if patches is None or images is None or not page.quality.images:
+    if patches is None or images is None or not page.quality.max_images:
         return None
-    few = photos(run, page, "images", prefix)[:most]
-    page.patches.append(patches_as_text(patches[: len(few)], cells=page.quality.cells))
-    cells = [
-        tag(
-            "div",
-            {"class": "map", "tabindex": 0, "role": "application", "data-image": i,
-             "aria-label": f"Image {i + 1}: choose a patch with the arrow keys"},
-            picture(name, f"image {i + 1}"),
-            tag("canvas", {"aria-hidden": "true"}),
-        )
-        for i, name in enumerate(few)
-    ]  # fmt: skip
-    legend = tag("canvas", {"class": "legend", "width": 128, "height": 1, "aria-hidden": "true"})
-    read = tag("p", {"class": "readout", "role": "status"}, "No patch is chosen.")
-    scale = tag("p", {"class": "scale"}, tag("span", {"data-low": True}), legend, tag("span", {"data-high": True}))
-    return tag("div", {"class": "similarity", "data-patches": len(page.patches) - 1, "aria-label": label, "role": "group"},
-               tag("div", {"class": "reading"}, read, scale), tag("div", {"class": "maps"}, cells))  # fmt: skip
+    keys = _add_images(run, page, "images", prefix)[: MAX_IMAGES_COMPARED if several else None]
+    page.patches.append(encode_patches(patches[: len(keys)], max_patches=page.quality.max_patches))
+    return {"index": len(page.patches) - 1, "keys": keys}
 
 
-def neighbors(run: RunData, page: Page) -> Section | None:
-    pictures, cosines = run.arrays.get("neighbor_images"), run.arrays.get("neighbor_cosines")
-    images = photos(run, page, "images", "run")
-    if pictures is None or not images:
-        page.missing.append(f"Nearest neighbors: {NO_SNAPSHOTS}")
+def neighbors_section(run: RunData, page: PageData) -> Section | None:
+    """Shows every image with the images whose embeddings are nearest."""
+    images, cosines = run.arrays.get("neighbor_images"), run.arrays.get("neighbor_cosines")
+    queries = _add_images(run, page, "images", "run-0")
+    if images is None or not queries:
+        page.left_out.append(f"Nearest neighbors: {NO_SNAPSHOTS}")
         return None
+    if cosines is None or cosines.shape != images.shape[:2]:
+        cosines = np.full(images.shape[:2], np.nan)
     rows = []
-    for i, name in enumerate(images):
-        cells: list[Child] = [
-            tag("figure", {"class": "asked"}, picture(name, f"image {i + 1}"), tag("figcaption", None, "image"))
-        ]
-        for k in range(pictures.shape[1]):
-            shown = page.album.photo(f"neighbor/{i}/{k}", pictures[i, k])
-            value = cosines[i, k] if cosines is not None and cosines.shape == pictures.shape[:2] else np.nan
-            said = f"{value:.2f}" if np.isfinite(value) else f"{k + 1}"
-            cells.append(
-                tag("figure", None, picture(shown, f"neighbor {k + 1} of image {i + 1}"), tag("figcaption", None, said))
-            )
-        rows.append(tag("div", {"class": "row"}, cells))
-    lead = "The images of the monitors' sample whose embeddings are nearest to that of the first, with their cosine."
-    return section("neighbors", "Nearest neighbors", lead, tag("div", {"class": "neighbors"}, rows))
+    for i, query in enumerate(queries):
+        neighbors = [
+            {"key": page.album.add(f"neighbor/{i}/{k}", images[i, k]),
+             "caption": f"{cosines[i, k]:.2f}" if np.isfinite(cosines[i, k]) else f"{k + 1}"}
+            for k in range(images.shape[1])
+        ]  # fmt: skip
+        rows.append({"query": query, "neighbors": neighbors})
+    lead = "For each image, the sampled images with the nearest embeddings and their cosine similarity."
+    return section("neighbors", "Nearest neighbors", lead, rows=rows)

@@ -1,4 +1,4 @@
-"""Writes the page: sections in order, style and script from this package, a policy that allows no network, a size limit."""
+"""Writes the page as one file: style and script inside, no access to the network, a limit on its size."""
 
 import base64
 import hashlib
@@ -6,156 +6,163 @@ from collections.abc import Callable, Sequence
 from importlib.resources import files
 from pathlib import Path
 
+from markupsafe import Markup
+
 from repre.errors import RunError, UserError
-from repre.reporting import comparison_sections as comparison_page
-from repre.reporting import evaluation_section as results
-from repre.reporting import image_sections as picture_sections
-from repre.reporting import run_sections as sections
-from repre.reporting.formatting import described
-from repre.reporting.rendering import Html, data, tag
-from repre.reporting.parts import Page, Section
-from repre.reporting.image_encoding import LADDER
+from repre.reporting.comparison_sections import glance_section, settings_section, with_distinct_names
+from repre.reporting.evaluation_section import evaluation_section
+from repre.reporting.formatting import describe_run
+from repre.reporting.image_encoding import QUALITIES
+from repre.reporting.image_sections import (
+    colors_section,
+    levels_section,
+    neighbors_section,
+    reconstruction_section,
+    similarity_section,
+)
+from repre.reporting.rendering import PageData, Section, render
 from repre.reporting.run_data import RunData, read_run
-from repre.reporting.verdict_section import summary
-from repre.reporting.verdict import verdict
+from repre.reporting.run_sections import (
+    configuration_section,
+    curves_section,
+    data_section,
+    left_out_section,
+    time_section,
+)
+from repre.reporting.verdict_section import verdict_section
 from repre.utils.io import write_atomically
 
-LIMIT = 10_000_000
-"""Bytes of a page."""
-SCRIPTS = ("charts.js", "pictures.js", "page.js")
-PARTS = (
-    picture_sections.reconstruction,
-    picture_sections.levels,
-    picture_sections.colors,
-    picture_sections.similarity,
-    picture_sections.neighbors,
-    results.evaluations,
-    sections.throughput,
-    sections.data_problems,
-    sections.configuration,
-)
+MAX_BYTES = 10_000_000
+SCRIPTS = ("charts.js", "images.js", "page.js")
 
 
-def write_report(run: Path, out: Path | None = None, *, comparisons: Sequence[Path] = (), limit: int = LIMIT) -> Path:
+def write_report(
+    run: Path, out: Path | None = None, *, comparisons: Sequence[Path] = (), max_bytes: int = MAX_BYTES
+) -> Path:
     """Writes the report of a run, finished or not, as one HTML file that opens offline.
 
     Args:
         run: the run's folder.
         out: the file; by default report.html in the run's folder.
-        comparisons: folders of `repre compare` to show, besides those in or beside the run's folder that are about it.
-        limit: bytes of the file; above it pictures lose quality, then go.
+        comparisons: folders of `repre compare` to show, besides those in or next to the run's folder that are about it.
+        max_bytes: size limit of the file; above it images lose quality, then are left out.
 
     Returns:
-        The file that was written.
+        The path of the file.
 
     Raises:
-        UserError: the folder holds no run, or the file cannot be written there.
+        UserError: the folder is no run, or the file cannot be written.
+        RunError: even without images the page is larger than `max_bytes`.
     """
-    found = read_run(Path(run), comparisons=comparisons)
-    return _write(Path(out or found.path / "report.html"), lambda page: report(found, page), limit=limit)
+    data = read_run(Path(run), comparisons=comparisons)
+    return _write(Path(out or data.path / "report.html"), [data], _run_sections, max_bytes=max_bytes)
 
 
-def write_comparison(runs: Sequence[Path], out: Path, *, comparisons: Sequence[Path] = (), limit: int = LIMIT) -> Path:
-    """Writes the page of several runs side by side.
+def write_comparison(
+    runs: Sequence[Path], out: Path, *, comparisons: Sequence[Path] = (), max_bytes: int = MAX_BYTES
+) -> Path:
+    """Writes one page of several runs side by side.
 
     Args:
         runs: their folders, two or more.
-        out: the HTML file; a compare.json beside it is shown too.
-        comparisons, limit: see `write_report`.
+        out: the HTML file; a compare.json in the same folder is shown too.
+        comparisons: see `write_report`.
+        max_bytes: see `write_report`.
+
+    Returns:
+        The path of the file.
 
     Raises:
-        UserError: a folder holds no run, there are fewer than two, or the file cannot be written there.
+        UserError: there are fewer than two runs, a folder is no run, or the file cannot be written.
+        RunError: even without images the page is larger than `max_bytes`.
     """
     if len(runs) < 2:
-        raise UserError(f"a comparison needs at least two runs, not {len(runs)}; for one there is repre report")
-    beside = [Path(out).parent] if (Path(out).parent / "compare.json").is_file() else []
-    found = [read_run(Path(run), comparisons=[*comparisons, *beside]) for run in runs]
-    return _write(Path(out), lambda page: comparison_page.comparison(comparison_page.labeled(found), page), limit=limit)
+        raise UserError(f"a comparison needs at least two runs, not {len(runs)}; use repre report RUN for one")
+    folder = Path(out).parent
+    shown = [*comparisons, *([folder] if (folder / "compare.json").is_file() else [])]
+    data = with_distinct_names([read_run(Path(run), comparisons=shown) for run in runs])
+    return _write(Path(out), data, _comparison_sections, max_bytes=max_bytes)
 
 
-def report(run: RunData, page: Page) -> tuple[str, str, list[Section]]:
-    """Title, subtitle and sections of one run."""
-    shown: list[Section | None] = [summary(run, verdict(run), page), sections.curves(run, page)]
-    shown += [part(run, page) for part in PARTS]
-    shown.append(sections.missing(page))
-    return run.name, described(run), [one for one in shown if one is not None]
+def _run_sections(runs: Sequence[RunData], page: PageData) -> list[Section | None]:
+    (run,) = runs
+    return [
+        verdict_section(run, page),
+        curves_section(runs, page),
+        reconstruction_section(runs, page),
+        levels_section(run, page),
+        colors_section(runs, page),
+        similarity_section(runs, page),
+        neighbors_section(run, page),
+        evaluation_section(runs, page),
+        time_section(run, page),
+        data_section(run, page),
+        configuration_section(run, page),
+        left_out_section(page),
+    ]
 
 
-def _write(out: Path, build: Callable[[Page], tuple[str, str, list[Section]]], *, limit: int) -> Path:
-    for quality in LADDER:
-        page = Page(quality)
-        title, subtitle, shown = build(page)
-        content = render(title, subtitle, shown, page).encode("utf-8", "replace")
-        if len(content) <= limit:
+def _comparison_sections(runs: Sequence[RunData], page: PageData) -> list[Section | None]:
+    return [
+        glance_section(runs, page),
+        curves_section(runs, page),
+        settings_section(runs, page),
+        reconstruction_section(runs, page),
+        colors_section(runs, page),
+        similarity_section(runs, page),
+        evaluation_section(runs, page),
+        left_out_section(page),
+    ]
+
+
+def _write(
+    out: Path,
+    runs: Sequence[RunData],
+    build: Callable[[Sequence[RunData], PageData], list[Section | None]],
+    *,
+    max_bytes: int,
+) -> Path:
+    """Renders the page at falling quality until it fits, and writes it."""
+    for quality in QUALITIES:
+        page = PageData(quality)
+        sections = [section for section in build(runs, page) if section is not None]
+        content = _render_page(runs, sections, page).encode("utf-8", "replace")
+        if len(content) <= max_bytes:
             break
     else:
-        raise RunError(f"the report of {title} needs {len(content)} bytes even without pictures, above {limit}")
+        raise RunError(f"the page needs {len(content)} bytes even without images, more than {max_bytes}")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(out, lambda file: file.write(content))
     except (OSError, RunError) as error:
-        raise UserError(f"the report cannot be written to {out} ({error}); name another file with --out") from error
+        raise UserError(f"cannot write the report to {out} ({error}); name another file with --out") from error
     return out
 
 
-def render(title: str, subtitle: str, shown: Sequence[Section], page: Page) -> str:
-    """The whole page as text."""
-    style = asset("report.css")
-    script = "\n".join(asset(name) for name in SCRIPTS)
-    policy = (
-        f"default-src 'none'; img-src data:; style-src '{digest(style)}'; script-src '{digest(script)}'; "
-        "base-uri 'none'; form-action 'none'"
+def _render_page(runs: Sequence[RunData], sections: Sequence[Section], page: PageData) -> str:
+    style, script = _asset("report.css"), "\n".join(_asset(name) for name in SCRIPTS)
+    if len(runs) == 1:
+        title, subtitle = runs[0].name, describe_run(runs[0])
+    else:
+        title = " · ".join(run.name for run in runs) if len(runs) < 4 else f"{len(runs)} runs"
+        subtitle = "Several runs side by side"
+    return render(
+        "page.html",
+        title=title,
+        subtitle=subtitle,
+        sections=sections,
+        data=page.as_json(),
+        style=Markup(style),
+        style_hash=_csp_hash(style),
+        script=Markup(script),
+        script_hash=_csp_hash(script),
     )
-    head = tag(
-        "head",
-        None,
-        tag("meta", {"charset": "utf-8"}),
-        tag("meta", {"http-equiv": "Content-Security-Policy", "content": policy}),
-        tag("meta", {"name": "viewport", "content": "width=device-width, initial-scale=1"}),
-        tag("meta", {"name": "color-scheme", "content": "light dark"}),
-        tag("meta", {"name": "referrer", "content": "no-referrer"}),
-        tag("title", None, f"{title} · repre"),
-        tag("style", None, Html(style)),
-    )
-    links = [
-        tag("li", None, tag("a", {"href": f"#{one.identity}"}, one.identity.replace("-", " ").capitalize()))
-        for one in shown
-    ]
-    body = tag(
-        "body",
-        None,
-        tag("a", {"class": "skip", "href": "#main"}, "Skip to the report"),
-        tag(
-            "header",
-            None,
-            tag(
-                "div",
-                None,
-                tag("p", {"class": "kicker"}, "repre · report"),
-                tag("h1", None, title),
-                tag("p", {"class": "subtitle"}, subtitle),
-            ),
-            tag("button", {"type": "button", "id": "theme", "aria-pressed": "false"}, "Dark"),
-        ),
-        tag("nav", {"aria-label": "Contents"}, tag("ol", None, links)),
-        tag("main", {"id": "main", "tabindex": -1}, [one.body for one in shown]),
-        tag("noscript", None, tag("p", None, "Charts and pictures need JavaScript, which this page carries itself.")),
-        tag(
-            "footer",
-            None,
-            tag("p", None, "Written by repre. This file is complete in itself and asks nothing of a network."),
-        ),
-        data("report-data", page.data()),
-        tag("script", None, Html(script)),
-    )
-    return f"<!doctype html>\n{tag('html', {'lang': 'en'}, head, body)}\n"
 
 
-def asset(name: str) -> str:
-    """A file that lies in this package."""
+def _asset(name: str) -> str:
     return (files("repre.reporting") / "assets" / name).read_text(encoding="utf-8")
 
 
-def digest(text: str) -> str:
-    """How a Content-Security-Policy names an inline style or script."""
+def _csp_hash(text: str) -> str:
+    """Gives the name of an inline style or script in a Content-Security-Policy."""
     return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"

@@ -1,54 +1,89 @@
-"""HTML that cannot be broken by what is shown: every string is escaped unless it was made here."""
+"""Renders the templates of the page: Jinja2 escapes all text, and characters that hide others become visible codes."""
 
-import html
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import groupby
 from typing import Any
 
-VOID = {"img", "input", "meta", "br"}
-KEPT = "\n\u00a0\u2009\u202f"
-"""Characters that str.isprintable refuses and a page may hold."""
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from repre.reporting.charts import Chart
+from repre.reporting.formatting import duration, format_number, percent
+from repre.reporting.image_encoding import Album, Quality
+
+SPACES = "\n\u00a0\u2009\u202f"
+"""Characters that str.isprintable refuses and a page may contain."""
 
 
-class Html(str):
-    """Text that is markup already."""
+def visible(value: Any) -> Any:
+    """Replaces control characters, lone surrogates and direction marks (U+202E) by their codes: file names may contain them.
+
+    Markup stays as it is; None becomes empty text.
+    """
+    if value is None or isinstance(value, Markup):
+        return value or ""
+    return "".join(c if c.isprintable() or c in SPACES else f"\\u{ord(c):04x}" for c in str(value))
 
 
-Child = str | int | float | None | Sequence["Child"]
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("repre.reporting"),
+        autoescape=True,
+        finalize=visible,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
+    environment.filters |= {"number": format_number, "percent": percent, "duration": duration}
+    return environment
 
 
-def tag(name: str, attributes: Mapping[str, str | int | float | bool | None] | None = None, *children: Child) -> Html:
-    """An element. Attributes that are None or False are left out, True stands alone; children that are no `Html` are
-    escaped, None is nothing, sequences are joined."""
-    given = [
-        f" {key}" if value is True else f' {key}="{escape(str(value))}"'
-        for key, value in (attributes or {}).items()
-        if value is not None and value is not False
-    ]
-    opened = f"<{name}{''.join(given)}>"
-    return Html(opened if name in VOID else f"{opened}{join(children)}</{name}>")
+ENVIRONMENT = _environment()
 
 
-def join(children: Child) -> Html:
-    """Children one after the other as markup."""
-    if children is None:
-        return Html("")
-    if isinstance(children, Html):
-        return children
-    if isinstance(children, str | int | float):
-        return Html(escape(str(children)))
-    return Html("".join(join(child) for child in children))
+def render(template: str, **values: Any) -> Markup:
+    """Renders a file of templates/ with these values."""
+    return Markup(ENVIRONMENT.get_template(template).render(values))
 
 
-def escape(text: str) -> str:
-    """Text for an element or a quoted attribute. Characters that hide or reorder others (controls, lone surrogates,
-    U+202E) become visible codes: file names may hold them."""
-    return html.escape("".join(c if c.isprintable() or c in KEPT else f"\\u{ord(c):04x}" for c in text), quote=True)
+@dataclass(frozen=True)
+class Section:
+    """One section of the page; `name` is its anchor, its link in the contents and its template."""
+
+    name: str
+    title: str
+    lead: str
+    content: Markup
 
 
-def data(identity: str, value: Any) -> Html:
-    """Plain values for the page's script, as an element that no value can close; no NaN."""
-    text = json.dumps(value, allow_nan=False, separators=(",", ":"))
-    for character in "<>&\u2028\u2029":
-        text = text.replace(character, f"\\u{ord(character):04x}")
-    return Html(f'<script type="application/json" id="{escape(identity)}">{text}</script>')
+def section(name: str, title: str, lead: str = "", **values: Any) -> Section:
+    """Renders the section of the template ``NAME.html``; `lead` is the sentence below its title."""
+    return Section(name, title, lead, render(f"{name}.html", **values))
+
+
+@dataclass
+class PageData:
+    """Collects what sections hand to the page's script, and what had to be left out."""
+
+    quality: Quality
+    album: Album = field(init=False)
+    charts: list[Chart] = field(default_factory=list)
+    films: list[dict[str, Any]] = field(default_factory=list)
+    patches: list[dict[str, Any]] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.album = Album(self.quality)
+
+    def add_charts(self, charts: Sequence[Chart]) -> list[tuple[str, list[tuple[int, Chart]]]]:
+        """Registers charts; gives them by group, each with the index by which the script finds its data."""
+        numbered = list(enumerate(charts, start=len(self.charts)))
+        self.charts += charts
+        return [(group, list(members)) for group, members in groupby(numbered, key=lambda pair: pair[1].group)]
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values for the page's script."""
+        charts = [asdict(chart) for chart in self.charts]
+        return {"images": self.album.uris, "charts": charts, "films": self.films, "patches": self.patches}

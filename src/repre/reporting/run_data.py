@@ -1,5 +1,7 @@
-"""A run's folder as plain data. Whatever is missing, torn or foreign is left out with a word; nothing here raises but
-`UserError`, for a folder that holds no run."""
+"""Reads a run's folder as plain data, without torch.
+
+Files that are missing, damaged or unknown are left out with a note; only a folder that is no run raises (`UserError`).
+"""
 
 import json
 import math
@@ -16,124 +18,130 @@ from repre.errors import UserError, near_names
 from repre.reporting.snapshot_arrays import read_arrays
 
 Row = dict[str, Any]
-MARKS = ("config.yaml", "metrics.jsonl", "summary.json")
-"""Any of these makes a folder a run."""
-LINES = 50
-"""Lines of unreadable.txt that are shown."""
-LOOK = re.compile(r"^step (\d+): (.+)$")
+RUN_FILES = ("config.yaml", "metrics.jsonl", "summary.json")
+"""A folder with any of these is a run."""
+MAX_UNREADABLE = 50
+"""Lines of unreadable.txt that the page shows."""
+VALIDATION_LINE = re.compile(r"^step (\d+): (.+)$")
+"""A validation in log.txt."""
 
 
 @dataclass(frozen=True)
 class RunData:
-    """What a run's folder says.
-
-    Attributes:
-        rows: metrics, one per logged step, ascending; figures that are not finite are None.
-        validations: figures of the checks, ascending.
-        summary: None while the run is not finished.
-        panels: file by step.
-        arrays: of snapshots/features.npz (see repre.training.monitoring.snapshots); only those of the right type and shape.
-        evaluations: stored results; chance: those of the same model without training, where they were evaluated from
-            the same working folder.
-        comparisons: what repre compare wrote about this run.
-        notes: what could not be read, in words.
-    """
+    """The content of a run's folder."""
 
     path: Path
     name: str
+    """The folder's name, or what tells it from the other runs on the page."""
     config: Row = field(default_factory=dict)
     rows: list[Row] = field(default_factory=list)
+    """Training metrics by logged step, ascending; values that are not finite are None."""
     validations: list[Row] = field(default_factory=list)
+    """Metrics by validation, ascending."""
     summary: Row | None = None
+    """None while the run is not finished."""
     environment: Row = field(default_factory=dict)
     alarms: list[Row] = field(default_factory=list)
     unreadable: list[str] = field(default_factory=list)
+    """The first lines of unreadable.txt: a file and the reason, separated by a tab."""
     unreadable_count: int = 0
     panels: dict[int, Path] = field(default_factory=dict)
+    """Image files of the reconstruction panel by step."""
     arrays: dict[str, np.ndarray] = field(default_factory=dict)
+    """Valid arrays of snapshots/features.npz (see `repre.training.monitoring.snapshots`)."""
     evaluations: list[Row] = field(default_factory=list)
-    chance: list[Row] = field(default_factory=list)
+    """Stored results of `repre eval`."""
+    random_init: list[Row] = field(default_factory=list)
+    """Stored results of the same model with random weights, if they were evaluated from the current folder."""
     comparisons: list[Row] = field(default_factory=list)
+    """What `repre compare` wrote about this run."""
     notes: list[str] = field(default_factory=list)
+    """Sentences about what could not be read."""
 
-    def column(self, name: str, *, validations: bool = False) -> tuple[list[float], list[float]]:
-        """Steps and values of a figure where it is a finite number."""
-        rows = [r for r in (self.validations if validations else self.rows) if number(r.get(name)) is not None]
-        return [float(r["step"]) for r in rows], [float(r[name]) for r in rows]
+    def series(self, name: str, *, validations: bool = False) -> tuple[list[float], list[float]]:
+        """Gives the steps and values of a metric, where it is a finite number."""
+        rows = self.validations if validations else self.rows
+        finite = [row for row in rows if finite_number(row.get(name)) is not None]
+        return [float(row["step"]) for row in finite], [float(row[name]) for row in finite]
 
 
 def read_run(path: Path, *, comparisons: Sequence[Path] = ()) -> RunData:
     """Reads the folder of a run, finished or not.
 
     Args:
-        comparisons: folders of `repre compare`, or their compare.json, besides those beside the run.
+        path: the run's folder.
+        comparisons: folders of `repre compare`, or their compare.json, besides those in or next to the run's folder.
+
+    Raises:
+        UserError: the folder is no run.
     """
-    if not any((path / mark).is_file() for mark in MARKS):
-        beside = path.parent.iterdir() if path.parent.is_dir() else ()
-        runs = [p.name for p in beside if any((p / mark).is_file() for mark in MARKS)]
-        raise UserError(f"{path} holds no run of repre (no config.yaml){near_names(path.name, runs)}")
+    if not any((path / file).is_file() for file in RUN_FILES):
+        siblings = path.parent.iterdir() if path.parent.is_dir() else ()
+        runs = [sibling.name for sibling in siblings if any((sibling / file).is_file() for file in RUN_FILES)]
+        raise UserError(f"{path} is not the folder of a run: it has no config.yaml{near_names(path.name, runs)}")
     notes: list[str] = []
-    summary = _json(path / "summary.json", notes)
-    rows = _lines(path / "metrics.jsonl", notes)
+    summary = _read_json(path / "summary.json", notes)
+    rows = _read_json_lines(path / "metrics.jsonl", notes)
     validations = (summary or {}).get("validations")
     if not isinstance(validations, list):
-        validations = _looks_of_log(path / "log.txt")
+        validations = _validations_in_log(path / "log.txt")
         if validations:
-            notes.append("The run is not finished: its looks are taken from log.txt, to four digits.")
-    listed = _text(path / "unreadable.txt").splitlines()
+            notes.append("The run is not finished; its validations are taken from log.txt, which has four digits.")
+    alarms = _read_json_lines(path / "alarms.jsonl", notes) or (summary or {}).get("alarms")
+    unreadable = _read_text(path / "unreadable.txt").splitlines()
     return RunData(
         path=path,
         name=path.resolve().name or str(path),
-        config=_config(path / "config.yaml", notes),
-        rows=_ordered(rows),
-        validations=_ordered(validations),
+        config=_read_config(path / "config.yaml", notes),
+        rows=_last_of_each_step(_with_step(rows)),
+        validations=_last_of_each_step(_with_step(validations)),
         summary=summary,
-        environment=_json(path / "environment.json", notes) or {},
-        alarms=_ordered(_lines(path / "alarms.jsonl", notes) or (summary or {}).get("alarms") or [], unique=False),
-        unreadable=listed[:LINES],
-        unreadable_count=len(listed),
-        panels=_panels(path / "panel"),
+        environment=_read_json(path / "environment.json", notes) or {},
+        alarms=_with_step(alarms),
+        unreadable=unreadable[:MAX_UNREADABLE],
+        unreadable_count=len(unreadable),
+        panels=_find_panels(path / "panel"),
         arrays=read_arrays(path / "snapshots" / "features.npz", notes),
-        evaluations=_evaluations(path / "evaluations", notes),
-        chance=_chance(path, notes),
-        comparisons=_comparisons(path, comparisons, notes),
+        evaluations=_read_evaluations(path / "evaluations", notes),
+        random_init=_read_random_init(path, notes),
+        comparisons=_read_comparisons(path, comparisons, notes),
         notes=notes,
     )
 
 
-def number(value: Any) -> float | None:
-    """A finite number as float; None for anything else, truth values among it."""
+def finite_number(value: Any) -> float | None:
+    """Gives a finite number as float; None for anything else, booleans included."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         return None
     return float(value)
 
 
-def finite(value: Any) -> Any:
-    """Plain values with None in the place of what is no finite number: NaN, infinities, and whole numbers without end."""
+def without_nonfinite(value: Any) -> Any:
+    """Replaces NaN, infinities and integers beyond a float's range by None in plain nested values."""
     if isinstance(value, float) and not math.isfinite(value):
         return None
-    if isinstance(value, int) and abs(value) > 10**300:  # no float holds it
+    if isinstance(value, int) and abs(value) > 10**300:
         return None
     if isinstance(value, dict):
-        return {str(key): finite(item) for key, item in value.items()}
-    return [finite(item) for item in value] if isinstance(value, list | tuple) else value
+        return {str(key): without_nonfinite(item) for key, item in value.items()}
+    return [without_nonfinite(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 # ------------------------------------------------------------------------------------------------------- files
 
 
-def _text(path: Path) -> str:
+def _read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return ""
 
 
-def _json(path: Path, notes: list[str]) -> Row | None:
+def _read_json(path: Path, notes: list[str]) -> Row | None:
     if not path.is_file():
         return None
     try:
-        content = finite(json.loads(_text(path)))
+        content = without_nonfinite(json.loads(_read_text(path)))
     except (ValueError, RecursionError):
         content = None
     if not isinstance(content, dict):
@@ -142,35 +150,26 @@ def _json(path: Path, notes: list[str]) -> Row | None:
     return content
 
 
-def _lines(path: Path, notes: list[str]) -> list[Row]:
-    rows, torn = [], 0
-    for line in _text(path).splitlines():
+def _read_json_lines(path: Path, notes: list[str]) -> list[Row]:
+    rows, damaged = [], 0
+    for line in _read_text(path).splitlines():
         try:
-            row = finite(json.loads(line))
+            row = without_nonfinite(json.loads(line))
         except (ValueError, RecursionError):
             row = None
         if isinstance(row, dict):
             rows.append(row)
         else:
-            torn += bool(line.strip())
-    if torn:
-        notes.append(
-            f"{torn} line{'s' * (torn > 1)} of {path.name} cannot be read and {'are' if torn > 1 else 'is'} left out."
-        )
+            damaged += bool(line.strip())
+    if damaged:
+        lines = "1 line" if damaged == 1 else f"{damaged} lines"
+        notes.append(f"{lines} of {path.name} cannot be read and {'is' if damaged == 1 else 'are'} left out.")
     return rows
 
 
-def _ordered(rows: Any, *, unique: bool = True) -> list[Row]:
-    """Rows that have a step, ascending; if `unique`, of several of one step the last, which a restart wrote."""
-    listed = rows if isinstance(rows, list) else []
-    placed = [row for row in listed if isinstance(row, dict) and number(row.get("step")) is not None]
-    chosen = list({row["step"]: row for row in placed}.values()) if unique else placed
-    return sorted(chosen, key=lambda row: row["step"])
-
-
-def _config(path: Path, notes: list[str]) -> Row:
+def _read_config(path: Path, notes: list[str]) -> Row:
     try:
-        content = finite(yaml.safe_load(_text(path)))
+        content = without_nonfinite(yaml.safe_load(_read_text(path)))
     except (yaml.YAMLError, RecursionError):
         content = None
     if not isinstance(content, dict):
@@ -179,67 +178,82 @@ def _config(path: Path, notes: list[str]) -> Row:
     return content
 
 
-def _looks_of_log(path: Path) -> list[Row]:
+def _with_step(rows: Any) -> list[Row]:
+    """Keeps the rows that have a step, in ascending order."""
+    listed = rows if isinstance(rows, list) else []
+    valid = [row for row in listed if isinstance(row, dict) and finite_number(row.get("step")) is not None]
+    return sorted(valid, key=lambda row: row["step"])
+
+
+def _last_of_each_step(rows: list[Row]) -> list[Row]:
+    """Keeps the last row of each step: a resumed run logs some steps again."""
+    return list({row["step"]: row for row in rows}.values())
+
+
+def _validations_in_log(path: Path) -> list[Row]:
+    """Parses lines such as ``step 50: rankme 9.25, raw pixels 0.25``."""
     validations = []
-    for line in _text(path).splitlines():
-        if found := LOOK.match(line):
-            pairs = (part.rpartition(" ")[::2] for part in found[2].split(", "))
-            figures = {name: value for name, word in pairs if (value := _float(word)) is not None}
-            validations.append({"step": int(found[1]), **figures})
+    for line in _read_text(path).splitlines():
+        if match := VALIDATION_LINE.match(line):
+            pairs = (pair.rpartition(" ")[::2] for pair in match[2].split(", "))
+            metrics = {name: value for name, text in pairs if (value := _parse_number(text)) is not None}
+            validations.append({"step": int(match[1]), **metrics})
     return validations
 
 
-def _float(word: str) -> float | None:
+def _parse_number(text: str) -> float | None:
     try:
-        return number(float(word))
+        return finite_number(float(text))
     except ValueError:
         return None
 
 
-def _panels(folder: Path) -> dict[int, Path]:
-    found = {}
+def _find_panels(folder: Path) -> dict[int, Path]:
+    panels = {}
     for path in folder.glob("step-*.png"):
-        if path.stem.removeprefix("step-").isdecimal():
-            found[int(path.stem.removeprefix("step-"))] = path
-    return dict(sorted(found.items()))
+        if (digits := path.stem.removeprefix("step-")).isdecimal():
+            panels[int(digits)] = path
+    return dict(sorted(panels.items()))
 
 
-def _evaluations(folder: Path, notes: list[str]) -> list[Row]:
-    found = []
+def _read_evaluations(folder: Path, notes: list[str]) -> list[Row]:
+    results = []
     for path in sorted(folder.glob("*.json")):
-        content = _json(path, notes)
-        if (
-            content is not None
-            and isinstance(content.get("metrics"), dict)
-            and str(content.get("main")) in content["metrics"]
-        ):
-            found.append({**content, "file": path.name})
-    return found
-
-
-def _chance(run: Path, notes: list[str]) -> list[Row]:
-    """Results of ``random:RUN``, which evaluations keep under the working folder (`results_folder` of the registry)."""
-    found = [one for folder in sorted(Path("evaluations").glob("random-*")) for one in _evaluations(folder, notes)]
-    return [one for one in found if Path(str(one.get("start", "")).removeprefix("random:")).resolve() == run.resolve()]
-
-
-def _comparisons(run: Path, given: Sequence[Path], notes: list[str]) -> list[Row]:
-    """Comparisons named by the caller, in the run's folder, or beside it and about this run."""
-    named = [p / "compare.json" if p.is_dir() else p for p in given]
-    own = [run / "compare.json", *sorted(run.glob("*/compare.json"))]
-    beside = sorted(run.parent.glob("*/compare.json"))
-    found: dict[Path, Row] = {}
-    for path in [*named, *own, *beside]:
-        content = _json(path, notes)
-        if content is None or not isinstance(content.get("rows"), list) or path.resolve() in found:
+        content = _read_json(path, notes)
+        if content is None or not isinstance(content.get("metrics"), dict):
             continue
-        if path in beside and path not in named and path not in own and not _about(content, run):
+        if str(content.get("main")) in content["metrics"]:
+            results.append({**content, "file": path.name})
+    return results
+
+
+def _read_random_init(run: Path, notes: list[str]) -> list[Row]:
+    """Reads results of ``random:RUN``, which evaluations store in the current folder (`evaluation.registry`)."""
+    folders = sorted(Path("evaluations").glob("random-*"))
+    results = [result for folder in folders for result in _read_evaluations(folder, notes)]
+    return [r for r in results if Path(str(r.get("start", "")).removeprefix("random:")).resolve() == run.resolve()]
+
+
+def _read_comparisons(run: Path, requested: Sequence[Path], notes: list[str]) -> list[Row]:
+    """Reads the comparisons that were requested, those in the run's folder, and those next to it that are about the run."""
+    wanted = [path / "compare.json" if path.is_dir() else path for path in requested]
+    wanted += [run / "compare.json", *sorted(run.glob("*/compare.json"))]
+    siblings = [path for path in sorted(run.parent.glob("*/compare.json")) if path not in wanted]
+    comparisons: dict[Path, Row] = {}
+    for path in [*wanted, *siblings]:
+        content = _read_json(path, notes)
+        if content is None or not isinstance(content.get("rows"), list) or path.resolve() in comparisons:
             continue
-        found[path.resolve()] = {**content, "file": str(path)}
-    return list(found.values())
+        if path in wanted or results_inside(content, run):
+            comparisons[path.resolve()] = {**content, "file": str(path)}
+    return list(comparisons.values())
 
 
-def _about(comparison: Row, run: Path) -> bool:
+def results_inside(comparison: Row, run: Path) -> list[Row]:
+    """Gives the results of a comparison that are stored in the run's folder."""
     results = comparison.get("results")
-    paths = [str(r.get("path", "")) for r in results if isinstance(r, dict)] if isinstance(results, list) else []
-    return any(run.resolve() in Path(path).resolve().parents for path in paths)
+    return [
+        result
+        for result in (results if isinstance(results, list) else [])
+        if isinstance(result, dict) and run.resolve() in Path(str(result.get("path", ""))).resolve().parents
+    ]

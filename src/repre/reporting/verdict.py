@@ -1,137 +1,140 @@
-"""Did it learn, and what limits it? Words from figures; where there is no evidence they say so."""
+"""Answers whether the run learned and what limits it; without enough evidence the answer says so."""
 
 from dataclasses import dataclass
 from statistics import median
 
 from repre.reporting.findings import (
-    MOVED,
+    MIN_LOSS_CHANGE,
     Finding,
     Kind,
     baselines,
-    dense,
-    fidelity,
+    correspondence,
     gains,
-    health,
     losses,
     probes,
+    reconstruction,
+    stability,
 )
-from repre.reporting.run_data import RunData, number
+from repre.reporting.run_data import RunData, finite_number
 
-WAITING = 0.2
-"""Share of the time waiting for data from which it is called a limit."""
+MAX_WAIT = 0.2
+"""Share of the time waiting for data above which it is called a limit."""
 FEW_STEPS = 2000
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """The answer in one line, how it stands (good, bad, limit or unknown), and what it rests on."""
+    """The answer in one line, its kind, and the findings behind it."""
 
     headline: str
     kind: Kind
     findings: list[Finding]
 
-    def of(self, *kinds: Kind) -> list[Finding]:
-        return [f for f in self.findings if f.kind in kinds]
+    def of_kind(self, *kinds: Kind) -> list[Finding]:
+        return [finding for finding in self.findings if finding.kind in kinds]
 
     @property
-    def because(self) -> str:
-        """The first statement for the answer, and the first limit."""
+    def reason(self) -> str:
+        """The first finding that supports the answer, and the first limit."""
         if self.kind == "unknown":
             return ""
-        first = [*self.of("bad"), *self.of("good")] if self.kind == "bad" else [*self.of("good"), *self.of("bad")]
-        return " ".join(f.words for f in [*first[:1], *self.of("limit")[:1]])
+        good, bad = self.of_kind("good"), self.of_kind("bad")
+        supporting = [*bad, *good] if self.kind == "bad" else [*good, *bad]
+        return " ".join(finding.text for finding in [*supporting[:1], *self.of_kind("limit")[:1]])
 
 
-def verdict(run: RunData) -> Verdict:
-    """The verdict on one run."""
-    labeled, baseline, state = [*probes(run), *gains(run)], baselines(run), health(run)
-    objectives = [*losses(run), *dense(run), *fidelity(run)]
-    findings = [*labeled, *baseline, *state, *objectives, *limits(run)]
+def judge(run: RunData) -> Verdict:
+    """Gives the verdict on one run."""
+    labeled, baseline, state = [*probes(run), *gains(run)], baselines(run), stability(run)
+    unlabeled = [*losses(run), *correspondence(run), *reconstruction(run)]
+    findings = [*labeled, *baseline, *state, *unlabeled, *limits(run)]
     if not labeled:
-        told = (
-            "No probe with labels was run before and after training; repre eval knn and repre compare are such probes."
-        )
-        findings.append(Finding("unknown", "Worth of the features", told))
+        text = "No labeled probe ran before and after training. Run repre eval knn or repre compare to measure the features."
+        findings.append(Finding("unknown", "Feature quality", text))
     headline, kind = _answer(
-        broken=[f for f in state if f.kind == "bad"],
-        asked={f.kind for f in labeled},
-        beaten=[f for f in baseline if f.kind == "limit"],
-        objectives={f.kind for f in objectives},
+        broken=[finding for finding in state if finding.kind == "bad"],
+        labeled={finding.kind for finding in labeled},
+        not_beaten=[finding for finding in baseline if finding.kind == "limit"],
+        unlabeled={finding.kind for finding in unlabeled},
     )
     if run.alarms and kind == "good":
-        headline = f"{headline}, with {len(run.alarms)} alarm{'s' * (len(run.alarms) > 1)} to look at"
+        headline = f"{headline}, with {len(run.alarms)} alarm{'s' * (len(run.alarms) > 1)} to check"
     if run.summary is None:
-        headline = f"Not finished. So far: {headline[0].lower()}{headline[1:]}"
+        headline = f"Not finished. So far: {_lower(headline)}"
     return Verdict(headline, kind, findings)
 
 
 def _answer(
-    *, broken: list[Finding], asked: set[Kind], beaten: list[Finding], objectives: set[Kind]
+    *, broken: list[Finding], labeled: set[Kind], not_beaten: list[Finding], unlabeled: set[Kind]
 ) -> tuple[str, Kind]:
-    """The headline: collapse and divergence first, then labels, then what needs none."""
+    """Gives the headline: collapse and divergence decide first, then evidence with labels, then evidence without."""
     if broken:
         return broken[0].title, "bad"
-    if {"good", "bad"} <= asked:
-        return "It learned in part: the probes do not agree", "limit"
-    if "bad" in asked:
-        return "It did not learn what the probe asks", "bad"
-    if "good" in asked and beaten:
-        return f"It learned, but {beaten[0].title[0].lower()}{beaten[0].title[1:]}", "limit"
-    if "good" in asked:
+    if {"good", "bad"} <= labeled:
+        return "It learned in part: the probes disagree", "limit"
+    if "bad" in labeled:
+        return "It did not learn what the probe measures", "bad"
+    if "good" in labeled and not_beaten:
+        return f"It learned, but {_lower(not_beaten[0].title)}", "limit"
+    if "good" in labeled:
         return "It learned", "good"
-    if "good" in objectives and asked:
-        return "It trained; the probe shows no clear change", "limit"
-    if "good" in objectives:
-        return "It trained; what the features are worth cannot be told without labels", "limit"
-    if "bad" in objectives:
+    if "good" in unlabeled and labeled:
+        return "It trained, but the probe shows no clear change", "limit"
+    if "good" in unlabeled:
+        return "It trained; without labels the quality of the features is unknown", "limit"
+    if "bad" in unlabeled:
         return "It did not learn", "bad"
-    return "Cannot tell: there is too little evidence", "unknown"
+    return "There is too little evidence to tell", "unknown"
+
+
+def _lower(text: str) -> str:
+    return f"{text[0].lower()}{text[1:]}"
 
 
 # ------------------------------------------------------------------------------------------------------ limits
 
 
 def limits(run: RunData) -> list[Finding]:
-    """What held the run back, and what cannot be told about it."""
-    found = []
-    wait = waiting(run)
+    """Finds what held the run back."""
+    findings = []
+    wait = data_wait(run)
     if wait is None:
-        found.append(Finding("unknown", "Speed", "Nothing was logged about the time that training waits for data."))
+        findings.append(Finding("unknown", "Speed", "The log does not tell how long training waited for data."))
+    elif wait > MAX_WAIT:
+        text = f"{wait:.1%} of the time was spent waiting for images. Raise runtime.workers, or store smaller images."
+        findings.append(Finding("limit", "Waits for data", text))
     else:
-        told = f"{wait:.1%} of the time went into waiting for images"
-        fix = "raise runtime.workers, or store smaller images"
-        if wait > WAITING:
-            found.append(Finding("limit", "Waits for data", f"{told}: {fix}."))
-        else:
-            found.append(Finding("note", "Does not wait for data", f"{told}."))
+        text = f"{wait:.1%} of the time was spent waiting for images."
+        findings.append(Finding("note", "Does not wait for data", text))
     steps = int(run.rows[-1]["step"]) if run.rows else 0
     if 0 < steps < FEW_STEPS and run.summary is not None:
-        told = f"{steps} steps are few; published runs take tens of thousands or more."
-        found.append(Finding("limit", "A short run", told))
-    late = _late_progress(run)
-    if late is not None and late > MOVED:
-        told = f"The loss fell by {late:.1%} over the last fifth of the run: a longer run would probably go further."
-        found.append(Finding("limit", "Still falling at the end", told))
+        text = f"{steps} step{'s' * (steps > 1)} are few; published runs take tens of thousands or more."
+        findings.append(Finding("limit", "A short run", text))
+    late_fall = _late_fall(run)
+    if late_fall is not None and late_fall > MIN_LOSS_CHANGE:
+        text = (
+            f"The loss fell by {late_fall:.1%} over the last fifth of the run. A longer run would probably improve it."
+        )
+        findings.append(Finding("limit", "Still falling at the end", text))
     if run.unreadable_count:
-        many = run.unreadable_count > 1
-        told = f"{run.unreadable_count} file{'s' * many} could not be read and {'are' if many else 'is'} listed below."
-        found.append(Finding("limit", "Unreadable files", told))
+        files = "1 file" if run.unreadable_count == 1 else f"{run.unreadable_count} files"
+        findings.append(Finding("limit", "Unreadable files", f"{files} could not be read; see the section Data."))
     balance = (run.summary or {}).get("balance")
     if isinstance(balance, str) and balance:
-        found.append(Finding("note", "Balance of the two objectives", f"{balance[0].upper()}{balance[1:]}."))
-    return found
+        findings.append(Finding("note", "Balance of the losses", f"{balance[0].upper()}{balance[1:]}."))
+    return findings
 
 
-def waiting(run: RunData) -> float | None:
-    """Share of the time that training waited for data: of the whole run, or the mean of what was logged."""
-    whole = number((run.summary or {}).get("data_wait"))
-    values = run.column("data_wait")[1]
-    return whole if whole is not None else sum(values) / len(values) if values else None
+def data_wait(run: RunData) -> float | None:
+    """Gives the share of the time that training waited for data: of the whole run, or the mean of what was logged."""
+    total = finite_number((run.summary or {}).get("data_wait"))
+    logged = run.series("data_wait")[1]
+    return total if total is not None else sum(logged) / len(logged) if logged else None
 
 
-def _late_progress(run: RunData) -> float | None:
-    """Share of the loss by which it fell over the last fifth of the run."""
-    values = run.column("loss")[1]
+def _late_fall(run: RunData) -> float | None:
+    """Gives the share by which the loss fell over the last fifth of the run."""
+    values = run.series("loss")[1]
     fifth = len(values) // 5
     if fifth < 4:
         return None

@@ -1,5 +1,5 @@
 "use strict";
-// Line charts in SVG. A chart: {title, form: number|share|log, series: [{name, x, y, looks, color}]}.
+// Line charts in SVG. A chart: {title, scale: number|share|log, series: [{name, x, y, validations, color, exact}]}.
 
 const SVG = "http://www.w3.org/2000/svg";
 const HEIGHT = 208, LEFT = 46, RIGHT = 10, TOP = 10, BOTTOM = 24;
@@ -18,8 +18,8 @@ function html(name, className = "", text = null) {
   return node;
 }
 
-function number(value, form) {
-  if (form === "share") return `${+(100 * value).toPrecision(3)} %`;
+function number(value, scale) {
+  if (scale === "share") return `${+(100 * value).toPrecision(3)} %`;
   const size = Math.abs(value);
   if (value !== 0 && (size < 1e-3 || size >= 1e6)) return value.toExponential(2).replace("e+", "e");
   return String(+value.toPrecision(4));
@@ -38,17 +38,17 @@ function ticks(low, high, count) {
   const raw = (high - low) / count || 1;
   const power = 10 ** Math.floor(Math.log10(raw));
   const step = [1, 2, 2.5, 5, 10].find((m) => m * power >= raw * 0.999) * power;
-  const found = [];
-  for (let k = Math.ceil(low / step - 1e-9); k * step <= high + step * 1e-9; k++) found.push(+(k * step).toPrecision(12));
-  return found;
+  const values = [];
+  for (let k = Math.ceil(low / step - 1e-9); k * step <= high + step * 1e-9; k++) values.push(+(k * step).toPrecision(12));
+  return values;
 }
 
 function logTicks(low, high) {
-  const found = [];
+  const values = [];
   const wide = Math.log10(high / low) > 2.2;
   for (let p = Math.floor(Math.log10(low)); p <= Math.ceil(Math.log10(high)); p++)
-    for (const m of wide ? [1] : [1, 2, 5]) if (m * 10 ** p >= low * 0.999 && m * 10 ** p <= high * 1.001) found.push(m * 10 ** p);
-  return found.length > 1 ? found : [low, high];
+    for (const m of wide ? [1] : [1, 2, 5]) if (m * 10 ** p >= low * 0.999 && m * 10 ** p <= high * 1.001) values.push(m * 10 ** p);
+  return values.length > 1 ? values : [low, high];
 }
 
 // Exponential moving average that starts unbiased.
@@ -86,7 +86,7 @@ class Chart {
 
   summary() {
     return this.spec.series
-      .map((s) => `${s.name} from ${number(s.y[0], this.spec.form)} to ${number(s.y[s.y.length - 1], this.spec.form)}`)
+      .map((s) => `${s.name} from ${number(s.y[0], this.spec.scale)} to ${number(s.y[s.y.length - 1], this.spec.scale)}`)
       .join(", ");
   }
 
@@ -124,11 +124,11 @@ class Chart {
     this.plot.replaceChildren(drawing, this.tip);
     this.tip.hidden = true;
     if (!values.length) return;
-    const wanted = this.settings.log || this.spec.form === "log";
+    const wanted = this.settings.log || this.spec.scale === "log";
     this.log = wanted && values.every((v) => v > 0);
     let low = Infinity, high = -Infinity;
     for (const v of values) { if (v < low) low = v; if (v > high) high = v; }
-    if (low === high) { low -= Math.abs(low) * 0.1 || 1; high += Math.abs(high) * 0.1 || 1; if (this.log) low = Math.max(low, high / 10); }
+    if (low === high) { const margin = Math.abs(low) * 0.1; low -= margin; high += margin || 1; if (this.log) low = Math.max(low, high / 10); }
     if (this.log) { const pad = (high / low) ** 0.05; low /= pad; high *= pad; }
     else { const pad = 0.06 * (high - low); const bottom = low >= 0 ? 0 : -Infinity; low = Math.max(low - pad, bottom); high += pad; }
     const first = this.steps[0], last = this.steps[this.steps.length - 1];
@@ -140,10 +140,10 @@ class Chart {
     for (const v of this.log ? logTicks(low, high) : ticks(low, high, 4)) {
       const at = this.y(v).toFixed(1);
       drawing.append(svg("line", { class: "grid", x1: LEFT, x2: width - RIGHT, y1: at, y2: at }));
-      drawing.append(svg("text", { x: LEFT - 7, y: +at + 3.5, "text-anchor": "end" }, this.spec.form === "share" ? number(v, "share").replace(" ", "\u2009") : short(v)));
+      drawing.append(svg("text", { x: LEFT - 7, y: +at + 3.5, "text-anchor": "end" }, this.spec.scale === "share" ? number(v, "share").replace(" ", "\u2009") : short(v)));
     }
     const room = Math.max(2, Math.floor(width / 90));
-    const few = ticks(first, last, room).length < 3; // one or two do not tell how long the run was
+    const few = ticks(first, last, room).length < 3; // one or two ticks do not show how long the run was
     for (const v of ticks(first, last, few ? 2 * room : room)) {
       const at = this.x(v);
       drawing.append(svg("text", { x: at.toFixed(1), y: HEIGHT - 6, "text-anchor": at > width - 30 ? "end" : at < LEFT + 8 ? "start" : "middle" }, short(v)));
@@ -184,13 +184,13 @@ class Chart {
   }
 
   // Shows the values at one step, or nothing.
-  read(place) {
-    this.at = place;
+  read(index) {
+    this.at = index;
     if (!this.cross) return;
     this.cross.replaceChildren();
-    this.tip.hidden = place === null;
-    if (place === null) return;
-    const step = this.steps[place], at = this.x(step);
+    this.tip.hidden = index === null;
+    if (index === null) return;
+    const step = this.steps[index], at = this.x(step);
     this.cross.append(svg("line", { class: "rule", x1: at, x2: at, y1: TOP, y2: HEIGHT - BOTTOM }));
     const head = html("b", "", `step ${step.toLocaleString("en").replaceAll(",", "\u2009")}`);
     this.tip.replaceChildren(head);
@@ -199,7 +199,7 @@ class Chart {
       s.x.forEach((other, k) => { if (Math.abs(other - step) < Math.abs(s.x[i] - step)) i = k; });
       this.cross.append(svg("circle", { class: `dot ${this.color(s)}`, cx: this.x(s.x[i]), cy: this.y(s.y[i]), r: 4.5 }));
       const row = html("div");
-      row.append(html("span", "", s.x[i] === step ? s.name : `${s.name} (step ${short(s.x[i])})`), html("b", "", number(s.y[i], this.spec.form)));
+      row.append(html("span", "", s.x[i] === step ? s.name : `${s.name} (step ${short(s.x[i])})`), html("b", "", number(s.y[i], this.spec.scale)));
       this.tip.append(row);
     }
     const room = this.plot.clientWidth - this.tip.offsetWidth - 4;

@@ -1,4 +1,4 @@
-// Theme, contents, search of the configuration; then everything is started.
+// Theme, contents and search of the configuration; at the end everything starts.
 
 function startTheme() {
   const button = document.getElementById("theme"), root = document.documentElement;
@@ -25,11 +25,11 @@ function startContents() {
     nav.scrollTo({ left: link.offsetLeft - nav.clientWidth / 2 + link.offsetWidth / 2 });
     return undefined;
   });
-  const seen = new IntersectionObserver(
+  const observer = new IntersectionObserver(
     (entries) => entries.forEach((entry) => { if (entry.isIntersecting) mark(entry.target.id); }),
     { rootMargin: "-20% 0px -75% 0px" },
   );
-  document.querySelectorAll("main > section").forEach((section) => seen.observe(section));
+  document.querySelectorAll("main > section").forEach((section) => observer.observe(section));
 }
 
 function startSearch() {
@@ -38,17 +38,17 @@ function startSearch() {
   const parts = [...document.querySelectorAll(".config details")].map((part) => [part, part.open]);
   const nothing = document.querySelector("[data-nothing]");
   field.addEventListener("input", () => {
-    const words = field.value.toLowerCase().split(/[\s,]+/).filter(Boolean);
+    const terms = field.value.toLowerCase().split(/[\s,]+/).filter(Boolean);
     let any = false;
     for (const [part, open] of parts) {
       let found = false;
       for (const row of part.querySelectorAll("[data-setting]")) {
-        const text = row.textContent.toLowerCase(), match = !words.length || words.some((word) => text.includes(word));
+        const text = row.textContent.toLowerCase(), match = !terms.length || terms.some((term) => text.includes(term));
         row.hidden = !match;
         found = found || match;
       }
       part.hidden = !found;
-      part.open = words.length ? found : open;
+      part.open = terms.length ? found : open;
       any = any || found;
     }
     nothing.hidden = any;
@@ -57,9 +57,9 @@ function startSearch() {
 
 startTheme();
 const report = JSON.parse(document.getElementById("report-data").textContent);
-startPictures(report.pictures);
+startImages(report.images);
 startCharts(report.charts);
-startFilms(report.films, report.pictures);
+startFilms(report.films, report.images);
 startMix();
 startSimilarity(report.patches);
 startContents();

@@ -1,7 +1,7 @@
-// Pictures from the album, the panel over time, colors over images, and similarity maps.
+// Images of the album, the reconstruction over time, colors over images, and similarity maps.
 
-function startPictures(uris) {
-  document.querySelectorAll("img[data-picture]").forEach((img) => { img.src = uris[img.dataset.picture]; });
+function startImages(uris) {
+  document.querySelectorAll("img[data-key]").forEach((img) => { img.src = uris[img.dataset.key]; });
 }
 
 function startFilms(films, uris) {
@@ -13,8 +13,8 @@ function startFilms(films, uris) {
     const show = () => {
       const frame = film.frames[+range.value];
       rebuilt.forEach((img, i) => { img.src = uris[frame[i]]; });
-      output.textContent = film.words[+range.value];
-      range.setAttribute("aria-valuetext", film.words[+range.value]);
+      output.textContent = film.captions[+range.value];
+      range.setAttribute("aria-valuetext", film.captions[+range.value]);
     };
     let timer = 0;
     const stop = () => { clearInterval(timer); timer = 0; play.setAttribute("aria-pressed", "false"); play.textContent = "Play"; };
@@ -48,7 +48,7 @@ function startMix() {
   }
 }
 
-// Violet over magenta and orange to pale yellow, on a darkened image: rising lightness, so it reads without color too.
+// Violet, magenta, orange, pale yellow over a darkened image: lightness rises, so the map reads without color too.
 const HEAT = [[112, 30, 120], [168, 42, 104], [214, 72, 68], [240, 120, 40], [250, 172, 44], [252, 236, 150]];
 
 // Color and opacity of a similarity in [0, 1].
@@ -59,14 +59,14 @@ function heat(share) {
 }
 
 class Similarity {
-  constructor(root, packed, onChoice) {
+  constructor(root, packed, onSelect) {
     this.root = root;
     [this.n, this.h, this.w, this.d] = packed.shape;
     const bytes = atob(packed.values);
     this.values = new Int8Array(bytes.length);
     for (let i = 0; i < bytes.length; i++) this.values[i] = bytes.charCodeAt(i);
     this.maps = [...root.querySelectorAll(".map")];
-    this.onChoice = onChoice;
+    this.onSelect = onSelect;
     this.readout = root.querySelector(".readout");
     this.maps.forEach((map, image) => {
       const canvas = map.querySelector("canvas");
@@ -78,12 +78,12 @@ class Similarity {
       map.append(marks);
       map.addEventListener("click", (event) => {
         const box = map.getBoundingClientRect();
-        this.choose(image, (event.clientY - box.top) / box.height, (event.clientX - box.left) / box.width, true);
+        this.select(image, (event.clientY - box.top) / box.height, (event.clientX - box.left) / box.width, true);
       });
       map.addEventListener("keydown", (event) => this.key(event, image));
     });
     this.legend();
-    new ResizeObserver(() => { if (this.chosen) this.rings(); }).observe(root);
+    new ResizeObserver(() => { if (this.selected) this.rings(); }).observe(root);
   }
 
   legend() {
@@ -100,51 +100,51 @@ class Similarity {
     const move = moves[event.key];
     if (!move) return;
     event.preventDefault();
-    const here = this.chosen && this.chosen.image === image ? this.chosen : { row: Math.floor(this.h / 2) - move[0], column: Math.floor(this.w / 2) - move[1] };
+    const here = this.selected && this.selected.image === image ? this.selected : { row: Math.floor(this.h / 2) - move[0], column: Math.floor(this.w / 2) - move[1] };
     const row = Math.min(this.h - 1, Math.max(0, here.row + move[0]));
     const column = Math.min(this.w - 1, Math.max(0, here.column + move[1]));
-    this.choose(image, (row + 0.5) / this.h, (column + 0.5) / this.w, true);
+    this.select(image, (row + 0.5) / this.h, (column + 0.5) / this.w, true);
   }
 
-  // Takes the patch at a place given as shares of the image's height and width.
-  choose(image, down, across, tell = false) {
+  // Selects the patch at a position given as shares of the image's height and width.
+  select(image, down, across, notify = false) {
     if (image >= this.n) return;
     const row = Math.min(this.h - 1, Math.max(0, Math.floor(down * this.h)));
     const column = Math.min(this.w - 1, Math.max(0, Math.floor(across * this.w)));
-    this.chosen = { image, row, column };
+    this.selected = { image, row, column };
     this.cosines = this.compare(((image * this.h + row) * this.w + column) * this.d);
     this.paint();
-    if (tell) this.onChoice(this, image, down, across);
+    if (notify) this.onSelect(this, image, down, across);
   }
 
   compare(start) {
-    const asked = this.values.subarray(start, start + this.d), found = new Float32Array(this.n * this.h * this.w);
-    let own = 0;
-    for (let k = 0; k < this.d; k++) own += asked[k] * asked[k];
-    for (let p = 0; p < found.length; p++) {
+    const query = this.values.subarray(start, start + this.d), cosines = new Float32Array(this.n * this.h * this.w);
+    let squares = 0;
+    for (let k = 0; k < this.d; k++) squares += query[k] * query[k];
+    for (let p = 0; p < cosines.length; p++) {
       let dot = 0, length = 0;
       for (let k = 0; k < this.d; k++) {
         const value = this.values[p * this.d + k];
-        dot += value * asked[k];
+        dot += value * query[k];
         length += value * value;
       }
-      found[p] = dot / (Math.sqrt(own * length) || 1);
+      cosines[p] = dot / (Math.sqrt(squares * length) || 1);
     }
-    return found;
+    return cosines;
   }
 
   paint() {
-    const cells = this.h * this.w, low = 0, high = 1; // the features are centered: at 0 two patches have nothing in common
+    const cells = this.h * this.w, low = 0, high = 1; // the features are centered: 0 means unrelated
     this.best = this.maps.map((map, image) => {
-      const context = map.querySelector(".heat").getContext("2d"), picture = context.createImageData(this.w, this.h);
+      const context = map.querySelector(".heat").getContext("2d"), pixels = context.createImageData(this.w, this.h);
       let best = 0;
       for (let p = 0; p < cells; p++) {
         const value = this.cosines[image * cells + p], share = Math.max(0, (value - low) / (high - low));
         if (value > this.cosines[image * cells + best]) best = p;
-        picture.data.set(heat(share), 4 * p);
+        pixels.data.set(heat(share), 4 * p);
       }
-      context.putImageData(picture, 0, 0);
-      map.classList.toggle("chosen", image === this.chosen.image);
+      context.putImageData(pixels, 0, 0);
+      map.classList.toggle("selected", image === this.selected.image);
       return best;
     });
     this.rings();
@@ -154,7 +154,7 @@ class Similarity {
   }
 
   rings() {
-    const { image: asked, row, column } = this.chosen, ratio = window.devicePixelRatio || 1;
+    const { image: query, row, column } = this.selected, ratio = window.devicePixelRatio || 1;
     this.maps.forEach((map, image) => {
       const canvas = map.querySelector(".marks"), side = map.clientWidth, cell = side / this.w;
       canvas.width = canvas.height = Math.max(1, Math.round(side * ratio));
@@ -170,31 +170,31 @@ class Similarity {
           context.stroke();
         }
       };
-      if (image === asked) ring(column, row, true);
+      if (image === query) ring(column, row, true);
       else ring(this.best[image] % this.w, Math.floor(this.best[image] / this.w), false);
     });
   }
 
   say() {
-    const { image, row, column } = this.chosen, cells = this.h * this.w;
+    const { image, row, column } = this.selected, cells = this.h * this.w;
     const order = this.best
       .map((patch, other) => [this.cosines[other * cells + patch], other, patch])
       .filter(([, other]) => other !== image)
       .sort((a, b) => b[0] - a[0]);
-    let words = `Image ${image + 1}, row ${row + 1}, column ${column + 1}.`;
+    let text = `Image ${image + 1}, row ${row + 1}, column ${column + 1}.`;
     if (order.length) {
       const [cosine, other, patch] = order[0];
-      words += ` Most alike elsewhere: image ${other + 1}, row ${Math.floor(patch / this.w) + 1}, column ${(patch % this.w) + 1}, cosine ${cosine.toFixed(2)}.`;
+      text += ` Best match in another image: image ${other + 1}, row ${Math.floor(patch / this.w) + 1}, column ${(patch % this.w) + 1}, cosine ${cosine.toFixed(2)}.`;
     }
-    this.readout.textContent = words;
+    this.readout.textContent = text;
   }
 }
 
 function startSimilarity(packed) {
-  const all = [];
-  const share = (from, image, down, across) => all.forEach((one) => { if (one !== from) one.choose(image, down, across); });
-  for (const root of document.querySelectorAll("[data-patches]")) all.push(new Similarity(root, packed[+root.dataset.patches], share));
-  all.forEach((one) => one.choose(0, 0.5, 0.5));
+  const groups = [];
+  const share = (from, image, down, across) => groups.forEach((group) => { if (group !== from) group.select(image, down, across); });
+  for (const root of document.querySelectorAll("[data-patches]")) groups.push(new Similarity(root, packed[+root.dataset.patches], share));
+  groups.forEach((group) => group.select(0, 0.5, 0.5));
   const range = document.querySelector("[data-strength]"), check = document.querySelector("[data-smooth]");
   if (!range) return;
   const section = range.closest("section"), output = range.parentElement.querySelector("output");
