@@ -3,8 +3,8 @@
     python -m tests.reporting.browser     downloads one if there is none; if it cannot, it says so and exits with 0
 
 It tries two sources, each for a bounded time: npm's @sparticuz/chromium (Linux on x86-64), which brings the libraries and
-fonts that Chromium needs, so that nothing has to be installed as root; then playwright's own build, which needs them from the
-system. Both stay in the virtual environment or in playwright's cache, never in the sources.
+fonts that Chromium needs, so that nothing has to be installed as root; then playwright's own build, which needs them from
+the system. Both stay in the virtual environment or in playwright's cache, never in the sources.
 """
 
 import os
