@@ -34,7 +34,7 @@ def rows(folder: Path, *, short: bool = False) -> Iterator[Row]:
         folder,
         straight.out,
         "No space for a line of metrics.jsonl or log.txt (injected half-way in the line)",
-        [lambda n=name: _full_log(n) for name in (["append_metrics"] if short else ["append_metrics", "say"] * 3)],  # type: ignore[misc]
+        [lambda n=name: _full_log(n) for name in (["append_metrics"] if short else ["append_metrics", "append_log"] * 3)],  # type: ignore[misc]
     )
     yield _row(
         folder,
@@ -75,14 +75,14 @@ def _row(folder: Path, straight: str, fault: str, breaks: list[Callable[[], obje
 def _count(folder: Path) -> tuple[int, int]:
     """How many operations a run does to its folder, and how many of them before its first step."""
     die, before = Die(-1).install(), [0]
-    claim = RunFolder.claim
+    prepare = RunFolder.prepare
 
-    def claimed(self: RunFolder, *words: Any) -> bool:
-        done = claim(self, *words)
+    def prepared(self: RunFolder, *words: Any) -> bool:
+        done = prepare(self, *words)
         before[0] = die.count
         return done
 
-    RunFolder.claim = claimed  # type: ignore[method-assign]
+    RunFolder.prepare = prepared  # type: ignore[method-assign]
     train(small(folder / "counted"))
     return die.count, before[0]
 
@@ -102,8 +102,8 @@ def _full_log(name: str) -> None:
 
     def call(self: RunFolder, what: Any) -> None:
         lines[0] += 1
-        if lines[0] == (5 if name == "say" else 20):
-            path = self.log if name == "say" else self.metrics
+        if lines[0] == (5 if name == "append_log" else 20):
+            path = self.log if name == "append_log" else self.metrics
             with open(path, "a") as file:
                 file.write('{"step": 20, "lo')
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
@@ -133,10 +133,10 @@ def _read_only(folder: Path) -> Row:
 
 def _without_rights() -> None:
     """Gives root's rights up where the run first touches its folder; modules that are imported before need them."""
-    claim = RunFolder.claim
+    prepare = RunFolder.prepare
 
-    def claimed(self: RunFolder, *words: Any) -> bool:
+    def prepared(self: RunFolder, *words: Any) -> bool:
         os.setuid(65534)
-        return claim(self, *words)
+        return prepare(self, *words)
 
-    RunFolder.claim = claimed  # type: ignore[method-assign]
+    RunFolder.prepare = prepared  # type: ignore[method-assign]

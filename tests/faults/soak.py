@@ -39,7 +39,7 @@ def rows(folder: Path, *, short: bool = False, seconds: float = 120.0) -> Iterat
     config = small(folder / "soak", epochs=10**6)
     config = replace(config, runtime=replace(config.runtime, workers=1, eval_every_epochs=8))
     life = Life(
-        command(config, folder), folder / "soak.txt", before=lambda: setattr(run_folder, "LOG_BYTES", LOG_BYTES)
+        command(config, folder), folder / "soak.txt", before=lambda: setattr(run_folder, "MAX_LOG_BYTES", LOG_BYTES)
     )
     out, samples, end = Path(config.out), list[Sample](), time.monotonic() + seconds
     while time.monotonic() < end:

@@ -1,8 +1,10 @@
-"""The small files of a run survive torn lines, long logs and a second process."""
+"""The small files of a run survive incomplete lines, long logs and a second process."""
 
 import json
+import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,43 +16,96 @@ from repre.training.run_folder import RunFolder
 from tests.training.toy import toy
 
 
-def claimed(tmp_path: Path) -> tuple[RunFolder, RunConfig]:
+def prepared(tmp_path: Path) -> tuple[RunFolder, RunConfig]:
     config = toy(tmp_path / "run")
     folder = RunFolder(config.out)
-    assert not folder.claim(config)
+    assert not folder.prepare(config)
     return folder, config
 
 
 @pytest.mark.parametrize(
-    "torn", [b'{"step": 3, "lo', b"\x00\x00\x00\x00", b'\xff\xfe{"step"', b'{"loss": 1.0}\n', b"7\n"]
+    "incomplete", [b'{"step": 3, "lo', b"\x00\x00\x00\x00", b'\xff\xfe{"step"', b'{"loss": 1.0}\n', b"7\n"]
 )
-def test_metrics_survive_a_torn_line(tmp_path: Path, torn: bytes) -> None:
-    folder, _ = claimed(tmp_path)
+def test_metrics_survive_an_incomplete_line(tmp_path: Path, incomplete: bytes) -> None:
+    folder, _ = prepared(tmp_path)
     for step in (1, 2):
         folder.append_metrics({"step": step, "loss": float("nan")})
     with open(folder.metrics, "ab") as file:
-        file.write(torn)
+        file.write(incomplete)
     assert [row["step"] for row in folder.read_metrics()] == [1, 2]
-    folder.trim(2)
+    folder.discard_after(2)
     folder.append_metrics({"step": 3})
     assert [json.loads(line)["step"] for line in folder.metrics.read_text().splitlines()] == [1, 2, 3]
 
 
-def test_trim_keeps_each_step_once_and_drops_what_was_not_saved(tmp_path: Path) -> None:
-    folder, _ = claimed(tmp_path)
+def test_every_step_is_logged_once_after_a_restart(tmp_path: Path) -> None:
+    folder, _ = prepared(tmp_path)
     for step in (1, 2, 2, 3, 4):
         folder.append_metrics({"step": step})
         folder.append_not_finite({"step": step})
-    folder.trim(3)
+    folder.append_list(folder.changed, ["a.jpg"])
+    folder.discard_after(3)
     assert [row["step"] for row in folder.read_metrics()] == [1, 2, 3]
     assert "4" not in folder.not_finite.read_text()
+    assert folder.changed.exists()
+    folder.discard_after(0)  # a run that starts again
+    assert folder.read_metrics() == []
+    assert not folder.changed.exists()
 
 
-def test_long_logs_rotate_and_the_oldest_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run_folder, "LOG_BYTES", 100)
-    folder, _ = claimed(tmp_path)
+def test_the_csv_has_a_column_for_every_name(tmp_path: Path) -> None:
+    folder, _ = prepared(tmp_path)
+    folder.append_metrics({"step": 1, "loss": 2.5})
+    folder.append_metrics({"step": 2, "loss": float("inf"), "rankme": 3.0})
+    folder.write_csv()
+    assert folder.csv.read_text().splitlines() == ["step,loss,rankme", "1,2.5,", "2,,3.0"]
+
+
+def test_lists_hold_file_names_as_they_are_on_the_disk(tmp_path: Path) -> None:
+    folder, _ = prepared(tmp_path)
+    names = [b"a\xff.jpg", "ü.jpg".encode()]
+    folder.write_list(folder.unreadable, [os.fsdecode(names[0])])
+    folder.append_list(folder.unreadable, [os.fsdecode(names[1])])
+    assert folder.unreadable.read_bytes().splitlines() == names
+
+
+def test_alarms_are_written_once_there_are_any(tmp_path: Path) -> None:
+    folder, _ = prepared(tmp_path)
+    folder.write_alarms([])
+    assert not folder.alarms.exists()
+    folder.write_alarms([{"step": 1, "value": float("nan")}])
+    assert folder.alarms.read_text() == '{"step": 1, "value": null}\n'
+    folder.write_alarms([])
+    assert folder.alarms.read_text() == ""
+
+
+def test_another_run_is_refused_with_its_differences(tmp_path: Path) -> None:
+    folder, config = prepared(tmp_path)
+    folder.release()
+    with pytest.raises(UserError, match=r"another config:\n  seed: 7 here, 0 there\nname another --out"):
+        RunFolder(config.out).prepare(replace(config, seed=7))
+    same = RunFolder(config.out)
+    assert not same.prepare(replace(config, runtime=replace(config.runtime, log_every=5)))  # runtime may change
+    same.release()
+
+
+def test_a_finished_run_is_recognized_and_other_files_are_refused(tmp_path: Path) -> None:
+    folder, config = prepared(tmp_path)
+    folder.summary.write_text("{}")
+    assert RunFolder(config.out).prepare(config)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "notes.txt").write_text("mine")
+    with pytest.raises(UserError, match="holds no run of repre"):
+        RunFolder(tmp_path / "other").prepare(config)
+    with pytest.raises(UserError, match="is a file"):
+        RunFolder(tmp_path / "other" / "notes.txt").prepare(config)
+
+
+def test_long_logs_rotate_and_the_oldest_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_folder, "MAX_LOG_BYTES", 100)
+    folder, _ = prepared(tmp_path)
     for number in range(60):
-        folder.append_log(f"line {number}: \udcff")  # a name that is no UTF-8
+        folder.append_log(f"line {number}: \udcff")  # a file name that is not UTF-8
     logs = sorted(p.name for p in folder.path.glob("log*.txt"))
     assert logs == ["log.1.txt", "log.2.txt", "log.3.txt", "log.txt"]
     assert "line 59: \\udcff" in folder.log.read_text()
@@ -59,34 +114,34 @@ def test_long_logs_rotate_and_the_oldest_go(tmp_path: Path, monkeypatch: pytest.
 
 @pytest.mark.skipif(run_folder.fcntl is None, reason="no locks on this system")
 def test_a_second_process_is_kept_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run_folder, "PATIENCE", 0.0)
-    folder, config = claimed(tmp_path)
+    monkeypatch.setattr(run_folder, "LOCK_TIMEOUT", 0.0)
+    folder, config = prepared(tmp_path)
     folder.release()
     code = "import fcntl, sys; f = open(sys.argv[1], 'ab'); fcntl.lockf(f, fcntl.LOCK_EX); print(flush=True); input()"
     with subprocess.Popen(
         [sys.executable, "-c", code, str(folder.lock)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    ) as other:
-        assert other.stdout is not None
-        other.stdout.readline()
+    ) as holder:
+        assert holder.stdout is not None
+        holder.stdout.readline()
         with pytest.raises(UserError, match="another process is writing"):
-            RunFolder(config.out).claim(config)
-        other.communicate(b"\n")
-    assert not RunFolder(config.out).claim(config)  # the lock went with the process
+            RunFolder(config.out).prepare(config)
+        holder.communicate(b"\n")
+    assert not RunFolder(config.out).prepare(config)  # the lock ended with the process
 
 
-def test_a_folder_that_cannot_be_written_is_a_users_mistake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def read_only(*names: object, **more: object) -> None:
+def test_a_folder_that_cannot_be_written_is_a_user_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def read_only(*args: object, **kwargs: object) -> None:
         raise OSError(30, "Read-only file system")
 
     monkeypatch.setattr("os.fsync", read_only)
     config = toy(tmp_path / "run")
     with pytest.raises(UserError, match=r"Read-only file system.*name another folder"):
-        RunFolder(config.out).claim(config)
+        RunFolder(config.out).prepare(config)
 
 
-def test_a_start_that_was_killed_before_its_config_is_no_hindrance(tmp_path: Path) -> None:
+def test_files_of_a_start_that_was_killed_before_its_config_are_accepted(tmp_path: Path) -> None:
     config = toy(tmp_path / "run")
     (tmp_path / "run").mkdir()
     for name in (".lock", ".config.yaml.partial"):
         (tmp_path / "run" / name).write_text("half")
-    assert not RunFolder(config.out).claim(config)
+    assert not RunFolder(config.out).prepare(config)

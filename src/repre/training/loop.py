@@ -57,7 +57,7 @@ def train(config: RunConfig, *, probe: Probe | None = None) -> Path:
     device, folder = pick_device(config.runtime.device), RunFolder(config.out)
     with process_group(device):
         try:
-            finished = folder.claim(config) if is_main_process() else False
+            finished = folder.prepare(config) if is_main_process() else False
             if any_rank(finished, device):
                 if is_main_process():
                     print(f"{folder.path} is a finished run of this config; nothing to do")
@@ -305,14 +305,14 @@ class Trainer:
         restored = self.state.restore(self.folder)
         if restored is None:
             if is_main_process():
-                self.folder.trim(0)
+                self.folder.discard_after(0)
             return
         progress, warning = restored
         if warning is not None:
             self.log.message(warning)
         self.step, self.seconds, self.saved_step = progress["step"], progress["seconds"], progress["step"]
         if is_main_process():
-            self.folder.trim(self.step)
+            self.folder.discard_after(self.step)
         self.failures.restore(progress)
         if self.validator is not None:
             self.validator.restore(progress, self.folder.read_metrics())

@@ -1,22 +1,22 @@
-"""The folder of a run: what lies where, who owns it, and the metrics that survive a restart.
+"""The folder of a run: the files in it, the lock on it, and metrics that survive a restart.
 
-config.yaml        the complete config; `--config` takes it back
+config.yaml        the complete config, in the form that `--config` reads
 metrics.jsonl/csv  one line per logged step
-log.txt            what was printed; log.1.txt and so on are older
+log.txt            everything that was printed; log.1.txt and so on are older
 environment.json   versions and machine
-unreadable.txt     files that were skipped, with the reason
-changed.txt        files that were written to while the run went on
+unreadable.txt     files that could not be read, with the reason
+changed.txt        files whose content changed during the run
 not_finite.jsonl   steps whose loss or gradient was not finite, with cause and files
-files.gz           the list of files that the run began with (repre.data.loading.manifest)
-.lock              held by the process that writes here
+files.gz           the files that the run began with (repre.data.loading.manifest)
+.lock              locked by the process that writes here
 checkpoints/       last.pt, previous.pt (the one before it), best.pt
-panel/             reconstructions of the same images over time, PNG
+panel/             reconstructions of the same images at every validation, PNG
 snapshots/         pictures and quantized features of a few images, for the report
-alarms.jsonl       what the monitors found out of order
+alarms.jsonl       the alarms of the monitors
 encoder/           safetensors + config.json; timm.create_model("local-dir:.../encoder", pretrained=True)
 tensorboard/       event files
-trackers.json      what other services call this run, where they are used
-summary.json       written last; its presence means that the run is finished
+trackers.json      identifiers of the run in other services, if there are any
+summary.json       written last; its presence marks the run as finished
 """
 
 import contextlib
@@ -28,8 +28,9 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib.metadata import PackageNotFoundError, version
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -45,10 +46,16 @@ try:
 except ImportError:  # Windows: nothing keeps a second process out there
     fcntl = None  # type: ignore[assignment]
 
-LOG_BYTES, LOGS = 10_000_000, 3
-"""Size at which log.txt becomes log.1.txt, and how many older ones are kept."""
-PATIENCE = 10.0
-"""Seconds that a run waits for a dying process to leave its folder."""
+MAX_LOG_BYTES = 10_000_000
+"""Size at which log.txt is renamed to log.1.txt."""
+LOG_BACKUPS = 3
+"""Older log files to keep."""
+LOCK_TIMEOUT = 10.0
+"""Seconds to wait for the lock, because a process that is about to end may still hold it."""
+MAX_DIFFERENCES = 8
+"""Settings that a message about another config lists."""
+FILE_NAME_ENCODING: dict[str, Any] = {"encoding": "utf-8", "errors": "surrogateescape"}
+"""Writes file names with the bytes that they have on the disk, which may not be UTF-8."""
 
 
 class RunFolder:
@@ -66,7 +73,6 @@ class RunFolder:
         self.not_finite = self.path / "not_finite.jsonl"
         self.files = self.path / "files.gz"
         self.lock = self.path / ".lock"
-        self._locked: Any = None
         self.last = self.path / "checkpoints" / "last.pt"
         self.previous = self.path / "checkpoints" / "previous.pt"
         self.best = self.path / "checkpoints" / "best.pt"
@@ -76,23 +82,28 @@ class RunFolder:
         self.encoder = self.path / "encoder"
         self.tensorboard = self.path / "tensorboard"
         self.summary = self.path / "summary.json"
+        self._lock_file: BinaryIO | None = None
 
-    def claim(self, config: RunConfig) -> bool:
-        """Makes the folder this run's, or finds that it already is; gives True if the run is finished.
+    def prepare(self, config: RunConfig) -> bool:
+        """Creates the folder for a run, or reopens it to resume that run, and locks it.
 
-        Raises UserError where the folder holds another run or other files, or cannot be written.
+        Returns:
+            Whether the run is already finished; then nothing is locked or written.
+
+        Raises:
+            UserError: the folder holds another run or other files, another process writes to it, or it cannot be written.
         """
         if self.config.is_file():
-            self._refuse_other(config)
+            self._check_same_run(config)
             if self.summary.is_file():
                 return True
         elif self.path.exists() and not self.path.is_dir():
             raise UserError(f"--out {self.path} is a file; name a folder")
-        elif self.path.is_dir() and {p.name for p in self.path.iterdir()} - self._first_files():
+        elif self.path.is_dir() and {p.name for p in self.path.iterdir()} - self._names_before_config():
             raise UserError(f"--out {self.path} is not empty and holds no run of repre; name a new folder")
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            self._take_lock()
+            self._acquire_lock()
             write_atomically(self.config, lambda file: file.write(dump_yaml(config).encode()))
             for folder in (self.last.parent, self.panel, self.tensorboard):
                 folder.mkdir(parents=True, exist_ok=True)
@@ -102,147 +113,163 @@ class RunFolder:
         return False
 
     def release(self) -> None:
-        """Lets other processes write here."""
-        if self._locked is not None:
-            self._locked.close()
-            self._locked = None
+        """Releases the lock, if this process holds it."""
+        if self._lock_file is not None:
+            self._lock_file.close()
+            self._lock_file = None
 
-    def _first_files(self) -> set[str]:
-        """What a process that was killed before it wrote the config may have left."""
+    def _check_same_run(self, config: RunConfig) -> None:
+        try:
+            saved = read_yaml(self.config)
+        except UserError as error:
+            raise UserError(f"{error}; repair the file, or name another --out") from error
+        saved = {k: v for k, v in saved.items() if k not in ("runtime", "out")} if isinstance(saved, dict) else {}
+        lines = differences(_as_yaml(identity(config)), saved)
+        if len(lines) > MAX_DIFFERENCES:
+            lines[MAX_DIFFERENCES:] = [f"and {len(lines) - MAX_DIFFERENCES} more"]
+        if lines:
+            raise UserError(
+                "\n  ".join([f"{self.path} holds a run with another config:", *lines])
+                + "\nname another --out, or give the same settings to resume that run"
+            )
+
+    def _names_before_config(self) -> set[str]:
+        """Names of files that may exist if a process was killed before it wrote the config."""
         return {self.lock.name, f".{self.config.name}.partial"}
 
-    def _take_lock(self) -> None:
-        """Keeps a second process out, which would write the same files. The lock goes with this process, however it ends,
-        and its workers do not inherit it."""
-        if fcntl is None or self._locked is not None:
+    def _acquire_lock(self) -> None:
+        """Keeps out a second process, which would write the same files.
+
+        The system releases the lock however this process ends; workers do not inherit it.
+        """
+        if fcntl is None or self._lock_file is not None:
             return
-        begun = time.monotonic()
-        self._locked = open(self.lock, "ab")  # noqa: SIM115 - stays open, for the lock goes with it
+        begin = time.monotonic()
+        self._lock_file = open(self.lock, "ab")  # noqa: SIM115 - stays open, because closing it releases the lock
         while True:
             try:
-                fcntl.lockf(self._locked, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.lockf(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 return
             except (BlockingIOError, PermissionError) as error:
-                if time.monotonic() - begun > PATIENCE:
+                if time.monotonic() - begin > LOCK_TIMEOUT:
                     self.release()
                     raise UserError(f"another process is writing to {self.path}; wait for it, or stop it") from error
                 time.sleep(0.1)
             except OSError:  # a file system without locks
                 return
 
-    def _refuse_other(self, config: RunConfig) -> None:
-        try:
-            other = read_yaml(self.config)
-        except UserError as error:
-            raise UserError(f"{error}; mend it, or name another --out") from error
-        other = {k: v for k, v in other.items() if k not in ("runtime", "out")} if isinstance(other, dict) else {}
-        lines = differences(_as_yaml(identity(config)), other)
-        if lines:
-            shown = "\n  ".join(lines[:8] + ([f"and {len(lines) - 8} more"] if len(lines) > 8 else []))
-            raise UserError(
-                f"{self.path} holds a run with another config:\n  {shown}\n"
-                "name another --out, or give the same settings to continue that run"
-            )
+    # ------------------------------------------------------------------------------------------------- metrics
 
-    def trim(self, step: int) -> None:
-        """Drops what a stopped run logged beyond its last checkpoint, at `step`: lines of metrics, a torn last line, and,
-        of a run that starts again, the lists of what was found out of order."""
+    def read_metrics(self) -> list[dict[str, Any]]:
+        """All rows of metrics.jsonl; lines that a crash left incomplete are skipped."""
+        return list(_read_rows(self.metrics))
+
+    def append_metrics(self, row: dict[str, Any]) -> None:
+        """Adds a row to metrics.jsonl; numbers that are not finite become null."""
+        _append_row(self.metrics, row)
+
+    def append_not_finite(self, row: dict[str, Any]) -> None:
+        """Adds a row to not_finite.jsonl."""
+        _append_row(self.not_finite, row)
+
+    def discard_after(self, step: int) -> None:
+        """Removes what a stopped run logged after its last checkpoint, so that every step is logged once.
+
+        Args:
+            step: step of the checkpoint; at 0 the run starts again, and its alarms and lists of files are removed too.
+        """
         if self.metrics.is_file():
-            kept: dict[int, dict[str, Any]] = {}
-            for row in self.iter_metrics():
+            rows: dict[int, dict[str, Any]] = {}
+            for row in _read_rows(self.metrics):
                 if row["step"] <= step:
-                    kept.setdefault(row["step"], row)
-            _write_rows(self.metrics, list(kept.values()))
+                    rows.setdefault(row["step"], row)
+            _write_rows(self.metrics, rows.values())
         if self.not_finite.is_file():
-            _write_rows(self.not_finite, [row for row in _rows(self.not_finite) if row["step"] <= step])
+            _write_rows(self.not_finite, [row for row in _read_rows(self.not_finite) if row["step"] <= step])
         if step == 0:
             for path in (self.alarms, self.unreadable, self.changed):
                 path.unlink(missing_ok=True)
 
-    def read_metrics(self) -> list[dict[str, Any]]:
-        """Every whole line of the metrics."""
-        return list(self.iter_metrics())
-
-    def iter_metrics(self) -> Iterator[dict[str, Any]]:
-        """The same one by one: a long run has more of them than should lie in memory at each checkpoint."""
-        if self.metrics.is_file():
-            yield from _rows(self.metrics)
-
-    def append_metrics(self, row: dict[str, Any]) -> None:
-        with open(self.metrics, "a", encoding="utf-8") as file:
-            file.write(_line(row))
-
-    def append_not_finite(self, row: dict[str, Any]) -> None:
-        with open(self.not_finite, "a", encoding="ascii") as file:  # names that are no UTF-8 are escaped in JSON
-            file.write(_line(row))
-
     def sync(self) -> None:
-        """Puts the metrics on the disk: a checkpoint must not know more steps than they, even after a power loss."""
+        """Flushes the metrics to the disk: even after a power loss, they must reach as far as the checkpoint."""
         if self.metrics.is_file():
             with open(self.metrics, "ab") as file:
                 os.fsync(file.fileno())
 
-    def write_list(self, path: Path, lines: list[str]) -> None:
-        """A list of files, one per line, as names are on the disk."""
-        write_atomically(path, lambda file: file.write("".join(f"{line}\n" for line in lines).encode(**RAW)))
-
-    def append_list(self, path: Path, lines: list[str]) -> None:
-        with open(path, "a", **RAW) as file:
-            file.writelines(f"{line}\n" for line in lines)
-
-    def write_alarms(self, alarms: list[dict[str, Any]]) -> None:
-        """One line per alarm; no file without one."""
-        if alarms or self.alarms.exists():
-            write_atomically(self.alarms, lambda file: file.write("".join(_line(row) for row in alarms).encode()))
-
     def write_csv(self) -> None:
-        """The metrics as a table, one column per name that ever occurred."""
-        names = list(dict.fromkeys(name for row in self.iter_metrics() for name in row))
+        """Writes the metrics as a table with a column for every name; rows are streamed, because there may be many."""
+        names = list(dict.fromkeys(name for row in _read_rows(self.metrics) for name in row))
 
         def write(file: BinaryIO) -> None:
-            table = io.TextIOWrapper(file, encoding="utf-8", newline="")
-            writer = csv.DictWriter(table, names)
+            text = io.TextIOWrapper(file, encoding="utf-8", newline="")
+            writer = csv.DictWriter(text, names)
             writer.writeheader()
-            writer.writerows(self.iter_metrics())
-            table.flush()
-            table.detach()
+            writer.writerows(_read_rows(self.metrics))
+            text.flush()
+            text.detach()
 
         write_atomically(self.csv, write)
 
+    # --------------------------------------------------------------------------------------- lists, alarms, log
+
+    def write_list(self, path: Path, lines: list[str]) -> None:
+        """Writes a list of files, one per line; see `FILE_NAME_ENCODING`."""
+        write_atomically(path, lambda file: file.write("".join(f"{x}\n" for x in lines).encode(**FILE_NAME_ENCODING)))
+
+    def append_list(self, path: Path, lines: list[str]) -> None:
+        """Adds lines to a list of files."""
+        with open(path, "a", **FILE_NAME_ENCODING) as file:
+            file.writelines(f"{line}\n" for line in lines)
+
+    def write_alarms(self, alarms: list[dict[str, Any]]) -> None:
+        """Writes one line per alarm; without alarms there is no file."""
+        if alarms or self.alarms.exists():
+            _write_rows(self.alarms, alarms)
+
     def append_log(self, text: str) -> None:
-        """Adds a line to the log, and begins a new file where that has become long."""
+        """Adds a line to log.txt; when the file has grown too long, older lines move to log.1.txt and so on."""
         with contextlib.suppress(FileNotFoundError):
-            if self.log.stat().st_size > LOG_BYTES:
-                for number in range(LOGS, 0, -1):
-                    older = self.path / f"log.{number}.txt"
-                    newer = self.path / f"log.{number - 1}.txt" if number > 1 else self.log
-                    if newer.is_file():
-                        os.replace(newer, older)
+            if self.log.stat().st_size > MAX_LOG_BYTES:
+                self._rotate_logs()
         with open(self.log, "a", encoding="utf-8", errors="backslashreplace") as file:
             file.write(text + "\n")
 
+    def _rotate_logs(self) -> None:
+        files = [self.log, *(self.path / f"log.{number}.txt" for number in range(1, LOG_BACKUPS + 1))]
+        for newer, older in reversed([*pairwise(files)]):
+            if newer.is_file():
+                os.replace(newer, older)
+
 
 def environment() -> dict[str, Any]:
-    """Versions and machine, without names of people or hosts."""
-    found: dict[str, Any] = {"python": platform.python_version(), "system": platform.platform()}
+    """Versions of packages and properties of the machine, without names of users or hosts."""
+    versions: dict[str, str | None] = {}
     for package in ("repre", "torch", "torchvision", "timm", "numpy", "pillow", "safetensors"):
         try:
-            found[package] = version(package)
+            versions[package] = version(package)
         except PackageNotFoundError:
-            found[package] = None
-    found["cores"] = os.cpu_count()
-    found["threads"] = torch.get_num_threads()
-    found["devices"] = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    found["byteorder"] = sys.byteorder
-    return found
+            versions[package] = None
+    return {
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        **versions,
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "devices": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+        "byteorder": sys.byteorder,
+    }
 
 
-RAW: dict[str, Any] = {"encoding": "utf-8", "errors": "surrogateescape"}
-"""Names of files may be no UTF-8."""
+# --------------------------------------------------------------------------------------------------- JSON lines
 
 
-def _rows(path: Path) -> Iterator[dict[str, Any]]:
-    """The whole lines of a file of JSON lines; a crash in the middle of a write, or a power loss, leaves others."""
+def _read_rows(path: Path) -> Iterator[dict[str, Any]]:
+    """The complete rows of a JSON lines file, one by one; none if there is no file.
+
+    A crash during a write, or a power loss, may leave other lines; they are skipped.
+    """
+    if not path.is_file():
+        return
     with open(path, encoding="utf-8", errors="replace") as file:
         for line in file:
             try:
@@ -253,15 +280,21 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
                 yield row
 
 
-def _write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
-    write_atomically(path, lambda file: file.writelines(_line(row).encode() for row in rows))
+def _write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    write_atomically(path, lambda file: file.writelines(_to_line(row).encode() for row in rows))
 
 
-def _line(row: dict[str, Any]) -> str:
+def _append_row(path: Path, row: dict[str, Any]) -> None:
+    with open(path, "a", encoding="utf-8") as file:
+        file.write(_to_line(row))
+
+
+def _to_line(row: dict[str, Any]) -> str:
+    """A row as ASCII JSON; numbers that are not finite become null, and file names that are not UTF-8 are escaped."""
     finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
     return json.dumps(finite, allow_nan=False) + "\n"
 
 
-def _as_yaml(plain: dict[str, Any]) -> dict[str, Any]:
-    """Plain values as they come back from a YAML file."""
-    return yaml.safe_load(yaml.safe_dump(plain))
+def _as_yaml(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings as they come back from a YAML file: tuples become lists."""
+    return yaml.safe_load(yaml.safe_dump(settings))
