@@ -91,6 +91,16 @@ def test_the_source_travels_and_has_labels() -> None:
     assert source.describe(3) == "scenes:val:3"
 
 
+def test_held_out_scenes_are_others_and_fewer() -> None:
+    config = ScenesConfig(size=32)
+    counts = {count: (len(scenes.held_out()), len(scenes.held_out(dense=True)))
+              for count in (1, 8, 200, 10_000) if (scenes := Scenes(count, config=config))}  # fmt: skip
+    assert counts == {1: (1, 32), 8: (4, 32), 200: (100, 50), 10_000: (2000, 2500)}
+    train = Scenes(4, config=config)
+    assert train.held_out().config == config
+    assert not (train.held_out().load(0) == train.load(0)).all()
+
+
 @pytest.mark.parametrize("setting", [{"size": 4}, {"min_objects": 3, "max_objects": 2}, {"scale": (0.0, 0.5)}])
 def test_bad_settings_are_refused(setting: dict[str, object]) -> None:
     with pytest.raises(UserError, match="scenes"):

@@ -279,6 +279,15 @@ class Scenes:
     def load(self, index: int) -> Array:
         return self._image_and_label(index)[0]
 
+    def held_out(self, *, dense: bool = False) -> "Scenes":
+        """Other scenes of the same kind, to test on.
+
+        Args:
+            dense: for masks or boxes, a quarter as many, at least 32; for image labels, half as many, at most 2000.
+        """
+        count = max(32, self.count // 4) if dense else max(1, min(self.count // 2, 2000))
+        return Scenes(count, config=self.config, split="val")
+
     def scene(self, index: int) -> Scene:
         """Scene `index` with its masks, boxes and label."""
         return draw_scene(self.config, split=self.split, index=index)

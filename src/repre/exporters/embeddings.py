@@ -24,8 +24,8 @@ from tqdm import tqdm
 
 from repre.data.io.decode import UnreadableImage
 from repre.data.io.sources import Source, open_source
-from repre.data.labels.windows import in_workers
 from repre.data.loading.loader import stack
+from repre.data.loading.workers import in_workers, load_tracked
 from repre.data.views.render import center_view
 from repre.errors import UserError
 from repre.evaluation.features import Transform, eval_transform
@@ -128,7 +128,7 @@ class _Decoded(Dataset[tuple[int, Array | str]]):
     def __getitem__(self, place: int) -> tuple[int, Array | str]:
         index = self.rows[place]
         try:
-            return index, self.source.load(index)
+            return index, load_tracked(self.source, index)
         except UnreadableImage as error:
             return index, str(error)
 

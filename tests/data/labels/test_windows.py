@@ -13,12 +13,12 @@ from repre.data.labels.windows import (
     WindowSet,
     cut,
     fill_value,
-    in_workers,
     mask_to_grid,
     merge,
     plan,
     to_grid,
 )
+from repre.data.loading.workers import in_workers
 from tests.oracles import segmentation as slow
 
 

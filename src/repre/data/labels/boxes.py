@@ -19,7 +19,7 @@ import numpy as np
 from repre.data.io.decode import UnreadableImage, in_range, read_image
 from repre.data.io.sources import open_source
 from repre.data.labels import rle
-from repre.data.loading.loader import epoch_order
+from repre.data.loading.order import epoch_order
 from repre.data.scenes import Scenes
 from repre.errors import UserError, near_names
 
@@ -149,10 +149,9 @@ class SceneBoxes:
     """The embedded scenes: a quarter as many others, at least 32, to test."""
 
     def __init__(self, spec: str, split: str) -> None:
-        scenes = open_source(spec, split=split, channels=3)
+        scenes = open_source(spec, channels=3)
         assert isinstance(scenes, Scenes)
-        count = scenes.count if split == "train" else max(32, scenes.count // 4)
-        self.scenes = Scenes(count, config=scenes.config, split=split)
+        self.scenes = scenes if split == "train" else scenes.held_out(dense=True)
         self.spec, self.classes = spec, list(scenes.classes)
 
     def __len__(self) -> int:

@@ -25,7 +25,6 @@ WHOLE = "whole"
 """Name of the only part of data that are not split."""
 HELD_OUT = 0.2
 """Share of every class that is held out where the data have no test images; whatever the seed of an evaluation."""
-MOST_TEST_SCENES = 2000
 SEPARATORS = ";|"
 
 
@@ -111,7 +110,7 @@ def _data_set(spec: str, *, channels: int, canvas: int | None) -> dict[str, Labe
     split = "labeled" if name == "stl10" else "train"  # STL-10 has unlabeled training images, too
     train = open_source(spec, split=split, channels=channels, canvas=canvas)
     if isinstance(train, Scenes):
-        test: Any = Scenes(max(1, min(len(train) // 2, MOST_TEST_SCENES)), config=train.config, split="val")
+        test: Any = train.held_out()
     elif name in ARRAYS:
         test = open_source(spec, split="val", channels=channels, canvas=canvas)
     else:

@@ -14,8 +14,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from repre.data.labels.masks import IGNORE, MaskSource
-from repre.data.labels.windows import WindowsConfig, fill_value, in_workers, mask_to_grid, nearest, plan, to_grid
-from repre.data.loading.loader import epoch_order
+from repre.data.labels.windows import WindowsConfig, fill_value, mask_to_grid, nearest, plan, to_grid
+from repre.data.loading.order import epoch_order
+from repre.data.loading.workers import in_workers, load_tracked
 from repre.data.views.color import apply_color, normalize
 from repre.data.views.geometry import crop_resize
 from repre.data.views.params import DRAWS, ViewConfig, draw, uniforms
@@ -85,7 +86,7 @@ class CropSteps(Dataset[Crops | UserError]):
         return Crops(torch.stack(pixels), torch.stack(masks), torch.tensor(sides), positions, epoch)
 
     def _box(self, index: int, numbers: list[float]) -> tuple[Tensor, Tensor, int]:
-        image, mask = self.source.load(index)
+        image, mask = load_tracked(self.source, index)
         grid = plan(mask.shape[0], mask.shape[1], self.config).grid
         smallest, largest = self.scale
         side = round(self.config.size / (smallest + (largest - smallest) * numbers[0]))

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from repre.data.io.decode import EXTENSIONS, UnreadableImage, in_range, read_image
 from repre.data.io.sources import open_source
-from repre.data.loading.loader import epoch_order
+from repre.data.loading.order import epoch_order
 from repre.data.scenes import KEPT_BYTES, Scenes
 from repre.errors import UserError, near_names
 
@@ -134,10 +134,9 @@ class SceneMasks:
     channels = 3
 
     def __init__(self, spec: str, split: str, channels: int) -> None:
-        scenes = open_source(spec, split=split, channels=channels)
+        scenes = open_source(spec, channels=channels)
         assert isinstance(scenes, Scenes)
-        count = scenes.count if split == "train" else max(32, scenes.count // 4)
-        self.scenes = Scenes(count, config=scenes.config, split=split)
+        self.scenes = scenes if split == "train" else scenes.held_out(dense=True)
         self.spec, self.classes = spec, ["background", *scenes.classes]
         self._drawn: dict[int, tuple[Array, Array]] = {}
 

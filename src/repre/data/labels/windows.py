@@ -10,19 +10,18 @@ A plan says to which grid an image is resized and where its windows lie:
 """
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from repre.data.labels.masks import IGNORE, MaskSource
-from repre.data.loading.loader import begin, leave_signals_to_the_run, next_of
-from repre.errors import RunError, UserError
+from repre.data.loading.workers import load_tracked
+from repre.errors import UserError
 
 Array = np.ndarray
 
@@ -155,7 +154,7 @@ class WindowSet(Dataset[Windows | UserError]):
 
     def __getitem__(self, index: int) -> Windows | UserError:
         try:
-            image, mask = self.source.load(index)
+            image, mask = load_tracked(self.source, index)
         except UserError as error:  # raised in the training process: out of a worker it would come as a traceback
             return error
         windows = plan(mask.shape[0], mask.shape[1], self.config)
@@ -164,41 +163,3 @@ class WindowSet(Dataset[Windows | UserError]):
         return Windows(
             cut(pixels, windows, fill_value(self.mean, pixels.dtype)), masks, windows, torch.from_numpy(mask)
         )
-
-
-def _as_it_is(item: Any) -> Any:
-    return item
-
-
-def in_workers(data: Dataset[Any], items: range, *, workers: int, pin: bool = False) -> Iterator[Any]:
-    """Yields `data[i]` for every i of `items` in order, made ahead in worker processes.
-
-    Raises:
-        UserError: an item is one.
-        RunError: a worker died.
-    """
-    loader = DataLoader(
-        data,
-        sampler=items,
-        batch_size=None,
-        collate_fn=_as_it_is,
-        num_workers=workers,
-        prefetch_factor=2 if workers else None,
-        pin_memory=pin,
-        worker_init_fn=leave_signals_to_the_run,
-    )
-    made = begin(loader)
-    while True:
-        try:
-            item = next_of(made)
-        except StopIteration:
-            return
-        except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
-                raise
-            raise RunError(
-                f"a decoding process died ({error}); if memory ran out, use fewer --runtime.workers"
-            ) from error
-        if isinstance(item, UserError):
-            raise item
-        yield item

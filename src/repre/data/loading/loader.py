@@ -1,40 +1,30 @@
-"""From a source to batches: a seeded order, decoding workers, replacements for unreadable files, exact resume.
+"""From a source to batches: a seeded order, worker processes, replacements for unreadable files, exact resume.
 
-A run is one sequence of steps; step t of a run with G images per step shows the positions [t' G, (t' + 1) G) of the
-order of its epoch, and every rank takes a slice of them. Nothing depends on the number of ranks or workers, and a
-resumed run starts its loader at the step it stopped at.
+`order` decides which images a step shows, so that nothing depends on the number of ranks or workers, and `workers` runs
+the processes. A resumed run starts its loader at the step where it stopped.
+
+    B  images in the local batch    C  channels    K  side of the canvas
 """
 
-import atexit
-import multiprocessing
-import os
-import re
-import signal
-import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from functools import lru_cache
-from multiprocessing.process import BaseProcess
-from typing import Any, TypeVar
-from weakref import WeakSet
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, get_worker_info
+from torch.utils.data import Dataset
 
 from repre.data.io.decode import UnreadableImage
 from repre.data.io.sources import Source
 from repre.data.loading.manifest import changed
+from repre.data.loading.order import RunOrder
+from repre.data.loading.workers import in_workers, load_tracked
 from repre.errors import RunError, UserError
 from repre.types import Batch, Views
 from repre.utils.config_checks import check_fields
 
 ATTEMPTS = 32
-"""Replacements tried for one unreadable file before the run stops."""
-
-T = TypeVar("T")
-Raw = tuple[Tensor, Tensor, Tensor, Tensor, int, list[tuple[int, str]], list[int], Views | None]
+"""Images tried for one position of the order before the run stops."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +32,7 @@ class LoaderConfig:
     """From files to stacked pixels."""
 
     decode_size: int = 0
-    """Side of the square that images are stacked on; a larger image is shrunk, with antialiasing, until it fits.
+    """Side of the square that images are stacked on; larger images are shrunk to fit it, with antialiasing.
     0: twice the side of the global views."""
     max_unreadable: float = 0.05
     """Share of unreadable files above which the run stops; up to it they are skipped, counted and listed."""
@@ -55,120 +45,109 @@ class LoaderConfig:
             raise UserError(f"loader.max_unreadable is a share and must lie in [0, 1], not {self.max_unreadable}")
 
 
-def epoch_order(count: int, *, seed: int, epoch: int) -> np.ndarray:
-    """The order in which an epoch shows the images: a permutation of 0 .. count - 1, int64."""
-    return np.random.Generator(np.random.PCG64([seed, epoch])).permutation(count)
-
-
 def stack(images: list[np.ndarray], *, canvas: int, keep_values: bool = False) -> tuple[Tensor, Tensor]:
-    """Stacks images [H, W, C] on a square canvas: pixels [B, C, K, K], the channels last in memory, and sizes [B, 2]
-    (height, width).
+    """Stacks images [H, W, C] of any size on a square canvas.
 
-    Images of one dtype keep it. Mixed ones become float32: integers divided by their largest value, or as they are with
-    `keep_values` (for a declared range).
+    Images of one dtype keep it. Mixed dtypes become float32: integers are divided by their largest value, unless
+    `keep_values` is set (for a declared value range).
+
+    Returns:
+        Pixels [B, C, K, K], channels last in memory, zero beyond every image; and sizes [B, 2] (height, width), int64.
     """
-    kinds = {image.dtype for image in images}
-    if len(kinds) > 1:
-        images = [image.astype(np.float32) if keep_values else _unit(image) for image in images]
+    if len({image.dtype for image in images}) > 1:
+        images = [image.astype(np.float32) if keep_values else _to_unit_range(image) for image in images]
     sizes = torch.tensor([image.shape[:2] for image in images])
     pixels = np.zeros((len(images), canvas, canvas, images[0].shape[2]), dtype=images[0].dtype)
-    for place, image in zip(pixels, images):
-        place[: image.shape[0], : image.shape[1]] = image
+    for square, image in zip(pixels, images):
+        square[: image.shape[0], : image.shape[1]] = image
     return torch.from_numpy(pixels).permute(0, 3, 1, 2), sizes
 
 
-def _unit(image: np.ndarray) -> np.ndarray:
+def _to_unit_range(image: np.ndarray) -> np.ndarray:
     top = np.iinfo(image.dtype).max if np.issubdtype(image.dtype, np.integer) else 1
     return image.astype(np.float32) / np.float32(top)
 
 
-class _Steps(Dataset[Raw]):
-    """Item t is the local batch of step t; decoded where it is asked for, so in a worker."""
+class _LocalBatch(Batch):
+    """A batch whose pixels torch can copy to page-locked memory; everything else is read on the CPU."""
+
+    def pin_memory(self) -> "_LocalBatch":
+        return replace(self, pixels=self.pixels.pin_memory())
+
+
+class _Steps(Dataset[Batch | RunError]):
+    """Item t is the local batch of step t. It is decoded in the process that asks for it, usually a worker."""
 
     def __init__(
         self,
         source: Source,
+        order: RunOrder,
         *,
-        batch_size: int,
-        seed: int,
         canvas: int,
-        rank: int,
-        world_size: int,
         keep_values: bool,
-        workers: int,
         render: Callable[[Batch], Views] | None,
     ) -> None:
-        self.source, self.seed, self.canvas, self.keep_values = source, seed, canvas, keep_values
-        self.render = render
-        self.batch_size, self.local, self.rank = batch_size, batch_size // world_size, rank
-        self.steps_per_epoch = len(source) // batch_size
-        self.order = lru_cache(maxsize=2)(self._order)
-        # what every worker has in hand (its process, an image): readable when it has died
-        self.in_hand = torch.full((workers, 2), -1).share_memory_() if workers else None
+        self.source, self.order = source, order
+        self.canvas, self.keep_values, self.render = canvas, keep_values, render
 
-    def __getstate__(self) -> dict[str, object]:
-        return {key: value for key, value in self.__dict__.items() if key != "order"}
-
-    def __setstate__(self, state: dict[str, object]) -> None:
-        self.__dict__.update(state)
-        self.order = lru_cache(maxsize=2)(self._order)
-
-    def _order(self, epoch: int) -> np.ndarray:
-        return epoch_order(len(self.source), seed=self.seed, epoch=epoch)
-
-    def __getitem__(self, step: int) -> Raw:
-        epoch, step_in_epoch = divmod(step, self.steps_per_epoch)
-        start = step_in_epoch * self.batch_size + self.rank * self.local
-        order, images, indices = self.order(epoch), [], []
+    def __getitem__(self, step: int) -> Batch | RunError:
+        epoch, positions = self.order.positions(step)
+        images: list[np.ndarray] = []
+        indices: list[int] = []
         failures: list[tuple[int, str]] = []
-        altered: list[int] = []
-        for position in range(start, start + self.local):
-            loaded = self._load(order, position, failures)
-            if loaded is None:  # the training process raises; an error raised here would arrive as a traceback
-                nothing = torch.empty(0)
-                return nothing, nothing, nothing, nothing, epoch, failures, altered, None
+        for position in positions:
+            loaded = self._load(epoch, position, failures)
+            if loaded is None:
+                index, reason = failures[-1]
+                return RunError(
+                    f"{ATTEMPTS} files in a row cannot be read; the last one is {self.source.describe(index)}: {reason}"
+                )
             indices.append(loaded[0])
             images.append(loaded[1])
-            if changed(self.source, loaded[0]):
-                altered.append(loaded[0])
         pixels, sizes = stack(images, canvas=self.canvas, keep_values=self.keep_values)
-        positions, places, views = torch.arange(start, start + self.local), torch.tensor(indices), None
-        if self.render is not None:
-            views = self.render(Batch(pixels, sizes, positions, places, epoch))
-            pixels = torch.empty(*pixels.shape[:2], 0, 0, dtype=pixels.dtype)
-        return pixels, sizes, positions, places, epoch, failures, altered, views
+        batch = _LocalBatch(
+            pixels=pixels,
+            sizes=sizes,
+            positions=torch.arange(positions.start, positions.stop),
+            indices=torch.tensor(indices),
+            epoch=epoch,
+            failures=failures,
+            changed=[index for index in indices if changed(self.source, index)],
+        )
+        if self.render is None:
+            return batch
+        no_pixels = torch.empty(*pixels.shape[:2], 0, 0, dtype=pixels.dtype)
+        return replace(batch, pixels=no_pixels, views=self.render(batch))
 
-    def _load(self, order: np.ndarray, position: int, failures: list[tuple[int, str]]) -> tuple[int, np.ndarray] | None:
-        """The image at a position, or at a far position of the same epoch that is readable: never a neighbor, which
-        would show one image twice in a batch. None where nothing could be read."""
+    def _load(self, epoch: int, position: int, failures: list[tuple[int, str]]) -> tuple[int, np.ndarray] | None:
+        """Index and pixels of the image at a position or of a replacement; None if all attempts fail."""
         for attempt in range(ATTEMPTS):
-            place = (position + (len(order) // 2 + attempt - 1 if attempt else 0)) % len(order)
-            index = int(order[place])
-            self._note(index)
+            index = self.order.index(epoch, position, attempt=attempt)
             try:
-                return index, self.source.load(index)
+                return index, load_tracked(self.source, index)
             except UnreadableImage as error:
                 failures.append((index, str(error)))
         return None
 
-    def _note(self, index: int) -> None:
-        worker = get_worker_info()
-        if worker is not None and self.in_hand is not None:
-            self.in_hand[worker.id, 0], self.in_hand[worker.id, 1] = os.getpid(), index
-
 
 class Loader:
-    """Iterates over the batches of a run from `start` to its last step, decoding ahead in workers.
+    """Iterates over the batches of a run from step `start` to its last step; workers decode ahead.
 
     Args:
         source: where the images come from, decoded to fit `canvas`.
         batch_size: images per step over all ranks; a multiple of `world_size`.
-        epochs: passes over the data; the images that do not fill a last batch wait for the next epoch's order.
+        epochs: passes over the data. Images that do not fill a last batch are left out of their epoch.
+        canvas: side K of the square that images are stacked on.
+        workers: number of worker processes; 0 decodes in this process.
         start: first step to show.
         keep_values: see `stack`.
         pin: copy batches to page-locked memory, for CUDA.
-        render: makes the views of a batch where it is decoded, so in a worker; its pixels then stay there. For training on
-            the CPU: an accelerator makes them faster, and from fewer bytes.
+        render: makes the views of a batch in the worker; the pixels then stay there. For training on the CPU: an
+            accelerator makes views faster, and from fewer bytes.
+
+    Raises:
+        UserError: the batch is larger than the source or cannot be divided among the ranks.
+        RunError, while iterating: too many files in a row are unreadable, or a worker died.
     """
 
     def __init__(
@@ -194,112 +173,11 @@ class Loader:
             )
         if batch_size % world_size:
             raise UserError(f"batch_size {batch_size} must be a multiple of the {world_size} processes")
-        steps = _Steps(
-            source,
-            batch_size=batch_size,
-            seed=seed,
-            canvas=canvas,
-            rank=rank,
-            world_size=world_size,
-            keep_values=keep_values,
-            workers=workers,
-            render=render,
-        )
-        self.source, self.in_hand = source, steps.in_hand
-        self.steps_per_epoch = steps.steps_per_epoch
+        order = RunOrder(count=len(source), batch_size=batch_size, seed=seed, rank=rank, world_size=world_size)
+        self.source, self.steps_per_epoch = source, order.steps_per_epoch
         self.total_steps = epochs * self.steps_per_epoch
-        self._batches: DataLoader[Raw] = DataLoader(
-            steps,
-            sampler=range(start, self.total_steps),
-            batch_size=None,
-            num_workers=workers,
-            prefetch_factor=2 if workers else None,
-            pin_memory=pin,
-            worker_init_fn=leave_signals_to_the_run,
-        )
+        self._start, self._workers, self._pin = start, workers, pin
+        self._steps = _Steps(source, order, canvas=canvas, keep_values=keep_values, render=render)
 
     def __iter__(self) -> Iterator[Batch]:
-        batches = begin(self._batches)
-        while True:
-            try:
-                pixels, sizes, positions, indices, epoch, failures, altered, views = next_of(batches)
-            except StopIteration:
-                return
-            except RuntimeError as error:
-                if (explained := self.explain(error)) is None:
-                    raise
-                raise explained from error
-            if not len(pixels):
-                index, reason = failures[-1]
-                raise RunError(
-                    f"{ATTEMPTS} files in a row cannot be read, the last of them {self.source.describe(index)}: {reason}"
-                )
-            broken = [(int(i), reason) for i, reason in failures]
-            yield Batch(pixels, sizes, positions, indices, int(epoch), broken, [int(i) for i in altered], views)
-
-    def explain(self, error: RuntimeError) -> RunError | None:
-        """The death of a worker, with the file that it had in hand; None for any other error. torch raises it in whatever
-        the training process does when its child dies, so the loop asks too."""
-        if "DataLoader worker" not in str(error):
-            return None
-        named = re.search(r"pid\S* ([\d, ]+)", str(error))
-        dead = {int(number) for number in named[1].replace(",", " ").split()} if named else set()
-        hands = [] if self.in_hand is None else self.in_hand.tolist()
-        files = [self.source.describe(index) for process, index in hands if process in dead and index >= 0]
-        what = f"while it had {', '.join(files)} in hand" if files else "before it opened a file"
-        return RunError(
-            f"a decoding process died {what} ({str(error).strip()}). If that file is at fault, take it away: it then counts "
-            "as unreadable and the same command goes on. If memory ran out, use fewer --runtime.workers or a smaller "
-            "--loader.decode-size"
-        )
-
-
-_workers: WeakSet[BaseProcess] = WeakSet()
-
-
-def begin(loader: DataLoader[T]) -> Iterator[T]:
-    """Starts the workers of a loader; those that are left when this process ends are killed."""
-    if sys.unraisablehook is not _unraisable:
-        _unraisable.otherwise, sys.unraisablehook = sys.unraisablehook, _unraisable
-    before = set(multiprocessing.active_children())
-    batches = iter(loader)
-    _workers.update(set(multiprocessing.active_children()) - before)
-    return batches
-
-
-class _Unraisable:
-    """Is silent about a worker's death where no exception can leave. torch raises it from a signal handler in whatever runs
-    at that moment, which may be a `__del__` or the end of the process; the next batch asked for raises it again."""
-
-    otherwise: Callable[[Any], object] = sys.__unraisablehook__
-
-    def __call__(self, unraisable: Any) -> None:
-        if not (isinstance(unraisable.exc_value, RuntimeError) and "DataLoader worker" in str(unraisable.exc_value)):
-            self.otherwise(unraisable)
-
-
-_unraisable = _Unraisable()
-
-
-@atexit.register
-def _end_workers() -> None:
-    """multiprocessing would ask them with SIGTERM, which they leave to the run, and wait for ever."""
-    for worker in _workers:
-        if worker._parent_pid == os.getpid() and worker.is_alive():  # type: ignore[attr-defined]
-            worker.kill()
-
-
-def next_of(batches: Iterator[T]) -> T:
-    """The next batch of a DataLoader. A worker that dies while it hands one over breaks the pipe before torch has heard of
-    its death; asked again, torch says so."""
-    try:
-        return next(batches)
-    except (EOFError, ConnectionError):
-        return next(batches)
-
-
-def leave_signals_to_the_run(worker: int) -> None:
-    """Ctrl-C, a scheduler or `timeout` signal the whole group: the training process saves first, then ends its workers."""
-    for name in ("SIGINT", "SIGTERM", "SIGUSR1"):
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), signal.SIG_IGN)
+        return in_workers(self._steps, range(self._start, self.total_steps), workers=self._workers, pin=self._pin)

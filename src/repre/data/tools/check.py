@@ -10,7 +10,7 @@ from torch.utils.data import Dataset
 
 from repre.data.io.decode import UnreadableImage
 from repre.data.io.sources import Source
-from repre.data.labels.windows import in_workers
+from repre.data.loading.workers import in_workers, load_tracked
 
 SHOWN = 20
 """Most unreadable files and groups of copies that are named."""
@@ -66,7 +66,7 @@ def check(source: Source, *, workers: int) -> Findings:
     """Decodes all images of `source`.
 
     Raises:
-        RunError: a decoding process died.
+        RunError: a worker process died.
     """
     found = Findings(count=len(source))
     alike: dict[bytes, list[int]] = {}
@@ -89,7 +89,7 @@ class _Look(Dataset[Seen]):
 
     def __getitem__(self, index: int) -> Seen:
         try:
-            image = self.source.load(index)
+            image = load_tracked(self.source, index)
         except UnreadableImage as error:
             return Seen(index, (0, 0), "", b"", False, str(error))
         height, width, channels = image.shape

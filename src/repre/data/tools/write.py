@@ -1,6 +1,6 @@
 """Scenes as files, in every format that evaluations read: to try them out, and to see how data are laid out.
 
-The embedded scenes, or any others that are drawn by index (`experiments/build.py` composes photographs).
+The embedded scenes, or any others that are drawn by index (`experiments/build_scenes.py` composes photographs).
 
 OUT/labels.csv                         path, label, split                  csv:OUT/labels.csv
 OUT/classes.txt                        names of the masks' labels, background first; in OUT/{train,val}/ too

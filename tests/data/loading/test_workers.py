@@ -1,0 +1,242 @@
+"""Worker processes: they die with the name of their file, end with the process, and leave signals to the run."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import Dataset
+
+from repre.data.io.sources import Source
+from repre.data.labels.crops import CropSteps
+from repre.data.labels.windows import WindowsConfig, WindowSet
+from repre.data.loading.loader import Loader
+from repre.data.loading.workers import in_workers, load_tracked
+from repre.data.tools.check import check
+from repre.errors import RunError, UserError
+
+DEATH = r"a worker process died .*the last file that it opened is number 7\. .*remove it"
+
+
+class Numbers:
+    """Image i is filled with i."""
+
+    spec, channels, labels, classes = "numbers", 3, None, []
+
+    def __len__(self) -> int:
+        return 24
+
+    def load(self, index: int) -> np.ndarray:
+        return np.full((4, 5, 3), index, np.uint8)
+
+    def describe(self, index: int) -> str:
+        return f"number {index}"
+
+
+class Deadly(Numbers):
+    """Image 7 kills the process that decodes it, as a faulty decoder or a full memory does."""
+
+    def load(self, index: int) -> np.ndarray:
+        if index == 7:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().load(index)
+
+
+class DeadlyMasks(Deadly):
+    """The same with a label for every pixel."""
+
+    def load(self, index: int) -> tuple[np.ndarray, np.ndarray]:  # type: ignore[override]
+        image = super().load(index)
+        return image, image[..., 0]
+
+    def fingerprint(self) -> str:
+        return ""
+
+
+class Items(Dataset[object]):
+    """Item i is image i of a source."""
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+
+    def __getitem__(self, index: int) -> object:
+        return load_tracked(self.source, index)
+
+
+def train() -> Iterator[object]:
+    return iter(Loader(Deadly(), batch_size=6, epochs=1, seed=0, canvas=8, workers=2))
+
+
+def cut_windows() -> Iterator[object]:
+    windows = WindowSet(DeadlyMasks(), WindowsConfig(size=4), mean=torch.zeros(3, 1, 1))
+    return in_workers(windows, range(24), workers=2)
+
+
+def cut_crops() -> Iterator[object]:
+    crops = CropSteps(
+        DeadlyMasks(),
+        list(range(24)),
+        WindowsConfig(size=4),
+        scale=(1.0, 2.0),
+        batch_size=4,
+        steps_per_epoch=6,
+        seed=0,
+        mean=torch.zeros(3, 1, 1),
+    )
+    return in_workers(crops, range(6), workers=2)
+
+
+def inspect() -> Iterator[object]:
+    yield check(Deadly(), workers=2)
+
+
+@pytest.mark.parametrize("make", [train, cut_windows, cut_crops, inspect])
+def test_the_death_of_a_worker_names_its_file(make: Callable[[], Iterator[object]]) -> None:
+    with pytest.raises(RunError, match=DEATH):
+        list(make())
+
+
+def test_a_death_names_the_file_wherever_the_main_process_is() -> None:
+    """An evaluation computes features while its workers decode ahead."""
+
+    def evaluate() -> None:
+        for _ in in_workers(Items(Deadly()), range(5, 24), workers=1):
+            time.sleep(20)
+
+    with pytest.raises(RunError, match=DEATH):
+        evaluate()
+
+
+def test_a_worker_that_dies_before_it_opens_a_file() -> None:
+    class AtOnce(Dataset[object]):
+        def __getitem__(self, index: int) -> object:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    with pytest.raises(RunError, match="it had not opened a file"):
+        list(in_workers(AtOnce(), range(2), workers=1))
+
+
+def test_long_and_strange_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Deadly, "describe", lambda self, index: f"\udcff{index}" + 2000 * "ä")
+    with pytest.raises(RunError, match=r"opened is .*7ä{400,}"):
+        list(in_workers(Items(Deadly()), range(5, 24), workers=1))
+
+
+def test_a_worker_that_dies_while_it_sends_an_item(monkeypatch: pytest.MonkeyPatch) -> None:
+    errors = [
+        ConnectionResetError(104, "reset"),
+        RuntimeError("DataLoader worker (pid 5) is killed by signal: Killed."),
+    ]
+
+    class Broken(Iterator[object]):
+        def __init__(self, *_: object, **__: object) -> None:
+            pass
+
+        def __next__(self) -> object:
+            raise errors.pop(0)
+
+    monkeypatch.setattr("repre.data.loading.workers.DataLoader", Broken)
+    with pytest.raises(RunError, match="a worker process died"):
+        next(in_workers(Items(Numbers()), range(4), workers=0))
+
+
+class Failing(Dataset[object]):
+    """Item 2 is or raises an error."""
+
+    def __init__(self, error: Exception, *, raised: bool = False) -> None:
+        self.error, self.raised = error, raised
+
+    def __getitem__(self, index: int) -> object:
+        if index == 2 and self.raised:
+            raise self.error
+        return self.error if index == 2 else index
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("kind", [UserError, RunError])
+def test_errors_that_are_items_are_raised_as_they_are(kind: type[Exception], workers: int) -> None:
+    items = in_workers(Failing(kind("no mask of a.png")), range(4), workers=workers)
+    assert [next(items), next(items)] == [0, 1]
+    with pytest.raises(kind, match=r"^no mask of a.png$"):
+        next(items)
+
+
+@pytest.mark.parametrize(
+    ("workers", "message"), [(0, "^shapes differ"), (1, "^Caught RuntimeError in DataLoader worker")]
+)
+def test_other_errors_are_not_taken_for_the_death_of_a_worker(workers: int, message: str) -> None:
+    with pytest.raises(RuntimeError, match=message):
+        list(in_workers(Failing(RuntimeError("shapes differ"), raised=True), range(4), workers=workers))
+
+
+class OwnProcess(Dataset[int]):
+    def __getitem__(self, index: int) -> int:
+        return os.getpid()
+
+
+def test_workers_ignore_the_signals_that_ask_a_run_to_stop() -> None:
+    processes = in_workers(OwnProcess(), range(200), workers=1)
+    worker = next(processes)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        os.kill(worker, number)
+    assert set(processes) == {worker}
+
+
+def run(program: str) -> "subprocess.CompletedProcess[str]":
+    root = Path(__file__).parents[3]
+    command = [sys.executable, "-c", program]
+    return subprocess.run(command, timeout=120, check=False, cwd=root, capture_output=True, text=True)
+
+
+LEFT_OPEN = """
+from repre.data.loading.workers import in_workers
+from tests.data.loading.test_workers import Items, Numbers
+
+items = in_workers(Items(Numbers()), range(24), workers=2)
+next(items)
+"""
+
+
+def test_open_workers_do_not_keep_the_process_from_ending() -> None:
+    assert run(LEFT_OPEN).returncode == 0
+
+
+DEATH_INSIDE_DEL = """
+import multiprocessing, time
+from repre.data.loading.workers import in_workers
+from repre.errors import RunError
+from tests.data.loading.test_workers import Items, Numbers
+
+class Witness:
+    def __del__(self):
+        multiprocessing.active_children()[0].kill()
+        time.sleep(20)
+        print("the error of torch did not reach __del__")
+
+class Broken:
+    def __del__(self):
+        raise ValueError("its own error")
+
+items = in_workers(Items(Numbers()), list(range(24)) * 100, workers=2)
+next(items)
+Witness()
+Broken()
+try:
+    list(items)
+except RunError as error:
+    print(error)
+"""
+
+
+@pytest.mark.slow
+def test_a_death_where_no_exception_can_leave_is_raised_by_the_next_item() -> None:
+    done = run(DEATH_INSIDE_DEL)
+    assert done.stdout.startswith("a worker process died")
+    assert "DataLoader worker" not in done.stderr
+    assert "its own error" in done.stderr
