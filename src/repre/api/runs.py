@@ -13,6 +13,7 @@ from repre.errors import UserError
 
 if TYPE_CHECKING:
     from repre.config import RunConfig
+    from repre.evaluation.classification.knn_probe import KNNProbe
     from repre.training.planner import Plan
 
 
@@ -60,17 +61,17 @@ def pretrain(
         UserError: a mistake in the config or the data, or `out` holds another run.
         RunError: the run cannot continue; its last checkpoint is intact.
     """
-    from repre.api.scene_knn import SceneKNN, add_baselines
+    from repre.evaluation.classification.knn_probe import KNNProbe
     from repre.reporting import write_report
     from repre.training.loop import train
     from repre.utils.dist import is_main_process
 
     config = _run_config(config, data=data, out=out, epochs=epochs, batch_size=batch_size, seed=seed)
-    probe = SceneKNN(config, train_images=2000, test_images=1000) if config.data.split(":")[0] == "scenes" else None
+    probe = KNNProbe.for_scenes(config.data, config.views) if config.data.split(":")[0] == "scenes" else None
     path = train(config, probe=probe)
     if is_main_process():
         if probe is not None:
-            add_baselines(path, probe)
+            _add_baselines(path, probe)
         write_report(path)
     return Run(path)
 
@@ -151,6 +152,16 @@ def reconstruct(
         checkpoint=Path(checkpoint) if checkpoint else None,
     )
     return Reconstruction(Path(out), psnr)
+
+
+def _add_baselines(path: Path, probe: KNNProbe) -> None:
+    """Adds k-NN before and after training, and of the baselines, to the run's summary."""
+    from repre.utils.io import write_json
+
+    summary = Run(path).summary
+    if "knn" not in summary:
+        before, after = summary["validations"][0]["knn"], summary["validations"][-1]["knn"]
+        write_json(path / "summary.json", {**summary, "knn": {"before": before, "after": after, **probe.baselines()}})
 
 
 def _run_config(config: RunConfig | str, **overrides: Any) -> RunConfig:

@@ -1,7 +1,7 @@
-"""The same head, recipe and seeds for every start: a table of mean and spread, and the gain over chance.
+"""The same evaluations and seeds for several encoders: a table of mean and spread, and the gain over random init.
 
-A gain is the mean of the differences at equal seeds, with the 95 % interval of Student's t. Where the interval holds 0
-the table says "no difference"; where there is one seed, or the seeds change nothing, it claims nothing.
+A gain is the mean difference at equal seeds, with the 95 % interval of Student's t. If the interval contains 0, the table
+says "no difference". With one seed, or if the seeds change nothing, it makes no claim.
 """
 
 import csv
@@ -25,12 +25,12 @@ T95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.
 
 @dataclass(frozen=True)
 class Gain:
-    """Difference of two starts in one figure.
+    """Difference between two encoders in one metric.
 
     Attributes:
         mean: of the differences at equal seeds.
-        half: half of the 95 % interval; None where the seeds allow none.
-        verdict: better, worse, no difference, or unknown.
+        half: half the width of the 95 % interval; None if the seeds allow none.
+        verdict: better, worse, no difference, or unknown with the reason.
     """
 
     mean: float
@@ -38,197 +38,200 @@ class Gain:
     verdict: str
 
 
-def gain(mine: Sequence[float], theirs: Sequence[float], *, higher_is_better: bool = True) -> Gain:
-    """The gain of `mine` over `theirs`, figures at the same seeds in the same order."""
-    differences = [a - b for a, b in zip(mine, theirs, strict=True)]
-    count = len(differences)
-    mean = sum(differences) / count
+def gain(values: Sequence[float], baseline: Sequence[float], *, higher_is_better: bool = True) -> Gain:
+    """Returns the gain of `values` over `baseline`, a metric at the same seeds in the same order.
+
+    Raises:
+        ValueError: they are not equally many.
+    """
+    differences = [value - base for value, base in zip(values, baseline, strict=True)]
+    count, average = len(differences), sum(differences) / len(differences)
     if count < 2:
-        return Gain(mean, None, "unknown: one seed")
-    deviation = math.sqrt(sum((d - mean) ** 2 for d in differences) / (count - 1))
-    if deviation == 0 and mean != 0:
-        return Gain(mean, None, "unknown: the seeds change nothing")
+        return Gain(average, None, "unknown: one seed")
+    deviation = _deviation(differences)
+    if deviation == 0 and average != 0:
+        return Gain(average, None, "unknown: the seeds change nothing")
     half = (T95[count - 2] if count - 2 < len(T95) else 1.96) * deviation / math.sqrt(count)
-    if abs(mean) <= half:
-        return Gain(mean, half, "no difference")
-    return Gain(mean, half, "better" if (mean > 0) == higher_is_better else "worse")
+    if abs(average) <= half:
+        return Gain(average, half, "no difference")
+    return Gain(average, half, "better" if (average > 0) == higher_is_better else "worse")
 
 
 @dataclass(frozen=True)
 class Row:
-    """One start in one figure of one evaluation."""
+    """One encoder in one metric of one evaluation.
+
+    Attributes:
+        evaluation, metric, encoder: names.
+        values: the metric at seeds 0, 1, ...
+        over_random, over_supervised: gains; None for the baseline itself, or without a supervised encoder.
+        seconds: average duration of one run of the evaluation, which gives all its metrics.
+    """
 
     evaluation: str
     metric: str
-    start: str
+    encoder: str
     values: tuple[float, ...]
     over_random: Gain | None
     over_supervised: Gain | None
     seconds: float
-    """What one run of the evaluation took, on average; shared by its figures."""
 
     @property
     def mean(self) -> float:
+        """Mean over seeds."""
         return sum(self.values) / len(self.values)
 
     @property
-    def spread(self) -> float | None:
-        """Standard deviation over seeds; None for one."""
-        if len(self.values) < 2:
-            return None
-        return math.sqrt(sum((v - self.mean) ** 2 for v in self.values) / (len(self.values) - 1))
+    def deviation(self) -> float | None:
+        """Standard deviation over seeds; None for one seed."""
+        return _deviation(self.values) if len(self.values) > 1 else None
 
 
 def compare(
-    starts: Sequence[str],
+    encoders: Sequence[str],
     configs: dict[str, Any],
     *,
     seeds: int,
     out: Path,
     supervised: str | None = None,
-    say: Callable[[str], None] = print,
+    log: Callable[[str], None] = print,
 ) -> list[Row]:
-    """Evaluates every start with every config and seed; writes compare.md, .csv and .json into `out`.
+    """Evaluates every encoder with every config and seed; writes compare.md, .csv and .json.
 
     Args:
-        starts: what `resolve_encoder` knows; several joined by commas are replicas of one start, taken in turn by the seeds.
-            Without a start at random, one with the model of the first is added.
-        configs: config by the name of its evaluation; the seed is set here.
-        seeds: how often each is evaluated, with seeds 0, 1, ...
-        supervised: the start that gains are also counted over; one of `starts`.
+        encoders: specs for `resolve_encoder`. Specs joined by commas are replicas of one encoder, such as runs with
+            different seeds; the seeds take turns. Without a random:NAME, the first model at random init is added.
+        configs: configs by the names of their evaluations; their seeds are replaced.
+        seeds: number of seeds; every evaluation runs with seeds 0, 1, ..., seeds - 1.
+        out: folder for the tables.
+        supervised: one of `encoders`; the gain over it is computed as well.
+        log: prints a message.
+
+    Returns:
+        One row per evaluation, metric and encoder.
 
     Raises:
-        UserError: a start or a setting that does not serve; found before anything is computed.
+        UserError: a mistake in an encoder or a setting, found before the first evaluation; or `out` cannot be written.
     """
     if seeds < 1:
         raise UserError(f"--seeds must be at least 1, not {seeds}")
     if not configs:
         raise UserError("--eval names no evaluation")
-    names = list(dict.fromkeys(starts))
+    names = list(dict.fromkeys(encoders))
     if not names:
         raise UserError("name at least one encoder")
     random = next((name for name in names if name.startswith("random:")), None)
     if random is None:
-        random = f"random:{replicas(names[0])[0].removeprefix('hub:')}"
-        say(f"no start at random was named; {random} is added, for what is gained over it")
+        random = f"random:{split_replicas(names[0])[0].removeprefix('hub:')}"
+        log(f"added {random}, to compute the gain over random init")
         names.append(random)
     if supervised is not None and supervised not in names:
         raise UserError(f"--supervised {supervised} is not one of the encoders: {', '.join(names)}")
-    opened = {name: [resolve_encoder(part) for part in replicas(name)] for name in names}
-    declared = next((start.value_range for members in opened.values() for start in members if start.value_range), None)
-    opened = {  # a start that was trained without a range sees the same pixels as the others
-        name: [replace(start, value_range=start.value_range or declared) for start in members]
-        for name, members in opened.items()
-    }
-
+    replicas = _resolve(names)
     results: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for evaluation, config in configs.items():
-        for name, members in opened.items():
+        for name in names:
             for seed in range(seeds):
-                start: ResolvedEncoder = members[seed % len(members)]
-                say(f"{evaluation} of {start.spec}, seed {seed}")
-                found = evaluate(evaluation, start, replace(config, seed=seed), reuse=True)
-                results.setdefault((evaluation, name), []).append(found)
-    rows = table(results, random=random, supervised=supervised)
+                resolved = replicas[name][seed % len(replicas[name])]
+                log(f"{evaluation} of {resolved.spec}, seed {seed}")
+                result = evaluate(evaluation, resolved, replace(config, seed=seed), reuse=True)
+                results.setdefault((evaluation, name), []).append(result)
+    rows = build_rows(results, random=random, supervised=supervised)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"--out {out} cannot be written ({error.strerror})") from error
     write_atomically(out / "compare.md", lambda file: file.write(markdown(rows, seeds=seeds).encode()))
     write_atomically(out / "compare.csv", lambda file: file.write(as_csv(rows).encode()))
-    sources = [{"path": found["path"], "start": found["start"]} for some in results.values() for found in some]
-    write_json(out / "compare.json", {"format": 1, "seeds": seeds, "rows": as_plain(rows), "results": sources})
+    sources = [{"path": one["path"], "start": one["start"]} for same in results.values() for one in same]
+    write_json(out / "compare.json", {"format": 1, "seeds": seeds, "rows": as_dicts(rows), "results": sources})
     return rows
 
 
-def replicas(name: str) -> list[str]:
-    """The starts that commas join; commas within brackets belong to a timm model's arguments."""
+def split_replicas(name: str) -> list[str]:
+    """Splits specs that commas join; commas within brackets belong to the arguments of a timm model."""
     return re.split(r",(?![^\[]*\])", name)
 
 
-def table(results: dict[tuple[str, str], list[dict[str, Any]]], *, random: str, supervised: str | None) -> list[Row]:
-    """Rows for every figure that all starts of an evaluation have, the main one first."""
+def _resolve(names: Sequence[str]) -> dict[str, list[ResolvedEncoder]]:
+    """The replicas of every encoder. If one was trained with a declared pixel range, those without one get it too."""
+    replicas = {name: [resolve_encoder(spec) for spec in split_replicas(name)] for name in names}
+    declared = next((one.value_range for same in replicas.values() for one in same if one.value_range), None)
+    return {
+        name: [replace(one, value_range=one.value_range or declared) for one in same] for name, same in replicas.items()
+    }
+
+
+def build_rows(
+    results: dict[tuple[str, str], list[dict[str, Any]]], *, random: str, supervised: str | None
+) -> list[Row]:
+    """Returns a row per metric that all encoders of an evaluation have, the main metric first.
+
+    Args:
+        results: stored results over the seeds, by evaluation and encoder.
+        random, supervised: names of the encoders that gains are computed over.
+    """
     rows = []
-    for evaluation in dict.fromkeys(key[0] for key in results):
-        mine = {name: found for (kind, name), found in results.items() if kind == evaluation}
-        shared = set.intersection(*(set(one["metrics"]) for found in mine.values() for one in found))
-        main, up = (next(iter(mine.values()))[0][key] for key in ("main", "higher_is_better"))
-        costs = {name: sum(one["seconds"] for one in found) / len(found) for name, found in mine.items()}
-        for metric in [main, *sorted(shared - {main})]:
-            figures = {name: [float(one["metrics"][metric]) for one in found] for name, found in mine.items()}
-            for name, values in figures.items():
-                over = {
-                    base: gain(values, figures[base], higher_is_better=up)
-                    for base in (random, supervised)
-                    if base is not None and base != name
-                }
-                gains = over.get(random), over.get(supervised or "")
-                rows.append(Row(evaluation, metric, name, tuple(values), *gains, seconds=costs[name]))
+    for evaluation in dict.fromkeys(name for name, _ in results):
+        by_encoder = {encoder: same for (name, encoder), same in results.items() if name == evaluation}
+        first = next(iter(by_encoder.values()))[0]
+        shared = set.intersection(*(set(one["metrics"]) for same in by_encoder.values() for one in same))
+        for metric in [first["main"], *sorted(shared - {first["main"]})]:
+            values = {encoder: [float(one["metrics"][metric]) for one in same] for encoder, same in by_encoder.items()}
+            for encoder, same in by_encoder.items():
+                over_random, over_supervised = (
+                    gain(values[encoder], values[baseline], higher_is_better=first["higher_is_better"])
+                    if baseline is not None and baseline != encoder
+                    else None
+                    for baseline in (random, supervised)
+                )
+                seconds = sum(one["seconds"] for one in same) / len(same)
+                rows.append(
+                    Row(evaluation, metric, encoder, tuple(values[encoder]), over_random, over_supervised, seconds)
+                )
     return rows
 
 
 def markdown(rows: Sequence[Row], *, seeds: int) -> str:
-    """The table for people: in per cent, mean and standard deviation over seeds, gains in points."""
-    against = any(row.over_supervised for row in rows)
-    head = ["evaluation", "figure", "start", "mean ± sd", "gain over random"] + ["gain over supervised"] * against
-    head.append("minutes")
+    """Returns the table as Markdown: in percent, mean and standard deviation over seeds, gains in points."""
+    supervised = any(row.over_supervised for row in rows)
+    head = ["evaluation", "metric", "encoder", "mean ± sd", "gain over random init"]
+    head += ["gain over supervised"] * supervised + ["minutes"]
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for row in rows:
-        spread = f" ± {100 * row.spread:.2f}" if row.spread is not None else ""
-        cells = [row.evaluation, row.metric, row.start.replace("|", "\\|"), f"{100 * row.mean:.2f}{spread}"]
-        cells += [_words(row.over_random)] + [_words(row.over_supervised)] * against + [f"{row.seconds / 60:.1f}"]
-        lines.append("| " + " | ".join(cells) + " |")
-    seeds_words = f"{seeds} seeds" if seeds > 1 else "one seed, so no spread"
-    return (
-        "\n".join(lines)
-        + f"\n\nIn per cent; {seeds_words}; gains at equal seeds with their 95 % interval; minutes of one run.\n"
-    )
+        deviation = f" ± {100 * row.deviation:.2f}" if row.deviation is not None else ""
+        cells = [row.evaluation, row.metric, row.encoder.replace("|", "\\|"), f"{100 * row.mean:.2f}{deviation}"]
+        cells += [_describe(row.over_random)] + [_describe(row.over_supervised)] * supervised
+        lines.append("| " + " | ".join([*cells, f"{row.seconds / 60:.1f}"]) + " |")
+    spread = f"{seeds} seeds" if seeds > 1 else "one seed, so no standard deviation"
+    note = f"In percent; {spread}; gains at equal seeds with their 95 % interval; minutes of one run."
+    return "\n".join(lines) + f"\n\n{note}\n"
 
 
 def as_csv(rows: Sequence[Row]) -> str:
+    """Returns the table as CSV, with the gain over random init."""
     text = io.StringIO()
-    names = [
-        "evaluation",
-        "metric",
-        "start",
-        "mean",
-        "sd",
-        "gain_over_random",
-        "interval",
-        "verdict",
-        "seconds",
-        "values",
-    ]
-    writer = csv.DictWriter(text, names, lineterminator="\n")
-    writer.writeheader()
+    writer = csv.writer(text, lineterminator="\n")
+    gain_columns = ("gain_over_random", "interval", "verdict")
+    writer.writerow(("evaluation", "metric", "start", "mean", "sd", *gain_columns, "seconds", "values"))
     for row in rows:
         over = row.over_random
-        writer.writerow(
-            {
-                "evaluation": row.evaluation,
-                "metric": row.metric,
-                "start": row.start,
-                "mean": row.mean,
-                "sd": row.spread,
-                "gain_over_random": over.mean if over else None,
-                "interval": over.half if over else None,
-                "verdict": over.verdict if over else None,
-                "seconds": row.seconds,
-                "values": " ".join(map(str, row.values)),
-            }
-        )
+        gains = (over.mean, over.half, over.verdict) if over else (None, None, None)
+        values = " ".join(map(str, row.values))
+        writer.writerow((row.evaluation, row.metric, row.encoder, row.mean, row.deviation, *gains, row.seconds, values))
     return text.getvalue()
 
 
-def as_plain(rows: Sequence[Row]) -> list[dict[str, Any]]:
+def as_dicts(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """Returns the rows as plain values, for compare.json."""
     return [
         {
             "evaluation": row.evaluation,
             "metric": row.metric,
-            "start": row.start,
+            "start": row.encoder,
             "values": list(row.values),
             "mean": row.mean,
-            "sd": row.spread,
+            "sd": row.deviation,
             "over_random": vars(row.over_random) if row.over_random else None,
             "over_supervised": vars(row.over_supervised) if row.over_supervised else None,
             "seconds": row.seconds,
@@ -237,10 +240,18 @@ def as_plain(rows: Sequence[Row]) -> list[dict[str, Any]]:
     ]
 
 
-def _words(found: Gain | None) -> str:
-    if found is None:
+def _describe(over: Gain | None) -> str:
+    """A gain in points, with its interval or the reason why it has none."""
+    if over is None:
         return ""
-    if found.half is None:
-        return f"{100 * found.mean:+.2f} ({found.verdict})"
-    words = f"{100 * found.mean:+.2f} ± {100 * found.half:.2f}"
-    return f"{words} (no difference)" if found.verdict == "no difference" else words
+    points = f"{100 * over.mean:+.2f}"
+    if over.half is None:
+        return f"{points} ({over.verdict})"
+    points += f" ± {100 * over.half:.2f}"
+    return f"{points} (no difference)" if over.verdict == "no difference" else points
+
+
+def _deviation(values: Sequence[float]) -> float:
+    """Sample standard deviation."""
+    average = sum(values) / len(values)
+    return math.sqrt(sum((value - average) ** 2 for value in values) / (len(values) - 1))

@@ -1,4 +1,4 @@
-"""The folder of kept features and maps stays below a limit: what was not of use for longest goes first."""
+"""Keeps the cache of features and maps below a size: the entries that were not used for longest go first."""
 
 import os
 import shutil
@@ -7,39 +7,42 @@ from pathlib import Path
 GIB = 2**30
 
 
-def used_now(entry: Path) -> None:
-    """Marks a kept file or folder as of use now; a cache on a read-only disk stays as it is."""
+def mark_used(entry: Path) -> None:
+    """Sets the time of a cached file or folder to now. On a read-only disk it stays as it is."""
     try:
         os.utime(entry)
     except OSError:
         return
 
 
-def make_room(root: Path, *, most: float, keep: Path) -> list[Path]:
-    """Removes entries of ``root/features`` and ``root/maps`` until they take at most `most` GiB; gives what went.
+def evict(root: Path, *, max_gib: float, keep: Path) -> list[Path]:
+    """Removes entries of ``root/features`` and ``root/maps`` until they take at most `max_gib` GiB.
 
     Args:
-        keep: the entry that was just written, which stays whatever its size.
+        keep: the entry that was just written; it stays whatever its size.
+
+    Returns:
+        The removed entries.
     """
     entries = []
     for entry in [*root.glob("features/*.npy"), *root.glob("maps/*")]:
-        if entry != keep and not entry.name.startswith("."):  # a name with a dot is being written
+        if entry != keep and not entry.name.startswith("."):  # hidden entries are being written
             try:
                 entries.append((entry.stat().st_mtime, _size(entry), entry))
-            except FileNotFoundError:  # another process made room
+            except FileNotFoundError:  # another process removed it
                 continue
     total = sum(size for _, size, _ in entries) + _size(keep)
-    gone = []
-    for _, size, entry in sorted(entries, key=lambda found: found[0]):
-        if total <= most * GIB:
+    removed = []
+    for _, size, entry in sorted(entries, key=lambda item: item[0]):
+        if total <= max_gib * GIB:
             break
         if entry.is_dir():
             shutil.rmtree(entry, ignore_errors=True)
         else:
             entry.unlink(missing_ok=True)
         total -= size
-        gone.append(entry)
-    return gone
+        removed.append(entry)
+    return removed
 
 
 def _size(entry: Path) -> int:

@@ -1,10 +1,10 @@
-"""Features of images: extracted once, streaming, and kept on the disk; and the two baselines that an encoder has to beat.
+"""Features of images: streamed through extractors, and cached on disk.
 
-N  images of the data    B  images in a piece    C  channels    S  side of a view    D  width of the features
+N  images of the data    B  images in a batch    C  channels    S  side of a view    D  dimensions of the features
 """
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -17,11 +17,11 @@ from tqdm import tqdm
 from repre.data.io.decode import UnreadableImage
 from repre.data.io.sources import Source, cache_home
 from repre.data.labels.splits import LabeledImages
-from repre.data.labels.windows import in_workers
 from repre.data.loading.loader import stack
-from repre.data.views.render import ViewsConfig, center_view, denormalize
+from repre.data.loading.workers import in_workers, load_tracked
+from repre.data.views.render import ViewsConfig, center_view
 from repre.errors import RunError, UserError
-from repre.evaluation.feature_cache import make_room, used_now
+from repre.evaluation.feature_cache import evict, mark_used
 from repre.evaluation.options import RuntimeOptions
 from repre.models.encoder import Encoder
 from repre.models.resolve import ResolvedEncoder
@@ -30,19 +30,22 @@ from repre.utils.io import json_hash, write_atomically
 from repre.utils.safe_load import content_hash
 
 FORMAT = 1
-"""Version of the kept features; raised when the same key would stand for other numbers."""
-SMALL = 96
-"""Images below this size, such as CIFAR's, fill their frame and are seen whole."""
+"""Version of the cached features; increased when the same key would stand for other values."""
+SMALL_VIEW = 96
+"""Below this side, as with CIFAR, objects fill the image, so the test view shows all of it."""
+CROP_PCT = 224 / 256
+"""Share of the short side that the center crop of larger images covers, as usual on ImageNet."""
 
 Extractor = Callable[[Tensor], Tensor]
+"""Maps normalized images [B, C, S, S] to features [B, D]."""
 
 
 @dataclass(frozen=True)
 class Transform:
-    """The plain view that an encoder is tested on: resized, center crop, normalized.
+    """The test transform of an encoder: resize, center crop, normalize.
 
     Attributes:
-        views: size, normalization, range of the pixels.
+        views: size, normalization and range of the pixels.
         crop_pct: share of the short side that the crop covers.
     """
 
@@ -51,40 +54,49 @@ class Transform:
 
     @property
     def canvas(self) -> int:
-        """Side of the square that decoded images have to fit; larger ones are shrunk while they are decoded."""
+        """Side of the square that decoded images must fit; the decoder shrinks larger ones."""
         return 2 * round(self.views.size / self.crop_pct)
 
     def __call__(self, pixels: Tensor, sizes: Tensor) -> Tensor:
+        """Images of `sizes` [B, 2] (height, width) on a canvas [B, C, K, K] -> views [B, C, S, S]."""
         return center_view(pixels, sizes, size=self.views.size, config=self.views, crop_pct=self.crop_pct)
 
 
 def eval_transform(
-    start: ResolvedEncoder,
+    resolved: ResolvedEncoder,
     encoder: Encoder,
     *,
     crop_pct: float | None = None,
     value_range: tuple[float, float] | None = None,
 ) -> Transform:
-    """The view of an encoder's own size and normalization.
+    """Returns the test transform for an encoder's own image size and normalization.
 
     Args:
-        crop_pct: None shows small images (below 96 pixels a side) whole and crops 224 of 256 pixels of others.
-        value_range: pixel values that stand for 0 and 1; None takes those that the encoder was trained with, or of the
-            files' type.
+        resolved: where the encoder comes from; gives normalization and range of the pixels.
+        encoder: built from `resolved`; gives the image size.
+        crop_pct: None shows images below 96 pixels whole and crops 224 of 256 pixels of larger ones.
+        value_range: pixel values that map to 0 and 1; None uses those of the encoder's training, or of the file type.
+
+    Raises:
+        UserError: the encoder's images are not square, or the normalization has another number of channels.
     """
     height, width = encoder.image_size
     if height != width:
-        raise UserError(f"--encoder {start.spec} is made for {height} x {width} pixels; give a square --size")
-    views = ViewsConfig(size=height, mean=start.mean, std=start.std, value_range=value_range or start.value_range)
+        raise UserError(f"--encoder {resolved.spec} takes images of {height} x {width} pixels; give a square --size")
+    views = ViewsConfig(
+        size=height, mean=resolved.mean, std=resolved.std, value_range=value_range or resolved.value_range
+    )
     views.statistics(encoder.config.channels)
-    return Transform(views, (1.0 if height < SMALL else 224 / 256) if crop_pct is None else crop_pct)
+    if crop_pct is None:
+        crop_pct = 1.0 if height < SMALL_VIEW else CROP_PCT
+    return Transform(views, crop_pct)
 
 
 # --------------------------------------------------------------------------------------------------- streaming images
 
 
-class _Pieces(Dataset[tuple[Tensor, Tensor, str]]):
-    """Piece t: decoded images on a canvas of the largest one's side, their sizes, and what could not be read."""
+class _DecodedBatches(Dataset[tuple[Tensor, Tensor] | UserError]):
+    """Item t is batch t: images on a canvas of the largest one's side [B, C, K, K], and their sizes [B, 2]."""
 
     def __init__(self, images: Source, *, batch: int, keep_values: bool) -> None:
         self.images, self.batch, self.keep_values = images, batch, keep_values
@@ -92,50 +104,55 @@ class _Pieces(Dataset[tuple[Tensor, Tensor, str]]):
     def __len__(self) -> int:
         return -(-len(self.images) // self.batch)
 
-    def __getitem__(self, piece: int) -> tuple[Tensor, Tensor, str]:
+    def __getitem__(self, number: int) -> tuple[Tensor, Tensor] | UserError:
         loaded = []
-        for index in range(piece * self.batch, min((piece + 1) * self.batch, len(self.images))):
+        for index in range(number * self.batch, min((number + 1) * self.batch, len(self.images))):
             try:
-                loaded.append(self.images.load(index))
-            except UnreadableImage as error:  # the calling process raises: from here it would arrive as a traceback
-                return torch.empty(0), torch.empty(0), f"{self.images.describe(index)} cannot be read: {error}"
+                loaded.append(load_tracked(self.images, index))
+            except (
+                UnreadableImage
+            ) as error:  # `in_workers` raises what is returned; raised here, it has a worker's traceback
+                return UserError(f"{self.images.describe(index)} cannot be read: {error}; repair or remove it")
         side = max(max(image.shape[:2]) for image in loaded)
-        return *stack(loaded, canvas=side, keep_values=self.keep_values), ""
+        return stack(loaded, canvas=side, keep_values=self.keep_values)
 
 
-def stream(images: Source, transform: Transform, *, runtime: RuntimeOptions, words: str = "images") -> Iterator[Tensor]:
-    """Plain views of all images in order, piece by piece on the device, [B, C, S, S]; UserError for unreadable ones."""
+def stream_views(images: Source, transform: Transform, *, runtime: RuntimeOptions) -> Iterator[Tensor]:
+    """Yields the test views of all images in order, in batches [B, C, S, S] on the device.
+
+    Raises:
+        UserError: an image cannot be read.
+        RunError: a worker process died.
+    """
     device = runtime.torch_device
-    pieces = _Pieces(images, batch=runtime.batch, keep_values=transform.views.value_range is not None)
-    workers = min(runtime.processes, len(pieces))
-    loader = in_workers(pieces, range(len(pieces)), workers=workers, pin=device.type == "cuda")
-    with tqdm(total=len(images), desc=words, unit="img", disable=None, leave=False) as bar:
-        for pixels, sizes, unreadable in loader:
-            if unreadable:
-                raise UserError(f"{unreadable}; mend it or remove it")
+    batches = _DecodedBatches(images, batch=runtime.batch, keep_values=transform.views.value_range is not None)
+    workers = min(runtime.processes, len(batches))
+    decoded = in_workers(batches, range(len(batches)), workers=workers, pin=device.type == "cuda")
+    with tqdm(total=len(images), desc="images", unit="img", disable=None, leave=False) as bar:
+        for pixels, sizes in decoded:
             yield transform(pixels.to(device, non_blocking=True), sizes)
             bar.update(len(pixels))
 
 
 @torch.no_grad()
-def extract_all(
-    images: Source, transform: Transform, extractors: Sequence[Extractor], *, runtime: RuntimeOptions
-) -> list[Tensor]:
-    """What every extractor ([B, C, S, S] -> [B, D]) makes of all images, decoded once: float32 on the CPU, [N, D]."""
-    found: list[list[Tensor]] = [[] for _ in extractors]
-    for views in stream(images, transform, runtime=runtime):
-        for parts, extractor in zip(found, extractors):
-            parts.append(extractor(views).float().cpu())
-    return [torch.cat(parts) for parts in found]
+def extract_features(batches: Iterable[Tensor], extractors: Sequence[Extractor]) -> list[Tensor]:
+    """Returns the features of all images by every extractor, each float32 on the CPU [N, D].
+
+    Args:
+        batches: views of the images, [B, C, S, S]; read once.
+    """
+    parts: list[list[Tensor]] = [[] for _ in extractors]
+    for views in batches:
+        for features, extractor in zip(parts, extractors):
+            features.append(extractor(views).float().cpu())
+    return [torch.cat(features) for features in parts]
 
 
 # ---------------------------------------------------------------------------------------------- features of an encoder
 
 
-def encoder_features(
-    encoder: Encoder, *, tokens: bool = False, precision: torch.dtype = torch.float32
-) -> Callable[[Tensor], Tensor]:
-    """The pooled embedding of an encoder in evaluation mode; its mode is put back after every piece.
+def encoder_extractor(encoder: Encoder, *, tokens: bool = False, precision: torch.dtype = torch.float32) -> Extractor:
+    """Returns an extractor of an encoder's pooled embedding. It runs in evaluation mode and restores the encoder's mode.
 
     Args:
         tokens: append the mean over the cells of the last map, as DINOv2's linear probe does (arXiv 2304.07193, B.3).
@@ -143,19 +160,19 @@ def encoder_features(
     """
     device = next(encoder.parameters()).device
 
-    def embed(images: Tensor) -> Tensor:
-        mode = encoder.training
+    def extract(images: Tensor) -> Tensor:
+        training = encoder.training
         encoder.eval()
         try:
             with autocast(device, precision):
                 features = encoder(images.to(device), maps=tokens)
         finally:
-            encoder.train(mode)
+            encoder.train(training)
         if not tokens:
             return features.embedding
         return torch.cat([features.embedding.float(), features.maps[-1].float().mean((2, 3))], dim=1)
 
-    return embed
+    return extract
 
 
 def cached_features(
@@ -166,108 +183,62 @@ def cached_features(
     tokens: bool = False,
     runtime: RuntimeOptions,
 ) -> Tensor:
-    """Features of labeled images, float32 on the CPU [N, D]; from the disk where they were extracted before.
+    """Returns an encoder's features of labeled images, float32 on the CPU [N, D], from the cache if they are there.
 
-    The key is made of all that they depend on: weights, shape of the model, pixels, view, precision.
+    The cache key covers all that the features depend on: weights, architecture, pixels, transform, precision. A cache
+    that cannot be written costs a warning.
+
+    Args:
+        tokens: see `encoder_extractor`.
+
+    Raises:
+        UserError: an image cannot be read.
+        RunError: the features are not finite.
     """
-    key = _key(encoder, images, transform, tokens, runtime.dtype)
-    folder = (runtime.cache or cache_home()) / "features"
-    path = folder / f"{key}.npy"
-    kept = _read(path, len(images))
-    if kept is not None:
-        used_now(path)
-        return kept
-    extractor = encoder_features(encoder, tokens=tokens, precision=runtime.dtype)
-    features = extract_all(images, transform, [extractor], runtime=runtime)[0]
+    path = (
+        (runtime.cache or cache_home()) / "features" / f"{_key(encoder, images, transform, tokens, runtime.dtype)}.npy"
+    )
+    cached = _load(path, len(images))
+    if cached is not None:
+        mark_used(path)
+        return cached
+    extractor = encoder_extractor(encoder, tokens=tokens, precision=runtime.dtype)
+    features = extract_features(stream_views(images, transform, runtime=runtime), [extractor])[0]
     if not features.isfinite().all():
-        raise RunError(f"the features of {images.spec} are not finite; these weights are broken")
+        raise RunError(f"the features of {images.spec} are not finite; the encoder's weights are broken")
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, lambda file: np.save(file, features.numpy()))
-        make_room(folder.parent, most=runtime.cache_gib, keep=path)
+        evict(path.parent.parent, max_gib=runtime.cache_gib, keep=path)
     except (OSError, RunError) as error:
-        warnings.warn(f"the features are not kept for next time: {error}", stacklevel=2)
+        warnings.warn(f"the features are not cached: {error}", stacklevel=2)
     return features
 
 
 def _key(encoder: Encoder, images: LabeledImages, transform: Transform, tokens: bool, precision: torch.dtype) -> str:
-    shape = {k: v for k, v in asdict(encoder.config).items() if k not in ("weights", "drop_path", "grad_checkpointing")}
-    rest = {
+    architecture = {
+        name: value
+        for name, value in asdict(encoder.config).items()
+        if name not in ("weights", "drop_path", "grad_checkpointing")
+    }
+    content = {
         "format": FORMAT,
         "weights": content_hash(encoder.state_dict()),
-        "encoder": shape | {"image_size": encoder.image_size},
+        "encoder": architecture | {"image_size": encoder.image_size},
         "images": images.identity(),
         "view": asdict(transform.views),
         "crop_pct": transform.crop_pct,
         "tokens": tokens,
         "precision": str(precision),
     }
-    return json_hash(rest, length=40)
+    return json_hash(content, length=40)
 
 
-def _read(path: Path, count: int) -> Tensor | None:
-    """Kept features; None where there are none, or a damaged file, which is written anew."""
+def _load(path: Path, count: int) -> Tensor | None:
+    """Cached features of `count` images; None if there are none or the file is damaged."""
     try:
-        found = np.load(path, allow_pickle=False)
+        features = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError):
         return None
-    fits = found.dtype == np.float32 and found.ndim == 2 and len(found) == count
-    return torch.from_numpy(found) if fits else None
-
-
-# ------------------------------------------------------------------------------------- whole sets in memory, baselines
-
-
-@dataclass(frozen=True)
-class Labeled:
-    """Images of a labeled source as plain center views.
-
-    Attributes:
-        images: normalized, [N, C, S, S].
-        labels: int64 [N].
-        classes: number of classes.
-    """
-
-    images: Tensor
-    labels: Tensor
-    classes: int
-
-
-def load_labeled(source: Source, *, views: ViewsConfig, canvas: int, batch: int = 256) -> Labeled:
-    """Decodes a whole labeled source to center views at the size of the global views."""
-    if source.labels is None:
-        raise UserError(f"{source.spec} has no labels")
-    parts = []
-    for start in range(0, len(source), batch):
-        images = [source.load(index) for index in range(start, min(start + batch, len(source)))]
-        pixels, sizes = stack(images, canvas=canvas, keep_values=views.value_range is not None)
-        parts.append(center_view(pixels, sizes, size=views.size, config=views))
-    labels = torch.from_numpy(np.asarray(source.labels, dtype=np.int64))
-    return Labeled(torch.cat(parts), labels, len(source.classes))
-
-
-@torch.no_grad()
-def extract(images: Tensor, features: Extractor, *, batch: int = 256) -> Tensor:
-    """Applies `features` ([B, C, S, S] -> [B, D]) piece by piece; gives float32 on the CPU, [N, D]."""
-    return torch.cat([features(part).float().cpu() for part in images.split(batch)])
-
-
-def raw_pixels(images: Tensor) -> Tensor:
-    """The pixels themselves, centered per image: [B, C, S, S] -> [B, C S S]."""
-    flat = images.flatten(1)
-    return flat - flat.mean(1, keepdim=True)
-
-
-def color_histogram(views: ViewsConfig, *, bins: int = 8) -> Extractor:
-    """Square root of the joint histogram of the (first three) channels with `bins` steps each: [B, bins ** channels]."""
-
-    def histogram(images: Tensor) -> Tensor:
-        levels = (denormalize(images, views)[:, :3].clamp(0, 1) * (bins - 1e-4)).long()  # [B, C, S, S]
-        cells = torch.zeros_like(levels[:, 0])
-        for channel in levels.unbind(1):
-            cells = cells * bins + channel
-        counts = torch.zeros(len(images), bins ** levels.shape[1])
-        counts.scatter_add_(1, cells.flatten(1).cpu(), torch.ones(cells.flatten(1).shape))
-        return (counts / cells[0].numel()).sqrt()
-
-    return histogram
+    valid = features.dtype == np.float32 and features.ndim == 2 and len(features) == count
+    return torch.from_numpy(features) if valid else None

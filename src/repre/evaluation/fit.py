@@ -1,9 +1,10 @@
 """Supervised training for evaluations: one loop for fine-tuning, segmentation and detection.
 
-As in `repre.training`, randomness has no state: every step is seeded by the seed and its number, so a stopped fit that is
-called again ends with the weights of one that never stopped.
+As in `repre.training`, randomness has no state: every step is seeded by the seed and the number of the step. So an
+interrupted fit that resumes ends with the weights of one that was never interrupted.
 """
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -26,28 +27,31 @@ from repre.utils.schedule import step_seed
 from repre.utils.signals import Interrupted, StopRequest
 
 CHECKPOINT_SECONDS = 300.0
+"""Time between two checkpoints."""
+LOG_STEPS = 10
+"""Steps between two logged lines. Only then is the loss read, because reading it waits for the device."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FitConfig:
-    """How a head, and an encoder below it, are trained: AdamW, warm-up and cosine, layer-wise learning rates."""
+    """Training of a head, and of the encoder unless it is frozen: AdamW, warmup and cosine, layer-wise learning rates."""
 
     epochs: int = 50
     """Passes over the labeled training data."""
     batch_size: int = 32
     """Images per step."""
     lr: float = 1e-3
-    """Peak learning rate, of the head; the encoder's layers have less, by `layer_decay`."""
+    """Peak learning rate of the head; the encoder's layers have lower ones, see `layer_decay`."""
     layer_decay: float = 0.75
-    """Factor of the learning rate from one layer to the one below it (BEiT, arXiv 2106.08254); 1 trains all alike."""
+    """Factor of the learning rate from one layer to the layer below (BEiT, arXiv 2106.08254); 1: the same for all."""
     weight_decay: float = 0.05
     """Weight decay of matrices and kernels."""
     warmup_fraction: float = 0.1
-    """Share of the training over which the learning rate rises."""
+    """Fraction of the training over which the learning rate rises."""
     clip_grad_norm: float | None = 1.0
     """Largest norm of the whole gradient; None does not clip."""
     drop_path: float = 0.1
-    """Stochastic depth of the encoder while it is trained; 0 where the encoder is frozen."""
+    """Stochastic depth of the encoder while it is trained; a frozen encoder has none."""
 
     def __post_init__(self) -> None:
         check_fields(self, "fit")
@@ -63,6 +67,7 @@ class FitConfig:
 
     @property
     def optim(self) -> OptimConfig:
+        """The optimizer's config; the learning rate is not scaled by the batch."""
         return OptimConfig(
             lr=self.lr,
             base_batch_size=self.batch_size,
@@ -84,58 +89,58 @@ def fit(
     precision: torch.dtype,
     seed: int,
     encoder: Encoder | None = None,
-    work: Path | None = None,
+    work_dir: Path | None = None,
     identity: dict[str, Any] | None = None,
 ) -> dict[str, float]:
-    """Trains the parameters of `model` that require gradients; leaves it in evaluation mode.
+    """Trains the parameters of `model` that require gradients, and sets evaluation mode.
 
     Args:
-        batches: from a first step to the batches from there on; batch t must be a function of t and the seed alone.
-        loss: from a batch to a scalar loss; called in training mode under autocast of `precision`.
-        encoder: part of the model whose layers get smaller learning rates; None trains all alike.
-        work: folder for a checkpoint, with which an interrupted fit goes on; None keeps none.
-        identity: everything that defines this fit; a checkpoint of another one in `work` is not continued.
+        batches: returns the batches from a step on; batch t must depend on t and the seed alone.
+        loss: maps a batch to a scalar loss; called in training mode under autocast to `precision`.
+        steps, steps_per_epoch: length of the training.
+        config: optimizer and schedule.
+        device: where `model` is.
+        seed: of everything random inside a step.
+        encoder: part of the model whose layers get lower learning rates; None: the same for all parameters.
+        work_dir: folder for a checkpoint, from which an interrupted fit resumes; None saves no checkpoint.
+        identity: everything that defines this fit; the checkpoint of another fit in `work_dir` is ignored.
 
     Returns:
-        loss (mean of the last steps, at most ten), seconds, images_per_s.
+        loss (mean of the last steps, at most ten), seconds and images_per_s, interrupted parts included.
 
     Raises:
-        Interrupted: a signal asked to stop; with `work`, the same call goes on.
-        RunError: the loss is not finite.
+        Interrupted: a signal asked to stop; with `work_dir`, the same call resumes.
+        RunError: the loss is not finite, or the checkpoint cannot be written.
     """
-    layers: dict[str, int] = {}
-    keep: list[str] = []
-    if encoder is not None:
-        place = next((f"{name}." if name else "") for name, module in model.named_modules() if module is encoder)
-        layers = {f"{place}{name}": layer for name, layer in encoder.layers().items()}
-        keep = encoder.no_weight_decay
-    optimizer = build_optimizer(config.optim, model, keep=keep, layers=layers, layer_decay=config.layer_decay)
-    checkpoint = work / f"fit-{json_hash(identity, length=16)}.pt" if work is not None else None
-    step, spent, recent = 0, 0.0, 0.0
+    layers, no_weight_decay = _encoder_layers(model, encoder)
+    optimizer = build_optimizer(
+        config.optim, model, no_weight_decay=no_weight_decay, layers=layers, layer_decay=config.layer_decay
+    )
+    checkpoint = work_dir / f"fit-{json_hash(identity, length=16)}.pt" if work_dir is not None else None
+    step, seconds, losses = 0, 0.0, list[Tensor]()  # losses of the steps since the last logged one, that one included
     if checkpoint is not None and checkpoint.is_file():
         state = load_checkpoint(checkpoint, device=device)
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
-        step, spent, recent = state["step"], state["seconds"], state["recent"]
+        step, seconds, losses = state["step"], state["seconds"], list(state["losses"])
 
     def save() -> None:
         if checkpoint is not None:
             checkpoint.parent.mkdir(parents=True, exist_ok=True)
             content = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
-            save_checkpoint(checkpoint, {**content, "step": step, "seconds": spent, "recent": recent})
+            save_checkpoint(checkpoint, {**content, "step": step, "seconds": seconds, "losses": losses})
 
     model.train()
-    bar = Progress(start=step, total=steps, steps_per_epoch=steps_per_epoch, shown=True)
-    begun = saved_at = logged_at = time.monotonic()
-    before, first, logged_step, waited = spent, step, step, 0.0
-    pending: list[Tensor] = []  # read at the end of ten steps, not in each: reading waits for the device
-    source = batches(step)
+    progress = Progress(start=step, total=steps, steps_per_epoch=steps_per_epoch, shown=True)
+    started = saved_at = logged_at = time.monotonic()
+    earlier_seconds, logged_step, waited = seconds, step, 0.0
+    stream = batches(step)
     with StopRequest() as stop:
         while step < steps:
             asked = time.monotonic()
-            batch = next(source)
+            batch = next(stream)
             waited += time.monotonic() - asked
-            lr = set_schedule(optimizer, config.optim, progress=step / steps, batch=config.batch_size)
+            lr = set_schedule(optimizer, config.optim, progress=step / steps, batch_size=config.batch_size)
             torch.manual_seed(step_seed(seed, step))
             with autocast(device, precision), fast_linear():
                 value = loss(batch)
@@ -144,31 +149,46 @@ def fit(
                 nn.utils.clip_grad_norm_(model.parameters(), config.clip_grad_norm)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-            pending.append(value.detach())
+            if step % LOG_STEPS == 0:
+                losses.clear()
+            losses.append(value.detach())
             step += 1
             now = time.monotonic()
-            spent = before + now - begun
+            seconds = earlier_seconds + now - started
             row = None
-            if step % 10 == 0 or step == steps:
-                recent = float(torch.stack(pending).float().mean())
-                pending.clear()
-                if recent != recent or abs(recent) == float("inf"):
+            if step % LOG_STEPS == 0 or step == steps:
+                recent = _mean(losses)
+                if not math.isfinite(recent):
                     raise RunError(f"the loss is {recent} at step {step} of {steps}; lower --fit.lr")
                 rate = (step - logged_step) * config.batch_size / max(now - logged_at, 1e-9)
-                row = {"loss": recent, "lr": lr, "images_per_s": rate, "data_wait": waited / max(now - begun, 1e-9)}
+                row = {"loss": recent, "lr": lr, "images_per_s": rate, "data_wait": waited / max(now - started, 1e-9)}
                 logged_at, logged_step = now, step
-            bar.update(step, row)
+            progress.update(step, row)
             if stop.signal is not None:
-                if pending:
-                    recent = float(torch.stack(pending).float().mean())
                 save()
-                bar.close()
-                kept = "the same command goes on from here" if checkpoint is not None else "nothing was kept"
-                raise Interrupted(f"stopped at step {step} of {steps}; {kept}", code=128 + stop.signal)
+                progress.close()
+                advice = "run the same command again to resume" if checkpoint is not None else "nothing was saved"
+                raise Interrupted(f"stopped at step {step} of {steps}; {advice}", code=128 + stop.signal)
             if now - saved_at > CHECKPOINT_SECONDS:
                 save()
                 saved_at = now
-    bar.close()
+    progress.close()
     save()
     model.eval()
-    return {"loss": recent, "seconds": spent, "images_per_s": (step - first) * config.batch_size / max(spent, 1e-9)}
+    return {
+        "loss": _mean(losses),
+        "seconds": seconds,
+        "images_per_s": step * config.batch_size / max(seconds, 1e-9),
+    }
+
+
+def _encoder_layers(model: nn.Module, encoder: Encoder | None) -> tuple[dict[str, int], list[str]]:
+    """The depth of the encoder's parameters by their names in `model`, and those without weight decay."""
+    if encoder is None:
+        return {}, []
+    prefix = next(f"{name}." if name else "" for name, module in model.named_modules() if module is encoder)
+    return {f"{prefix}{name}": depth for name, depth in encoder.layer_ids().items()}, encoder.no_weight_decay
+
+
+def _mean(losses: list[Tensor]) -> float:
+    return float(torch.stack(losses).float().mean()) if losses else 0.0

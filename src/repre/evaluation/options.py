@@ -1,4 +1,4 @@
-"""Where evaluations compute and what they keep; nothing here changes a figure beyond rounding."""
+"""Where evaluations compute and what they cache. Nothing here changes a metric beyond rounding."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,17 +16,17 @@ class RuntimeOptions:
     """Device, workers, caches."""
 
     device: str = "auto"
-    """cpu, cuda, cuda:N or mps; `auto` takes the fastest at hand."""
+    """cpu, cuda, cuda:N or mps; `auto` uses the fastest that is available."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """`auto`: bf16 on CUDA devices that have it, else fp32."""
+    """`auto`: bf16 on CUDA devices that support it, else fp32."""
     workers: int | None = None
-    """Processes that decode images; None: one less than the processor's cores, at most 16. 0 decodes in this process."""
+    """Processes that decode images; None: one less than the number of cores, at most 16. 0 decodes in this process."""
     batch: int = 64
-    """Images per piece where nothing is trained."""
+    """Images per batch where nothing is trained."""
     cache: Path | None = None
-    """Folder that keeps extracted features and maps; None: the user's cache folder."""
+    """Folder for cached features and maps; None: the user's cache folder."""
     cache_gib: float = 50.0
-    """Most GiB that the folder may hold; what was not of use for longest goes first."""
+    """Largest size of that folder in GiB; the entries that were not used for longest are removed."""
 
     def __post_init__(self) -> None:
         check_fields(self, "runtime")
@@ -39,12 +39,15 @@ class RuntimeOptions:
 
     @property
     def torch_device(self) -> torch.device:
+        """The device that `device` stands for."""
         return pick_device(self.device)
 
     @property
     def dtype(self) -> torch.dtype:
+        """Data type of matrix products on `torch_device`."""
         return pick_precision(self.precision, self.torch_device)
 
     @property
     def processes(self) -> int:
+        """Number of worker processes."""
         return pick_workers(self.workers)

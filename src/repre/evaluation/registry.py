@@ -1,8 +1,9 @@
-"""The table of evaluations. To add one: a file with a config and `run`, and a line here; the command line, `compare`
-and the report find it."""
+"""The table of evaluations. To add one, write a file with a config and `run`, and add a line here.
+
+The command line, `repre compare` and the report read this table.
+"""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from repre.errors import UserError, near_names
@@ -13,14 +14,14 @@ from repre.evaluation.segmentation import segment
 
 
 class Evaluation(NamedTuple):
-    """One way to say what an encoder is worth."""
+    """A way to measure encoder quality."""
 
     config: type[Any]
-    """Its config; every field has a default."""
+    """Config class; every field has a default."""
     run: Callable[..., Result]
-    """``run(start, config, work=...)``."""
-    words: str
-    """What it does, in a line."""
+    """``run(resolved, config, work_dir=...)`` evaluates a `ResolvedEncoder`."""
+    description: str
+    """What it measures, in one line."""
 
 
 EVALUATIONS = {
@@ -35,16 +36,12 @@ EVALUATIONS = {
 
 
 def evaluation(name: str) -> Evaluation:
-    """The evaluation of a name; UserError with near names if there is none."""
+    """Returns the evaluation of a name.
+
+    Raises:
+        UserError: there is none; the message suggests near names.
+    """
     if name not in EVALUATIONS:
         known = ", ".join(EVALUATIONS)
         raise UserError(f"no evaluation {name!r}{near_names(name, EVALUATIONS)}; there are: {known}")
     return EVALUATIONS[name]
-
-
-def results_folder(start_folder: Path | None, spec: str) -> Path:
-    """Where results on an encoder lie: beside it, or under ``evaluations/`` here where it has no folder of its own."""
-    if start_folder is not None:
-        return start_folder / "evaluations"
-    slug = "".join(c if c.isalnum() or c in "-_." else "-" for c in spec).strip("-.")[:80]
-    return Path("evaluations") / slug

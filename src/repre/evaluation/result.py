@@ -1,21 +1,36 @@
-"""What an evaluation says: figures, the one that counts, and what a reader may want beside them."""
+"""The result of an evaluation, and what defines it."""
 
 from dataclasses import dataclass, field
 from typing import Any
 
+from repre.config import to_dict
+from repre.models.resolve import ResolvedEncoder
+
+NO_EFFECT = ("runtime", "save_predictions", "save_encoder")
+"""Fields of a config that change no metric."""
+
 
 @dataclass(frozen=True)
 class Result:
-    """The outcome of one evaluation of one encoder.
+    """The result of one evaluation of one encoder.
 
     Attributes:
-        metrics: figures by name; shares in [0, 1].
-        main: the name of the figure to compare encoders by.
-        details: plain values for the JSON beside the encoder: per-class figures, what was chosen, counts, seconds.
-        higher_is_better: of the main figure.
+        metrics: values by name; shares lie in [0, 1].
+        main: name of the metric to compare encoders by.
+        details: plain values for the stored JSON: metrics per class, counts, chosen settings, seconds.
+        higher_is_better: whether a higher main metric is better.
     """
 
     metrics: dict[str, float]
     main: str
     details: dict[str, Any] = field(default_factory=dict)
     higher_is_better: bool = True
+
+
+def definition(evaluation: str, resolved: ResolvedEncoder, config: Any) -> dict[str, Any]:
+    """Returns what defines a result: the evaluation, the encoder with its weights, and the config."""
+    return {
+        "evaluation": evaluation,
+        "encoder": to_dict(resolved.config) | {"weights": resolved.fingerprint},
+        "config": {name: value for name, value in to_dict(config).items() if name not in NO_EFFECT},
+    }

@@ -1,4 +1,4 @@
-"""Runs an evaluation and keeps what it said as JSON beside the encoder, with everything that defines it.
+"""Runs an evaluation and stores its result as JSON beside the encoder, with everything that defines it.
 
 runs/photos/evaluations/segment-1f0c2a9b.json
 """
@@ -9,39 +9,43 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from repre.config import to_dict
 from repre.errors import UserError
-from repre.evaluation.registry import evaluation, results_folder
-from repre.evaluation.result import Result
+from repre.evaluation.registry import evaluation
+from repre.evaluation.result import Result, definition
 from repre.models.resolve import ResolvedEncoder
 from repre.utils.io import json_hash, write_json
 
 FORMAT = 1
 """Version of the JSON's layout."""
-KEPT_APART = ("runtime", "save_predictions", "save_encoder")
-"""Settings that change no figure."""
 
 
 def evaluate(
-    name: str, start: ResolvedEncoder, config: Any, *, out: Path | None = None, reuse: bool = False
+    name: str, resolved: ResolvedEncoder, config: Any, *, out: Path | None = None, reuse: bool = False
 ) -> dict[str, Any]:
-    """Evaluates one encoder and writes the result; gives what was written, with its `path`. Where the config declares no
-    range of pixel values, the one that the encoder was trained with stands in it.
+    """Evaluates an encoder and writes the result.
+
+    If the config declares no range of pixel values, the one of the encoder's training is used and stored.
 
     Args:
-        out: the folder of results; by default beside the encoder (`results_folder`).
-        reuse: take a stored result of the same encoder, weights and config instead of computing it again.
+        name: of the evaluation.
+        resolved: the encoder.
+        config: an instance of the evaluation's config.
+        out: folder for results; None: see `results_folder`.
+        reuse: return a stored result of the same encoder, weights and config instead of computing it again.
+
+    Returns:
+        The content of the JSON file, and its `path`.
+
+    Raises:
+        UserError: no such evaluation, a mistake in the config or the data, or the folder cannot be written.
+        Interrupted: a signal asked to stop; the same call resumes.
     """
-    if start.value_range is not None and getattr(config, "value_range", ()) is None:
-        config = replace(config, value_range=start.value_range)
-    folder = out or results_folder(start.folder, start.spec)
-    defines = {
-        "evaluation": name,
-        "encoder": to_dict(start.config) | {"weights": start.fingerprint},
-        "config": {key: value for key, value in to_dict(config).items() if key not in KEPT_APART},
-    }
-    digest = json_hash(defines, length=12)
-    path = folder / f"{name}-{digest}.json"
+    if resolved.value_range is not None and getattr(config, "value_range", ()) is None:
+        config = replace(config, value_range=resolved.value_range)
+    defined_by = definition(name, resolved, config)
+    folder = out or results_folder(resolved)
+    stem = f"{name}-{json_hash(defined_by, length=12)}"
+    path = folder / f"{stem}.json"
     if reuse and path.is_file():
         return read_result(path)
     try:
@@ -50,37 +54,57 @@ def evaluate(
         raise UserError(
             f"results cannot be written to {folder} ({error.strerror}); name another folder with --out"
         ) from error
-    begun = time.monotonic()
-    work = folder / f"{name}-{digest}"
-    result: Result = evaluation(name).run(start, config, work=work)
+    started = time.monotonic()
+    work_dir = folder / stem
+    result: Result = evaluation(name).run(resolved, config, work_dir=work_dir)
     content = {
         "format": FORMAT,
-        **json.loads(json.dumps(defines, default=str)),
-        "start": start.spec,
+        **json.loads(json.dumps(defined_by, default=str)),
+        "start": resolved.spec,
         "seed": config.seed,
         "main": result.main,
         "higher_is_better": result.higher_is_better,
         "metrics": result.metrics,
         "details": result.details,
-        "seconds": round(time.monotonic() - begun, 2),
+        "seconds": round(time.monotonic() - started, 2),
     }
     write_json(path, content)
-    for checkpoint in work.glob("fit-*.pt"):  # served an interrupted evaluation; this one is complete
+    for checkpoint in work_dir.glob("fit-*.pt"):  # they only serve an evaluation that was interrupted
         checkpoint.unlink()
-    if work.is_dir() and not any(work.iterdir()):
-        work.rmdir()
+    if work_dir.is_dir() and not any(work_dir.iterdir()):
+        work_dir.rmdir()
     return {**content, "path": str(path)}
 
 
+def results_folder(resolved: ResolvedEncoder) -> Path:
+    """Returns the folder for results of an encoder.
+
+    It is ``evaluations/`` beside the encoder, or ``evaluations/NAME`` in the working folder if the encoder has no folder.
+    """
+    if resolved.folder is not None:
+        return resolved.folder / "evaluations"
+    slug = "".join(c if c.isalnum() or c in "-_." else "-" for c in resolved.spec).strip("-.")[:80]
+    return Path("evaluations") / slug
+
+
 def read_result(path: Path) -> dict[str, Any]:
-    """A stored result, with its `path`; UserError where the file is none."""
+    """Reads a stored result.
+
+    Returns:
+        The content of the file, and its `path`.
+
+    Raises:
+        UserError: the file is damaged, or a newer version of repre wrote it.
+    """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         if content["format"] > FORMAT:
             raise UserError(f"{path} was written by a newer version of repre; upgrade repre")
         content["metrics"][content["main"]]
+    except UserError:
+        raise
     except (OSError, ValueError, KeyError, TypeError) as error:
-        if isinstance(error, UserError):
-            raise
-        raise UserError(f"{path} is no result of an evaluation ({type(error).__name__}: {error}); remove it") from error
+        raise UserError(
+            f"{path} is not the result of an evaluation ({type(error).__name__}: {error}); remove it"
+        ) from error
     return {**content, "path": str(path)}

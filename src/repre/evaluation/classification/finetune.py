@@ -1,13 +1,13 @@
-"""An encoder and a linear classifier on its pooled embedding, trained end to end (as MAE and BEiT, arXiv 2111.06377, A.2).
+"""An encoder and a linear classifier on its pooled embedding, trained end to end (as MAE, arXiv 2111.06377, A.2, and BEiT).
 
-AdamW with smaller learning rates for lower layers, random crops and flips, and, if wanted, color jitter, mixup, CutMix
-and label smoothing. How it is trained, and how it goes on after a stop, is told in `repre.evaluation.fit`.
+AdamW with lower learning rates for lower layers, random crops and flips, and optionally color jitter, mixup, CutMix and
+label smoothing. `repre.evaluation.fit` has the training loop.
 
-    N  images    B  images in a batch    C  classes    S  side of a view    D  width of the embedding
+    N  images    B  images in a batch    C  classes    S  side of a view    D  dimensions of the embedding
 """
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,25 +16,26 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from repre.config import to_dict
-from repre.data.labels.classes import LabeledSplits, open_labeled
+from repre.data.labels.classes import open_labeled
 from repre.data.labels.splits import LabeledImages, draw_share
 from repre.data.loading.loader import Loader
 from repre.data.views.params import ViewConfig
 from repre.data.views.render import random_view
 from repre.errors import UserError
-from repre.evaluation.features import Transform, eval_transform, extract_all
+from repre.evaluation.features import Transform, eval_transform, extract_features, stream_views
 from repre.evaluation.fit import FitConfig, fit
-from repre.evaluation.metrics import check_fractions, classification, per_class, with_share
+from repre.evaluation.metrics import check_fractions, classification, per_class, with_fraction
 from repre.evaluation.options import RuntimeOptions
-from repre.evaluation.result import Result
+from repre.evaluation.result import Result, definition
 from repre.models.encoder import Encoder
 from repre.models.resolve import ResolvedEncoder
+from repre.models.timm_folder import save_encoder
 from repre.types import Batch
 from repre.utils.amp import autocast
 from repre.utils.config_checks import check_fields
 
 HEAD_STD = 0.01
+"""Standard deviation of the head's weights at init."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,30 +45,30 @@ class FinetuneConfig:
     data: str = "scenes"
     """Class folders, csv:FILE, scenes, or a data set such as cifar10:ROOT."""
     test: str | None = None
-    """Other data to test on; None takes the test images of `data`, or holds a fifth of it out."""
+    """Other data to test on; None uses the test images of `data`, or holds out a fifth."""
     label_fraction: tuple[float, ...] = (1.0,)
-    """Shares of the training images, of every class alike; one training and one figure for each."""
+    """Fractions of the training images of every class that have labels; one training and one metric for each."""
     size: int | None = None
-    """Side of the images in pixels; None takes the encoder's own. Fashion-MNIST's are 28."""
+    """Side of the images in pixels; None uses the encoder's own. Fashion-MNIST's are 28."""
     crop_pct: float | None = None
-    """Share of the test image\'s short side that the center crop covers; None: 1 below 96 pixels, else 224 / 256."""
+    """Share of a test image's short side that the center crop covers; None: 1 below 96 pixels, else 224 / 256."""
     value_range: tuple[float, float] | None = None
-    """Pixel values that stand for 0 and 1; None takes those that the encoder was trained with, or of the files' type."""
+    """Pixel values that map to 0 and 1; None uses those of the encoder's training, or of the file type."""
     view: ViewConfig = field(default_factory=lambda: ViewConfig(scale=(0.5, 1.0), filter="bicubic"))
-    """How training images are cropped, flipped and recolored; no flip where left and right mean something."""
+    """Crop, flip and colors of training images. Set its flip to 0 if left and right differ in meaning."""
     mixup: float = 0.0
-    """Alpha of mixup (arXiv 1710.09412); 0 is none, 0.8 usual for long trainings."""
+    """Alpha of mixup (arXiv 1710.09412); 0 is none, 0.8 is usual for long trainings."""
     cutmix: float = 0.0
-    """Alpha of CutMix (arXiv 1905.04899); 0 is none, 1 usual. With both, each is taken in half of the steps."""
+    """Alpha of CutMix (arXiv 1905.04899); 0 is none, 1 is usual. With both, each is applied in half of the steps."""
     smoothing: float = 0.0
-    """Share of the target that is spread over all classes; 0.1 usual with mixup."""
+    """Label smoothing: share of the target that is spread over all classes; 0.1 is usual with mixup."""
     fit: FitConfig = field(default_factory=lambda: FitConfig(batch_size=128))
-    """How it is trained. From random weights, higher `layer_decay` (to 1) lets the lower layers learn."""
+    """Training. From random weights, use a higher `layer_decay` (up to 1), so that the lower layers learn."""
     save_encoder: bool = False
-    """Keep the trained encoder (of the largest label fraction) in ``encoder/`` beside the result: a supervised start for
-    other evaluations and for `compare --supervised`."""
+    """Save the trained encoder (of the largest label fraction) to ``encoder/`` beside the result, as a supervised encoder
+    for other evaluations and for `compare --supervised`."""
     seed: int = 0
-    """Draws random weights, the order of the images, their views, label fractions."""
+    """Random seed for random weights, the order of the images, their views and label fractions."""
     runtime: RuntimeOptions = field(default_factory=RuntimeOptions)
     """Device, workers, caches."""
 
@@ -76,9 +77,9 @@ class FinetuneConfig:
         check_fractions(self.label_fraction)
         for name in ("mixup", "cutmix"):
             if getattr(self, name) < 0:
-                raise UserError(f"{name} must not be negative, not {getattr(self, name)}")
+                raise UserError(f"finetune.{name} must not be negative, not {getattr(self, name)}")
         if not 0 <= self.smoothing < 1:
-            raise UserError(f"smoothing must lie in [0, 1), not {self.smoothing}")
+            raise UserError(f"finetune.smoothing must lie in [0, 1), not {self.smoothing}")
 
 
 class Classifier(nn.Module):
@@ -95,167 +96,161 @@ class Classifier(nn.Module):
         return self.head(self.encoder(images, maps=False).embedding)
 
 
-def run(start: ResolvedEncoder, config: FinetuneConfig, *, work: Path | None = None) -> Result:
-    """``accuracy`` (and ``top5``) or ``map`` on the test images, with suffixes for label fractions; see `FinetuneConfig`.
+def run(resolved: ResolvedEncoder, config: FinetuneConfig, *, work_dir: Path | None = None) -> Result:
+    """Returns ``accuracy`` and ``top5``, or ``map``, on the test images; ``accuracy@0.1`` and so on for label fractions.
 
     Args:
-        work: folder for checkpoints, with which an interrupted training goes on, and for the encoder if it is kept.
+        work_dir: folder for checkpoints, from which an interrupted training resumes, and for the saved encoder.
+
+    Raises:
+        UserError: a mistake in the data or the config, or an image cannot be read.
+        Interrupted: a signal asked to stop.
     """
-    if config.save_encoder and work is None:
-        raise UserError("save_encoder needs a folder to work in")
-    outline = start.build(image_size=config.size, drop_path=config.fit.drop_path, seed=config.seed)
-    transform = eval_transform(start, outline, crop_pct=config.crop_pct, value_range=config.value_range)
-    splits = open_labeled(config.data, test=config.test, channels=outline.config.channels, canvas=transform.canvas)
+    if config.save_encoder and work_dir is None:
+        raise UserError("save_encoder needs work_dir, the folder to save to")
+    runtime, identity = config.runtime, definition("finetune", resolved, config)
+    encoder = resolved.build(image_size=config.size, seed=config.seed)
+    transform = eval_transform(resolved, encoder, crop_pct=config.crop_pct, value_range=config.value_range)
+    channels = encoder.config.channels
+    splits = open_labeled(config.data, test=config.test, channels=channels, canvas=transform.canvas)
+    test_targets = torch.from_numpy(splits.test.targets)
     metrics: dict[str, float] = {}
     details: dict[str, Any] = {**splits.details(), "size": transform.views.size}
-    for share in config.label_fraction:
-        train = splits.train.take(draw_share(splits.train.targets, share, seed=config.seed))
-        encoder = start.build(image_size=config.size, drop_path=config.fit.drop_path, seed=config.seed)
-        model, trained = _train(
-            encoder, train, transform, config, work=work, identity=_identity(start, config, transform, train)
-        )
-        scores, truth = _test(model, splits, transform, config)
-        for name, value in classification(scores, truth).items():
-            metrics[with_share(name, share, config.label_fraction)] = value
-        details[with_share("fit", share, config.label_fraction)] = {**trained, "images": len(train)}
-        if share == max(config.label_fraction):
-            details["per_class"] = per_class(scores, truth, splits.classes)
-            if config.save_encoder and work is not None:
-                mean, std = (s.flatten().tolist() for s in transform.views.statistics(outline.config.channels))
-                model.encoder.save(work / "encoder", mean=mean, std=std, value_range=transform.views.value_range)
+    for fraction in config.label_fraction:
+        train = splits.train.take(draw_share(splits.train.targets, fraction, seed=config.seed))
+        encoder = resolved.build(image_size=config.size, drop_path=config.fit.drop_path, seed=config.seed)
+        torch.manual_seed(config.seed)  # the same head for every encoder of this width
+        model = Classifier(encoder, len(splits.classes)).to(runtime.torch_device)
+        summary = _train(model, train, transform, config, work_dir=work_dir, identity=identity)
+        scores = _scores(model, splits.test, transform, runtime)
+        for name, value in classification(scores, test_targets).items():
+            metrics[with_fraction(name, fraction, config.label_fraction)] = value
+        details[with_fraction("fit", fraction, config.label_fraction)] = {**summary, "images": len(train)}
+        if fraction == max(config.label_fraction):
+            details["per_class"] = per_class(scores, test_targets, splits.classes)
+            if config.save_encoder and work_dir is not None:
+                mean, std = (values.flatten().tolist() for values in transform.views.statistics(channels))
+                save_encoder(encoder, work_dir / "encoder", mean=mean, std=std, value_range=transform.views.value_range)
     return Result(metrics, main="map" if splits.multilabel else "accuracy", details=details)
 
 
-def _identity(
-    start: ResolvedEncoder, config: FinetuneConfig, transform: Transform, train: LabeledImages
-) -> dict[str, Any]:
-    """Everything that defines a training: a checkpoint of another one is not continued."""
-    own = ("view", "mixup", "cutmix", "smoothing", "fit", "seed")
-    return {
-        "evaluation": "finetune",
-        "encoder": to_dict(start.config) | {"weights": start.fingerprint},
-        "views": to_dict(transform.views),
-        "config": {name: value for name, value in to_dict(config).items() if name in own},
-        "images": train.identity(),
-        "targets": hashlib.sha256(train.targets.tobytes()).hexdigest(),
-    }
-
-
 def _train(
-    encoder: Encoder,
+    model: Classifier,
     train: LabeledImages,
     transform: Transform,
     config: FinetuneConfig,
     *,
-    work: Path | None,
+    work_dir: Path | None,
     identity: dict[str, Any],
-) -> tuple[Classifier, dict[str, float]]:
-    """The trained classifier in evaluation mode, and what `fit` says of it."""
+) -> dict[str, float]:
+    """Trains the classifier, sets evaluation mode, and returns the summary of `fit`."""
     device = config.runtime.torch_device
-    torch.manual_seed(config.seed)  # the same head for every start
-    model = Classifier(encoder, len(train.classes)).to(device)
-    settings = replace(config.fit, batch_size=min(config.fit.batch_size, len(train)))
+    fit_config = replace(config.fit, batch_size=min(config.fit.batch_size, len(train)))
     canvas = train.canvas(transform.canvas)
+    targets, targets_hash = torch.from_numpy(train.targets), hashlib.sha256(train.targets.tobytes()).hexdigest()
 
-    def loader(first: int) -> Loader:
+    def loader(start: int) -> Loader:
         return Loader(
             train,
-            batch_size=settings.batch_size,
-            epochs=settings.epochs,
+            batch_size=fit_config.batch_size,
+            epochs=fit_config.epochs,
             seed=config.seed,
             canvas=canvas,
             workers=config.runtime.processes,
-            start=first,
+            start=start,
             keep_values=transform.views.value_range is not None,
             pin=device.type == "cuda",
         )
 
-    targets = torch.from_numpy(train.targets)
-    planned = loader(0)
-    trained = fit(
-        model,
-        batches=lambda first: _readable(loader(first)),
-        loss=_loss(model, targets, transform, config, device),
-        steps=planned.total_steps,
-        steps_per_epoch=planned.steps_per_epoch,
-        config=settings,
-        device=device,
-        precision=config.runtime.dtype,
-        seed=config.seed,
-        encoder=encoder,
-        work=work,
-        identity=identity,
-    )
-    return model, trained
-
-
-def _readable(loader: Loader) -> Iterator[Batch]:
-    """The batches; an evaluation does not go on without some of its images."""
-    for batch in loader:
-        if batch.failures:
-            index, reason = batch.failures[0]
-            raise UserError(f"{loader.source.describe(index)} cannot be read: {reason}; mend it or remove it")
-        yield batch
-
-
-def _loss(
-    model: Classifier, targets: Tensor, transform: Transform, config: FinetuneConfig, device: torch.device
-) -> Callable[[Batch], Tensor]:
-    """Cross-entropy with soft targets, or binary cross-entropy where an image may have several labels."""
+    def batches(start: int) -> Iterator[Batch]:
+        for batch in loader(start):
+            if batch.failures:  # the loader shows other images instead, which would change the result
+                index, reason = batch.failures[0]
+                raise UserError(f"{train.describe(index)} cannot be read: {reason}; repair or remove it")
+            yield batch
 
     def loss(batch: Batch) -> Tensor:
         images = random_view(batch, config.view, transform.views, seed=config.seed, device=device)
-        wanted = targets[batch.indices].to(device, non_blocking=True)
-        if targets.ndim == 1:
-            wanted = F.one_hot(wanted, model.head.out_features).float()
-            wanted = wanted * (1 - config.smoothing) + config.smoothing / model.head.out_features
-        if config.mixup > 0 or config.cutmix > 0:
-            images, wanted = mix(images, wanted, mixup=config.mixup, cutmix=config.cutmix)
-        scores = model(images).float()
-        if targets.ndim == 1:
-            return F.cross_entropy(scores, wanted)
-        return F.binary_cross_entropy_with_logits(scores, wanted)
+        labels = targets[batch.indices].to(device, non_blocking=True)
+        return classification_loss(
+            model, images, labels, smoothing=config.smoothing, mixup=config.mixup, cutmix=config.cutmix
+        )
 
-    return loss
+    schedule = loader(0)
+    return fit(
+        model,
+        batches=batches,
+        loss=loss,
+        steps=schedule.total_steps,
+        steps_per_epoch=schedule.steps_per_epoch,
+        config=fit_config,
+        device=device,
+        precision=config.runtime.dtype,
+        seed=config.seed,
+        encoder=model.encoder,
+        work_dir=work_dir,
+        identity=identity | {"images": train.identity(), "targets": targets_hash, "views": str(transform.views)},
+    )
 
 
-def mix(images: Tensor, wanted: Tensor, *, mixup: float, cutmix: float) -> tuple[Tensor, Tensor]:
-    """Mixes every image and its target with the one before it, with one share drawn for the whole batch.
-
-    Mixup blends the pixels; CutMix pastes a box of the other image, and counts its true area. Numbers are drawn from
-    torch's generator on the CPU, which `fit` seeds in every step.
+def classification_loss(
+    model: Classifier, images: Tensor, labels: Tensor, *, smoothing: float, mixup: float, cutmix: float
+) -> Tensor:
+    """Returns cross-entropy with soft targets, or binary cross-entropy for several labels per image.
 
     Args:
-        images: [B, C, S, S]; wanted: [B, classes].
-        mixup, cutmix: alphas of Beta(alpha, alpha); 0 leaves one of them out.
+        images: [B, C, S, S].
+        labels: int64 [B], which `smoothing` applies to; or 0/1 [B, classes].
+        mixup, cutmix: see `mix`.
+    """
+    multilabel = labels.ndim == 2
+    targets = labels
+    if not multilabel:
+        classes = model.head.out_features
+        targets = F.one_hot(labels, classes).float() * (1 - smoothing) + smoothing / classes
+    if mixup > 0 or cutmix > 0:
+        images, targets = mix(images, targets, mixup=mixup, cutmix=cutmix)
+    scores = model(images).float()
+    return F.binary_cross_entropy_with_logits(scores, targets) if multilabel else F.cross_entropy(scores, targets)
+
+
+def mix(images: Tensor, targets: Tensor, *, mixup: float, cutmix: float) -> tuple[Tensor, Tensor]:
+    """Mixes every image and its target with the one before it in the batch, with one ratio for the whole batch.
+
+    Mixup blends the pixels. CutMix pastes a box of the other image and mixes the targets by its actual area. The random
+    numbers come from torch's generator on the CPU, which `fit` seeds in every step.
+
+    Args:
+        images: [B, C, S, S].
+        targets: [B, classes].
+        mixup, cutmix: alphas of Beta(alpha, alpha), at least one above 0; 0 leaves one out.
+
+    Returns:
+        Images and targets of the same shapes.
     """
     paste = cutmix > 0 and (mixup == 0 or bool(torch.rand(()) < 0.5))
     alpha = cutmix if paste else mixup
-    kept = float(torch.distributions.Beta(alpha, alpha).sample())
-    other = images.roll(1, 0)
+    ratio = float(torch.distributions.Beta(alpha, alpha).sample())  # of the image itself
+    others = images.roll(1, 0)
     if paste:
         height, width = images.shape[-2:]
-        share = (1 - kept) ** 0.5
-        center_y, center_x = (float(torch.rand(())) * side for side in (height, width))
-        top, bottom = (round(min(max(center_y + sign * share * height / 2, 0), height)) for sign in (-1, 1))
-        left, right = (round(min(max(center_x + sign * share * width / 2, 0), width)) for sign in (-1, 1))
+        side = (1 - ratio) ** 0.5  # of the box, relative to the image
+        center_y, center_x = (float(torch.rand(())) * length for length in (height, width))
+        top, bottom = (round(min(max(center_y + sign * side * height / 2, 0), height)) for sign in (-1, 1))
+        left, right = (round(min(max(center_x + sign * side * width / 2, 0), width)) for sign in (-1, 1))
         images = images.clone()
-        images[..., top:bottom, left:right] = other[..., top:bottom, left:right]
-        kept = 1 - (bottom - top) * (right - left) / (height * width)
+        images[..., top:bottom, left:right] = others[..., top:bottom, left:right]
+        ratio = 1 - (bottom - top) * (right - left) / (height * width)
     else:
-        images = kept * images + (1 - kept) * other
-    return images, kept * wanted + (1 - kept) * wanted.roll(1, 0)
+        images = ratio * images + (1 - ratio) * others
+    return images, ratio * targets + (1 - ratio) * targets.roll(1, 0)
 
 
-def _test(
-    model: Classifier, splits: LabeledSplits, transform: Transform, config: FinetuneConfig
-) -> tuple[Tensor, Tensor]:
-    """Scores of the test images [N, C], and their targets."""
-    device, precision = config.runtime.torch_device, config.runtime.dtype
+def _scores(model: Classifier, images: LabeledImages, transform: Transform, runtime: RuntimeOptions) -> Tensor:
+    """Scores of all images, float32 on the CPU [N, C]."""
 
-    def classify(images: Tensor) -> Tensor:
-        with autocast(device, precision):
-            return model(images)
+    def classify(views: Tensor) -> Tensor:
+        with autocast(runtime.torch_device, runtime.dtype):
+            return model(views)
 
-    scores = extract_all(splits.test, transform, [classify], runtime=config.runtime)[0]
-    return scores, torch.from_numpy(splits.test.targets)
+    return extract_features(stream_views(images, transform, runtime=runtime), [classify])[0]

@@ -1,9 +1,9 @@
 """k-nearest-neighbor classification on frozen features, as DINO evaluates (arXiv 2104.14294, appendix F.1).
 
-M  training images    N  test images    D  width of the features    C  classes
+M  training images    N  test images    D  dimensions of the features    C  classes
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,79 +14,82 @@ from torch import Tensor
 
 from repre.data.labels.classes import LabeledSplits, open_labeled
 from repre.data.labels.splits import draw_share
+from repre.data.views.render import ViewsConfig
 from repre.errors import UserError
-from repre.evaluation.features import (
-    Transform,
-    cached_features,
-    color_histogram,
-    eval_transform,
-    extract_all,
-    raw_pixels,
-)
-from repre.evaluation.metrics import check_fractions, classification, per_class, with_share
+from repre.evaluation.classification.baselines import color_histogram, raw_pixels
+from repre.evaluation.features import Extractor, cached_features, eval_transform, extract_features, stream_views
+from repre.evaluation.metrics import check_fractions, classification, per_class, with_fraction
 from repre.evaluation.options import RuntimeOptions
 from repre.evaluation.result import Result
 from repre.models.resolve import ResolvedEncoder
 from repre.utils.config_checks import check_fields
 
-USUAL = 20
-PIXELS = 32
+DEFAULT_K = 20
+DEFAULT_TEMPERATURE = 0.07
+PIXEL_SIDE = 32
 """Largest side of the images whose raw pixels are compared."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class KNNConfig:
-    """k-NN on frozen embeddings: nothing is trained, nothing is chosen."""
+    """k-NN on frozen embeddings: nothing is trained, no setting is chosen."""
 
     data: str = "scenes"
     """Class folders, csv:FILE, scenes, or a data set such as cifar10:ROOT."""
     test: str | None = None
-    """Other data to test on; None takes the test images of `data`, or holds a fifth of it out."""
-    k: tuple[int, ...] = (10, USUAL)
-    """How many neighbors vote, one figure for each; 20 is the figure to compare by if it is among them."""
-    temperature: float = 0.07
-    """Of the votes' weights exp(cosine / temperature)."""
+    """Other data to test on; None uses the test images of `data`, or holds out a fifth."""
+    k: tuple[int, ...] = (10, DEFAULT_K)
+    """Numbers of neighbors that vote, one metric for each. The main metric is that of 20 neighbors if it is among them."""
+    temperature: float = DEFAULT_TEMPERATURE
+    """A neighbor's vote has the weight exp(cosine / temperature)."""
     label_fraction: tuple[float, ...] = (1.0,)
-    """Shares of the training images that may vote, of every class alike; one figure for each."""
+    """Fractions of the training images of every class that vote, one metric for each."""
     size: int | None = None
-    """Side of the images in pixels; None takes the encoder's own."""
+    """Side of the images in pixels; None uses the encoder's own."""
     crop_pct: float | None = None
-    """Share of the image\'s short side that the center crop covers; None: 1 below 96 pixels, else 224 / 256."""
+    """Share of the image's short side that the center crop covers; None: 1 below 96 pixels, else 224 / 256."""
     value_range: tuple[float, float] | None = None
-    """Pixel values that stand for 0 and 1; None takes those that the encoder was trained with, or of the files' type."""
+    """Pixel values that map to 0 and 1; None uses those of the encoder's training, or of the file type."""
     baselines: bool = False
-    """Also say what raw pixels (at most 32 x 32) and color histograms reach, and the most frequent class."""
+    """Also score raw pixels (at most 32 x 32), color histograms and the most frequent class."""
     seed: int = 0
-    """Draws label fractions and random weights."""
+    """Random seed for label fractions and random weights."""
     runtime: RuntimeOptions = field(default_factory=RuntimeOptions)
     """Device, workers, caches."""
 
     def __post_init__(self) -> None:
         check_fields(self, "knn")
         if not self.k or min(self.k) < 1:
-            raise UserError(f"k must name at least one number of neighbors from 1 on, not {self.k}")
+            raise UserError(f"knn.k must name numbers of neighbors from 1 on, not {self.k}")
         if self.temperature <= 0:
-            raise UserError(f"temperature must be above 0, not {self.temperature}")
+            raise UserError(f"knn.temperature must be above 0, not {self.temperature}")
         check_fractions(self.label_fraction)
 
 
-def run(start: ResolvedEncoder, config: KNNConfig, *, work: Path | None = None) -> Result:
-    """k-NN accuracy on the test images: ``knn20`` and alike; mean average precision with several labels per image."""
+def run(resolved: ResolvedEncoder, config: KNNConfig, *, work_dir: Path | None = None) -> Result:
+    """Returns k-NN accuracy on the test images as ``knn20`` and so on; ``knn20_map`` for several labels per image.
+
+    Args:
+        work_dir: not used; nothing is trained.
+
+    Raises:
+        UserError: a mistake in the data or the config.
+    """
     device = config.runtime.torch_device
-    encoder = start.build(image_size=config.size, seed=config.seed).to(device)
-    transform = eval_transform(start, encoder, crop_pct=config.crop_pct, value_range=config.value_range)
+    encoder = resolved.build(image_size=config.size, seed=config.seed).to(device)
+    transform = eval_transform(resolved, encoder, crop_pct=config.crop_pct, value_range=config.value_range)
     splits = open_labeled(config.data, test=config.test, channels=encoder.config.channels, canvas=transform.canvas)
     train, test = (
         cached_features(encoder, images, transform, runtime=config.runtime).to(device)
         for images in (splits.train, splits.test)
     )
-    labels, truth = (torch.from_numpy(images.targets).to(device) for images in (splits.train, splits.test))
-    main = USUAL if USUAL in config.k else max(config.k)
-    suffix, figure = ("_map", "map") if splits.multilabel else ("", "accuracy")
+    labels, targets = (torch.from_numpy(images.targets).to(device) for images in (splits.train, splits.test))
+    main_k = DEFAULT_K if DEFAULT_K in config.k else max(config.k)
+    metric, suffix = ("map", "_map") if splits.multilabel else ("accuracy", "")
     metrics: dict[str, float] = {}
     details: dict[str, Any] = {**splits.details(), "size": transform.views.size, "width": train.shape[1]}
-    for share in config.label_fraction:
-        voters = torch.from_numpy(draw_share(splits.train.targets, share, seed=config.seed)).to(device)
+    for fraction in config.label_fraction:
+        voters = torch.from_numpy(draw_share(splits.train.targets, fraction, seed=config.seed)).to(device)
         votes = knn_votes(
             train[voters],
             labels[voters],
@@ -96,79 +99,109 @@ def run(start: ResolvedEncoder, config: KNNConfig, *, work: Path | None = None) 
             classes=len(splits.classes),
         )
         for k, scores in votes.items():
-            name = with_share(f"knn{k}{suffix}", share, config.label_fraction)
-            metrics[name] = classification(scores, truth)[figure]
-            if k == main and share == max(config.label_fraction):
-                details["per_class"] = per_class(scores, truth, splits.classes)
+            name = with_fraction(f"knn{k}{suffix}", fraction, config.label_fraction)
+            metrics[name] = classification(scores, targets)[metric]
+            if k == main_k and fraction == max(config.label_fraction):
+                details["per_class"] = per_class(scores, targets, splits.classes)
     if config.baselines:
-        metrics |= _baselines(splits, transform, k=main, temperature=config.temperature, runtime=config.runtime)
-    return Result(metrics, main=f"knn{main}{suffix}", details=details)
+        metrics |= baseline_metrics(
+            splits,
+            stream_views(splits.train, transform, runtime=config.runtime),
+            stream_views(splits.test, transform, runtime=config.runtime),
+            transform.views,
+            k=main_k,
+            temperature=config.temperature,
+            pixel_side=PIXEL_SIDE,
+        )
+    return Result(metrics, main=f"knn{main_k}{suffix}", details=details)
 
 
-def _baselines(
-    splits: LabeledSplits, transform: Transform, *, k: int, temperature: float, runtime: RuntimeOptions
+def baseline_metrics(
+    splits: LabeledSplits,
+    train: Iterable[Tensor],
+    test: Iterable[Tensor],
+    config: ViewsConfig,
+    *,
+    k: int = DEFAULT_K,
+    temperature: float = DEFAULT_TEMPERATURE,
+    pixel_side: int | None = None,
 ) -> dict[str, float]:
-    """k-NN on features that nobody learned, with all training labels; and the most frequent class."""
+    """Returns ``raw_pixels`` and ``color_histogram``, k-NN without learned features; and ``majority_class``.
 
-    def small_pixels(views: Tensor) -> Tensor:
-        side = min(PIXELS, views.shape[-1])
-        return raw_pixels(F.interpolate(views, side, mode="bilinear", antialias=True))
-
-    extractors = [small_pixels, color_histogram(transform.views)]
-    train, test = (
-        extract_all(images, transform, extractors, runtime=runtime) for images in (splits.train, splits.test)
-    )
-    labels, truth = (torch.from_numpy(images.targets) for images in (splits.train, splits.test))
-    metrics = {}
-    for name, mine, theirs in zip(("raw_pixels", "color_histogram"), train, test):
-        votes = knn_votes(mine, labels, theirs, k=(k,), temperature=temperature, classes=len(splits.classes))
-        metrics[name] = classification(votes[k], truth)["map" if splits.multilabel else "accuracy"]
+    Args:
+        splits, train, test: as `knn_metrics` takes them.
+        config: how the views were normalized.
+        pixel_side: largest side of the images whose raw pixels are compared; None compares all pixels.
+    """
+    extractors = {"raw_pixels": raw_pixels(max_side=pixel_side), "color_histogram": color_histogram(config)}
+    metrics = knn_metrics(extractors, splits, train, test, k=k, temperature=temperature)
     if not splits.multilabel:
-        metrics["majority_class"] = float((truth == labels.bincount().argmax()).double().mean())
+        majority = torch.from_numpy(splits.train.targets).bincount().argmax()
+        metrics["majority_class"] = float((torch.from_numpy(splits.test.targets) == majority).double().mean())
+    return metrics
+
+
+def knn_metrics(
+    extractors: Mapping[str, Extractor],
+    splits: LabeledSplits,
+    train: Iterable[Tensor],
+    test: Iterable[Tensor],
+    *,
+    k: int = DEFAULT_K,
+    temperature: float = DEFAULT_TEMPERATURE,
+) -> dict[str, float]:
+    """Returns the accuracy of k-NN on the features of every extractor (mAP for several labels per image).
+
+    Args:
+        splits: the labels of all images.
+        train, test: the views of the training and test images of `splits`, in batches [B, C, S, S] (`stream_views`).
+    """
+    functions, classes = list(extractors.values()), len(splits.classes)
+    features = zip(extractors, extract_features(train, functions), extract_features(test, functions))
+    labels, targets = (torch.from_numpy(images.targets) for images in (splits.train, splits.test))
+    metrics = {}
+    for name, voters, queries in features:
+        votes = knn_votes(voters, labels, queries, k=(k,), temperature=temperature, classes=classes)
+        metrics[name] = classification(votes[k], targets)["map" if splits.multilabel else "accuracy"]
     return metrics
 
 
 @torch.no_grad()
 def knn_votes(
-    train: Tensor, labels: Tensor, test: Tensor, *, k: Sequence[int], temperature: float = 0.07, classes: int
+    train: Tensor,
+    labels: Tensor,
+    test: Tensor,
+    *,
+    k: Sequence[int],
+    temperature: float = DEFAULT_TEMPERATURE,
+    classes: int,
 ) -> dict[int, Tensor]:
-    """Votes for every class by the k nearest training features, for every k; each float32 [N, C], summing to 1 over
-    the classes where an image has one label.
+    """Returns the votes of the k nearest training features for every class, float32 [N, C], for every k.
 
-    Slowly::
+    With one label per image the votes of a test image sum to 1. In slow loops::
 
         for i in range(N):
-            near = the k largest of [cos(test[i], train[j]) for j in range(M)]
-            votes[labels[j]] += exp(cos(test[i], train[j]) / temperature)   for j in near
+            nearest = the k largest of [cos(test[i], train[j]) for j in range(M)]
+            votes[labels[j]] += exp(cos(test[i], train[j]) / temperature)   for j in nearest
         votes / the sum of all weights
 
     Args:
-        train: [M, D]; test: [N, D].
-        labels: int64 [M], or 0/1 [M, C] where an image votes for each of its labels.
-        k: numbers of neighbors; where there are fewer training features, all of them vote.
+        train: [M, D].
+        labels: int64 [M], or 0/1 [M, C] for several labels per image, each of which gets the vote.
+        test: [N, D].
+        k: numbers of neighbors; all training features vote if there are fewer.
     """
     train, test = F.normalize(train, dim=1), F.normalize(test, dim=1)
-    found: dict[int, list[Tensor]] = {number: [] for number in k}
-    for part in test.split(max(16, min(1024, 2**27 // len(train)))):
-        cosines, nearest = (part @ train.T).topk(min(max(k), len(train)), dim=1)  # [n, max k]
-        weights = ((cosines - cosines[:, :1]) / temperature).exp()  # less the largest, so that none overflows
-        for number, parts in found.items():
-            weight, near = weights[:, :number], nearest[:, :number]
+    parts: dict[int, list[Tensor]] = {number: [] for number in k}
+    for queries in test.split(max(16, min(1024, 2**27 // len(train)))):
+        cosines, neighbors = (queries @ train.T).topk(min(max(k), len(train)), dim=1)  # [n, max k]
+        weights = ((cosines - cosines[:, :1]) / temperature).exp()  # relative to the largest, so that none overflows
+        for number in parts:
+            weight, nearest = weights[:, :number], neighbors[:, :number]
             if labels.ndim == 2:
-                votes = (weight[..., None] * labels[near]).sum(1)
+                votes = (weight[..., None] * labels[nearest]).sum(1)
             else:
-                votes = torch.zeros(len(part), classes, device=part.device).scatter_add_(1, labels[near], weight)
-            parts.append(votes / weight.sum(1, keepdim=True))
-    return {number: torch.cat(parts) for number, parts in found.items()}
-
-
-def knn_predict(
-    train: Tensor, labels: Tensor, test: Tensor, *, k: int = USUAL, temperature: float = 0.07, classes: int
-) -> Tensor:
-    """Class of every test feature, the one with most votes (`knn_votes`): int64 [N]."""
-    return knn_votes(train, labels, test, k=(k,), temperature=temperature, classes=classes)[k].argmax(1)
-
-
-def knn_accuracy(train: Tensor, labels: Tensor, test: Tensor, truth: Tensor, *, k: int = USUAL, classes: int) -> float:
-    """Share of test features [N, D] that `knn_predict` puts into their true class [N]."""
-    return float((knn_predict(train, labels, test, k=k, classes=classes) == truth).double().mean())
+                votes = torch.zeros(len(queries), classes, device=queries.device)
+                votes.scatter_add_(1, labels[nearest], weight)
+            parts[number].append(votes / weight.sum(1, keepdim=True))
+    return {number: torch.cat(votes) for number, votes in parts.items()}

@@ -1,10 +1,10 @@
-"""A linear classifier on frozen features: every learning rate trained at once, one chosen by validation images.
+"""A linear classifier on frozen features: all learning rates are trained at once, and validation images choose one.
 
-As DINOv2's linear probe (arXiv 2304.07193, appendix B.3), but on features that are extracted once from plain views and
-standardized. The choice looks at a tenth of the training images (or at validation images that the data brings along);
-the chosen setting is then trained on all training images. The test images give one figure, that of the chosen setting.
+As DINOv2's linear probe (arXiv 2304.07193, appendix B.3), but on features that are extracted once from test views and
+standardized. A tenth of the training images (or the validation images of the data) choose the setting, which is then
+trained on all training images. The test images score the chosen setting only.
 
-    N  images    D  width of the features    C  classes    L  settings of the sweep    B  images in a batch
+    N  images    D  dimensions of the features    C  classes    L  settings of the sweep    B  images in a batch
 """
 
 from collections.abc import Sequence
@@ -20,21 +20,21 @@ from tqdm import tqdm
 
 from repre.data.labels.classes import LabeledSplits, open_labeled
 from repre.data.labels.splits import draw_share, draw_shots, hold_out
-from repre.data.loading.loader import epoch_order
+from repre.data.loading.order import epoch_order
 from repre.errors import UserError
 from repre.evaluation.features import cached_features, eval_transform
-from repre.evaluation.metrics import check_fractions, classification, per_class, with_share
+from repre.evaluation.metrics import check_fractions, classification, per_class, with_fraction
 from repre.evaluation.options import RuntimeOptions
 from repre.evaluation.result import Result
 from repre.models.resolve import ResolvedEncoder
 from repre.utils.config_checks import check_fields
 from repre.utils.schedule import cosine
 
-HELD_OUT = 0.1
-"""Share of the training images that the choice of the learning rate looks at."""
+VALIDATION_FRACTION = 0.1
+"""Fraction of the training images that choose the setting."""
 MOMENTUM = 0.9
-STEPS, PASSES = 5000, 10
-"""Steps, and passes over the images, at the least."""
+MIN_STEPS, MIN_EPOCHS = 5000, 10
+"""The default number of steps is the larger of both."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,31 +44,31 @@ class LinearConfig:
     data: str = "scenes"
     """Class folders, csv:FILE, scenes, or a data set such as cifar10:ROOT."""
     test: str | None = None
-    """Other data to test on; None takes the test images of `data`, or holds a fifth of it out."""
+    """Other data to test on; None uses the test images of `data`, or holds out a fifth."""
     label_fraction: tuple[float, ...] = (1.0,)
-    """Shares of the training images that have labels, of every class alike; one figure for each."""
+    """Fractions of the training images of every class that have labels, one metric for each."""
     shots: tuple[int, ...] = ()
-    """Few-shot figures: how many training images of every class have labels."""
+    """Few-shot metrics: numbers of training images per class that have labels."""
     draws: int = 5
-    """Few-shot figures are the mean over this many draws of the shots."""
+    """A few-shot metric is the mean over this many draws of the images."""
     lrs: tuple[float, ...] = (2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 0.1, 0.2, 0.5, 1.0, 2.0)
     """Learning rates for a batch of 256 images, scaled in proportion to the batch."""
     weight_decays: tuple[float, ...] = (0.0,)
     """Weight decays; each is tried with every learning rate."""
     steps: int | None = None
-    """Steps of SGD with momentum under a cosine; None: 5000, or ten passes over the images where that is more."""
+    """Steps of SGD with momentum and a cosine schedule; None: 5000, or ten epochs if that is more."""
     batch_size: int = 256
-    """Images per step; all of them where there are fewer."""
+    """Images per step; all of them if there are fewer."""
     tokens: bool = False
     """Append the mean of the last map's cells to the pooled embedding."""
     size: int | None = None
-    """Side of the images in pixels; None takes the encoder's own."""
+    """Side of the images in pixels; None uses the encoder's own."""
     crop_pct: float | None = None
-    """Share of the image\'s short side that the center crop covers; None: 1 below 96 pixels, else 224 / 256."""
+    """Share of the image's short side that the center crop covers; None: 1 below 96 pixels, else 224 / 256."""
     value_range: tuple[float, float] | None = None
-    """Pixel values that stand for 0 and 1; None takes those that the encoder was trained with, or of the files' type."""
+    """Pixel values that map to 0 and 1; None uses those of the encoder's training, or of the file type."""
     seed: int = 0
-    """Draws label fractions, shots, validation images, the order of the images and random weights."""
+    """Random seed for label fractions, shots, validation images, the order of the images and random weights."""
     runtime: RuntimeOptions = field(default_factory=RuntimeOptions)
     """Device, workers, caches."""
 
@@ -77,100 +77,124 @@ class LinearConfig:
         check_fractions(self.label_fraction)
         for name in ("draws", "steps", "batch_size"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise UserError(f"{name} must be at least 1, not {getattr(self, name)}")
+                raise UserError(f"linear.{name} must be at least 1, not {getattr(self, name)}")
         if not self.lrs or min(self.lrs) <= 0:
-            raise UserError(f"lrs must name learning rates above 0, not {self.lrs}")
+            raise UserError(f"linear.lrs must name learning rates above 0, not {self.lrs}")
         if not self.weight_decays or min(self.weight_decays) < 0:
-            raise UserError(f"weight_decays must name weight decays of 0 or more, not {self.weight_decays}")
+            raise UserError(f"linear.weight_decays must name weight decays of 0 or more, not {self.weight_decays}")
         if any(shots < 1 for shots in self.shots) or len(set(self.shots)) < len(self.shots):
-            raise UserError(f"shots must name numbers of images from 1 on, each once, not {self.shots}")
+            raise UserError(f"linear.shots must name numbers of images from 1 on, each once; not {self.shots}")
 
 
-def run(start: ResolvedEncoder, config: LinearConfig, *, work: Path | None = None) -> Result:
-    """``accuracy`` (and ``top5``) or ``map`` on the test images; with suffixes for fractions, ``shots5`` for shots."""
+def run(resolved: ResolvedEncoder, config: LinearConfig, *, work_dir: Path | None = None) -> Result:
+    """Returns ``accuracy`` and ``top5``, or ``map``; ``accuracy@0.1`` for label fractions, ``shots5`` for shots.
+
+    Args:
+        work_dir: not used; the training takes seconds and is not resumed.
+
+    Raises:
+        UserError: a mistake in the data or the config, or a class has fewer images than shots.
+    """
     device = config.runtime.torch_device
-    encoder = start.build(image_size=config.size, seed=config.seed).to(device)
-    transform = eval_transform(start, encoder, crop_pct=config.crop_pct, value_range=config.value_range)
+    encoder = resolved.build(image_size=config.size, seed=config.seed).to(device)
+    transform = eval_transform(resolved, encoder, crop_pct=config.crop_pct, value_range=config.value_range)
     splits = open_labeled(config.data, test=config.test, channels=encoder.config.channels, canvas=transform.canvas)
     if config.shots and splits.multilabel:
-        raise UserError("shots count images of every class, and these images have several labels; use label_fraction")
-    probe = _Probe(
-        config,
-        splits,
-        *(
-            cached_features(encoder, images, transform, tokens=config.tokens, runtime=config.runtime).to(device)
-            for images in (splits.train, splits.test, *([splits.val] if splits.val is not None else []))
-        ),
+        raise UserError(
+            "linear.shots counts images of one class each, but these have several labels; use label_fraction"
+        )
+    train, test, val = (
+        cached_features(encoder, images, transform, tokens=config.tokens, runtime=config.runtime).to(device)
+        if images is not None
+        else None
+        for images in (splits.train, splits.test, splits.val)
     )
-    main = "map" if splits.multilabel else "accuracy"
+    assert train is not None
+    assert test is not None
+    probe = LinearProbe(config, splits, train, test, val)
     metrics: dict[str, float] = {}
-    details: dict[str, Any] = {**splits.details(), "size": transform.views.size, "width": probe.train.shape[1]}
-    for share in config.label_fraction:
-        scores, chosen = probe(draw_share(splits.train.targets, share, seed=config.seed), seed=config.seed)
-        figures = classification(scores, probe.truth)
-        metrics |= {with_share(name, share, config.label_fraction): value for name, value in figures.items()}
-        details[with_share("chosen", share, config.label_fraction)] = chosen
-        if share == max(config.label_fraction):
-            details["per_class"] = per_class(scores, probe.truth, splits.classes)
+    details: dict[str, Any] = {**splits.details(), "size": transform.views.size, "width": train.shape[1]}
+    for fraction in config.label_fraction:
+        labeled = draw_share(splits.train.targets, fraction, seed=config.seed)
+        scores, chosen = probe(labeled, seed=config.seed)
+        for name, value in classification(scores, probe.test_targets).items():
+            metrics[with_fraction(name, fraction, config.label_fraction)] = value
+        details[with_fraction("chosen", fraction, config.label_fraction)] = chosen
+        if fraction == max(config.label_fraction):
+            details["per_class"] = per_class(scores, probe.test_targets, splits.classes)
     for shots in config.shots:
-        found = []
+        accuracies = []
         for draw in range(config.draws):
             seed = config.seed * config.draws + draw
-            images = draw_shots(splits.train.targets, shots, seed=seed, classes=splits.classes)
-            scores, _ = probe(images, seed=seed)
-            found.append(classification(scores, probe.truth)["accuracy"])
-        metrics[f"shots{shots}"] = float(np.mean(found))
-        details[f"shots{shots}"] = {"draws": found, "sd": float(np.std(found, ddof=1)) if len(found) > 1 else None}
-    return Result(metrics, main=main, details=details)
+            labeled = draw_shots(splits.train.targets, shots, seed=seed, classes=splits.classes)
+            scores, _ = probe(labeled, seed=seed)
+            accuracies.append(classification(scores, probe.test_targets)["accuracy"])
+        deviation = float(np.std(accuracies, ddof=1)) if len(accuracies) > 1 else None
+        metrics[f"shots{shots}"] = float(np.mean(accuracies))
+        details[f"shots{shots}"] = {"draws": accuracies, "sd": deviation}
+    return Result(metrics, main="map" if splits.multilabel else "accuracy", details=details)
 
 
-class _Probe:
-    """Chooses, trains and tests a linear classifier on some of the training images."""
+class LinearProbe:
+    """Chooses, trains and tests a linear classifier on some of the training images.
+
+    Args:
+        config: the sweep and the training.
+        splits: labels of all images.
+        train, test, val: features of the training, test and validation images of `splits`, [N, D].
+    """
 
     def __init__(
         self, config: LinearConfig, splits: LabeledSplits, train: Tensor, test: Tensor, val: Tensor | None = None
     ) -> None:
         self.config, self.splits = config, splits
         self.train, self.test, self.val = train, test, val
-        self.targets, self.truth = (
+        self.train_targets, self.test_targets = (
             torch.from_numpy(images.targets).to(train.device) for images in (splits.train, splits.test)
         )
-        self.settings = [(lr, decay) for lr in config.lrs for decay in config.weight_decays]
+        self.settings = [(lr, weight_decay) for lr in config.lrs for weight_decay in config.weight_decays]
 
-    def __call__(self, images: np.ndarray, *, seed: int) -> tuple[Tensor, dict[str, Any]]:
-        """Scores of the test images [N, C] after training on `images`, and what was chosen how."""
-        chosen, details = self._choose(images, seed=seed)
-        classify = self._fit(images, [self.settings[chosen]], seed=seed)
-        return classify(self.test)[:, 0], {**details, "images": len(images)}
+    def __call__(self, labeled: np.ndarray, *, seed: int) -> tuple[Tensor, dict[str, Any]]:
+        """Returns the scores of the test images, [N, C], and how the setting was chosen.
 
-    def _choose(self, images: np.ndarray, *, seed: int) -> tuple[int, dict[str, Any]]:
-        """The setting of the sweep with the best validation figure, of equal ones that with the smallest loss."""
+        Args:
+            labeled: indices of the training images that have labels.
+            seed: of the validation images and the order.
+        """
+        chosen, details = self._choose(labeled, seed=seed)
+        classifiers = self._fit(labeled, [self.settings[chosen]], seed=seed)
+        return classifiers(self.test)[:, 0], {**details, "images": len(labeled)}
+
+    def _choose(self, labeled: np.ndarray, *, seed: int) -> tuple[int, dict[str, Any]]:
+        """The setting with the best validation metric, of equal ones the one with the smallest loss."""
         if self.splits.val is not None and self.val is not None:
-            kept, features = images, self.val
-            truth = torch.from_numpy(self.splits.val.targets).to(features.device)
+            fitted, features = labeled, self.val
+            targets = torch.from_numpy(self.splits.val.targets).to(features.device)
         else:
-            inside, outside = hold_out(self.splits.train.targets[images], HELD_OUT, seed=seed)
-            held = torch.from_numpy(images[outside]).to(self.train.device)
-            kept, features, truth = images[inside], self.train[held], self.targets[held]
+            inside, outside = hold_out(self.splits.train.targets[labeled], VALIDATION_FRACTION, seed=seed)
+            validation = torch.from_numpy(labeled[outside]).to(self.train.device)
+            fitted, features, targets = labeled[inside], self.train[validation], self.train_targets[validation]
         if len(self.settings) == 1 or not len(features):
             chosen = len(self.settings) // 2
-            lr, decay = self.settings[chosen]
-            why = "the only setting" if len(self.settings) == 1 else "the middle of the sweep: no image to choose by"
-            return chosen, {"lr": lr, "weight_decay": decay, "by": why}
-        sweep = self._fit(kept, self.settings, seed=seed)
-        ranks = [_rank(sweep.only(place)(features)[:, 0], truth) for place in range(len(self.settings))]
-        chosen = max(range(len(ranks)), key=lambda place: ranks[place])
-        lr, decay = self.settings[chosen]
-        tried = [
-            {"lr": one, "weight_decay": other, "val": figure} for (one, other), (figure, _) in zip(self.settings, ranks)
+            lr, weight_decay = self.settings[chosen]
+            reason = "the only setting" if len(self.settings) == 1 else "the middle of the sweep: no validation image"
+            return chosen, {"lr": lr, "weight_decay": weight_decay, "by": reason}
+        classifiers = self._fit(fitted, self.settings, seed=seed)
+        ranks = [_rank(classifiers.only(index)(features)[:, 0], targets) for index in range(len(self.settings))]
+        chosen = max(range(len(ranks)), key=lambda index: ranks[index])
+        sweep = [
+            {"lr": lr, "weight_decay": weight_decay, "val": metric}
+            for (lr, weight_decay), (metric, _) in zip(self.settings, ranks)
         ]
-        return chosen, {"lr": lr, "weight_decay": decay, "by": f"{len(features)} validation images", "sweep": tried}
+        lr, weight_decay = self.settings[chosen]
+        by = f"{len(features)} validation images"
+        return chosen, {"lr": lr, "weight_decay": weight_decay, "by": by, "sweep": sweep}
 
-    def _fit(self, images: np.ndarray, settings: Sequence[tuple[float, float]], *, seed: int) -> "Classifiers":
-        places = torch.from_numpy(images).to(self.train.device)
+    def _fit(self, labeled: np.ndarray, settings: Sequence[tuple[float, float]], *, seed: int) -> "Classifiers":
+        rows = torch.from_numpy(labeled).to(self.train.device)
         return fit_linear(
-            self.train[places],
-            self.targets[places],
+            self.train[rows],
+            self.train_targets[rows],
             classes=len(self.splits.classes),
             settings=settings,
             steps=self.config.steps,
@@ -179,14 +203,13 @@ class _Probe:
         )
 
 
-def _rank(scores: Tensor, truth: Tensor) -> tuple[float, float]:
-    """Validation figure and negative loss; a setting that diverged comes last."""
+def _rank(scores: Tensor, targets: Tensor) -> tuple[float, float]:
+    """Validation metric and negative loss; a setting that diverged comes last."""
     if not scores.isfinite().all():
         return -1.0, -float("inf")
-    figures = classification(scores, truth)
-    several = truth.ndim == 2
-    loss = F.binary_cross_entropy_with_logits(scores, truth) if several else F.cross_entropy(scores, truth)
-    return figures["map" if several else "accuracy"], -float(loss)
+    if targets.ndim == 2:
+        return classification(scores, targets)["map"], -float(F.binary_cross_entropy_with_logits(scores, targets))
+    return classification(scores, targets)["accuracy"], -float(F.cross_entropy(scores, targets))
 
 
 # ---------------------------------------------------------------------------------------------------- the linear layers
@@ -208,14 +231,13 @@ class Classifiers:
     bias: Tensor
 
     def __call__(self, features: Tensor) -> Tensor:
-        """Scores of features [N, D]: [N, L, C]."""
+        """Features [N, D] -> scores [N, L, C]."""
         inputs = (features - self.mean) * self.scale
         return (inputs @ self.weight.flatten(1)).unflatten(1, self.bias.shape) + self.bias
 
-    def only(self, place: int) -> "Classifiers":
-        """One of them; the scores of a whole sweep may not fit into memory."""
-        rows = slice(place, place + 1)
-        return Classifiers(self.mean, self.scale, self.weight[:, rows], self.bias[rows])
+    def only(self, index: int) -> "Classifiers":
+        """Returns one of them (L = 1), because the scores of a whole sweep may not fit into memory."""
+        return Classifiers(self.mean, self.scale, self.weight[:, [index]], self.bias[[index]])
 
 
 @torch.no_grad()
@@ -231,52 +253,50 @@ def fit_linear(
 ) -> Classifiers:
     """Trains one linear classifier per setting, all at once: one matrix product serves the whole sweep.
 
-    Softmax cross-entropy, or binary cross-entropy summed over the classes; for both the gradient by the scores is the
-    predicted probability less the target, divided by B. Classifiers do not see one another: one that diverges leaves
-    the others as they are.
+    The loss is softmax cross-entropy, or binary cross-entropy summed over the classes. For both, its gradient with
+    respect to the scores is (predicted probability - target) / B. The classifiers are independent: if one diverges, the
+    others do not change.
 
     Args:
-        features: float32 [N, D]; targets: int64 [N], or 0/1 float32 [N, C].
+        features: float32 [N, D].
+        targets: int64 [N], or 0/1 float32 [N, C].
         settings: learning rate (for 256 images per step) and weight decay of every classifier.
-        steps: None takes 5000, or ten passes over the images where that is more.
-        batch_size: images per step; all of them where there are fewer.
+        steps: None: 5000, or ten epochs if that is more.
+        batch_size: images per step; all of them if there are fewer.
         seed: of the order of the images. All weights start at 0.
     """
     count, width = features.shape
-    device, size = features.device, min(batch_size, count)
+    device, batch_size = features.device, min(batch_size, count)
     mean, deviation = features.mean(0), features.std(0, correction=0)
-    varies = deviation > 1e-6 * features.abs().amax(0)  # others are rounding noise, not to be blown up
+    varies = deviation > 1e-6 * features.abs().amax(0)  # the others are rounding noise, which must not be amplified
     scale = torch.where(varies, 1 / deviation.where(varies, 1), 0)
-    inputs = (features - mean) * scale
-    lrs, decays = torch.tensor(settings, device=device).T  # [L] each
-    lrs = lrs * (size / 256)
+    standardized = (features - mean) * scale
+    lrs, weight_decays = torch.tensor(settings, device=device).T  # [L] each
+    lrs = lrs * (batch_size / 256)
     weight = torch.zeros(width, len(settings), classes, device=device)
     bias = torch.zeros(len(settings), classes, device=device)
-    momentum, bias_momentum = torch.zeros_like(weight), torch.zeros_like(bias)
-    probability = torch.softmax if targets.ndim == 1 else _sigmoid
-    per_epoch = count // size
-    steps = max(STEPS, PASSES * per_epoch) if steps is None else steps
+    weight_momentum, bias_momentum = torch.zeros_like(weight), torch.zeros_like(bias)
+    steps_per_epoch = count // batch_size
+    steps = max(MIN_STEPS, MIN_EPOCHS * steps_per_epoch) if steps is None else steps
     order = torch.empty(0)
     for step in tqdm(range(steps), desc="linear", unit="step", disable=None, leave=False):
-        epoch, place = divmod(step, per_epoch)
-        batch, wanted = inputs, targets
-        if size < count:
-            if place == 0:
+        epoch, position = divmod(step, steps_per_epoch)
+        inputs, labels = standardized, targets
+        if batch_size < count:
+            if position == 0:
                 order = torch.from_numpy(epoch_order(count, seed=seed, epoch=epoch)).to(device)
-            rows = order[place * size : (place + 1) * size]
-            batch, wanted = inputs[rows], targets[rows]
+            rows = order[position * batch_size : (position + 1) * batch_size]
+            inputs, labels = standardized[rows], targets[rows]
+        scores = (inputs @ weight.flatten(1)).unflatten(1, bias.shape) + bias  # [B, L, C]
         if targets.ndim == 1:
-            wanted = F.one_hot(wanted, classes).float()
-        scores = (batch @ weight.flatten(1)).unflatten(1, bias.shape) + bias  # [B, L, C]
-        gradient = (probability(scores, 2) - wanted[:, None]) / size
-        momentum.mul_(MOMENTUM).add_((batch.T @ gradient.flatten(1)).view_as(weight))
-        momentum.add_(weight * decays[None, :, None])
+            probabilities, labels = scores.softmax(2), F.one_hot(labels, classes).float()
+        else:
+            probabilities = scores.sigmoid()
+        gradient = (probabilities - labels[:, None]) / batch_size
+        weight_momentum.mul_(MOMENTUM).add_((inputs.T @ gradient.flatten(1)).view_as(weight))
+        weight_momentum.add_(weight * weight_decays[None, :, None])
         bias_momentum.mul_(MOMENTUM).add_(gradient.sum(0))
-        rate = lrs * cosine(step / steps, 1.0, 0.0)
-        weight.sub_(rate[None, :, None] * momentum)
-        bias.sub_(rate[:, None] * bias_momentum)
+        lr = lrs * cosine(step / steps, 1.0, 0.0)
+        weight.sub_(lr[None, :, None] * weight_momentum)
+        bias.sub_(lr[:, None] * bias_momentum)
     return Classifiers(mean, scale, weight, bias)
-
-
-def _sigmoid(scores: Tensor, dim: int) -> Tensor:
-    return scores.sigmoid()

@@ -1,12 +1,26 @@
-"""Detections to look at: truth | prediction, with boxes, masks, names and scores."""
+"""Draws detections: truth | prediction, with boxes, masks, names and scores.
 
+n  objects    H, W  height and width
+"""
+
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from repre.data.labels.boxes import Objects
-from repre.evaluation.segmentation.overlay import GAP, INK, LINE, OPACITY, PAPER, class_colors, displayed
+from repre.evaluation.detection.detection_data import Detections
+from repre.evaluation.segmentation.overlay import (
+    BACKGROUND_COLOR,
+    GAP,
+    LINE,
+    OPACITY,
+    TEXT_COLOR,
+    Color,
+    class_colors,
+    to_rgb,
+)
 
 Array = np.ndarray
 
@@ -14,49 +28,57 @@ SIDE = 420
 """Longer side of a panel in pixels."""
 
 
-def save_objects(path: Path, truth: Objects, found: Objects, *, scores: Array, classes: list[str]) -> None:
+def save_detections(path: Path, truth: Objects, detections: Detections, *, classes: list[str]) -> None:
     """Writes a PNG.
 
     Args:
-        truth: the image and what is in it.
-        found: what was found in it; scores: [n].
+        path: the file; its folder is created.
+        truth: the image and its true objects.
+        detections: the objects to draw beside them.
+        classes: names; label c means classes[c - 1].
     """
     colors = class_colors(classes)
     height, width = truth.image.shape[:2]
-    share = SIDE / max(height, width)
-    size = (max(1, round(width * share)), max(1, round(height * share)))
-    sheet = Image.new("RGB", (2 * size[0] + 3 * GAP, size[1] + LINE + GAP), PAPER)
+    scale = SIDE / max(height, width)
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    pixels = np.asarray(Image.fromarray(to_rgb(truth.image)).resize(size, Image.Resampling.BICUBIC))
+    sheet = Image.new("RGB", (2 * size[0] + 3 * GAP, size[1] + LINE + GAP), BACKGROUND_COLOR)
     draw = ImageDraw.Draw(sheet)
-    font = ImageFont.load_default(size=15)
-    names = [[classes[label - 1] for label in one.labels] for one in (truth, found)]
-    names[1] = [f"{name} {score:.0%}" for name, score in zip(names[1], scores)]
-    for place, (title, one) in enumerate((("truth", truth), ("prediction", found))):
-        left = GAP + place * (size[0] + GAP)
-        draw.text((left, 4), title, INK, font)
-        tints = [colors[label - 1] or INK for label in one.labels]
-        sheet.paste(_panel(truth.image, one, tints, names[place], size, share), (left, LINE))
+    names = [classes[label - 1] for label in truth.labels]
+    scored_names = [f"{classes[label - 1]} {score:.0%}" for label, score in zip(detections.labels, detections.scores)]
+    panels: list[tuple[str, Objects | Detections, list[str]]] = [
+        ("truth", truth, names),
+        ("prediction", detections, scored_names),
+    ]
+    for column, (title, objects, captions) in enumerate(panels):
+        left = GAP + column * (size[0] + GAP)
+        draw.text((left, 4), title, TEXT_COLOR, ImageFont.load_default(size=15))
+        masks = () if objects.masks is None else objects.masks
+        object_colors = [colors[label - 1] or TEXT_COLOR for label in objects.labels]
+        sheet.paste(_panel(pixels, masks, objects.boxes * scale, object_colors, captions), (left, LINE))
     path.parent.mkdir(parents=True, exist_ok=True)
     sheet.save(path)
 
 
 def _panel(
-    image: Array, one: Objects, tints: list[tuple[int, int, int]], names: list[str], size: tuple[int, int], share: float
+    pixels: Array, masks: Sequence[Array] | Array, boxes: Array, colors: list[Color], captions: list[str]
 ) -> Image.Image:
-    """The enlarged picture under its objects, those with the lowest scores below."""
-    shown = np.array(Image.fromarray(displayed(image)).resize(size, Image.Resampling.BICUBIC)).astype(np.float32)
-    for mask, tint in list(zip(one.masks, tints))[::-1]:
-        here = np.asarray(Image.fromarray(mask).resize(size, Image.Resampling.NEAREST))
-        shown[here] += OPACITY * (np.array(tint, np.float32) - shown[here])
-    panel = Image.fromarray(shown.round().astype(np.uint8))
+    """The image [H, W, 3] with its objects, the first on top; boxes are in its pixels, masks of any size."""
+    height, width = pixels.shape[:2]
+    colored = pixels.astype(np.float32)
+    for mask, color in list(zip(masks, colors))[::-1]:
+        inside = np.asarray(Image.fromarray(mask).resize((width, height), Image.Resampling.NEAREST))
+        colored[inside] += OPACITY * (np.array(color, np.float32) - colored[inside])
+    panel = Image.fromarray(colored.round().astype(np.uint8))
     draw = ImageDraw.Draw(panel)
     font = ImageFont.load_default(size=14)
-    for box, tint, name in list(zip(one.boxes * share, tints, names))[::-1]:
-        left, top, right, bottom = (float(v) for v in box)
-        draw.rectangle((left, top, max(left, right - 1), max(top, bottom - 1)), outline=tint, width=2)
-        extent = font.getlength(name) + 8
-        left = max(0.0, min(left, size[0] - extent))
+    for box, color, caption in list(zip(boxes, colors, captions))[::-1]:
+        left, top, right, bottom = (float(value) for value in box)
+        draw.rectangle((left, top, max(left, right - 1), max(top, bottom - 1)), outline=color, width=2)
+        text_width = font.getlength(caption) + 8
+        left = max(0.0, min(left, width - text_width))
         top = top - 18 if top >= 18 else top
-        draw.rectangle((left, top, left + extent, top + 18), fill=tint)
-        dark = sum(tint) > 420
-        draw.text((left + 4, top + 1), name, (0, 0, 0) if dark else (255, 255, 255), font)
+        draw.rectangle((left, top, left + text_width, top + 18), fill=color)
+        text_color = (0, 0, 0) if sum(color) > 420 else (255, 255, 255)
+        draw.text((left + 4, top + 1), caption, text_color, font)
     return panel

@@ -1,8 +1,8 @@
-"""Any encoder as a detector's backbone: four or more maps, each half as fine as the one before.
+"""Any encoder as a detector's backbone: maps whose strides double from one to the next.
 
-A pyramid (Swin, ConvNeXt, PVT) gets a feature pyramid network (Lin et al. 2017, arXiv 1612.03144). A plain transformer has
-one grid: its last map is resampled to 1/4, 1/2, 1 and 2 times its stride (ViTDet, Li et al. 2022, arXiv 2203.16527,
-section 3: the simple feature pyramid). Which one is asked of the strides.
+A hierarchical encoder (Swin, ConvNeXt, PVT) gets a feature pyramid network (Lin et al. 2017, arXiv 1612.03144). A plain
+transformer has maps of one stride: its last map is resampled to 1/4, 1/2, 1 and 2 times that stride, the simple feature
+pyramid of ViTDet (Li et al. 2022, arXiv 2203.16527, section 3).
 
     B  images    C  channels of a map    D  channels of all maps of the pyramid    s  pixels per cell
 """
@@ -23,7 +23,7 @@ class Backbone(nn.Module):
     Args:
         encoder: its maps feed the pyramid.
         width: D.
-        frozen: the encoder stays in evaluation mode and has no gradient.
+        frozen: whether the encoder stays in evaluation mode and has no gradients.
 
     Attributes:
         out_channels: D, for torchvision.
@@ -41,10 +41,10 @@ class Backbone(nn.Module):
             encoder.requires_grad_(False)
 
     def forward(self, images: Tensor) -> "OrderedDict[str, Tensor]":
-        """Maps of images [B, 3, H, W] by name "0", "1", ...: float32 [B, D, H / s, W / s]."""
+        """Images [B, 3, H, W] -> maps by name "0", "1", ..., float32 [B, D, H / s, W / s]."""
         with torch.no_grad() if self.frozen else nullcontext():
             maps = self.encoder(images).maps
-        return OrderedDict((str(place), found.float()) for place, found in enumerate(self.pyramid(maps)))
+        return OrderedDict((str(level), output.float()) for level, output in enumerate(self.pyramid(maps)))
 
     def train(self, mode: bool = True) -> "Backbone":
         super().train(mode)
@@ -54,7 +54,12 @@ class Backbone(nn.Module):
 
 
 class SimplePyramid(nn.Module):
-    """The last map at 1/4, 1/2, 1 and 2 times its stride, each to D channels by a 1x1 and a 3x3 convolution."""
+    """The last map at 1/4, 1/2, 1 and 2 times its stride, each with a 1x1 and a 3x3 convolution to D channels.
+
+    Args:
+        channels: C of the last map.
+        width: D.
+    """
 
     def __init__(self, channels: int, width: int) -> None:
         super().__init__()
@@ -62,7 +67,7 @@ class SimplePyramid(nn.Module):
         up = nn.ConvTranspose2d
         self.scales = nn.ModuleList(
             [
-                nn.Sequential(up(channels, half, 2, 2), _Norm(half), nn.GELU(), up(half, quarter, 2, 2)),
+                nn.Sequential(up(channels, half, 2, 2), _ChannelNorm(half), nn.GELU(), up(half, quarter, 2, 2)),
                 up(channels, half, 2, 2),
                 nn.Identity(),
                 nn.MaxPool2d(2, ceil_mode=True),
@@ -70,29 +75,32 @@ class SimplePyramid(nn.Module):
         )
         self.out = nn.ModuleList(
             nn.Sequential(
-                nn.Conv2d(found, width, 1, bias=False),
-                _Norm(width),
+                nn.Conv2d(scaled_channels, width, 1, bias=False),
+                _ChannelNorm(width),
                 nn.Conv2d(width, width, 3, padding=1, bias=False),
-                _Norm(width),
+                _ChannelNorm(width),
             )
-            for found in (quarter, half, channels, channels)
+            for scaled_channels in (quarter, half, channels, channels)
         )
 
     def forward(self, maps: list[Tensor]) -> list[Tensor]:
+        """Maps of an encoder, of which the last is used -> four maps [B, D, H / s, W / s], finest first."""
         return [out(scale(maps[-1])) for scale, out in zip(self.scales, self.out)]
 
 
 class _TopDown(nn.Module):
+    """torchvision's feature pyramid network on a list of maps."""
+
     def __init__(self, channels: list[int], width: int) -> None:
         super().__init__()
         self.network = FeaturePyramidNetwork(channels, width)
 
     def forward(self, maps: list[Tensor]) -> list[Tensor]:
-        named = OrderedDict((str(place), found) for place, found in enumerate(maps))
+        named = OrderedDict((str(level), features) for level, features in enumerate(maps))
         return list(self.network(named).values())
 
 
-class _Norm(nn.LayerNorm):
+class _ChannelNorm(nn.LayerNorm):
     """Layer normalization over the channels of [B, C, H, W]."""
 
     def forward(self, maps: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Figures of semantic segmentation, all from one confusion matrix over a whole data set.
+"""Metrics of semantic segmentation, from one confusion matrix over a whole data set.
 
 K  classes    t  true label    p  predicted label
 """
@@ -9,6 +9,21 @@ import torch
 from torch import Tensor
 
 from repre.data.labels.masks import IGNORE
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Metrics of a confusion matrix.
+
+    Attributes:
+        miou: mean intersection over union of the classes that occur in truth or prediction at a counted pixel.
+        pixel_accuracy: share of the counted pixels that are correct.
+        iou: per class, hits / (true + predicted - hits); None for a class that does not occur.
+    """
+
+    miou: float
+    pixel_accuracy: float
+    iou: list[float | None]
 
 
 class Confusion:
@@ -22,36 +37,24 @@ class Confusion:
         self.counts = torch.zeros(classes, classes, dtype=torch.int64)
 
     def add(self, truth: Tensor, predicted: Tensor) -> None:
-        """Slowly: ``counts[t, p] += 1`` for every pixel whose truth is not `IGNORE`; labels of any equal shape."""
+        """Counts ``counts[t, p] += 1`` for every pixel whose true label is not `IGNORE`.
+
+        Args:
+            truth, predicted: integer labels of any equal shape, on one device.
+        """
         classes = len(self.counts)
         known = truth != IGNORE
         t, p = truth[known].long(), predicted[known].long()
         assert t.numel() == 0 or (int(t.max()) < classes and int(p.max()) < classes), "a label out of range"
         self.counts += torch.bincount(t * classes + p, minlength=classes**2).view(classes, classes).cpu()
 
-    def scores(self) -> "Scores":
+    def scores(self) -> Scores:
+        """Returns the metrics of all pixels so far."""
         hits = self.counts.diag().double()
         union = (self.counts.sum(0) + self.counts.sum(1)).double() - hits
         occurs = union > 0
-        iou = [float(h / u) if u > 0 else None for h, u in zip(hits, union)]
-        pixels = max(1, int(self.counts.sum()))
         return Scores(
             miou=float((hits[occurs] / union[occurs]).mean()) if bool(occurs.any()) else 0.0,
-            pixel_accuracy=float(hits.sum()) / pixels,
-            iou=iou,
+            pixel_accuracy=float(hits.sum()) / max(1, int(self.counts.sum())),
+            iou=[float(h / u) if u > 0 else None for h, u in zip(hits, union)],
         )
-
-
-@dataclass(frozen=True)
-class Scores:
-    """What a confusion matrix says.
-
-    Attributes:
-        miou: mean intersection over union of the classes that occur in truth or prediction at a counted pixel.
-        pixel_accuracy: share of the counted pixels that are right.
-        iou: per class, hits / (true + predicted - hits); None for a class that does not occur.
-    """
-
-    miou: float
-    pixel_accuracy: float
-    iou: list[float | None]

@@ -1,0 +1,48 @@
+"""Features without learning. An encoder is of use only if it beats them.
+
+B  images    C  channels    S  side of a view
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from repre.data.views.render import ViewsConfig, denormalize
+from repre.evaluation.features import Extractor
+
+
+def raw_pixels(*, max_side: int | None = None) -> Extractor:
+    """Returns an extractor of the pixels themselves, centered per image: [B, C, S, S] -> [B, C S S].
+
+    Args:
+        max_side: larger images are resized to this side first.
+    """
+
+    def extract(images: Tensor) -> Tensor:
+        if max_side is not None and images.shape[-1] > max_side:
+            images = F.interpolate(images, max_side, mode="bilinear", antialias=True)
+        pixels = images.flatten(1)
+        return pixels - pixels.mean(1, keepdim=True)
+
+    return extract
+
+
+def color_histogram(views: ViewsConfig, *, bins: int = 8) -> Extractor:
+    """Returns an extractor of the square root of the joint color histogram: [B, C, S, S] -> [B, bins ** channels].
+
+    Args:
+        views: how the images were normalized.
+        bins: bins per channel; of more than three channels the first three count.
+    """
+
+    def extract(images: Tensor) -> Tensor:
+        levels = (denormalize(images, views)[:, :3].clamp(0, 1) * (bins - 1e-4)).long()  # [B, C, S, S]
+        cells = torch.zeros_like(levels[:, 0])
+        for channel in levels.unbind(1):
+            cells = cells * bins + channel
+        cells = cells.flatten(1).cpu()
+        counts = torch.zeros(len(images), bins ** levels.shape[1])
+        counts.scatter_add_(1, cells, torch.ones(cells.shape))
+        return (counts / cells.shape[1]).sqrt()
+
+    return extract

@@ -1,0 +1,100 @@
+"""What both ways of training a segmentation head share: a frozen encoder's cached maps, and crops of images."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from repre.data.labels.masks import MaskSource
+from repre.data.labels.windows import Plan, WindowsConfig
+from repre.evaluation.fit import FitConfig, fit
+from repre.evaluation.options import RuntimeOptions
+from repre.models.encoder import Encoder
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmentationTask:
+    """A head to train on some labeled images, and images to test it on.
+
+    Attributes:
+        encoder: of square images.
+        frozen: whether the encoder stays as it is.
+        head: takes the maps of `levels`.
+        levels: indices of the encoder's maps.
+        train, test: images with masks.
+        labeled: indices of the training images that may be used.
+        windows: how an image is cut into windows of the encoder's size.
+        mean, std: normalization, [C, 1, 1].
+        scale, jitter: augmentation of crops, see `CropSteps` and `show`.
+        class_weights: of the loss, [K] on the device; None weighs all classes equally.
+        fit: optimizer and schedule.
+        seed: of the order and the crops.
+        runtime: device, precision, workers, cache.
+        work_dir, identity: for checkpoints, see `repre.evaluation.fit`.
+    """
+
+    encoder: Encoder
+    frozen: bool
+    head: nn.Module
+    levels: list[int]
+    train: MaskSource
+    test: MaskSource
+    labeled: list[int]
+    windows: WindowsConfig
+    mean: Tensor
+    std: Tensor
+    scale: tuple[float, float]
+    jitter: float
+    class_weights: Tensor | None
+    fit: FitConfig
+    seed: int
+    runtime: RuntimeOptions
+    work_dir: Path | None
+    identity: dict[str, Any]
+
+    @property
+    def device(self) -> torch.device:
+        """The device to train on."""
+        return self.runtime.torch_device
+
+    def train_model(
+        self,
+        model: nn.Module,
+        *,
+        batches: Callable[[int], Iterator[Any]],
+        loss: Callable[[Any], Tensor],
+        steps_per_epoch: int,
+        encoder: Encoder | None = None,
+    ) -> dict[str, float]:
+        """Trains a model; see `fit`. Takes the same number of steps for every label fraction."""
+        return fit(
+            model,
+            batches=batches,
+            loss=loss,
+            steps=self.fit.epochs * steps_per_epoch,
+            steps_per_epoch=steps_per_epoch,
+            config=self.fit,
+            device=self.device,
+            precision=self.runtime.dtype,
+            seed=self.seed,
+            encoder=encoder,
+            work_dir=self.work_dir,
+            identity=self.identity,
+        )
+
+
+class ImageLogits(NamedTuple):
+    """The logits of one test image.
+
+    Attributes:
+        windows: of its windows, float32 [n, K, S, S].
+        plan: positions of the windows.
+        truth: mask at its own resolution, uint8 [H, W].
+    """
+
+    windows: Tensor
+    plan: Plan
+    truth: Tensor

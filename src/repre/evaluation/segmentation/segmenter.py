@@ -1,0 +1,96 @@
+"""A segmentation head trained on random crops of images, with the encoder or on top of a frozen one.
+
+B  crops in a batch    n  windows of one image    S  side of a crop or window    C  channels    K  classes
+"""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from repre.data.labels.crops import Crops, CropSteps, crop_batches, show
+from repre.evaluation.maps import to_input, window_batches
+from repre.evaluation.segmentation.segmentation_heads import resize
+from repre.evaluation.segmentation.segmentation_loss import segmentation_loss
+from repre.evaluation.segmentation.segmentation_task import ImageLogits, SegmentationTask
+from repre.models.encoder import Encoder
+from repre.utils.amp import autocast
+
+
+class Segmenter(nn.Module):
+    """Encoder and head: images [B, C, S, S] -> logits float32 [B, K, S, S]. A frozen encoder stays in evaluation mode.
+
+    Args:
+        head: takes the encoder's maps at the indices `levels`.
+        frozen: whether the encoder has no gradients.
+    """
+
+    def __init__(self, encoder: Encoder, head: nn.Module, levels: list[int], *, frozen: bool) -> None:
+        super().__init__()
+        self.encoder, self.head, self.levels, self.frozen = encoder, head, levels, frozen
+        if frozen:
+            encoder.requires_grad_(False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        maps = self.encoder(images).maps
+        return resize(self.head([maps[level] for level in self.levels]).float(), images.shape[-2:])
+
+    def train(self, mode: bool = True) -> "Segmenter":
+        super().train(mode)
+        if self.frozen:
+            self.encoder.eval()
+        return self
+
+
+def train_on_crops(task: SegmentationTask, model: Segmenter) -> dict[str, float]:
+    """Trains the model on crops of the labeled images; returns the summary of `fit`."""
+    batch_size = task.fit.batch_size
+    steps_per_epoch = max(1, len(task.train) // batch_size)
+    total_steps = task.fit.epochs * steps_per_epoch
+    crops = CropSteps(
+        task.train,
+        task.labeled,
+        task.windows,
+        scale=task.scale,
+        batch_size=batch_size,
+        steps_per_epoch=steps_per_epoch,
+        seed=task.seed,
+        mean=task.mean,
+    )
+
+    def batches(start: int) -> Iterator[Crops]:
+        pin = task.device.type == "cuda"
+        return crop_batches(crops, start=start, total=total_steps, workers=task.runtime.processes, pin=pin)
+
+    def loss(batch: Crops) -> Tensor:
+        with autocast(task.device, torch.float32):
+            images, masks = show(
+                batch,
+                size=task.windows.size,
+                seed=task.seed,
+                jitter=task.jitter,
+                mean=task.mean,
+                std=task.std,
+                device=task.device,
+            )
+        return segmentation_loss(model(images).float(), masks, task.class_weights)
+
+    return task.train_model(
+        model,
+        batches=batches,
+        loss=loss,
+        steps_per_epoch=steps_per_epoch,
+        encoder=None if task.frozen else task.encoder,
+    )
+
+
+@torch.no_grad()
+def logits_of_images(task: SegmentationTask, model: Segmenter) -> Iterator[ImageLogits]:
+    """Yields the logits of every test image in order."""
+    device, runtime = task.device, task.runtime
+    for batch in window_batches(task.test, task.windows, mean=task.mean, runtime=runtime, description="test"):
+        images = torch.cat([to_input(image.pixels, mean=task.mean, std=task.std, device=device) for image in batch])
+        with autocast(device, runtime.dtype):
+            logits = torch.cat([model(part).float() for part in images.split(runtime.batch)])
+        for image, windows in zip(batch, logits.split([len(image.pixels) for image in batch])):
+            yield ImageLogits(windows, image.plan, image.truth)
