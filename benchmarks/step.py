@@ -190,11 +190,11 @@ class Step:
             seed=0,
         ).to(device)
         self.model.train()
-        self.optimizer = build_optimizer(config.optim, self.model, keep=self.model.encoder.no_weight_decay)
+        self.optimizer = build_optimizer(config.optim, self.model, no_weight_decay=self.model.encoder.no_weight_decay)
         self.views = views(config, variant.batch, device)
 
     def __call__(self) -> None:
-        set_schedule(self.optimizer, self.config.optim, progress=0.5, batch=self.variant.batch)
+        set_schedule(self.optimizer, self.config.optim, progress=0.5, batch_size=self.variant.batch)
         losses = forward_backward(
             self.model, self.views, progress=0.5, seed=0, micro_batch=self.variant.micro_batch, precision=self.precision
         )

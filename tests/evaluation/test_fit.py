@@ -1,4 +1,4 @@
-"""The one supervised loop: it learns, stops and goes on to the same weights, and gives layers their learning rates."""
+"""Supervised training: it learns, it resumes to the same weights, and layers get their learning rates."""
 
 import os
 import signal
@@ -42,18 +42,18 @@ def batches(start: int, *, stop_at: int | None = None) -> Iterator[tuple[Tensor,
         step += 1
 
 
-def train(net: Net, *, steps: int = 30, stop_at: int | None = None, **more: Any) -> dict[str, float]:
+def train(net: Net, *, steps: int = 30, stop_at: int | None = None, **options: Any) -> dict[str, float]:
     return fit(
         net,
         batches=lambda start: batches(start, stop_at=stop_at),
         loss=lambda batch: F.cross_entropy(net(batch[0]), batch[1]),
         steps=steps,
         steps_per_epoch=15,
-        config=more.pop("config", CONFIG),
+        config=options.pop("config", CONFIG),
         device=torch.device("cpu"),
         precision=torch.float32,
         seed=0,
-        **more,
+        **options,
     )
 
 
@@ -62,22 +62,29 @@ def test_it_learns_and_leaves_the_model_in_evaluation_mode() -> None:
     summary = train(net, steps=200)
     assert summary["loss"] < 0.35
     assert not net.training
-    assert summary["images_per_s"] > 0
+    assert summary["images_per_s"] == pytest.approx(200 * 4 / summary["seconds"])
 
 
-def test_stopped_and_called_again_it_ends_with_the_same_weights(tmp_path: Path) -> None:
-    whole, parts = Net(), Net()
-    train(whole)
-    with pytest.raises(Interrupted, match="goes on from here") as stopped:
-        train(parts, stop_at=13, work=tmp_path, identity={"a": 1})
+def test_a_stopped_fit_resumes_to_the_same_weights(tmp_path: Path) -> None:
+    uninterrupted = Net()
+    expected = train(uninterrupted)
+    with pytest.raises(Interrupted, match="stopped at step 24 of 30; run the same command again to resume") as stopped:
+        train(Net(), stop_at=23, work_dir=tmp_path, identity={"a": 1})
     assert stopped.value.code == 128 + signal.SIGTERM
-    fresh = Net()
-    train(fresh, work=tmp_path, identity={"a": 1})
-    for one, other in zip(whole.parameters(), fresh.parameters()):
-        assert torch.equal(one, other)
-    restarted = Net()
-    train(restarted, steps=0, work=tmp_path, identity={"a": 2})  # another fit's checkpoint is left alone
-    assert torch.equal(restarted.head.weight, Net().head.weight)
+    resumed = Net()
+    summary = train(resumed, work_dir=tmp_path, identity={"a": 1})
+    for resumed_weight, weight in zip(resumed.parameters(), uninterrupted.parameters()):
+        assert torch.equal(resumed_weight, weight)
+    assert summary["loss"] == expected["loss"]
+    assert summary["images_per_s"] == pytest.approx(30 * 4 / summary["seconds"])
+    other = Net()
+    train(other, steps=0, work_dir=tmp_path, identity={"a": 2})  # the checkpoint of another fit is ignored
+    assert torch.equal(other.head.weight, Net().head.weight)
+
+
+def test_without_a_folder_nothing_is_saved() -> None:
+    with pytest.raises(Interrupted, match="nothing was saved"):
+        train(Net(), stop_at=3)
 
 
 def test_a_loss_that_is_not_finite_ends_the_fit() -> None:
@@ -100,7 +107,7 @@ def test_a_loss_that_is_not_finite_ends_the_fit() -> None:
 def test_deeper_layers_learn_faster(kind: str) -> None:
     encoder = Encoder(ENCODERS[kind])
     model = nn.ModuleDict({"encoder": encoder, "head": nn.Linear(4, 2)})
-    layers = {f"encoder.{name}": layer for name, layer in encoder.layer_ids().items()}
+    layers = {f"encoder.{name}": layer for name, layer in encoder.layers().items()}
     assert set(layers) == {name for name, _ in model.named_parameters() if name.startswith("encoder.")}
     groups = parameter_groups(model, keep=encoder.no_weight_decay, layers=layers, layer_decay=0.5)
     scale = {id(p): group["scale"] for group in groups for p in group["params"]}

@@ -1,4 +1,4 @@
-"""Parameter groups, and schedules written into them."""
+"""Parameter groups, and the schedules that are written into them."""
 
 import pytest
 from torch import nn
@@ -8,35 +8,64 @@ from repre.training.optim import OptimConfig, build_optimizer, parameter_groups,
 from tests import tiny
 
 
-def test_vectors_positions_and_tokens_are_not_decayed() -> None:
+def test_vectors_positions_and_tokens_have_no_weight_decay() -> None:
     model = tiny.tiny_model("moco-v3", "vit")
     names = {id(p): n for n, p in model.named_parameters()}
-    decayed, plain = parameter_groups(model, keep=model.encoder.no_weight_decay)
-    assert decayed["decay"]
-    assert not plain["decay"]
-    assert all(p.ndim > 1 for p in decayed["params"])
-    left_alone = {names[id(p)] for p in plain["params"]}
-    assert {"encoder.model.pos_embed", "encoder.model.cls_token"} <= left_alone
-    trainable = {n for n, p in model.named_parameters() if p.requires_grad}
-    assert {names[id(p)] for g in (decayed, plain) for p in g["params"]} == trainable
+    groups = parameter_groups(model, no_weight_decay=model.encoder.no_weight_decay)
+    decayed, exempt = (list(group["params"]) for group in groups)
+    assert [group["use_weight_decay"] for group in groups] == [True, False]
+    assert [group["lr_scale"] for group in groups] == [1.0, 1.0]
+    assert all(p.ndim > 1 for p in decayed)
+    exempt_names = {names[id(p)] for p in exempt}
+    assert {"encoder.model.pos_embed", "encoder.model.cls_token"} <= exempt_names
+    assert exempt_names >= {name for name, p in model.named_parameters() if p.requires_grad and p.ndim <= 1}
+    trainable = {name for name, p in model.named_parameters() if p.requires_grad}
+    assert {names[id(p)] for p in (*decayed, *exempt)} == trainable
 
 
-def test_schedule_scales_with_the_batch_and_spares_vectors() -> None:
-    config = OptimConfig(lr=0.2, base_batch_size=256, warmup_fraction=0.5, weight_decay=0.1, weight_decay_end=0.3)
+def test_layers_get_their_share_of_the_learning_rate() -> None:
+    model = nn.Sequential(nn.Linear(3, 3, bias=False), nn.Linear(3, 3, bias=False), nn.Linear(3, 2))
+    optimizer = build_optimizer(
+        OptimConfig(lr=0.2, warmup_fraction=0.0), model, layers={"0.weight": 0, "1.weight": 1}, layer_decay=0.5
+    )
+    lr = set_schedule(optimizer, OptimConfig(lr=0.2, warmup_fraction=0.0), progress=0.0, batch_size=256)
+    rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    assert [rates[id(p)] for p in model.parameters()] == pytest.approx([lr / 4, lr / 2, lr, lr])
+
+
+def test_learning_rate_scales_with_the_batch_size_and_vectors_stay_without_decay() -> None:
+    config = OptimConfig(
+        lr=0.2, base_batch_size=256, warmup_fraction=0.5, min_lr=0.05, weight_decay=0.1, weight_decay_end=0.3
+    )
     optimizer = build_optimizer(config, nn.Linear(3, 2))
-    lr = set_schedule(optimizer, config, progress=0.25, batch=512)
-    assert lr == pytest.approx(0.2)  # half way up to 0.4
-    decays = [group["weight_decay"] for group in optimizer.param_groups]
-    assert decays[0] == pytest.approx(config.weight_decay_at(0.25))
-    assert decays[1] == 0.0
-    set_schedule(optimizer, config, progress=1.0, batch=512)
-    assert optimizer.param_groups[0]["lr"] == pytest.approx(0.0)
-    assert optimizer.param_groups[0]["weight_decay"] == pytest.approx(0.3)
+    matrices, vectors = optimizer.param_groups
+    assert set_schedule(optimizer, config, progress=0.25, batch_size=512) == pytest.approx(0.2)  # half way up to 0.4
+    assert matrices["lr"] == vectors["lr"] == pytest.approx(0.2)
+    assert 0.1 < matrices["weight_decay"] < 0.2
+    assert vectors["weight_decay"] == 0.0
+    set_schedule(optimizer, config, progress=1.0, batch_size=512)
+    assert matrices["lr"] == pytest.approx(0.05)  # the end does not scale
+    assert matrices["weight_decay"] == pytest.approx(0.3)
+    assert vectors["weight_decay"] == 0.0
+
+
+def test_weight_decay_is_constant_by_default() -> None:
+    config = OptimConfig(weight_decay=0.1)
+    assert config.weight_decay_at(0.0) == config.weight_decay_at(0.7) == pytest.approx(0.1)
 
 
 @pytest.mark.parametrize(
-    "setting", [{"lr": -1.0}, {"warmup_fraction": 1.5}, {"clip_grad_norm": 0.0}, {"base_batch_size": 0}]
+    ("name", "value"),
+    [
+        ("lr", -1.0),
+        ("lr", float("nan")),
+        ("min_lr", -1e-9),
+        ("weight_decay", -0.1),
+        ("warmup_fraction", 1.5),
+        ("clip_grad_norm", 0.0),
+        ("base_batch_size", 0),
+    ],
 )
-def test_bad_settings_are_named(setting: dict[str, float]) -> None:
-    with pytest.raises(UserError, match=f"optim.{next(iter(setting))}"):
-        OptimConfig(**setting)  # type: ignore[arg-type]
+def test_bad_settings_are_named(name: str, value: float) -> None:
+    with pytest.raises(UserError, match=f"optim.{name}"):
+        OptimConfig(**{name: value})  # type: ignore[arg-type]

@@ -69,7 +69,7 @@ def test_a_step_is_schedule_gradient_clip_hooks_and_optimizer_in_this_order() ->
     assert order == ["overlap", "before_step"]
 
     optimizer = build_optimizer(OPTIM, by_hand)
-    set_schedule(optimizer, OPTIM, progress=0.25, batch=256)
+    set_schedule(optimizer, OPTIM, progress=0.25, batch_size=256)
     losses = forward_backward(by_hand, views, progress=0.25, seed=3)
     norm = nn.utils.clip_grad_norm_(by_hand.parameters(), 0.5)
     _double_gradients(by_hand, [], 0.25)
@@ -77,7 +77,7 @@ def test_a_step_is_schedule_gradient_clip_hooks_and_optimizer_in_this_order() ->
     by_hand.framework.after_step(by_hand.encoder, losses.output, 0.25)
     assert result.loss == float(losses.total.detach())
     assert result.grad_norm == pytest.approx(float(norm), rel=1e-6)
-    assert result.lr == OPTIM.lr_at(0.25, batch=256)
+    assert result.lr == OPTIM.lr_at(0.25, batch_size=256)
     assert result.finite
     for name, value in by_hand.state_dict().items():
         torch.testing.assert_close(model.state_dict()[name], value, rtol=1e-5, atol=1e-7, msg=name)

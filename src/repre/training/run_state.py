@@ -46,7 +46,7 @@ class RunState:
         self._replica: RePre | None = None
         if self.sharded:
             self._shard(config)
-        self.optimizer = build_optimizer(config.optim, self.model, keep=self.model.encoder.no_weight_decay)
+        self.optimizer = build_optimizer(config.optim, self.model, no_weight_decay=self.model.encoder.no_weight_decay)
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.precision is torch.float16)
         if config.compute.compile:
             self.model.encoder.compile()
