@@ -1,4 +1,4 @@
-"""Trackers are called as their libraries want it; TensorBoard's files are read back."""
+"""Trackers call their libraries correctly; TensorBoard's files are read back."""
 
 import sys
 from pathlib import Path
@@ -11,11 +11,11 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from repre.errors import UserError
 from repre.training.trackers import open_trackers
 
-ROW = {"step": 5, "loss": 1.5, "note": "words"}
+ROW = {"step": 5, "loss": 1.5, "note": "text"}
 
 
 class Fake(ModuleType):
-    """A library that notes what is called."""
+    """A library that records the calls of its functions."""
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
@@ -25,8 +25,8 @@ class Fake(ModuleType):
         if name.startswith("_"):
             raise AttributeError(name)
 
-        def call(*args: Any, **keywords: Any) -> Any:
-            self.calls.append((name, args, keywords))
+        def call(*args: Any, **kwargs: Any) -> Any:
+            self.calls.append((name, args, kwargs))
             return SimpleNamespace(info=SimpleNamespace(run_id="r1"))
 
         return call
@@ -48,17 +48,17 @@ def logged(monkeypatch: pytest.MonkeyPatch, run: Path, name: str) -> Calls:
 
 
 @pytest.mark.parametrize("name", ["wandb", "trackio"])
-def test_services_get_config_rows_and_an_end(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str) -> None:
+def test_services_get_config_rows_and_finish(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str) -> None:
     first, again, other = (logged(monkeypatch, tmp_path / run, name) for run in ("photos", "photos", "other"))
-    (_, _, said), *rest = first
-    identity = said.pop("id", None)
-    assert said == {"project": "repre", "name": "photos", "config": {"epochs": 3}, "resume": "allow"}
+    (_, _, init), *rest = first
+    run_id = init.pop("id", None)
+    assert init == {"project": "repre", "name": "photos", "config": {"epochs": 3}, "resume": "allow"}
     assert rest == [("log", (ROW,), {"step": 5}), ("finish", (), {})]
-    assert again[0][2].get("id") == identity  # a resumed run goes on with its own curves
-    assert (other[0][2].get("id") != identity) == (name == "wandb")
+    assert again[0][2].get("id") == run_id  # a resumed run continues its own curves
+    assert (other[0][2].get("id") != run_id) == (name == "wandb")
 
 
-def test_mlflow_gets_numbers_only_and_goes_on_with_its_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_mlflow_gets_numbers_only_and_resumes_its_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     rest = [("log_metrics", ({"step": 5, "loss": 1.5},), {"step": 5}), ("end_run", (), {})]
     assert logged(monkeypatch, tmp_path / "photos", "mlflow") == [
         ("set_experiment", ("repre",), {}),
@@ -73,7 +73,7 @@ def test_mlflow_gets_numbers_only_and_goes_on_with_its_run(monkeypatch: pytest.M
     ]
 
 
-def test_a_library_that_is_missing_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_missing_library_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(UserError, match=r"pip install 'repre\[wandb\]'"):
         open_trackers(("wandb",), tmp_path / "events", run=tmp_path, start=0, config={})
@@ -83,9 +83,11 @@ def test_events_after_the_resumed_step_replace_earlier_ones(tmp_path: Path) -> N
     for start, value in ((0, 1.0), (2, 7.0)):
         (tracker,) = open_trackers((), tmp_path, run=tmp_path, start=start, config={})
         for step in range(start, start + 4):
-            tracker.log({"loss": value + step, "note": "words"}, step=step)
+            tracker.log({"loss": value + step, "note": "text"}, step=step)
         tracker.close()
-        for file in tmp_path.glob("*tfevents.[1-9]*"):  # files are read by name, which holds the second of their start
+        for file in tmp_path.glob(
+            "*tfevents.[1-9]*"
+        ):  # read in the order of names, which hold the second of their start
             file.rename(tmp_path / f"events.out.tfevents.0{start}")
     events = EventAccumulator(str(tmp_path))
     events.Reload()

@@ -1,4 +1,4 @@
-"""Where metrics go beside the run folder: TensorBoard always, other services where asked for."""
+"""Sends metrics to TensorBoard, and to the services that the config names."""
 
 import json
 from collections.abc import Callable
@@ -8,20 +8,28 @@ from typing import Any, Protocol
 from uuid import uuid4
 
 from repre.errors import UserError
+from repre.utils.io import write_json
 
 PROJECT = "repre"
-IDENTITIES = "trackers.json"
-"""File of the run folder: what each service calls the run."""
+RUN_IDS = "trackers.json"
+"""File in the run folder with each service's identifier of the run; a resumed run continues its curves there."""
 
 
 class Tracker(Protocol):
+    """Receives rows of metrics by name; values that are not numbers may be left out."""
+
     def log(self, row: dict[str, Any], *, step: int) -> None: ...
 
     def close(self) -> None: ...
 
 
 class TensorBoard:
-    """Event files in the run folder."""
+    """Writes event files.
+
+    Args:
+        folder: where the files go.
+        start: step at which the run resumes; earlier events of later steps are hidden.
+    """
 
     def __init__(self, folder: Path, *, start: int) -> None:
         from torch.utils.tensorboard import SummaryWriter
@@ -29,19 +37,21 @@ class TensorBoard:
         self.writer = SummaryWriter(str(folder), purge_step=start or None)
 
     def log(self, row: dict[str, Any], *, step: int) -> None:
-        for name, value in row.items():
-            if isinstance(value, int | float):
-                self.writer.add_scalar(name, value, step)
+        for name, value in _numbers(row).items():
+            self.writer.add_scalar(name, value, step)
 
     def close(self) -> None:
         self.writer.close()
 
 
-class _WandB:
+class WandB:
+    """Logs to Weights & Biases."""
+
     def __init__(self, module: Any, *, run: Path, config: dict[str, Any]) -> None:
         self.module = module
-        identity = _identity(run, "wandb") or _remember(run, "wandb", uuid4().hex)
-        module.init(project=PROJECT, name=run.name, config=config, id=identity, resume="allow")
+        run_id = _run_ids(run).get("wandb") or uuid4().hex
+        _save_run_id(run, "wandb", run_id)
+        module.init(project=PROJECT, name=run.name, config=config, id=run_id, resume="allow")
 
     def log(self, row: dict[str, Any], *, step: int) -> None:
         self.module.log(row, step=step)
@@ -50,50 +60,53 @@ class _WandB:
         self.module.finish()
 
 
-class _Trackio(_WandB):
+class Trackio(WandB):
+    """Logs to Trackio, which has Weights & Biases' interface but knows a run by its name."""
+
     def __init__(self, module: Any, *, run: Path, config: dict[str, Any]) -> None:
         self.module = module
         module.init(project=PROJECT, name=run.name, config=config, resume="allow")
 
 
-class _MLflow:
+class MLflow:
+    """Logs to MLflow."""
+
     def __init__(self, module: Any, *, run: Path, config: dict[str, Any]) -> None:
         self.module = module
         module.set_experiment(PROJECT)
-        known = _identity(run, "mlflow")
-        started = module.start_run(run_id=known) if known else module.start_run(run_name=run.name)
-        if not known:
-            _remember(run, "mlflow", started.info.run_id)
+        run_id = _run_ids(run).get("mlflow")
+        if run_id is not None:
+            module.start_run(run_id=run_id)
+        else:
+            _save_run_id(run, "mlflow", module.start_run(run_name=run.name).info.run_id)
             module.log_dict(config, "config.yaml")
 
     def log(self, row: dict[str, Any], *, step: int) -> None:
-        self.module.log_metrics({k: v for k, v in row.items() if isinstance(v, int | float)}, step=step)
+        self.module.log_metrics(_numbers(row), step=step)
 
     def close(self) -> None:
         self.module.end_run()
 
 
-SERVICES: dict[str, Callable[..., Tracker]] = {"wandb": _WandB, "trackio": _Trackio, "mlflow": _MLflow}
-
-
-def _identity(run: Path, service: str) -> str | None:
-    """What the service calls this run, where it was told of it before: a resumed run goes on with its curves."""
-    file = run / IDENTITIES
-    found = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    return found.get(service)
-
-
-def _remember(run: Path, service: str, identity: str) -> str:
-    file = run / IDENTITIES
-    known = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    file.write_text(json.dumps(known | {service: identity}) + "\n", encoding="utf-8")
-    return identity
+SERVICES: dict[str, Callable[..., Tracker]] = {"wandb": WandB, "trackio": Trackio, "mlflow": MLflow}
+"""Trackers by the name of their library, which is also the name of the extra that installs it."""
 
 
 def open_trackers(
     names: tuple[str, ...], folder: Path, *, run: Path, start: int, config: dict[str, Any]
 ) -> list[Tracker]:
-    """TensorBoard in `folder`, and the named services; UserError where a service is not installed."""
+    """Opens TensorBoard and the named services.
+
+    Args:
+        names: keys of `SERVICES`.
+        folder: where TensorBoard's files go.
+        run: folder of the run; its name is the run's name in the services.
+        start: step at which the run starts or resumes.
+        config: plain values that are shown beside the metrics.
+
+    Raises:
+        UserError: the library of a service is not installed.
+    """
     trackers: list[Tracker] = [TensorBoard(folder, start=start)]
     for name in names:
         try:
@@ -102,3 +115,17 @@ def open_trackers(
             raise UserError(f"runtime.trackers: {name} is not installed; run: pip install 'repre[{name}]'") from error
         trackers.append(SERVICES[name](module, run=run, config=config))
     return trackers
+
+
+def _numbers(row: dict[str, Any]) -> dict[str, int | float]:
+    return {name: value for name, value in row.items() if isinstance(value, int | float)}
+
+
+def _run_ids(run: Path) -> dict[str, str]:
+    """Identifiers of the run by service; empty if none was saved."""
+    file = run / RUN_IDS
+    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+
+
+def _save_run_id(run: Path, service: str, run_id: str) -> None:
+    write_json(run / RUN_IDS, _run_ids(run) | {service: run_id})
