@@ -64,30 +64,36 @@ class LabeledImages:
         return LabeledImages(self.source, self.targets[places], classes=self.classes, indices=self.indices[places])
 
     def identity(self) -> str:
-        """A hash that changes with the pixels: names, sizes and times of files, bytes of arrays, settings of scenes.
+        """The `source_identity` of these images; targets are no part of it."""
+        return source_identity(self.source, self.indices)
 
-        Targets are no part of it.
-        """
-        digest = hashlib.sha256()
-        if isinstance(self.source, FileSource):
-            for index in self.indices.tolist():
-                path = self.source.path(index)
-                status = os.stat(path) if path.exists() else None
-                digest.update(os.fsencode(path) + b"\0")
-                digest.update(repr((status.st_size, status.st_mtime_ns) if status else None).encode())
-            digest.update(repr(self.source.canvas).encode())
-        elif isinstance(self.source, Scenes):
-            digest.update(json.dumps([asdict(self.source.config), self.source.split]).encode())
-            digest.update(self.indices.tobytes())
-        elif isinstance(self.source, ArraySource):
-            digest.update(repr(self.source.images.shape[1:]).encode())
-            for part in np.array_split(self.indices, max(1, len(self.indices) // 4096)):
-                digest.update(self.source.images[part].tobytes())
-        else:
-            for place in range(len(self)):
-                image = self.load(place)
-                digest.update(repr((image.shape, image.dtype)).encode() + np.ascontiguousarray(image).tobytes())
-        return digest.hexdigest()
+
+def source_identity(source: Source, indices: Array | None = None) -> str:
+    """A hash that changes with the pixels of a source's images: of all, or of those at `indices`.
+
+    It covers names, sizes and times of files, bytes of arrays, settings of scenes.
+    """
+    indices = np.arange(len(source), dtype=np.int64) if indices is None else indices
+    digest = hashlib.sha256()
+    if isinstance(source, FileSource):
+        for index in indices.tolist():
+            path = source.path(index)
+            status = os.stat(path) if path.exists() else None
+            digest.update(os.fsencode(path) + b"\0")
+            digest.update(repr((status.st_size, status.st_mtime_ns) if status else None).encode())
+        digest.update(repr(source.canvas).encode())
+    elif isinstance(source, Scenes):
+        digest.update(json.dumps([asdict(source.config), source.split]).encode())
+        digest.update(indices.tobytes())
+    elif isinstance(source, ArraySource):
+        digest.update(repr(source.images.shape[1:]).encode())
+        for part in np.array_split(indices, max(1, len(indices) // 4096)):
+            digest.update(source.images[part].tobytes())
+    else:
+        for index in indices.tolist():
+            image = source.load(index)
+            digest.update(repr((image.shape, image.dtype)).encode() + np.ascontiguousarray(image).tobytes())
+    return digest.hexdigest()
 
 
 # ------------------------------------------------------------------------------------------------------------- draws
