@@ -1,4 +1,4 @@
-"""Every loss against its slow loops, values and gradients, in float64."""
+"""Every loss equals its slow loops, in values and gradients, in float64."""
 
 from collections.abc import Callable
 
@@ -14,19 +14,23 @@ def draw(*shape: int, seed: int) -> Tensor:
     return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
-def agree(fast: Callable[[Tensor], Tensor], oracle: Callable[[Tensor], Tensor], x: Tensor) -> None:
-    one, other = x.clone().requires_grad_(), x.clone().requires_grad_()
-    a, b = fast(one), oracle(other)
-    torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
-    a.backward()
-    b.backward()
-    torch.testing.assert_close(one.grad, other.grad, rtol=1e-9, atol=1e-12)
+def assert_equal(fast: Callable[[Tensor], Tensor], oracle: Callable[[Tensor], Tensor], x: Tensor) -> None:
+    """Compares values and gradients of two losses at x."""
+    values, gradients = [], []
+    for loss in (fast, oracle):
+        leaf = x.clone().requires_grad_()
+        value = loss(leaf)
+        value.backward()
+        values.append(value.detach())
+        gradients.append(leaf.grad)
+    torch.testing.assert_close(*values, rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(*gradients, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("offset", [0, 3])
 def test_info_nce(offset: int) -> None:
     keys = draw(7, 5, seed=1)
-    agree(
+    assert_equal(
         lambda q: info_nce(q, keys, temperature=0.2, offset=offset),
         lambda q: slow.info_nce(q, keys, 0.2, offset),
         draw(4, 5, seed=2),
@@ -35,7 +39,7 @@ def test_info_nce(offset: int) -> None:
 
 def test_info_nce_queue() -> None:
     positives, queue = draw(4, 5, seed=1), draw(9, 5, seed=2)
-    agree(
+    assert_equal(
         lambda q: info_nce_queue(q, positives, queue, temperature=0.3),
         lambda q: slow.info_nce_queue(q, positives, queue, 0.3),
         draw(4, 5, seed=3),
@@ -44,7 +48,7 @@ def test_info_nce_queue() -> None:
 
 def test_nt_xent_with_gradient_through_the_gathered_views() -> None:
     b = draw(6, 5, seed=1)
-    agree(
+    assert_equal(
         lambda a: nt_xent(a[2:4], b[2:4], a, b, temperature=0.2, offset=2),
         lambda a: slow.nt_xent(a[2:4], b[2:4], a, b, 0.2, 2),
         draw(6, 5, seed=2),
@@ -53,12 +57,14 @@ def test_nt_xent_with_gradient_through_the_gathered_views() -> None:
 
 def test_cosine_regression() -> None:
     targets = draw(4, 5, seed=1)
-    agree(lambda p: cosine_regression(p, targets), lambda p: slow.cosine_regression(p, targets), draw(4, 5, seed=2))
+    assert_equal(
+        lambda p: cosine_regression(p, targets), lambda p: slow.cosine_regression(p, targets), draw(4, 5, seed=2)
+    )
 
 
 def test_dino_with_local_views() -> None:
     teacher, center = [draw(3, 6, seed=s) for s in (1, 2)], draw(6, seed=3)
-    agree(
+    assert_equal(
         lambda s: dino_loss(list(s), teacher, center[None], student_temperature=0.1, teacher_temperature=0.06),
         lambda s: slow.dino(list(s), teacher, center, 0.1, 0.06),
         draw(4, 3, 6, seed=4),
@@ -89,7 +95,7 @@ def test_pixel_with_normalized_patches() -> None:
         for y in (0, 4):
             for x in (0, 4):
                 patch = target[i, :, y : y + 4, x : x + 4]
-                scale = (patch.var(correction=0) + 1e-6).sqrt()
-                normalized[i, :, y : y + 4, x : x + 4] = (patch - patch.mean()) / scale
+                std = (patch.var(correction=0) + 1e-6).sqrt()
+                normalized[i, :, y : y + 4, x : x + 4] = (patch - patch.mean()) / std
     value = pixel_loss(prediction, target, patch_norm=4)
     assert float(value) == pytest.approx(slow.pixel(prediction, normalized, "l1"), rel=1e-10)

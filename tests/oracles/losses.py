@@ -10,6 +10,11 @@ def cos(a: Tensor, b: Tensor) -> Tensor:
     return (a * b).sum() / (a.norm() * b.norm())
 
 
+def softmax(logits: list[Tensor]) -> list[Tensor]:
+    exponentials = [torch.exp(logit) for logit in logits]
+    return [e / sum(exponentials) for e in exponentials]
+
+
 def info_nce(queries: Tensor, keys: Tensor, temperature: float, offset: int = 0) -> Tensor:
     total = torch.zeros((), dtype=queries.dtype)
     for i in range(len(queries)):
@@ -31,9 +36,9 @@ def nt_xent(a: Tensor, b: Tensor, all_a: Tensor, all_b: Tensor, temperature: flo
     pool, g = [*all_a, *all_b], len(all_a)
     total = torch.zeros((), dtype=a.dtype)
     for i in range(len(a)):
-        for anchor, me, other in ((a[i], offset + i, g + offset + i), (b[i], g + offset + i, offset + i)):
-            below = sum(torch.exp(cos(anchor, pool[j]) / temperature) for j in range(2 * g) if j != me)
-            total = total - torch.log(torch.exp(cos(anchor, pool[other]) / temperature) / below)
+        for anchor, own, other in ((a[i], offset + i, g + offset + i), (b[i], g + offset + i, offset + i)):
+            denominator = sum(torch.exp(cos(anchor, pool[j]) / temperature) for j in range(2 * g) if j != own)
+            total = total - torch.log(torch.exp(cos(anchor, pool[other]) / temperature) / denominator)
     return total / (2 * len(a))
 
 
@@ -41,7 +46,13 @@ def cosine_regression(predictions: Tensor, targets: Tensor) -> Tensor:
     return sum(2 - 2 * cos(p, t) for p, t in zip(predictions, targets)) / len(predictions)
 
 
-def dino(student: list[Tensor], teacher: list[Tensor], center: Tensor, ts: float, tt: float) -> Tensor:
+def dino(
+    student: list[Tensor],
+    teacher: list[Tensor],
+    center: Tensor,
+    student_temperature: float,
+    teacher_temperature: float,
+) -> Tensor:
     total, pairs = torch.zeros((), dtype=center.dtype), 0
     for t in range(len(teacher)):
         for s in range(len(student)):
@@ -49,10 +60,9 @@ def dino(student: list[Tensor], teacher: list[Tensor], center: Tensor, ts: float
                 continue
             pairs += 1
             for i in range(len(teacher[t])):
-                raw = [torch.exp((teacher[t][i][k] - center[k]) / tt) for k in range(len(center))]
-                p = [r / sum(raw) for r in raw]
-                q = [torch.exp(student[s][i][k] / ts) for k in range(len(center))]
-                total = total - sum(p[k] * torch.log(q[k] / sum(q)) for k in range(len(center))) / len(teacher[t])
+                p = softmax([(teacher[t][i][k] - center[k]) / teacher_temperature for k in range(len(center))])
+                q = softmax([student[s][i][k] / student_temperature for k in range(len(center))])
+                total = total - sum(p_k * torch.log(q_k) for p_k, q_k in zip(p, q)) / len(teacher[t])
     return total / pairs
 
 

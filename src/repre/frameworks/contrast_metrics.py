@@ -24,7 +24,7 @@ def negative_metrics(queries: Tensor, keys: Tensor, positive: Tensor, *, tempera
     """The effective number of negatives: exp of the mean entropy, over the queries of all ranks, of the softmax over a
     query's negatives.
 
-    Slowly::
+    In slow loops::
 
         for i in range(B):
             p = softmax([cos(queries[i], keys[j]) / temperature for j in range(G) if not positive[i, j]])

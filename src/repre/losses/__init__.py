@@ -1,4 +1,4 @@
-"""Losses: pure functions, every input an argument."""
+"""Losses: pure functions of their arguments, each in a file of its own."""
 
 from repre.losses.cosine_regression import cosine_regression
 from repre.losses.dino_loss import dino_loss

@@ -8,6 +8,6 @@ def cosine_regression(predictions: Tensor, targets: Tensor) -> Tensor:
     """Mean of ``2 - 2 cos(predictions[i], targets[i])`` over the batch, in [0, 4].
 
     Args:
-        predictions, targets: [B, D].
+        predictions, targets: [B, D], normalized here.
     """
     return (2.0 - 2.0 * F.cosine_similarity(predictions, targets, dim=1)).mean()

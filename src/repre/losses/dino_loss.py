@@ -12,9 +12,9 @@ def dino_loss(
     student_temperature: float,
     teacher_temperature: float,
 ) -> Tensor:
-    """Mean cross-entropy between the teacher's and the student's prototype distributions over pairs of different views.
+    """Mean cross-entropy between the teacher's and the student's prototype distributions, over pairs of different views.
 
-    Slowly::
+    In slow loops::
 
         for t in range(len(teacher)):
             for s in range(len(student)):
@@ -27,8 +27,9 @@ def dino_loss(
         student: prototype logits of every view, global views first, each [B, P].
         teacher: prototype logits of the global views, each [B, P]; no gradient flows into them.
         center: running mean of the teacher's logits, [P] or [1, P].
+        student_temperature, teacher_temperature: divide the logits.
     """
-    assert len(student) >= 2, "DINO compares different views: the student needs at least two"
+    assert len(student) >= 2, "DINO compares different views, so it needs at least two of the student"
     targets = [((t.detach() - center) / teacher_temperature).softmax(1) for t in teacher]
     log_probabilities = [(s / student_temperature).log_softmax(1) for s in student]
     terms = [

@@ -1,4 +1,7 @@
-"""InfoNCE (van den Oord et al. 2018) as MoCo v3 (arXiv 2104.02057, section 3) and MoBY (arXiv 2105.04553) use it."""
+"""InfoNCE (van den Oord et al. 2018, arXiv 1807.03748), as MoCo v3 (arXiv 2104.02057, section 3) and MoBY use it.
+
+MoBY: Xie et al. 2021, arXiv 2105.04553.
+"""
 
 import torch
 import torch.nn.functional as F
@@ -6,9 +9,9 @@ from torch import Tensor
 
 
 def info_nce(queries: Tensor, keys: Tensor, *, temperature: float, offset: int = 0) -> Tensor:
-    """Cross-entropy of finding each query's key among all keys.
+    """Cross-entropy of identifying each query's key among all keys.
 
-    Slowly::
+    In slow loops::
 
         for i in range(B):
             logits = [cos(queries[i], keys[j]) / temperature for j in range(G)]
@@ -16,7 +19,9 @@ def info_nce(queries: Tensor, keys: Tensor, *, temperature: float, offset: int =
 
     Args:
         queries: [B, D], normalized here.
-        keys: keys of the global batch, [G, D], normalized here; the positive of query i is key ``offset + i``.
+        keys: keys of the global batch, [G, D], normalized here.
+        temperature: divides the cosines.
+        offset: index of the first query's key; the positive of query i is key ``offset + i``.
     """
     logits = F.normalize(queries, dim=1) @ F.normalize(keys, dim=1).T / temperature  # [B, G]
     labels = torch.arange(len(queries), device=queries.device) + offset
@@ -24,9 +29,9 @@ def info_nce(queries: Tensor, keys: Tensor, *, temperature: float, offset: int =
 
 
 def info_nce_queue(queries: Tensor, positives: Tensor, negatives: Tensor, *, temperature: float) -> Tensor:
-    """Cross-entropy of telling each query's positive from the negatives of a queue.
+    """Cross-entropy of identifying each query's positive among the negatives of a queue.
 
-    Slowly::
+    In slow loops::
 
         for i in range(B):
             logits = [cos(queries[i], positives[i]) / t] + [cos(queries[i], negatives[j]) / t for j in range(Q)]
@@ -35,6 +40,7 @@ def info_nce_queue(queries: Tensor, positives: Tensor, negatives: Tensor, *, tem
     Args:
         queries, positives: [B, D], normalized here.
         negatives: [Q, D], normalized here.
+        temperature: divides the cosines.
     """
     queries = F.normalize(queries, dim=1)
     positive = (queries * F.normalize(positives, dim=1)).sum(1, keepdim=True)  # [B, 1]

@@ -1,4 +1,7 @@
-"""The reconstruction loss on raw pixels (RePre, arXiv 2201.06857: L1 to the view, no mask; the rest are our settings)."""
+"""The reconstruction loss on raw pixels.
+
+RePre (arXiv 2201.06857) uses L1 without a mask and without normalized patches; the other settings are ours.
+"""
 
 from typing import Literal
 
@@ -14,14 +17,16 @@ def pixel_loss(
 ) -> Tensor:
     """Mean distance between predicted and true pixels.
 
-    Slowly: the mean of ``distance(prediction[i, c, y, x], target[i, c, y, x])`` over all i, c, y, x where the mask is
-    true (everywhere without a mask), with |d|, d², or |d| - 1/2 where |d| > 1 and d²/2 elsewhere.
+    The mean of ``distance(prediction[i, c, y, x], target[i, c, y, x])`` over all i, c, y and x where the mask is true, or
+    over all without a mask. With d the difference, the distance is |d| (l1), d² (l2), or d²/2 where |d| < 1 and |d| - 1/2
+    elsewhere (smooth_l1).
 
     Args:
         prediction, target: [B, C, H, W].
-        patch_norm: with p > 0 the target's p x p patches are first brought to mean 0 and variance 1 per patch, over
-            pixels and channels (MAE, arXiv 2111.06377, section 4.1); H and W must be multiples of p.
-        mask: bool [B, 1, H, W], the pixels that count; at least one must.
+        kind: the distance.
+        patch_norm: side of the patches in which `normalize_patches` first normalizes the target (MAE, arXiv 2111.06377,
+            section 4.1); 0 does not normalize. H and W must be multiples of it.
+        mask: bool [B, 1, H, W], True for the pixels that count, at least one; None counts all.
     """
     if patch_norm:
         target = normalize_patches(target, patch_norm)
@@ -33,8 +38,8 @@ def pixel_loss(
 
 
 def normalize_patches(images: Tensor, patch: int) -> Tensor:
-    """Brings every `patch` x `patch` square to mean 0 and variance 1 over its pixels and channels: [B, C, H, W]."""
+    """Gives every `patch` x `patch` square mean 0 and variance 1 over its pixels and channels; shape [B, C, H, W] stays."""
     b, c, h, w = images.shape
-    squares = images.reshape(b, c, h // patch, patch, w // patch, patch)
-    variance, mean = torch.var_mean(squares, dim=(1, 3, 5), keepdim=True, correction=0)
-    return ((squares - mean) * (variance + 1e-6).rsqrt()).reshape(b, c, h, w)
+    patches = images.reshape(b, c, h // patch, patch, w // patch, patch)
+    variance, mean = torch.var_mean(patches, dim=(1, 3, 5), keepdim=True, correction=0)
+    return ((patches - mean) * (variance + 1e-6).rsqrt()).reshape(b, c, h, w)
