@@ -1,0 +1,54 @@
+"""`repre data check` and `repre data scenes`."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Repre
+
+
+def test_check_counts_and_names_unreadable_files(repre: Repre, photos: Path, tmp_path: Path) -> None:
+    code, out, _ = repre("data", "check", photos, "--workers", 0)
+    assert code == 0
+    assert "16 images, 0 unreadable" in out
+    (tmp_path / "bad.jpg").write_bytes(b"no image")
+    code, out, _ = repre("data", "check", tmp_path, "--workers", 0)
+    assert code == 1
+    assert "1 unreadable" in out
+    assert "bad.jpg" in out
+
+
+def test_scenes_are_written_and_can_be_read(repre: Repre, tmp_path: Path) -> None:
+    out = tmp_path / "scenes"
+    code, printed, err = repre("data", "scenes", "--out", out, "--train", 6, "--val", 2, "--size", 32)
+    assert code == 0, err
+    assert f"written to {out}; use as csv:{out}/labels.csv, coco:{out}" in printed
+    assert len(list((out / "train/images").iterdir())) == 6
+    assert repre("data", "check", out / "val/images", "--workers", 0)[0] == 0
+
+
+def test_help(repre: Repre) -> None:
+    code, out, _ = repre("data", "--help")
+    assert code == 0
+    assert "repre data check" in out
+    assert "repre data scenes" in out
+    assert repre("data")[0] == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("chek",), "did you mean 'check'"),
+        (("check", "nowhere"), "nowhere"),
+        (("scenes",), "--out"),
+        (("scenes", "--out", "new", "--train", "0"), "at least one scene"),
+        (("scenes", "--out", "new", "--size", "8"), "too small"),
+    ],
+)
+def test_mistakes(
+    arguments: tuple[str, ...], message: str, repre: Repre, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, out, err = repre("data", *arguments)
+    assert (code, out) == (2, "")
+    assert message in err

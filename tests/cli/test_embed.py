@@ -1,0 +1,46 @@
+"""`repre embed`."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.cli.conftest import Repre
+
+RUNTIME = ("--runtime.workers", 0, "--runtime.device", "cpu")
+
+
+def test_features_of_a_folder(repre: Repre, finished_run: Path, photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "features.npz"
+    code, printed, err = repre("embed", "--encoder", finished_run, "--data", photos, "--out", out, "--half", *RUNTIME)
+    assert code == 0, err
+    assert printed == f"16 images embedded; written to {out}\n"
+    assert np.load(out)["features"].shape == (16, 32)
+    assert np.load(out)["features"].dtype == np.float16
+
+
+def test_unreadable_files_are_pointed_at(repre: Repre, finished_run: Path, photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "mixed").mkdir()
+    (tmp_path / "mixed/good.jpg").write_bytes((photos / "1.jpg").read_bytes())
+    (tmp_path / "mixed/bad.jpg").write_bytes(b"no image")
+    out = tmp_path / "features.npz"
+    code, printed, _ = repre("embed", "--run", finished_run, "--data", tmp_path / "mixed", "--out", out, *RUNTIME)
+    assert code == 0
+    assert "1 images embedded" in printed
+    assert f"some files could not be read; see {out}.unreadable.txt" in printed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--run", "x_y_z", "--data", "a", "--out", "b.npz"), "no model"),
+        (("--run", "a", "--data", "a", "--out", "b.txt"), "features.npz"),
+        (("--run", "a", "--data", "a", "--kind", "all"), "pyramid"),
+        (("--run", "a", "--data", "a", "--runtime.batch", "0"), "runtime.batch must be at least 1"),
+        (("--run", "a"), "--data"),
+    ],
+)
+def test_mistakes(arguments: tuple[str, ...], message: str, repre: Repre) -> None:
+    code, out, err = repre("embed", *arguments)
+    assert (code, out) == (2, "")
+    assert message in err

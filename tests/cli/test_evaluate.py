@@ -1,0 +1,53 @@
+"""`repre eval`."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Repre
+
+ENCODER = "vit_tiny_patch16_224[patch_size=8,embed_dim=32,depth=2,num_heads=2,image_size=32]"
+
+
+def test_knn_prints_its_metrics_and_writes_the_result(
+    repre: Repre, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    runtime = ("--runtime.workers", 0, "--runtime.device", "cpu", "--runtime.cache", tmp_path / "cache")
+    code, out, err = repre("eval", "knn", "--encoder", ENCODER, "--random", "--data", "scenes:64:32", *runtime)
+    assert code == 0, err
+    first, *metrics, last = out.splitlines()
+    assert first.startswith(f"knn of random:{ENCODER} on scenes:64:32, ")
+    assert [line.split()[0] for line in metrics] == ["knn20", "knn10"], "the main metric is first"
+    path = Path(last.removeprefix("written to "))
+    content = json.loads(path.read_text())
+    assert content["config"]["data"] == "scenes:64:32"
+    assert content["encoder"]["weights"] == "random"
+
+
+def test_help_lists_the_evaluations(repre: Repre) -> None:
+    code, out, _ = repre("eval", "--help")
+    assert code == 0
+    for name in ("knn", "linear", "finetune", "segment", "detect"):
+        assert f"repre eval {name}" in out
+        code, options, _ = repre("eval", name, "--help")
+        assert code == 0
+        assert "--encoder" in options
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "needs the name of an evaluation"),
+        (("segmen",), "did you mean 'segment'"),
+        (("knn",), "--encoder"),
+        (("knn", "--encoder", "runs/none"), "no such run"),
+        (("knn", "--encoder", ENCODER, "--k", "0"), "k must"),
+        (("knn", "--encoder", ENCODER, "--kk", "3"), "--k "),
+    ],
+)
+def test_mistakes(arguments: tuple[str, ...], message: str, repre: Repre) -> None:
+    code, out, err = repre("eval", *arguments)
+    assert (code, out) == (2, "")
+    assert message in err
