@@ -1,4 +1,4 @@
-"""Features: streamed as in one batch, extracted once, and anew whenever something they depend on changes."""
+"""Features: the same in batches as at once, extracted once, and again if anything they depend on changes."""
 
 import os
 from collections.abc import Callable
@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from repre.data.io.sources import FileSource
+from repre.data.io.folders import FileSource
 from repre.data.labels.classes import open_labeled
 from repre.data.labels.splits import LabeledImages
 from repre.data.loading.loader import stack
@@ -19,17 +19,14 @@ from repre.errors import RunError, UserError
 from repre.evaluation.features import (
     Transform,
     cached_features,
-    color_histogram,
-    encoder_features,
+    encoder_extractor,
     eval_transform,
-    extract,
-    extract_all,
-    raw_pixels,
-    stream,
+    extract_features,
+    stream_views,
 )
 from repre.models.encoder import Encoder
 from repre.types import Features
-from tests.evaluation.tiny_eval import on_cpu, tiny_start
+from tests.evaluation.tiny_eval import on_cpu, tiny_resolved
 
 
 class Counted:
@@ -64,51 +61,61 @@ def photos(root: Path, sizes: list[tuple[int, int]]) -> LabeledImages:
     return LabeledImages(source, np.zeros(len(sizes), np.int64), classes=["a", "b"])
 
 
-def test_pieces_and_workers_change_nothing(tmp_path: Path) -> None:
+def test_batches_and_workers_change_nothing(tmp_path: Path) -> None:
     images = photos(tmp_path, [(20, 30), (16, 16), (50, 40), (17, 60), (32, 18)])
-    start = tiny_start()
-    encoder = start.build().eval()
-    transform = eval_transform(start, encoder)
+    resolved = tiny_resolved()
+    encoder = resolved.build().eval()
+    transform = eval_transform(resolved, encoder)
     pixels, sizes = stack([images.load(i) for i in range(5)], canvas=32)
-    expected = extract(transform(pixels, sizes), encoder_features(encoder))
+    with torch.no_grad():
+        expected = encoder(transform(pixels, sizes)).embedding
     for options in (on_cpu(tmp_path, batch=2), on_cpu(tmp_path, batch=5), on_cpu(tmp_path, batch=2, workers=2)):
-        found = extract_all(images, transform, [encoder_features(encoder), raw_pixels], runtime=options)
-        torch.testing.assert_close(found[0], expected)
-        assert found[1].shape == (5, 3 * 16 * 16)
+        views = stream_views(images, transform, runtime=options)
+        embeddings, pixel_features = extract_features(views, [encoder_extractor(encoder), lambda x: x.flatten(1)])
+        torch.testing.assert_close(embeddings, expected)
+        assert pixel_features.shape == (5, 3 * 16 * 16)
 
 
 def test_tokens_append_the_mean_of_the_last_map() -> None:
-    encoder = tiny_start().build().eval()
+    encoder = tiny_resolved().build().eval()
     images = torch.randn(3, 3, 16, 16)
-    both = extract(images, encoder_features(encoder, tokens=True))
+    (both,) = extract_features([images], [encoder_extractor(encoder, tokens=True)])
     with torch.no_grad():
-        found = encoder(images)
-    torch.testing.assert_close(both, torch.cat([found.embedding, found.maps[-1].flatten(2).mean(2)], 1))
+        features = encoder(images)
+    torch.testing.assert_close(both, torch.cat([features.embedding, features.maps[-1].flatten(2).mean(2)], 1))
 
 
-def test_a_second_call_does_not_run_the_encoder(tmp_path: Path, counted: Counted) -> None:
-    start = tiny_start()
-    encoder, images = start.build(), open_labeled("scenes:20:16").train
-    transform = eval_transform(start, encoder)
+def test_an_extractor_restores_the_mode_of_the_encoder() -> None:
+    encoder = tiny_resolved().build()
+    for training in (True, False):
+        encoder.train(training)
+        encoder_extractor(encoder)(torch.randn(2, 3, 16, 16))
+        assert encoder.training == training
+
+
+def test_a_second_call_reads_the_cache(tmp_path: Path, counted: Counted) -> None:
+    resolved = tiny_resolved()
+    encoder, images = resolved.build(), open_labeled("scenes:20:16").train
+    transform = eval_transform(resolved, encoder)
     first = cached_features(encoder, images, transform, runtime=on_cpu(tmp_path))
     assert counted.images == 20
-    again = cached_features(start.build(), images, transform, runtime=on_cpu(tmp_path))
+    again = cached_features(resolved.build(), images, transform, runtime=on_cpu(tmp_path))
     assert counted.images == 20
     assert first.dtype == torch.float32
     assert torch.equal(first, again)
 
 
 def test_all_that_features_depend_on_is_in_the_key(tmp_path: Path, counted: Counted) -> None:
-    start = tiny_start()
+    resolved = tiny_resolved()
     images = photos(tmp_path, [(20, 20)] * 3)
-    plain = eval_transform(start, start.build())
+    plain = eval_transform(resolved, resolved.build())
 
     def extracted(
         *, seed: int = 0, images: LabeledImages = images, transform: Transform = plain, tokens: bool = False
     ) -> int:
         def call() -> Tensor:
-            encoder = start.build(seed=seed)
-            return cached_features(encoder, images, transform, tokens=tokens, runtime=on_cpu(tmp_path / "kept"))
+            encoder = resolved.build(seed=seed)
+            return cached_features(encoder, images, transform, tokens=tokens, runtime=on_cpu(tmp_path / "cache"))
 
         return counted.since(call)
 
@@ -126,66 +133,57 @@ def test_all_that_features_depend_on_is_in_the_key(tmp_path: Path, counted: Coun
     assert extracted() == 3
 
 
-def test_a_damaged_file_is_written_anew(tmp_path: Path, counted: Counted) -> None:
-    start = tiny_start()
-    encoder, images = start.build(), photos(tmp_path, [(20, 20)] * 3)
-    transform = eval_transform(start, encoder)
-    expected = cached_features(encoder, images, transform, runtime=on_cpu(tmp_path / "kept"))
-    (path,) = (tmp_path / "kept" / "features").iterdir()
+def test_a_damaged_file_is_replaced(tmp_path: Path, counted: Counted) -> None:
+    resolved = tiny_resolved()
+    encoder, images = resolved.build(), photos(tmp_path, [(20, 20)] * 3)
+    transform = eval_transform(resolved, encoder)
+    expected = cached_features(encoder, images, transform, runtime=on_cpu(tmp_path / "cache"))
+    (path,) = (tmp_path / "cache" / "features").iterdir()
     for content in (b"", path.read_bytes()[:-7], b"nonsense"):
         path.write_bytes(content)
-        found = cached_features(encoder, images, transform, runtime=on_cpu(tmp_path / "kept"))
-        assert torch.equal(found, expected)
+        features = cached_features(encoder, images, transform, runtime=on_cpu(tmp_path / "cache"))
+        assert torch.equal(features, expected)
     assert counted.images == 12
 
 
-def test_features_that_cannot_be_kept_are_still_given(tmp_path: Path) -> None:
+def test_features_that_cannot_be_cached_are_still_returned(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
-    start = tiny_start()
-    encoder = start.build()
+    resolved = tiny_resolved()
+    encoder = resolved.build()
     images = photos(tmp_path, [(20, 20)])
-    with pytest.warns(UserWarning, match="not kept"):
-        found = cached_features(encoder, images, eval_transform(start, encoder), runtime=on_cpu(tmp_path / "file"))
-    assert found.shape == (1, 16)
+    with pytest.warns(UserWarning, match="not cached"):
+        features = cached_features(encoder, images, eval_transform(resolved, encoder), runtime=on_cpu(tmp_path / "file"))
+    assert features.shape == (1, 16)
 
 
 def test_an_unreadable_image_is_named(tmp_path: Path) -> None:
     images = photos(tmp_path, [(20, 20)] * 3)
     (tmp_path / "1.png").write_bytes(b"broken")
-    start = tiny_start()
-    transform = eval_transform(start, start.build())
+    resolved = tiny_resolved()
+    transform = eval_transform(resolved, resolved.build())
     for workers in (0, 1):
         with pytest.raises(UserError, match=r"1.png cannot be read: not an image"):
-            list(stream(images, transform, runtime=on_cpu(tmp_path, workers=workers)))
+            list(stream_views(images, transform, runtime=on_cpu(tmp_path, workers=workers)))
 
 
 def test_broken_weights_are_refused(tmp_path: Path) -> None:
-    start = tiny_start()
-    encoder = start.build()
+    resolved = tiny_resolved()
+    encoder = resolved.build()
     torch.nn.init.constant_(next(encoder.parameters()), float("nan"))
     with pytest.raises(RunError, match="not finite"):
         cached_features(
-            encoder, photos(tmp_path, [(20, 20)]), eval_transform(start, encoder), runtime=on_cpu(tmp_path / "k")
+            encoder, photos(tmp_path, [(20, 20)]), eval_transform(resolved, encoder), runtime=on_cpu(tmp_path / "k")
         )
     assert not (tmp_path / "k").exists()
 
 
-def test_the_plain_view_takes_what_the_encoder_expects() -> None:
-    start = tiny_start()
-    small = eval_transform(start, start.build())
+def test_the_transform_takes_what_the_encoder_expects() -> None:
+    resolved = tiny_resolved()
+    small = eval_transform(resolved, resolved.build())
     assert (small.views.size, small.crop_pct, small.canvas) == (16, 1.0, 32)
-    large = eval_transform(start, start.build(image_size=112))
+    large = eval_transform(resolved, resolved.build(image_size=112))
     assert (large.views.size, large.crop_pct) == (112, 224 / 256)
-    own = eval_transform(replace(start, mean=(0.2,) * 3, std=(0.4,) * 3), start.build(), crop_pct=0.75)
+    own = eval_transform(replace(resolved, mean=(0.2,) * 3, std=(0.4,) * 3), resolved.build(), crop_pct=0.75)
     assert (own.views.mean, own.views.std, own.crop_pct) == ((0.2,) * 3, (0.4,) * 3, 0.75)
     with pytest.raises(UserError, match="16 x 32 pixels; give a square --size"):
-        eval_transform(start, start.build(image_size=(16, 32)))
-
-
-def test_histograms_of_more_than_three_channels_use_the_first_three() -> None:
-    start = tiny_start()
-    views = replace(eval_transform(start, start.build()).views, mean=(0.5,) * 4, std=(0.25,) * 4)
-    images = torch.zeros(2, 4, 16, 16)
-    images[1, 3] = 1.0
-    found = color_histogram(views)(images)
-    assert torch.equal(found[0], found[1])
+        eval_transform(resolved, resolved.build(image_size=(16, 32)))

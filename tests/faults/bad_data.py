@@ -16,9 +16,9 @@ import numpy as np
 
 from repre.data.io.decode import UnreadableImage, read_image
 from repre.data.loading.loader import LoaderConfig
+from tests.faults.broken_images import FAULTS, FORMATS, RARE
 from tests.faults.common import Life, Row, command, equal, live, photos, small, whole
 from tests.faults.kills import in_fork
-from tests.faults.broken_images import FAULTS, FORMATS, RARE
 
 PATIENCE = 20
 """Seconds that one file may take."""
@@ -159,13 +159,13 @@ def dying_worker(folder: Path) -> Row:
 
 
 def _deadly(path: Path) -> None:
-    from repre.data.io import sources
+    from repre.data.io import folders
 
-    real = sources.read_image
+    real = folders.read_image
 
     def read(given: Path, **more: Any) -> Any:
         if given == path:
             os.kill(os.getpid(), 9)
         return real(given, **more)
 
-    sources.read_image = read  # type: ignore[assignment]
+    folders.read_image = read  # type: ignore[assignment]

@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from repre.data.io.decode import UnreadableImage
-from repre.data.io.sources import Source, cache_home
+from repre.data.io.sources import Source
 from repre.data.labels.splits import LabeledImages
 from repre.data.loading.loader import stack
 from repre.data.loading.workers import in_workers, load_tracked
@@ -26,7 +26,7 @@ from repre.evaluation.options import RuntimeOptions
 from repre.models.encoder import Encoder
 from repre.models.resolve import ResolvedEncoder
 from repre.utils.amp import autocast
-from repre.utils.io import json_hash, write_atomically
+from repre.utils.io import cache_home, json_hash, write_atomically
 from repre.utils.safe_load import content_hash
 
 FORMAT = 1
@@ -109,9 +109,8 @@ class _DecodedBatches(Dataset[tuple[Tensor, Tensor] | UserError]):
         for index in range(number * self.batch, min((number + 1) * self.batch, len(self.images))):
             try:
                 loaded.append(load_tracked(self.images, index))
-            except (
-                UnreadableImage
-            ) as error:  # `in_workers` raises what is returned; raised here, it has a worker's traceback
+            except UnreadableImage as error:
+                # `in_workers` raises returned errors; an error raised here would carry the traceback of a worker.
                 return UserError(f"{self.images.describe(index)} cannot be read: {error}; repair or remove it")
         side = max(max(image.shape[:2]) for image in loaded)
         return stack(loaded, canvas=side, keep_values=self.keep_values)

@@ -25,7 +25,6 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from repre.data.io.sources import cache_home
 from repre.data.labels.masks import MaskSource
 from repre.data.labels.windows import Plan, Windows, WindowsConfig, WindowSet
 from repre.data.loading.workers import in_workers
@@ -35,7 +34,7 @@ from repre.evaluation.feature_cache import evict, mark_used
 from repre.evaluation.options import RuntimeOptions
 from repre.models.encoder import Encoder
 from repre.utils.amp import autocast
-from repre.utils.io import json_hash, write_json
+from repre.utils.io import cache_home, json_hash, write_json
 from repre.utils.safe_load import content_hash
 
 FORMAT = 1

@@ -53,6 +53,11 @@ def json_hash(content: Any, *, length: int = 64) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:length]
 
 
+def cache_home() -> Path:
+    """The user's cache folder of this project: $XDG_CACHE_HOME/repre, or ~/.cache/repre."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "repre"
+
+
 def _second_name(path: Path, backup: Path) -> None:
     """Gives the file a second name without a moment in which it has none; where the system has no links, it moves."""
     partial = backup.with_name(f".{backup.name}.partial")

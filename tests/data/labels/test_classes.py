@@ -6,21 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torchvision.datasets
-from PIL import Image
 
 from repre.data.labels.classes import open_labeled
 from repre.errors import UserError
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-
-
-def picture(path: Path, value: int = 100) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", (12, 10), (value, 0, 0)).save(path)
-    return path
+from tests.data.files import picture
 
 
 def folders(root: Path, counts: dict[str, int]) -> Path:

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from repre.data.io.sources import ArraySource, FileSource
+from repre.data.io.folders import FileSource
+from repre.data.io.torchvision_sets import ArraySource
 from repre.data.labels.splits import LabeledImages, draw_share, draw_shots, hold_out, label_subset
 from repre.data.scenes import Scenes, ScenesConfig
 from repre.errors import UserError

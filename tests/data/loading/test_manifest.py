@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from repre.data.io.sources import FileSource, open_source
+from repre.data.io.folders import FileSource
+from repre.data.io.sources import open_source
 from repre.data.loading.loader import Loader
-from repre.data.loading.manifest import apply_manifest, changed, write_manifest
+from repre.data.loading.manifest import apply_manifest, changed_during_run, write_manifest
 from repre.errors import UserError
 
 
@@ -64,12 +65,12 @@ def test_a_file_written_to_after_the_beginning_is_named(tmp_path: Path) -> None:
     write_manifest(opened(folder), tmp_path / "files.gz")
     source, _ = apply_manifest(opened(folder), tmp_path / "files.gz")
     assert isinstance(source, FileSource)
-    assert source.since is not None
-    source.since -= 10**9  # file systems keep coarse times
-    assert not any(changed(source, i) for i in range(8))
+    assert source.run_started is not None
+    source.run_started -= 10**9  # file systems keep coarse times
+    assert not any(changed_during_run(source, i) for i in range(8))
     np.save(folder / "3.npy", np.full((6, 6, 3), 33, np.uint8))
     os.utime(folder / "5.npy", (time.time() + 10**6,) * 2)  # a clock that was wrong is no change
-    assert [i for i in range(8) if changed(source, i)] == [3]
+    assert [i for i in range(8) if changed_during_run(source, i)] == [3]
     loader = Loader(source, batch_size=8, epochs=1, seed=0, canvas=8, workers=0)
     assert [b.changed for b in loader] == [[3]]
 
@@ -80,7 +81,7 @@ def test_a_damaged_list_is_refused(tmp_path: Path, damage: str, monkeypatch: pyt
     write_manifest(opened(folder), path)
     whole = path.read_bytes()
     if damage == "bomb":
-        monkeypatch.setattr("repre.data.loading.manifest.LARGEST", 1000)
+        monkeypatch.setattr("repre.data.loading.manifest.MAX_BYTES", 1000)
     path.write_bytes(
         {
             "torn": whole[:-9],
@@ -106,4 +107,4 @@ def test_sources_without_files_have_no_list(tmp_path: Path) -> None:
     write_manifest(scenes, tmp_path / "files.gz")
     assert not (tmp_path / "files.gz").exists()
     assert apply_manifest(scenes, tmp_path / "files.gz") == (scenes, None)
-    assert not changed(scenes, 0)
+    assert not changed_during_run(scenes, 0)

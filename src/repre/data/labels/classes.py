@@ -13,7 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from repre.data.io.sources import ARRAYS, FileSource, open_source
+from repre.data.io.folders import FileSource
+from repre.data.io.sources import open_source
+from repre.data.io.torchvision_sets import DATA_SETS
 from repre.data.labels.splits import LabeledImages, hold_out
 from repre.data.scenes import Scenes
 from repre.errors import UserError, near_names
@@ -111,7 +113,7 @@ def _data_set(spec: str, *, channels: int, canvas: int | None) -> dict[str, Labe
     train = open_source(spec, split=split, channels=channels, canvas=canvas)
     if isinstance(train, Scenes):
         test: Any = train.held_out()
-    elif name in ARRAYS:
+    elif name in DATA_SETS:
         test = open_source(spec, split="val", channels=channels, canvas=canvas)
     else:
         raise UserError(f"--data {spec} has no labels; name class folders, csv:FILE or a labeled data set")

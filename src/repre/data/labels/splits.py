@@ -10,7 +10,9 @@ from dataclasses import asdict
 
 import numpy as np
 
-from repre.data.io.sources import ArraySource, FileSource, Source
+from repre.data.io.folders import FileSource
+from repre.data.io.sources import Source
+from repre.data.io.torchvision_sets import ArraySource
 from repre.data.scenes import Scenes
 from repre.errors import UserError
 

@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 
 from repre.data.io.decode import UnreadableImage
 from repre.data.io.sources import Source
-from repre.data.loading.manifest import changed
+from repre.data.loading.manifest import changed_during_run
 from repre.data.loading.order import RunOrder
 from repre.data.loading.workers import in_workers, load_tracked
 from repre.errors import RunError, UserError
@@ -112,7 +112,7 @@ class _Steps(Dataset[Batch | RunError]):
             indices=torch.tensor(indices),
             epoch=epoch,
             failures=failures,
-            changed=[index for index in indices if changed(self.source, index)],
+            changed=[index for index in indices if changed_during_run(self.source, index)],
         )
         if self.render is None:
             return batch

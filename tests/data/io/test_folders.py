@@ -1,0 +1,40 @@
+"""Folders and lists of files as sources: labels from class folders, splits, lists."""
+
+from pathlib import Path
+
+import pytest
+
+from repre.data.io.sources import open_source
+from repre.errors import UserError
+from tests.data.files import picture
+
+
+def test_class_folders_give_labels(tmp_path: Path) -> None:
+    for name in ("dog/1.png", "cat/2.png", "cat/deep/3.png"):
+        picture(tmp_path / name)
+    source = open_source(str(tmp_path))
+    assert source.classes == ["cat", "dog"]
+    assert source.labels is not None
+    assert source.labels.tolist() == [0, 0, 1]
+    picture(tmp_path / "loose.png")
+    assert open_source(str(tmp_path)).labels is None
+
+
+def test_imagenet_layout(tmp_path: Path) -> None:
+    for name in ("train/n1/a.png", "train/n2/b.png", "val/n1/c.png", "val/n2/d.png", "val/n2/e.png"):
+        picture(tmp_path / name)
+    for spec in (str(tmp_path), f"imagenet:{tmp_path}"):
+        train, val = (open_source(spec, split=split) for split in ("train", "val"))
+        assert (len(train), len(val)) == (2, 3)
+        assert train.classes == val.classes == ["n1", "n2"]
+
+
+def test_a_list_of_files(tmp_path: Path) -> None:
+    picture(tmp_path / "x/1.png", 10)
+    picture(tmp_path / "2.png", 20)
+    (tmp_path / "files.txt").write_text(f"# mine\n\nx/1.png\n{tmp_path / '2.png'}\n")
+    source = open_source(str(tmp_path / "files.txt"))
+    assert [int(source.load(i)[0, 0, 0]) for i in range(2)] == [10, 20]
+    (tmp_path / "files.txt").write_text("x/1.png\ngone.png\n")
+    with pytest.raises(UserError, match=r"1 of 2 files .* gone.png"):
+        open_source(str(tmp_path / "files.txt"))
