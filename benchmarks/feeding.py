@@ -1,26 +1,25 @@
-"""What feeds the step: reading files, the loader, the views; each beside what it could be at best or what others take.
+"""Speed of everything before the step: reading files, the loader, the views.
 
-    python benchmarks/feeding.py                    # the views on the CPU
+    python benchmarks/feeding.py                    # views on the CPU
     python benchmarks/feeding.py --device cuda
 
-Reading and the loader stand beside Pillow's bare decoding of the same files on every core that decodes: the limit. The
-views of a batch stand beside torchvision's transforms of the same views, image by image on one core as a worker runs them.
-All take turns, and ratios are round by round within this one run.
+Reading and the loader are compared with their limit: Pillow decoding the same files on the same number of cores. The views
+of a batch are compared with the same views by torchvision's transforms, image by image on one core, as in a worker. All
+jobs alternate, and ratios are between times of the same round.
 """
 
 import argparse
-import json
 import statistics
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from synthetic_photos import draw_images
-from machine import machine, words
+from machine import describe_machine, machine
 from PIL import Image
+from synthetic_photos import draw_photos
 
 sys.path.insert(0, str(Path(__file__).parent / "rivals"))
 from contender import Task
@@ -31,80 +30,99 @@ from repre.data.io.sources import open_source
 from repre.data.loading.loader import Loader, stack
 from repre.data.views.render import ViewsConfig, dino_views, make_views, simclr_views
 from repre.types import Batch
+from repre.utils.io import write_json
 
 HERE = Path(__file__).parent
-CANVASES = (192, 448, 512)
+DECODE_SIZES = (192, 448, 512)
 N_LOCAL = 6
+LIMIT = "Pillow decodes whole images"
+
+
+class Job(NamedTuple):
+    """Something to time."""
+
+    name: str
+    baseline: str
+    """Name of the job to compare with; empty without one."""
+    run: Callable[[], int]
+    """Does the work and returns the number of images."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--workers", type=int, default=1)
-    parser.add_argument("--count", type=int, default=256, help="images in a round")
-    parser.add_argument("--sizes", type=int, nargs="*", default=[96, 224], help="of the global views")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--out", type=Path, default=HERE / "results")
-    given = parser.parse_args()
-    torch.set_num_threads(1 if given.device == "cpu" else torch.get_num_threads())
-    folder = draw_images(HERE / "data" / str(given.count), given.count)
-    jobs = [*reading(folder), *loading(folder, given.workers)]
-    for size in given.sizes:
-        jobs += viewing(folder, size, torch.device(given.device))
-    taken: dict[str, list[float]] = {name: [] for name, _, _ in jobs}
-    for number in range(given.rounds + 1):
-        print(f"round {number} of {given.rounds}{'' if number else ' (warm-up)'}", file=sys.stderr, flush=True)
-        for name, _, function in jobs:
-            begun = time.perf_counter()
-            images = function()
-            if number:
-                taken[name].append(1e3 * (time.perf_counter() - begun) / images)
-    found = {
-        "machine": machine(given.device),
-        "workers": given.workers,
-        "against": {name: against for name, against, _ in jobs},
-        "ms_per_image": taken,
+    parser.add_argument("--device", default="cpu", help="device that makes the views")
+    parser.add_argument("--workers", type=int, default=1, help="decoding processes of the loader")
+    parser.add_argument("--count", type=int, default=256, help="number of images")
+    parser.add_argument("--sizes", type=int, nargs="*", default=[96, 224], help="sides of the global views")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds to measure, after one to warm up")
+    parser.add_argument("--out", type=Path, default=HERE / "results", help="folder for the results")
+    args = parser.parse_args()
+    torch.set_num_threads(1 if args.device == "cpu" else torch.get_num_threads())
+    photos = draw_photos(HERE / "data" / str(args.count), args.count)
+    jobs = [*reading_jobs(photos), *loading_jobs(photos, args.workers)]
+    for size in args.sizes:
+        jobs += view_jobs(photos, size, torch.device(args.device))
+    results = {
+        "machine": machine(args.device),
+        "workers": args.workers,
+        "against": {job.name: job.baseline for job in jobs},
+        "ms_per_image": measure(jobs, rounds=args.rounds),
     }
-    given.out.mkdir(parents=True, exist_ok=True)
-    (given.out / f"feeding-{given.device}.json").write_text(json.dumps(found, indent=1) + "\n")
-    text = table(found)
-    (given.out / f"feeding-{given.device}.md").write_text(text)
+    args.out.mkdir(parents=True, exist_ok=True)
+    write_json(args.out / f"feeding-{args.device}.json", results)
+    text = table(results)
+    (args.out / f"feeding-{args.device}.md").write_text(text)
     print(text)
 
 
-Job = tuple[str, str, Callable[[], int]]
-"""A name, the name of what it is held against, and a function that gives how many images it went through."""
-LIMIT = "Pillow decodes whole images"
+def measure(jobs: list[Job], *, rounds: int) -> dict[str, list[float]]:
+    """Runs all jobs in turn and returns the milliseconds per image of every round, by job."""
+    times: dict[str, list[float]] = {job.name: [] for job in jobs}
+    for number in range(rounds + 1):
+        print(f"round {number} of {rounds}{'' if number else ' (warm-up)'}", file=sys.stderr, flush=True)
+        for job in jobs:
+            started = time.perf_counter()
+            images = job.run()
+            if number:
+                times[job.name].append(1e3 * (time.perf_counter() - started) / images)
+    return times
 
 
-def reading(folder: Path) -> list[Job]:
+def reading_jobs(folder: Path) -> list[Job]:
+    """Returns the jobs that read files one by one."""
     paths = sorted(folder.glob("*.jpg"))
 
-    def bare() -> int:
+    def pillow() -> int:
         for path in paths:
             with Image.open(path) as file:
                 file.convert("RGB")
         return len(paths)
 
-    def ours(canvas: int) -> int:
-        return len([read_image(path, canvas=canvas) for path in paths])
+    def repre(decode_size: int) -> int:
+        return len([read_image(path, canvas=decode_size) for path in paths])
 
-    names = [(f"repre reads for a canvas of {canvas}", canvas) for canvas in CANVASES]
-    return [(LIMIT, "", bare), *((name, LIMIT, lambda canvas=canvas: ours(canvas)) for name, canvas in names)]
+    return [
+        Job(LIMIT, "", pillow),
+        *(Job(f"repre reads for a canvas of {size}", LIMIT, lambda size=size: repre(size)) for size in DECODE_SIZES),
+    ]
 
 
-def loading(folder: Path, workers: int) -> list[Job]:
+def loading_jobs(folder: Path, workers: int) -> list[Job]:
+    """Returns the jobs that run the loader."""
     source = open_source(str(folder), canvas=512)
 
-    def batches(processes: int) -> int:
+    def load(processes: int) -> int:
         loader = Loader(source, batch_size=32, epochs=4, seed=0, canvas=512, workers=processes)
         return sum(len(batch.pixels) for batch in loader)
 
-    one, many = "repre's loader, in this process", f"repre's loader, {workers} processes"
-    return [(one, LIMIT, lambda: batches(0)), (many, LIMIT, lambda: batches(workers))]
+    return [
+        Job("repre's loader, in this process", LIMIT, lambda: load(0)),
+        Job(f"repre's loader, {workers} processes", LIMIT, lambda: load(workers)),
+    ]
 
 
-def viewing(folder: Path, size: int, device: torch.device) -> list[Job]:
+def view_jobs(folder: Path, size: int, device: torch.device) -> list[Job]:
+    """Returns the jobs that make the views of a batch."""
     paths = sorted(folder.glob("*.jpg"))[:64]
     canvas = 512
     pixels, sizes = stack([read_image(path, canvas=canvas) for path in paths], canvas=canvas)
@@ -112,57 +130,58 @@ def viewing(folder: Path, size: int, device: torch.device) -> list[Job]:
     batch = Batch(pixels, sizes, positions, positions, 0)
     images = [Image.open(path).convert("RGB") for path in paths]
 
-    def ours(config: ViewsConfig) -> int:
+    def repre(config: ViewsConfig) -> int:
         make_views(batch, config, seed=0, device=device)
         if device.type == "cuda":
             torch.cuda.synchronize()
         return len(paths)
 
-    def theirs(method: str) -> int:
-        made = transforms(task(method, size))
+    def torchvision(method: str) -> int:
+        view_transforms = transforms(view_task(method, size))
         for image in images:
-            for transform in made:
+            for transform in view_transforms:
                 transform(image)
         return len(paths)
 
     jobs: list[Job] = []
     local = local_size(size)
-    for method, config, told in (
+    for method, config, views in (
         ("simclr", simclr_views(size, target="view"), f"SimCLR's 2 x {size}"),
         ("dino", dino_views(size, local, N_LOCAL, target="view"), f"DINO's 2 x {size} + {N_LOCAL} x {local}"),
     ):
-        other = f"torchvision's transforms, {told}"
-        jobs.append((other, "", lambda method=method: theirs(method)))
-        jobs.append((f"repre's views of a batch, {told}", other, lambda config=config: ours(config)))
+        baseline = f"torchvision's transforms, {views}"
+        jobs.append(Job(baseline, "", lambda method=method: torchvision(method)))
+        jobs.append(Job(f"repre's views of a batch, {views}", baseline, lambda config=config: repre(config)))
     return jobs
 
 
-def task(method: str, size: int) -> Task:
-    """What the plain loop's transforms read of a task."""
+def view_task(method: str, size: int) -> Task:
+    """Returns a task with the fields that the transforms of the plain loop use."""
     return Task(images="", method=method, size=size, local_size=local_size(size), n_local=N_LOCAL, prototypes=0, patch=16,
                 dim=0, depth=0, heads=0, batch=0, steps=0, warmup=0, workers=0, device="cpu", precision="fp32",
                 out="")  # fmt: skip
 
 
 def local_size(size: int) -> int:
-    """Of DINO's local views: 96 for 224, 48 for 96."""
+    """Returns the side of DINO's local views: 96 for global views of 224, 48 for 96."""
     return size * 3 // 7 // 16 * 16 if size >= 112 else size // 2
 
 
-def table(found: dict[str, Any]) -> str:
+def table(results: dict[str, Any]) -> str:
+    """Returns the results in Markdown."""
+    times_by_job = results["ms_per_image"]
     lines = [
-        f"{words(found['machine'])}; {len(next(iter(found['ms_per_image'].values())))} rounds",
+        f"{describe_machine(results['machine'])}; {len(next(iter(times_by_job.values())))} rounds",
         "",
-        "| | ms per image, median (range) | held against | times as fast, median (range) |",
+        "| | ms per image, median (range) | compared with | times as fast, median (range) |",
         "|---|---|---|---|",
     ]
-    for name, taken in found["ms_per_image"].items():
-        other = found["against"][name]
-        times = [b / a for a, b in zip(taken, found["ms_per_image"].get(other, []))]
-        told = f"{statistics.median(times):.2f} ({min(times):.2f} to {max(times):.2f})" if times else ""
-        lines.append(
-            f"| {name} | {statistics.median(taken):.2f} ({min(taken):.2f} to {max(taken):.2f}) | {other} | {told} |"
-        )
+    for name, times in times_by_job.items():
+        baseline = results["against"][name]
+        ratios = [theirs / ours for ours, theirs in zip(times, times_by_job.get(baseline, []))]
+        ratio = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})" if ratios else ""
+        milliseconds = f"{statistics.median(times):.2f} ({min(times):.2f} to {max(times):.2f})"
+        lines.append(f"| {name} | {milliseconds} | {baseline} | {ratio} |")
     return "\n".join(lines) + "\n"
 
 

@@ -1,4 +1,4 @@
-"""An environment of its own for every rival, under benchmarks/envs, with the torch, timm and pillow of this one."""
+"""One virtual environment per rival library, in benchmarks/envs, with the torch, timm and Pillow of this environment."""
 
 import subprocess
 import sys
@@ -7,33 +7,34 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 RIVALS = {"lightly": "1.6.0", "lightly-train": "0.18.0", "stable-pretraining": "0.1.8"}
-"""Packages and the versions that the published figures are about."""
-SAME = ("torch", "torchvision", "timm", "pillow")
+"""Package -> version of the published results."""
+SHARED_VERSIONS = ("torch", "torchvision", "timm", "pillow")
 
 
 def interpreter(rival: str) -> Path:
+    """Returns the Python interpreter of a rival's environment, which may not exist yet."""
     return HERE / "envs" / rival / "bin" / "python"
 
 
-def make(rival: str, *, share: bool) -> Path:
-    """The rival's interpreter; its environment is made where there is none.
+def ensure_environment(rival: str, *, share: bool) -> Path:
+    """Returns the interpreter of a rival's environment; creates the environment if it is missing.
 
     Args:
-        share: see this environment's packages instead of installing torch once more, which saves some GiB.
+        share: use the packages of this environment instead of installing torch again, which saves some GiB.
     """
     python = interpreter(rival)
     if python.exists():
         return python
     folder = HERE / "envs" / rival
-    print(f"making {folder}", file=sys.stderr, flush=True)
+    print(f"creating {folder}", file=sys.stderr, flush=True)
     subprocess.run([sys.executable, "-m", "venv", folder], check=True)
-    wanted = [f"{rival}=={RIVALS[rival]}"]
+    requirements = [f"{rival}=={RIVALS[rival]}"]
     if share:
         import torch
 
-        site = next(folder.glob("lib/python*/site-packages"))
-        (site / "shared.pth").write_text(f"{Path(torch.__file__).parents[1]}\n")
+        site_packages = next(folder.glob("lib/python*/site-packages"))
+        (site_packages / "shared.pth").write_text(f"{Path(torch.__file__).parents[1]}\n")
     else:
-        wanted += [f"{package}=={version(package).split('+')[0]}" for package in SAME]
-    subprocess.run([python, "-m", "pip", "install", "--quiet", *wanted], check=True)
+        requirements += [f"{package}=={version(package).split('+')[0]}" for package in SHARED_VERSIONS]
+    subprocess.run([python, "-m", "pip", "install", "--quiet", *requirements], check=True)
     return python

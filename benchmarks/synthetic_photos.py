@@ -1,7 +1,7 @@
-"""JPEG files that cost what photographs cost: scenes under noise with a natural spectrum, 500 x 375, about 90 KB each.
+"""Draws JPEG files that cost as much to decode as photographs: 500 x 375 pixels, about 90 KB each.
 
-The embedded scenes alone are smooth: they compress to a quarter of that and decode in half the time, which would flatter
-whoever is quick at the rest.
+They are embedded scenes with noise of a natural spectrum. The scenes alone are smooth: they compress to a quarter of that
+size and decode in half the time, so decoding would weigh too little in the benchmarks.
 """
 
 from pathlib import Path
@@ -13,10 +13,11 @@ from repre.data.scenes import ScenesConfig, draw_scene
 
 WIDTH, HEIGHT = 500, 375
 NOISE = 30.0
-"""Standard deviation of the noise, of 255."""
+"""Standard deviation of the noise, on a scale of 0 to 255."""
 
 
-def draw_image(index: int) -> Image.Image:
+def draw_photo(index: int) -> Image.Image:
+    """Draws the image of an index."""
     scene = draw_scene(ScenesConfig(size=125, max_objects=4), split="train", index=index).image[:94]
     smooth = Image.fromarray(scene).resize((WIDTH, 376), Image.Resampling.BICUBIC)
     generator = np.random.default_rng(index)
@@ -28,9 +29,9 @@ def draw_image(index: int) -> Image.Image:
     return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
 
 
-def draw_images(folder: Path, count: int) -> Path:
-    """Fills the folder up to `count` files; those that are there stay."""
+def draw_photos(folder: Path, count: int) -> Path:
+    """Adds files to a folder until it has `count`, and returns the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     for index in range(len(list(folder.glob("*.jpg"))), count):
-        draw_image(index).save(folder / f"{index:06d}.jpg", quality=90)
+        draw_photo(index).save(folder / f"{index:06d}.jpg", quality=90)
     return folder

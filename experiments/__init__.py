@@ -1,1 +1,1 @@
-"""The evidence: what is measured, and its results."""
+"""The experiments behind docs/evidence.md: plan, code and results. README.md in this folder explains how to run them."""

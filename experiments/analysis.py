@@ -1,4 +1,4 @@
-"""What results say: figures by start and seed, paired differences, and a bootstrap over source objects."""
+"""Analysis of stored results: metrics by method and seed, paired differences, and a bootstrap over source objects."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -11,9 +11,9 @@ import numpy as np
 from experiments.plan import Row
 from experiments.source_images import group_of
 from repre.evaluation.comparison import Gain, gain
-from repre.evaluation.metrics import with_share
+from repre.evaluation.metrics import with_fraction
 
-FIGURES = {
+METRICS = {
     "foreground": {"miou": "object mIoU"},
     "miou": {"miou": "linear mIoU"},
     "knn": {"knn20": "k-NN"},
@@ -31,145 +31,160 @@ FIGURES = {
     "detect-labels": {"box_ap": "box AP", "mask_ap": "mask AP"},
     "foreground-detect-labels": {"box_ap": "object box AP", "mask_ap": "object mask AP"},
 }
-"""Evaluation: its figures and what to call them. All are shares and are shown in percent."""
+"""Evaluation -> key of each metric in the results -> its name in the tables. Values are fractions, shown in percent."""
 RESAMPLES = 2000
 
 Results = Mapping[tuple[str, int, str], dict[str, Any]]
+"""Content of the result files by method, seed and evaluation."""
 
 
-def load(folder: Path) -> dict[tuple[str, int, str], dict[str, Any]]:
-    """All figures of a preset by start, seed and evaluation, but for those of other weights than are noted."""
-    notes, found = training_notes(folder), {}
+def load_results(folder: Path) -> dict[tuple[str, int, str], dict[str, Any]]:
+    """Loads all results of a preset, except stale ones: those measured with other weights than the training recorded."""
+    trainings, results = load_trainings(folder), {}
     for path in sorted(folder.glob("*/seed*-*.json")):
         content = json.loads(path.read_text(encoding="utf-8"))
         if "evaluation" in content:
-            start, seed = content["start"], content["seed"]
-            if content.get("weights") == notes.get((start, seed), {}).get("weights"):
-                found[start, seed, content["evaluation"]] = content
-    return found
+            method, seed = content["method"], content["seed"]
+            if content.get("weights") == trainings.get((method, seed), {}).get("weights"):
+                results[method, seed, content["evaluation"]] = content
+    return results
 
 
-def training_notes(folder: Path) -> dict[tuple[str, int], dict[str, Any]]:
-    """What is noted of every training, by start and seed."""
-    notes = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*/seed*-train.json"))]
-    return {(content["start"], content["seed"]): content for content in notes}
+def load_trainings(folder: Path) -> dict[tuple[str, int], dict[str, Any]]:
+    """Loads the training records of a preset, by method and seed."""
+    records = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*/seed*-train.json"))]
+    return {(record["method"], record["seed"]): record for record in records}
 
 
-def failures(folder: Path) -> list[dict[str, Any]]:
-    """Trainings that broke down: start, seed and reason."""
+def load_failures(folder: Path) -> list[dict[str, Any]]:
+    """Loads the records of failed trainings: method, seed and reason."""
     return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*/seed*-failure.json"))]
 
 
-def values(results: Results, start: str, seeds: Iterable[int], evaluation: str, metric: str) -> dict[int, float]:
-    """A figure by seed, in percent; seeds that are not measured are not in it."""
-    found = {}
-    for seed in seeds:
-        content = results.get((start, seed, evaluation))
-        if content is not None:
-            found[seed] = 100 * content["metrics"][metric]
-    return found
-
-
 @dataclass(frozen=True)
-class Line:
-    """One row of a table in one figure."""
+class Entry:
+    """One row of a table in one metric."""
 
     row: Row
-    figure: str
+    metric: str
+    """Name of the metric in the tables."""
     values: dict[int, float]
+    """Percent by seed; seeds that are not measured are missing."""
     pairs: int
-    """How many seeds both this start and the one that it is compared with have."""
+    """Number of seeds for which both the row and its baseline are measured."""
     gain: Gain | None
+    """Difference to the baseline in percentage points; None without a pair, and for metrics without better or worse."""
     mixed: int = 0
-    """In how many of these pairs the two were measured on different machines."""
+    """Number of pairs whose two results come from different machines."""
 
 
-def lines(rows: list[Row], results: Results) -> list[Line]:
-    """Every row of a table in every figure, figure by figure; also those without a value."""
+def table_entries(rows: list[Row], results: Results) -> list[Entry]:
+    """Returns every row of a table in every metric, metric by metric, including entries without a value."""
     by_label = {row.label: row for row in rows}
-    names = list(dict.fromkeys(name for row in rows for name in row.evaluations if name in FIGURES))
-    found = []
-    for evaluation in names:
-        for metric, words in FIGURES[evaluation].items():
-            for key, figure in _at_fractions(metric, words, evaluation, results):
-                for row in rows:
-                    if evaluation in row.evaluations:
-                        found.append(_line(row, by_label, results, evaluation, key, figure))
-    return found
+    evaluations = list(dict.fromkeys(name for row in rows for name in row.evaluations if name in METRICS))
+    entries = []
+    for evaluation in evaluations:
+        for key, name in METRICS[evaluation].items():
+            for fraction_key, fraction_name in _at_fractions(key, name, evaluation, results):
+                entries += [
+                    _entry(row, by_label, results, evaluation, fraction_key, fraction_name)
+                    for row in rows
+                    if evaluation in row.evaluations
+                ]
+    return entries
 
 
-def _line(row: Row, by_label: Mapping[str, Row], results: Results, evaluation: str, metric: str, figure: str) -> Line:
-    mine = values(results, row.start.name, row.each_seed, evaluation, metric)
-    if row.against is None:
-        return Line(row, figure, mine, 0, None)
-    theirs = values(results, by_label[row.against].start.name, row.each_seed, evaluation, metric)
-    both = sorted(set(mine) & set(theirs))
-    compared = both and evaluation != "gradients"  # a ratio has no better or worse
-    difference = gain([mine[seed] for seed in both], [theirs[seed] for seed in both]) if compared else None
-    other = by_label[row.against].start.name
+def _entry(row: Row, by_label: Mapping[str, Row], results: Results, evaluation: str, key: str, name: str) -> Entry:
+    values = _percent_by_seed(results, row.method.name, row.seeds, evaluation, key)
+    if row.baseline is None:
+        return Entry(row, name, values, 0, None)
+    baseline = by_label[row.baseline].method.name
+    baseline_values = _percent_by_seed(results, baseline, row.seeds, evaluation, key)
+    seeds = sorted(set(values) & set(baseline_values))
+    comparable = seeds and evaluation != "gradients"  # a gradient ratio has no better or worse
+    difference = gain([values[s] for s in seeds], [baseline_values[s] for s in seeds]) if comparable else None
     mixed = sum(
-        _where(results[row.start.name, seed, evaluation]) != _where(results[other, seed, evaluation]) for seed in both
+        _machine(results[row.method.name, seed, evaluation]) != _machine(results[baseline, seed, evaluation])
+        for seed in seeds
     )
-    return Line(row, figure, mine, len(both), difference, mixed)
+    return Entry(row, name, values, len(seeds), difference, mixed)
 
 
-def _where(content: Mapping[str, Any]) -> tuple[Any, ...]:
-    """Processor and version of torch: where they are the same, so are the weights that a seed is trained to."""
+def _percent_by_seed(
+    results: Results, method: str, seeds: Iterable[int], evaluation: str, key: str
+) -> dict[int, float]:
+    contents = {seed: results.get((method, seed, evaluation)) for seed in seeds}
+    return {seed: 100 * content["metrics"][key] for seed, content in contents.items() if content is not None}
+
+
+def _machine(content: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Processor, device and version of torch; if these are equal, a seed trains to the same weights."""
     machine = content.get("machine", {})
     return machine.get("processor"), machine.get("device"), machine.get("torch")
 
 
-def _at_fractions(metric: str, words: str, evaluation: str, results: Results) -> list[tuple[str, str]]:
-    """Keys of the metric at every label fraction that was measured, with words; the metric itself elsewhere."""
+def _at_fractions(key: str, name: str, evaluation: str, results: Results) -> list[tuple[str, str]]:
+    """Returns key and name of a metric at every measured label fraction; other evaluations have the metric itself only."""
     if not evaluation.endswith("-labels"):
-        return [(metric, words)]
-    configs = [content["config"] for (_, _, name), content in results.items() if name == evaluation]
-    shares = sorted({share for config in configs for share in config["label_fraction"]}) or [1.0]
-    return [(with_share(metric, share, shares), f"{words}, {share:.0%} of the labels") for share in shares]
+        return [(key, name)]
+    configs = [content["config"] for (_, _, each), content in results.items() if each == evaluation]
+    fractions = sorted({fraction for config in configs for fraction in config["label_fraction"]}) or [1.0]
+    return [(with_fraction(key, value, fractions), f"{name}, {value:.0%} of the labels") for value in fractions]
 
 
 def bootstrap(
-    mine: Mapping[str, tuple[int, int]], theirs: Mapping[str, tuple[int, int]], *, seed: int = 0
+    counts: Mapping[str, tuple[int, int]], baseline_counts: Mapping[str, tuple[int, int]], *, seed: int = 0
 ) -> tuple[float, float, float]:
-    """Difference of two accuracies in points, with the 95 % interval of a bootstrap over source objects.
+    """Difference of two accuracies in percentage points, with the 95 % interval of a bootstrap over source objects.
 
-    Slowly: draw as many objects as there are, with replacement; pool the right answers and the images of those drawn;
-    take the difference of the shares; of many such differences the 2.5th and 97.5th percentile. Encoders are not drawn:
-    how far trainings differ is not in the interval.
+    In words: draw as many objects as there are, with replacement. Pool the correct answers and the images of the drawn
+    objects, and take the difference of the two accuracies. Repeat `RESAMPLES` times; the interval reaches from the 2.5th
+    to the 97.5th percentile. Encoders are not resampled, so the variation between trainings is not included.
 
     Args:
-        mine, theirs: right answers and images by object, the same objects with as many images.
+        counts, baseline_counts: (correct answers, images) by object; the same objects with as many images each.
+
+    Returns:
+        Mean, lower end and upper end.
     """
-    names = sorted(mine)
-    assert names == sorted(theirs), "both starts are tested on the same objects"
-    right = np.array([mine[name][0] - theirs[name][0] for name in names], float)
-    count = np.array([mine[name][1] for name in names], float)
+    names = sorted(counts)
+    assert names == sorted(baseline_counts), "both encoders must be tested on the same objects"
+    correct = np.array([counts[name][0] - baseline_counts[name][0] for name in names], float)
+    images = np.array([counts[name][1] for name in names], float)
     drawn = np.random.Generator(np.random.PCG64(seed)).integers(len(names), size=(RESAMPLES, len(names)))
-    shares = 100 * right[drawn].sum(1) / count[drawn].sum(1)
-    low, high = np.percentile(shares, (2.5, 97.5))
-    return float(100 * right.sum() / count.sum()), float(low), float(high)
+    differences = 100 * correct[drawn].sum(1) / images[drawn].sum(1)
+    low, high = np.percentile(differences, (2.5, 97.5))
+    return float(100 * correct.sum() / images.sum()), float(low), float(high)
 
 
-def pooled_objects(rows: list[Row], results: Results) -> dict[str, dict[str, tuple[int, int]]]:
-    """Right answers and images by source object (near-duplicates are one), over all seeds and folds in which both starts
-    of a pair are measured; by the label without its fold, with the same keys for both."""
+def pool_objects(rows: list[Row], results: Results) -> dict[str, dict[str, tuple[int, int]]]:
+    """Sums (correct answers, images) by source object over all seeds and folds; near-duplicates count as one object.
+
+    Only seeds and folds count for which both a row and its baseline are measured.
+
+    Returns:
+        Counts by label (without its fold) and object; a row and its baseline have the same objects.
+    """
     pools: dict[str, dict[str, tuple[int, int]]] = {}
     by_label = {row.label: row for row in rows}
     for row in rows:
-        if row.against is None:
+        if row.baseline is None:
             continue
-        for seed in row.each_seed:
-            pair = [results.get((one.start.name, seed, "objects")) for one in (row, by_label[row.against])]
-            for one, content in zip((row, by_label[row.against]), pair):
-                if content is None or None in pair:
+        pair = (row, by_label[row.baseline])
+        for seed in row.seeds:
+            contents = [results.get((each.method.name, seed, "objects")) for each in pair]
+            for each, content in zip(pair, contents):
+                if content is None or None in contents:
                     continue
-                pool = pools.setdefault(without_fold(one.label), {})
-                for name, (right, count) in content["details"]["objects"].items():
-                    before = pool.get(group_of(name), (0, 0))
-                    pool[group_of(name)] = before[0] + right, before[1] + count
+                pool = pools.setdefault(without_fold(each.label), {})
+                for name, (correct, images) in content["details"]["objects"].items():
+                    group = group_of(name)
+                    before = pool.get(group, (0, 0))
+                    pool[group] = before[0] + correct, before[1] + images
     return pools
 
 
 def without_fold(label: str) -> str:
+    """Removes ", fold N" from a label."""
     head, comma, tail = label.partition(", fold ")
     return head + tail[1:] if comma else label

@@ -1,10 +1,10 @@
-"""Builds StampScenes and FashionScenes from public packages, in the formats that `repre eval` reads.
+"""Builds StampScenes and FashionScenes from public packages, in formats that `repre eval` reads.
 
     python -m experiments.build_scenes fashion --out DIR --size 64 --train 20000 --val 2000 --download
     python -m experiments.build_scenes stamps  --out DIR --size 96 --train 20000 --val 2000 --fold 1
 
-Read the result as csv:DIR/labels.csv, pairs:DIR/{split}/images,DIR/{split}/masks, or coco:DIR. The same words give the
-same files. `objects.csv` names the first object of every image, over which the evidence is resampled.
+Pass the result to --data as csv:DIR/labels.csv, pairs:DIR/{split}/images,DIR/{split}/masks, or coco:DIR. The same
+arguments give the same files. `objects.csv` names the main object of every image; docs/evidence.md resamples over these.
 """
 
 import argparse
@@ -27,31 +27,31 @@ def build(
     """Writes a data set into a new or empty folder.
 
     Args:
-        kind: stamps or fashion.
-        counts: scenes of every split.
+        kind: "stamps" or "fashion".
+        counts: number of scenes by split.
         packages: folder of the .deb files.
-        work: folder of the unpacked pictures; by default beside the packages.
+        work: folder for the unpacked source images; by default PACKAGES/unpacked.
 
     Raises:
         UserError: a package is missing, or the folder is not empty.
     """
     folder = work or packages / "unpacked"
-    pictures = unpack(packages, folder)
-    sources: dict[str, Composer] = {
-        split: composer(kind, split, count, folder=folder, pictures=pictures, packages=packages, config=config)
+    images = unpack(packages, folder)
+    splits: dict[str, Composer] = {
+        split: composer(kind, split, count, folder=folder, images=images, packages=packages, config=config)
         for split, count in counts.items()
     }
-    write_sources(out, sources)
-    write_first(out, {split: source.firsts() for split, source in sources.items()})
+    write_sources(out, splits)
+    write_main_objects(out, {split: scenes.main_objects() for split, scenes in splits.items()})
 
 
-def write_first(out: Path, names: dict[str, list[str]]) -> None:
-    """Writes `objects.csv`: the name of the first object of every image."""
+def write_main_objects(out: Path, names: dict[str, list[str]]) -> None:
+    """Writes `objects.csv`: the name of the main object of every image, by split."""
     with open(out / "objects.csv", "w", newline="", encoding="utf-8") as file:
-        rows = csv.writer(file, lineterminator="\n")
-        rows.writerow(("path", "object"))
-        for split, firsts in names.items():
-            rows.writerows((f"{split}/images/{i:06}.png", name) for i, name in enumerate(firsts))
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(("path", "object"))
+        for split, objects in names.items():
+            writer.writerows((f"{split}/images/{index:06}.png", name) for index, name in enumerate(objects))
 
 
 def main() -> None:
@@ -59,25 +59,26 @@ def main() -> None:
     parser.add_argument("kind", choices=("stamps", "fashion"))
     parser.add_argument("--out", type=Path, required=True, help="new folder")
     parser.add_argument("--packages", type=Path, default=DATA / "packages", help="folder of the .deb files")
-    parser.add_argument("--download", action="store_true", help="get missing packages with apt-get")
-    parser.add_argument("--size", type=int, default=96)
-    parser.add_argument("--train", type=int, default=20000)
-    parser.add_argument("--val", type=int, default=2000)
-    parser.add_argument("--min-objects", type=int, default=1)
-    parser.add_argument("--max-objects", type=int, default=3)
-    parser.add_argument("--fold", type=int, default=0, choices=(0, 1, 2))
-    parser.add_argument("--seed", type=int, default=0)
-    given = parser.parse_args()
+    parser.add_argument("--download", action="store_true", help="download missing packages with apt-get")
+    parser.add_argument("--size", type=int, default=96, help="side of the images in pixels")
+    parser.add_argument("--train", type=int, default=20000, help="number of training images")
+    parser.add_argument("--val", type=int, default=2000, help="number of test images")
+    parser.add_argument("--min-objects", type=int, default=1, help="fewest objects in a scene")
+    parser.add_argument("--max-objects", type=int, default=3, help="most objects in a scene")
+    parser.add_argument("--fold", type=int, default=0, choices=(0, 1, 2), help="fold of the source images to test on")
+    parser.add_argument("--seed", type=int, default=0, help="another seed composes another data set")
+    args = parser.parse_args()
     try:
         config = ComposeConfig(
-            size=given.size, min_objects=given.min_objects, max_objects=given.max_objects, fold=given.fold, seed=given.seed
+            size=args.size, min_objects=args.min_objects, max_objects=args.max_objects, fold=args.fold, seed=args.seed
         )  # fmt: skip
-        if given.download:
-            download(given.packages)
-        build(given.kind, given.out, {"train": given.train, "val": given.val}, packages=given.packages, config=config)
+        if args.download:
+            download(args.packages)
+        build(args.kind, args.out, {"train": args.train, "val": args.val}, packages=args.packages, config=config)
     except UserError as error:
-        sys.exit(f"error: {error}")
-    print(f"written to {given.out}")
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    print(f"written to {args.out}")
 
 
 if __name__ == "__main__":

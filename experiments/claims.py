@@ -1,6 +1,6 @@
-"""What the tables say of the paper's claims and of the goals that were set for them, in a few lines.
+"""Summary of the tables: the goals by pair of framework and encoder, and the paper's claims.
 
-A goal is reached, or missed, where the whole interval over seeds says so; else it is open.
+A goal is reached, or missed, if the whole interval over seeds is on one side of it; otherwise it is open.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -8,193 +8,214 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from experiments.analysis import FIGURES, Line, Results, lines, training_notes
+from experiments.analysis import METRICS, Entry, Results, load_trainings, table_entries
 from experiments.plan import Plan, Row
 from experiments.presets import Preset
 from repre.evaluation.comparison import Gain, gain
 
-POINTS, AP, LOSS = 3.0, 2.0, -0.5
-"""The branch shall gain so many points in the primary figure and in box AP, and lose no more than that elsewhere."""
+MIN_GAIN, MIN_AP_GAIN, MIN_CHANGE = 3.0, 2.0, -0.5
+"""Goals in percentage points: gain in the primary metric, gain in box AP, change of the other metrics."""
+BRANCH = " + branch"
+"""Suffix of the labels of rows with the branch."""
 
 
 @dataclass(frozen=True)
 class Goal:
-    """A figure and the least difference that it shall have."""
+    """The least difference, in percentage points, that the branch is to make in a metric."""
 
-    figure: str
-    least: float
+    metric: str
+    threshold: float
 
 
-def primary(preset: Preset) -> str:
-    """What the preset's primary figure is called."""
-    return next(iter(FIGURES[preset.primary].values()))
+def primary_metric(preset: Preset) -> str:
+    """Returns the name of the preset's primary metric."""
+    return next(iter(METRICS[preset.primary].values()))
 
 
 def goals(preset: Preset) -> list[Goal]:
-    """What was aimed at; a preset with a primary figure of its own aims at the same gain in it."""
-    boxes = FIGURES[Plan(preset).full[-1]]["box_ap"]
-    dense = dict.fromkeys((primary(preset), FIGURES["miou"]["miou"]))
-    return [*(Goal(figure, POINTS) for figure in dense), Goal(boxes, AP), Goal("k-NN", LOSS), Goal("linear", LOSS)]
+    """Returns the goals. If mIoU is not the primary metric, the same gain is a goal in both."""
+    box_ap = METRICS[Plan(preset).all_evaluations[-1]]["box_ap"]
+    dense = dict.fromkeys((primary_metric(preset), METRICS["miou"]["miou"]))
+    return [
+        *(Goal(metric, MIN_GAIN) for metric in dense),
+        Goal(box_ap, MIN_AP_GAIN),
+        Goal("k-NN", MIN_CHANGE),
+        Goal("linear", MIN_CHANGE),
+    ]
 
 
-def summary(preset: Preset, rows: list[Row], found: Results, results: Path) -> str:
-    """Goals by pair, then the claims, as far as they are measured."""
-    tables = {name: lines([row for row in rows if row.table == name], found) for name in {row.table for row in rows}}
+def summary(preset: Preset, rows: list[Row], results: Results, folder: Path) -> str:
+    """Returns the goals and the claims in Markdown, as far as they are measured.
+
+    Args:
+        folder: folder of the results of all presets, for the training records.
+    """
+    tables = {
+        name: table_entries([row for row in rows if row.table == name], results) for name in {row.table for row in rows}
+    }
     parts = [
-        "### What the tables say\n",
-        _goals(preset, tables["confirmatory"], tables["1"]),
+        "### Summary\n",
+        _goal_table(preset, tables["confirmatory"], tables["1"]),
         "The paper's claims:\n",
-        *_claims(preset, rows, tables, training_notes(results / preset.name)),
+        *_claims(preset, rows, tables, load_trainings(folder / preset.name)),
     ]
     return "\n".join(parts)
 
 
-def _goals(preset: Preset, confirmatory: list[Line], explored: list[Line]) -> str:
-    wanted = goals(preset)
-    heads = [f"{goal.figure}, at least {goal.least:+g}" for goal in wanted]
-    text = [
-        "The branch against the plain framework: mean difference in points, its interval, (over how many pairs of seeds), "
-        "and the goal: *reached* or *missed* where the whole interval is, else *open*.\n",
+def _goal_table(preset: Preset, confirmatory: list[Entry], exploratory: list[Entry]) -> str:
+    columns = goals(preset)
+    heads = [f"{goal.metric}, at least {goal.threshold:+g}" for goal in columns]
+    lines = [
+        "The branch against the plain framework. Each cell has the mean difference in points with its interval, the number "
+        "of pairs of seeds in parentheses, and the goal: *reached* or *missed* if the whole interval agrees, otherwise "
+        "*open*.\n",
         f"| with the branch | {' | '.join(heads)} |",
-        f"|---|{'---|' * len(wanted)}",
+        f"|---|{'---|' * len(columns)}",
     ]
-    pairs: dict[str, dict[str, Line]] = {}
-    for table, all_lines in (("confirmatory", confirmatory), ("exploratory", explored)):
-        for line in all_lines:
-            if line.row.against and line.row.label.endswith(" + branch"):
-                name = f"{line.row.label.removesuffix(' + branch')}, {table}"
-                pairs.setdefault(name, {})[line.figure] = line
-    for name, figures in pairs.items():
-        cells = [_cell(figures.get(goal.figure), goal) for goal in wanted]
-        text.append(f"| {name} | {' | '.join(cells)} |")
-    explored_pairs = [figures for name, figures in pairs.items() if name.endswith("exploratory")]
+    pairs: dict[str, dict[str, Entry]] = {}
+    for table, entries in (("confirmatory", confirmatory), ("exploratory", exploratory)):
+        for entry in entries:
+            if entry.row.baseline and entry.row.label.endswith(BRANCH):
+                name = f"{entry.row.label.removesuffix(BRANCH)}, {table}"
+                pairs.setdefault(name, {})[entry.metric] = entry
+    for name, by_metric in pairs.items():
+        cells = [_goal_cell(by_metric.get(goal.metric), goal) for goal in columns]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    exploratory_pairs = [by_metric for name, by_metric in pairs.items() if name.endswith("exploratory")]
     cells = [
-        _over_pairs([figures[goal.figure] for figures in explored_pairs if goal.figure in figures], goal)
-        for goal in wanted
+        _pooled_cell([by_metric[goal.metric] for by_metric in exploratory_pairs if goal.metric in by_metric], goal)
+        for goal in columns
     ]
-    text.append(
-        f"| mean over the exploratory pairs of frameworks and encoders, interval over them | {' | '.join(cells)} |"
-    )
-    return "\n".join(text) + "\n"
+    lines.append(f"| mean over the exploratory pairs, interval over pairs | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
 
 
-def _cell(line: Line | None, goal: Goal) -> str:
-    if line is None or line.gain is None:
+def _goal_cell(entry: Entry | None, goal: Goal) -> str:
+    if entry is None or entry.gain is None:
         return "–"
-    return f"{interval(line)} ({line.pairs}): {_judged(line.gain, goal)}"
+    return f"{format_difference(entry)} ({entry.pairs}): {_judge(entry.gain, goal)}"
 
 
-def _judged(found: Gain, goal: Goal) -> str:
-    if found.half is None or abs(found.mean - goal.least) < found.half:
+def _judge(difference: Gain, goal: Goal) -> str:
+    if difference.half is None or abs(difference.mean - goal.threshold) < difference.half:
         return "open"
-    return "reached" if found.mean >= goal.least else "**missed**"
+    return "reached" if difference.mean >= goal.threshold else "**missed**"
 
 
-def _over_pairs(found: list[Line], goal: Goal) -> str:
-    means = [line.gain.mean for line in found if line.gain is not None]
+def _pooled_cell(entries: list[Entry], goal: Goal) -> str:
+    means = [entry.gain.mean for entry in entries if entry.gain is not None]
     if not means:
         return "–"
-    pooled = over(means)
-    return f"{in_words(pooled)} ({len(means)}): {_judged(pooled, goal)}"
+    pooled = pool(means)
+    return f"{format_gain(pooled)} ({len(means)}): {_judge(pooled, goal)}"
 
 
-def over(differences: Sequence[float]) -> Gain:
-    """Differences as one, with the interval over them; each counts once."""
+def pool(differences: Sequence[float]) -> Gain:
+    """Returns the mean of differences with the interval over them; each counts once."""
     return gain(differences, [0.0] * len(differences))
 
 
-def interval(line: Line) -> str:
-    """A difference in points with its interval, or in brackets where there is none; † where machines are mixed in it."""
-    assert line.gain is not None
-    return in_words(line.gain) + (" †" if line.mixed else "")
+def format_difference(entry: Entry) -> str:
+    """Formats the difference of an entry, with † if pairs mix machines."""
+    assert entry.gain is not None
+    return format_gain(entry.gain) + (" †" if entry.mixed else "")
 
 
-def in_words(found: Gain) -> str:
-    """The same of a difference that is not of one line."""
-    if found.half is None:
-        return f"({found.mean:+.1f})"
-    return f"{found.mean:+.1f} [{found.mean - found.half:+.1f}, {found.mean + found.half:+.1f}]"
+def format_gain(difference: Gain) -> str:
+    """Formats a difference in points with its interval, or in parentheses if it has none."""
+    if difference.half is None:
+        return f"({difference.mean:+.1f})"
+    low, high = difference.mean - difference.half, difference.mean + difference.half
+    return f"{difference.mean:+.1f} [{low:+.1f}, {high:+.1f}]"
 
 
 def _claims(
-    preset: Preset, rows: list[Row], tables: Mapping[str, list[Line]], notes: Mapping[tuple[str, int], dict[str, Any]]
+    preset: Preset,
+    rows: list[Row],
+    tables: Mapping[str, list[Entry]],
+    trainings: Mapping[tuple[str, int], dict[str, Any]],
 ) -> list[str]:
-    figure = primary(preset)
+    metric = primary_metric(preset)
+    labels = ("without the branch", "last level only", "two levels", "linear decoder")
     return [
-        "- *1. Parallel to any contrastive framework; switched off it is that framework.* No figure: "
-        "`tests/frameworks/test_contract.py` asks for both, bit for bit, of every framework.",
-        f"- *2. Lightweight.* {_costs(rows, notes)}",
-        f"- *3 and 4. Fuses several depths, and the hierarchy is crucial.* {figure} against the defaults (seeds): "
-        f"{_differences(tables['2'], figure, ('without the branch', 'last level', 'two levels', 'linear decoder'))}.",
-        f"- *5. Improves various frameworks with various transformers.* {_counted(tables['1'], figure)}",
-        "- *6. Transfers better than supervised and self-supervised starts.* Others against RePre with MoCo v3 and a ViT, "
-        "above 0 where they are better than it (seeds):\n",
-        _versus(tables["3"]),
+        "- *1. Parallel to any contrastive framework; without the branch, it is that framework.* Not a measurement: "
+        "`tests/frameworks/test_contract.py` checks both, bit for bit, for every framework.",
+        f"- *2. Lightweight.* {_costs(rows, trainings)}",
+        f"- *3 and 4. Fuses several depths, and the hierarchy is crucial.* {metric} against the defaults (seeds): "
+        f"{_differences(tables['2'], metric, labels)}.",
+        f"- *5. Improves various frameworks with various transformers.* {_counts(tables['1'], metric)}",
+        "- *6. Transfers better than supervised and self-supervised pre-training.* Other methods against RePre with MoCo v3 "
+        "and a ViT; above 0 the other method is better (seeds):\n",
+        _comparison(tables["3"]),
     ]
 
 
-def _costs(rows: list[Row], notes: Mapping[tuple[str, int], dict[str, Any]]) -> str:
-    """Shares of the decoder beside the encoder, and of its time, by the pairs of table 1."""
-    told = []
+def _costs(rows: list[Row], trainings: Mapping[tuple[str, int], dict[str, Any]]) -> str:
+    """The decoder's cost relative to the encoder's, for every pair of table 1."""
+    costs = []
     for row in rows:
-        if row.table != "1" or not row.label.endswith(" + branch"):
+        if row.table != "1" or not row.label.endswith(BRANCH):
             continue
-        known = [notes[row.start.name, seed]["costs"] for seed in row.each_seed if (row.start.name, seed) in notes]
-        if not known:
+        records = [trainings[row.method.name, seed] for seed in row.seeds if (row.method.name, seed) in trainings]
+        if not records:
             continue
-        parameters, operations = (
-            known[0][f"decoder_{kind}"] / known[0][f"encoder_{kind}"] for kind in ("parameters", "flops")
-        )
-        longer = next(other.start.name for other in rows if other.start.as_long_as == row.start.name)
-        ratios = [notes[longer, seed]["time_ratio"] for seed in row.each_seed if (longer, seed) in notes]
-        seconds = f"{sum(ratios) / len(ratios) - 1:+.0%}" if ratios else "not measured"
-        told.append(f"{row.label.removesuffix(' + branch')} {parameters:.0%}, {operations:.0%}, {seconds}")
-    if not told:
+        cost = records[0]["costs"]
+        parameters, flops = (cost[f"decoder_{kind}"] / cost[f"encoder_{kind}"] for kind in ("parameters", "flops"))
+        longer = next(each.method.name for each in rows if each.method.same_time_as == row.method.name)
+        ratios = [trainings[longer, seed]["time_ratio"] for seed in row.seeds if (longer, seed) in trainings]
+        time = f"{sum(ratios) / len(ratios) - 1:+.0%}" if ratios else "not measured"
+        costs.append(f"{row.label.removesuffix(BRANCH)} {parameters:.0%}, {flops:.0%}, {time}")
+    if not costs:
         return "Not measured yet."
     return (
-        "Its parameters and its forward operations beside the encoder's, and what it adds to the time of a step (short "
-        f"trainings that take turns): {'; '.join(told)}."
+        "The decoder's parameters and forward FLOPs relative to the encoder's, and the increase in step time (alternating "
+        f"short trainings): {'; '.join(costs)}."
     )
 
 
-def _differences(all_lines: Sequence[Line], figure: str, labels: tuple[str, ...]) -> str:
-    known = {line.row.label: line for line in all_lines if line.figure == figure and line.gain is not None}
-    told = [f"{label} {_told(known[label])}" if label in known else f"{label} not measured" for label in labels]
-    return "; ".join(told)
+def _differences(entries: Sequence[Entry], metric: str, labels: tuple[str, ...]) -> str:
+    by_label = {entry.row.label: entry for entry in entries if entry.metric == metric and entry.gain is not None}
+    return "; ".join(
+        f"{label} {_with_seeds(by_label[label])}" if label in by_label else f"{label} not measured" for label in labels
+    )
 
 
-def _told(line: Line) -> str:
-    assert line.gain is not None
-    return f"{interval(line)} ({line.pairs})"
+def _with_seeds(entry: Entry) -> str:
+    return f"{format_difference(entry)} ({entry.pairs})"
 
 
-def _counted(all_lines: Sequence[Line], figure: str) -> str:
-    """In how many pairs the branch gains, and in how many its interval says so."""
-    known = [
-        line.gain
-        for line in all_lines
-        if line.figure == figure and line.gain is not None and line.row.label.endswith(" + branch")
+def _counts(entries: Sequence[Entry], metric: str) -> str:
+    """In how many pairs of framework and encoder the branch gains, and in how many the interval excludes 0."""
+    gains = [
+        entry.gain
+        for entry in entries
+        if entry.metric == metric and entry.gain is not None and entry.row.label.endswith(BRANCH)
     ]
-    if not known:
+    if not gains:
         return "Not measured yet."
     return (
-        f"{figure} is higher with the branch in {sum(each.mean > 0 for each in known)} of {len(known)} pairs, by "
-        f"{POINTS:g} points or more in {sum(each.mean >= POINTS for each in known)}; the interval over seeds excludes 0 in "
-        f"{sum(each.verdict == 'better' for each in known)}."
+        f"{metric} is higher with the branch in {sum(each.mean > 0 for each in gains)} of {len(gains)} pairs, by "
+        f"{MIN_GAIN:g} points or more in {sum(each.mean >= MIN_GAIN for each in gains)}; the interval over seeds excludes 0 "
+        f"in {sum(each.verdict == 'better' for each in gains)}."
     )
 
 
-def _versus(all_lines: Sequence[Line]) -> str:
-    known = [line for line in all_lines if line.gain is not None]
-    return by_figure("start", known, _told) if known else "Not measured yet.\n"
+def _comparison(entries: Sequence[Entry]) -> str:
+    measured = [entry for entry in entries if entry.gain is not None]
+    return markdown_table("method", measured, _with_seeds) if measured else "Not measured yet.\n"
 
 
-def by_figure(corner: str, shown: Sequence[Line], cell: Callable[[Line], str]) -> str:
-    """A table of these lines: a row for every start, a column for every figure, a dash where there is no line."""
-    known = {(line.row.label, line.figure): line for line in shown}
-    figures = list(dict.fromkeys(line.figure for line in shown))
-    text = [f"| {corner} | {' | '.join(figures)} |", f"|---|{'---|' * len(figures)}"]
-    for label in dict.fromkeys(line.row.label for line in shown):
-        cells = (cell(known[label, name]) if (label, name) in known else "–" for name in figures)
-        text.append(f"| {label} | {' | '.join(cells)} |")
-    return "\n".join(text) + "\n"
+def markdown_table(corner: str, entries: Sequence[Entry], cell: Callable[[Entry], str]) -> str:
+    """Returns a table with a row per method and a column per metric; a dash where there is no entry.
+
+    Args:
+        corner: text of the upper left cell.
+        cell: text of an entry's cell.
+    """
+    by_cell = {(entry.row.label, entry.metric): entry for entry in entries}
+    metrics = list(dict.fromkeys(entry.metric for entry in entries))
+    lines = [f"| {corner} | {' | '.join(metrics)} |", f"|---|{'---|' * len(metrics)}"]
+    for label in dict.fromkeys(entry.row.label for entry in entries):
+        cells = (cell(by_cell[label, metric]) if (label, metric) in by_cell else "–" for metric in metrics)
+        lines.append(f"| {label} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"

@@ -1,4 +1,4 @@
-"""Folders that are complete or not there at all, also when several processes make the same one."""
+"""Folders that are either complete or absent, even if several processes create the same one."""
 
 import os
 import shutil
@@ -8,17 +8,20 @@ from pathlib import Path
 
 
 @contextmanager
-def whole_folder(out: Path) -> Iterator[Path]:
-    """A new folder to fill, which becomes `out` at the end; where another process was faster, what that one made stays."""
-    making = out.with_name(f".{out.name}-{os.getpid()}")
-    shutil.rmtree(making, ignore_errors=True)
-    making.mkdir(parents=True)
+def complete_folder(out: Path) -> Iterator[Path]:
+    """Yields a temporary folder to fill and renames it to `out` on success.
+
+    If another process created `out` in the meantime, that folder stays and the temporary one is deleted.
+    """
+    temporary = out.with_name(f".{out.name}-{os.getpid()}")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
     try:
-        yield making
+        yield temporary
         try:
-            making.rename(out)
+            temporary.rename(out)
         except OSError:
             if not out.is_dir():
                 raise
     finally:
-        shutil.rmtree(making, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)

@@ -1,7 +1,7 @@
-"""The public packages that the evidence is measured on: names, versions, SHA-256, and how to read them.
+"""The public packages that the data sets are built from: names, versions, SHA-256, and how to read them.
 
-Debian 12 ("bookworm") has all of them. A package is an `ar` archive with `data.tar.xz` in it; GCompris keeps its pictures
-in Qt's resource files. Both are read here without installing anything.
+Debian 12 ("bookworm") has all of them. A package is an `ar` archive with a `data.tar.xz`; GCompris stores its images in
+Qt resource files. Both are read here without installing anything.
 """
 
 import hashlib
@@ -33,83 +33,90 @@ PACKAGES = {
         "39e172fe32dd318ebb3e512220c3beea2fa47d7e20bab348fb4e0922d6beefc0",
     ),
 }
-"""Package: its version and the SHA-256 of its .deb."""
+"""Package -> version and SHA-256 of its .deb."""
 
 
-def find(folder: Path, name: str) -> Path:
-    """The .deb of a package in a folder, proven to be the pinned one.
+def package_path(folder: Path, name: str) -> Path:
+    """Returns the .deb of a package in a folder, after checking its SHA-256.
 
     Raises:
-        UserError: it is not there, or it is another version.
+        UserError: it is missing, or it is another version.
     """
     version, digest = PACKAGES[name]
     paths = sorted(folder.glob(f"{name}_*.deb"))
     if not paths:
-        raise UserError(f"--packages {folder} lacks {name}; get it there: apt-get download {name}={version}")
+        raise UserError(f"--packages {folder} lacks {name}; download it there: apt-get download {name}={version}")
     for path in paths:
         with open(path, "rb") as file:
             if hashlib.file_digest(file, "sha256").hexdigest() == digest:
                 return path
-    raise UserError(f"{paths[0]} is not {name} {version} (SHA-256 {digest}); get it: apt-get download {name}={version}")
+    raise UserError(
+        f"{paths[0]} is not {name} {version} (SHA-256 {digest}); download it: apt-get download {name}={version}"
+    )
 
 
 def download(folder: Path) -> None:
-    """Gets what is missing with apt-get, which checks Debian's signatures; our SHA-256 are checked by `find`."""
+    """Downloads missing packages with apt-get, which checks Debian's signatures. `package_path` checks the SHA-256.
+
+    Raises:
+        UserError: there is no apt-get, or it cannot download a package.
+    """
     if shutil.which("apt-get") is None:
-        raise UserError("apt-get is not here; put the .deb files, by hand, into the folder that --packages names")
+        raise UserError(f"this machine has no apt-get; copy the .deb files into {folder} (--packages)")
     folder.mkdir(parents=True, exist_ok=True)
     for name, (version, _) in PACKAGES.items():
         if not list(folder.glob(f"{name}_*.deb")):
-            done = subprocess.run(["apt-get", "download", f"{name}={version}"], cwd=folder, check=False)
-            if done.returncode:
-                raise UserError(f"apt-get cannot download {name}={version}; is Debian 12 among its sources?")
+            result = subprocess.run(["apt-get", "download", f"{name}={version}"], cwd=folder, check=False)
+            if result.returncode:
+                raise UserError(f"apt-get cannot download {name}={version}; add Debian 12 to its sources")
 
 
-def files(deb: Path) -> Iterator[tuple[str, bytes]]:
-    """Path, without a leading ./, and content of every plain file of a package."""
-    for name, content in _ar(deb.read_bytes()):
+def package_files(deb: Path) -> Iterator[tuple[str, bytes]]:
+    """Yields path (without a leading ./) and content of every regular file of a package."""
+    for name, content in _ar_members(deb.read_bytes()):
         if name.startswith("data.tar"):
             with tarfile.open(fileobj=io.BytesIO(content)) as archive:
                 for member in archive:
                     if member.isfile():
-                        opened = archive.extractfile(member)
-                        assert opened is not None, member.name
-                        yield member.name.removeprefix("./"), opened.read()
+                        file = archive.extractfile(member)
+                        assert file is not None, member.name
+                        yield member.name.removeprefix("./"), file.read()
 
 
-def _ar(data: bytes) -> Iterator[tuple[str, bytes]]:
+def _ar_members(data: bytes) -> Iterator[tuple[str, bytes]]:
+    """Yields name and content of every member of an `ar` archive."""
     if not data.startswith(b"!<arch>\n"):
-        raise UserError("a .deb is an ar archive, and this file is none; download it again")
-    place = 8
-    while place + 60 <= len(data):
-        name, size = data[place : place + 16].decode().strip().rstrip("/"), int(data[place + 48 : place + 58])
-        yield name, data[place + 60 : place + 60 + size]
-        place += 60 + size + size % 2  # entries begin at even places
+        raise UserError("a .deb must be an ar archive, but this file is not; download it again")
+    offset = 8
+    while offset + 60 <= len(data):
+        name, size = data[offset : offset + 16].decode().strip().rstrip("/"), int(data[offset + 48 : offset + 58])
+        yield name, data[offset + 60 : offset + 60 + size]
+        offset += 60 + size + size % 2  # members begin at even offsets
 
 
 COMPRESSED, FOLDER = 1, 2
-"""Flags of an entry in Qt's resource files."""
+"""Flags of an entry in a Qt resource file."""
 
 
-def resources(data: bytes) -> Iterator[tuple[str, bytes]]:
-    """Path and content of every file in one of Qt's binary resource files (.rcc), as Qt's qresource.cpp reads them."""
+def qt_resources(data: bytes) -> Iterator[tuple[str, bytes]]:
+    """Yields path and content of every file in a binary Qt resource file (.rcc); the format is Qt's qresource.cpp."""
     magic, version, tree, payload, names = struct.unpack_from(">4sIIII", data)
     if magic != b"qres":
-        raise UserError("this is no resource file of Qt")
-    width = 22 if version >= 2 else 14  # of an entry; from version 2 on with a time of change
+        raise UserError("this is not a Qt resource file")
+    entry_bytes = 22 if version >= 2 else 14  # version 2 added the time of modification
 
-    def walk(entry: int, above: str) -> Iterator[tuple[str, bytes]]:
-        place = tree + entry * width
-        name, flags = struct.unpack_from(">IH", data, place)
+    def walk(entry: int, parent: str) -> Iterator[tuple[str, bytes]]:
+        offset = tree + entry * entry_bytes
+        name, flags = struct.unpack_from(">IH", data, offset)
         length = struct.unpack_from(">H", data, names + name)[0]
-        begin = names + name + 6  # after the length and a hash
-        path = above if entry == 0 else f"{above}/{data[begin : begin + 2 * length].decode('utf-16-be')}"
+        begin = names + name + 6  # skips the length and a hash
+        path = parent if entry == 0 else f"{parent}/{data[begin : begin + 2 * length].decode('utf-16-be')}"
         if flags & FOLDER:
-            count, first = struct.unpack_from(">II", data, place + 6)
+            count, first = struct.unpack_from(">II", data, offset + 6)
             for child in range(first, first + count):
                 yield from walk(child, path)
         elif not flags & ~COMPRESSED:
-            start = payload + struct.unpack_from(">I", data, place + 10)[0]
+            start = payload + struct.unpack_from(">I", data, offset + 10)[0]
             size = struct.unpack_from(">I", data, start)[0]
             content = data[start + 4 : start + 4 + size]
             yield path.lstrip("/"), zlib.decompress(content[4:]) if flags & COMPRESSED else content

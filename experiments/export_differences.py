@@ -1,11 +1,11 @@
-"""The table of docs/export.md: every export of a ViT, a Swin and a ConvNeXt, loaded back by the other library.
+"""Measures how exact every export is: the table of docs/export.md for a ViT, a Swin and a ConvNeXt.
 
-    python benchmarks/exports.py                     # a few minutes on two cores
-    python benchmarks/exports.py --out table.md
+    python -m experiments.export_differences                     # a few minutes on two cores
+    python -m experiments.export_differences --out table.md
 
-Each figure is the largest difference of a feature over the largest feature, at batches of two and of five images of random
-pixels, with random weights from seed 0. Nothing is timed. The column of segmentation_models_pytorch compares the maps that
-its encoder hands to a decoder, where it is installed.
+Each export is loaded by the library it is for. A cell is the largest difference of a feature divided by the largest
+feature, for batches of two and of five images of random pixels; weights are random with seed 0. If
+segmentation_models_pytorch is installed, its column compares the feature maps that its encoder passes to a decoder.
 """
 
 import argparse
@@ -27,60 +27,62 @@ SMP = "segmentation_models_pytorch"
 
 
 @torch.no_grad()
-def in_smp(folder: Path) -> float:
-    """What segmentation_models_pytorch makes of the encoder in `folder`, against its maps here."""
+def smp_difference(folder: Path) -> float:
+    """Compares the feature maps of a saved encoder in segmentation_models_pytorch with repre's."""
     import segmentation_models_pytorch as smp
 
     encoder = load_saved_encoder(folder).eval()
     images = torch.randn(2, 3, 224, 224, generator=torch.Generator().manual_seed(0))
-    wanted = encoder(images).maps
+    expected = encoder(images).maps
+    name = f"tu-local-dir:{folder}"
     if len(set(encoder.strides)) == 1:
-        model = smp.DPT(
-            f"tu-local-dir:{folder}", encoder_weights=True, encoder_output_indices=encoder.out_indices
-        ).eval()
-        found = model.encoder(images)[0]
+        model = smp.DPT(name, encoder_weights=True, encoder_output_indices=encoder.out_indices).eval()
+        actual = model.encoder(images)[0]
     else:
-        model = smp.Unet(f"tu-local-dir:{folder}", encoder_weights=True).eval()
-        found = model.encoder(images)[2:]  # the image itself and an empty map come before
-    return max(float((a - b).abs().max() / a.abs().max()) for a, b in zip(wanted, found, strict=True))
-
-
-def versions() -> str:
-    found = [f"Python {platform.python_version()}"]
-    for library in LIBRARIES:
-        if importlib.util.find_spec(library) is not None:
-            found.append(f"{library} {importlib.metadata.version(library)}")
-    return ", ".join(found)
+        actual = smp.Unet(name, encoder_weights=True).eval().encoder(images)[2:]  # after the image and an empty map
+    return max(float((a - b).abs().max() / a.abs().max()) for a, b in zip(expected, actual, strict=True))
 
 
 def table(models: dict[str, EncoderConfig]) -> str:
-    """The table in Markdown, with versions."""
-    smp = ["smp"] if importlib.util.find_spec(SMP) is not None else []
-    columns = [*TARGETS, *smp]
+    """Returns the table in Markdown, followed by the versions of all libraries.
+
+    Args:
+        models: encoders by name.
+    """
+    smp = [SMP] if importlib.util.find_spec(SMP) is not None else []
+    columns = [*TARGETS, *("smp" for _ in smp)]
     lines = ["| encoder | " + " | ".join(columns) + " |", "|---|" + "---|" * len(columns)]
-    for words, config in models.items():
-        with tempfile.TemporaryDirectory() as scratch:
+    for name, config in models.items():
+        with tempfile.TemporaryDirectory() as temporary:
+            folder = Path(temporary) / "encoder"
             torch.manual_seed(0)
-            save_encoder(Encoder(config), Path(scratch) / "encoder")
-            found = [
-                export(f"{scratch}/encoder", to=target, out=Path(scratch) / target).difference for target in TARGETS
+            save_encoder(Encoder(config), folder)
+            differences = [
+                export(str(folder), to=target, out=Path(temporary) / target).difference for target in TARGETS
             ]
-            found += [in_smp(Path(scratch) / "encoder") for _ in smp]
-        lines.append(f"| {words} `{config.name}` | " + " | ".join("0" if x == 0 else f"{x:.1e}" for x in found) + " |")
-    limits = " | ".join(f"{TARGETS[name].tolerance:.0e}" if name in TARGETS else "" for name in columns)
-    lines.append(f"| refused above | {limits} |")
-    return "\n".join(lines) + f"\n\n{versions()}; fp32 on the CPU.\n"
+            differences += [smp_difference(folder) for _ in smp]
+        cells = ("0" if difference == 0 else f"{difference:.1e}" for difference in differences)
+        lines.append(f"| {name} `{config.name}` | " + " | ".join(cells) + " |")
+    limits = (f"{TARGETS[name].tolerance:.0e}" if name in TARGETS else "" for name in columns)
+    lines.append("| refused above | " + " | ".join(limits) + " |")
+    return "\n".join(lines) + f"\n\n{_versions()}; fp32 on the CPU.\n"
+
+
+def _versions() -> str:
+    installed = [library for library in LIBRARIES if importlib.util.find_spec(library) is not None]
+    versions = [f"{library} {importlib.metadata.version(library)}" for library in installed]
+    return ", ".join([f"Python {platform.python_version()}", *versions])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, help="Markdown file; by default the table is printed")
     out = parser.parse_args().out
-    made = table({words: EncoderConfig(name=name) for words, name in MODELS.items()})
+    text = table({name: EncoderConfig(name=model) for name, model in MODELS.items()})
     if out is None:
-        print(made)
+        print(text)
     else:
-        out.write_text(made, encoding="utf-8")
+        out.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

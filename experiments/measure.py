@@ -1,4 +1,4 @@
-"""One figure: an evaluation of repre with the preset's sizes, through its public functions."""
+"""Measures one evaluation of one encoder with repre's own functions, at the sizes of a preset."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from experiments.datasets import labels_of, masks_of, objects_of
+from experiments.datasets import labels_spec, main_objects, masks_spec
 from experiments.presets import Preset
 from repre.config import to_dict
 from repre.data.io.sources import open_source
@@ -14,12 +14,12 @@ from repre.data.labels.classes import open_labeled
 from repre.data.loading.loader import stack
 from repre.data.views.render import make_views
 from repre.evaluation.classification.finetune import FinetuneConfig
-from repre.evaluation.classification.knn import KNNConfig, knn_predict
+from repre.evaluation.classification.knn import KNNConfig, knn_votes
 from repre.evaluation.classification.linear import LinearConfig
 from repre.evaluation.detection.detect import DetectConfig
 from repre.evaluation.features import cached_features, eval_transform
 from repre.evaluation.options import RuntimeOptions
-from repre.evaluation.runner import evaluate as stored
+from repre.evaluation.runner import evaluate
 from repre.evaluation.segmentation.segment import SegmentConfig
 from repre.models.encoder import EncoderConfig
 from repre.models.repre import build_model
@@ -29,112 +29,127 @@ from repre.types import Batch
 from repre.utils.safe_load import content_hash
 
 GRADIENT_IMAGES = 64
-WHOLE_IMAGE = ("knn", "linear", "objects")
-"""Evaluations of labels of whole images; they see images with one object."""
+IMAGE_LEVEL = ("knn", "linear", "objects")
+"""Evaluations with image labels; they use images with one object."""
 
 
-def evaluate(
+def measure(
     name: str, spec: str, preset: Preset, *, dense: Path, single: Path, seed: int, runtime: RuntimeOptions, out: Path
 ) -> dict[str, Any]:
-    """Metrics, details and config of one evaluation of the encoder `spec`."""
+    """Measures one evaluation of an encoder.
+
+    Args:
+        name: an evaluation of the plan.
+        spec: the encoder, as `--encoder` accepts it.
+        dense, single: folders of the images with masks and boxes, and of those with one object each.
+        out: folder for repre's own result files.
+
+    Returns:
+        metrics, main (name of the main metric), config and details.
+    """
     if name == "objects":
-        return by_object(spec, single, seed=seed, runtime=runtime)
+        return knn_by_object(spec, single, seed=seed, runtime=runtime)
     if name == "gradients":
-        return gradients(Path(spec), str(dense / "train" / "images"))
-    kind, config = configs(preset, dense=dense, single=single)[name]
+        return gradient_ratios(Path(spec), str(dense / "train" / "images"))
+    evaluation, config = evaluation_configs(preset, dense=dense, single=single)[name]
     config = replace(config, seed=seed, runtime=runtime)
-    found = stored(kind, resolve_encoder(spec), config, out=out, reuse=True)
-    return {key: found[key] for key in ("metrics", "main", "config", "details")}
+    result = evaluate(evaluation, resolve_encoder(spec), config, out=out, reuse=True)
+    return {key: result[key] for key in ("metrics", "main", "config", "details")}
 
 
-def configs(preset: Preset, *, dense: Path, single: Path) -> dict[str, tuple[str, Any]]:
-    """Every evaluation of the plan: the name that repre gives it, and its config."""
-    masks = masks_of(dense)
+def evaluation_configs(preset: Preset, *, dense: Path, single: Path) -> dict[str, tuple[str, Any]]:
+    """Returns, for every evaluation of the plan that repre has, repre's name for it and its config."""
+    masks = masks_spec(dense)
     linear = SegmentConfig(data=masks, fit=preset.miou)
-    foreground = replace(linear, data=masks_of(dense / "foreground"))
+    foreground = replace(linear, data=masks_spec(dense / "foreground"))
     upernet = SegmentConfig(data=masks, head="upernet", width=preset.upernet_width, fit=preset.upernet)
     detect = DetectConfig(data=f"coco:{dense}", width=preset.detect_width, fit=preset.detect)
     detect_foreground = replace(detect, data=f"coco:{dense / 'foreground'}")
+    fractions = preset.label_fractions
     return {
-        "knn": ("knn", KNNConfig(data=labels_of(single), size=preset.size)),
-        "linear": ("linear", LinearConfig(data=labels_of(single), size=preset.size, steps=preset.linear_steps)),
+        "knn": ("knn", KNNConfig(data=labels_spec(single), size=preset.size)),
+        "linear": ("linear", LinearConfig(data=labels_spec(single), size=preset.size, steps=preset.linear_steps)),
         "miou": ("segment", linear),
         "foreground": ("segment", foreground),
         "upernet": ("segment", upernet),
         "foreground-upernet": ("segment", replace(upernet, data=foreground.data)),
         "detect": ("detect", detect),
         "foreground-detect": ("detect", detect_foreground),
-        "foreground-labels": ("segment", replace(foreground, label_fraction=preset.fractions)),
-        "miou-labels": ("segment", replace(linear, label_fraction=preset.fractions)),
-        "detect-labels": ("detect", replace(detect, label_fraction=preset.fractions)),
-        "foreground-detect-labels": ("detect", replace(detect_foreground, label_fraction=preset.fractions)),
+        "foreground-labels": ("segment", replace(foreground, label_fraction=fractions)),
+        "miou-labels": ("segment", replace(linear, label_fraction=fractions)),
+        "detect-labels": ("detect", replace(detect, label_fraction=fractions)),
+        "foreground-detect-labels": ("detect", replace(detect_foreground, label_fraction=fractions)),
     }
 
 
-def by_object(spec: str, single: Path, *, seed: int, runtime: RuntimeOptions) -> dict[str, Any]:
-    """k-NN, told by source object: right answers and images of each, for a bootstrap over objects."""
-    start = resolve_encoder(spec)
-    encoder = start.build(seed=seed).to(runtime.torch_device)
-    transform = eval_transform(start, encoder)
-    splits = open_labeled(labels_of(single), channels=encoder.config.channels, canvas=transform.canvas)
+def knn_by_object(spec: str, single: Path, *, seed: int, runtime: RuntimeOptions) -> dict[str, Any]:
+    """k-NN accuracy, with [correct answers, images] of every source object, for a bootstrap over objects."""
+    resolved = resolve_encoder(spec)
+    encoder = resolved.build(seed=seed).to(runtime.torch_device)
+    transform = eval_transform(resolved, encoder)
+    splits = open_labeled(labels_spec(single), channels=encoder.config.channels, canvas=transform.canvas)
     train, test = (cached_features(encoder, part, transform, runtime=runtime) for part in (splits.train, splits.test))
-    truth = torch.from_numpy(splits.test.targets)
-    found = knn_predict(train, torch.from_numpy(splits.train.targets), test, classes=len(splits.classes))
-    right, counts = {}, {}
-    for name, hit in zip(objects_of(single), (found == truth).tolist(), strict=True):
-        right[name] = right.get(name, 0) + int(hit)
-        counts[name] = counts.get(name, 0) + 1
-    share = sum(right.values()) / len(truth)
-    objects = {name: [right[name], counts[name]] for name in sorted(counts)}
-    return {"metrics": {"knn20": share}, "main": "knn20", "config": {"seed": seed}, "details": {"objects": objects}}
+    labels, targets = (torch.from_numpy(part.targets) for part in (splits.train, splits.test))
+    predictions = knn_votes(train, labels, test, k=(20,), classes=len(splits.classes))[20].argmax(1)
+    is_correct = (predictions == targets).tolist()
+    objects: dict[str, list[int]] = {}
+    for name, correct in zip(main_objects(single), is_correct, strict=True):
+        counts = objects.setdefault(name, [0, 0])
+        counts[0] += int(correct)
+        counts[1] += 1
+    return {
+        "metrics": {"knn20": sum(is_correct) / len(is_correct)},
+        "main": "knn20",
+        "config": {"seed": seed},
+        "details": {"objects": dict(sorted(objects.items()))},
+    }
 
 
-def gradients(run: Path, images: str) -> dict[str, Any]:
-    """The branch's gradient over the contrastive one, by a run's model as it began and as it ended, in evaluation mode.
+def gradient_ratios(run: Path, images: str) -> dict[str, Any]:
+    """Norm of the branch's gradient over that of the contrastive loss, for a run's initial and final model.
 
-    gradient_ratio_start, gradient_ratio_end: the largest over three depths of the encoder (docs/monitors.md); 0 where the
-    branch takes no part.
+    Each is the largest ratio at three depths of the encoder (docs/monitors.md), in evaluation mode; 0 without the branch.
     """
-    model, config = load_model(run)
+    final, config = load_model(run)
     source = open_source(images, channels=config.encoder.channels, canvas=config.decode_size)
-    positions = torch.arange(min(GRADIENT_IMAGES, len(source)))
-    pixels, sizes = stack([source.load(place) for place in positions.tolist()], canvas=config.decode_size)
-    batch = Batch(pixels, sizes, positions, positions, epoch=0)
+    indices = torch.arange(min(GRADIENT_IMAGES, len(source)))
+    pixels, sizes = stack([source.load(index) for index in indices.tolist()], canvas=config.decode_size)
+    batch = Batch(pixels, sizes, indices, indices, epoch=0)
     views = make_views(batch, config.views, seed=config.seed, device=torch.device("cpu"))
-    began = build_model(
+    initial = build_model(
         encoder=config.encoder_at_size, framework=config.framework, decoder=config.decoder,
         reconstruction=config.reconstruction, seed=config.seed,
     ).eval()  # fmt: skip
     with torch.no_grad():
-        first, last = (
-            gradient_balance(each, views, progress=progress).get("gradient_ratio", 0.0)
-            for each, progress in ((began, 0.0), (model, 1.0))
+        ratio_start, ratio_end = (
+            gradient_balance(model, views, progress=progress).get("gradient_ratio", 0.0)
+            for model, progress in ((initial, 0.0), (final, 1.0))
         )
-    metrics = {"gradient_ratio_start": first, "gradient_ratio_end": last}
-    return {"metrics": metrics, "main": "gradient_ratio_end", "config": {"images": len(positions)}, "details": {}}
+    metrics = {"gradient_ratio_start": ratio_start, "gradient_ratio_end": ratio_end}
+    return {"metrics": metrics, "main": "gradient_ratio_end", "config": {"images": len(indices)}, "details": {}}
 
 
-def supervised(preset: Preset, data: str) -> FinetuneConfig:
-    """How the supervised start is trained, from scratch."""
+def supervised_config(preset: Preset, data: str) -> FinetuneConfig:
+    """Returns the training of the supervised baseline, from random init."""
     return FinetuneConfig(data=data, size=preset.size, fit=preset.supervised, save_encoder=True)
 
 
-def supervise(
+def train_supervised(
     encoder: EncoderConfig, config: FinetuneConfig, *, seed: int, runtime: RuntimeOptions, out: Path
 ) -> dict[str, Any]:
-    """Trains the encoder on labels, or gives the result of when it was; it lies beside the result's path."""
+    """Trains an encoder on labels, or returns the stored result; the encoder lies in a folder beside its `path`."""
     config = replace(config, seed=seed, runtime=runtime)
-    return stored("finetune", resolve_encoder(random_spec(encoder)), config, out=out / "supervised", reuse=True)
+    return evaluate("finetune", resolve_encoder(random_init_spec(encoder)), config, out=out / "supervised", reuse=True)
 
 
-def fingerprint(spec: str) -> str:
-    """Tells the weights of one encoder from those of another."""
+def weights_hash(spec: str) -> str:
+    """Returns a short hash of an encoder's weights."""
     return content_hash(resolve_encoder(spec).build(seed=0).state_dict())[:12]
 
 
-def random_spec(encoder: EncoderConfig) -> str:
-    """The encoder without training, as `--encoder` writes it."""
+def random_init_spec(encoder: EncoderConfig) -> str:
+    """Returns the encoder at random init, as `--encoder` accepts it."""
     plain = to_dict(encoder)
     settings = {"image_size": plain["image_size"], "patch_size": plain["patch_size"], **plain["model_args"]}
-    words = ",".join(f"{key}={value!r}" for key, value in settings.items() if value is not None)
-    return f"random:{encoder.name}[{words}]"
+    arguments = ",".join(f"{key}={value!r}" for key, value in settings.items() if value is not None)
+    return f"random:{encoder.name}[{arguments}]"

@@ -1,7 +1,7 @@
-"""What is measured, as data: the confirmatory comparison, fixed beforehand, and the exploratory tables.
+"""What is measured, as data: the confirmatory comparison, which was fixed beforehand, and the exploratory tables.
 
-A run is a start (pre-trained, supervised or at random) on one data set; a row of a table names one run and what it is
-compared with at equal seeds. One run may stand in several tables and is trained once.
+A method is one way to obtain an encoder: pre-training, supervised training, or random initialization. A row of a table
+names a method and the row it is compared with, at equal seeds. A method may be in several tables and is trained once.
 """
 
 from collections.abc import Iterator
@@ -16,16 +16,17 @@ from repre.models.repre import ReconstructionConfig
 from repre.recipes import recipe
 
 CONFIRMATORY = (("moco-v3", "vit"), ("moby", "swin"))
-FRESH = 10
-"""First seed of the confirmatory comparison: those before it are the exploration's, which the defaults were chosen from."""
+"""Framework and encoder of the confirmatory pairs."""
+FIRST_CONFIRMATORY_SEED = 10
+"""Earlier seeds belong to the exploratory tables, which the defaults were chosen from."""
 VIT_LEVELS = 4
-"""Maps that a flat encoder of four blocks or more gives."""
-CHEAP = ("foreground", "miou", "knn", "linear")
-"""Evaluations on frozen encoders."""
-BRANCH = (*CHEAP, "gradients")
-WAVES = {
-    name: number
-    for number, names in enumerate(
+"""Number of feature maps of a plain transformer with four blocks or more."""
+FROZEN = ("foreground", "miou", "knn", "linear")
+"""Evaluations of frozen encoders."""
+FROZEN_AND_GRADIENTS = (*FROZEN, "gradients")
+COST_TIERS = {
+    name: tier
+    for tier, names in enumerate(
         (
             ("foreground", "knn", "linear", "objects", "gradients"),
             ("miou", "miou-labels", "foreground-labels"),
@@ -35,36 +36,37 @@ WAVES = {
     )
     for name in names
 }
-"""Evaluation: the wave in which it is measured. All cheap ones of a table come before the first dear one."""
+"""Evaluation -> cost tier. Within a table, all evaluations of a cheap tier come before those of the next tier."""
 TITLES = {
     "confirmatory": "Confirmatory: does the branch help?",
-    "1": "1. Frameworks and encoders, equal epochs and equal wall-clock (exploratory)",
+    "1": "1. Frameworks and encoders, equal epochs and equal training time (exploratory)",
     "2": "2. Is the hierarchy crucial? (exploratory)",
-    "3": "3. Against other starts (exploratory)",
+    "3": "3. Comparison with other methods (exploratory)",
     "4": "4. Label efficiency (exploratory)",
     "5": "5. Beyond the paper (exploratory)",
     "stamps": "StampScenes: three folds (exploratory)",
     "data": "Other data (exploratory)",
 }
+"""Table -> title."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Start:
-    """One start, but for its seed."""
+class Method:
+    """One way to obtain an encoder, without its seed."""
 
     name: str
-    """Unique within a preset; the folder of its results."""
+    """Unique within a preset; also the folder of its results."""
     kind: Literal["pretrain", "random", "supervised"]
     config: RunConfig
-    """Of the pre-training; of the others its encoder and views count."""
+    """The pre-training. The other kinds use its encoder and views only."""
     data: Data
-    """What it is trained on."""
+    """Images to train on."""
     dense: Data
-    """Images with masks and boxes."""
+    """Images with masks and boxes to evaluate on."""
     single: Data
-    """Images with one object each, for labels of whole images."""
-    as_long_as: str | None = None
-    """Name of a start; this one is given the time that it takes, in whole epochs."""
+    """Images with one object each to evaluate on, for image labels."""
+    same_time_as: str | None = None
+    """Name of another method; this one trains for as many whole epochs as fit into that method's training time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,62 +75,67 @@ class Row:
 
     table: str
     label: str
-    start: Start
-    against: str | None
-    """Label of the row that it is compared with."""
-    seeds: int
+    method: Method
+    baseline: str | None
+    """Label of the row to compare with."""
+    n_seeds: int
     evaluations: tuple[str, ...]
 
     @property
-    def each_seed(self) -> range:
-        first = FRESH if self.table == "confirmatory" else 0
-        return range(first, first + self.seeds)
+    def seeds(self) -> range:
+        """The seeds of the row."""
+        first = FIRST_CONFIRMATORY_SEED if self.table == "confirmatory" else 0
+        return range(first, first + self.n_seeds)
 
 
 @dataclass(frozen=True)
 class Task:
-    """One thing to measure."""
+    """One evaluation of one method at one seed."""
 
     table: str
-    start: Start
+    method: Method
     seed: int
     evaluation: str
 
 
 def tasks(rows: list[Row]) -> list[Task]:
-    """All of them, each once: table by table, within a table wave by wave, then seed by seed over all its rows; so
-    what an early stop leaves behind are complete pairs."""
-    order: dict[tuple[str, int, str], tuple[tuple[int, ...], Task]] = {}
+    """Returns the tasks of all rows, each once.
+
+    They are ordered by table, then by cost tier, then by seed over all rows of the table, so that an early stop leaves
+    complete pairs.
+    """
+    first: dict[tuple[str, int, str], tuple[tuple[int, ...], Task]] = {}
     tables = list(TITLES)
-    for number, row in enumerate(rows):
-        for seed in row.each_seed:
-            for place, evaluation in enumerate(row.evaluations):
-                rank = (tables.index(row.table), WAVES[evaluation], seed, number, place)
-                task = Task(row.table, row.start, seed, evaluation)
-                key = (row.start.name, seed, evaluation)
-                order[key] = min(order.get(key, (rank, task)), (rank, task), key=lambda pair: pair[0])
-    return [task for _, task in sorted(order.values(), key=lambda pair: pair[0])]
+    for row_index, row in enumerate(rows):
+        for seed in row.seeds:
+            for index, evaluation in enumerate(row.evaluations):
+                order = (tables.index(row.table), COST_TIERS[evaluation], seed, row_index, index)
+                task = Task(row.table, row.method, seed, evaluation)
+                key = (row.method.name, seed, evaluation)
+                first[key] = min(first.get(key, (order, task)), (order, task), key=lambda pair: pair[0])
+    return [task for _, task in sorted(first.values(), key=lambda pair: pair[0])]
 
 
 class Plan:
-    """The rows of a preset."""
+    """The rows of all tables at the size of a preset."""
 
     def __init__(self, preset: Preset) -> None:
         self.preset = preset
-        classes = "foreground-" if preset.primary == "foreground" else ""
-        self.full = (*CHEAP, f"{classes}upernet", f"{classes}detect")
-        """Those and what is trained end to end, on the classes that the preset's starts can tell apart."""
-        self.few_labels = (f"{preset.primary}-labels", f"{classes}detect-labels")
+        prefix = "foreground-" if preset.primary == "foreground" else ""
+        self.all_evaluations = (*FROZEN, f"{prefix}upernet", f"{prefix}detect")
+        """Frozen and end-to-end evaluations, on classes that the preset's methods can separate."""
+        self.label_evaluations = (f"{preset.primary}-labels", f"{prefix}detect-labels")
 
     def rows(self) -> list[Row]:
+        """Returns the rows of all tables."""
         return [
-            *self.confirmatory(), *self.frameworks(), *self.hierarchy(), *self.starts(), *self.labels(), *self.beyond(),
+            *self.confirmatory(), *self.frameworks(), *self.hierarchy(), *self.methods(), *self.labels(), *self.beyond(),
             *self.stamps(), *self.other_data(),
         ]  # fmt: skip
 
-    # -------------------------------------------------------------------------------------------------- starts
+    # -------------------------------------------------------------------------------------------------- methods
 
-    def start(
+    def pretrained(
         self,
         framework: str,
         encoder: str,
@@ -138,15 +145,17 @@ class Plan:
         fold: int = 0,
         reconstruction: ReconstructionConfig | None = None,
         decoder: DecoderConfig | None = None,
-        change: dict[str, object] | None = None,
-        as_long_as: str | None = None,
+        views: dict[str, object] | None = None,
+        same_time_as: str | None = None,
         fresh: bool = False,
-    ) -> Start:
-        """A pre-trained start; `plain` is the framework without the branch, `branch` RePre's defaults.
+    ) -> Method:
+        """Returns a pre-training.
 
         Args:
-            change: fields of the views.
-            fresh: tested on scenes of its own, for the confirmatory comparison.
+            variant: `plain...` is the framework without the branch, `branch` has RePre's defaults; any other name goes
+                with the settings below.
+            views: fields of the views to replace.
+            fresh: evaluate on new scenes, for the confirmatory comparison.
         """
         preset = self.preset
         default = (
@@ -156,12 +165,12 @@ class Plan:
             default = replace(default, weight=0.0)
         config = RunConfig(
             epochs=preset.epochs,
-            batch_size=preset.batch,
+            batch_size=preset.batch_size,
             encoder=preset.encoders[encoder],
             framework=preset.frameworks[framework] if framework in preset.frameworks else PixelsConfig(),
-            decoder=decoder or DecoderConfig(dim=preset.decoder_width[encoder]),
+            decoder=decoder or DecoderConfig(dim=preset.decoder_dim[encoder]),
             reconstruction=reconstruction or default,
-            views=replace(preset.views(framework), mask_patch=preset.mask_patch, **(change or {})),
+            views=replace(preset.views(framework), mask_patch=preset.mask_patch, **(views or {})),
             optim=preset.optim.get(framework, preset.optim["moco-v3"]),
             compute=ComputeConfig(precision=preset.precision),
             runtime=RuntimeConfig(
@@ -169,163 +178,170 @@ class Plan:
             ),
         )
         name = f"{'fresh-' * fresh}{kind}-{framework}-{encoder}-{variant}" + (f"-fold{fold}" if fold else "")
-        return self._start(name, "pretrain", config, kind, fold, as_long_as=as_long_as, fresh=fresh)
+        return self._method(name, "pretrain", config, kind, fold, same_time_as=same_time_as, fresh=fresh)
 
-    def other(self, how: Literal["random", "supervised"], encoder: str, *, fresh: bool = False) -> Start:
-        """The encoder at random, or trained on the labels of the images that the others are pre-trained on."""
-        like = self.start("moco-v3", encoder, "plain", fresh=fresh)
-        name = like.name.replace("moco-v3", how).replace("-plain", "")
-        return self._start(name, how, like.config, "fashion", 0, fresh=fresh)
+    def not_pretrained(self, kind: Literal["random", "supervised"], encoder: str, *, fresh: bool = False) -> Method:
+        """Returns the encoder at random init, or trained on the labels of the images that the others pre-train on."""
+        plain = self.pretrained("moco-v3", encoder, "plain", fresh=fresh)
+        name = plain.name.replace("moco-v3", kind).replace("-plain", "")
+        return self._method(name, kind, plain.config, "fashion", 0, fresh=fresh)
 
-    def _start(
-        self, name: str, how: Literal["pretrain", "random", "supervised"], config: RunConfig, kind: Kind, fold: int,
-        *, as_long_as: str | None = None, fresh: bool = False,
-    ) -> Start:  # fmt: skip
+    def _method(
+        self, name: str, method_kind: Literal["pretrain", "random", "supervised"], config: RunConfig, data_kind: Kind,
+        fold: int, *, same_time_as: str | None = None, fresh: bool = False,
+    ) -> Method:  # fmt: skip
         preset = self.preset
-        dense, single = (preset.labels(kind, fold=fold, single=one, fresh=fresh) for one in (False, True))
-        return Start(
-            name=name, kind=how, config=config, data=preset.data(kind, fold=fold), dense=dense, single=single,
-            as_long_as=as_long_as,
+        dense, single = (
+            preset.labeled_data(data_kind, fold=fold, single=single, fresh=fresh) for single in (False, True)
+        )
+        return Method(
+            name=name, kind=method_kind, config=config, data=preset.pretraining_data(data_kind, fold=fold), dense=dense,
+            single=single, same_time_as=same_time_as,
         )  # fmt: skip
 
     def row(
-        self, table: str, label: str, start: Start, against: str | None = None, evaluations: tuple[str, ...] = CHEAP
+        self, table: str, label: str, method: Method, baseline: str | None = None, evaluations: tuple[str, ...] = FROZEN
     ) -> Row:
-        seeds = self.preset.confirmatory_seeds if table == "confirmatory" else self.preset.seeds
-        return Row(table=table, label=label, start=start, against=against, seeds=seeds, evaluations=evaluations)
+        """Returns a row with the preset's number of seeds."""
+        n_seeds = self.preset.n_confirmatory_seeds if table == "confirmatory" else self.preset.n_seeds
+        return Row(table=table, label=label, method=method, baseline=baseline, n_seeds=n_seeds, evaluations=evaluations)
 
     # -------------------------------------------------------------------------------------------------- tables
 
     def confirmatory(self) -> Iterator[Row]:
-        """Fixed beforehand: two frameworks with their encoders, RePre's defaults against the plain framework, at seeds that
-        no exploration has seen, in dense figures on scenes that are composed anew of the same articles and photographs."""
+        """Fixed beforehand: two pairs of framework and encoder, RePre's defaults against the plain framework.
+
+        The seeds are not in any exploratory table. Dense metrics use new scenes of the same articles and photographs.
+        """
         for framework, encoder in CONFIRMATORY:
             label = f"{framework} + {encoder}"
-            plain = self.start(framework, encoder, "plain", fresh=True)
-            yield self.row("confirmatory", label, plain, f"random {encoder}")
-            yield self.row("confirmatory", f"{label} + branch", self.start(framework, encoder, fresh=True), label)
-        for encoder in ("vit", "swin"):  # what the figures are without any training
-            yield self.row("confirmatory", f"random {encoder}", self.other("random", encoder, fresh=True))
+            plain = self.pretrained(framework, encoder, "plain", fresh=True)
+            branch = self.pretrained(framework, encoder, fresh=True)
+            yield self.row("confirmatory", label, plain, f"random init {encoder}")
+            yield self.row("confirmatory", f"{label} + branch", branch, label)
+        for encoder in ("vit", "swin"):
+            random = self.not_pretrained("random", encoder, fresh=True)
+            yield self.row("confirmatory", f"random init {encoder}", random)
 
     def frameworks(self) -> Iterator[Row]:
+        """Table 1: every framework with every encoder, at equal epochs and at equal training time."""
+        evaluations = self.all_evaluations
         for framework in ("moco-v3", "dino", "moby"):
             for encoder in ("vit", "swin"):
                 label = f"{framework} + {encoder}"
-                branch = self.start(framework, encoder)
-                longer = self.start(framework, encoder, "plain-as-long", as_long_as=branch.name)
-                yield self.row("1", label, self.start(framework, encoder, "plain"), None, self.full)
-                yield self.row("1", f"{label} + branch", branch, label, self.full)
-                yield self.row("1", f"{label}, as long as with the branch", longer, f"{label} + branch", self.full)
+                plain, branch = (self.pretrained(framework, encoder, variant) for variant in ("plain", "branch"))
+                longer = self.pretrained(framework, encoder, "plain-as-long", same_time_as=branch.name)
+                yield self.row("1", label, plain, None, evaluations)
+                yield self.row("1", f"{label} + branch", branch, label, evaluations)
+                yield self.row("1", f"{label}, training time of the branch", longer, f"{label} + branch", evaluations)
 
     def hierarchy(self) -> Iterator[Row]:
-        """Each row changes one thing of RePre's defaults; only the last two change two."""
-        width = self.preset.decoder_width["vit"]
+        """Table 2: each row changes one setting of RePre's defaults; the last two rows change two."""
+        dim = self.preset.decoder_dim["vit"]
 
-        def one(label: str, variant: str, **more: object) -> Row:
-            return self.row("2", label, self.start("moco-v3", "vit", variant, **more), "defaults", BRANCH)  # type: ignore[arg-type]
+        def changed(label: str, variant: str, **settings: object) -> Row:
+            method = self.pretrained("moco-v3", "vit", variant, **settings)  # type: ignore[arg-type]
+            return self.row("2", label, method, "defaults", FROZEN_AND_GRADIENTS)
 
-        def weighed(*weights: float) -> Iterator[Row]:
-            for weight in weights:
-                if weight != ReconstructionConfig().weight:
-                    changed = ReconstructionConfig(weight=weight)
-                    yield one(f"weight {weight:g}", f"weight{weight:g}", reconstruction=changed)
+        def weight(value: float) -> Row:
+            return changed(f"weight {value:g}", f"weight{value:g}", reconstruction=ReconstructionConfig(weight=value))
 
-        yield self.row("2", "without the branch", self.start("moco-v3", "vit", "plain"), "defaults")
-        yield self.row("2", "defaults", self.start("moco-v3", "vit"), None, BRANCH)
-        yield from weighed(3.0, 30.0, 100.0)
-        yield one("the view as target", "view", change={"target": "view"})
-        yield one("last level", "last-level", decoder=DecoderConfig(dim=width, levels=(VIT_LEVELS - 1,)))
-        yield from weighed(1.0)
-        yield one("linear decoder", "linear-decoder", decoder=DecoderConfig(kind="linear", dim=width))
-        yield one("40 % masked", "mask0.4", change={"mask_ratio": 0.4})
-        yield one("two levels", "two-levels", decoder=DecoderConfig(dim=width, levels=(1, 3)))
-        yield one("L2", "l2", reconstruction=ReconstructionConfig(loss="l2"))
-        yield one("first view only", "first-view", reconstruction=ReconstructionConfig(views="first"))
-        yield one("75 % masked", "mask0.75", change={"mask_ratio": 0.75})
-        yield from weighed(0.1)
-        yield one(
-            "weight 30, the view as target", "weight30-view", reconstruction=ReconstructionConfig(weight=30.0),
-            change={"target": "view"},
+        yield self.row("2", "without the branch", self.pretrained("moco-v3", "vit", "plain"), "defaults")
+        yield self.row("2", "defaults", self.pretrained("moco-v3", "vit"), None, FROZEN_AND_GRADIENTS)
+        yield from (weight(value) for value in (3.0, 30.0, 100.0))
+        yield changed("augmented view as target", "view", views={"target": "view"})
+        yield changed("last level only", "last-level", decoder=DecoderConfig(dim=dim, levels=(VIT_LEVELS - 1,)))
+        yield weight(1.0)
+        yield changed("linear decoder", "linear-decoder", decoder=DecoderConfig(kind="linear", dim=dim))
+        yield changed("40 % masked", "mask0.4", views={"mask_ratio": 0.4})
+        yield changed("two levels", "two-levels", decoder=DecoderConfig(dim=dim, levels=(1, 3)))
+        yield changed("L2", "l2", reconstruction=ReconstructionConfig(loss="l2"))
+        yield changed("first view only", "first-view", reconstruction=ReconstructionConfig(views="first"))
+        yield changed("75 % masked", "mask0.75", views={"mask_ratio": 0.75})
+        yield weight(0.1)
+        yield changed(
+            "weight 30, augmented view as target", "weight30-view", reconstruction=ReconstructionConfig(weight=30.0),
+            views={"target": "view"},
         )  # fmt: skip
-        yield self.row("2", "weight 1, the view as target", self.first_guess("moco-v3", "vit"), "defaults", BRANCH)
+        yield self.row(
+            "2", "weight 1, augmented view as target", self.first_defaults("moco-v3", "vit"), "defaults",
+            FROZEN_AND_GRADIENTS,
+        )  # fmt: skip
 
-    def first_guess(self, framework: str, encoder: str) -> Start:
-        """The branch as it was before anything was measured: weight 1, and the target is what the encoder saw."""
-        return self.start(
-            framework,
-            encoder,
-            "first-guess",
-            reconstruction=ReconstructionConfig(weight=1.0),
-            change={"target": "view"},
+    def first_defaults(self, framework: str, encoder: str) -> Method:
+        """Returns the branch with its defaults before any measurement: weight 1, and the augmented view as target."""
+        reconstruction = ReconstructionConfig(weight=1.0)
+        return self.pretrained(
+            framework, encoder, "first-guess", reconstruction=reconstruction, views={"target": "view"}
         )
 
-    def starts(self) -> Iterator[Row]:
-        """Every other start against RePre's. The rivals see as many images; the supervised start as many views."""
-        last = (VIT_LEVELS - 1,)
-        decoder = DecoderConfig(dim=self.preset.decoder_width["vit"], levels=last)
-        masked = {"mask_ratio": 0.6}
-        ours = "RePre: moco-v3 + branch"
-        yield self.row("3", ours, self.start("moco-v3", "vit"), None, self.full)
-        for label, start in (
-            ("random", self.other("random", "vit")),
-            ("supervised", self.other("supervised", "vit")),
-            ("moco-v3", self.start("moco-v3", "vit", "plain")),
-            ("dino", self.start("dino", "vit", "plain")),
+    def methods(self) -> Iterator[Row]:
+        """Table 3: other methods against RePre. All see as many images; the supervised baseline sees as many views."""
+        last_level = DecoderConfig(dim=self.preset.decoder_dim["vit"], levels=(VIT_LEVELS - 1,))
+        masked: dict[str, object] = {"mask_ratio": 0.6}
+        repre = "RePre: moco-v3 + branch"
+        yield self.row("3", repre, self.pretrained("moco-v3", "vit"), None, self.all_evaluations)
+        for label, method in (
+            ("random init", self.not_pretrained("random", "vit")),
+            ("supervised", self.not_pretrained("supervised", "vit")),
+            ("moco-v3", self.pretrained("moco-v3", "vit", "plain")),
+            ("dino", self.pretrained("dino", "vit", "plain")),
             (
-                "masked pixels alone (after SimMIM)",
-                self.start("pixels", "vit", "simmim", decoder=DecoderConfig(kind="linear"), change=masked),
+                "masked pixels only (after SimMIM)",
+                self.pretrained("pixels", "vit", "simmim", decoder=DecoderConfig(kind="linear"), views=masked),
             ),
-            ("the branch alone", self.start("pixels", "vit", "alone")),
+            ("branch only", self.pretrained("pixels", "vit", "alone")),
             (
-                "masked student, last level (after CMAE)",
-                self.start("moco-v3", "vit", "cmae", decoder=decoder, change=masked),
+                "masked student, last level only (after CMAE)",
+                self.pretrained("moco-v3", "vit", "cmae", decoder=last_level, views=masked),
             ),
         ):
-            yield self.row("3", label, start, ours, self.full)
+            yield self.row("3", label, method, repre, self.all_evaluations)
 
     def labels(self) -> Iterator[Row]:
-        wanted = self.few_labels
-        yield self.row("4", "random", self.other("random", "vit"), None, wanted)
-        yield self.row("4", "supervised", self.other("supervised", "vit"), "random", wanted)
-        yield self.row("4", "moco-v3", self.start("moco-v3", "vit", "plain"), "random", wanted)
-        yield self.row("4", "moco-v3 + branch", self.start("moco-v3", "vit"), "moco-v3", wanted)
+        """Table 4: how the metrics fall with fewer labels."""
+        evaluations = self.label_evaluations
+        yield self.row("4", "random init", self.not_pretrained("random", "vit"), None, evaluations)
+        yield self.row("4", "supervised", self.not_pretrained("supervised", "vit"), "random init", evaluations)
+        yield self.row("4", "moco-v3", self.pretrained("moco-v3", "vit", "plain"), "random init", evaluations)
+        yield self.row("4", "moco-v3 + branch", self.pretrained("moco-v3", "vit"), "moco-v3", evaluations)
 
     def beyond(self) -> Iterator[Row]:
-        """Where the branch's first guess did not help, and what the monitors suggest instead."""
-        last = VIT_LEVELS - 1
-        later = DecoderConfig(dim=self.preset.decoder_width["vit"], levels=(last - 1, last))
-        for framework, encoder in (("moco-v3", "vit"), ("moby", "swin")):
-            plain = f"{framework} + {encoder}"
-
-            def one(label: str, start: Start, plain: str = plain) -> Row:
-                return self.row("5", f"{plain}, {label}", start, plain, BRANCH)
-
-            def ours(variant: str, framework: str = framework, encoder: str = encoder, **more: object) -> Start:
-                return self.start(framework, encoder, variant, **more)  # type: ignore[arg-type]
-
-            yield self.row("5", plain, ours("plain"))
-            yield one("weight 1, the view as target", self.first_guess(framework, encoder))
-            yield one("defaults", ours("branch"))
-            yield one("until 75 % of the run", ours("until", reconstruction=ReconstructionConfig(end_fraction=0.75)))
-            yield one("gradients balanced at 0.1", ours("balance", reconstruction=ReconstructionConfig(balance=0.1)))
-        yield self.row(
-            "5", "moco-v3 + vit, later levels", self.start("moco-v3", "vit", "later-levels", decoder=later), "moco-v3 + vit",
-            BRANCH,
-        )  # fmt: skip
+        """Table 5: settings that the monitors suggest where the branch's first defaults did not help."""
+        for framework, encoder in CONFIRMATORY:
+            label = f"{framework} + {encoder}"
+            plain = self.pretrained(framework, encoder, "plain")
+            until = self.pretrained(framework, encoder, "until", reconstruction=ReconstructionConfig(end_fraction=0.75))
+            balance = self.pretrained(framework, encoder, "balance", reconstruction=ReconstructionConfig(balance=0.1))
+            yield self.row("5", label, plain)
+            for setting, method in (
+                ("weight 1, augmented view as target", self.first_defaults(framework, encoder)),
+                ("defaults", self.pretrained(framework, encoder)),
+                ("branch until 75 % of the run", until),
+                ("gradients balanced at 0.1", balance),
+            ):
+                yield self.row("5", f"{label}, {setting}", method, label, FROZEN_AND_GRADIENTS)
+        decoder = DecoderConfig(dim=self.preset.decoder_dim["vit"], levels=(VIT_LEVELS - 2, VIT_LEVELS - 1))
+        last_levels = self.pretrained("moco-v3", "vit", "later-levels", decoder=decoder)
+        yield self.row("5", "moco-v3 + vit, last two levels", last_levels, "moco-v3 + vit", FROZEN_AND_GRADIENTS)
 
     def stamps(self) -> Iterator[Row]:
+        """StampScenes: the confirmatory pairs on photographic objects, with each fold as the test set."""
+        evaluations = (*FROZEN, "objects")
         for framework, encoder in CONFIRMATORY:
             for fold in self.preset.folds:
                 label = f"{framework} + {encoder}, fold {fold}"
-                plain = self.start(framework, encoder, "plain", kind="stamps", fold=fold)
-                branch = self.start(framework, encoder, kind="stamps", fold=fold)
-                yield self.row("stamps", label, plain, None, (*CHEAP, "objects"))
-                yield self.row("stamps", f"{label} + branch", branch, label, (*CHEAP, "objects"))
+                plain = self.pretrained(framework, encoder, "plain", kind="stamps", fold=fold)
+                branch = self.pretrained(framework, encoder, kind="stamps", fold=fold)
+                yield self.row("stamps", label, plain, None, evaluations)
+                yield self.row("stamps", f"{label} + branch", branch, label, evaluations)
 
     def other_data(self) -> Iterator[Row]:
+        """The embedded scenes, and plain Fashion-MNIST."""
         kinds: tuple[Kind, ...] = ("scenes", "fashion-mnist") if self.preset.packages else ("scenes",)
         for kind in kinds:
             label = f"{kind}, moco-v3 + vit"
-            wanted = ("knn", "linear") if kind == "fashion-mnist" else CHEAP
-            yield self.row("data", label, self.start("moco-v3", "vit", "plain", kind=kind), None, wanted)
-            yield self.row("data", f"{label} + branch", self.start("moco-v3", "vit", kind=kind), label, wanted)
+            evaluations = ("knn", "linear") if kind == "fashion-mnist" else FROZEN
+            plain, branch = (self.pretrained("moco-v3", "vit", variant, kind=kind) for variant in ("plain", "branch"))
+            yield self.row("data", label, plain, None, evaluations)
+            yield self.row("data", f"{label} + branch", branch, label, evaluations)

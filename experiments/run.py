@@ -1,11 +1,11 @@
-"""Measures what the plan lists and is not measured yet, until done or out of time.
+"""Measures everything in the plan that is not measured yet. Run the same command again to resume.
 
     python -m experiments.run --preset cpu --only confirmatory --hours 2.5 --download
-    python -m experiments.run --preset gpu                         # everything; call it again to go on
-    python -m experiments.run --preset gpu --only 2 stamps --seeds 1 --waves 1
+    python -m experiments.run --preset gpu                         # all tables
+    python -m experiments.run --preset gpu --only 2 stamps --seeds 1 --tiers 1
 
-Several calls may run beside each other and share the work. Every figure is one JSON file,
-RESULTS/PRESET/START/seed0-EVALUATION.json, and every training one, seed0-train.json.
+Several processes can run at the same time and share the work. Every result is one JSON file,
+RESULTS/PRESET/METHOD/seed0-EVALUATION.json, and every training has a record, seed0-train.json.
 """
 
 import argparse
@@ -16,11 +16,11 @@ from pathlib import Path
 import torch
 
 from experiments.baselines import register
-from experiments.datasets import DATA
+from experiments.build_scenes import DATA
 from experiments.debian_packages import download
-from experiments.plan import TITLES, WAVES, Plan, tasks
+from experiments.plan import COST_TIERS, TITLES, Plan, tasks
 from experiments.presets import PRESETS
-from experiments.runner import Places, Runner
+from experiments.runner import Folders, Runner
 from repre.errors import RunError, UserError
 from repre.utils.signals import Interrupted
 
@@ -30,60 +30,64 @@ WORK = Path(__file__).parents[1] / "runs" / "evidence"
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--preset", choices=PRESETS, default="cpu")
+    parser.add_argument("--preset", choices=PRESETS, default="cpu", help="size of the experiments")
     choices = ("confirmatory", "exploratory", *(name for name in TITLES if name != "confirmatory"))
-    parser.add_argument("--only", nargs="*", choices=choices, default=[], help="tables; by default all")
-    parser.add_argument("--seeds", type=int, help="only the first seeds of every row, so many")
-    parser.add_argument("--waves", type=int, help="only the cheaper evaluations, so many waves of them (plan.WAVES)")
-    parser.add_argument("--hours", type=float, help="begin nothing new after so many hours")
+    parser.add_argument("--only", nargs="*", choices=choices, default=[], help="tables; all by default")
+    parser.add_argument("--seeds", type=int, help="only the first SEEDS seeds of every row")
+    parser.add_argument(
+        "--tiers", type=int, help="only the TIERS cheapest tiers of evaluations (COST_TIERS in plan.py)"
+    )
+    parser.add_argument("--hours", type=float, help="start nothing new after this time")
     parser.add_argument("--packages", type=Path, default=DATA / "packages", help="folder of the .deb files")
-    parser.add_argument("--download", action="store_true", help="get missing packages with apt-get")
+    parser.add_argument("--download", action="store_true", help="download missing packages with apt-get")
     parser.add_argument("--data", type=Path, default=DATA / "evidence", help="folder of the built data sets")
     parser.add_argument("--work", type=Path, default=WORK, help="folder of runs and caches")
-    parser.add_argument("--results", type=Path, default=RESULTS)
-    parser.add_argument("--list", action="store_true", help="say what would be measured, and stop")
-    given = parser.parse_args()
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the results")
+    parser.add_argument("--list", action="store_true", help="list the tasks and exit")
+    args = parser.parse_args()
     try:
-        sys.exit(1 if run(given) else 0)
+        sys.exit(1 if run(args) else 0)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     except Interrupted as error:
-        print(f"{error}; the same command goes on", file=sys.stderr)
+        print(error, file=sys.stderr)
         sys.exit(error.code)
     except KeyboardInterrupt:
-        print("stopped; the same command goes on", file=sys.stderr)
+        print("stopped. Run the same command to resume", file=sys.stderr)
         sys.exit(130)
     except (RunError, OSError) as error:
-        print(f"error: {error}; what was measured is kept, and the same command goes on", file=sys.stderr)
+        print(f"error: {error}. All results so far are saved; run the same command to resume", file=sys.stderr)
         sys.exit(1)
 
 
-def run(given: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> int:
+    """Measures or lists the chosen tasks; returns how many results are missing in the end."""
     register()
-    preset = PRESETS[given.preset]
-    rows = [row for row in Plan(preset).rows() if chosen(row.table, given.only)]
-    if given.seeds is not None:
-        rows = [replace(row, seeds=min(row.seeds, given.seeds)) for row in rows]
-    todo = [task for task in tasks(rows) if given.waves is None or WAVES[task.evaluation] < given.waves]
-    places = Places(*(path.resolve() for path in (given.packages, given.data, given.work, given.results)))
-    runner = Runner(preset, places)
-    if given.list:
-        for task in todo:
-            done = "measured" if runner.done(task) else "to do"
-            print(f"{task.table:13}{task.start.name:45}seed {task.seed}  {task.evaluation:15}{done}")
+    preset = PRESETS[args.preset]
+    rows = [row for row in Plan(preset).rows() if is_chosen(row.table, args.only)]
+    if args.seeds is not None:
+        rows = [replace(row, n_seeds=min(row.n_seeds, args.seeds)) for row in rows]
+    chosen = [task for task in tasks(rows) if args.tiers is None or COST_TIERS[task.evaluation] < args.tiers]
+    folders = Folders(*(path.resolve() for path in (args.packages, args.data, args.work, args.results)))
+    runner = Runner(preset, folders)
+    if args.list:
+        for task in chosen:
+            state = "measured" if runner.is_done(task) else "to do"
+            print(f"{task.table:13}{task.method.name:45}seed {task.seed}  {task.evaluation:15}{state}")
         return 0
     if preset.device == "cuda" and not torch.cuda.is_available():
         raise UserError(
-            f"--preset {preset.name}: this machine, or this build of torch, has no CUDA; take --preset cpu, or add "
-            "--list to see what would be measured"
+            f"--preset {preset.name} needs CUDA, which this machine or this build of torch does not have; use --preset "
+            "cpu, or add --list to see the tasks"
         )
-    if given.download and preset.packages:
-        download(given.packages)
-    return runner.go(todo, hours=given.hours)
+    if args.download and preset.packages:
+        download(args.packages)
+    return runner.run(chosen, hours=args.hours)
 
 
-def chosen(table: str, only: list[str]) -> bool:
+def is_chosen(table: str, only: list[str]) -> bool:
+    """Whether `--only` selects a table."""
     return not only or table in only or ("exploratory" in only and table != "confirmatory")
 
 

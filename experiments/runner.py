@@ -1,8 +1,8 @@
-"""Works through a list of figures: trains what is not trained, measures what is not measured.
+"""Works through a list of tasks: trains what is not trained yet, measures what is not measured yet.
 
-A training has a note, RESULTS/PRESET/START/seed0-train.json, with a fingerprint of its weights; a figure is a file beside
-it, seed0-EVALUATION.json, with the fingerprint of the weights that it was measured with. One whose fingerprint is another
-is stale: it does not count, and is measured again as soon as the start is worked at.
+A training writes a record, RESULTS/PRESET/METHOD/seed0-train.json, with a hash of its weights. A task writes its result
+beside it, seed0-EVALUATION.json, with the hash of the weights that it was measured with. A result with another hash is
+stale: it does not count and is measured again together with the next task of that method and seed.
 """
 
 import fcntl
@@ -20,10 +20,10 @@ from benchmarks.machine import machine
 
 import repre
 from experiments import measure
-from experiments.datasets import ensure, labels_of
-from experiments.plan import WAVES, Plan, Start, Task
-from experiments.presets import Preset
-from experiments.time_ratio import longer
+from experiments.datasets import ensure_dataset, labels_spec
+from experiments.plan import COST_TIERS, Method, Plan, Task
+from experiments.presets import Data, Preset
+from experiments.time_ratio import training_time_ratio
 from repre.api import Run, pretrain
 from repre.config import RunConfig, differences, from_dict, identity, to_dict
 from repre.errors import RunError, UserError
@@ -31,281 +31,321 @@ from repre.evaluation.options import RuntimeOptions
 from repre.utils.io import write_json
 from repre.utils.signals import Interrupted
 
-MEASURING = ("build", "compose", "sources", "packages", "data", "measure", "baselines", "turns")
-"""Modules beside this one whose code a figure depends on."""
+HASHED_MODULES = (
+    "build_scenes", "compose_scenes", "source_images", "debian_packages", "datasets", "measure", "baselines", "time_ratio",
+)  # fmt: skip
+"""Modules of this folder that results depend on."""
+SUMMARY_KEYS = ("steps", "epochs", "images", "seconds", "images_per_s", "final", "costs", "monitor_seconds")
+"""What a training record takes from the run's summary."""
 
 
 @dataclass(frozen=True)
-class Places:
-    """Where things lie; none of it changes a figure."""
+class Folders:
+    """Where files lie. No result depends on it."""
 
     packages: Path
+    """The .deb files."""
     data: Path
+    """The built data sets."""
     work: Path
+    """Runs, caches and locks."""
     results: Path
+    """The results."""
 
 
 class Runner:
-    """Works through a list of tasks."""
+    """Works through tasks of one preset. Several runners, also in other processes, may share the folders."""
 
-    def __init__(self, preset: Preset, places: Places) -> None:
-        self.preset, self.places = preset, places
-        self.results = places.results / preset.name
+    def __init__(self, preset: Preset, folders: Folders) -> None:
+        self.preset, self.folders = preset, folders
+        self.results = folders.results / preset.name
         self.runtime = RuntimeOptions(
             device=preset.device,
             precision=preset.precision,
             workers=preset.workers,
-            cache=places.work / "cache",
+            cache=folders.work / "cache",
             cache_gib=4,
         )
-        self.starts = {row.start.name: row.start for row in Plan(preset).rows()}
+        self.methods = {row.method.name: row.method for row in Plan(preset).rows()}
 
     @cached_property
     def machine(self) -> dict[str, Any]:
-        """What measures: the computer and the code."""
-        return machine(self.preset.device) | {"source": source_digest()}
+        """The machine and a hash of the code that measure."""
+        return machine(self.preset.device) | {"source": source_hash()}
 
-    def go(self, todo: list[Task], *, hours: float | None) -> int:
-        """How many figures are left; those that another call works at are left to it."""
-        for start, seed in {(task.start.name, task.seed): (task.start, task.seed) for task in todo}.values():
-            self.check_config(start, seed)
-        for task in todo:
-            self.check_figure(task)
-        asked = {self.path(task) for task in todo}
-        todo = todo + [task for task in self.stale(todo) if self.path(task) not in asked]
-        begun, left = time.monotonic(), [task for task in todo if not self.done(task)]
-        print(f"{len(todo) - len(left)} of {len(todo)} figures are measured already", flush=True)
-        broken: set[tuple[str, int]] = set()
+    def run(self, tasks: list[Task], *, hours: float | None) -> int:
+        """Works through the tasks and returns how many are left.
+
+        Tasks of a method and seed that another process works on are left to it. Tasks of a failed training are skipped.
+
+        Args:
+            hours: start no task after this time; None for no limit.
+
+        Raises:
+            UserError: existing results were measured with another config.
+        """
+        for method, seed in {(task.method.name, task.seed): (task.method, task.seed) for task in tasks}.values():
+            self.check_training(method, seed)
+        for task in tasks:
+            self.check_result(task)
+        requested = {self.result_path(task) for task in tasks}
+        tasks = tasks + [task for task in self.stale(tasks) if self.result_path(task) not in requested]
+        started, left = time.monotonic(), [task for task in tasks if not self.is_done(task)]
+        print(f"{len(tasks) - len(left)} of {len(tasks)} results exist already", flush=True)
+        failed: set[tuple[str, int]] = set()
         while left:
             worked = False
             for task in left:
-                if hours is not None and time.monotonic() - begun > 3600 * hours:
-                    print(f"out of time; {len(left)} figures are left, the same command goes on", flush=True)
+                if hours is not None and time.monotonic() - started > 3600 * hours:
+                    print(f"out of time; {len(left)} results are missing. Run the same command to resume", flush=True)
                     return len(left)
-                with self.lock(task.start, task.seed) as mine:
-                    if mine and not self.done(task) and (task.start.name, task.seed) not in broken:
+                key = (task.method.name, task.seed)
+                with self.lock(task.method, task.seed) as acquired:
+                    if acquired and not self.is_done(task) and key not in failed:
                         worked = True
-                        if not self.survives(task):
-                            broken.add((task.start.name, task.seed))
-            left = [task for task in todo if not self.done(task)]
-            if all((task.start.name, task.seed) in broken for task in left):
+                        if not self.measure_or_record_failure(task):
+                            failed.add(key)
+            left = [task for task in tasks if not self.is_done(task)]
+            if all((task.method.name, task.seed) in failed for task in left):
                 return len(left)
             if not worked:
                 time.sleep(5)
         return 0
 
-    # ------------------------------------------------------------------------------------ what is there already
+    # ------------------------------------------------------------------------------------------- existing results
 
-    def path(self, task: Task) -> Path:
-        return self.results / task.start.name / f"seed{task.seed}-{task.evaluation}.json"
+    def result_path(self, task: Task) -> Path:
+        """Returns the file of a task's result."""
+        return self.results / task.method.name / f"seed{task.seed}-{task.evaluation}.json"
 
-    def note_path(self, start: Start, seed: int) -> Path:
-        return self.results / start.name / f"seed{seed}-train.json"
+    def training_path(self, method: Method, seed: int) -> Path:
+        """Returns the file of a training record."""
+        return self.results / method.name / f"seed{seed}-train.json"
 
-    def weights(self, start: Start, seed: int) -> str | None:
-        """Fingerprint of the weights that this start was trained to; None of one that is not trained."""
-        path = self.note_path(start, seed)
+    def recorded_weights(self, method: Method, seed: int) -> str | None:
+        """Returns the weights hash of the training record; None without a record."""
+        path = self.training_path(method, seed)
         return read_json(path).get("weights") if path.is_file() else None
 
-    def done(self, task: Task) -> bool:
-        """Whether the figure is there, and of the weights that are noted."""
-        path = self.path(task)
-        return path.is_file() and read_json(path).get("weights") == self.weights(task.start, task.seed)
+    def is_done(self, task: Task) -> bool:
+        """Whether there is a result that is not stale."""
+        path = self.result_path(task)
+        return path.is_file() and read_json(path).get("weights") == self.recorded_weights(task.method, task.seed)
 
-    def stale(self, todo: list[Task]) -> list[Task]:
-        """Figures of the same starts that are of other weights, wanted by these tasks or not; the cheap ones first."""
-        starts = {(task.start.name, task.seed): task for task in todo}.values()
-        found = (replace(task, evaluation=name) for task in starts for name in WAVES)
-        return [task for task in found if self.path(task).is_file() and not self.done(task)]
+    def stale(self, tasks: list[Task]) -> list[Task]:
+        """Returns the stale results of the same methods and seeds as tasks, cheap evaluations first."""
+        by_training = {(task.method.name, task.seed): task for task in tasks}.values()
+        candidates = (replace(task, evaluation=name) for task in by_training for name in COST_TIERS)
+        return [task for task in candidates if self.result_path(task).is_file() and not self.is_done(task)]
 
-    def check_config(self, start: Start, seed: int) -> None:
-        """Refuses figures of a start that was trained otherwise than the plan says now; they would go by its name."""
-        if start.kind == "random" or not self.note_path(start, seed).is_file():
+    def check_training(self, method: Method, seed: int) -> None:
+        """Refuses a training record with another config than the plan's.
+
+        Raises:
+            UserError: the configs differ.
+        """
+        path = self.training_path(method, seed)
+        if method.kind == "random" or not path.is_file():
             return
-        content = read_json(self.note_path(start, seed))
-        if start.kind == "supervised":
-            planned, noted = measure.supervised(self.preset, start.data.name), content.get("config")
-            one, other = (to_dict(planned), noted or to_dict(planned))  # older notes have none
+        record = read_json(path)
+        if method.kind == "supervised":
+            planned = to_dict(measure.supervised_config(self.preset, method.data.name))
+            recorded = record.get("config") or planned  # older records have none
         else:
-            run = from_dict(RunConfig, content["config"])
-            epochs = run.epochs if start.as_long_as else start.config.epochs
-            planned = replace(start.config, data=start.data.name, seed=seed, epochs=epochs)
-            one, other = (identity(replace(config, views=config.rendered_views)) for config in (planned, run))
-        if found := differences(one, other):
+            run = from_dict(RunConfig, record["config"])
+            epochs = run.epochs if method.same_time_as else method.config.epochs
+            config = replace(method.config, data=method.data.name, seed=seed, epochs=epochs)
+            planned, recorded = (identity(replace(each, views=each.rendered_views)) for each in (config, run))
+        if lines := differences(planned, recorded):
             raise UserError(
-                f"{start.name} seed {seed} was measured with another config ({found[0]}); move "
-                f"{self.results / start.name} and {self.folder(start, seed)} away to measure it again"
+                f"{method.name} seed {seed} was measured with another config ({lines[0]}); to measure it again, move "
+                f"{self.results / method.name} and {self.work_folder(method, seed)} away"
             )
 
-    def check_figure(self, task: Task) -> None:
-        """The same of an evaluation: heads that were trained otherwise, or on other data, do not stand in one table."""
-        if not self.path(task).is_file():
+    def check_result(self, task: Task) -> None:
+        """Refuses a result with another config, or on other data, than the plan's.
+
+        Raises:
+            UserError: they differ.
+        """
+        path = self.result_path(task)
+        if not path.is_file():
             return
-        content = read_json(self.path(task))
-        planned = measure.configs(self.preset, dense=Path(), single=Path()).get(task.evaluation)
-        measured, now = content["config"], to_dict(planned[1]) if planned else {}
-        shared = (measured.keys() & now.keys()) - {"data", "test", "seed"}  # where it lies, and what the plan varies
-        one, other = ({key: config[key] for key in shared} for config in (now, measured))
-        if found := differences(one | {"data": data_name(task)}, other | {"data": content["data"]}):
-            raise UserError(
-                f"{self.path(task)} was measured with another config ({found[0]}); delete it to measure it again"
-            )
+        content = read_json(path)
+        planned = measure.evaluation_configs(self.preset, dense=Path(), single=Path()).get(task.evaluation)
+        recorded_config, planned_config = content["config"], to_dict(planned[1]) if planned else {}
+        shared = (recorded_config.keys() & planned_config.keys()) - {
+            "data",
+            "test",
+            "seed",
+        }  # paths, and the task's seed
+        expected, actual = ({key: config[key] for key in shared} for config in (planned_config, recorded_config))
+        if lines := differences(expected | {"data": data_name(task)}, actual | {"data": content["data"]}):
+            raise UserError(f"{path} was measured with another config ({lines[0]}); delete it to measure it again")
 
-    # ---------------------------------------------------------------------------------------------------- work
+    # ------------------------------------------------------------------------------------------------- measuring
 
-    def lock(self, start: Start, seed: int) -> AbstractContextManager[bool]:
-        return lock(self.places.work / "locks" / f"{self.preset.name}-{start.name}-{seed}")
+    def lock(self, method: Method, seed: int) -> AbstractContextManager[bool]:
+        """Returns the lock on a method and seed; see `file_lock`."""
+        return file_lock(self.folders.work / "locks" / f"{self.preset.name}-{method.name}-{seed}")
 
-    def survives(self, task: Task) -> bool:
-        """Measures; a training that breaks down (a loss that is not finite) is written down, and the others go on."""
-        failure = self.results / task.start.name / f"seed{task.seed}-failure.json"
+    def measure_or_record_failure(self, task: Task) -> bool:
+        """Measures a task. If its training fails (a loss that is not finite), writes that down and returns False."""
+        path = self.results / task.method.name / f"seed{task.seed}-failure.json"
         try:
             self.measure(task)
         except Interrupted:
             raise
         except RunError as error:
-            if isinstance(error.__cause__, OSError):  # a full disk says nothing about the training
+            if isinstance(error.__cause__, OSError):  # a full disk is no failure of the training
                 raise
-            failure.parent.mkdir(parents=True, exist_ok=True)
-            reason = self.without_places(str(error))
-            write_json(
-                failure, {"start": task.start.name, "seed": task.seed, "failure": reason, "machine": self.machine}
-            )
-            print(f"{task.start.name} seed {task.seed} {task.evaluation} broke down: {reason}", flush=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            reason = self.strip_paths(str(error))
+            content = {"method": task.method.name, "seed": task.seed, "failure": reason, "machine": self.machine}
+            write_json(path, content)
+            print(f"{task.method.name} seed {task.seed} {task.evaluation} failed: {reason}", flush=True)
             return False
-        failure.unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
         return True
 
     def measure(self, task: Task) -> None:
-        """Takes a figure; where the start was trained again to other weights, at once those too that are stale by it."""
-        spec = self.spec(task.start, task.seed)
+        """Measures a task, and all results of the same training that are stale now."""
+        spec = self.encoder_spec(task.method, task.seed)
         for each in [task, *self.stale([task])]:
-            if not self.done(each):
-                self.measure_figure(each, spec)
+            if not self.is_done(each):
+                self.measure_task(each, spec)
 
-    def measure_figure(self, task: Task, spec: str) -> None:
-        begun = time.monotonic()
-        dense, single = (self.data(one) for one in (task.start.dense, task.start.single))
-        found = measure.evaluate(
+    def measure_task(self, task: Task, spec: str) -> None:
+        """Measures a task with the encoder `spec` and writes the result."""
+        started = time.monotonic()
+        dense, single = (self.dataset(data) for data in (task.method.dense, task.method.single))
+        measured = measure.measure(
             task.evaluation, spec, self.preset, dense=dense, single=single, seed=task.seed, runtime=self.runtime,
-            out=self.folder(task.start, task.seed) / "evaluations",
+            out=self.work_folder(task.method, task.seed) / "evaluations",
         )  # fmt: skip
         content = {
             "preset": self.preset.name,
-            "start": task.start.name,
+            "method": task.method.name,
             "seed": task.seed,
             "evaluation": task.evaluation,
             "data": data_name(task),
-            **self.without_places(found),
-            "seconds": round(time.monotonic() - begun, 2),
-            "weights": self.weights(task.start, task.seed),
+            **self.strip_paths(measured),
+            "seconds": round(time.monotonic() - started, 2),
+            "weights": self.recorded_weights(task.method, task.seed),
             "machine": self.machine,
         }
-        self.results.joinpath(task.start.name).mkdir(parents=True, exist_ok=True)
-        write_json(self.path(task), content)
-        shown = " ".join(f"{key} {value:.4f}" for key, value in found["metrics"].items() if "/" not in key)
-        print(f"{time.strftime('%H:%M')} {task.start.name} seed {task.seed} {task.evaluation}: {shown}", flush=True)
+        self.result_path(task).parent.mkdir(parents=True, exist_ok=True)
+        write_json(self.result_path(task), content)
+        metrics = " ".join(f"{key} {value:.4f}" for key, value in measured["metrics"].items() if "/" not in key)
+        print(f"{time.strftime('%H:%M')} {task.method.name} seed {task.seed} {task.evaluation}: {metrics}", flush=True)
 
-    def spec(self, start: Start, seed: int) -> str:
-        """What `--encoder` would say; trains what is not trained yet."""
-        if start.kind == "pretrain":
-            return self.pretrain(start, seed)
-        if start.kind == "supervised":
-            return self.supervise(start, seed)
-        return measure.random_spec(start.config.encoder_at_size)
+    def encoder_spec(self, method: Method, seed: int) -> str:
+        """Returns the encoder as `--encoder` accepts it; trains it first if necessary."""
+        if method.kind == "pretrain":
+            return self.pretrain(method, seed)
+        if method.kind == "supervised":
+            return self.train_supervised(method, seed)
+        return measure.random_init_spec(method.config.encoder_at_size)
 
-    def supervise(self, start: Start, seed: int) -> str:
-        config = measure.supervised(self.preset, labels_of(self.data(start.data)))
-        found = measure.supervise(
-            start.config.encoder_at_size, config, seed=seed, runtime=self.runtime, out=self.folder(start, seed)
+    def train_supervised(self, method: Method, seed: int) -> str:
+        """Trains the supervised baseline, or finds it trained, and records it; returns the folder of its encoder."""
+        config = measure.supervised_config(self.preset, labels_spec(self.dataset(method.data)))
+        result = measure.train_supervised(
+            method.config.encoder_at_size, config, seed=seed, runtime=self.runtime, out=self.work_folder(method, seed)
         )
-        encoder = Path(found["path"]).with_suffix("") / "encoder"
-        noted = to_dict(replace(config, data=start.data.name))
-        content = {"config": noted, "metrics": found["metrics"], "seconds": found["seconds"]}
-        self.note(start, seed, str(encoder), content)
+        encoder = Path(result["path"]).with_suffix("") / "encoder"
+        record = {
+            "config": to_dict(replace(config, data=method.data.name)),
+            "metrics": result["metrics"],
+            "seconds": result["seconds"],
+        }
+        self.record_training(method, seed, str(encoder), record)
         return str(encoder)
 
-    def pretrain(self, start: Start, seed: int) -> str:
-        folder = self.folder(start, seed)
-        ratio = self.time_ratio(start, seed)
-        data = self.data(start.data)
-        images = f"fashion-mnist:{data}" if start.data.kind == "fashion-mnist" else str(data / "train" / "images")
-        epochs = max(1, round(start.config.epochs * ratio))
-        config = replace(start.config, data=images, out=str(folder), epochs=epochs, seed=seed)
-        summary = (Run(folder) if (folder / "summary.json").is_file() else pretrain(config)).summary
-        kept = ("steps", "epochs", "images", "seconds", "images_per_s", "final", "costs", "monitor_seconds")
-        plain = to_dict(replace(config, data=start.data.name, out=""))
-        taken = {} if start.as_long_as is None else {"time_ratio": ratio}
-        self.note(start, seed, str(folder), {"config": plain, **taken, **{key: summary[key] for key in kept}})
+    def pretrain(self, method: Method, seed: int) -> str:
+        """Pre-trains, or finds the finished run, and records it; returns the folder of the run."""
+        folder = self.work_folder(method, seed)
+        ratio = self.time_ratio(method, seed)
+        data = self.dataset(method.data)
+        images = f"fashion-mnist:{data}" if method.data.kind == "fashion-mnist" else str(data / "train" / "images")
+        epochs = max(1, round(method.config.epochs * ratio))
+        config = replace(method.config, data=images, out=str(folder), epochs=epochs, seed=seed)
+        run = Run(folder) if (folder / "summary.json").is_file() else pretrain(config)
+        record = {"config": to_dict(replace(config, data=method.data.name, out=""))}
+        if method.same_time_as is not None:
+            record["time_ratio"] = ratio
+        self.record_training(method, seed, str(folder), record | {key: run.summary[key] for key in SUMMARY_KEYS})
         return str(folder)
 
-    def time_ratio(self, start: Start, seed: int) -> float:
-        """How many times as long as its config says this start is trained: as long as `as_long_as` takes. Measured once."""
-        if start.as_long_as is None:
+    def time_ratio(self, method: Method, seed: int) -> float:
+        """Returns the training time of `method.same_time_as` over that of `method`, measured once; 1 without it."""
+        if method.same_time_as is None:
             return 1.0
-        work = self.places.work / "turns" / f"{self.preset.name}-{start.name}-{seed}"
-        kept = work.with_suffix(".json")
-        for path in (self.note_path(start, seed), kept):
+        work = self.folders.work / "time_ratio" / f"{self.preset.name}-{method.name}-{seed}"
+        cached = work.with_suffix(".json")
+        for path in (self.training_path(method, seed), cached):
             if path.is_file():
                 return float(read_json(path)["time_ratio"])
-        other, images = self.starts[start.as_long_as], self.data(start.data) / "train" / "images"
-        ratio = longer(other.config, start.config, images=images, work=work)
-        write_json(kept, {"time_ratio": ratio})
+        images = self.dataset(method.data) / "train" / "images"
+        ratio = training_time_ratio(self.methods[method.same_time_as].config, method.config, images=images, work=work)
+        write_json(cached, {"time_ratio": ratio})
         return ratio
 
-    def data(self, data: Any) -> Path:
-        return ensure(data, folder=self.places.data, packages=self.places.packages)
+    def dataset(self, data: Data) -> Path:
+        """Returns the folder of a data set; builds it if it is missing."""
+        return ensure_dataset(data, folder=self.folders.data, packages=self.folders.packages)
 
-    def folder(self, start: Start, seed: int) -> Path:
-        return self.places.work / self.preset.name / f"{start.name}-seed{seed}"
+    def work_folder(self, method: Method, seed: int) -> Path:
+        """Returns the folder for the run and the evaluations of a method and seed."""
+        return self.folders.work / self.preset.name / f"{method.name}-seed{seed}"
 
-    def note(self, start: Start, seed: int, encoder: str, content: dict[str, Any]) -> None:
-        """Writes down what the training of this encoder was, unless that is noted. Its figures are stale where the weights
-        are others than before, as the same seed gives them on another processor."""
-        path, weights = self.note_path(start, seed), measure.fingerprint(encoder)
+    def record_training(self, method: Method, seed: int, spec: str, content: dict[str, Any]) -> None:
+        """Writes a training record, unless there is one with the same weights.
+
+        The same seed can give other weights on another processor; the existing results are stale then.
+        """
+        path, weights = self.training_path(method, seed), measure.weights_hash(spec)
         if path.is_file():
             if read_json(path).get("weights") == weights:
                 return
-            print(f"{start.name} seed {seed} has other weights than before; its figures are measured again", flush=True)
+            print(f"{method.name} seed {seed} has other weights than before; measuring its results again", flush=True)
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(path, {"start": start.name, "seed": seed, **content, "weights": weights, "machine": self.machine})
+        write_json(path, {"method": method.name, "seed": seed, **content, "weights": weights, "machine": self.machine})
 
-    def without_places(self, value: Any) -> Any:
-        """The same with names of folders cut out: they say nothing and differ between machines."""
+    def strip_paths(self, value: Any) -> Any:
+        """Removes settings and folders that differ between machines from plain values."""
         if isinstance(value, dict):
-            return {key: self.without_places(item) for key, item in value.items() if key not in ("path", "runtime")}
+            return {key: self.strip_paths(item) for key, item in value.items() if key not in ("path", "runtime")}
         if isinstance(value, list | tuple):
-            return [self.without_places(item) for item in value]
+            return [self.strip_paths(item) for item in value]
         if isinstance(value, str):
-            for name, place in (
-                ("DATA", self.places.data),
-                ("WORK", self.places.work),
-                ("RESULTS", self.places.results),
-            ):
-                value = value.replace(str(place), name)
+            folders = {"DATA": self.folders.data, "WORK": self.folders.work, "RESULTS": self.folders.results}
+            for name, folder in folders.items():
+                value = value.replace(str(folder), name)
         return value
 
 
 def data_name(task: Task) -> str:
-    """The data set that an evaluation sees."""
-    return (task.start.single if task.evaluation in measure.WHOLE_IMAGE else task.start.dense).name
+    """Returns the name of the data set that a task evaluates on."""
+    return (task.method.single if task.evaluation in measure.IMAGE_LEVEL else task.method.dense).name
 
 
-def source_digest() -> str:
-    """Which code measured: a hash over the package's files and those beside this one that make data and figures."""
+def source_hash() -> str:
+    """Returns a short hash of the code that results depend on: the package, and `HASHED_MODULES`."""
     package, here = Path(repre.__file__).parent, Path(__file__).parent
-    paths = [*sorted(package.rglob("*.py")), *(here / f"{name}.py" for name in MEASURING)]
+    paths = [*sorted(package.rglob("*.py")), *(here / f"{name}.py" for name in HASHED_MODULES)]
     parts = [f"{path.parent.name}/{path.name}".encode() + path.read_bytes() for path in paths]
     return hashlib.sha256(b"".join(parts)).hexdigest()[:12]
 
 
 def read_json(path: Path) -> dict[str, Any]:
+    """Reads a file of one JSON object."""
     return json.loads(path.read_text(encoding="utf-8"))
 
 
 @contextmanager
-def lock(path: Path) -> Iterator[bool]:
-    """Whether this process alone holds the lock; a process that ends in any way lets it go."""
+def file_lock(path: Path) -> Iterator[bool]:
+    """Yields whether this process acquired the lock. The system releases the lock of a process that ends."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "w") as file:
         try:

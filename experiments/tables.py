@@ -1,4 +1,4 @@
-"""Writes docs/evidence.md and its pictures from the results; says what has not been run.
+"""Writes docs/evidence.md and its plots from the stored results, and lists what is not measured.
 
 python -m experiments.tables
 """
@@ -8,19 +8,29 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
-from benchmarks.machine import words
+from benchmarks.machine import describe_machine
 
-from experiments.baselines import register
-from experiments.claims import LOSS, POINTS, by_figure, in_words, interval, over, primary, summary
 from experiments.analysis import (
-    Line,
+    Entry,
     Results,
     bootstrap,
-    failures,
-    lines,
-    load,
-    pooled_objects,
+    load_failures,
+    load_results,
+    pool_objects,
+    table_entries,
     without_fold,
+)
+from experiments.baselines import register
+from experiments.claims import (
+    BRANCH,
+    MIN_CHANGE,
+    MIN_GAIN,
+    format_difference,
+    format_gain,
+    markdown_table,
+    pool,
+    primary_metric,
+    summary,
 )
 from experiments.plan import TITLES, Plan, Row, tasks
 from experiments.presets import PRESETS, Preset
@@ -30,100 +40,113 @@ from repre.errors import UserError
 DOCS = Path(__file__).parents[1] / "docs"
 HEAD = """# Evidence
 
-What the branch is worth, measured on data that anyone can build. This page is written by `experiments/tables.py`
-from the JSON files below `experiments/results/`; every figure there carries its config and the machine.
+Does the reconstruction branch help? All measurements use data that anyone can build. `experiments/tables.py` writes
+this page from the JSON files in `experiments/results/`; each of them holds its config and the machine.
 
-- **Data.** FashionScenes puts articles of Fashion-MNIST, in random colors, on photographs; StampScenes puts photographic
-  cut-outs of 13 classes on them. Both are composed by `experiments/build_scenes.py` from Debian packages that are pinned by
-  version and SHA-256. Training and test images share no object, no near-duplicate and no photograph.
-- **Confirmatory** is one comparison, fixed before it was run: MoCo v3 with a ViT and MoBY with a Swin on FashionScenes,
-  RePre's defaults against the plain framework, five seeds each, paired: equal initial weights, order, views and heads.
-  Its seeds are used nowhere else. Its scenes with masks are composed anew, but of the articles and photographs that
-  exploratory ones are made of; the images of k-NN and linear, and those to pre-train on, are the same. Everything else is
-  **exploratory**: no correction for the number of comparisons is made, and the defaults were chosen from it. The sizes of
-  the two-core preset were set by pilots at seed 100, which stand in no table.
-- **Figures** are in per cent, on test images that no training saw. *Linear mIoU*: a 1x1 convolution on frozen maps of all
-  levels; the mean IoU of background and ten classes. *UPerNet* and *AP* (Mask R-CNN, COCO's measure): encoder and head
-  trained together. *Object*: the ten classes are one; object mIoU is the mean of the IoU of object and of background, of
-  which background alone, everywhere, makes about 38. *k-NN* and *linear* see images with one object. *Gradient ratio*:
-  norm of the branch's gradient over that of the contrastive loss, the largest at three depths of the encoder, on 64 images
-  with the model as it began and as it ended.
-- **Differences** are in points, at equal seeds, with the 95 % interval of Student's t. Where the interval holds 0 the table
-  says "no difference". A figure in brackets is a difference that too few seeds allow no interval for. † marks differences
-  of which a pair was measured on two machines: rounding alone makes another encoder of a seed
+- **Data.** FashionScenes has articles of Fashion-MNIST, in random colors, on photographs. StampScenes has
+  photographic cut-outs of 13 classes on photographs. `experiments/build_scenes.py` composes both from Debian packages
+  that are pinned by version and SHA-256. Training and test images share no object, no near-duplicate and no
+  photograph.
+- **Confirmatory.** One comparison was fixed before it was run: RePre's defaults against the plain framework on
+  FashionScenes, for MoCo v3 with a ViT and for MoBY with a Swin, each with five pairs of runs. Both runs of a pair
+  share initial weights, data order, views and heads. Its seeds are used nowhere else. Its scenes with masks are new,
+  but they use the articles and photographs of the exploratory scenes. The images for pre-training, k-NN and linear
+  are the same as in the exploratory tables.
+- **Exploratory.** Everything else. There is no correction for the number of comparisons, and the defaults were chosen
+  from these tables. Pilots at seed 100, which are in no table, set the sizes of the two-core preset.
+- **Metrics** are in percent, on test images that no training used. *Linear mIoU*: a 1x1 convolution on frozen feature
+  maps of all levels; mean IoU of background and ten classes. *UPerNet* and *AP* (Mask R-CNN, COCO's metric): encoder
+  and head are trained together. *Object*: the ten classes are merged into one; object mIoU is the mean of the IoU of
+  object and background, and predicting only background scores about 38. *k-NN* and *linear* use images with one
+  object. *Gradient ratio*: norm of the branch's gradient over that of the contrastive loss, the largest at three
+  depths of the encoder, on 64 images, with the initial and the final model.
+- **Differences** are in percentage points, at equal seeds, with the 95 % interval of Student's t. If the interval
+  contains 0, the table says "no difference". A difference in parentheses has too few seeds for an interval. † marks
+  differences with a pair that was measured on two machines: rounding alone can make the same seed end differently
   ([how far apart](results.md#whether-the-evaluations-themselves-are-sound)).
 
-Again: `python -m experiments.run --preset cpu --download`, then `python -m experiments.tables`. The runner
-goes on where it stopped; `--only confirmatory`, `--hours 2` and `--preset gpu` do what they say. Encoders are not kept with
-the results: a start that lacks a figure is trained again, and where another processor gives it other weights, all of its
-figures are measured again.
+To reproduce: `python -m experiments.run --preset cpu --download`, then `python -m experiments.tables`. Run the same
+command again to resume. Useful options: `--only confirmatory`, `--hours 2`, `--preset gpu`. Encoders are not stored
+with the results: if a result is missing, the encoder is trained again, and if another processor gives it other
+weights, all results of that encoder are measured again.
 """
-WHY = " (chosen before the confirmation, after a pilot in which linear mIoU was that of background alone)"
+WHY_FOREGROUND = (
+    " (chosen before the confirmatory runs, after a pilot in which linear mIoU was that of predicting only background)"
+)
 NOTES = {
-    "1": "RePre's recipes as they are: with DINO the branch has weight 1, with the others 10. What is trained as long as "
-    "with the branch is compared with the branch: above 0 the longer plain training is better.",
+    "1": "RePre's recipes without changes: the branch has weight 1 with DINO and weight 10 with the other frameworks. The "
+    "plain framework with the training time of the branch is compared with the branch; above 0 the longer plain training is "
+    "better.",
     "2": "Each row changes one setting of the defaults (weight 10, the clean crop as target, four levels, convolutional "
-    "decoder, L1, both views, no mask); the last two change two.",
-    "3": "Each start against RePre's: above 0 the other is better. Every self-supervised start sees as many images, the "
-    "supervised one as many views; a step of one costs more than that of another.",
-    "5": "Against the plain framework: the branch as it was first built (weight 1, the view as target), its defaults, and "
-    "what the monitors' ratio of gradients suggests beside them.",
-    "stamps": "Some classes have three or four test objects in a fold: on one fold, under 5 points is noise.",
+    "decoder, L1, both views, no mask); the last two rows change two.",
+    "3": "Each method against RePre; above 0 the other method is better. All self-supervised methods see equally many "
+    "images, and the supervised one equally many views. The cost of a step differs between methods.",
+    "5": "Against the plain framework: the branch with its first defaults (weight 1, augmented view as target), with its "
+    "current defaults, and with settings that the monitors' gradient ratio suggests.",
+    "stamps": "Some classes have three or four test objects in a fold: on one fold, differences below 5 points are noise.",
 }
+"""Table -> text below its title."""
 
 
-def page(results: Path, docs: Path, *, presets: list[Preset], plots: bool = True) -> str:
-    """The whole page; draws its pictures into docs/images on the way."""
+def evidence_page(results: Path, docs: Path, *, presets: list[Preset], plots: bool = True) -> str:
+    """Returns the page; writes its plots into docs/images.
+
+    Args:
+        results: folder of the results of all presets.
+        docs: folder of the documentation.
+        plots: whether to draw plots.
+    """
     parts = [HEAD]
     for preset in presets:
-        found = load(results / preset.name)
+        preset_results = load_results(results / preset.name)
         rows = Plan(preset).rows()
-        parts.append(_about(preset, rows, found))
-        for each in failures(results / preset.name):
-            parts.append(f"Broke down: {each['start']}, seed {each['seed']}: {each['failure']}.\n")
-        if not found:
+        parts.append(_about(preset, rows, preset_results))
+        for failure in load_failures(results / preset.name):
+            parts.append(f"Failed: {failure['method']}, seed {failure['seed']}: {failure['failure']}.\n")
+        if not preset_results:
             continue
-        parts.append(summary(preset, rows, found, results))
+        parts.append(summary(preset, rows, preset_results, results))
         for table, title in TITLES.items():
-            mine = [row for row in rows if row.table == table]
+            table_rows = [row for row in rows if row.table == table]
             parts.append(f"### {title}\n")
             if table in NOTES:
                 parts.append(f"{NOTES[table]}\n")
-            parts.append(_table(preset, table, mine, found, docs, plots=plots))
+            parts.append(_table(preset, table, table_rows, preset_results, docs, plots=plots))
     return "\n".join(parts).rstrip() + "\n"
 
 
-def _about(preset: Preset, rows: list[Row], found: Results) -> str:
-    todo = tasks(rows)
-    done = sum((task.start.name, task.seed, task.evaluation) in found for task in todo)
+def _about(preset: Preset, rows: list[Row], results: Results) -> str:
+    """The section of a preset: sizes, how much is measured, machines."""
+    all_tasks = tasks(rows)
+    done = sum((task.method.name, task.seed, task.evaluation) in results for task in all_tasks)
     encoders = "; ".join(
         f"{name}: {', '.join(f'{key} {value}' for key, value in config.model_args.items())}"
         for name, config in preset.encoders.items()
     )
-    why = WHY if preset.primary == "foreground" else ""
-    text = [
+    why = WHY_FOREGROUND if preset.primary == "foreground" else ""
+    lines = [
         f"## Preset `{preset.name}`\n",
-        f"{preset.size} px, {preset.images} images x {preset.epochs} epochs, batch {preset.batch}, "
+        f"{preset.size} px, {preset.images} images x {preset.epochs} epochs, batch size {preset.batch_size}, "
         f"{preset.precision}; heads are trained on {preset.labeled} images and tested on {preset.test}{_articles(preset)}. "
-        f"{encoders}. Primary figure: {primary(preset)}{why}. **{done} of {len(todo)} figures are measured.**\n",
+        f"{encoders}. Primary metric: {primary_metric(preset)}{why}. **{done} of {len(all_tasks)} results are measured.**\n",
     ]
-    if not found:
-        text.append(f"Not run yet: `python -m experiments.run --preset {preset.name} --download`.\n")
+    if results:
+        lines += ["Measured on:\n", *_machines(results), ""]
     else:
-        text += ["Measured on:\n", *_machines(found), ""]
-    return "\n".join(text)
+        lines.append(f"Not measured yet: `python -m experiments.run --preset {preset.name} --download`.\n")
+    return "\n".join(lines)
 
 
-def _machines(found: Results) -> list[str]:
-    """A line for every machine, with how much was measured there and by which versions of the code."""
+def _machines(results: Results) -> list[str]:
+    """One line per machine: number of results and hashes of the code."""
     sources: dict[str, list[str]] = {}
-    for content in found.values():
+    for content in results.values():
         machine = dict(content["machine"])
         source = machine.pop("source")
-        sources.setdefault(words(machine), []).append(source)
+        sources.setdefault(describe_machine(machine), []).append(source)
     return [
-        f"- {len(each)} figures: {name}; source {', '.join(sorted(set(each)))}"
-        for name, each in sorted(sources.items())
+        f"- {len(hashes)} results: {machine}; source {', '.join(sorted(set(hashes)))}"
+        for machine, hashes in sorted(sources.items())
     ]
 
 
@@ -134,141 +157,153 @@ def _articles(preset: Preset) -> str:
     return f" (k-NN and linear on FashionScenes: plain articles of Fashion-MNIST, {train} and {test})"
 
 
-def _table(preset: Preset, table: str, rows: list[Row], found: Results, docs: Path, *, plots: bool) -> str:
-    all_lines = lines(rows, found)
-    if not any(line.values for line in all_lines):
-        return f"Not run yet: `python -m experiments.run --preset {preset.name} --only {table}`.\n"
-    text = []
+def _table(preset: Preset, table: str, rows: list[Row], results: Results, docs: Path, *, plots: bool) -> str:
+    """One table with its plot and a list of what is missing."""
+    entries = table_entries(rows, results)
+    if not any(entry.values for entry in entries):
+        return f"Not measured yet: `python -m experiments.run --preset {preset.name} --only {table}`.\n"
+    parts = []
     if table == "confirmatory":
-        text += [markdown(all_lines), verdict(all_lines, primary=primary(preset))]
+        parts += [seed_table(entries), verdicts(entries, primary=primary_metric(preset))]
     if table == "stamps":
-        text += [over_folds(all_lines), _objects(rows, found)]
+        parts += [pooled_folds(entries), _object_bootstrap(rows, results)]
     if plots:
-        from experiments.plots import draw
+        from experiments.plots import save_plot
 
-        for path in draw(all_lines, docs / "images" / f"evidence-{preset.name}-{table}.png", curves=table == "4"):
-            text.append(f"![{TITLES[table]}]({path.relative_to(docs).as_posix()})\n")
+        path = docs / "images" / f"evidence-{preset.name}-{table}.png"
+        if save_plot(entries, path, curves=table == "4"):
+            parts.append(f"![{TITLES[table]}]({path.relative_to(docs).as_posix()})\n")
     if table != "confirmatory":
-        text.append(means(all_lines))
-        text.append(f'<details markdown="1">\n<summary>Every seed</summary>\n\n{markdown(all_lines)}\n</details>\n')
-    missing = sorted({f"{line.figure} of {line.row.label}" for line in all_lines if len(line.values) < line.row.seeds})
+        parts.append(mean_table(entries))
+        parts.append(f'<details markdown="1">\n<summary>Every seed</summary>\n\n{seed_table(entries)}\n</details>\n')
+    missing = sorted(
+        {f"{entry.metric} of {entry.row.label}" for entry in entries if len(entry.values) < entry.row.n_seeds}
+    )
     if missing:
-        shown = "; ".join(missing[:6]) + (f"; and {len(missing) - 6} more" if len(missing) > 6 else "")
-        text.append(f"Not run yet, or not for all seeds: {shown}.\n")
-    return "\n".join(text)
+        rest = f"; and {len(missing) - 6} more" if len(missing) > 6 else ""
+        parts.append(f"Not measured yet, or not for all seeds: {'; '.join(missing[:6])}{rest}.\n")
+    return "\n".join(parts)
 
 
-def means(all_lines: list[Line]) -> str:
-    """For every start and figure the mean, over how many seeds, and the mean difference at equal seeds, since means of other
-    seeds do not compare."""
-    return by_figure("mean (seeds), difference at equal seeds", [line for line in all_lines if line.values], _mean)
+def mean_table(entries: list[Entry]) -> str:
+    """Returns a table of means. The difference is at equal seeds, because means over different seeds are not comparable."""
+    measured = [entry for entry in entries if entry.values]
+    return markdown_table("mean (seeds), difference at equal seeds", measured, _format_mean)
 
 
-def _mean(line: Line) -> str:
-    mean = sum(line.values.values()) / len(line.values)
-    return f"{mean:.1f} ({len(line.values)})" + (f", {line.gain.mean:+.1f}" if line.gain else "")
+def _format_mean(entry: Entry) -> str:
+    return f"{_mean(entry):.1f} ({len(entry.values)})" + (f", {entry.gain.mean:+.1f}" if entry.gain else "")
 
 
-def markdown(all_lines: list[Line]) -> str:
-    """A table with every seed, a dash where another start has a figure; starts without any are named below it."""
-    seeds = sorted({seed for line in all_lines for seed in line.values})
-    text = ["| figure | start | by seed | mean | against | difference |", "|---|---|---|---|---|---|"]
-    for line in all_lines:
-        if line.values:
-            mean = sum(line.values.values()) / len(line.values)
-            each = " ".join(f"{line.values[seed]:.1f}" if seed in line.values else "–" for seed in seeds)
-            against = line.row.against or ""
-            text.append(f"| {line.figure} | {line.row.label} | {each} | {mean:.1f} | {against} | {_words(line)} |")
-    return "\n".join(text) + "\n"
+def _mean(entry: Entry) -> float:
+    return sum(entry.values.values()) / len(entry.values)
 
 
-def _words(line: Line) -> str:
-    if line.gain is None:
+def seed_table(entries: list[Entry]) -> str:
+    """Returns a table with the value of every seed, a dash where only other methods have one."""
+    seeds = sorted({seed for entry in entries for seed in entry.values})
+    lines = ["| metric | method | by seed | mean | against | difference |", "|---|---|---|---|---|---|"]
+    for entry in entries:
+        if entry.values:
+            by_seed = " ".join(f"{entry.values[seed]:.1f}" if seed in entry.values else "–" for seed in seeds)
+            baseline, difference = entry.row.baseline or "", _format_verdict(entry)
+            lines.append(
+                f"| {entry.metric} | {entry.row.label} | {by_seed} | {_mean(entry):.1f} | {baseline} | {difference} |"
+            )
+    return "\n".join(lines) + "\n"
+
+
+def _format_verdict(entry: Entry) -> str:
+    """The difference of an entry and whether it is better, worse or none; empty without a difference."""
+    if entry.gain is None:
         return ""
-    text = interval(line)
-    if line.gain.half is None:
+    text = format_difference(entry)
+    if entry.gain.half is None:
         return text
-    return f"{text} no difference" if line.gain.verdict == "no difference" else f"**{text}** {line.gain.verdict}"
+    return f"{text} no difference" if entry.gain.verdict == "no difference" else f"**{text}** {entry.gain.verdict}"
 
 
-def verdict(all_lines: list[Line], *, primary: str) -> str:
-    """What the confirmatory comparison says of the goal, pair by pair; nothing where seeds are missing."""
-    text = [
-        f"The goal was at least {POINTS:g} points in {primary}, with k-NN and linear no worse than {LOSS:g}; the means "
-        "decide.\n"
+def verdicts(entries: list[Entry], *, primary: str) -> str:
+    """Returns whether the confirmatory pairs reach the goal, pair by pair; undecided where seeds are missing."""
+    lines = [
+        f"The goal: a gain of at least {MIN_GAIN:g} points in {primary}, and a change of at least {MIN_CHANGE:g} in k-NN "
+        "and linear. The means decide.\n"
     ]
-    for label in dict.fromkeys(line.row.label for line in all_lines if line.row.label.endswith(" + branch")):
-        mine = {line.figure: line for line in all_lines if line.row.label == label}
-        if any(mine[name].pairs < mine[name].row.seeds for name in (primary, "k-NN", "linear")):
-            text.append(f"- {label}: undecided, not all pairs of seeds are measured.")
+    for label in dict.fromkeys(entry.row.label for entry in entries if entry.row.label.endswith(BRANCH)):
+        by_metric = {entry.metric: entry for entry in entries if entry.row.label == label}
+        if any(by_metric[name].pairs < by_metric[name].row.n_seeds for name in (primary, "k-NN", "linear")):
+            lines.append(f"- {label}: undecided, not all pairs of seeds are measured.")
             continue
-        gains = {name: line.gain for name, line in mine.items() if line.gain is not None}
-        reached = gains[primary].mean >= POINTS
-        kept = all(gains[name].mean >= LOSS for name in ("k-NN", "linear"))
-        text.append(
-            f"- {label}: {primary} {_words(mine[primary])}; the gain is {'' if reached else '**not** '}reached, and "
-            f"k-NN and linear are {'' if kept else '**not** '}kept ({gains['k-NN'].mean:+.1f}, {gains['linear'].mean:+.1f})."
-            f"{_beside_random(all_lines, label.removesuffix(' + branch'))}"
+        gains = {name: entry.gain for name, entry in by_metric.items() if entry.gain is not None}
+        gained = gains[primary].mean >= MIN_GAIN
+        held = all(gains[name].mean >= MIN_CHANGE for name in ("k-NN", "linear"))
+        changes = f"({gains['k-NN'].mean:+.1f}, {gains['linear'].mean:+.1f})"
+        lines.append(
+            f"- {label}: {primary} {_format_verdict(by_metric[primary])}; the gain is {'' if gained else '**not** '}"
+            f"reached, and k-NN and linear are {'' if held else '**not** '}both within the limit {changes}."
+            f"{_plain_against_random(entries, label.removesuffix(BRANCH))}"
         )
-    return "\n".join(text) + "\n"
+    return "\n".join(lines) + "\n"
 
 
-def _beside_random(all_lines: list[Line], label: str) -> str:
-    """What the framework without the branch has learned at all."""
-    known = [line for line in all_lines if line.row.label == label and line.gain is not None]
-    told = "; ".join(f"{line.figure} {_words(line)}" for line in known)
-    return f" The plain framework against the encoder at random: {told}." if told else ""
+def _plain_against_random(entries: list[Entry], label: str) -> str:
+    """What the framework learns without the branch."""
+    differences = "; ".join(
+        f"{entry.metric} {_format_verdict(entry)}"
+        for entry in entries
+        if entry.row.label == label and entry.gain is not None
+    )
+    return f" The plain framework against random init: {differences}." if differences else ""
 
 
-def over_folds(all_lines: list[Line]) -> str:
-    """The differences of the folds as one, with the interval over them; each fold counts once."""
+def pooled_folds(entries: list[Entry]) -> str:
+    """Returns the mean difference over the folds, with the interval over them; each fold counts once."""
     by_label: dict[str, dict[str, list[float]]] = {}
-    for line in all_lines:
-        if line.gain is not None:
-            by_label.setdefault(without_fold(line.row.label), {}).setdefault(line.figure, []).append(line.gain.mean)
-    text = ["Mean difference over the folds, with the interval over them (folds):\n"]
-    for label, figures in by_label.items():
-        told = (f"{name} {in_words(over(each))} ({len(each)})" for name, each in figures.items())
-        text.append(f"- {label}: {'; '.join(told)}")
-    return "\n".join(text) + "\n"
+    for entry in entries:
+        if entry.gain is not None:
+            by_metric = by_label.setdefault(without_fold(entry.row.label), {})
+            by_metric.setdefault(entry.metric, []).append(entry.gain.mean)
+    lines = ["Mean difference over the folds, with the interval over them (number of folds):\n"]
+    for label, by_metric in by_label.items():
+        differences = (f"{name} {format_gain(pool(means))} ({len(means)})" for name, means in by_metric.items())
+        lines.append(f"- {label}: {'; '.join(differences)}")
+    return "\n".join(lines) + "\n"
 
 
-def _objects(rows: list[Row], found: Results) -> str:
-    pools = pooled_objects(rows, found)
-    text = [
-        "k-NN over all folds and seeds, with the interval of a bootstrap over source objects, near-duplicates as one. It is "
-        "of these encoders: how far trainings differ is not in it.\n"
+def _object_bootstrap(rows: list[Row], results: Results) -> str:
+    pools = pool_objects(rows, results)
+    lines = [
+        "k-NN over all folds and seeds, with the interval of a bootstrap over source objects; near-duplicates count as one "
+        "object. The interval is for these encoders: it does not include the variation between trainings.\n"
     ]
-    for label in pools:
-        if label.endswith(" + branch"):
-            mean, low, high = bootstrap(pools[label], pools[label.removesuffix(" + branch")])
-            text.append(f"- {label}: {mean:+.1f} points [{low:+.1f}, {high:+.1f}], {len(pools[label])} objects")
-    return "\n".join(text) + "\n" if len(text) > 1 else ""
+    for label, counts in pools.items():
+        if label.endswith(BRANCH):
+            mean, low, high = bootstrap(counts, pools[label.removesuffix(BRANCH)])
+            lines.append(f"- {label}: {mean:+.1f} points [{low:+.1f}, {high:+.1f}], {len(counts)} objects")
+    return "\n".join(lines) + "\n" if len(lines) > 1 else ""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--results", type=Path, default=RESULTS)
-    parser.add_argument("--docs", type=Path, default=DOCS)
-    parser.add_argument("--no-plots", action="store_true", help="write the text alone, without matplotlib")
-    given = parser.parse_args()
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the results")
+    parser.add_argument("--docs", type=Path, default=DOCS, help="folder of the documentation")
+    parser.add_argument("--no-plots", action="store_true", help="write only the text; needs no matplotlib")
+    args = parser.parse_args()
     register()
     presets = [preset for preset in PRESETS.values() if preset.packages]
     try:
-        if not any((given.results / preset.name).is_dir() for preset in presets):
-            raise UserError(f"--results {given.results}: there are no results; experiments.run writes them")
-        if not given.docs.is_dir():
-            raise UserError(f"--docs {given.docs}: there is no such folder")
-        if not given.no_plots and find_spec("matplotlib") is None:
-            raise UserError(
-                "pictures need matplotlib: pip install 'repre[dev]', or write the text alone with --no-plots"
-            )
+        if not any((args.results / preset.name).is_dir() for preset in presets):
+            raise UserError(f"--results {args.results} holds no results; experiments.run writes them")
+        if not args.docs.is_dir():
+            raise UserError(f"--docs {args.docs} is not a folder")
+        if not args.no_plots and find_spec("matplotlib") is None:
+            raise UserError("plots need matplotlib: pip install 'repre[dev]', or write only the text with --no-plots")
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
-    text = page(given.results, given.docs, presets=presets, plots=not given.no_plots)
-    (given.docs / "evidence.md").write_text(text, encoding="utf-8")
-    print(f"written to {given.docs / 'evidence.md'}")
+    text = evidence_page(args.results, args.docs, presets=presets, plots=not args.no_plots)
+    (args.docs / "evidence.md").write_text(text, encoding="utf-8")
+    print(f"written to {args.docs / 'evidence.md'}")
 
 
 if __name__ == "__main__":

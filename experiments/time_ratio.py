@@ -1,5 +1,8 @@
-"""How much longer one config trains than another: short trainings of both take turns, so that whatever else the machine
-does slows them alike. Seconds that were written down at other times, or on another machine, cannot be compared."""
+"""Ratio of the training times of two configs.
+
+Short trainings of both configs alternate, so that other load on the machine slows both alike. Times that were recorded
+separately, or on different machines, cannot be compared.
+"""
 
 import shutil
 import statistics
@@ -11,31 +14,31 @@ from repre.config import RunConfig
 
 ROUNDS = 3
 STEPS = 20
-"""Of each short training."""
+"""Steps of each short training."""
 
 
-def longer(one: RunConfig, other: RunConfig, *, images: Path, work: Path) -> float:
-    """Seconds of a step of `one` over those of `other`, the median over rounds.
+def training_time_ratio(numerator: RunConfig, denominator: RunConfig, *, images: Path, work: Path) -> float:
+    """Measures the training time of one config divided by that of another: the median over `ROUNDS` rounds.
 
     Args:
-        images: a folder of files with as many images as the short trainings take, or more.
-        work: a folder for them, removed afterwards.
+        images: folder with at least `STEPS` batches of image files.
+        work: folder for the short trainings; deleted afterwards.
     """
     work.mkdir(parents=True, exist_ok=True)
-    files = work / "images.txt"
-    chosen = sorted(images.iterdir())[: STEPS * one.batch_size]
-    files.write_text("".join(f"{path}\n" for path in chosen), encoding="utf-8")
+    image_list = work / "images.txt"
+    paths = sorted(images.iterdir())[: STEPS * numerator.batch_size]
+    image_list.write_text("".join(f"{path}\n" for path in paths), encoding="utf-8")
     ratios = []
     for number in range(ROUNDS):
         first, second = (
-            _seconds(config, files, work / f"{number}-{name}") for config, name in ((one, "a"), (other, "b"))
+            _train_seconds(config, image_list, work / f"{number}-{name}")
+            for config, name in ((numerator, "numerator"), (denominator, "denominator"))
         )
         ratios.append(first / second)
     shutil.rmtree(work)
     return statistics.median(ratios)
 
 
-def _seconds(config: RunConfig, files: Path, out: Path) -> float:
-    run = pretrain(replace(config, data=str(files), out=str(out), epochs=1))
-    seconds: float = run.summary["seconds"]
-    return seconds
+def _train_seconds(config: RunConfig, image_list: Path, out: Path) -> float:
+    run = pretrain(replace(config, data=str(image_list), out=str(out), epochs=1))
+    return float(run.summary["seconds"])

@@ -1,8 +1,8 @@
-"""What every contender of the pipeline benchmark shares: its task, its clock, and what it reports.
+"""Shared code of all contenders of the pipeline benchmark: the task, a clock, the report.
 
-A contender trains SimCLR (two views, NT-Xent at temperature 0.2, AdamW) or DINO (two global views and local ones) with a
-timm ViT on one folder of JPEG files. It runs alone in a process of its own, takes its task from the command line, and
-prints one line of JSON. This file imports nothing of repre: rivals import it in environments of their own.
+A contender trains SimCLR (two views, NT-Xent at temperature 0.2, AdamW) or DINO (two global views and local views) with a
+timm ViT on one folder of JPEG files. It runs alone in its own process, reads its task from the command line and prints one
+line of JSON. This file imports nothing from repre, because rivals run in environments without it.
 """
 
 import argparse
@@ -16,15 +16,15 @@ from typing import Any
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 TEMPERATURE = 0.2
-HIDDEN, OUT = 2048, 256
+HIDDEN_DIM, OUT_DIM = 2048, 256
 """Widths of SimCLR's projector."""
-DINO_HIDDEN, BOTTLENECK = 2048, 256
+DINO_HIDDEN_DIM, BOTTLENECK_DIM = 2048, 256
 """Widths of DINO's head before its prototypes."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """The work that is the same for all."""
+    """The work that is the same for all contenders."""
 
     images: str
     """Folder of JPEG files."""
@@ -35,31 +35,40 @@ class Task:
     local_size: int
     """Side of DINO's local views in pixels."""
     n_local: int
-    """How many local views DINO takes."""
+    """Number of DINO's local views."""
     prototypes: int
-    """Of DINO's head."""
+    """Number of DINO's prototypes."""
     patch: int
+    """Side of the ViT's patches in pixels."""
     dim: int
+    """Width of the ViT."""
     depth: int
+    """Number of blocks of the ViT."""
     heads: int
+    """Number of attention heads of the ViT."""
     batch: int
+    """Batch size."""
     steps: int
-    """Steps that are timed, after `warmup` others."""
+    """Number of timed steps."""
     warmup: int
+    """Number of steps before the timed ones."""
     workers: int
+    """Number of decoding processes."""
     device: str
+    """cpu or cuda."""
     precision: str
     """fp32 or bf16."""
     out: str
-    """Folder for a picture of the views that were trained on."""
+    """Folder for an image of the views."""
 
     @property
-    def blur(self) -> int:
-        """Odd length of the blur's kernel: a tenth of the view, as SimCLR says."""
+    def blur_kernel(self) -> int:
+        """Odd side of the blur kernel: a tenth of the view, as in SimCLR."""
         return max(3, 2 * round((self.size * 23 / 224 - 1) / 2) + 1)
 
 
-def task() -> Task:
+def parse_task() -> Task:
+    """Reads the task from the command line."""
     parser = argparse.ArgumentParser()
     for name, kind in Task.__annotations__.items():
         parser.add_argument(f"--{name}", type=kind, required=True)
@@ -67,116 +76,134 @@ def task() -> Task:
 
 
 class Clock:
-    """Times the steps after the warm-up, and the part of them that was spent waiting for data."""
+    """Times the steps after the warm-up, and how much of that time was spent waiting for data."""
 
-    def __init__(self, job: Task) -> None:
-        self.job, self.step, self.waited = job, 0, 0.0
-        self.begun = self.asked = 0.0
+    def __init__(self, task: Task) -> None:
+        self.task, self.step, self.waited = task, 0, 0.0
+        self.started = self.wait_started = 0.0
 
-    def wait(self, batches: Any) -> Any:
-        self.ask()
+    def next(self, batches: Any) -> Any:
+        """Returns the next batch of an iterator and times the wait for it."""
+        self.start_wait()
         batch = next(batches)
-        self.got()
+        self.end_wait()
         return batch
 
-    def ask(self) -> None:
-        """The next batch is asked for."""
-        self.asked = time.perf_counter()
+    def start_wait(self) -> None:
+        """Marks the begin of a wait for data."""
+        self.wait_started = time.perf_counter()
 
-    def got(self) -> None:
-        """It is there."""
-        if self.step >= self.job.warmup:
-            self.waited += time.perf_counter() - self.asked
+    def end_wait(self) -> None:
+        """Marks the end of a wait for data."""
+        if self.step >= self.task.warmup:
+            self.waited += time.perf_counter() - self.wait_started
 
     def tick(self) -> bool:
-        """After a step; True when all are done."""
+        """Counts a finished step; returns True after the last one."""
         self.step += 1
-        if self.step == self.job.warmup:
-            synchronize(self.job.device)
-            self.begun = time.perf_counter()
-        return self.step == self.job.warmup + self.job.steps
+        if self.step == self.task.warmup:
+            synchronize(self.task.device)
+            self.started = time.perf_counter()
+        return self.step == self.task.warmup + self.task.steps
 
-    def report(self, name: str, **more: Any) -> None:
-        synchronize(self.job.device)
-        seconds = time.perf_counter() - self.begun
-        report(
-            name,
-            self.job,
-            images_per_s=self.job.steps * self.job.batch / seconds,
-            data_wait=self.waited / seconds,
-            **more,
-        )
+    def report(self, name: str, *, does: str) -> None:
+        """Prints the result; see `report`."""
+        synchronize(self.task.device)
+        seconds = time.perf_counter() - self.started
+        images_per_s = self.task.steps * self.task.batch / seconds
+        report(name, self.task, images_per_s=images_per_s, data_wait=self.waited / seconds, does=does)
 
 
 def synchronize(device: str) -> None:
+    """Waits for a CUDA device."""
     if device.startswith("cuda"):
         import torch
 
         torch.cuda.synchronize()
 
 
-def report(name: str, job: Task, **figures: Any) -> None:
-    memory: dict[str, float] = {"memory_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20}
-    if job.device.startswith("cuda"):
+def report(name: str, task: Task, *, images_per_s: float, data_wait: float, does: str) -> None:
+    """Prints the result as one line of JSON, with the peak memory.
+
+    Args:
+        data_wait: share of the time that was spent waiting for data.
+        does: how the contender decodes, augments and trains.
+    """
+    memory_gib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    if task.device.startswith("cuda"):
         import torch
 
-        memory["memory_gib"] = torch.cuda.max_memory_allocated() / 2**30
-    print(json.dumps({"name": name, **figures, **memory, "task": asdict(job)}), file=sys.stdout, flush=True)
+        memory_gib = torch.cuda.max_memory_allocated() / 2**30
+    result = {
+        "name": name,
+        "images_per_s": images_per_s,
+        "data_wait": data_wait,
+        "does": does,
+        "memory_gib": memory_gib,
+    }
+    print(json.dumps(result | {"task": asdict(task)}), file=sys.stdout, flush=True)
 
 
-def save_grid(views: list[Any], job: Task, name: str) -> None:
-    """A picture of the first eight images of a batch in every view; tensors [B, 3, S, S], normalized by ImageNet."""
+def save_grid(views: list[Any], task: Task, name: str) -> None:
+    """Saves an image of the first eight images of a batch in every view.
+
+    Args:
+        views: tensors [B, 3, S, S], normalized with ImageNet's statistics.
+    """
     import torch
     import torch.nn.functional as F
     from torchvision.utils import save_image
 
     mean, std = (torch.tensor(s).view(3, 1, 1) for s in (MEAN, STD))
-    shown = [F.pad(view[:8].float().cpu() * std + mean, [0, views[0].shape[-1] - view.shape[-1]] * 2) for view in views]
-    Path(job.out).mkdir(parents=True, exist_ok=True)
-    save_image(torch.cat(shown).clamp(0, 1), Path(job.out) / f"views-{name}.png", nrow=8)
+    rows = [F.pad(view[:8].float().cpu() * std + mean, [0, views[0].shape[-1] - view.shape[-1]] * 2) for view in views]
+    Path(task.out).mkdir(parents=True, exist_ok=True)
+    save_image(torch.cat(rows).clamp(0, 1), Path(task.out) / f"views-{name}.png", nrow=8)
 
 
-def build_encoder(job: Task) -> Any:
-    """The encoder that rivals train, with timm alone."""
+def build_encoder(task: Task) -> Any:
+    """Builds the ViT with timm alone."""
     import timm
 
     return timm.create_model(
         "vit_tiny_patch16_224",
-        img_size=job.size,
-        patch_size=job.patch,
-        embed_dim=job.dim,
-        depth=job.depth,
-        num_heads=job.heads,
+        img_size=task.size,
+        patch_size=task.patch,
+        embed_dim=task.dim,
+        depth=task.depth,
+        num_heads=task.heads,
         num_classes=0,
-        dynamic_img_size=job.method == "dino",
+        dynamic_img_size=task.method == "dino",
     )
 
 
-def build_projector(job: Task) -> Any:
-    """SimCLR's projector."""
+def build_projector(task: Task) -> Any:
+    """Builds SimCLR's projector."""
     from torch import nn
 
     return nn.Sequential(
-        nn.Linear(job.dim, HIDDEN, bias=False), nn.BatchNorm1d(HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, OUT, bias=False)
+        nn.Linear(task.dim, HIDDEN_DIM, bias=False),
+        nn.BatchNorm1d(HIDDEN_DIM),
+        nn.ReLU(),
+        nn.Linear(HIDDEN_DIM, OUT_DIM, bias=False),
     )
 
 
-def loader(dataset: Any, job: Task, **more: Any) -> Any:
-    """The data loader with the settings that PyTorch's guide recommends."""
+def build_loader(dataset: Any, task: Task) -> Any:
+    """Builds a DataLoader with the settings that PyTorch's tuning guide recommends."""
     import torch
 
     return torch.utils.data.DataLoader(
         dataset,
-        batch_size=job.batch,
+        batch_size=task.batch,
         shuffle=True,
         drop_last=True,
-        num_workers=job.workers,
-        persistent_workers=job.workers > 0,
-        pin_memory=job.device.startswith("cuda"),
-        **more,
+        num_workers=task.workers,
+        persistent_workers=task.workers > 0,
+        pin_memory=task.device.startswith("cuda"),
     )
 
 
 def endless(batches: Any) -> Any:
+    """Yields the batches of a loader, epoch after epoch."""
     while True:
         yield from batches

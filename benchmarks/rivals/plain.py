@@ -1,35 +1,34 @@
-"""The loop that a researcher writes: torchvision's transforms in the loader's workers, a timm model, NT-Xent or DINO."""
+"""A plain training loop: torchvision's transforms in DataLoader workers, a timm model, NT-Xent or DINO."""
 
 import copy
 import itertools
-import sys
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from PIL import Image
-from torch import nn
-from torchvision.transforms import v2
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
 from contender import (
-    BOTTLENECK,
-    DINO_HIDDEN,
+    BOTTLENECK_DIM,
+    DINO_HIDDEN_DIM,
     MEAN,
     STD,
     TEMPERATURE,
     Clock,
     Task,
     build_encoder,
+    build_loader,
     build_projector,
     endless,
-    loader,
+    parse_task,
     save_grid,
-    task,
 )
+from PIL import Image
+from torch import nn
+from torchvision.transforms import v2
 
 
 class Folder(torch.utils.data.Dataset):
+    """The views of every JPEG file in a folder."""
+
     def __init__(self, root: str, transforms: list[v2.Compose]) -> None:
         self.paths, self.transforms = sorted(Path(root).rglob("*.jpg")), transforms
 
@@ -42,9 +41,12 @@ class Folder(torch.utils.data.Dataset):
         return [transform(image) for transform in self.transforms]
 
 
-def augmentation(job: Task, size: int, *, scale: tuple[float, float], strength: float, blur: float, solarize: float):
+def augmentation(
+    task: Task, size: int, *, scale: tuple[float, float], strength: float, blur: float, solarize: float
+) -> v2.Compose:
+    """Returns the augmentation of one view of SimCLR or DINO."""
     kernel = max(3, 2 * round((size * 23 / 224 - 1) / 2) + 1)
-    bicubic = job.method == "dino"
+    bicubic = task.method == "dino"
     return v2.Compose(
         [
             v2.RandomResizedCrop(
@@ -64,21 +66,22 @@ def augmentation(job: Task, size: int, *, scale: tuple[float, float], strength: 
     )  # fmt: skip
 
 
-def transforms(job: Task) -> list[v2.Compose]:
-    if job.method == "simclr":
-        return [augmentation(job, job.size, scale=(0.08, 1.0), strength=2, blur=0.5, solarize=0.0)] * 2
+def transforms(task: Task) -> list[v2.Compose]:
+    """Returns the augmentation of every view."""
+    if task.method == "simclr":
+        return [augmentation(task, task.size, scale=(0.08, 1.0), strength=2, blur=0.5, solarize=0.0)] * 2
     large, small = {"scale": (0.25, 1.0), "strength": 1}, {"scale": (0.05, 0.25), "strength": 1}
     return [
-        augmentation(job, job.size, blur=1.0, solarize=0.0, **large),
-        augmentation(job, job.size, blur=0.1, solarize=0.2, **large),
-        *[augmentation(job, job.local_size, blur=0.5, solarize=0.0, **small)] * job.n_local,
+        augmentation(task, task.size, blur=1.0, solarize=0.0, **large),
+        augmentation(task, task.size, blur=0.1, solarize=0.2, **large),
+        *[augmentation(task, task.local_size, blur=0.5, solarize=0.0, **small)] * task.n_local,
     ]
 
 
 class SimCLR(nn.Module):
-    def __init__(self, job: Task) -> None:
+    def __init__(self, task: Task) -> None:
         super().__init__()
-        self.encoder, self.projector = build_encoder(job), build_projector(job)
+        self.encoder, self.projector = build_encoder(task), build_projector(task)
 
     def forward(self, views: list[torch.Tensor]) -> torch.Tensor:
         embedding = F.normalize(self.projector(self.encoder(torch.cat(views))).float(), dim=1)
@@ -86,28 +89,28 @@ class SimCLR(nn.Module):
         logits.fill_diagonal_(float("-inf"))
         return F.cross_entropy(logits, torch.arange(len(logits), device=logits.device).roll(len(views[0])))
 
-    def after(self) -> None:
+    def after_step(self) -> None:
         pass
 
 
-class Head(nn.Module):
-    def __init__(self, job: Task) -> None:
+class DINOHead(nn.Module):
+    def __init__(self, task: Task) -> None:
         super().__init__()
-        sizes = (job.dim, DINO_HIDDEN, DINO_HIDDEN, BOTTLENECK)
+        sizes = (task.dim, DINO_HIDDEN_DIM, DINO_HIDDEN_DIM, BOTTLENECK_DIM)
         layers = [layer for a, b in itertools.pairwise(sizes) for layer in (nn.Linear(a, b), nn.GELU())][:-1]
         self.mlp = nn.Sequential(*layers)
-        self.last = nn.Linear(BOTTLENECK, job.prototypes, bias=False)
+        self.last = nn.Linear(BOTTLENECK_DIM, task.prototypes, bias=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return F.linear(F.normalize(self.mlp(x), dim=1), F.normalize(self.last.weight, dim=1))
 
 
 class DINO(nn.Module):
-    def __init__(self, job: Task) -> None:
+    def __init__(self, task: Task) -> None:
         super().__init__()
-        self.student = nn.ModuleList([build_encoder(job), Head(job)])
+        self.student = nn.ModuleList([build_encoder(task), DINOHead(task)])
         self.teacher = copy.deepcopy(self.student).requires_grad_(False)
-        self.register_buffer("center", torch.zeros(1, job.prototypes))
+        self.register_buffer("center", torch.zeros(1, task.prototypes))
 
     def forward(self, views: list[torch.Tensor]) -> torch.Tensor:
         encoder, head = self.student
@@ -123,29 +126,29 @@ class DINO(nn.Module):
         return torch.stack(terms).mean()
 
     @torch.no_grad()
-    def after(self) -> None:
+    def after_step(self) -> None:
         torch._foreach_lerp_(list(self.teacher.parameters()), list(self.student.parameters()), 0.004)
 
 
 def main() -> None:
-    job = task()
-    source = endless(loader(Folder(job.images, transforms(job)), job))
-    model = (SimCLR if job.method == "simclr" else DINO)(job).to(job.device)
-    trained = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=1e-4, fused=True)
-    clock, done = Clock(job), False
+    task = parse_task()
+    batches = endless(build_loader(Folder(task.images, transforms(task)), task))
+    model = (SimCLR if task.method == "simclr" else DINO)(task).to(task.device)
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, lr=1e-4, fused=True)
+    clock, done = Clock(task), False
     while not done:
-        views = [view.to(job.device, non_blocking=True) for view in clock.wait(source)]
+        views = [view.to(task.device, non_blocking=True) for view in clock.next(batches)]
         if clock.step == 0:
-            save_grid(views, job, "plain")
-        with torch.autocast(job.device.split(":")[0], torch.bfloat16, enabled=job.precision == "bf16"):
+            save_grid(views, task, "plain")
+        with torch.autocast(task.device.split(":")[0], torch.bfloat16, enabled=task.precision == "bf16"):
             loss = model(views)
         loss.backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        model.after()
+        model.after_step()
         done = clock.tick()
-    clock.report("plain", does=f"PIL decoding and torchvision v2 on PIL images in {job.workers} workers; fused AdamW")
+    clock.report("plain", does=f"PIL decoding and torchvision v2 on PIL images in {task.workers} workers; fused AdamW")
 
 
 if __name__ == "__main__":

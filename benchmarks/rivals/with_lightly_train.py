@@ -1,90 +1,101 @@
-"""lightly-train's own command on the same timm model: its loader, transforms (albumentations) and Lightning trainer.
+"""lightly-train's `pretrain` on the same timm model: its loader, transforms (albumentations) and Lightning trainer.
 
-Its callbacks (checkpoints, export, learning rate) are left out; a callback of ours times the steps.
+A callback that times the steps replaces its own callbacks (checkpoints, export, learning rate).
 """
 
 import os
 import shutil
-import sys
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 os.environ["LIGHTLY_TRAIN_EVENTS_DISABLED"] = "1"
 import lightly_train
+from contender import (
+    BOTTLENECK_DIM,
+    DINO_HIDDEN_DIM,
+    HIDDEN_DIM,
+    OUT_DIM,
+    TEMPERATURE,
+    Clock,
+    Task,
+    build_encoder,
+    parse_task,
+    save_grid,
+)
 from lightly_train._commands import train_helpers
 from pytorch_lightning import Callback, Trainer
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from contender import BOTTLENECK, DINO_HIDDEN, HIDDEN, OUT, TEMPERATURE, Clock, Task, build_encoder, save_grid, task
-
 
 class Timer(Callback):
+    """Times the steps."""
+
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
 
     def on_train_start(self, *_: object) -> None:
-        self.clock.ask()
+        self.clock.start_wait()
 
     def on_train_batch_start(self, trainer: object, module: object, batch: dict, number: int) -> None:
-        self.clock.got()
+        self.clock.end_wait()
         if number == 0 and self.clock.step == 0:
-            save_grid(batch["views"], self.clock.job, "lightly-train")
+            save_grid(batch["views"], self.clock.task, "lightly-train")
 
     def on_train_batch_end(self, *_: object) -> None:
         if self.clock.tick():
             self.clock.report(
                 "lightly-train",
-                does=f"lightly-train {version('lightly-train')}'s pretrain(), albumentations in {self.clock.job.workers} "
+                does=f"lightly-train {version('lightly-train')}'s pretrain(), albumentations in {self.clock.task.workers} "
                 "workers, its callbacks left out",
             )
-        self.clock.ask()
+        self.clock.start_wait()
 
 
-def settings(job: Task) -> dict[str, dict]:
-    views = {"image_size": (job.size, job.size)}
-    if job.method == "simclr":
-        head = {"hidden_dim": HIDDEN, "output_dim": OUT, "temperature": TEMPERATURE}
+def method_settings(task: Task) -> dict[str, dict]:
+    """Returns the arguments that define the method and its views."""
+    views = {"image_size": (task.size, task.size)}
+    if task.method == "simclr":
+        head = {"hidden_dim": HIDDEN_DIM, "output_dim": OUT_DIM, "temperature": TEMPERATURE}
         return {"method_args": head, "transform_args": views | {"random_resize": {"min_scale": 0.08, "max_scale": 1.0}}}
-    local = {"view_size": (job.local_size, job.local_size), "num_views": job.n_local}
+    local = {"view_size": (task.local_size, task.local_size), "num_views": task.n_local}
     local |= {"random_resize": {"min_scale": 0.05, "max_scale": 0.25}}
     return {
-        "method_args": {"hidden_dim": DINO_HIDDEN, "bottleneck_dim": BOTTLENECK, "output_dim": job.prototypes},
+        "method_args": {"hidden_dim": DINO_HIDDEN_DIM, "bottleneck_dim": BOTTLENECK_DIM, "output_dim": task.prototypes},
         "transform_args": views | {"random_resize": {"min_scale": 0.25, "max_scale": 1.0}, "local_view": local},
     }
 
 
 def main() -> None:
-    job = task()
-    out = Path(job.out) / "lightly-train"
+    task = parse_task()
+    out = Path(task.out) / "lightly-train"
     shutil.rmtree(out, ignore_errors=True)
     build_trainer = train_helpers.get_trainer
 
-    def timed_trainer(*, callbacks: list[Callback], **more: Any) -> Trainer:
-        return build_trainer(callbacks=[Timer(Clock(job))], **more)
+    def timed_trainer(*, callbacks: list[Callback], **settings: Any) -> Trainer:
+        return build_trainer(callbacks=[Timer(Clock(task))], **settings)
 
-    train_helpers.get_trainer = timed_trainer  # it takes callbacks by name only, from a list of its own
+    train_helpers.get_trainer = timed_trainer  # pretrain only accepts callbacks from its own list
     lightly_train.pretrain(
         out=out,
-        data=job.images,
-        model=build_encoder(job),
-        method=job.method,
+        data=task.images,
+        model=build_encoder(task),
+        method=task.method,
         epochs=1000,
-        batch_size=job.batch,
-        num_workers=job.workers,
+        batch_size=task.batch,
+        num_workers=task.workers,
         devices=1,
-        accelerator="gpu" if job.device.startswith("cuda") else "cpu",
-        precision="bf16-mixed" if job.precision == "bf16" else "32-true",
+        accelerator="gpu" if task.device.startswith("cuda") else "cpu",
+        precision="bf16-mixed" if task.precision == "bf16" else "32-true",
         optim="adamw",
         optim_args={"lr": 1e-4},
-        loader_args={"persistent_workers": job.workers > 0, "pin_memory": job.device.startswith("cuda")},
+        loader_args={"persistent_workers": task.workers > 0, "pin_memory": task.device.startswith("cuda")},
         trainer_args={
-            "max_steps": job.warmup + job.steps,
+            "max_steps": task.warmup + task.steps,
             "logger": False,
             "enable_checkpointing": False,
             "enable_progress_bar": False,
         },
-        **settings(job),
+        **method_settings(task),
     )
 
 

@@ -1,4 +1,4 @@
-"""The benchmarks of speed run at toy size, and say what they claim. Times themselves are never judged here."""
+"""The benchmarks run at toy size and write their tables. The tests do not judge times."""
 
 import json
 import os
@@ -9,51 +9,58 @@ from pathlib import Path
 import pytest
 import torch
 
-ROOT = Path(__file__).parents[2]
-BENCHMARKS = ROOT / "benchmarks"
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
-def call(script: str, *words: str) -> str:
-    done = subprocess.run(
-        [sys.executable, str(BENCHMARKS / script), *words],
+def run_benchmark(script: str, *arguments: str) -> str:
+    """Runs a benchmark in its own process and returns what it prints."""
+    process = subprocess.run(
+        [sys.executable, str(BENCHMARKS / script), *arguments],
         capture_output=True,
         text=True,
         check=False,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
     )
-    assert done.returncode == 0, done.stderr[-2000:]
-    return done.stdout
+    assert process.returncode == 0, process.stderr[-2000:]
+    return process.stdout
 
 
-def test_step(tmp_path: Path) -> None:
-    said = call("step.py", "--preset", "toy", "--rounds", "1", "--out", str(tmp_path))
-    assert "| ViT, branch | 4 | 2 |" in said
-    found = json.loads((tmp_path / "step-toy.json").read_text())
-    assert set(found["runs"]) == {"ViT", "ViT, branch"}
-    assert found["runs"]["ViT"][0]["ceiling_share"] > 0
-    assert found["runs"]["ViT"][0]["memory_gib"] > 0
+@pytest.mark.slow
+def test_step_measures_time_memory_and_ceiling(tmp_path: Path) -> None:
+    printed = run_benchmark("step.py", "--preset", "toy", "--rounds", "1", "--out", str(tmp_path))
+    assert "| ViT, branch | 4 | 2 |" in printed
+    results = json.loads((tmp_path / "step-toy.json").read_text())
+    assert set(results["runs"]) == {"ViT", "ViT, branch"}
+    assert results["runs"]["ViT"][0]["ceiling_share"] > 0
+    assert results["runs"]["ViT"][0]["memory_gib"] > 0
 
 
-def test_feeding(tmp_path: Path) -> None:
-    said = call("feeding.py", "--count", "64", "--sizes", "32", "--rounds", "1", "--out", str(tmp_path))
+@pytest.mark.slow
+def test_feeding_compares_reading_loading_and_views(tmp_path: Path) -> None:
+    printed = run_benchmark("feeding.py", "--count", "64", "--sizes", "32", "--rounds", "1", "--out", str(tmp_path))
     for name in (
         "Pillow decodes whole images",
         "repre's loader, 1 processes",
         "torchvision's transforms, DINO's 2 x 32",
     ):
-        assert name in said
-    assert set(json.loads((tmp_path / "feeding-cpu.json").read_text())["against"].values()) > {""}
+        assert name in printed
+    results = json.loads((tmp_path / "feeding-cpu.json").read_text())
+    baselines = set(results["against"].values()) - {""}
+    assert baselines
+    assert baselines <= results["ms_per_image"].keys()
 
 
-def test_pipeline(tmp_path: Path) -> None:
-    words = ["--preset", "toy", "--method", "dino", "--rounds", "1", "--only", "repre", "plain", "--out", str(tmp_path)]
-    said = call("pipeline.py", *words)
-    assert "| repre |" in said
-    assert "| plain |" in said
-    assert (tmp_path / "views-dino-toy" / "views-repre.png").is_file()
+@pytest.mark.slow
+def test_pipeline_runs_contenders_and_saves_their_views(tmp_path: Path) -> None:
+    options = ["--preset", "toy", "--method", "dino", "--rounds", "1", "--out", str(tmp_path)]
+    printed = run_benchmark("pipeline.py", *options, "--only", "repre", "plain")
+    assert "| repre |" in printed
+    assert "| plain |" in printed
+    for name in ("repre", "plain"):
+        assert (tmp_path / "views-dino-toy" / f"views-{name}.png").is_file()
 
 
-def test_the_ceiling_is_made_of_the_step_s_own_products(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_ceiling_consists_of_the_step_s_own_products(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     from ceiling import Recorder, replay
 

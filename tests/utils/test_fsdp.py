@@ -1,4 +1,4 @@
-"""Weights that are whole pass through; tests/faults/ranks.py trains with weights split over two processes."""
+"""Weights that are whole pass through; tests/faults/processes.py trains with weights split over two processes."""
 
 from dataclasses import replace
 from pathlib import Path
