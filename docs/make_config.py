@@ -5,13 +5,12 @@
 A test compares the page with what this gives.
 """
 
-import ast
 import dataclasses
-import inspect
-import itertools
 import typing
 from pathlib import Path
 from typing import Any
+
+from docstring_parser import parse_from_object
 
 from repre.config import RunConfig
 from repre.frameworks import FRAMEWORKS, FrameworkConfig
@@ -22,7 +21,7 @@ INTRODUCTION = """# Settings of a run
 Written by `docs/make_config.py`. Every setting can be given on the command line (`--optim.lr 1e-3`), in a YAML file
 (`--config FILE`; each run writes its own to `config.yaml`) and from Python (`repre.RunConfig`). The defaults here are those
 of the classes; a recipe changes some of them, and `repre pretrain RECIPE --help` shows its own. "none" is `null` in YAML and
-`None` on the command line; what is on or off is `true` or `false` in YAML, and `--compute.compile` or `--compute.no-compile`
+`None` on the command line; switches are `true` or `false` in YAML, and `--compute.compile` or `--compute.no-compile`
 on the command line.
 """
 
@@ -102,14 +101,8 @@ def _choices(hint: Any) -> str:
 
 def _doc_lines(kind: type) -> dict[str, str]:
     """The string under each setting of a class and of those that it inherits from."""
-    found: dict[str, str] = {}
-    for one in reversed([base for base in kind.__mro__ if dataclasses.is_dataclass(base)]):
-        body = typing.cast(ast.ClassDef, ast.parse(inspect.getsource(one)).body[0]).body
-        for setting, below in itertools.pairwise(body):
-            if isinstance(setting, ast.AnnAssign) and isinstance(setting.target, ast.Name):
-                text = typing.cast(ast.Constant, typing.cast(ast.Expr, below).value).value
-                found[setting.target.id] = " ".join(str(text).split()).replace("|", "\\|")
-    return found
+    params = [param for one in reversed(kind.__mro__[:-1]) for param in parse_from_object(one).params]
+    return {param.arg_name: " ".join((param.description or "").split()).replace("|", "\\|") for param in params}
 
 
 if __name__ == "__main__":
