@@ -16,7 +16,7 @@ from repre.errors import UserError, near_names
 from repre.frameworks import FRAMEWORKS, FrameworkConfig, MoCoV3Config, framework_name
 from repre.models.decoder import DecoderConfig
 from repre.models.encoder import EncoderConfig
-from repre.models.repre import ReconstructionConfig, check_views
+from repre.models.repre import ReconstructionConfig, check_multi_crop
 from repre.training.optim import OptimConfig
 from repre.utils.config_checks import check_fields
 
@@ -175,7 +175,7 @@ class RunConfig:
                 raise UserError(f"{name} must be at least 1, not {getattr(self, name)}")
         if self.batch_size < 2:
             raise UserError("batch_size must be at least 2: the frameworks compare images of a batch")
-        check_views(self.framework, n_local=self.views.n_local)
+        check_multi_crop(self.framework, n_local=self.views.n_local)
 
     @property
     def encoder_at_size(self) -> EncoderConfig:

@@ -78,7 +78,7 @@ def small_patches(config: RunConfig) -> dict[str, Any]:
 
 # ------------------------------------------------------------------------------------------ losses of the wrong sign
 
-CONTRASTIVE, FEATURES = RePre.contrastive, RePre.student_features
+CONTRASTIVE, FEATURES = RePre.contrastive_loss, RePre.student_features
 
 
 def with_loss(output: FrameworkOutput, loss: Tensor) -> FrameworkOutput:
@@ -103,9 +103,9 @@ def away_from_the_teacher(
     return with_loss(CONTRASTIVE(self, student, teacher, progress), cosine)
 
 
-def remembered(self: RePre, views: Views, *, rebuild: bool = True, maps: bool = True) -> list[Features]:
+def remembered(self: RePre, views: Views, *, reconstruct: bool = True, maps: bool = True) -> list[Features]:
     self.seen = views  # type: ignore[assignment]
-    return FEATURES(self, views, rebuild=rebuild, maps=maps)
+    return FEATURES(self, views, reconstruct=reconstruct, maps=maps)
 
 
 def against_the_branch(
@@ -113,7 +113,7 @@ def against_the_branch(
 ) -> FrameworkOutput:
     """Worse pixels are the better loss."""
     output = CONTRASTIVE(self, student, teacher, progress)
-    pixel = self.pixel(student, self.seen)  # type: ignore[arg-type]
+    pixel = self.reconstruction_loss(student, self.seen)  # type: ignore[arg-type]
     assert pixel is not None
     return with_loss(output, 0.01 * output.loss - 2 * pixel)
 
@@ -131,10 +131,10 @@ BREAKS: dict[str, tuple[int, Callable[[RunConfig], dict[str, Any]], dict[str, An
     "branch weight x1000": (4, lambda config: {"reconstruction": ReconstructionConfig(weight=1000.0)}, {}),
     "one image": (1, one_image, {}),
     "frozen center": (6, frozen_center, {}),
-    "pushed apart": (3, two_kinds_of_views, {"contrastive": pushed_apart}),
-    "pulled together": (8, lambda config: {}, {"contrastive": pulled_together}),
-    "away from the teacher": (4, lambda config: {}, {"contrastive": away_from_the_teacher}),
-    "against the branch": (3, lambda config: {}, {"contrastive": against_the_branch, "student_features": remembered}),
+    "pushed apart": (3, two_kinds_of_views, {"contrastive_loss": pushed_apart}),
+    "pulled together": (8, lambda config: {}, {"contrastive_loss": pulled_together}),
+    "away from the teacher": (4, lambda config: {}, {"contrastive_loss": away_from_the_teacher}),
+    "against the branch": (3, lambda config: {}, {"contrastive_loss": against_the_branch, "student_features": remembered}),
 }
 """What is broken -> epochs, long enough for the patience of the rules; what changes in a healthy run; methods of the model
 that are replaced."""

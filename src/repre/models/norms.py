@@ -1,8 +1,4 @@
-"""Batch normalization over the global batch, without running statistics.
-
-torch's SyncBatchNorm refuses the CPU, and a projection head never needs running statistics: it is only used in training
-and is thrown away afterwards. Leaving them out makes a head a pure function of its batch, so a step can be replayed.
-"""
+"""Normalization layers that torch does not have in this form."""
 
 import torch
 import torch.nn.functional as F
@@ -12,35 +8,51 @@ from repre.utils.dist import mean_over_ranks, world_size
 
 
 class BatchNorm(nn.Module):
-    """Normalizes [B, D] by the mean and biased variance over the batches of all ranks, which must be of equal size.
+    """Batch normalization over the global batch, without running statistics.
+
+    torch's SyncBatchNorm does not run on the CPU. A projection head needs no running statistics, since it is used in
+    training only. Without them its output depends on the batch alone, so a step can be replayed.
 
     Args:
-        width: D.
+        dim: D.
         affine: learn a scale and a shift per channel.
+        eps: added to the variance.
     """
 
     weight: nn.Parameter | None
     bias: nn.Parameter | None
 
-    def __init__(self, width: int, *, affine: bool = True, eps: float = 1e-5) -> None:
+    def __init__(self, dim: int, *, affine: bool = True, eps: float = 1e-5) -> None:
         super().__init__()
         self.eps = eps
         if affine:
-            self.weight, self.bias = nn.Parameter(torch.ones(width)), nn.Parameter(torch.zeros(width))
+            self.weight, self.bias = nn.Parameter(torch.ones(dim)), nn.Parameter(torch.zeros(dim))
         else:
             self.weight = self.bias = None
 
     def forward(self, x: Tensor) -> Tensor:
+        """Normalizes [B, D] by mean and biased variance over the batches of all ranks, which must have the same size.
+
+        Raises:
+            ValueError: the only rank has a batch of one, which has no variance.
+        """
         if world_size() == 1:
-            if len(x) == 1:  # one sample has no variance; torch raises here with a message about shapes
+            if len(x) == 1:
                 raise ValueError("batch normalization in the heads needs at least two images per batch")
             return F.batch_norm(x, None, None, self.weight, self.bias, training=True, eps=self.eps)
-        wide = x if x.dtype == torch.float64 else x.float()
-        mean = mean_over_ranks(wide.mean(0))
-        centered = wide - mean
+        x_float = x if x.dtype == torch.float64 else x.float()
+        mean = mean_over_ranks(x_float.mean(0))
+        centered = x_float - mean
         variance = mean_over_ranks(centered.square().mean(0))
-        out = centered * (variance + self.eps).rsqrt()
-        if self.weight is not None:
-            assert self.bias is not None, "scale and shift come together"
-            out = out * self.weight + self.bias
-        return out.to(x.dtype)
+        normalized = centered * (variance + self.eps).rsqrt()
+        if self.weight is not None and self.bias is not None:
+            normalized = normalized * self.weight + self.bias
+        return normalized.to(x.dtype)
+
+
+class ChannelNorm(nn.LayerNorm):
+    """Layer normalization of [B, C, H, W] over the channels of each cell."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, C, H, W] -> [B, C, H, W]."""
+        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)

@@ -62,8 +62,8 @@ def find_cause(
     for name, parameter in model.named_parameters():
         if not parameter.isfinite().all():
             return Cause(f"{symptom}: the parameter {name} is not finite")
-    rebuild = losses.pixel is not None
-    layer = _replay(model, views, rebuild=rebuild, seed=seed, micro_batch=micro_batch, precision=precision)
+    reconstruct = losses.pixel is not None
+    layer = _replay(model, views, reconstruct=reconstruct, seed=seed, micro_batch=micro_batch, precision=precision)
     if layer is not None:
         return Cause(f"{symptom}: the output of {layer.description} is the first that is not finite", layer.images)
     if not math.isfinite(float(losses.total.detach())):
@@ -83,7 +83,7 @@ def _symptom(losses: Losses) -> str:
 
 @torch.no_grad()
 def _replay(
-    model: RePre, views: Views, *, rebuild: bool, seed: int, micro_batch: int, precision: torch.dtype
+    model: RePre, views: Views, *, reconstruct: bool, seed: int, micro_batch: int, precision: torch.dtype
 ) -> Cause | None:
     """The first layer, in the order of computation, whose output is not finite, and the images whose features are not."""
     layers: list[str] = []
@@ -107,9 +107,9 @@ def _replay(
             set_micro_batch(model, piece, start, seed, of=views)
             mixed = autocast(piece.images[0].device, precision)
             with single_process(), torch.compiler.set_stance("force_eager"), mixed:
-                features = model.student_features(piece, rebuild=rebuild)
-                if rebuild:
-                    model.pixel(features, piece)
+                features = model.student_features(piece, reconstruct=reconstruct)
+                if reconstruct:
+                    model.reconstruction_loss(features, piece)
             bad = torch.zeros(len(piece.images[0]), dtype=torch.bool)
             for tensor in (t for view in features for t in (view.embedding, *view.maps)):
                 bad |= ~tensor.isfinite().flatten(1).all(1).cpu()

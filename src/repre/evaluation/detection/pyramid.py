@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torchvision.ops import FeaturePyramidNetwork
 
 from repre.models.encoder import Encoder
+from repre.models.norms import ChannelNorm
 
 
 class Backbone(nn.Module):
@@ -67,7 +68,7 @@ class SimplePyramid(nn.Module):
         up = nn.ConvTranspose2d
         self.scales = nn.ModuleList(
             [
-                nn.Sequential(up(channels, half, 2, 2), _ChannelNorm(half), nn.GELU(), up(half, quarter, 2, 2)),
+                nn.Sequential(up(channels, half, 2, 2), ChannelNorm(half), nn.GELU(), up(half, quarter, 2, 2)),
                 up(channels, half, 2, 2),
                 nn.Identity(),
                 nn.MaxPool2d(2, ceil_mode=True),
@@ -76,9 +77,9 @@ class SimplePyramid(nn.Module):
         self.out = nn.ModuleList(
             nn.Sequential(
                 nn.Conv2d(scaled_channels, width, 1, bias=False),
-                _ChannelNorm(width),
+                ChannelNorm(width),
                 nn.Conv2d(width, width, 3, padding=1, bias=False),
-                _ChannelNorm(width),
+                ChannelNorm(width),
             )
             for scaled_channels in (quarter, half, channels, channels)
         )
@@ -98,10 +99,3 @@ class _TopDown(nn.Module):
     def forward(self, maps: list[Tensor]) -> list[Tensor]:
         named = OrderedDict((str(level), features) for level, features in enumerate(maps))
         return list(self.network(named).values())
-
-
-class _ChannelNorm(nn.LayerNorm):
-    """Layer normalization over the channels of [B, C, H, W]."""
-
-    def forward(self, maps: Tensor) -> Tensor:
-        return super().forward(maps.movedim(1, -1)).movedim(-1, 1)

@@ -31,7 +31,7 @@ def gradient_balance(model: RePre, views: Views, *, progress: float) -> dict[str
     Returns:
         Metrics by name; empty if the branch does not take part (absent, or ended before `progress`).
     """
-    if not model.rebuilds(progress):
+    if not model.reconstructs(progress):
         return {}
     blocks = _shared_blocks(model)
     parameters = [parameter for block in blocks for parameter in block]
@@ -98,8 +98,8 @@ def _gradients(
         student = model.student_features(views)
         if balanced:
             student = balance_gradients(student, balanced)
-        loss = model.contrastive(student, model.teacher_features(views), progress).loss
-        pixel_loss = model.pixel(student, views)
+        loss = model.contrastive_loss(student, model.teacher_features(views), progress).loss
+        pixel_loss = model.reconstruction_loss(student, views)
         assert pixel_loss is not None, "a model that rebuilds has a pixel loss"
         contrastive = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
         if not balanced:
