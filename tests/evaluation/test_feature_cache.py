@@ -1,4 +1,4 @@
-"""What is kept stays below a limit; the entry of longest ago goes first, the newest never."""
+"""The cache stays below its limit; the least recently used entry goes first, the newest never."""
 
 import os
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from repre.errors import UserError
-from repre.evaluation.feature_cache import GIB, make_room, used_now
+from repre.evaluation.feature_cache import GIB, evict, mark_used
 from repre.evaluation.options import RuntimeOptions
 
 
@@ -21,24 +21,24 @@ def entry(path: Path, *, size: int, age: int) -> Path:
     return path
 
 
-def test_what_was_not_of_use_for_longest_goes_first(tmp_path: Path) -> None:
+def test_the_least_recently_used_entries_go_first(tmp_path: Path) -> None:
     old = entry(tmp_path / "features" / "old.npy", size=100, age=30)
     maps = entry(tmp_path / "maps" / "m", size=300, age=20)
     young = entry(tmp_path / "features" / "young.npy", size=100, age=10)
     written = entry(tmp_path / "maps" / "n", size=100, age=0)
-    assert make_room(tmp_path, most=600 / GIB, keep=written) == []
-    assert make_room(tmp_path, most=450 / GIB, keep=written) == [old, maps]
+    assert evict(tmp_path, max_gib=600 / GIB, keep=written) == []
+    assert evict(tmp_path, max_gib=450 / GIB, keep=written) == [old, maps]
     assert not maps.exists()
     assert young.exists()
-    used_now(young)
-    assert make_room(tmp_path, most=0, keep=written) == [young]
+    mark_used(young)
+    assert evict(tmp_path, max_gib=0, keep=written) == [young]
     assert written.exists()
 
 
-def test_what_is_being_written_is_left_alone(tmp_path: Path) -> None:
+def test_entries_being_written_stay(tmp_path: Path) -> None:
     part = entry(tmp_path / "maps" / ".part", size=100, age=50)
     written = entry(tmp_path / "features" / "w.npy", size=1, age=0)
-    assert make_room(tmp_path, most=0, keep=written) == []
+    assert evict(tmp_path, max_gib=0, keep=written) == []
     assert part.exists()
 
 

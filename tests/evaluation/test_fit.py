@@ -107,10 +107,10 @@ def test_a_loss_that_is_not_finite_ends_the_fit() -> None:
 def test_deeper_layers_learn_faster(kind: str) -> None:
     encoder = Encoder(ENCODERS[kind])
     model = nn.ModuleDict({"encoder": encoder, "head": nn.Linear(4, 2)})
-    layers = {f"encoder.{name}": layer for name, layer in encoder.layers().items()}
+    layers = {f"encoder.{name}": layer for name, layer in encoder.layer_ids().items()}
     assert set(layers) == {name for name, _ in model.named_parameters() if name.startswith("encoder.")}
-    groups = parameter_groups(model, keep=encoder.no_weight_decay, layers=layers, layer_decay=0.5)
-    scale = {id(p): group["scale"] for group in groups for p in group["params"]}
+    groups = parameter_groups(model, no_weight_decay=encoder.no_weight_decay, layers=layers, layer_decay=0.5)
+    scale = {id(p): group["lr_scale"] for group in groups for p in group["params"]}
     named = dict(model.named_parameters())
     top = max(layers.values()) + 1
     assert scale[id(named["head.weight"])] == 1

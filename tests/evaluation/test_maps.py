@@ -1,4 +1,4 @@
-"""Maps of a frozen encoder on disk: what they hold, that they are made once, and that only whole ones are used."""
+"""Cached maps of a frozen encoder: their content, that they are computed once, and that only complete ones are used."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +10,7 @@ import torch
 from repre.data.labels.masks import open_masks
 from repre.data.labels.windows import WindowsConfig
 from repre.errors import RunError, UserError
-from repre.evaluation.maps import Maps, cached_maps
+from repre.evaluation.maps import CachedMaps, cached_maps
 from repre.evaluation.options import RuntimeOptions
 from repre.models.encoder import Encoder
 from tests.tiny import ENCODERS
@@ -24,7 +24,7 @@ def encoder(name: str = "vit", seed: int = 0) -> Encoder:
 
 
 def store(model: Encoder, cache: Path, *, data: str = "scenes:5:32", levels: tuple[int, ...] = (0, 3), size: int = 32,
-          std: torch.Tensor = STD, batch: int = 3) -> Maps:  # fmt: skip
+          std: torch.Tensor = STD, batch: int = 3) -> CachedMaps:  # fmt: skip
     runtime = RuntimeOptions(device="cpu", workers=0, batch=batch, cache=cache)
     windows = WindowsConfig(size=size, short_side=0)
     return cached_maps(model, open_masks(data), windows, mean=MEAN, std=std, levels=list(levels), runtime=runtime)
@@ -47,9 +47,9 @@ def test_maps_are_the_encoders(name: str, tmp_path: Path) -> None:
         pixels = (torch.from_numpy(image).permute(2, 0, 1)[None] / 255 - MEAN) / STD
         with torch.no_grad():
             expected = model.eval()(pixels).maps
-        found = maps.read(np.array([index]), torch.device("cpu"))
-        for level, place in zip(found, (0, 3)):
-            torch.testing.assert_close(level, expected[place], rtol=2e-3, atol=2e-3)
+        levels = maps.read(np.array([index]), torch.device("cpu"))
+        for level, number in zip(levels, (0, 3)):
+            torch.testing.assert_close(level, expected[number], rtol=2e-3, atol=2e-3)
         assert (maps.masks[index] == mask).all()
 
 
@@ -61,7 +61,7 @@ def test_large_images_have_several_windows(tmp_path: Path) -> None:
     assert [plan.offsets for plan in maps.plans] == [((0, 0), (0, 16), (16, 0), (16, 16))] * 3
 
 
-def test_a_second_call_does_not_run_the_encoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_call_reads_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = encoder()
     first = store(model, tmp_path)
     forbid(model, monkeypatch)
@@ -72,7 +72,7 @@ def test_a_second_call_does_not_run_the_encoder(tmp_path: Path, monkeypatch: pyt
 
 
 @pytest.mark.parametrize("change", ["weights", "model", "data", "levels", "std"])
-def test_what_defines_maps_gives_another_store(change: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_defines_maps_gives_another_entry(change: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store(encoder(), tmp_path)
     model = encoder(seed=1) if change == "weights" else encoder()
     if change == "model":  # other heads: the same weights in the same shapes, and another function
@@ -92,21 +92,21 @@ def test_what_defines_maps_gives_another_store(change: str, tmp_path: Path, monk
 
 def test_a_stopped_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = encoder()
-    whole, calls = type(model).forward, 0
+    forward, calls = type(model).forward, 0
 
     def stop_after_one(self: Encoder, x: torch.Tensor) -> object:
         nonlocal calls
         calls += 1
         if calls > 1:
             raise KeyboardInterrupt
-        return whole(self, x)
+        return forward(self, x)
 
     monkeypatch.setattr(type(model), "forward", stop_after_one)
     with pytest.raises(KeyboardInterrupt):
         store(model, tmp_path)
     assert calls == 2
     assert list((tmp_path / "maps").iterdir()) == []
-    monkeypatch.setattr(type(model), "forward", whole)
+    monkeypatch.setattr(type(model), "forward", forward)
     assert len(store(model, tmp_path).masks) == 5
 
 
@@ -116,7 +116,7 @@ def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path) -> None:
         store(encoder(), tmp_path / "file")
 
 
-def test_a_broken_file_ends_the_store(tmp_path: Path) -> None:
+def test_a_damaged_image_leaves_no_entry(tmp_path: Path) -> None:
     for kind in ("images", "masks"):
         (tmp_path / kind).mkdir()
         for name in ("a", "b", "c"):

@@ -1,7 +1,6 @@
-"""Fine-tuning: it learns, it goes on where it was stopped, and what is mixed and drawn is what the papers say."""
+"""Fine-tuning: it learns, it resumes exactly, and it mixes images as the papers do."""
 
 import json
-import signal
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,13 +14,12 @@ from repre.data.loading.loader import stack
 from repre.data.views.params import ViewConfig
 from repre.data.views.render import ViewsConfig, center_view, random_view
 from repre.errors import UserError
-from repre.evaluation.classification import finetune
 from repre.evaluation.classification.finetune import Classifier, FinetuneConfig, mix, run
 from repre.evaluation.fit import FitConfig
 from repre.models.resolve import resolve_encoder
 from repre.types import Batch
 from repre.utils.signals import Interrupted
-from tests.evaluation.tiny_eval import on_cpu, tiny_start
+from tests.evaluation.tiny_eval import count_steps, on_cpu, tiny_resolved, trained_weights
 
 FIT = FitConfig(epochs=2, batch_size=8, layer_decay=0.9)
 
@@ -30,13 +28,13 @@ def quick(cache: Path, **changes: Any) -> FinetuneConfig:
     return FinetuneConfig(**{"data": "scenes:24:16", "fit": FIT, "runtime": on_cpu(cache), **changes})
 
 
-def colors(root: Path, *, several: bool = False, count: int = 60) -> str:
-    """Images of two colors, and with `several` of both at once; a table of them."""
+def colors(root: Path, *, multilabel: bool = False, count: int = 60) -> str:
+    """A table of images of two colors; with `multilabel` some have both."""
     rng = np.random.default_rng(0)
     rows = []
     root.mkdir(parents=True, exist_ok=True)
     for number in range(count):
-        red, green = ((1, 0), (0, 1), (1, 1))[number % (3 if several else 2)]
+        red, green = ((1, 0), (0, 1), (1, 1))[number % (3 if multilabel else 2)]
         pixels = rng.integers(0, 100, (20, 18, 3)) + np.array([100 * red, 100 * green, 0])
         Image.fromarray(pixels.astype(np.uint8)).save(root / f"{number}.png")
         rows.append(f"{number}.png,{';'.join('r' * red + 'g' * green)},{'test' if number >= count - 18 else 'train'}")
@@ -44,107 +42,90 @@ def colors(root: Path, *, several: bool = False, count: int = 60) -> str:
     return f"csv:{root / 'labels.csv'}"
 
 
-@pytest.mark.parametrize("several", [False, True])
-def test_it_learns_what_can_be_learned(tmp_path: Path, several: bool) -> None:
+@pytest.mark.parametrize("multilabel", [False, True])
+def test_it_learns_what_can_be_learned(tmp_path: Path, multilabel: bool) -> None:
     config = quick(
         tmp_path,
-        data=colors(tmp_path / "images", several=several),
+        data=colors(tmp_path / "images", multilabel=multilabel),
         fit=FitConfig(epochs=20, batch_size=16, layer_decay=1.0, lr=5e-3),
     )
-    result = run(tiny_start(), config)
-    assert result.main == ("map" if several else "accuracy")
+    result = run(tiny_resolved(), config)
+    assert result.main == ("map" if multilabel else "accuracy")
     assert result.metrics[result.main] > 0.95
     assert result.details["per_class"].keys() == {"g", "r"}
     json.dumps(result.details)
 
 
-def test_the_encoder_is_kept_as_a_supervised_start(tmp_path: Path) -> None:
+def test_the_encoder_is_saved_for_other_evaluations(tmp_path: Path) -> None:
     config = quick(tmp_path, label_fraction=(0.5, 1.0), save_encoder=True)
-    kept = run(tiny_start(), config, work=tmp_path / "work")
-    start = resolve_encoder(str(tmp_path / "work" / "encoder"))
-    untrained, trained = tiny_start().build(seed=0).state_dict(), start.build().state_dict()
+    result = run(tiny_resolved(), config, work_dir=tmp_path / "work")
+    saved = resolve_encoder(str(tmp_path / "work" / "encoder"))
+    untrained, trained = tiny_resolved().build(seed=0).state_dict(), saved.build().state_dict()
     assert untrained.keys() == trained.keys()
     assert any(not torch.equal(untrained[key], trained[key]) for key in trained)
-    assert start.config.name == tiny_start().config.name
-    assert kept.metrics == run(tiny_start(), replace(config, save_encoder=False)).metrics
-    with pytest.raises(UserError, match="needs a folder"):
-        run(tiny_start(), config)
+    assert saved.config.name == tiny_resolved().config.name
+    assert result.metrics == run(tiny_resolved(), replace(config, save_encoder=False)).metrics
+    with pytest.raises(UserError, match="needs work_dir"):
+        run(tiny_resolved(), config)
 
 
-def test_shares_of_the_labels_and_the_same_figure_again(tmp_path: Path) -> None:
+def test_label_fractions_and_the_same_metrics_again(tmp_path: Path) -> None:
     config = quick(tmp_path, label_fraction=(0.2, 1.0), mixup=0.8, cutmix=1.0, smoothing=0.1)
-    result = run(tiny_start(), config)
+    result = run(tiny_resolved(), config)
     assert set(result.metrics) == {"accuracy", "top5", "accuracy@0.2", "top5@0.2"}
     assert result.details["fit"]["images"] == 24
     assert result.details["fit@0.2"]["images"] < 24
-    again = run(tiny_start(), config)
+    again = run(tiny_resolved(), config)
     assert again.metrics == result.metrics
     assert again.details["fit"]["loss"] == result.details["fit"]["loss"]
-    assert run(tiny_start(), replace(config, seed=1)).details["fit"]["loss"] != result.details["fit"]["loss"]
+    assert run(tiny_resolved(), replace(config, seed=1)).details["fit"]["loss"] != result.details["fit"]["loss"]
 
 
-def test_a_stopped_training_goes_on_to_the_same_scores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stopped_training_resumes_to_the_same_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = quick(tmp_path, mixup=0.8, view=ViewConfig(scale=(0.5, 1.0), jitter=0.8))
-    scores, test, views, calls = [], finetune._test, finetune.random_view, 0
-
-    def keeping(*given: Any) -> Any:
-        found = test(*given)
-        scores.append(found[0])
-        return found
-
-    def stopping(*given: Any, **options: Any) -> torch.Tensor:
-        nonlocal calls
-        calls += 1
-        if calls == 3:
-            signal.raise_signal(signal.SIGTERM)
-        return views(*given, **options)
-
-    monkeypatch.setattr(finetune, "_test", keeping)
-    run(tiny_start(), config)
-    monkeypatch.setattr(finetune, "random_view", stopping)
+    expected = run(tiny_resolved(), config, work_dir=tmp_path / "uninterrupted")
+    steps = count_steps(monkeypatch)
+    steps.stop_at = 3
     with pytest.raises(Interrupted, match="stopped at step 3 of 6"):
-        run(tiny_start(), config, work=tmp_path / "work")
-    run(tiny_start(), config, work=tmp_path / "work")
-    assert calls == 6
-    run(tiny_start(), replace(config, smoothing=0.2), work=tmp_path / "work")
-    assert calls == 12  # another training's checkpoint is not continued
-    whole, resumed, changed = scores
-    assert torch.equal(whole, resumed)
-    assert not torch.equal(whole, changed)
+        run(tiny_resolved(), config, work_dir=tmp_path / "stopped")
+    resumed = run(tiny_resolved(), config, work_dir=tmp_path / "stopped")
+    assert steps.count == 6
+    assert resumed.metrics == expected.metrics
+    assert resumed.details["fit"]["loss"] == expected.details["fit"]["loss"]
+    weights = trained_weights(tmp_path / "uninterrupted")
+    resumed_weights = trained_weights(tmp_path / "stopped")
+    assert weights.keys() == resumed_weights.keys()
+    assert all(torch.equal(weights[name], resumed_weights[name]) for name in weights)
+    run(tiny_resolved(), replace(config, smoothing=0.2), work_dir=tmp_path / "stopped")
+    assert steps.count == 12  # the checkpoint of another training is ignored
 
 
 def test_every_part_is_trained_and_lower_layers_less(tmp_path: Path) -> None:
-    start = tiny_start()
+    resolved = tiny_resolved()
     torch.manual_seed(0)
-    before = Classifier(start.build(seed=0), 10).state_dict()
-    trained: dict[str, torch.Tensor] = {}
-    original = finetune._test
-
-    def spy(model: Classifier, *given: Any) -> Any:
-        trained.update(model.state_dict())
-        return original(model, *given)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(finetune, "_test", spy)
-        run(start, quick(tmp_path, fit=replace(FIT, layer_decay=0.3, warmup=0.0)))
+    before = Classifier(resolved.build(seed=0), 10).state_dict()
+    fit = replace(FIT, layer_decay=0.3, warmup_fraction=0.0)
+    run(resolved, quick(tmp_path, fit=fit), work_dir=tmp_path / "work")
+    trained = trained_weights(tmp_path / "work")
     moved = {name: float((trained[name] - before[name]).abs().mean()) for name in before}
     names = ("model.patch_embed.proj.weight", "model.blocks.0.attn.proj.weight", "model.blocks.1.attn.proj.weight")
     stem, first, second = (moved[f"encoder.{name}"] for name in names)
     assert 0 < stem < first < second
+    assert moved["head.weight"] > 0
 
 
 def test_an_unreadable_image_is_named(tmp_path: Path) -> None:
     data = colors(tmp_path / "images", count=30)
     (tmp_path / "images" / "5.png").write_bytes(b"broken")
     with pytest.raises(UserError, match=r"5.png cannot be read: not an image"):
-        run(tiny_start(), quick(tmp_path, data=data))
+        run(tiny_resolved(), quick(tmp_path, data=data))
     (tmp_path / "images" / "0.png").write_bytes(b"broken")
     with pytest.raises(UserError, match=r"images/\d.png cannot be read"):
-        run(tiny_start(), quick(tmp_path, data=data))
+        run(tiny_resolved(), quick(tmp_path, data=data))
 
 
 def test_images_in_memory_may_be_larger_than_twice_the_view(tmp_path: Path) -> None:
-    assert run(tiny_start(), quick(tmp_path, data="scenes:16:80", fit=replace(FIT, epochs=1))).main == "accuracy"
+    assert run(tiny_resolved(), quick(tmp_path, data="scenes:16:80", fit=replace(FIT, epochs=1))).main == "accuracy"
 
 
 # --------------------------------------------------------------------------------------------------- views and mixing
@@ -152,18 +133,18 @@ def test_images_in_memory_may_be_larger_than_twice_the_view(tmp_path: Path) -> N
 
 def test_mixup_blends_with_the_image_before() -> None:
     torch.manual_seed(0)
-    images, wanted = torch.rand(5, 3, 8, 8), torch.eye(5)
-    mixed, targets = mix(images, wanted, mixup=0.8, cutmix=0.0)
+    images, labels = torch.rand(5, 3, 8, 8), torch.eye(5)
+    mixed, targets = mix(images, labels, mixup=0.8, cutmix=0.0)
     for i in range(5):
-        kept = float(targets[i, i])
-        assert 0 < kept < 1
-        torch.testing.assert_close(targets[i], kept * wanted[i] + (1 - kept) * wanted[i - 1])
-        torch.testing.assert_close(mixed[i], kept * images[i] + (1 - kept) * images[i - 1])
+        ratio = float(targets[i, i])
+        assert 0 < ratio < 1
+        torch.testing.assert_close(targets[i], ratio * labels[i] + (1 - ratio) * labels[i - 1])
+        torch.testing.assert_close(mixed[i], ratio * images[i] + (1 - ratio) * images[i - 1])
 
 
 def test_cutmix_counts_the_area_it_pastes() -> None:
     torch.manual_seed(0)
-    shares = []
+    ratios = []
     for _ in range(30):
         images = torch.arange(4.0)[:, None, None, None].expand(4, 1, 16, 16)
         mixed, targets = mix(images, torch.eye(4), mixup=0.0, cutmix=1.0)
@@ -175,8 +156,8 @@ def test_cutmix_counts_the_area_it_pastes() -> None:
         if len(pasted):  # one box
             height, width = (pasted.amax(0) - pasted.amin(0) + 1).tolist()
             assert height * width == len(pasted)
-        shares.append(float(targets[0, 0]))
-    assert np.std(shares) > 0.1
+        ratios.append(float(targets[0, 0]))
+    assert np.std(ratios) > 0.1
 
 
 def test_with_both_each_is_taken_in_half_of_the_steps() -> None:

@@ -1,4 +1,4 @@
-"""The linear probe: against scikit-learn, a slow sweep and hand-made mistakes; the choice never looks at test images."""
+"""The linear probe against scikit-learn and slow loops; test images never influence the choice of the setting."""
 
 import json
 from dataclasses import replace
@@ -16,11 +16,11 @@ from repre.data.labels.classes import LabeledSplits, open_labeled
 from repre.data.labels.splits import LabeledImages
 from repre.errors import UserError
 from repre.evaluation.classification import linear
-from repre.evaluation.classification.linear import LinearConfig, fit_linear, run
+from repre.evaluation.classification.linear import LinearConfig, LinearProbe, fit_linear, run
 from repre.evaluation.features import cached_features, eval_transform
 from repre.evaluation.metrics import classification
 from repre.models.encoder import Encoder
-from tests.evaluation.tiny_eval import on_cpu, tiny_start
+from tests.evaluation.tiny_eval import on_cpu, tiny_resolved
 
 
 def blobs(count: int, *, seed: int, width: int = 20, classes: int = 5, spread: float = 1.0) -> tuple[Tensor, Tensor]:
@@ -53,15 +53,15 @@ def slow_sweep(features: Tensor, labels: Tensor, lr: float, decay: float, *, ste
     return layer(inputs).detach()
 
 
-@pytest.mark.parametrize("several", [False, True])
-def test_the_sweep_equals_classifiers_trained_alone(several: bool) -> None:
+@pytest.mark.parametrize("multilabel", [False, True])
+def test_the_sweep_equals_classifiers_trained_alone(multilabel: bool) -> None:
     features, labels = blobs(256, seed=0)
-    targets = torch.nn.functional.one_hot(labels, 5).float() if several else labels
+    targets = torch.nn.functional.one_hot(labels, 5).float() if multilabel else labels
     settings = [(0.01, 0.0), (0.3, 0.0), (0.3, 0.01)]
     scores = fit_linear(features, targets, classes=5, settings=settings, steps=30)(features)
-    for place, (lr, decay) in enumerate(settings):
+    for index, (lr, decay) in enumerate(settings):
         torch.testing.assert_close(
-            scores[:, place], slow_sweep(features, targets, lr, decay, steps=30, classes=5), rtol=1e-3, atol=1e-4
+            scores[:, index], slow_sweep(features, targets, lr, decay, steps=30, classes=5), rtol=1e-3, atol=1e-4
         )
 
 
@@ -73,31 +73,31 @@ def test_a_setting_that_diverges_leaves_the_others_alone() -> None:
     torch.testing.assert_close(beside[:, 1], alone)
 
 
-def test_dimensions_that_do_not_vary_do_not_count() -> None:
+def test_constant_features_do_not_count() -> None:
     features, labels = blobs(200, seed=0)
     constant = torch.cat([features, torch.full((200, 1), 3.0)], 1)
-    found = fit_linear(constant, labels, classes=5, settings=[(0.1, 0.0)], steps=20)
+    classifiers = fit_linear(constant, labels, classes=5, settings=[(0.1, 0.0)], steps=20)
     moved = torch.cat([features, torch.full((200, 1), 7.0)], 1)
-    torch.testing.assert_close(found(constant), found(moved))
+    torch.testing.assert_close(classifiers(constant), classifiers(moved))
 
 
 def within_a_point(train: Tensor, labels: Tensor, test: Tensor, truth: Tensor, *, classes: int) -> None:
     """The probe, its learning rate chosen by validation, against logistic regression on the same features.
 
-    Both nearly without a penalty: scikit-learn's default holds back directions that vary little, and is worse on scenes.
+    Both have almost no penalty: scikit-learn's default one suppresses features of low variance and is worse on scenes.
     """
     splits = splits_of(train, labels, test, truth, classes=classes)
-    probe = linear._Probe(LinearConfig(), splits, train, test)
+    probe = LinearProbe(LinearConfig(), splits, train, test)
     scores, _ = probe(np.arange(len(train)), seed=0)
-    mine = classification(scores, truth)["accuracy"]
+    accuracy = classification(scores, truth)["accuracy"]
     mean, std = train.mean(0), train.std(0).clamp(min=1e-12)
     oracle = LogisticRegression(C=1e3, max_iter=5000).fit(((train - mean) / std).numpy(), labels.numpy())
-    theirs = float(oracle.score(((test - mean) / std).numpy(), truth.numpy()))
-    assert abs(mine - theirs) < 0.01, (mine, theirs)
+    expected = float(oracle.score(((test - mean) / std).numpy(), truth.numpy()))
+    assert abs(accuracy - expected) < 0.01, (accuracy, expected)
 
 
 def splits_of(train: Tensor, labels: Tensor, test: Tensor, truth: Tensor, *, classes: int) -> LabeledSplits:
-    class Nothing:
+    class NoImages:
         spec, channels = "features", 3
 
         def __init__(self, count: int) -> None:
@@ -108,21 +108,23 @@ def splits_of(train: Tensor, labels: Tensor, test: Tensor, truth: Tensor, *, cla
 
     names = [str(number) for number in range(classes)]
     parts = [
-        LabeledImages(Nothing(len(features)), targets.numpy(), classes=names)  # type: ignore[arg-type]
+        LabeledImages(NoImages(len(features)), targets.numpy(), classes=names)  # type: ignore[arg-type]
         for features, targets in ((train, labels), (test, truth))
     ]
     return LabeledSplits(*parts, names, labels.ndim == 2)
 
 
+@pytest.mark.slow
 def test_within_a_point_of_logistic_regression_on_synthetic_features() -> None:
     within_a_point(*blobs(2000, seed=0), *blobs(4000, seed=1), classes=5)
 
 
+@pytest.mark.slow
 def test_within_a_point_of_logistic_regression_on_features_of_scenes(tmp_path: Path) -> None:
-    """Whether an image is light or dark, which a tiny random encoder tells in part."""
-    start = tiny_start()
-    encoder = start.build()
-    transform = eval_transform(start, encoder)
+    """The labels are levels of brightness, which a tiny random encoder sees in part."""
+    resolved = tiny_resolved()
+    encoder = resolved.build()
+    transform = eval_transform(resolved, encoder)
     splits = open_labeled("scenes:1500:16")
     features, targets = [], []
     for images in (splits.train, splits.test):
@@ -136,13 +138,13 @@ def test_within_a_point_of_logistic_regression_on_features_of_scenes(tmp_path: P
 
 
 def quick(cache: Path, **changes: Any) -> LinearConfig:
-    given = {"data": "scenes:60:16", "lrs": (0.01, 0.1, 1.0), "steps": 40, "runtime": on_cpu(cache), **changes}
-    return LinearConfig(**given)
+    settings = {"data": "scenes:60:16", "lrs": (0.01, 0.1, 1.0), "steps": 40, "runtime": on_cpu(cache), **changes}
+    return LinearConfig(**settings)
 
 
-def test_run_gives_a_figure_for_every_share_and_shot(tmp_path: Path) -> None:
+def test_run_returns_a_metric_for_every_fraction_and_shot(tmp_path: Path) -> None:
     config = quick(tmp_path, label_fraction=(0.3, 1.0), shots=(1, 2), draws=2, weight_decays=(0.0, 1e-3))
-    result = run(tiny_start(), config)
+    result = run(tiny_resolved(), config)
     assert result.main == "accuracy"
     assert set(result.metrics) == {"accuracy", "top5", "accuracy@0.3", "top5@0.3", "shots1", "shots2"}
     assert all(0 <= value <= 1 for value in result.metrics.values())
@@ -150,28 +152,28 @@ def test_run_gives_a_figure_for_every_share_and_shot(tmp_path: Path) -> None:
     assert result.details["chosen"]["images"] == 60
     assert len(result.details["shots2"]["draws"]) == 2
     json.dumps(result.details)
-    assert run(tiny_start(), config) == result
-    other = run(tiny_start(), replace(config, seed=1))
+    assert run(tiny_resolved(), config) == result
+    other = run(tiny_resolved(), replace(config, seed=1))
     assert other.metrics != result.metrics
 
 
-def test_a_second_run_does_not_run_the_encoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = run(tiny_start(), quick(tmp_path))
+def test_a_second_run_reads_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = run(tiny_resolved(), quick(tmp_path))
     monkeypatch.setattr(Encoder, "forward", lambda *_, **__: pytest.fail("the encoder ran"))
-    assert run(tiny_start(), quick(tmp_path)) == first
+    assert run(tiny_resolved(), quick(tmp_path)) == first
 
 
 def test_the_choice_does_not_see_test_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With other test labels the figure changes, and nothing that was chosen."""
-    first = run(tiny_start(), quick(tmp_path))
+    """With other test labels the metrics change, but not the chosen setting."""
+    first = run(tiny_resolved(), quick(tmp_path))
 
-    def turned(*given: Any, **options: Any) -> LabeledSplits:
-        splits = open_labeled(*given, **options)
+    def other_test_labels(*arguments: Any, **options: Any) -> LabeledSplits:
+        splits = open_labeled(*arguments, **options)
         test = LabeledImages(splits.test.source, (splits.test.targets + 1) % 10, classes=splits.classes)
         return replace(splits, test=test)
 
-    monkeypatch.setattr(linear, "open_labeled", turned)
-    second = run(tiny_start(), quick(tmp_path))
+    monkeypatch.setattr(linear, "open_labeled", other_test_labels)
+    second = run(tiny_resolved(), quick(tmp_path))
     assert second.details["chosen"] == first.details["chosen"]
     assert second.metrics != first.metrics
 
@@ -181,7 +183,7 @@ def test_validation_images_of_the_data_choose(tmp_path: Path) -> None:
     test, truth = blobs(50, seed=1)
     splits = splits_of(features, labels, test, truth, classes=5)
     val = splits_of(*blobs(30, seed=2), test, truth, classes=5).train
-    probe = linear._Probe(quick(tmp_path), replace(splits, val=val), features, test, blobs(30, seed=2)[0])
+    probe = LinearProbe(quick(tmp_path), replace(splits, val=val), features, test, blobs(30, seed=2)[0])
     _, chosen = probe(np.arange(120), seed=0)
     assert chosen["by"] == "30 validation images"
     scores = fit_linear(features, labels, classes=5, settings=probe.settings, steps=40)(blobs(30, seed=2)[0])
@@ -193,7 +195,7 @@ def test_validation_images_of_the_data_choose(tmp_path: Path) -> None:
 def test_a_diverged_setting_is_never_chosen(tmp_path: Path) -> None:
     features, labels = blobs(200, seed=0)
     splits = splits_of(features, labels, features, labels, classes=5)
-    probe = linear._Probe(quick(tmp_path, lrs=(1e38, 0.1), weight_decays=(1.0,)), splits, features, features)
+    probe = LinearProbe(quick(tmp_path, lrs=(1e38, 0.1), weight_decays=(1.0,)), splits, features, features)
     assert probe(np.arange(200), seed=0)[1]["lr"] == 0.1
 
 
@@ -207,12 +209,12 @@ def test_several_labels_give_mean_average_precision(tmp_path: Path) -> None:
         rows.append(f"{number}.png,{';'.join('r' * red + 'g' * green)}")
     (tmp_path / "labels.csv").write_text("path,label\n" + "\n".join(rows) + "\n")
     config = quick(tmp_path / "c", data=f"csv:{tmp_path / 'labels.csv'}", label_fraction=(0.5, 1.0), steps=200)
-    result = run(tiny_start(), config)
+    result = run(tiny_resolved(), config)
     assert result.main == "map"
     assert set(result.metrics) == {"map", "map@0.5"}
     assert result.metrics["map"] > 0.95
     with pytest.raises(UserError, match="shots"):
-        run(tiny_start(), replace(config, shots=(1,)))
+        run(tiny_resolved(), replace(config, shots=(1,)))
 
 
 @pytest.mark.parametrize(
@@ -227,4 +229,4 @@ def test_wrong_settings(wrong: dict[str, Any]) -> None:
 
 def test_too_few_images_for_the_shots(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="30 shots"):
-        run(tiny_start(), quick(tmp_path, shots=(30,)))
+        run(tiny_resolved(), quick(tmp_path, shots=(30,)))
