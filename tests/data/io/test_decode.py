@@ -1,8 +1,6 @@
 """Every format and mode that is promised, and every kind of damage as one clear reason."""
 
-import lzma
 import os
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -89,7 +87,7 @@ def test_many_channels(tmp_path: Path, ending: str, kind: type, planar: bool) ->
     image = read_image(path, channels=7)
     assert image.dtype == kind
     assert (image == values).all()
-    with pytest.raises(UnreadableImage, match=r"7.*wanted 5 channels"):
+    with pytest.raises(UnreadableImage, match=r"7.*not of 5 channels"):
         read_image(path, channels=5)
 
 
@@ -209,26 +207,6 @@ def test_what_a_numpy_header_claims_is_not_believed(tmp_path: Path) -> None:
             file.write(bytes(100))
         with pytest.raises(UnreadableImage, match=word):
             read_image(tmp_path / "a.npy")
-
-
-@pytest.mark.parametrize("compression", ["zlib", "lzma"])
-def test_a_strip_that_unpacks_to_more_than_the_image_is_refused(tmp_path: Path, compression: str) -> None:
-    """A TIFF of 64 pixels a side whose only strip holds 200 MB of zeros."""
-    path = tmp_path / "a.tif"
-    tifffile.imwrite(path, np.zeros((64, 64, 5), np.uint16), compression=compression, photometric="minisblack")
-    assert read_image(path, channels=5).shape == (64, 64, 5)
-    pack = zlib.compress if compression == "zlib" else lzma.compress
-    bomb = pack(bytes(200_000_000))
-    with tifffile.TiffFile(path, mode="r+b") as file:
-        page = file.pages.first
-        end = path.stat().st_size
-        page.tags["StripOffsets"].overwrite(end)
-        page.tags["StripByteCounts"].overwrite(len(bomb))
-    with open(path, "r+b") as raw:
-        raw.seek(end)
-        raw.write(bomb)
-    with pytest.raises(UnreadableImage, match="decompression bomb"):
-        read_image(path, channels=5)
 
 
 def test_eps_is_never_given_to_its_interpreter(tmp_path: Path) -> None:

@@ -1,0 +1,96 @@
+"""TIFF files that Pillow does not read: deep colors, many channels, several pages. The only file that uses tifffile.
+
+Segments (strips or tiles) packed by deflate or LZMA may grow a thousandfold, and tifffile unpacks them without a limit. So
+they are unpacked here, once and only to what the image can hold, and tifffile decodes the unpacked bytes.
+"""
+
+import logging
+import lzma
+import math
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tifffile
+
+from repre.data.io.limits import UnreadableImage, check_values
+
+Array = np.ndarray
+logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # the reason of UnreadableImage holds what it would log
+
+LZMA_MEMORY = 2**28
+"""Most bytes of an LZMA decoder; the strongest preset needs 2**26. A file may claim a dictionary of 4 GiB."""
+UNPACKERS: dict[int, Callable[[], Any]] = {
+    8: zlib.decompressobj,
+    32946: zlib.decompressobj,
+    50013: zlib.decompressobj,
+    34925: lambda: lzma.LZMADecompressor(memlimit=LZMA_MEMORY),
+}
+"""Incremental decompressors by the TIFF number of their compression."""
+try:
+    from compression.zstd import ZstdDecompressor  # type: ignore[import-not-found]
+
+    UNPACKERS |= {34926: ZstdDecompressor, 50000: ZstdDecompressor}
+except ImportError:  # before Python 3.14 tifffile does not unpack Zstandard either
+    pass
+
+
+def needs_tifffile(path: Path, channels: int) -> bool:
+    """Whether Pillow cannot read a TIFF: more than 8 bits in several channels, other numbers of channels, several pages."""
+    with tifffile.TiffFile(path) as file:
+        page = file.pages.first
+        deep = page.bitspersample > 8 and page.samplesperpixel > 1
+        return deep or channels not in (1, 3, 4) or page.samplesperpixel not in (1, 2, 3, 4) or len(file.pages) > 1
+
+
+def read_tiff(path: Path) -> Array:
+    """The first series of a TIFF: its first image, or its pages stacked if all have one shape.
+
+    Raises:
+        UnreadableImage: the file claims too many values, or its segments unpack to more than they may hold.
+        Exception: tifffile's errors on damaged files.
+    """
+    with tifffile.TiffFile(path) as file:
+        series: Any = file.series[0]
+        check_values(series.shape)
+        compressions = {page.keyframe.compression for page in series.pages if page is not None}
+        if not compressions & UNPACKERS.keys():
+            return np.asarray(series.asarray())
+        if len(compressions) > 1 or series.keyframe.fillorder != 1:
+            raise UnreadableImage("pages of several compressions, or packed in reversed bits")
+        return _read_packed(series, UNPACKERS[compressions.pop()])
+
+
+def _read_packed(series: Any, unpacker: Callable[[], Any]) -> Array:
+    """Reads the pages of a series, in the shape of the series."""
+    layout = series.keyframe
+    segments, values = math.prod(layout.chunked), math.prod(layout.chunks)
+    check_values((len(series.pages), segments, values))
+    most_bytes = max(segments * values, math.prod(layout.shape)) * -(-layout.bitspersample // 8)
+    images = np.zeros((len(series.pages), *layout.shaped), layout.dtype)
+    for page, image in zip(series.pages, images):
+        if page is None:  # a page that the file leaves out
+            continue
+        key, handle, left = page.keyframe, page.parent.filehandle, most_bytes
+        key.compression = tifffile.COMPRESSION.NONE  # `decode` then takes unpacked bytes
+        for index, offset, size in zip(range(segments), page.dataoffsets, page.databytecounts):
+            unpacked = None  # of an empty segment
+            if size:
+                handle.seek(offset)
+                unpacked = _unpack(unpacker(), handle.read(min(size, handle.size)), left)
+                left -= len(unpacked)
+            segment, (sample, depth, row, column, _), shape = key.decode(unpacked, index)
+            area = image[sample, depth : depth + shape[0], row : row + shape[1], column : column + shape[2]]
+            area[...] = key.nodata if segment is None else segment[tuple(map(slice, area.shape[:3]))]
+    return images.reshape(series.shape)
+
+
+def _unpack(unpacker: Any, packed: bytes, most_bytes: int) -> bytes:
+    unpacked: bytes = unpacker.decompress(packed, most_bytes + 1)
+    if len(unpacked) > most_bytes:
+        raise UnreadableImage("segments that unpack to more than the image: a decompression bomb?")
+    if not unpacker.eof:
+        raise UnreadableImage("damaged: a segment ends too early")
+    return unpacked

@@ -1,0 +1,137 @@
+"""TIFFs with deep colors, many channels or several pages: read as tifffile reads them, and never to more than they hold."""
+
+import lzma
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+
+from repre.data.io import tiff
+from repre.data.io.decode import UnreadableImage, read_image
+
+SHAPE = (50, 70, 5)
+VALUES = (np.arange(np.prod(SHAPE)).reshape(SHAPE) % 3001).astype(np.uint16)
+LAYOUTS: dict[str, dict[str, Any]] = {
+    "one strip": {"rowsperstrip": 50},
+    "strips": {"rowsperstrip": 8},
+    "tiles": {"tile": (16, 32)},
+    "planes": {"planarconfig": "separate", "rowsperstrip": 16},
+    "differences": {"predictor": True, "rowsperstrip": 8},
+}
+
+
+def write(path: Path, values: np.ndarray, **options: Any) -> None:
+    tifffile.imwrite(path, values, **{"photometric": "minisblack", "planarconfig": "contig"} | options)
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.float32])
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("compression", [None, "deflate", "adobe_deflate", "lzma"])
+def test_values_arrive(tmp_path: Path, compression: str | None, layout: str, kind: type) -> None:
+    path, values, options = tmp_path / "a.tif", VALUES.astype(kind), LAYOUTS[layout]
+    if options.get("predictor") and (compression is None or kind is np.float32):
+        pytest.skip("differences are of compressed integers")
+    stored = values.transpose(2, 0, 1) if layout == "planes" else values
+    write(path, stored, compression=compression, **options)
+    image = read_image(path, channels=5)
+    assert image.dtype == kind
+    assert (image == values).all()
+
+
+def test_pages_are_channels(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, VALUES.transpose(2, 0, 1), compression="zlib", photometric="minisblack", rowsperstrip=10)
+    with tifffile.TiffFile(path) as file:
+        assert len(file.pages) == 5
+    assert (read_image(path, channels=5) == VALUES).all()
+
+
+def test_an_empty_segment_is_zero(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    write(path, VALUES, compression="zlib", rowsperstrip=10)
+    with tifffile.TiffFile(path, mode="r+b") as file:
+        counts = list(file.pages.first.databytecounts)
+        file.pages.first.tags["StripByteCounts"].overwrite([*counts[:-1], 0])
+    image = read_image(path, channels=5)
+    assert (image[:40] == VALUES[:40]).all()
+    assert (image[40:] == 0).all()
+
+
+@pytest.mark.parametrize(("compression", "module"), [("zlib", zlib), ("lzma", lzma)])
+def test_every_segment_is_unpacked_once(
+    tmp_path: Path, compression: str, module: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "a.tif", VALUES, compression=compression, rowsperstrip=10)
+    number = int(tifffile.COMPRESSION.ADOBE_DEFLATE if module is zlib else tifffile.COMPRESSION.LZMA)
+    unpackers = []
+
+    def counted(make: Callable[[], Any]) -> Callable[[], Any]:
+        return lambda: unpackers.append(make()) or unpackers[-1]  # type: ignore[func-returns-value]
+
+    monkeypatch.setitem(tiff.UNPACKERS, number, counted(tiff.UNPACKERS[number]))
+    monkeypatch.setattr(module, "decompress", lambda *_, **__: pytest.fail("tifffile unpacked a segment again"))
+    assert (read_image(tmp_path / "a.tif", channels=5) == VALUES).all()
+    assert len(unpackers) == 5
+
+
+def replace_strip(path: Path, packed: bytes, *, times: int = 1) -> None:
+    """Makes every strip of a TIFF the same bytes, which lie behind the file."""
+    with tifffile.TiffFile(path, mode="r+b") as file:
+        page, end = file.pages.first, path.stat().st_size
+        page.tags["StripOffsets"].overwrite([end] * times if times > 1 else end)
+        page.tags["StripByteCounts"].overwrite([len(packed)] * times if times > 1 else len(packed))
+    with open(path, "ab") as raw:
+        raw.write(packed)
+
+
+@pytest.mark.parametrize(("compression", "pack"), [("zlib", zlib.compress), ("lzma", lzma.compress)])
+def test_a_strip_that_unpacks_to_more_than_the_image_is_refused(
+    tmp_path: Path, compression: str, pack: Callable[[bytes], bytes]
+) -> None:
+    path = tmp_path / "a.tif"
+    write(path, np.zeros((64, 64, 5), np.uint16), compression=compression)
+    replace_strip(path, pack(bytes(20_000_000)))
+    with pytest.raises(UnreadableImage, match="decompression bomb"):
+        read_image(path, channels=5)
+
+
+def test_strips_that_together_unpack_to_more_than_the_image_are_refused(tmp_path: Path) -> None:
+    """Each alone would fit the image."""
+    path = tmp_path / "a.tif"
+    image = np.random.default_rng(0).integers(0, 60000, (64, 64, 5), dtype=np.uint16)
+    write(path, image, compression="zlib", rowsperstrip=8)
+    replace_strip(path, zlib.compress(bytes(image.nbytes // 4)), times=8)
+    with pytest.raises(UnreadableImage, match="decompression bomb"):
+        read_image(path, channels=5)
+
+
+def test_huge_tiles_of_a_small_image_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    write(path, VALUES, compression="zlib", tile=(16, 32))
+    with tifffile.TiffFile(path, mode="r+b") as file:
+        for name in ("TileWidth", "TileLength"):
+            file.pages.first.tags[name].overwrite(65520)
+    with pytest.raises(UnreadableImage, match="too many values"):
+        read_image(path, channels=5)
+
+
+def test_a_truncated_strip_is_damaged(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    write(path, VALUES, compression="zlib", rowsperstrip=50)
+    replace_strip(path, zlib.compress(VALUES.tobytes())[:-200])
+    with pytest.raises(UnreadableImage, match="ends too early"):
+        read_image(path, channels=5)
+
+
+def test_a_huge_dictionary_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    write(path, VALUES, compression="lzma", rowsperstrip=50)
+    packed = bytearray(lzma.compress(VALUES.tobytes(), format=lzma.FORMAT_ALONE))
+    packed[1:5] = b"\xff\xff\xff\xff"  # the dictionary's size
+    replace_strip(path, bytes(packed))
+    with pytest.raises(UnreadableImage, match="LZMAError"):
+        read_image(path, channels=5)
