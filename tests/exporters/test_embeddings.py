@@ -1,8 +1,8 @@
-"""Features in bulk are those of the encoder, image by image, and an interrupted call goes on."""
+"""The features in the file are the encoder's, image by image, and an interrupted call resumes."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,10 +14,10 @@ from repre.data.loading.loader import stack
 from repre.data.views.render import ViewsConfig, center_view
 from repre.errors import UserError
 from repre.evaluation.options import RuntimeOptions
-from repre.exporters import embeddings as module
 from repre.exporters.embeddings import Kind, embed
 from repre.models.encoder import Encoder
 from repre.models.timm_folder import load_saved_encoder, save_encoder
+from repre.types import Features
 from tests.tiny import ENCODERS
 
 RUNTIME = RuntimeOptions(device="cpu", workers=0, batch=4)
@@ -42,38 +42,38 @@ def call(folder: Path, name: str = "f.npz", kind: Kind = "pooled", **more: bool)
         out=folder / name,
         kind=kind,
         runtime=RUNTIME,
-        part=5,
+        images_per_part=5,
         **more,
     )
 
 
 @torch.no_grad()
 def expected(folder: Path, paths: list[str]) -> dict[str, np.ndarray]:
-    """One image at a time."""
+    """The features of one image at a time."""
     encoder = load_saved_encoder(folder / "encoder").eval()
-    found = []
+    features = []
     for path in paths:
         pixels, sizes = stack([read_image(Path(path), canvas=128)], canvas=128)
-        found.append(encoder(center_view(pixels, sizes, size=64, config=ViewsConfig(size=64), crop_pct=1.0)))
-    levels = {f"level_{i}": torch.cat([f.maps[i] for f in found]).numpy() for i in range(4)}
-    return levels | {"features": torch.cat([f.embedding for f in found]).numpy(), "patch": levels["level_3"]}
+        features.append(encoder(center_view(pixels, sizes, size=64, config=ViewsConfig(size=64), crop_pct=1.0)))
+    levels = {f"level_{i}": torch.cat([f.maps[i] for f in features]).numpy() for i in range(4)}
+    return levels | {"features": torch.cat([f.embedding for f in features]).numpy(), "patch": levels["level_3"]}
 
 
 @pytest.mark.parametrize("kind", ["pooled", "patch", "pyramid"])
 @pytest.mark.parametrize("ending", ["npz", "parquet"])
-def test_features_are_the_encoders(folder: Path, kind: Kind, ending: str) -> None:
+def test_features_are_those_of_the_encoder(folder: Path, kind: Kind, ending: str) -> None:
     if ending == "parquet":
         pytest.importorskip("pyarrow")
     name = f"f.{ending}"
     assert call(folder, name, kind) == 11
-    paths, found = read(folder / name)
-    wanted = expected(folder, paths)
+    paths, arrays = read(folder / name)
+    references = expected(folder, paths)
     names = [f"level_{i}" for i in range(4)] if kind == "pyramid" else ["features"]
-    assert sorted(found) == names
+    assert sorted(arrays) == names
     for key in names:
-        reference = wanted["patch" if kind == "patch" else key]
-        assert found[key].shape == reference.shape
-        assert np.allclose(found[key], reference, atol=1e-5)
+        reference = references["patch" if kind == "patch" else key]
+        assert arrays[key].shape == reference.shape
+        assert np.allclose(arrays[key], reference, atol=1e-5)
     assert len(set(paths)) == 11
     assert any("a <b>" in path and "'ä" in path for path in paths)
     listed = (folder / f"{name}.unreadable.txt").read_text()
@@ -84,8 +84,8 @@ def test_features_are_the_encoders(folder: Path, kind: Kind, ending: str) -> Non
 def read(path: Path) -> tuple[list[str], dict[str, np.ndarray]]:
     if path.suffix == ".npz":
         with np.load(path, allow_pickle=False) as content:
-            found = dict(content)
-        return [str(p) for p in found.pop("paths")], found
+            arrays = dict(content)
+        return [str(p) for p in arrays.pop("paths")], arrays
     import pyarrow.parquet
 
     table = pyarrow.parquet.read_table(path)
@@ -95,40 +95,68 @@ def read(path: Path) -> tuple[list[str], dict[str, np.ndarray]]:
     }
 
 
-def test_an_interrupted_call_goes_on(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    call(folder, "whole.npz")
-    real, seen = module._features, []
+def interrupt(monkeypatch: pytest.MonkeyPatch, *, after: int) -> list[None]:
+    """Lets the encoder run `after` times, then interrupts; the list has an entry for every run."""
+    forward, runs = Encoder.forward, list[None]()
 
-    def stops_in(part: int) -> Callable[..., dict[str, np.ndarray]]:
-        def features(*given: object) -> dict[str, np.ndarray]:
-            seen.append(1)
-            if len(seen) == part:
-                raise KeyboardInterrupt
-            return real(*given)  # type: ignore[arg-type]
+    def counted(self: Encoder, *arguments: Any, **keywords: Any) -> Features:
+        if len(runs) == after:
+            raise KeyboardInterrupt
+        runs.append(None)
+        return forward(self, *arguments, **keywords)
 
-        return features
-
-    monkeypatch.setattr(module, "_features", stops_in(3))
-    with pytest.raises(KeyboardInterrupt):
-        call(folder)
-    done = len(list((folder / "f.npz.parts").glob("*.done")))
-    assert done == 1
-    monkeypatch.setattr(module, "_features", stops_in(99))
-    seen.clear()
-    call(folder)
-    assert len(seen) < 5, "the first part was not embedded again"
-    assert (folder / "f.npz").read_bytes() == (folder / "whole.npz").read_bytes() or np.array_equal(
-        read(folder / "f.npz")[1]["features"], read(folder / "whole.npz")[1]["features"]
-    )
+    monkeypatch.setattr(Encoder, "forward", counted)
+    return runs
 
 
-def test_parts_of_another_call_are_not_taken(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_call_resumes(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    call(folder, "uninterrupted.npz")
     with monkeypatch.context() as patch:
-        patch.setattr(module, "_join", lambda *given: (_ for _ in ()).throw(KeyboardInterrupt))
+        first = interrupt(patch, after=3)  # the first part takes two batches
+        with pytest.raises(KeyboardInterrupt):
+            call(folder)
+    with monkeypatch.context() as patch:
+        rest = interrupt(patch, after=99)
+        call(folder)
+    with monkeypatch.context() as patch:
+        complete = interrupt(patch, after=99)
+        call(folder, "again.npz")
+    assert len(rest) == len(complete) - 2, "the first part was not computed again"
+    assert len(first) == 3
+    paths, arrays = read(folder / "f.npz")
+    expected_paths, expected_arrays = read(folder / "uninterrupted.npz")
+    assert paths == expected_paths
+    assert np.array_equal(arrays["features"], expected_arrays["features"])
+
+
+def test_parts_of_another_call_are_not_used(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        interrupt(patch, after=3)
         with pytest.raises(KeyboardInterrupt):
             call(folder, kind="patch")
     assert call(folder, kind="pooled") == 11
     assert read(folder / "f.npz")[1]["features"].ndim == 2
+
+
+def test_a_changed_image_is_computed_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        interrupt(patch, after=3)
+        with pytest.raises(KeyboardInterrupt):
+            call(folder)
+    changed = sorted((folder / "photos").glob("*.png"))[0]
+    Image.new("RGB", (64, 64), "red").save(changed)
+    call(folder)
+    paths, arrays = read(folder / "f.npz")
+    index = paths.index(str(changed))
+    assert np.allclose(arrays["features"][index], expected(folder, [str(changed)])["features"][0], atol=1e-5)
+
+
+def test_the_list_of_unreadable_images_goes_when_all_can_be_read(folder: Path) -> None:
+    call(folder)
+    assert (folder / "f.npz.unreadable.txt").is_file()
+    (folder / "photos" / "05 broken.png").unlink()
+    assert call(folder) == 11
+    assert not (folder / "f.npz.unreadable.txt").exists()
 
 
 def test_half_precision(folder: Path) -> None:
@@ -153,15 +181,15 @@ def test_a_declared_range_of_pixels(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "data", "words"),
+    ("name", "data", "message"),
     [
-        ("f.csv", "photos", "features.npz or features.parquet"),
+        ("f.csv", "photos", "has to end with .npz or .parquet"),
         ("f.npz", "nothing", "no folder or list"),
         ("f.npz", "broken", "none of 1 images can be read"),
     ],
 )
-def test_mistakes_are_named(folder: Path, name: str, data: str, words: str) -> None:
+def test_mistakes_are_named(folder: Path, name: str, data: str, message: str) -> None:
     (folder / "broken").mkdir()
     (folder / "broken" / "x.png").write_bytes(b"no")
-    with pytest.raises(UserError, match=words):
+    with pytest.raises(UserError, match=message):
         embed(str(folder / "encoder"), data=str(folder / data), out=folder / name, runtime=RUNTIME)

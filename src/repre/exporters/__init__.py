@@ -1,4 +1,4 @@
-"""The encoder taken elsewhere: written, loaded back by the other library, compared, and only then given its name."""
+"""Exports encoders: writes one, loads it back with the other library, and compares the features."""
 
 from repre.exporters.exporter import TARGETS, Exported, export
 

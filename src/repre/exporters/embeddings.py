@@ -1,20 +1,15 @@
-"""Features of many images in a file: pooled, of every patch, or of every level, with the name of each image.
+"""Computes the features of many images and writes them to a file (`repre embed`).
 
-Images are embedded in parts, each written to the disk; an interrupted call given again goes on with the next part, and
-at the end the parts are joined without being held in memory together.
+Images are processed in parts, and each finished part is stored: the same call again continues after the last one. At the end
+the parts are joined on disk, without holding all features in memory.
 
-    N  images that could be read    D  width of the embedding    C_l, h_l, w_l  map of level l
+    N  images that can be read    B  images in a batch    D  embedding width    C, h, w  channels, height and width of a map
 """
 
-import hashlib
-import json
 import shutil
-import zipfile
-from collections.abc import Iterator
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
@@ -24,21 +19,20 @@ from tqdm import tqdm
 
 from repre.data.io.decode import UnreadableImage
 from repre.data.io.sources import Source, open_source
+from repre.data.labels.splits import source_identity
 from repre.data.loading.loader import stack
 from repre.data.loading.workers import in_workers, load_tracked
-from repre.data.views.render import center_view
 from repre.errors import UserError
-from repre.evaluation.features import Transform, eval_transform
+from repre.evaluation.features import eval_transform
 from repre.evaluation.options import RuntimeOptions
-from repre.models.encoder import Encoder
+from repre.exporters.feature_files import FeatureParts, check_format, join_parts
 from repre.models.resolve import resolve_encoder
+from repre.types import Features
 from repre.utils.amp import autocast
-from repre.utils.io import json_hash, write_atomically, write_json
+from repre.utils.io import json_hash
 
-PART = 2048
-"""Images of one part."""
+IMAGES_PER_PART = 2048
 Kind = Literal["pooled", "patch", "pyramid"]
-Array = np.ndarray
 
 
 @torch.no_grad()
@@ -52,252 +46,118 @@ def embed(
     half: bool = False,
     value_range: tuple[float, float] | None = None,
     runtime: RuntimeOptions | None = None,
-    part: int = PART,
+    images_per_part: int = IMAGES_PER_PART,
 ) -> int:
-    """Writes the features of all images of `data` and gives how many there are.
+    """Writes the features of all images of `data`; gives the number of images that could be read.
 
-    ``.npz`` holds `paths` and `features`: [N, D] pooled, [N, C, h, w] patch; for pyramid `level_0`, `level_1`, ... instead.
-    ``.parquet`` has a row for every image: `path`, and lists of numbers under the same names, with their shapes in the
-    file's metadata. Images that cannot be read are left out and listed in OUT.unreadable.txt.
+    A ``.npz`` file holds `paths` and `features` ([N, D] for pooled, [N, C, h, w] for patch), or `level_0`, `level_1`, ...
+    for pyramid. A ``.parquet`` file has one row per image: `path`, and lists of numbers under the same names, with their
+    shapes in the metadata of the file. Images that cannot be read are listed in ``OUT.unreadable.txt``.
 
     Args:
-        spec: an encoder, see `repre.models.resolve`.
-        data: images, as `repre pretrain --data` takes them.
-        size: side of the images in pixels; None takes the encoder's own.
-        half: float16 instead of float32.
-        value_range: pixel values that stand for 0 and 1; None takes those that the encoder was trained with, or of the
-            files' type.
+        spec: the encoder, in any way that `repre.models.resolve` lists.
+        data: images, as for `repre pretrain --data`.
+        out: the file, .npz or .parquet.
+        kind: the pooled embedding, the last feature map, or the feature maps of all levels.
+        size: side of the images in pixels; None uses the encoder's own.
+        half: store float16 instead of float32.
+        value_range: pixel values that map to 0 and 1; None uses those of the encoder's training, or of the file type.
+        runtime: device, workers and batch size.
+        images_per_part: how many images may have to be computed again after an interruption.
 
     Raises:
-        UserError: no such encoder or images, none can be read, or `out` cannot be written.
+        UserError: no such encoder or images, no readable image, or `out` cannot be written.
+        RunError: a worker process died, or the disk is full.
     """
-    if out.suffix not in (".npz", ".parquet"):
-        raise UserError(f"--out {out}: write features.npz or features.parquet")
-    if kind not in ("pooled", "patch", "pyramid"):
+    check_format(out)
+    if kind not in get_args(Kind):
         raise UserError(f"--kind {kind}: choose pooled, patch or pyramid")
-    if out.suffix == ".parquet":
-        _arrow()
     runtime = runtime or RuntimeOptions()
-    start = resolve_encoder(spec)
-    encoder = start.build(image_size=size).to(runtime.torch_device).eval()
-    transform = eval_transform(start, encoder, value_range=value_range)
+    resolved = resolve_encoder(spec)
+    encoder = resolved.build(image_size=size).to(runtime.torch_device).eval()
+    transform = eval_transform(resolved, encoder, value_range=value_range)
     source = open_source(data, channels=encoder.config.channels, canvas=transform.canvas)
-    parts = out.with_name(f"{out.name}.parts")
-    made_of: dict[str, Any] = {
-        "weights": start.fingerprint,
+    settings = {
+        "weights": resolved.fingerprint,
         "encoder": str(encoder.config),
-        "data": _identity(source),
+        "data": [source.spec, source_identity(source)],
         "view": asdict(transform.views) | {"crop_pct": transform.crop_pct},
         "kind": kind,
         "half": half,
         "precision": str(runtime.dtype),
-        "part": part,
+        "images_per_part": images_per_part,
     }
-    key = json_hash(made_of)
-    _prepare(parts, key)
-    total = -(-len(source) // part)
-    waiting = [number for number in range(total) if not (parts / f"{number:06d}.done").is_file()]
-    bar = tqdm(total=len(source), initial=(total - len(waiting)) * part, desc="embed", unit="image", disable=None)
-    for number in waiting:
-        rows = range(number * part, min((number + 1) * part, len(source)))
-        _embed_part(parts, number, rows, source, encoder, transform, kind=kind, half=half, runtime=runtime, bar=bar)
-    bar.close()
-    count = _join(parts, total, out)
-    shutil.rmtree(parts)
+    parts = FeatureParts(out.with_name(f"{out.name}.parts"), count=-(-len(source) // images_per_part))
+    parts.open(json_hash(settings))
+    device, keep_values = runtime.torch_device, transform.views.value_range is not None
+    with tqdm(total=len(source), desc="embed", unit="image", disable=None) as bar:
+        for number in range(parts.count):
+            indices = range(number * images_per_part, min((number + 1) * images_per_part, len(source)))
+            if parts.is_finished(number):
+                bar.update(len(indices))
+                continue
+            data_set = _DecodedBatches(source, indices, batch=runtime.batch, keep_values=keep_values)
+            batches = in_workers(data_set, range(len(data_set)), workers=runtime.processes, pin=device.type == "cuda")
+            arrays: dict[str, list[np.ndarray]] = {}
+            names, failures = [], []
+            for batch in batches:
+                names += batch.names
+                failures += batch.failures
+                if batch.names:
+                    views = transform(batch.pixels.to(device, non_blocking=True), batch.sizes)
+                    with autocast(device, runtime.dtype):
+                        features = encoder(views, maps=kind != "pooled")
+                    for name, values in _select(features, kind).items():
+                        array = values.float().cpu().numpy()
+                        arrays.setdefault(name, []).append(array.astype(np.float16) if half else array)
+                bar.update(len(batch.names) + len(batch.failures))
+            parts.write(number, {name: np.concatenate(pieces) for name, pieces in arrays.items()}, names, failures)
+    count = join_parts(parts, out)
+    shutil.rmtree(parts.folder)
     return count
 
 
-def _prepare(parts: Path, key: str) -> None:
-    """Goes on with the parts of the same call; those of another one are removed."""
-    note = parts / "key.txt"
-    try:
-        if not note.is_file() or note.read_text() != key:
-            shutil.rmtree(parts, ignore_errors=True)
-            parts.mkdir(parents=True)
-            note.write_text(key)
-    except OSError as error:
-        raise UserError(f"--out: {parts.parent} cannot be written ({error.strerror})") from error
-
-
-class _Decoded(Dataset[tuple[int, Array | str]]):
-    """Image, or the reason why there is none, by place."""
-
-    def __init__(self, source: Source, rows: range) -> None:
-        self.source, self.rows = source, rows
-
-    def __getitem__(self, place: int) -> tuple[int, Array | str]:
-        index = self.rows[place]
-        try:
-            return index, load_tracked(self.source, index)
-        except UnreadableImage as error:
-            return index, str(error)
-
-
-def _embed_part(
-    parts: Path,
-    number: int,
-    rows: range,
-    source: Source,
-    encoder: Encoder,
-    transform: Transform,
-    *,
-    kind: Kind,
-    half: bool,
-    runtime: RuntimeOptions,
-    bar: "tqdm[Any]",
-) -> None:
-    """Writes the arrays, the names and the failures of one part, then a mark that it is whole."""
-    found: dict[str, list[Array]] = {}
-    names: list[str] = []
-    failures: list[str] = []
-    batch: list[Array] = []
-
-    def flush() -> None:
-        if batch:
-            for name, values in _features(batch, encoder, transform, kind, runtime).items():
-                found.setdefault(name, []).append(values.astype(np.float16) if half else values)
-            batch.clear()
-
-    for index, image in in_workers(_Decoded(source, rows), range(len(rows)), workers=runtime.processes):
-        bar.update(1)
-        if isinstance(image, str):
-            failures.append(f"{source.describe(index)}\t{image}")
-            continue
-        names.append(source.describe(index))
-        batch.append(image)
-        if len(batch) == runtime.batch:
-            flush()
-    flush()
-    stem = parts / f"{number:06d}"
-    for name, pieces in found.items():
-        joined = np.concatenate(pieces)
-        write_atomically(stem.with_suffix(f".{name}.npy"), partial(_save, joined))
-    write_json(stem.with_suffix(".names.json"), {"names": names, "failures": failures})
-    stem.with_suffix(".done").touch()
-
-
-def _save(values: Array, file: BinaryIO) -> None:
-    np.save(file, values)
-
-
-def _features(
-    images: list[Array], encoder: Encoder, transform: Transform, kind: Kind, runtime: RuntimeOptions
-) -> dict[str, Array]:
-    canvas = max(max(image.shape[:2]) for image in images)
-    pixels, sizes = stack(images, canvas=canvas, keep_values=transform.views.value_range is not None)
-    device = runtime.torch_device
-    views = center_view(
-        pixels.to(device), sizes, size=transform.views.size, config=transform.views, crop_pct=transform.crop_pct
-    )
-    with autocast(device, runtime.dtype):
-        features = encoder(views, maps=kind != "pooled")
-    tensors: dict[str, Tensor] = {"features": features.embedding}
+def _select(features: Features, kind: Kind) -> dict[str, Tensor]:
+    """Gives the tensors to store by their names in the file."""
+    if kind == "pooled":
+        return {"features": features.embedding}
     if kind == "patch":
-        tensors = {"features": features.maps[-1]}
-    elif kind == "pyramid":
-        tensors = {f"level_{place}": level for place, level in enumerate(features.maps)}
-    return {name: value.float().cpu().numpy() for name, value in tensors.items()}
+        return {"features": features.maps[-1]}
+    return {f"level_{level}": values for level, values in enumerate(features.maps)}
 
 
-def _identity(source: Source) -> list[Any]:
-    """What the images are: their names in order, with sizes and times of change where they are files."""
-    digest = hashlib.sha256()
-    for index in range(len(source)):
-        name = source.describe(index)
-        digest.update(name.encode("utf-8", "surrogateescape") + b"\0")
-        path = Path(name)
-        if path.is_file():
-            status = path.stat()
-            digest.update(f"{status.st_size} {status.st_mtime_ns}\0".encode())
-    return [source.spec, len(source), digest.hexdigest()]
+class _Batch(NamedTuple):
+    """The readable images of a batch, and what could not be read."""
+
+    pixels: Tensor
+    """Images on a canvas of the largest one's side, [B, C, K, K]."""
+    sizes: Tensor
+    """Height and width of each, [B, 2]."""
+    names: list[str]
+    """Name of each."""
+    failures: list[str]
+    """Name and reason of each unreadable image, separated by a tab."""
 
 
-# ------------------------------------------------------------------------------------------------------- joining
+class _DecodedBatches(Dataset[_Batch]):
+    """Item t is batch t of some images of a source; it has fewer images where some cannot be read."""
 
+    def __init__(self, source: Source, indices: range, *, batch: int, keep_values: bool) -> None:
+        self.source, self.indices, self.batch, self.keep_values = source, indices, batch, keep_values
 
-def _join(parts: Path, total: int, out: Path) -> int:
-    notes = [json.loads((parts / f"{number:06d}.names.json").read_text(encoding="utf-8")) for number in range(total)]
-    names = [name for note in notes for name in note["names"]]
-    failures = [line for note in notes for line in note["failures"]]
-    if failures:
-        listed = "\n".join(failures) + "\n"
-        write_atomically(
-            out.with_name(f"{out.name}.unreadable.txt"),
-            lambda file: file.write(listed.encode("utf-8", "surrogateescape")),
-        )
-    if not names:
-        raise UserError(f"none of {len(failures)} images can be read; the first: {failures[0] if failures else ''}")
-    kinds = sorted({path.name.split(".")[1] for path in parts.glob("*.npy")})
-    (_write_npz if out.suffix == ".npz" else _write_parquet)(parts, total, out, names, kinds)
-    return len(names)
+    def __len__(self) -> int:
+        return -(-len(self.indices) // self.batch)
 
-
-def _pieces(parts: Path, total: int, kind: str) -> Iterator[Array]:
-    for number in range(total):
-        path = parts / f"{number:06d}.{kind}.npy"
-        if path.is_file():  # a part may have no readable image
-            yield np.load(path, mmap_mode="r")
-
-
-def _write_npz(parts: Path, total: int, out: Path, names: list[str], kinds: list[str]) -> None:
-    files: dict[str, Path] = {}
-    for kind in kinds:
-        first = next(_pieces(parts, total, kind))
-        files[kind] = parts / f"whole.{kind}"
-        whole = np.lib.format.open_memmap(
-            files[kind], mode="w+", dtype=first.dtype, shape=(len(names), *first.shape[1:])
-        )
-        start = 0
-        for piece in _pieces(parts, total, kind):
-            whole[start : start + len(piece)] = piece
-            start += len(piece)
-        whole.flush()
-        del whole
-    files["paths"] = parts / "whole.paths"
-    with open(files["paths"], "wb") as file:
-        np.save(file, np.array([_text(name) for name in names]))
-
-    def pack(target: Any) -> None:
-        with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
-            for name, path in files.items():
-                archive.write(path, f"{name}.npy")
-
-    write_atomically(out, pack)
-
-
-def _write_parquet(parts: Path, total: int, out: Path, names: list[str], kinds: list[str]) -> None:
-    arrow, parquet = _arrow()
-    shapes = {kind: list(next(_pieces(parts, total, kind)).shape[1:]) for kind in kinds}
-    number = {"float32": arrow.float32(), "float16": arrow.float16()}
-    fields = [("path", arrow.string())]
-    fields += [(kind, arrow.list_(number[str(next(_pieces(parts, total, kind)).dtype)])) for kind in kinds]
-    schema = arrow.schema(fields, metadata={"shapes": json.dumps(shapes)})
-
-    def pack(target: Any) -> None:
-        start = 0
-        with parquet.ParquetWriter(target, schema) as writer:
-            for pieces in zip(*(_pieces(parts, total, kind) for kind in kinds)):
-                count = len(pieces[0])
-                columns = [arrow.array([_text(name) for name in names[start : start + count]])]
-                for piece, field in zip(pieces, list(schema)[1:]):
-                    flat = np.ascontiguousarray(piece).reshape(-1)
-                    ends = np.arange(count + 1, dtype=np.int32) * (flat.size // count)
-                    columns.append(arrow.ListArray.from_arrays(arrow.array(ends), arrow.array(flat)).cast(field.type))
-                writer.write_table(arrow.table(columns, schema=schema))
-                start += count
-
-    write_atomically(out, pack)
-
-
-def _text(name: str) -> str:
-    """A name of a file with what is not UTF-8 in it replaced."""
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-
-
-def _arrow() -> tuple[Any, Any]:
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError as error:
-        raise UserError("Parquet needs pyarrow: pip install 'repre[parquet]'; or write .npz") from error
-    return pyarrow, pyarrow.parquet
+    def __getitem__(self, number: int) -> _Batch:
+        images, names, failures = [], [], []
+        for index in self.indices[number * self.batch : (number + 1) * self.batch]:
+            name = self.source.describe(index)
+            try:
+                images.append(load_tracked(self.source, index))
+                names.append(name)
+            except UnreadableImage as error:
+                failures.append(f"{name}\t{error}")
+        if not images:
+            return _Batch(torch.empty(0), torch.empty(0), names, failures)
+        side = max(max(image.shape[:2]) for image in images)
+        return _Batch(*stack(images, canvas=side, keep_values=self.keep_values), names, failures)

@@ -1,8 +1,8 @@
-"""Exports an encoder: a target writes files, the target's own library loads them back, and the features must be ours.
+"""Exports an encoder to another library. An export is kept only if that library's features equal the encoder's.
 
-To add a target: a file with ``write(encoder, folder, start) -> Reload`` and a line in the table below.
+To add a target, write a file with ``write(encoder, folder, resolved) -> ExportedModel`` and add a line to `TARGETS`.
 
-    B  images    D  width of the embedding    C_l, h_l, w_l  map of level l
+    B  images    C  channels    D  embedding width    C_l, h_l, w_l  map of level l
 """
 
 import os
@@ -20,100 +20,109 @@ from repre.models.encoder import Encoder
 from repre.models.resolve import ResolvedEncoder, resolve_encoder
 from repre.utils.io import write_json
 
-Reload = Callable[[Tensor], list[Tensor]]
-"""The exported model in the other library: images [B, C, H, W] -> embedding [B, D], then the map of every level."""
+ExportedModel = Callable[[Tensor], list[Tensor]]
+"""The model in the other library: images [B, C, H, W] -> [embedding [B, D], map of every level [B, C_l, h_l, w_l]]."""
 
-NOTE = "export.json"
-"""What was exported and how well it agrees; by this file a folder is known as an export."""
+EXPORT_FILE = "export.json"
+"""Describes an export and how well it agrees; a folder with this file is an export and may be replaced by one."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """One form of export.
+    """A form of export."""
 
-    Attributes:
-        write: writes into a folder and gives the model as the other library loads it back.
-        tolerance: largest difference of a feature over the largest feature that rounding may cause.
-        words: what it is, in a line.
-    """
-
-    write: Callable[[Encoder, Path, ResolvedEncoder], Reload]
+    write: Callable[[Encoder, Path, ResolvedEncoder], ExportedModel]
+    """Writes the encoder into a folder and loads it back with the other library."""
     tolerance: float
-    words: str
+    """Largest difference of a feature, relative to the largest feature, that rounding may cause."""
+    description: str
+    """What it writes, in one line."""
 
 
 TARGETS = {
     "timm": Target(
-        huggingface.write_timm, 1e-5, "safetensors and config: timm.create_model('local-dir:FOLDER', pretrained=True)"
+        huggingface.write_timm,
+        1e-5,
+        "safetensors and config, for timm.create_model('local-dir:FOLDER', pretrained=True)",
     ),
     "huggingface": Target(
-        huggingface.write_huggingface, 1e-5, "the same with a model card, for the hub; timm and transformers"
+        huggingface.write_huggingface, 1e-5, "the same with a model card, for the hub, timm and transformers"
     ),
-    "onnx": Target(onnx_export.write, 1e-3, "model.onnx with any number of images, for onnxruntime"),
-    "torch-export": Target(torch_export.write, 1e-4, "model.pt2 with any number of images, for torch.export.load"),
+    "onnx": Target(onnx_export.write, 1e-3, "model.onnx with a variable number of images, for onnxruntime"),
+    "torch-export": Target(
+        torch_export.write, 1e-4, "model.pt2 with a variable number of images, for torch.export.load"
+    ),
 }
 
 
 @dataclass(frozen=True)
 class Exported:
-    """What an export gave: its folder, and the largest difference of a feature over the largest feature."""
+    """A finished export."""
 
     path: Path
+    """Its folder."""
     difference: float
+    """Largest difference of a feature, relative to the largest feature."""
 
 
 @torch.no_grad()
 def export(spec: str, *, to: str, out: Path) -> Exported:
-    """Exports the encoder that `spec` names (see `repre.models.resolve`) into the folder `out`.
+    """Exports an encoder.
+
+    Args:
+        spec: the encoder, in any way that `repre.models.resolve` lists.
+        to: a name of `TARGETS`.
+        out: the folder to write: a new or empty one, or an earlier export, which is replaced.
 
     Raises:
-        UserError: there is no such encoder or target, a library is missing, or `out` holds something else.
-        RunError: the exported model does not give our features; nothing is left behind.
+        UserError: there is no such encoder or target, a library is missing, or `out` has other content.
+        RunError: the exported model gives other features; nothing is left behind.
     """
     if to not in TARGETS:
-        raise UserError(f"--to {to}: no such target{near_names(to, TARGETS)}; there are {', '.join(TARGETS)}")
-    if out.exists() and not (out / NOTE).is_file() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"--out {out} is not empty and holds no export; name a new folder")
-    start = resolve_encoder(spec)
-    encoder = start.build().float().eval()
-    beside = out.with_name(f".{out.name}.partial")
-    shutil.rmtree(beside, ignore_errors=True)
+        raise UserError(f"--to {to}: there is no such target{near_names(to, TARGETS)}; choose {', '.join(TARGETS)}")
+    if out.exists() and not (out / EXPORT_FILE).is_file() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"--out {out} exists and is not an export; name a new folder")
+    resolved = resolve_encoder(spec)
+    encoder = resolved.build().float().eval()
+    partial = out.with_name(f".{out.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
     try:
-        beside.mkdir(parents=True)
-        reload = TARGETS[to].write(encoder, beside, start)
-        difference = max(_difference(encoder, reload, images) for images in _samples(encoder))
+        partial.mkdir(parents=True)
+        exported_model = TARGETS[to].write(encoder, partial, resolved)
+        difference = max(_difference(encoder, exported_model, images) for images in _random_batches(encoder))
         if not difference <= TARGETS[to].tolerance:
             raise RunError(
                 f"the {to} export of {spec} differs from the encoder by {difference:.2g} of its largest feature, more than "
-                f"{TARGETS[to].tolerance:g}; it was removed"
+                f"{TARGETS[to].tolerance:g}; the export was removed"
             )
-        write_json(beside / NOTE, {"to": to, "model": encoder.config.name, "largest_difference": difference})
+        write_json(partial / EXPORT_FILE, {"to": to, "model": encoder.config.name, "largest_difference": difference})
         if out.exists():
             shutil.rmtree(out)
-        os.replace(beside, out)
+        os.replace(partial, out)
     except OSError as error:
         raise UserError(f"--out {out} cannot be written ({error.strerror or error}); name another folder") from error
     finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        shutil.rmtree(partial, ignore_errors=True)
     return Exported(out, difference)
 
 
-def _samples(encoder: Encoder) -> list[Tensor]:
-    """Batches of different numbers of normalized images; no real images are needed to compare functions."""
+def _random_batches(encoder: Encoder) -> list[Tensor]:
+    """Gives batches of two sizes; random pixels suffice to compare two functions."""
     generator = torch.Generator().manual_seed(0)
     return [torch.randn(count, encoder.config.channels, *encoder.image_size, generator=generator) for count in (2, 5)]
 
 
-def _difference(encoder: Encoder, reload: Reload, images: Tensor) -> float:
+def _difference(encoder: Encoder, exported_model: ExportedModel, images: Tensor) -> float:
+    """Gives the largest difference between the features of both, relative to the largest feature."""
     features = encoder(images)
-    wanted, found = [features.embedding, *features.maps], reload(images)
-    if len(found) != len(wanted):
-        raise RunError(f"the exported model gives {len(found)} results where the encoder gives {len(wanted)}")
-    worst = 0.0
-    for mine, theirs in zip(wanted, found):
-        if mine.shape != theirs.shape:
+    expected, actual = [features.embedding, *features.maps], exported_model(images)
+    if len(actual) != len(expected):
+        raise RunError(f"the exported model has {len(actual)} outputs, the encoder {len(expected)}")
+    largest = 0.0
+    for ours, theirs in zip(expected, actual):
+        if ours.shape != theirs.shape:
             raise RunError(
-                f"the exported model gives {tuple(theirs.shape)} where the encoder gives {tuple(mine.shape)}"
+                f"the exported model gives {tuple(theirs.shape)} where the encoder gives {tuple(ours.shape)}"
             )
-        worst = max(worst, float((mine - theirs).abs().max() / mine.abs().max().clamp_min(1e-12)))
-    return worst
+        largest = max(largest, float((ours - theirs).abs().max() / ours.abs().max().clamp_min(1e-12)))
+    return largest

@@ -1,4 +1,7 @@
-"""The model card: what was trained on how much, what it reached, how to load it. No paths, no images, no names of files."""
+"""Writes the model card: where the weights come from, how to load them, the training, the evaluations.
+
+It contains no paths, images or file names of the user.
+"""
 
 import json
 from pathlib import Path
@@ -6,16 +9,18 @@ from typing import Any
 
 import yaml
 
+from repre.config import RunConfig, load_yaml
+from repre.frameworks import framework_name
 from repre.models.encoder import Encoder
 from repre.models.resolve import ResolvedEncoder
 
-LOADING = """## Use
+USAGE = """## Use
 
 ```python
 import timm
 
 encoder = timm.create_model("hf-hub:YOU/NAME", pretrained=True)  # or "local-dir:FOLDER"
-embedding = encoder(images)  # [B, {width}], images [B, {channels}, {height}, {width_px}] normalized as config.json says
+embedding = encoder(images)  # [B, {width}] for images [B, {channels}, {height}, {image_width}], normalized as in config.json
 maps = encoder.forward_intermediates(images, intermediates_only=True)
 ```
 
@@ -25,67 +30,100 @@ from transformers import AutoModel
 embedding = AutoModel.from_pretrained("YOU/NAME")(images).pooler_output
 ```
 """
+REPRE = "after RePre ([arXiv 2201.06857](https://arxiv.org/abs/2201.06857)), of which repre is an independent implementation"
 
 
-def model_card(encoder: Encoder, start: ResolvedEncoder) -> str:
-    """Markdown with the hub's header."""
-    header = {"library_name": "timm", "tags": ["image-feature-extraction", "self-supervised", "repre", "timm"]}
-    run = start.folder
-    config = _read(run, "config.yaml")
-    summary = _read(run, "summary.json")
+def model_card(encoder: Encoder, resolved: ResolvedEncoder) -> str:
+    """Gives the card as Markdown with the header of the Hugging Face hub.
+
+    Raises:
+        UserError: the config.yaml of the run cannot be read.
+    """
+    run = _run_folder(resolved)
+    config = load_yaml(run / "config.yaml") if run is not None else None
+    title, origin = _origin(encoder.config.name, resolved, config)
+    tags = ["image-feature-extraction", "timm", *(["self-supervised", "repre"] if config is not None else [])]
+    height, width = encoder.image_size
     parts = [
-        f"---\n{yaml.safe_dump(header, sort_keys=False)}---",
-        f"# {encoder.config.name}, pre-trained with repre",
-        "An image encoder without a classifier, pre-trained without labels: a contrastive framework, and in parallel a "
-        "light convolutional decoder that rebuilds the pixels from several depths of the encoder, after RePre "
-        "([arXiv 2201.06857](https://arxiv.org/abs/2201.06857)). repre is an independent implementation.",
-        LOADING.format(
-            width=encoder.embedding_dim,
-            channels=encoder.config.channels,
-            height=encoder.image_size[0],
-            width_px=encoder.image_size[1],
-        ),
+        f"---\n{yaml.safe_dump({'library_name': 'timm', 'tags': tags}, sort_keys=False)}---",
+        f"# {title}",
+        origin,
+        USAGE.format(width=encoder.embedding_dim, channels=encoder.config.channels, height=height, image_width=width),
     ]
-    if config:
-        parts.append(_recipe(config, summary))
-    if figures := _evaluations(run):
-        parts.append("## Evaluations\n\n| evaluation | figure | value |\n|---|---|---|\n" + "\n".join(figures))
-    parts.append("## License\n\nThe weights belong to who trained them. State a license here before you publish them.")
+    if run is not None and config is not None:
+        parts.append(_training(config, _summary(run, resolved)))
+    if rows := _evaluations(resolved):
+        parts.append("\n".join(["## Evaluations", "", "| evaluation | metric | value |", "|---|---|---|", *rows]))
+    parts.append("## License\n\nState a license here before you publish the weights.")
     return "\n\n".join(parts) + "\n"
 
 
-def _recipe(config: dict[str, Any], summary: dict[str, Any]) -> str:
-    weight = config["reconstruction"]["weight"]
+def _run_folder(resolved: ResolvedEncoder) -> Path | None:
+    """Gives the run that trained the encoder; None where repre did not train it."""
+    if resolved.folder is None or resolved.config.weights is None:
+        return None
+    folders = [resolved.folder, *([resolved.folder.parent] if resolved.folder.name == "encoder" else [])]
+    return next((folder for folder in folders if (folder / "config.yaml").is_file()), None)
+
+
+def _origin(name: str, resolved: ResolvedEncoder, config: RunConfig | None) -> tuple[str, str]:
+    """Gives the title of the card, and a paragraph about where the weights come from."""
+    if config is not None:
+        start = {None: "random weights", "hub": "timm's published weights"}.get(config.encoder.weights, "other weights")
+        method = framework_name(config.framework)
+        if config.reconstruction.weight:
+            method += f", and in parallel by reconstructing pixels from several of its levels, {REPRE}"
+        return f"{name}, pre-trained with repre", (
+            f"An image encoder without a classifier, pre-trained without labels from {start} by {method}."
+        )
+    if resolved.config.weights is None:
+        return f"{name}, not trained", "An image encoder with random weights, a baseline for trained ones."
+    if resolved.config.weights == "hub":
+        return f"{name}, weights of timm", (
+            f"The weights that timm publishes for `{name}`, without their classifier. repre exported them and did not "
+            "train them; see timm for their training and license."
+        )
+    return (
+        name,
+        "An image encoder without a classifier. repre exported its weights; how they were trained is not recorded.",
+    )
+
+
+def _summary(run: Path, resolved: ResolvedEncoder) -> dict[str, Any]:
+    """Gives the summary of the run if these are its final weights, not those of a checkpoint."""
+    weights, path = Path(str(resolved.config.weights)), run / "summary.json"
+    if not path.is_file() or weights.resolve() != (run / "encoder").resolve():
+        return {}
+    summary: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return summary
+
+
+def _training(config: RunConfig, summary: dict[str, Any]) -> str:
+    weight, views = config.reconstruction.weight, config.views
     rows = {
-        "framework": config["framework"]["name"],
-        "reconstruction weight": weight if weight else "0: no branch",
-        "views": f"{config['views']['size']} px"
-        + (f" and {config['views']['n_local']} local" if config["views"]["n_local"] else ""),
-        "epochs": config["epochs"],
-        "images per step": config["batch_size"],
-        "learning rate": f"{config['optim']['lr']:g} per {config['optim']['base_batch_size']} images",
-        "weight decay": config["optim"]["weight_decay"],
+        "framework": framework_name(config.framework),
+        "reconstruction weight": weight or "0: no branch",
+        "views": f"{views.size} px" + (f" and {views.n_local} local" if views.n_local else ""),
+        "epochs": config.epochs,
+        "images per step": config.batch_size,
+        "learning rate": f"{config.optim.lr:g} per {config.optim.base_batch_size} images",
+        "weight decay": config.optim.weight_decay,
     }
     if summary:
         rows |= {"steps": summary["steps"], "images seen": summary["images"]}
-    data = (
-        "the embedded scenes of repre" if str(config["data"]).split(":")[0] == "scenes" else "own images, not published"
-    )
-    lines = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
-    return f"## Training\n\nData: {data}.\n\n| setting | value |\n|---|---|\n{lines}"
+    else:
+        rows["weights"] = "of a checkpoint, possibly before the last epoch"
+    data = "the generated scenes of repre" if config.data.split(":")[0] == "scenes" else "own images, not published"
+    table = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
+    return f"## Training\n\nData: {data}.\n\n| setting | value |\n|---|---|\n{table}"
 
 
-def _evaluations(run: Path | None) -> list[str]:
-    """Lines of the table of what `repre eval` stored beside the encoder; only the main figures."""
-    found = []
-    for path in sorted((run / "evaluations").glob("*.json")) if run is not None else []:
-        one = json.loads(path.read_text(encoding="utf-8"))
-        found.append(f"| {one['evaluation']} | {one['main']} | {100 * one['metrics'][one['main']]:.1f} % |")
-    return found
-
-
-def _read(run: Path | None, name: str) -> dict[str, Any]:
-    if run is None or not (run / name).is_file():
-        return {}
-    content = yaml.safe_load((run / name).read_text(encoding="utf-8"))  # JSON is YAML
-    return content if isinstance(content, dict) else {}
+def _evaluations(resolved: ResolvedEncoder) -> list[str]:
+    """Gives a table row for the main metric of every result that `repre eval` stored about these very weights."""
+    rows = []
+    for path in sorted((resolved.folder / "evaluations").glob("*.json")) if resolved.folder is not None else []:
+        result = json.loads(path.read_text(encoding="utf-8"))
+        if result["encoder"]["weights"] == resolved.fingerprint:
+            main = result["main"]
+            rows.append(f"| {result['evaluation']} | {main} | {100 * result['metrics'][main]:.1f} % |")
+    return rows

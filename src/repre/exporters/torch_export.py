@@ -1,5 +1,6 @@
-"""torch.export: a program that runs without this package and without timm."""
+"""Exports a program by torch.export that runs without this package and without timm."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -9,8 +10,8 @@ from repre.models.encoder import Encoder
 from repre.models.resolve import ResolvedEncoder
 
 
-class Flat(nn.Module):
-    """The encoder with a tuple of tensors: embedding [B, D], then the maps, each [B, C_l, h_l, w_l]."""
+class TupleEncoder(nn.Module):
+    """The encoder with a tuple of tensors as output: embedding [B, D], then the maps, each [B, C_l, h_l, w_l]."""
 
     def __init__(self, encoder: Encoder) -> None:
         super().__init__()
@@ -21,24 +22,21 @@ class Flat(nn.Module):
         return features.embedding, *features.maps
 
 
-def names(encoder: Encoder) -> list[str]:
-    """Names of the outputs of `Flat`."""
-    return ["embedding", *(f"map_{place}" for place in range(len(encoder.out_indices)))]
+def output_names(encoder: Encoder) -> list[str]:
+    """Names the outputs of `TupleEncoder`."""
+    return ["embedding", *(f"map_{level}" for level in range(len(encoder.out_indices)))]
 
 
-def write(encoder: Encoder, folder: Path, start: ResolvedEncoder) -> "Reloaded":
-    """Writes ``model.pt2`` with a free number of images."""
+def example_inputs(encoder: Encoder) -> tuple[tuple[Tensor], dict[str, dict[int, object]]]:
+    """Gives images to trace with, and the dimensions of them that stay variable: their number."""
     images = torch.zeros(2, encoder.config.channels, *encoder.image_size)
-    shapes = {"images": {0: torch.export.Dim("batch", min=1)}}
-    torch.export.save(torch.export.export(Flat(encoder).eval(), (images,), dynamic_shapes=shapes), folder / "model.pt2")
-    return Reloaded(torch.export.load(folder / "model.pt2").module())
+    return (images,), {"images": {0: torch.export.Dim("batch", min=1)}}
 
 
-class Reloaded:
-    """The program as torch loads it back."""
-
-    def __init__(self, module: nn.Module) -> None:
-        self.module = module
-
-    def __call__(self, images: Tensor) -> list[Tensor]:
-        return list(self.module(images))
+def write(encoder: Encoder, folder: Path, resolved: ResolvedEncoder) -> Callable[[Tensor], list[Tensor]]:
+    """Writes ``model.pt2`` and loads it back."""
+    inputs, dynamic_shapes = example_inputs(encoder)
+    program = torch.export.export(TupleEncoder(encoder).eval(), inputs, dynamic_shapes=dynamic_shapes)
+    torch.export.save(program, folder / "model.pt2")
+    module = torch.export.load(folder / "model.pt2").module()
+    return lambda images: list(module(images))
