@@ -134,7 +134,11 @@ BREAKS: dict[str, tuple[int, Callable[[RunConfig], dict[str, Any]], dict[str, An
     "pushed apart": (3, two_kinds_of_views, {"contrastive_loss": pushed_apart}),
     "pulled together": (8, lambda config: {}, {"contrastive_loss": pulled_together}),
     "away from the teacher": (4, lambda config: {}, {"contrastive_loss": away_from_the_teacher}),
-    "against the branch": (3, lambda config: {}, {"contrastive_loss": against_the_branch, "student_features": remembered}),
+    "against the branch": (
+        3,
+        lambda config: {},
+        {"contrastive_loss": against_the_branch, "student_features": remembered},
+    ),
 }
 """What is broken -> epochs, long enough for the patience of the rules; what changes in a healthy run; methods of the model
 that are replaced."""
