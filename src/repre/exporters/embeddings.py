@@ -7,9 +7,10 @@ the parts are joined on disk, without holding all features in memory.
 """
 
 import shutil
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
@@ -90,6 +91,14 @@ def embed(
     parts = FeatureParts(out.with_name(f"{out.name}.parts"), count=-(-len(source) // images_per_part))
     parts.open(json_hash(settings))
     device, keep_values = runtime.torch_device, transform.views.value_range is not None
+    dtype = np.float16 if half else np.float32
+
+    def extract(batch: _Batch) -> dict[str, np.ndarray]:
+        views = transform(batch.pixels.to(device, non_blocking=True), batch.sizes)
+        with autocast(device, runtime.dtype):
+            features = encoder(views, maps=kind != "pooled")
+        return {name: values.float().cpu().numpy().astype(dtype) for name, values in _select(features, kind).items()}
+
     with tqdm(total=len(source), desc="embed", unit="image", disable=None) as bar:
         for number in range(parts.count):
             indices = range(number * images_per_part, min((number + 1) * images_per_part, len(source)))
@@ -98,23 +107,25 @@ def embed(
                 continue
             data_set = _DecodedBatches(source, indices, batch=runtime.batch, keep_values=keep_values)
             batches = in_workers(data_set, range(len(data_set)), workers=runtime.processes, pin=device.type == "cuda")
-            arrays: dict[str, list[np.ndarray]] = {}
-            names, failures = [], []
-            for batch in batches:
-                names += batch.names
-                failures += batch.failures
-                if batch.names:
-                    views = transform(batch.pixels.to(device, non_blocking=True), batch.sizes)
-                    with autocast(device, runtime.dtype):
-                        features = encoder(views, maps=kind != "pooled")
-                    for name, values in _select(features, kind).items():
-                        array = values.float().cpu().numpy()
-                        arrays.setdefault(name, []).append(array.astype(np.float16) if half else array)
-                bar.update(len(batch.names) + len(batch.failures))
-            parts.write(number, {name: np.concatenate(pieces) for name, pieces in arrays.items()}, names, failures)
+            parts.write(number, *_collect(batches, extract, bar))
     count = join_parts(parts, out)
     shutil.rmtree(parts.folder)
     return count
+
+
+def _collect(
+    batches: Iterable["_Batch"], extract: Callable[["_Batch"], dict[str, np.ndarray]], bar: "tqdm[Any]"
+) -> tuple[dict[str, np.ndarray], list[str], list[str]]:
+    """Gives the features of all readable images by name, the images' names, and the failures."""
+    arrays: dict[str, list[np.ndarray]] = {}
+    names, failures = [], []
+    for batch in batches:
+        for name, values in extract(batch).items() if batch.names else ():
+            arrays.setdefault(name, []).append(values)
+        names += batch.names
+        failures += batch.failures
+        bar.update(len(batch.names) + len(batch.failures))
+    return {name: np.concatenate(pieces) for name, pieces in arrays.items()}, names, failures
 
 
 def _select(features: Features, kind: Kind) -> dict[str, Tensor]:
