@@ -38,6 +38,7 @@ def test_an_interrupted_run_resumes(repre: Repre, run_copy: Path) -> None:
     assert (run_copy / "summary.json").is_file()
 
 
+@pytest.mark.slow
 def test_scenes_end_with_knn_before_and_after_and_baselines(repre: Repre, tmp_path: Path) -> None:
     code, out, _ = repre("pretrain", "--data=scenes:32:32", "--out", tmp_path / "run", *TINY)
     assert code == 0

@@ -24,7 +24,7 @@ def test_images_above_their_reconstructions(repre: Repre, finished_run: Path, ph
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--run", "runs/none", "a.jpg"), "no run"),
+        (("--run", "runs/none", "a.jpg"), "no checkpoint"),
         (("a.jpg",), "--run"),
         (("--run", "runs/none"), "at least one image"),
     ],

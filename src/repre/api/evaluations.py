@@ -116,7 +116,7 @@ def compare(
     """Evaluates several encoders in the same way and computes their gain over random init.
 
         repre.compare(["runs/a", "runs/b"], ["knn", "segment"], data="labeled/")
-        repre.compare("runs/a", {"knn": {"k": (20,)}, "linear": LinearConfig(epochs=10)})
+        repre.compare("runs/a", {"knn": {"k": (20,)}, "linear": LinearConfig(steps=1000)})
 
     Args:
         encoders: what `evaluate` accepts. Without a random:NAME among them, the first model at random init is added.

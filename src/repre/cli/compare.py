@@ -17,7 +17,7 @@ DESCRIPTION = """Evaluate several encoders in the same way and print their gains
 Example:
   repre compare runs/photos random:runs/photos --eval knn linear --data labeled/ --seeds 3
 
---eval decides which further options there are, such as --knn.k or --linear.epochs."""
+--eval decides which further options there are, such as --knn.k or --linear.steps."""
 
 
 @dataclass(frozen=True, kw_only=True)

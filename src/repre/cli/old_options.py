@@ -1,5 +1,6 @@
 """Answers options that had another name before the first release."""
 
+import re
 from collections.abc import Sequence
 
 from repre.config import REMOVED, RENAMED, unknown_setting
@@ -18,13 +19,13 @@ def refuse_old_options(arguments: Sequence[str]) -> None:
     for argument in arguments:
         if argument.startswith("--"):
             option = argument.partition("=")[0]
-            for setting in _spellings(option):
+            for setting in _settings(option):
                 if setting in RENAMED or setting in REMOVED:
                     raise UserError(f"{option}: {unknown_setting(setting, ())}")
 
 
-def _spellings(option: str) -> list[str]:
-    """The settings that an option may mean: as given, without ``no-``, and without the evaluation in front."""
-    *sections, name = option.removeprefix("--").replace("-", "_").split(".")
-    names = [name, name.removeprefix("no_")]
-    return [".".join([*sections[first:], name]) for first in range(len(sections) + 1) for name in names]
+def _settings(option: str) -> list[str]:
+    """The settings that an option may mean: as given, without ``no-``, and both without the evaluation's name in front."""
+    path = option.removeprefix("--").replace("-", "_")
+    paths = [path, re.sub(r"(^|\.)no_", r"\1", path)]
+    return [*paths, *(path.partition(".")[2] for path in paths)]

@@ -1,0 +1,33 @@
+"""Check data and write scenes from Python."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import repre
+from repre.data.scenes import Scenes, ScenesConfig
+
+
+def test_findings_of_a_folder(photos: Path) -> None:
+    findings = repre.check_data(photos, workers=0)
+    assert findings.count == 16
+    assert findings.sizes == {(40, 48): 16}
+    assert not findings.unreadable
+    with pytest.raises(repre.UserError, match="nowhere"):
+        repre.check_data("nowhere")
+
+
+def test_scenes_are_written_with_their_settings(tmp_path: Path) -> None:
+    out = repre.write_scenes(tmp_path / "scenes", train=3, val=1, size=32, seed=5)
+    assert out == tmp_path / "scenes"
+    first = np.asarray(Image.open(out / "train/images/000000.png"))
+    config = ScenesConfig(size=32, seed=5)
+    assert np.array_equal(first, Scenes(3, config=config, split="train").load(0))
+    repre.write_scenes(tmp_path / "again", train=1, val=1, config=config)
+    assert np.array_equal(first, np.asarray(Image.open(tmp_path / "again/train/images/000000.png")))
+    with pytest.raises(repre.UserError, match="scenes: sise: no such setting; did you mean 'size'"):
+        repre.write_scenes(tmp_path / "new", sise=3)
+    with pytest.raises(repre.UserError, match="not empty"):
+        repre.write_scenes(out)
