@@ -81,7 +81,7 @@ def train_step(
         overlap: called while the device computes, before the host waits for it, and before the weights change.
     """
     scaler = scaler or torch.amp.GradScaler(views.images[0].device.type, enabled=False)
-    lr = set_schedule(optimizer, optim, progress=progress, batch=batch_size)
+    lr = set_schedule(optimizer, optim, progress=progress, batch_size=batch_size)
     optimizer.zero_grad(set_to_none=True)
     losses = forward_backward(
         model, views, progress=progress, seed=seed, micro_batch=micro_batch, precision=precision, scale=scaler.scale
@@ -183,16 +183,16 @@ def _in_pieces(
     3. Encode every piece again, with the same drop path, and back-propagate the gradient of its embeddings together
        with its share of the pixel loss.
     """
-    pieces, rebuild = list(split_views(views, micro_batch)), model.rebuilds(progress)
+    pieces, reconstruct = list(split_views(views, micro_batch)), model.reconstructs(progress)
     student: list[list[Features]] = []
     teacher: list[list[Features]] = []
     for number, piece in enumerate(pieces):
         set_micro_batch(model, piece, number * micro_batch, seed, of=views)
         with mixed(), torch.no_grad():
-            student.append(model.student_features(piece, rebuild=rebuild, maps=False))
+            student.append(model.student_features(piece, reconstruct=reconstruct, maps=False))
             teacher.append(model.teacher_features(piece))
     leaves = [Features(_join(view).requires_grad_()) for view in zip(*student)]
-    output = model.contrastive(leaves, [Features(_join(view)) for view in zip(*teacher)], progress)
+    output = model.contrastive_loss(leaves, [Features(_join(view)) for view in zip(*teacher)], progress)
     scale(output.loss).backward()
 
     count = len(views.images[0])
@@ -202,8 +202,8 @@ def _in_pieces(
         size = len(piece.images[0])
         set_micro_batch(model, piece, start, seed, of=views)
         with mixed():
-            features = model.student_features(piece, rebuild=rebuild)
-            piece_pixel = model.pixel(features, piece) if rebuild else None
+            features = model.student_features(piece, reconstruct=reconstruct)
+            piece_pixel = model.reconstruction_loss(features, piece) if reconstruct else None
         surrogate = torch.stack(  # its gradient with respect to the embeddings is the cached one, already scaled
             [
                 (view.embedding * leaf.embedding.grad[start : start + size]).sum()  # type: ignore[index]
@@ -216,7 +216,7 @@ def _in_pieces(
             pixel = piece_pixel.detach() if pixel is None else pixel + piece_pixel.detach()
         surrogate.backward()
         start += size
-    return model.total(replace(output, loss=output.loss.detach()), pixel)
+    return model.total_loss(replace(output, loss=output.loss.detach()), pixel)
 
 
 def set_micro_batch(model: RePre, piece: Views, start: int, seed: int, *, of: Views | None = None) -> None:

@@ -112,7 +112,7 @@ def _run_trial(trial: Trial, batch: Batch, device: torch.device, config: RunConf
         model.train()
         if trial.compile:
             model.encoder.compile()
-        optimizer = build_optimizer(config.optim, model, keep=model.encoder.no_weight_decay)
+        optimizer = build_optimizer(config.optim, model, no_weight_decay=model.encoder.no_weight_decay)
         scaler = torch.amp.GradScaler(device.type, enabled=precision is torch.float16)
         views = make_views(batch, config.rendered_views, seed=config.seed, device=device)
 
@@ -172,7 +172,7 @@ def _kept_by_heads(model: RePre, views: Views) -> int:
     for view in student:
         view.embedding.requires_grad_()
     with torch.autograd.graph.saved_tensors_hooks(count_storage, lambda tensor: tensor):
-        output = model.contrastive(student, teacher, 0.5)
+        output = model.contrastive_loss(student, teacher, 0.5)
     del output  # the graph had to live until here
     return sum(kept.values())
 

@@ -17,7 +17,7 @@ from repre.config import RunConfig, RuntimeConfig
 from repre.errors import UserError
 from repre.models.encoder import Encoder
 from repre.training.loop import train
-from repre.training.monitoring.alarms import RULES
+from repre.training.monitoring.alarm_rules import RULES
 from repre.utils.dist import rank, single_process, world_size
 from repre.utils.signals import Interrupted
 from tests.training.test_broken_runs import alarms, broken
@@ -55,7 +55,7 @@ def test_best_follows_a_probe_and_is_not_taken_in_by_nan(tmp_path: Path) -> None
 
 
 def test_an_unknown_metric_is_refused_before_training(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"no figure 'rankmee'; did you mean 'rankme'"):
+    with pytest.raises(UserError, match=r"no metric 'rankmee'; did you mean 'rankme'"):
         train(quick(tmp_path / "run", best_metric="rankmee"))
     assert not (tmp_path / "run/metrics.jsonl").exists()
     assert run(quick(tmp_path / "other", "byol", best_metric="teacher_follows"))["best"]["metric"] == "teacher_follows"
@@ -76,7 +76,7 @@ def test_a_slow_probe_is_left_out_between_the_first_and_the_last_check(
     train(quick(tmp_path / "hasty", probe_seconds=0.0), probe=probe)
     assert asked == [0, 8]
     assert [("knn" in look) for look in summary(tmp_path / "hasty")["validations"]] == [True, False, False, False, True]
-    assert "step 4: the probe is left out until the last check" in capsys.readouterr().out
+    assert "step 4: the probe is skipped until the last validation" in capsys.readouterr().out
 
 
 def test_alarms_survive_a_restart(tmp_path: Path) -> None:
@@ -126,7 +126,7 @@ def test_what_a_run_leaves_for_the_report(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("framework", ["moby", "dino"])
 def test_every_figure_and_rule_is_documented(tmp_path: Path, framework: str) -> None:
-    page = (Path(__file__).parents[2] / "docs/monitors.md").read_text()
+    page = (Path(__file__).parents[3] / "docs/monitors.md").read_text()
     train(quick(tmp_path / "run", framework), probe=lambda encoder, step: {})
     rows = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
     plain = {"step", "epoch", "loss", "contrastive", "pixel", "grad_norm", "lr", "images_per_s", "data_wait"}
@@ -138,9 +138,9 @@ def test_every_figure_and_rule_is_documented(tmp_path: Path, framework: str) -> 
     for rule in RULES:
         line = next(line for line in table if line.startswith(f"| `{rule.monitor}` |"))
         own = rule.below if rule.below is not None else rule.above
-        assert f"{own:g}" in line or f"{rule.of_start:g}" in line, rule.monitor
+        assert f"{own:g}" in line or f"{rule.start_ratio:g}" in line, rule.monitor
         assert rule.patience == 1 or f" {rule.patience}" in line, rule.monitor
-        assert (rule.of_start is not None) == ("of start" in line), rule.monitor
+        assert (rule.start_ratio is not None) == ("of start" in line), rule.monitor
 
 
 def test_alone_is_alone() -> None:
