@@ -73,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return import_module(MODULES[command]).main(arguments)
     except (UserError, RunError) as error:
         print(f"repre: {error}", file=sys.stderr)
-        return 2 if isinstance(error, UserError) else getattr(error, "code", 1)
+        return error.code
     except KeyboardInterrupt:
         print("repre: interrupted", file=sys.stderr)
         return 130

@@ -17,6 +17,7 @@ from repre.cli.old_options import refuse_old_options
 from repre.cli.parsing import parse, parse_known
 from repre.config import RunConfig, dump_yaml, load_yaml
 from repre.errors import UserError
+from repre.frameworks import FRAMEWORKS
 from repre.recipes import ENCODERS, RECIPES, recipe
 
 COMMON = (
@@ -55,7 +56,7 @@ MODEL_ARGS = "--encoder.model-args."
 
 @dataclass(frozen=True, kw_only=True)
 class StartOptions:
-    """Options that choose the config whose settings the other options change, or print something instead of a run."""
+    """Options that choose the config to start from, or what to print."""
 
     config: Path | None = None
     """YAML file with the settings of a run, instead of a recipe."""
@@ -69,7 +70,7 @@ class StartOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions(StartOptions):
-    """All options that `pretrain` and `plan` share; `plan` adds its own in a subclass."""
+    """All options of `pretrain`; `plan` adds its own in a subclass."""
 
     run: Annotated[RunConfig, tyro.conf.arg(name="")]
     """Settings of the run."""
@@ -98,7 +99,7 @@ def parse_run_options(
     if start.help_all:
         rest = ["--help"]
     parsed = parse(options, rest, command=command, description=description, default=options(run=base))
-    if start.resume is not None and parsed.run.out != base.out:
+    if start.resume is not None and Path(parsed.run.out) != start.resume:
         raise UserError(
             f"--resume {start.resume} continues in that folder; for a new run use --config {start.resume}/config.yaml"
         )
@@ -109,16 +110,13 @@ def parse_run_options(
 
 
 def recipe_table() -> str:
-    """A table of the recipes in RECIPES, encoders by frameworks, and a list of those that are neither."""
-    by_encoder = {
-        encoder: [name.removeprefix(f"{encoder}-") for name in RECIPES if name.startswith(f"{encoder}-")]
-        for encoder in ENCODERS
-    }
-    frameworks = list(dict.fromkeys(name for names in by_encoder.values() for name in names))
-    in_table = {f"{encoder}-{name}" for encoder, names in by_encoder.items() for name in names}
+    """All recipes as text: a table of encoders by frameworks, and those with other names."""
+    frameworks = [name for name in FRAMEWORKS if any(f"{encoder}-{name}" in RECIPES for encoder in ENCODERS)]
     rows = [["", *frameworks]]
-    rows += [[encoder, *("x" if name in names else "" for name in frameworks)] for encoder, names in by_encoder.items()]
+    for encoder in ENCODERS:
+        rows.append([encoder, *("x" if f"{encoder}-{name}" in RECIPES else "" for name in frameworks)])
     lines = ["  " + "".join(f"{cell:12}" for cell in row).rstrip() for row in rows]
+    in_table = {f"{encoder}-{name}" for encoder in ENCODERS for name in frameworks}
     others = ", ".join(name for name in RECIPES if name not in in_table)
     return "\n".join(["Recipes are named ENCODER-FRAMEWORK, such as vit-small-dino:", *lines, f"  others: {others}"])
 
@@ -137,8 +135,10 @@ def _base_config(name: str | None, start: StartOptions) -> RunConfig:
 
 
 def _take_model_args(base: RunConfig, arguments: Sequence[str]) -> tuple[RunConfig, list[str]]:
-    """Moves every ``--encoder.model-args.KEY VALUE [VALUE ...]`` from the arguments into the config. tyro cannot do it: the
-    keys are the arguments of whatever timm model the config names."""
+    """Moves every ``--encoder.model-args.KEY VALUE [VALUE ...]`` from the arguments into the config.
+
+    tyro cannot parse them: which keys exist depends on the timm model.
+    """
     waiting, rest, model_args = deque(arguments), [], dict(base.encoder.model_args)
     while waiting:
         argument = waiting.popleft()
@@ -151,8 +151,8 @@ def _take_model_args(base: RunConfig, arguments: Sequence[str]) -> tuple[RunConf
             values.append(waiting.popleft())
         if not values:
             raise UserError(f"{option} needs a value")
-        numbers = tuple(map(_plain_value, values))
-        model_args[option[len(MODEL_ARGS) :].replace("-", "_")] = numbers if len(numbers) > 1 else numbers[0]
+        parsed = tuple(map(_plain_value, values))
+        model_args[option[len(MODEL_ARGS) :].replace("-", "_")] = parsed if len(parsed) > 1 else parsed[0]
     return replace(base, encoder=replace(base.encoder, model_args=model_args)), rest
 
 
@@ -181,7 +181,7 @@ def _help_field(config: Any, setting: str) -> tuple[str, Any, Any]:
         config = getattr(config, section)
     texts = {
         item.arg_name: item.description
-        for kind in type(config).__mro__[-2::-1]
+        for kind in reversed(type(config).__mro__[:-1])
         for item in parse_from_object(kind).params
     }
     option = tyro.conf.arg(name=setting.replace("_", "-"), help=" ".join((texts[name] or "").split()))
