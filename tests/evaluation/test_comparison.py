@@ -26,7 +26,12 @@ def test_a_gain_has_the_interval_of_student() -> None:
 
 @pytest.mark.parametrize(
     ("values", "baseline", "higher_is_better", "verdict"),
-    [(HIGH, LOW, True, "better"), (HIGH, LOW, False, "worse"), (LOW, HIGH, True, "worse"), (LOW, HIGH, False, "better")],
+    [
+        (HIGH, LOW, True, "better"),
+        (HIGH, LOW, False, "worse"),
+        (LOW, HIGH, True, "worse"),
+        (LOW, HIGH, False, "better"),
+    ],
 )
 def test_the_verdict_depends_on_which_direction_is_better(
     values: list[float], baseline: list[float], higher_is_better: bool, verdict: str

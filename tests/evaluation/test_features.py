@@ -152,7 +152,9 @@ def test_features_that_cannot_be_cached_are_still_returned(tmp_path: Path) -> No
     encoder = resolved.build()
     images = photos(tmp_path, [(20, 20)])
     with pytest.warns(UserWarning, match="not cached"):
-        features = cached_features(encoder, images, eval_transform(resolved, encoder), runtime=on_cpu(tmp_path / "file"))
+        features = cached_features(
+            encoder, images, eval_transform(resolved, encoder), runtime=on_cpu(tmp_path / "file")
+        )
     assert features.shape == (1, 16)
 
 

@@ -1,4 +1,4 @@
-"""Segmentation, slowly and obviously."""
+"""Slow and simple implementations of what segmentation computes."""
 
 import torch
 import torch.nn.functional as F
@@ -19,12 +19,13 @@ def confusion(truth: Tensor, predicted: Tensor, classes: int) -> list[list[int]]
 def iou(truth: Tensor, predicted: Tensor, classes: int) -> list[float | None]:
     """Intersection over union of the sets of counted pixels of every class; None where both are empty."""
     pixels = [(t, p) for t, p in zip(truth.flatten().tolist(), predicted.flatten().tolist()) if t != IGNORE]
-    found: list[float | None] = []
+    values: list[float | None] = []
     for c in range(classes):
-        true = {i for i, (t, _) in enumerate(pixels) if t == c}
-        said = {i for i, (_, p) in enumerate(pixels) if p == c}
-        found.append(len(true & said) / len(true | said) if true | said else None)
-    return found
+        true_here = {i for i, (t, _) in enumerate(pixels) if t == c}
+        predicted_here = {i for i, (_, p) in enumerate(pixels) if p == c}
+        union = true_here | predicted_here
+        values.append(len(true_here & predicted_here) / len(union) if union else None)
+    return values
 
 
 def merged(windows: Tensor, offsets: list[tuple[int, int]], grid: tuple[int, int]) -> Tensor:

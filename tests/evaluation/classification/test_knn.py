@@ -81,7 +81,10 @@ def test_run_returns_the_accuracy_of_features_extracted_at_once(tmp_path: Path) 
     splits = open_labeled("scenes:60:16")
     transform = eval_transform(resolved, encoder)
     train, test = (stream_views(images, transform, runtime=runtime) for images in (splits.train, splits.test))
-    extractors = {"encoder": encoder_extractor(encoder), "pixels": lambda x: x.flatten(1) - x.flatten(1).mean(1)[:, None]}
+    extractors = {
+        "encoder": encoder_extractor(encoder),
+        "pixels": lambda x: x.flatten(1) - x.flatten(1).mean(1)[:, None],
+    }
     expected = knn_metrics(extractors, splits, train, test)
     assert result.metrics["knn20"] == expected["encoder"]
     assert result.metrics["raw_pixels"] == expected["pixels"]
@@ -89,7 +92,9 @@ def test_run_returns_the_accuracy_of_features_extracted_at_once(tmp_path: Path) 
     assert result.metrics["majority_class"] == pytest.approx((splits.test.targets == counts.argmax()).mean())
 
     half = draw_share(splits.train.targets, 0.5, seed=0)
-    train, test = (stream_views(images, transform, runtime=runtime) for images in (splits.train.take(half), splits.test))
+    train, test = (
+        stream_views(images, transform, runtime=runtime) for images in (splits.train.take(half), splits.test)
+    )
     embeddings = [torch.cat([encoder_extractor(encoder)(views).detach() for views in part]) for part in (train, test)]
     labels, targets = torch.from_numpy(splits.train.targets[half]), torch.from_numpy(splits.test.targets)
     votes = knn_votes(embeddings[0], labels, embeddings[1], k=(1,), classes=10)[1]

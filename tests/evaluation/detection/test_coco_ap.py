@@ -1,4 +1,4 @@
-"""Our figures are those of pycocotools on the same results."""
+"""The metrics equal those of pycocotools on the same detections."""
 
 import contextlib
 import io
@@ -7,10 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from repre.data.labels import rle
-
-pytest.importorskip("faster_coco_eval")
-from repre.evaluation.detection.coco_ap import FIGURES, Evaluator
+from repre.data.labels.coco_masks import encode_mask
+from repre.evaluation.detection.coco_ap import METRICS, Evaluator
+from repre.evaluation.detection.detection_data import Detections
 
 CLASSES = ["a", "b", "c"]
 
@@ -35,7 +34,7 @@ def truth_rows(boxes: np.ndarray, labels: np.ndarray, masks: np.ndarray, crowd: 
         {
             "bbox": [float(v) for v in (b[0], b[1], b[2] - b[0], b[3] - b[1])],
             "category_id": int(label),
-            "segmentation": rle.encode(mask),
+            "segmentation": encode_mask(mask),
             "area": float(mask.sum()),
             "iscrowd": int(c),
         }
@@ -44,31 +43,31 @@ def truth_rows(boxes: np.ndarray, labels: np.ndarray, masks: np.ndarray, crowd: 
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_figures_are_those_of_pycocotools(seed: int) -> None:
+def test_metrics_equal_those_of_pycocotools(seed: int) -> None:
     pycocotools = pytest.importorskip("pycocotools.coco")
     from pycocotools import mask as packer
     from pycocotools.cocoeval import COCOeval
 
     rng = np.random.default_rng(seed)
-    mine = Evaluator(CLASSES)
-    images, truth, found = [], [], []
+    evaluator = Evaluator(CLASSES)
+    images, truth, detected = [], [], []
     for image in range(1, 13):
         boxes, labels, masks = scene(rng, count=int(rng.integers(1, 6)))
         rows = truth_rows(boxes, labels, masks, rng.random(len(boxes)) < 0.1)
         keep = rng.random(len(boxes)) < 0.8  # some are missed, others invented
         more = scene(rng, count=2)
-        got = [np.concatenate([a[keep], b]) for a, b in zip((boxes, labels, masks), more)]
-        got[0] = got[0] + rng.normal(0, 3, got[0].shape)
-        scores = rng.random(len(got[0]))
-        mine.add(size=(120, 120), truth=rows, boxes=got[0], labels=got[1], scores=scores, masks=got[2])
+        boxes, labels, masks = (np.concatenate([a[keep], b]) for a, b in zip((boxes, labels, masks), more))
+        boxes = boxes + rng.normal(0, 3, boxes.shape)
+        scores = rng.random(len(boxes))
+        evaluator.add(size=(120, 120), truth=rows, detections=Detections(boxes, labels, scores, masks))
         images.append({"id": image, "height": 120, "width": 120})
         truth += [{**row, "image_id": image, "id": len(truth) + i + 1} for i, row in enumerate(rows)]
-        for b, label, mask, score in zip(*got, scores):
+        for b, label, mask, score in zip(boxes, labels, masks, scores):
             packed = packer.encode(np.asfortranarray(mask.astype(np.uint8)))
             box = [float(v) for v in (b[0], b[1], b[2] - b[0], b[3] - b[1])]
-            one = {"image_id": image, "category_id": int(label), "score": float(score)}
-            found.append((one | {"bbox": box}, one | {"segmentation": packed}))
-    for kind, part in (("bbox", 0), ("segm", 1)):
+            row = {"image_id": image, "category_id": int(label), "score": float(score)}
+            detected.append((row | {"bbox": box}, row | {"segmentation": packed}))
+    for iou_type, index in (("bbox", 0), ("segm", 1)):
         with contextlib.redirect_stdout(io.StringIO()):
             reference = pycocotools.COCO()
             categories = [{"id": i + 1, "name": name} for i, name in enumerate(CLASSES)]
@@ -77,19 +76,17 @@ def test_figures_are_those_of_pycocotools(seed: int) -> None:
                 "annotations": [dict(row) for row in truth],
                 "categories": categories,
             }
-            for row in reference.dataset["annotations"]:
-                row["segmentation"] = packer.frPyObjects(row["segmentation"], 120, 120)
             reference.createIndex()
-            run = COCOeval(reference, reference.loadRes([pair[part] for pair in found]), kind)
+            run = COCOeval(reference, reference.loadRes([pair[index] for pair in detected]), iou_type)
             run.evaluate()
             run.accumulate()
             run.summarize()
-        figures, by_class = mine.scores(kind)
-        expected = {name: value for name, value in zip(FIGURES, run.stats) if value != -1}
-        assert figures == pytest.approx(expected, abs=1e-9)
-        assert 0 < figures["ap"] < 1
+        metrics, by_class = evaluator.scores(iou_type)  # type: ignore[arg-type]
+        expected = {name: value for name, value in zip(METRICS, run.stats) if value != -1}
+        assert metrics == pytest.approx(expected, abs=1e-9)
+        assert 0 < metrics["ap"] < 1
         assert by_class["c"] is None
-        assert np.mean([by_class["a"], by_class["b"]]) == pytest.approx(figures["ap"], abs=1e-9)
+        assert np.mean([by_class["a"], by_class["b"]]) == pytest.approx(metrics["ap"], abs=1e-9)
 
 
 def test_perfect_predictions_score_one_and_none_score_zero() -> None:
@@ -97,18 +94,27 @@ def test_perfect_predictions_score_one_and_none_score_zero() -> None:
     boxes, labels, masks = scene(rng, count=3)
     rows = truth_rows(boxes, labels, masks, np.zeros(3))
     perfect, nothing = Evaluator(CLASSES), Evaluator(CLASSES)
-    perfect.add(size=(120, 120), truth=rows, boxes=boxes, labels=labels, scores=np.ones(3), masks=masks)
+    perfect.add(size=(120, 120), truth=rows, detections=Detections(boxes, labels, np.ones(3), masks))
     empty = np.zeros((0, 4))
-    nothing.add(size=(120, 120), truth=rows, boxes=empty, labels=empty[:, 0], scores=empty[:, 0], masks=None)
-    for kind in ("bbox", "segm"):
-        assert perfect.scores(kind)[0]["ap"] == pytest.approx(1)
-        assert nothing.scores(kind)[0]["ap"] == 0
+    nothing.add(size=(120, 120), truth=rows, detections=Detections(empty, empty[:, 0], empty[:, 0], None))
+    assert perfect.scores("bbox")[0]["ap"] == perfect.scores("segm")[0]["ap"] == pytest.approx(1)
+    assert nothing.scores("bbox")[0]["ap"] == nothing.scores("segm")[0]["ap"] == 0
 
 
 def test_truth_without_masks_counts_by_its_boxes() -> None:
     rng = np.random.default_rng(0)
     boxes, labels, masks = scene(rng, count=3)
     rows = [row | {"segmentation": []} for row in truth_rows(boxes, labels, masks, np.zeros(3))]
-    found = Evaluator(CLASSES)
-    found.add(size=(120, 120), truth=rows, boxes=boxes, labels=labels, scores=np.ones(3), masks=None)
-    assert found.scores("bbox")[0]["ap"] == pytest.approx(1)
+    evaluator = Evaluator(CLASSES)
+    evaluator.add(size=(120, 120), truth=rows, detections=Detections(boxes, labels, np.ones(3), None))
+    assert evaluator.scores("bbox")[0]["ap"] == pytest.approx(1)
+
+
+def test_detections_above_a_threshold() -> None:
+    masks = np.arange(3)[:, None, None] == np.arange(3)
+    above = Detections(np.eye(3, 4), np.array([1, 2, 3]), np.array([0.9, 0.5, 0.1]), masks).above(0.5)
+    assert above.labels.tolist() == [1, 2]
+    assert above.scores.tolist() == [0.9, 0.5]
+    assert above.boxes.shape == (2, 4)
+    assert above.masks is not None
+    assert above.masks.shape == (2, 1, 3)

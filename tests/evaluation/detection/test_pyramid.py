@@ -1,4 +1,4 @@
-"""Every encoder becomes a pyramid of halving grids; a frozen one is not touched."""
+"""Every encoder becomes a pyramid of halving grids; a frozen one does not change."""
 
 from dataclasses import replace
 
@@ -19,9 +19,9 @@ def test_grids_halve_and_channels_are_equal(kind: str, shape: tuple[int, int]) -
     backbone = Backbone(Encoder(KINDS[kind]), width=16)
     maps = list(backbone(torch.rand(2, 3, *shape)).values())
     assert len(maps) == len(backbone.strides) == 4
-    for found, stride in zip(maps, backbone.strides):
-        assert found.shape == (2, 16, -(-shape[0] // stride), -(-shape[1] // stride))
-        assert found.dtype == torch.float32
+    for features, stride in zip(maps, backbone.strides):
+        assert features.shape == (2, 16, -(-shape[0] // stride), -(-shape[1] // stride))
+        assert features.dtype == torch.float32
     assert [b / a for a, b in zip(backbone.strides, backbone.strides[1:])] == [2, 2, 2]
 
 
@@ -36,9 +36,9 @@ def test_a_frozen_encoder_stays_and_the_pyramid_learns(kind: str) -> None:
     backbone = Backbone(Encoder(replace(config, drop_path=0.5)), width=16, frozen=True).train()
     before = {name: value.clone() for name, value in backbone.encoder.state_dict().items()}
     images = torch.rand(2, 3, 64, 64)
-    one, other = (backbone(images) for _ in range(2))
-    assert all(torch.equal(one[name], other[name]) for name in one), "drop path is off"
-    torch.stack([found.square().mean() for found in one.values()]).sum().backward()
+    first, second = (backbone(images) for _ in range(2))
+    assert all(torch.equal(first[name], second[name]) for name in first), "drop path is off"
+    torch.stack([features.square().mean() for features in first.values()]).sum().backward()
     assert all(p.grad is None for p in backbone.encoder.parameters())
     assert all(
         p.grad is not None and p.grad.abs().sum() > 0 for n, p in backbone.pyramid.named_parameters() if "weight" in n
@@ -49,7 +49,7 @@ def test_a_frozen_encoder_stays_and_the_pyramid_learns(kind: str) -> None:
 
 def test_an_unfrozen_encoder_learns() -> None:
     backbone = Backbone(Encoder(ENCODERS["vit"]), width=16).train()
-    torch.stack([found.square().mean() for found in backbone(torch.rand(2, 3, 32, 32)).values()]).sum().backward()
+    torch.stack([features.square().mean() for features in backbone(torch.rand(2, 3, 32, 32)).values()]).sum().backward()
     gradient = backbone.encoder.model.patch_embed.proj.weight.grad
     assert gradient is not None
     assert gradient.abs().sum() > 0

@@ -1,4 +1,4 @@
-"""Windowed attention: as large as the grid it is global attention, smaller it does not see further."""
+"""Windowed attention: a window of the grid's size is global attention, a smaller one does not see its neighbors."""
 
 from dataclasses import replace
 
@@ -23,10 +23,10 @@ IMAGES = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
 def test_a_window_of_the_grids_size_is_global_attention() -> None:
     plain, windowed = encoder(), encoder()
     assert use_windows(windowed, window=8, global_blocks=1) == [0, 1, 2]
-    one, other = plain(IMAGES), windowed(IMAGES)
-    assert torch.equal(one.embedding, other.embedding)
-    for mine, theirs in zip(one.maps, other.maps):
-        assert torch.equal(mine, theirs)
+    expected, features = plain(IMAGES), windowed(IMAGES)
+    assert torch.equal(features.embedding, expected.embedding)
+    for level, expected_level in zip(features.maps, expected.maps):
+        assert torch.equal(level, expected_level)
 
 
 @torch.no_grad()
@@ -35,11 +35,11 @@ def test_a_window_does_not_see_its_neighbors_and_a_global_block_does() -> None:
     assert use_windows(model, window=4, global_blocks=1) == [0, 1, 2]
     changed = IMAGES.clone()
     changed[:, :, :32, :32] = 0  # the first of four windows
-    one, other = model(IMAGES).maps, model(changed).maps
+    before, after = model(IMAGES).maps, model(changed).maps
     # after the first block: the class token has not carried anything across yet
-    assert torch.equal(one[0][:, :, 4:, 4:], other[0][:, :, 4:, 4:])
-    assert not torch.equal(one[0][:, :, :4, :4], other[0][:, :, :4, :4])
-    assert not torch.equal(one[3][:, :, 4:, 4:], other[3][:, :, 4:, 4:])
+    assert torch.equal(before[0][:, :, 4:, 4:], after[0][:, :, 4:, 4:])
+    assert not torch.equal(before[0][:, :, :4, :4], after[0][:, :, :4, :4])
+    assert not torch.equal(before[3][:, :, 4:, 4:], after[3][:, :, 4:, 4:])
 
 
 @torch.no_grad()
@@ -48,33 +48,33 @@ def test_grids_that_windows_do_not_divide_and_other_aspects() -> None:
     use_windows(model, window=3, global_blocks=2)
     images = torch.rand(2, 3, 64, 40)
     maps = model(images).maps
-    assert [tuple(found.shape[-2:]) for found in maps] == [(8, 5)] * 4
+    assert [tuple(level.shape[-2:]) for level in maps] == [(8, 5)] * 4
     assert torch.isfinite(maps[-1]).all()
     halves = model(images[:1]).maps[-1]
     assert torch.allclose(maps[-1][:1], halves, atol=1e-5), "images do not mix"
 
 
 def test_cut_and_join_are_inverse() -> None:
-    from repre.evaluation.detection.window_attention import _Windows
+    from repre.evaluation.detection.window_attention import _WindowHooks
 
-    state = _Windows(3, prefix=2)
-    state.images, state.grid = 2, (7, 5)
+    hooks = _WindowHooks(3, prefix=2)
+    hooks.images, hooks.grid = 2, (7, 5)
     tokens = torch.rand(2, 2 + 35, 6)
-    (cut,) = state.cut(torch.nn.Identity(), (tokens,))
+    (cut,) = hooks.cut(torch.nn.Identity(), (tokens,))
     assert cut.shape == (2 * 3 * 2, 2 + 9, 6)
     assert torch.equal(cut[0, 2:5], tokens[0, 2:5])  # first row of the first window
     assert torch.equal(cut[1, 2], tokens[0, 2 + 3])  # the second window begins three patches to the right
-    assert torch.allclose(state.join(torch.nn.Identity(), (), cut), tokens)
+    assert torch.allclose(hooks.join(torch.nn.Identity(), (), cut), tokens)
 
 
 @pytest.mark.parametrize(
-    ("config", "words"),
+    ("config", "message"),
     [
-        (ENCODERS["swin"], "no plain transformer"),
+        (ENCODERS["swin"], "not a plain transformer"),
         (EncoderConfig(name="eva02_tiny_patch14_224", image_size=56), "use attention global"),
-        (EncoderConfig(name="convnext_atto", image_size=64), "no plain transformer"),
+        (EncoderConfig(name="convnext_atto", image_size=64), "not a plain transformer"),
     ],
 )
-def test_models_without_such_blocks_are_refused(config: EncoderConfig, words: str) -> None:
-    with pytest.raises(UserError, match=words):
+def test_models_without_such_blocks_are_refused(config: EncoderConfig, message: str) -> None:
+    with pytest.raises(UserError, match=message):
         use_windows(Encoder(config))

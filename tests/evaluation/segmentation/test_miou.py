@@ -9,25 +9,25 @@ from repre.evaluation.segmentation.miou import Confusion
 from tests.oracles import segmentation as slow
 
 
-def labels(classes: int, *, truth: range, said: range, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+def labels(classes: int, *, truth: range, predicted: range, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
     t = torch.randint(truth.start, truth.stop, (6, 9, 11), generator=generator)
-    p = torch.randint(said.start, said.stop, (6, 9, 11), generator=generator)
+    p = torch.randint(predicted.start, predicted.stop, (6, 9, 11), generator=generator)
     p = torch.where(torch.rand(t.shape, generator=generator) < 0.5, t, p)
     return torch.where(torch.rand(t.shape, generator=generator) < 0.2, IGNORE, t), p
 
 
 @pytest.mark.parametrize(
-    ("truth", "said"),
+    ("truth", "predicted"),
     [(range(7), range(7)), (range(3), range(5)), (range(2, 5), range(1, 3)), (range(1), range(1))],
     ids=["all", "two only predicted", "some absent", "one"],
 )
-def test_scores_equal_slow_loops_and_torchmetrics(truth: range, said: range) -> None:
-    t, p = labels(7, truth=truth, said=said)
+def test_scores_equal_slow_loops_and_torchmetrics(truth: range, predicted: range) -> None:
+    t, p = labels(7, truth=truth, predicted=predicted)
     confusion = Confusion(7)
     reference = MulticlassJaccardIndex(7, average="macro", ignore_index=IGNORE)
     accuracy = MulticlassAccuracy(7, average="micro", ignore_index=IGNORE)
-    for image in range(len(t)):  # image by image: the mean over images would be another figure
+    for image in range(len(t)):  # image by image: the mean over images would be another metric
         confusion.add(t[image].to(torch.uint8), p[image])
         reference.update(p[image][None], t[image][None])
         accuracy.update(p[image][None], t[image][None])
@@ -42,9 +42,9 @@ def test_scores_equal_slow_loops_and_torchmetrics(truth: range, said: range) -> 
 
 
 def test_ignored_pixels_count_nowhere() -> None:
-    truth, said = torch.tensor([[0, IGNORE], [1, IGNORE]]), torch.tensor([[0, 2], [1, 0]])
+    truth, predicted = torch.tensor([[0, IGNORE], [1, IGNORE]]), torch.tensor([[0, 2], [1, 0]])
     confusion = Confusion(3)
-    confusion.add(truth, said)
+    confusion.add(truth, predicted)
     scores = confusion.scores()
     assert scores.iou == [1.0, 1.0, None]
     assert scores.miou == scores.pixel_accuracy == 1.0

@@ -1,4 +1,4 @@
-"""Pictures of predictions: what lies where, in which color."""
+"""Pictures of predicted masks: their panels and colors."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 from repre.data.labels.masks import IGNORE
-from repre.evaluation.segmentation.overlay import GAP, LINE, SIDE, UNKNOWN, class_colors, save_overlay
+from repre.evaluation.segmentation.overlay import GAP, IGNORED_COLOR, LINE, SIDE, class_colors, save_overlay
 
 CLASSES = ["background", "left", "right", "nowhere"]
 
@@ -21,10 +21,10 @@ def test_panels_show_image_truth_and_prediction(tmp_path: Path) -> None:
     image = np.full((24, 24, 3), 100, np.uint8)
     truth = np.zeros((24, 24), np.int64)
     truth[:, :8], truth[:, 20:] = 1, IGNORE
-    said = np.zeros((24, 24), np.int64)
-    said[:, 12:] = 2
+    predicted = np.zeros((24, 24), np.int64)
+    predicted[:, 12:] = 2
     path = tmp_path / "deep" / "x.png"
-    save_overlay(path, image, truth, said, CLASSES)
+    save_overlay(path, image, truth, predicted, CLASSES)
     sheet = np.asarray(Image.open(path)).astype(int)
     assert sheet.shape == (2 * LINE + SIDE + 2 * GAP, 3 * SIDE + 4 * GAP, 3)
 
@@ -34,14 +34,14 @@ def test_panels_show_image_truth_and_prediction(tmp_path: Path) -> None:
     colors = class_colors(CLASSES)
     assert colors[1] is not None
     assert colors[2] is not None
-    mixed = [[round(100 + 0.55 * (part - 100)) for part in color] for color in (colors[1], colors[2], UNKNOWN)]
+    mixed = [[round(100 + 0.55 * (part - 100)) for part in color] for color in (colors[1], colors[2], IGNORED_COLOR)]
     assert at(0, 0.1) == at(1, 0.5) == at(2, 0.1) == [100, 100, 100]
     assert at(1, 0.1) == mixed[0]
     assert at(1, 0.9) == mixed[2]
     assert at(2, 0.9) == mixed[1]
     assert at(1, 8 / 24 - 0.002) == list(colors[1])  # the outline
     legend = sheet[LINE + SIDE + GAP :].reshape(-1, 3).tolist()
-    assert all(list(color) in legend for color in (colors[1], colors[2], UNKNOWN))
+    assert all(list(color) in legend for color in (colors[1], colors[2], IGNORED_COLOR))
     assert list(colors[3] or ()) not in legend
 
 

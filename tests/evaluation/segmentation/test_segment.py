@@ -1,8 +1,6 @@
-"""Segmentation end to end on tiny encoders: both heads, frozen and not, any image size, exact resume, bad input."""
+"""Segmentation as a whole on tiny encoders: both heads, frozen or not, any image size, exact resume, bad input."""
 
-import os
 import shutil
-import signal
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,21 +17,12 @@ from repre.errors import UserError
 from repre.evaluation.fit import FitConfig
 from repre.evaluation.options import RuntimeOptions
 from repre.evaluation.runner import evaluate
-from repre.evaluation.segmentation import segment
-from repre.evaluation.segmentation.segment import (
-    SegmentConfig,
-    Segmenter,
-    class_weights,
-    open_train_and_test,
-    predict,
-    run,
-    segmentation_loss,
-)
-from repre.evaluation.segmentation.segmentation_heads import LinearHead, resize
+from repre.evaluation.segmentation.miou import Confusion
+from repre.evaluation.segmentation.segment import SegmentConfig, open_train_and_test, predict, run
 from repre.models.encoder import Encoder, EncoderConfig
 from repre.models.resolve import ResolvedEncoder
 from repre.utils.signals import Interrupted
-from tests.oracles import segmentation as slow
+from tests.evaluation.tiny_eval import count_steps, trained_weights
 from tests.tiny import ENCODERS
 
 TINY = {
@@ -45,7 +34,7 @@ TINY = {
 HEADS = [("linear", None), ("linear", False), ("upernet", None), ("upernet", True)]
 
 
-def start(name: str = "vit") -> ResolvedEncoder:
+def resolved(name: str = "vit") -> ResolvedEncoder:
     return ResolvedEncoder(f"random:{name}", TINY[name], None)
 
 
@@ -77,22 +66,22 @@ def write_pairs(root: Path, *, count: int, size: int, crop: tuple[int, int] | No
 @pytest.mark.parametrize("name", list(TINY))
 @pytest.mark.parametrize(("head", "frozen"), HEADS, ids=["linear", "linear-tuned", "upernet", "upernet-frozen"])
 def test_every_encoder_goes_through_every_head(name: str, head: str, frozen: bool | None, tmp_path: Path) -> None:
-    said = config(tmp_path, epochs=1, head=head, frozen=frozen)
-    result = run(start(name), said)
+    settings = config(tmp_path, epochs=1, head=head, frozen=frozen)
+    result = run(resolved(name), settings)
     assert set(result.metrics) == {"miou", "pixel_accuracy"}
     assert all(0 <= value <= 1 for value in result.metrics.values())
     assert result.main == "miou"
     known = [value for value in result.details["iou"].values() if value is not None]
     assert result.metrics["miou"] == pytest.approx(sum(known) / len(known))
     assert list(result.details["iou"])[:2] == ["background", "disc"]
-    assert run(start(name), said).metrics == result.metrics  # the same seed gives the same figure
+    assert run(resolved(name), settings).metrics == result.metrics  # the same seed gives the same metrics
 
 
 @pytest.mark.parametrize("head", ["linear", "upernet"])
 def test_workers_change_nothing_and_bf16_little(head: str, tmp_path: Path) -> None:
     options = RuntimeOptions(device="cpu", workers=0, cache=tmp_path / "here")
     plain, spread, low = (
-        run(start(), config(tmp_path, head=head, runtime=runtime))
+        run(resolved(), config(tmp_path, head=head, runtime=runtime))
         for runtime in (
             options,
             replace(options, workers=2, cache=tmp_path / "there"),
@@ -104,6 +93,7 @@ def test_workers_change_nothing_and_bf16_little(head: str, tmp_path: Path) -> No
     assert low.details["fit"]["loss"] == pytest.approx(plain.details["fit"]["loss"], rel=0.05)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("head", "lr"), [("upernet", 1e-2), ("linear", 3e-2)])
 def test_a_handful_of_scenes_is_learned_by_heart(head: str, lr: float, tmp_path: Path) -> None:
     data = write_pairs(tmp_path / "data", count=3, size=32)
@@ -118,60 +108,51 @@ def test_a_handful_of_scenes_is_learned_by_heart(head: str, lr: float, tmp_path:
 
 
 @pytest.mark.parametrize(("head", "frozen"), [("linear", None), ("upernet", None), ("upernet", True)])
-def test_stopped_and_called_again_it_ends_alike(
+def test_a_stopped_training_resumes_to_the_same_weights(
     head: str, frozen: bool | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    said = config(tmp_path / "cache", epochs=3, head=head, frozen=frozen, jitter=0.5)
-    whole = run(start(), said, work=tmp_path / "whole")
-    loss, calls = segment.segmentation_loss, 0
-
-    def stop_at_the_fourth(*arguments: Any) -> torch.Tensor:
-        nonlocal calls
-        calls += 1
-        if calls == 4:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return loss(*arguments)
-
-    monkeypatch.setattr(segment, "segmentation_loss", stop_at_the_fourth)
+    settings = config(tmp_path / "cache", epochs=3, head=head, frozen=frozen, jitter=0.5)
+    expected = run(resolved(), settings, work_dir=tmp_path / "uninterrupted")
+    steps = count_steps(monkeypatch)
+    steps.stop_at = 4
     with pytest.raises(Interrupted):
-        run(start(), said, work=tmp_path / "parts")
-    resumed = run(start(), said, work=tmp_path / "parts")
-    assert calls == 6  # three epochs of two steps, none of them twice
-    assert resumed.metrics == whole.metrics
-    files = [next((tmp_path / part).glob("fit-*.pt")) for part in ("whole", "parts")]
-    one, other = (torch.load(file, weights_only=True)["model"] for file in files)
-    assert one.keys() == other.keys()
-    assert all(torch.equal(one[name], other[name]) for name in one)
+        run(resolved(), settings, work_dir=tmp_path / "stopped")
+    resumed = run(resolved(), settings, work_dir=tmp_path / "stopped")
+    assert steps.count == 6  # three epochs of two steps, each once
+    assert resumed.metrics == expected.metrics
+    weights, resumed_weights = (trained_weights(tmp_path / name) for name in ("uninterrupted", "stopped"))
+    assert weights.keys() == resumed_weights.keys()
+    assert all(torch.equal(weights[name], resumed_weights[name]) for name in weights)
 
 
 def test_other_data_to_test_on(tmp_path: Path) -> None:
     spec = write_pairs(tmp_path / "own", count=4, size=32).replace("images,", "images/train,") + "/train"
-    said = config(tmp_path / "cache", epochs=1, data=spec, test=spec)
-    result = run(start(), said)
+    settings = config(tmp_path / "cache", epochs=1, data=spec, test=spec)
+    result = run(resolved(), settings)
     assert result.details["train_images"] == result.details["val_images"] == 4  # nothing is held out
     assert result.details["test_set"] == spec
-    assert run(start(), replace(said, test=None)).details["train_images"] == 3
+    assert run(resolved(), replace(settings, test=None)).details["train_images"] == 3
 
 
 @pytest.mark.parametrize("head", ["linear", "upernet"])
 def test_the_range_of_pixels_comes_from_the_encoder(head: str, tmp_path: Path) -> None:
-    """Twelve bits of sixteen are scored as the same images in eight bits are, told or not; and what was said is kept."""
+    """Images of twelve bits score as the same images of eight bits, whether encoder or config declares the range."""
     eight = write_pairs(tmp_path / "images", count=4, size=32)
     shutil.copytree(tmp_path / "images", tmp_path / "deep")
     for path in (tmp_path / "deep" / "images").rglob("*.png"):
         np.save(path.with_suffix(".npy"), np.asarray(Image.open(path)).astype(np.uint16) * 16)
         path.unlink()
     deep = eight.replace("/images/images", "/deep/images").replace("/images/masks", "/deep/masks")
-    known = replace(start(), value_range=(0.0, 255 * 16.0))
-    wanted = run(start(), config(tmp_path / "cache", data=eight, epochs=1, head=head)).metrics
-    said = config(tmp_path / "cache", data=deep, epochs=1, head=head)
-    told = run(start(), replace(said, value_range=known.value_range)).metrics
-    assert told == pytest.approx(wanted, abs=0.02)
-    assert run(known, said).metrics == told
-    stored = evaluate("segment", known, said, out=tmp_path / "out")
-    assert stored["metrics"] == told
+    declared = replace(resolved(), value_range=(0.0, 255 * 16.0))
+    expected = run(resolved(), config(tmp_path / "cache", data=eight, epochs=1, head=head)).metrics
+    settings = config(tmp_path / "cache", data=deep, epochs=1, head=head)
+    by_config = run(resolved(), replace(settings, value_range=declared.value_range)).metrics
+    assert by_config == pytest.approx(expected, abs=0.02)
+    assert run(declared, settings).metrics == by_config
+    stored = evaluate("segment", declared, settings, out=tmp_path / "out")
+    assert stored["metrics"] == by_config
     assert stored["config"]["value_range"] == [0.0, 255 * 16.0]
-    assert run(start(), said).metrics != told
+    assert run(resolved(), settings).metrics != by_config
 
 
 def test_classes_of_other_data_have_to_agree(tmp_path: Path) -> None:
@@ -182,40 +163,40 @@ def test_classes_of_other_data_have_to_agree(tmp_path: Path) -> None:
             Image.fromarray(pixels).save(tmp_path / name / kind / "0.png")
         (tmp_path / name / "classes.txt").write_text("\n".join(classes))
         specs.append(f"pairs:{tmp_path / name}/images,{tmp_path / name}/masks")
-    with pytest.raises(UserError, match="its classes are"):
+    with pytest.raises(UserError, match="differ from those of"):
         open_train_and_test(specs[0], specs[1], channels=3)
     train, test = open_train_and_test(specs[0], specs[2], channels=3)
     assert test.classes == train.classes == ["sky", "cat", "dog"]
 
 
 def test_label_fractions_are_scored_in_one_call(tmp_path: Path) -> None:
-    both = run(start(), config(tmp_path, label_fraction=(0.25, 1.0)))
+    both = run(resolved(), config(tmp_path, label_fraction=(0.25, 1.0)))
     assert set(both.metrics) == {"miou", "miou@0.25", "pixel_accuracy", "pixel_accuracy@0.25"}
     assert (both.details["fit"]["images"], both.details["fit@0.25"]["images"]) == (8, 2)
-    assert run(start(), config(tmp_path)).metrics["miou"] == both.metrics["miou"]
-    alone = run(start(), config(tmp_path, label_fraction=(0.25,)))
+    assert run(resolved(), config(tmp_path)).metrics["miou"] == both.metrics["miou"]
+    alone = run(resolved(), config(tmp_path, label_fraction=(0.25,)))
     assert alone.metrics["miou"] == both.metrics["miou@0.25"]
 
 
-def test_a_second_call_on_frozen_maps_does_not_run_the_encoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = run(start(), config(tmp_path))
+def test_a_second_call_on_frozen_maps_reads_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = run(resolved(), config(tmp_path))
 
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("the encoder ran")
 
     monkeypatch.setattr(Encoder, "forward", refuse)
-    assert run(start(), config(tmp_path)).metrics == first.metrics
-    run(start(), config(tmp_path, lr=1e-2, label_fraction=(0.5,)))
+    assert run(resolved(), config(tmp_path)).metrics == first.metrics
+    run(resolved(), config(tmp_path, lr=1e-2, label_fraction=(0.5,)))
     with pytest.raises(AssertionError, match="the encoder ran"):
-        run(start(), config(tmp_path, seed=1))
+        run(resolved(), config(tmp_path, seed=1))
 
 
 @pytest.mark.parametrize("window", ["slide", "pad", "resize"])
 @pytest.mark.parametrize("head", ["linear", "upernet"])
 def test_images_of_another_size_are_scored_at_their_own(head: str, window: str, tmp_path: Path) -> None:
     data = write_pairs(tmp_path / "data", count=4, size=64, crop=(41, 60))
-    said = config(tmp_path, epochs=1, data=data, head=head, window=window, save_predictions=1)
-    result = run(start(), said, work=tmp_path / "work")
+    settings = config(tmp_path, epochs=1, data=data, head=head, window=window, save_predictions=1)
+    result = run(resolved(), settings, work_dir=tmp_path / "work")
     truth = sum(int((open_masks(data, split="val").load(i)[1] != IGNORE).sum()) for i in range(4))
     assert truth == 4 * 41 * 60
     assert 0 <= result.metrics["miou"] <= 1
@@ -225,16 +206,15 @@ def test_images_of_another_size_are_scored_at_their_own(head: str, window: str, 
 
 def test_all_pixels_of_the_original_masks_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = write_pairs(tmp_path / "data", count=2, size=64, crop=(41, 60))
-    seen = []
+    shapes, add = [], Confusion.add
 
-    class Spy(segment.Confusion):
-        def add(self, truth: torch.Tensor, predicted: torch.Tensor) -> None:
-            seen.append((tuple(truth.shape), tuple(predicted.shape)))
-            super().add(truth, predicted)
+    def recording(confusion: Confusion, truth: torch.Tensor, predicted: torch.Tensor) -> None:
+        shapes.append((tuple(truth.shape), tuple(predicted.shape)))
+        add(confusion, truth, predicted)
 
-    monkeypatch.setattr(segment, "Confusion", Spy)
-    run(start(), config(tmp_path, epochs=1, data=data))
-    assert seen == [((41, 60), (41, 60))] * 2
+    monkeypatch.setattr(Confusion, "add", recording)
+    run(resolved(), config(tmp_path, epochs=1, data=data))
+    assert shapes == [((41, 60), (41, 60))] * 2
 
 
 def test_one_window_that_covers_all_is_the_whole_image() -> None:
@@ -248,109 +228,53 @@ def test_one_window_that_covers_all_is_the_whole_image() -> None:
 def test_overlapping_windows_of_a_local_model_give_the_whole_image() -> None:
     image = torch.randn(3, 32, 50, generator=torch.Generator().manual_seed(0))
     local = nn.Conv2d(3, 5, 1)
-    found = plan(32, 50, WindowsConfig(size=32))
-    assert len(found.offsets) == 2
-    windows = local(cut(image, found, 0))
-    torch.testing.assert_close(merge(windows, found), local(image[None])[0])
-    assert (predict(windows, found, (32, 50)) == local(image[None])[0].argmax(0)).all()
-
-
-@pytest.mark.parametrize("weighted", [False, True])
-def test_loss_equals_slow_loops(weighted: bool) -> None:
-    generator = torch.Generator().manual_seed(0)
-    logits = torch.randn(2, 4, 5, 6, generator=generator)
-    masks = torch.randint(0, 4, (2, 5, 6), generator=generator)
-    masks[0, :2] = IGNORE
-    weights = torch.tensor([1.0, 0.5, 3.0, 2.0]) if weighted else None
-    torch.testing.assert_close(segmentation_loss(logits, masks, weights), slow.loss(logits, masks, weights))
-    changed = logits.clone()
-    changed[0, :, :2] += 7 * torch.randn(4, 2, 6)
-    assert torch.equal(segmentation_loss(logits, masks, weights), segmentation_loss(changed, masks, weights))
-    assert float(segmentation_loss(logits, torch.full_like(masks, IGNORE), weights)) == 0.0
-
-
-class Masks:
-    """Three masks whose class frequencies can be counted by hand."""
-
-    spec, channels, classes = "hand", 3, ["a", "b", "c", "never"]
-    masks = ([0, 0, 0, 1], [0, 0, 2, IGNORE], [0, 0, 0, 0])
-
-    def __len__(self) -> int:
-        return len(self.masks)
-
-    def load(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        return np.zeros((2, 2, 3), np.uint8), np.array(self.masks[index], np.uint8).reshape(2, 2)
-
-    def describe(self, index: int) -> str:
-        return str(index)
-
-    def fingerprint(self) -> str:
-        return "hand"
-
-
-def test_class_weights_are_median_over_frequency() -> None:
-    frequency = [9 / 11, 1 / 4, 1 / 3]  # of the counted pixels of the images that show the class
-    expected = [1 / 3 / f for f in frequency] + [1.0]
-    torch.testing.assert_close(class_weights(Masks(), [0, 1, 2]), torch.tensor(expected))
+    two = plan(32, 50, WindowsConfig(size=32))
+    assert len(two.offsets) == 2
+    windows = local(cut(image, two, 0))
+    torch.testing.assert_close(merge(windows, two), local(image[None])[0])
+    assert (predict(windows, two, (32, 50)) == local(image[None])[0].argmax(0)).all()
 
 
 def test_class_weights_change_the_training(tmp_path: Path) -> None:
-    plain, weighted = (run(start(), config(tmp_path, class_weights=w)).details["fit"]["loss"] for w in (False, True))
+    plain, weighted = (run(resolved(), config(tmp_path, class_weights=w)).details["fit"]["loss"] for w in (False, True))
     assert plain != weighted
 
 
-def test_a_frozen_encoder_is_not_touched() -> None:
-    torch.manual_seed(0)
-    encoder = Encoder(replace(TINY["convnext"], drop_path=0.5))
-    head = LinearHead(encoder.widths, 3, frozen=True)
-    frozen = Segmenter(encoder, head, [0, 1, 2, 3], frozen=True).train()
-    assert not encoder.training
-    assert head.training
-    images = torch.randn(2, 3, 64, 64)
-    frozen(images).sum().backward()
-    assert all(parameter.grad is None for parameter in encoder.parameters())
-    assert all(parameter.grad is not None for parameter in head.parameters())
-    with torch.no_grad():
-        frozen.eval()
-        from_maps = resize(head(encoder(images).maps), (64, 64))
-        torch.testing.assert_close(frozen(images), from_maps)
-
-
-def test_levels_last_sees_the_deepest_map_alone(tmp_path: Path) -> None:
-    run(start(), config(tmp_path, levels="last"))
+def test_levels_last_uses_the_deepest_map_alone(tmp_path: Path) -> None:
+    run(resolved(), config(tmp_path, levels="last"))
     stores = list((tmp_path / "maps").iterdir())
     assert len(stores) == 2  # training and validation
     assert all(sorted(p.name for p in s.glob("level-*")) == ["level-0.f16"] for s in stores)
 
 
 @pytest.mark.parametrize(
-    ("wrong", "words"),
+    ("wrong", "message"),
     [
-        ({"head": "fcn"}, "head='fcn': choose linear or upernet"),
-        ({"levels": "first"}, "levels='first'"),
-        ({"window": "tile"}, "choose slide or pad or resize"),
+        ({"head": "fcn"}, "segment.head must be one of"),
+        ({"levels": "first"}, "segment.levels must be one of"),
+        ({"window": "tile"}, "segment.window must be one of"),
         ({"size": 4}, "at least 8 pixels"),
-        ({"width": 0}, "width 0 must be at least 1"),
-        ({"overlap": 1.0}, "overlap=1.0"),
-        ({"short_side": -1}, "short_side=-1"),
-        ({"label_fraction": ()}, r"label_fraction=\(\)"),
+        ({"width": 0}, "width must be at least 1"),
+        ({"overlap": 1.0}, "overlap must lie in"),
+        ({"short_side": -1}, "short_side must be"),
+        ({"label_fraction": ()}, r"label_fraction .* not \(\)"),
         ({"label_fraction": (0.5, 1.5)}, "at most 1"),
-        ({"jitter": 2.0}, "a probability"),
-        ({"scale": (2.0, 0.5)}, "smallest and the largest"),
-        ({"save_predictions": -1}, "0 or more"),
-        ({"head": "upernet", "fit": FitConfig(batch_size=1)}, "at least 2 images"),
+        ({"jitter": 2.0}, "is a probability"),
+        ({"scale": (2.0, 0.5)}, "smallest, largest"),
+        ({"save_predictions": -1}, "must not be negative"),
+        ({"head": "upernet", "fit": FitConfig(batch_size=1)}, "at least 2 with UPerNet"),
     ],
 )
-def test_settings_that_do_not_serve_are_refused(wrong: dict[str, Any], words: str) -> None:
-    with pytest.raises(UserError, match=words):
+def test_wrong_settings_are_refused(wrong: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
         SegmentConfig(**wrong)
 
 
-def test_runs_that_cannot_be_are_refused(tmp_path: Path) -> None:
+def test_mistakes_in_data_and_encoder_are_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="did you mean 'scenes'"):
-        run(start(), config(tmp_path, data="scene:8"))
-    with pytest.raises(UserError, match="a folder to work in"):
-        run(start(), config(tmp_path, save_predictions=1))
+        run(resolved(), config(tmp_path, data="scene:8"))
+    with pytest.raises(UserError, match="needs work_dir"):
+        run(resolved(), config(tmp_path, save_predictions=1))
     wide = ResolvedEncoder("x", replace(TINY["convnext"], image_size=(32, 64)), None)
     with pytest.raises(UserError, match="side of square windows"):
         run(wide, config(tmp_path))

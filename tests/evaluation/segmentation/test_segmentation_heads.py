@@ -36,7 +36,7 @@ def test_frozen_statistics_are_the_mean_over_all_batches() -> None:
     ("layout", "strides", "finest"),
     [
         (PYRAMID, [4, 8, 16, 32], 16),
-        (FLAT, [16] * 4, 16),  # the shallowest map is enlarged by 4
+        (FLAT, [16] * 4, 16),  # the shallowest map is upsampled by 4
         (FLAT, [8] * 4, 8),
         (FLAT, [4] * 4, 4),
         (FLAT[:1], [16], 4),
@@ -65,7 +65,7 @@ def test_flat_maps_become_the_pyramid_of_beit() -> None:
 def test_every_level_reaches_the_logits() -> None:
     head = UPerNet([width for width, _ in PYRAMID], [4, 8, 16, 32], 5, width=8).eval()
     before = head(maps(PYRAMID))
-    for place in range(4):
+    for level in range(4):
         changed = maps(PYRAMID)
-        changed[place] = changed[place].flip(-1)
+        changed[level] = changed[level].flip(-1)
         assert not torch.allclose(head(changed), before)

@@ -8,9 +8,8 @@ import io
 from typing import Any, Literal
 
 from faster_coco_eval import COCO, COCOeval_faster
-from faster_coco_eval.core import mask as coco_mask
 
-from repre.data.labels import rle
+from repre.data.labels.coco_masks import encode_mask
 from repre.evaluation.detection.detection_data import Detections
 
 METRICS = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large")
@@ -51,7 +50,7 @@ class Evaluator:
             x, y, right, bottom = (float(value) for value in box)
             row = {"image_id": image_id, "category_id": int(label), "bbox": [x, y, right - x, bottom - y]}
             if detections.masks is not None:
-                row["segmentation"] = rle.encode(detections.masks[number])
+                row["segmentation"] = encode_mask(detections.masks[number])
             self.detections.append({**row, "score": float(score)})
 
     def scores(self, iou_type: Literal["bbox", "segm"]) -> tuple[dict[str, float], dict[str, float | None]]:
@@ -66,8 +65,9 @@ class Evaluator:
         categories = [{"id": label, "name": name} for label, name in enumerate(self.classes, start=1)]
         with contextlib.redirect_stdout(io.StringIO()):  # it prints its progress
             truth = COCO({"images": self.images, "annotations": self.truth, "categories": categories})
-            rows = map(_box_only if iou_type == "bbox" else _mask_only, self.detections)
-            evaluation = COCOeval_faster(truth, truth.loadRes(list(rows)), iou_type)
+            unused = "segmentation" if iou_type == "bbox" else "bbox"  # the area of a mask is not that of its box
+            detections = truth.loadRes([_without(row, unused) for row in self.detections])
+            evaluation = COCOeval_faster(truth, detections, iou_type)
             evaluation.evaluate()
             evaluation.accumulate()
             evaluation.summarize()
@@ -81,15 +81,8 @@ class Evaluator:
         return metrics, by_class
 
 
-def _box_only(row: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in row.items() if key != "segmentation"}
-
-
-def _mask_only(row: dict[str, Any]) -> dict[str, Any]:
-    """A detection by its mask alone, compressed as the library requires; it takes the box from the mask."""
-    height, width = row["segmentation"]["size"]
-    compressed = coco_mask.frPyObjects(row["segmentation"], height, width)
-    return {key: value for key, value in row.items() if key != "bbox"} | {"segmentation": compressed}
+def _without(row: dict[str, Any], name: str) -> dict[str, Any]:
+    return {key: value for key, value in row.items() if key != name}
 
 
 def _rectangle(box: list[float]) -> list[list[float]]:

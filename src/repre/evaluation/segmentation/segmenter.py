@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from repre.data.labels.crops import Crops, CropSteps, crop_batches, show
+from repre.data.labels.crops import Crops, CropSteps, crop_batches, render_crops
 from repre.evaluation.maps import to_input, window_batches
 from repre.evaluation.segmentation.segmentation_heads import resize
 from repre.evaluation.segmentation.segmentation_loss import segmentation_loss
@@ -64,7 +64,7 @@ def train_on_crops(task: SegmentationTask, model: Segmenter) -> dict[str, float]
 
     def loss(batch: Crops) -> Tensor:
         with autocast(task.device, torch.float32):
-            images, masks = show(
+            images, masks = render_crops(
                 batch,
                 size=task.windows.size,
                 seed=task.seed,
