@@ -16,8 +16,8 @@ from repre.utils.config_checks import check_fields
 Array = np.ndarray
 
 SPLITS = {"train": 0, "val": 1, "test": 2}
-KEPT_BYTES = 200 * 2**20
-"""Images that a process keeps in memory; further ones are drawn again at each visit."""
+MAX_CACHED_BYTES = 200 * 2**20
+"""Scenes that a process caches in memory; further ones are drawn again each time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -264,10 +264,10 @@ class Scenes:
         self.count, self.config, self.split = count, config, split
         self.spec = f"scenes:{count}:{config.size}"
         self.classes = list(CLASSES)
-        self._drawn: dict[int, tuple[Array, int]] = {}  # a small set is drawn once per process
+        self._cached: dict[int, tuple[Array, int]] = {}  # a small set is drawn once per process
 
     def __getstate__(self) -> dict[str, object]:
-        return self.__dict__ | {"_drawn": {}}
+        return self.__dict__ | {"_cached": {}}
 
     @property
     def labels(self) -> Array:
@@ -296,9 +296,9 @@ class Scenes:
         return f"scenes:{self.split}:{index}"
 
     def _image_and_label(self, index: int) -> tuple[Array, int]:
-        if index not in self._drawn:
+        if index not in self._cached:
             scene = self.scene(index)
-            if len(self._drawn) * scene.image.nbytes > KEPT_BYTES:
+            if len(self._cached) * scene.image.nbytes > MAX_CACHED_BYTES:
                 return scene.image, scene.label
-            self._drawn[index] = scene.image, scene.label
-        return self._drawn[index]
+            self._cached[index] = scene.image, scene.label
+        return self._cached[index]

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from repre.data.labels import rle
 from repre.data.labels.boxes import open_boxes
+from repre.data.labels.coco_masks import decode_mask, encode_mask
 from repre.errors import UserError
 
 COUNT, HEIGHT, WIDTH = 10, 24, 32
@@ -25,7 +25,7 @@ def content() -> dict[str, Any]:
         "images": [{"id": 3 * i, "file_name": f"{i}.png", "height": HEIGHT, "width": WIDTH} for i in range(COUNT)],
         "annotations": [
             {"id": i, "image_id": 3 * i, "category_id": 7 if i % 2 else 2, "bbox": [6, 4, 14, 8], "iscrowd": int(i == 4),
-             "area": 112, "segmentation": rle.encode(mask)}
+             "area": 112, "segmentation": encode_mask(mask)}
             for i in range(COUNT)
         ],
         "categories": [{"id": 7, "name": "dog"}, {"id": 2, "name": "cat"}],
@@ -106,7 +106,7 @@ def test_scenes_have_their_masks_in_their_boxes() -> None:
         for (left, top, right, bottom), mask, row in zip(found.boxes, found.masks, source.truth(index)):
             rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
             assert (left, top, right, bottom) == (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1)
-            assert (rle.decode(row["segmentation"], height=48, width=48) == mask).all()
+            assert (decode_mask(row["segmentation"], height=48, width=48) == mask).all()
     assert len(open_boxes("scenes:400:48", split="val")) == 100
     first = open_boxes("scenes:8:48", split="val").load(0).image
     assert not np.array_equal(first, source.load(0).image)
@@ -165,7 +165,7 @@ def test_what_only_the_image_tells_is_named(
         ("coco:{tmp}", "neither annotations/instances_train"),
         ("coco:{tmp}/none", "there is no folder"),
         ("coco:{tmp},{tmp}/none.json", "cannot read"),
-        ("coco:{tmp},{tmp}/text.json", "is no JSON"),
+        ("coco:{tmp},{tmp}/text.json", "is not JSON"),
         ("coco:{tmp},{tmp}/list.json", "is not COCO's JSON"),
     ],
 )

@@ -57,16 +57,16 @@ def test_one_folder_of_classes_holds_a_share_out(tmp_path: Path) -> None:
 
 
 def test_other_data_to_test_on(tmp_path: Path) -> None:
-    mine = folders(tmp_path / "mine", {"cat": 3, "dog": 3})
-    theirs = folders(tmp_path / "theirs", {"cat": 1, "dog": 1})
-    found = opened(mine, test=str(theirs))
+    own = folders(tmp_path / "own", {"cat": 3, "dog": 3})
+    other = folders(tmp_path / "other", {"cat": 1, "dog": 1})
+    found = opened(own, test=str(other))
     assert (len(found.train), len(found.test)) == (6, 2)
-    assert found.test_set == str(theirs)
-    folders(theirs, {"owl": 1})
-    with pytest.raises(UserError, match=r"only in .*theirs: owl"):
-        opened(mine, test=str(theirs))
+    assert found.test_set == str(other)
+    folders(other, {"owl": 1})
+    with pytest.raises(UserError, match=r"only in .*other: owl"):
+        opened(own, test=str(other))
     split = folders(tmp_path / "split", {"train/cat": 2, "train/dog": 2, "val/cat": 1, "val/dog": 1})
-    found = opened(mine, test=str(split))
+    found = opened(own, test=str(split))
     assert (len(found.test), found.test_set) == (2, f"val of {split}")
 
 

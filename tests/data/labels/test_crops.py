@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from repre.data.labels.crops import Crops, CropSteps, crop_batches, show
+from repre.data.labels.crops import Crops, CropSteps, crop_batches, render_crops
 from repre.data.labels.masks import IGNORE, open_masks
 from repre.data.labels.windows import WindowsConfig
 
@@ -45,7 +45,7 @@ def steps(seed: int = 0, chosen: list[int] | None = None, scale: tuple[float, fl
 
 
 def shown(crops: Crops, seed: int = 0, jitter: float = 0.0) -> tuple[torch.Tensor, torch.Tensor]:
-    return show(crops, size=SIZE, seed=seed, jitter=jitter, mean=ZERO, std=ONE, device=torch.device("cpu"))
+    return render_crops(crops, size=SIZE, seed=seed, jitter=jitter, mean=ZERO, std=ONE, device=torch.device("cpu"))
 
 
 def test_image_and_mask_have_one_geometry() -> None:
@@ -107,7 +107,8 @@ def test_jitter_changes_images_and_no_mask() -> None:
     source = open_masks("scenes:4:32")
     data = CropSteps(source, [0, 1], config, scale=(0.5, 2), batch_size=2, steps_per_epoch=1, seed=0, mean=mean)
     plain, colored = (
-        show(data[0], size=SIZE, seed=0, jitter=p, mean=mean, std=mean, device=torch.device("cpu")) for p in (0.0, 1.0)
+        render_crops(data[0], size=SIZE, seed=0, jitter=p, mean=mean, std=mean, device=torch.device("cpu"))
+        for p in (0.0, 1.0)
     )
     assert (plain[1] == colored[1]).all()
     assert (plain[0] - colored[0]).abs().amax((1, 2, 3)).min() > 0.05

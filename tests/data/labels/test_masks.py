@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from repre.data.labels.masks import IGNORE, VOC_CLASSES, open_masks
+from repre.data.labels.mask_files import VOC_CLASSES
+from repre.data.labels.masks import IGNORE, open_masks
 from repre.data.scenes import CLASSES, ScenesConfig, draw_scene
 from repre.errors import UserError
 

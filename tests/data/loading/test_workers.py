@@ -128,51 +128,53 @@ def test_long_and_strange_names(monkeypatch: pytest.MonkeyPatch) -> None:
         list(in_workers(Items(Deadly()), range(5, 24), workers=1))
 
 
+class FailingLoader(Iterator[object]):
+    """In the place of torch's DataLoader; raises these errors one after the other."""
+
+    def __init__(self, *errors: Exception) -> None:
+        self.errors = list(errors)
+
+    def __call__(self, *_: object, **__: object) -> "FailingLoader":
+        return self
+
+    def __next__(self) -> object:
+        raise self.errors.pop(0)
+
+
 def test_a_worker_that_dies_while_it_sends_an_item(monkeypatch: pytest.MonkeyPatch) -> None:
-    errors = [
-        ConnectionResetError(104, "reset"),
-        RuntimeError("DataLoader worker (pid 5) is killed by signal: Killed."),
-    ]
-
-    class Broken(Iterator[object]):
-        def __init__(self, *_: object, **__: object) -> None:
-            pass
-
-        def __next__(self) -> object:
-            raise errors.pop(0)
-
-    monkeypatch.setattr("repre.data.loading.workers.DataLoader", Broken)
+    death = RuntimeError("DataLoader worker (pid 5) is killed by signal: Killed.")
+    loader = FailingLoader(ConnectionResetError(104, "reset"), death)
+    monkeypatch.setattr("repre.data.loading.workers.DataLoader", loader)
     with pytest.raises(RunError, match="a worker process died"):
         next(in_workers(Items(Numbers()), range(4), workers=0))
 
 
-class Failing(Dataset[object]):
-    """Item 2 is or raises an error."""
+@pytest.mark.parametrize(
+    "message", ["shapes differ", "Caught RuntimeError in DataLoader worker process 0.\nshapes differ"]
+)
+def test_other_errors_are_not_taken_for_the_death_of_a_worker(message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("repre.data.loading.workers.DataLoader", FailingLoader(RuntimeError(message)))
+    with pytest.raises(RuntimeError, match=f"^{message}$"):
+        next(in_workers(Items(Numbers()), range(4), workers=0))
 
-    def __init__(self, error: Exception, *, raised: bool = False) -> None:
-        self.error, self.raised = error, raised
+
+class WithError(Dataset[object]):
+    """Item 2 is an error, the others are their numbers."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
 
     def __getitem__(self, index: int) -> object:
-        if index == 2 and self.raised:
-            raise self.error
         return self.error if index == 2 else index
 
 
 @pytest.mark.parametrize("workers", [0, 1])
 @pytest.mark.parametrize("kind", [UserError, RunError])
 def test_errors_that_are_items_are_raised_as_they_are(kind: type[Exception], workers: int) -> None:
-    items = in_workers(Failing(kind("no mask of a.png")), range(4), workers=workers)
+    items = in_workers(WithError(kind("no mask of a.png")), range(4), workers=workers)
     assert [next(items), next(items)] == [0, 1]
     with pytest.raises(kind, match=r"^no mask of a.png$"):
         next(items)
-
-
-@pytest.mark.parametrize(
-    ("workers", "message"), [(0, "^shapes differ"), (1, "^Caught RuntimeError in DataLoader worker")]
-)
-def test_other_errors_are_not_taken_for_the_death_of_a_worker(workers: int, message: str) -> None:
-    with pytest.raises(RuntimeError, match=message):
-        list(in_workers(Failing(RuntimeError("shapes differ"), raised=True), range(4), workers=workers))
 
 
 class OwnProcess(Dataset[int]):

@@ -8,7 +8,7 @@ from PIL import Image
 
 from repre.cli.main import main
 from repre.data.io.sources import open_source
-from repre.data.tools.check import SHOWN, check
+from repre.data.tools.check import MAX_NAMES, check
 
 
 def folder(root: Path) -> Path:
@@ -25,19 +25,19 @@ def folder(root: Path) -> Path:
 @pytest.mark.parametrize("workers", [0, 1])
 def test_findings_are_counted_and_named(tmp_path: Path, workers: int) -> None:
     root = folder(tmp_path / "images")
-    found = check(open_source(str(root), cache_dir=tmp_path / "cache"), workers=workers)
-    assert found.count == 6
-    assert [Path(name).name for name, _ in found.unreadable] == ["torn.png"]
-    assert found.sizes == {(8, 12): 3, (20, 10): 1, (9, 9): 1}
-    assert found.kinds == {"3 channels of uint8": 5}
-    assert [{Path(name).name for name in group} for group in found.copies] == [{"0.png", "copy.png"}]
-    assert [Path(name).name for name in found.flat] == ["flat.png"]
-    said = "\n".join(found.lines())
-    for words in ("6 images, 1 unreadable", "8 to 10 pixels", "8 x 12 (3)", "torn.png: ", "copies of other images (1)"):
-        assert words in said
+    findings = check(open_source(str(root), cache_dir=tmp_path / "cache"), workers=workers)
+    assert findings.count == 6
+    assert [Path(name).name for name, _ in findings.unreadable] == ["torn.png"]
+    assert findings.sizes == {(8, 12): 3, (20, 10): 1, (9, 9): 1}
+    assert findings.kinds == {"3 channels of uint8": 5}
+    assert [{Path(name).name for name in group} for group in findings.copies] == [{"0.png", "copy.png"}]
+    assert [Path(name).name for name in findings.flat] == ["flat.png"]
+    report = "\n".join(findings.lines())
+    for text in ("6 images, 1 unreadable", "8 to 10 pixels", "8 x 12 (3)", "torn.png: ", "copies of other images (1)"):
+        assert text in report
 
 
-def test_the_command_says_it_by_its_code(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_exit_code_of_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = folder(tmp_path / "images")
     assert main(["data", "check", str(root), "--workers", "0"]) == 1
     assert "torn.png" in capsys.readouterr().out
@@ -53,8 +53,8 @@ def test_the_command_says_it_by_its_code(tmp_path: Path, capsys: pytest.CaptureF
 def test_long_lists_are_cut(tmp_path: Path) -> None:
     root = tmp_path / "images"
     root.mkdir()
-    for number in range(SHOWN + 5):
+    for number in range(MAX_NAMES + 5):
         (root / f"{number:02}.png").write_bytes(b"no image")
-    said = check(open_source(str(root), cache_dir=tmp_path / "cache"), workers=0).lines()
-    assert said[-1] == "  and 5 more"
-    assert len(said) == SHOWN + 3
+    lines = check(open_source(str(root), cache_dir=tmp_path / "cache"), workers=0).lines()
+    assert lines[-1] == "  and 5 more"
+    assert len(lines) == MAX_NAMES + 3

@@ -1,7 +1,7 @@
-"""Training crops of images with masks: scale, crop and flip drawn from (seed, epoch, position), applied on the device.
+"""Training crops of images with masks: scale, place and flip are drawn from (seed, epoch, position).
 
-A worker resizes an image to its plan's grid and cuts the box that the crop shows; the device resizes the box to S x S,
-pixels antialiased and labels by the nearest, in the same geometry.
+A worker resizes an image to its plan's grid and cuts the box of the crop. The device resizes the box to S x S: pixels with
+antialiasing, labels by the nearest pixel, in the same geometry.
 
     B  crops in the batch    S  side of a crop    K  side of the canvas: the largest box, S over the smallest scale
 """
@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from repre.data.labels.masks import IGNORE, MaskSource
-from repre.data.labels.windows import WindowsConfig, fill_value, mask_to_grid, nearest, plan, to_grid
+from repre.data.labels.windows import WindowsConfig, fill_value, mask_to_grid, nearest_index, plan, to_grid
 from repre.data.loading.order import epoch_order
 from repre.data.loading.workers import in_workers, load_tracked
 from repre.data.views.color import apply_color, normalize
@@ -32,9 +32,9 @@ class Crops(NamedTuple):
     Attributes:
         pixels: [B, C, K, K], uint8 or float32 in [0, 1]; box i fills the top left corner.
         masks: uint8 [B, K, K].
-        sides: of the boxes, int64 [B].
-        positions: place of every crop in the order of its epoch, int64 [B].
-        epoch: counted from 0.
+        sides: sides of the boxes, int64 [B].
+        positions: position of every crop in the order of its epoch, int64 [B].
+        epoch: epoch of the step, counted from 0.
     """
 
     pixels: Tensor
@@ -48,9 +48,15 @@ class CropSteps(Dataset[Crops | UserError]):
     """Item t is step t, a function of t and the seed.
 
     Args:
-        chosen: the images that may be shown; fewer than a batch are shown several times in it, in other crops.
-        scale: from what to what an image is enlarged before S x S are cut from it; uniform.
-        steps_per_epoch: how many batches make an epoch, after which another order begins.
+        source: images and masks.
+        chosen: indices of the images to train on. If they are fewer than a batch, it shows them several times, in
+            different crops.
+        config: grid of the images and size of the crops.
+        scale: smallest and largest factor by which an image is enlarged before S x S are cut from it; uniform.
+        batch_size: crops per step.
+        steps_per_epoch: batches of an epoch; every epoch has an order of its own.
+        seed: seed of orders and crops.
+        mean: mean of every channel in [0, 1], [C, 1, 1]; fills crops beyond the image.
     """
 
     def __init__(
@@ -69,51 +75,58 @@ class CropSteps(Dataset[Crops | UserError]):
         self.batch_size, self.steps_per_epoch, self.seed = batch_size, steps_per_epoch, seed
 
     def __getitem__(self, step: int) -> Crops | UserError:
-        epoch, place = divmod(step, self.steps_per_epoch)
-        positions = torch.arange(place * self.batch_size, (place + 1) * self.batch_size)
+        epoch, step_in_epoch = divmod(step, self.steps_per_epoch)
+        positions = torch.arange(step_in_epoch * self.batch_size, (step_in_epoch + 1) * self.batch_size)
         order = epoch_order(len(self.chosen), seed=self.seed, epoch=epoch)
         numbers = uniforms(seed=self.seed, epoch=epoch, stream=PLACE_STREAM, positions=positions, count=4)
         try:
-            cut = [
-                self._box(self.chosen[order[position % len(order)]], drawn)
-                for position, drawn in zip(positions.tolist(), numbers.tolist())
+            boxes = [
+                self._box(self.chosen[order[position % len(order)]], row)
+                for position, row in zip(positions.tolist(), numbers.tolist())
             ]
-        except UserError as error:
+        except UserError as error:  # `in_workers` raises it in the main process
             return error
-        pixels, masks, sides = zip(*cut)
+        pixels, masks, sides = zip(*boxes)
         if len({canvas.dtype for canvas in pixels}) > 1:
             pixels = tuple(canvas / 255 if canvas.dtype == torch.uint8 else canvas for canvas in pixels)
         return Crops(torch.stack(pixels), torch.stack(masks), torch.tensor(sides), positions, epoch)
 
     def _box(self, index: int, numbers: list[float]) -> tuple[Tensor, Tensor, int]:
+        """Pixels [C, K, K], mask [K, K] and side of the box of a crop."""
         image, mask = load_tracked(self.source, index)
         grid = plan(mask.shape[0], mask.shape[1], self.config).grid
         smallest, largest = self.scale
         side = round(self.config.size / (smallest + (largest - smallest) * numbers[0]))
-        top, left = (int(u * (max(0, have - side) + 1)) for u, have in zip(numbers[1:], grid))
+        top, left = (int(u * (max(0, length - side) + 1)) for u, length in zip(numbers[1:], grid))
         pixels = to_grid(image, grid)[:, top : top + side, left : left + side]
         labels = mask_to_grid(mask, grid)[top : top + side, left : left + side]
         canvas = round(self.config.size / smallest)
-        shown = fill_value(self.mean, pixels.dtype).repeat(1, canvas, canvas)
-        shown[:, : pixels.shape[1], : pixels.shape[2]] = pixels
-        known = torch.full((canvas, canvas), IGNORE, dtype=torch.uint8)
-        known[: labels.shape[0], : labels.shape[1]] = labels
-        return shown, known, side
+        image_canvas = fill_value(self.mean, pixels.dtype).repeat(1, canvas, canvas)
+        image_canvas[:, : pixels.shape[1], : pixels.shape[2]] = pixels
+        label_canvas = torch.full((canvas, canvas), IGNORE, dtype=torch.uint8)
+        label_canvas[: labels.shape[0], : labels.shape[1]] = labels
+        return image_canvas, label_canvas, side
 
 
 def crop_batches(steps: CropSteps, *, start: int, total: int, workers: int, pin: bool) -> Iterator[Crops]:
-    """The batches of the steps `start` to `total`."""
+    """Yields the batches of the steps from `start` up to `total`, made ahead in workers."""
     return in_workers(steps, range(start, total), workers=workers, pin=pin)
 
 
-def show(
+def render_crops(
     crops: Crops, *, size: int, seed: int, jitter: float, mean: Tensor, std: Tensor, device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    """Crops on the device: images normalized, float32 [B, C, S, S], and masks, int64 [B, S, S]; half of them flipped.
+    """Resizes crops on the device, flips half of them and changes their colors.
 
     Args:
+        crops: boxes of one step.
+        size: side S of the crops.
+        seed: seed of flips and colors.
         jitter: probability of a color jitter (brightness, contrast, saturation 0.4, 0.4, 0.2; hue 0.1).
-        mean, std: [C, 1, 1].
+        mean, std: of every channel, [C, 1, 1].
+
+    Returns:
+        Normalized images, float32 [B, C, S, S], and masks, int64 [B, S, S].
     """
     view = ViewConfig(flip=0.5, jitter=jitter)
     numbers = uniforms(seed=seed, epoch=crops.epoch, stream=COLOR_STREAM, positions=crops.positions, count=DRAWS)
@@ -125,7 +138,7 @@ def show(
     value_range = RANGES[pixels.dtype]
     images = crop_resize(pixels, boxes, parameters.flip, size=size, value_range=value_range)
     images = normalize(apply_color(images, parameters, view), mean.to(device), std.to(device))
-    rows = torch.stack([nearest(size, side) for side in sides.tolist()])  # [B, S]
+    rows = torch.stack([nearest_index(size, side) for side in sides.tolist()])  # [B, S]
     columns = torch.where(parameters.flip[:, None], rows.flip(1), rows)
     batch = torch.arange(len(rows), device=device)[:, None, None]
     labels = masks[batch, rows.to(device)[:, :, None], columns.to(device)[:, None, :]]

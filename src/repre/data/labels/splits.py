@@ -1,4 +1,4 @@
-"""Some images of a source with what they show; and seeded draws of them: held-out shares, label fractions, shots.
+"""Labeled images of a source, and seeded draws of them: held-out shares, label fractions, shots.
 
 N  images    C  classes    targets: int64 [N], the class of every image, or float32 [N, C] of 0 and 1 (several labels)
 """
@@ -13,21 +13,24 @@ import numpy as np
 from repre.data.io.folders import FileSource
 from repre.data.io.sources import Source
 from repre.data.io.torchvision_sets import ArraySource
+from repre.data.loading.order import epoch_order
 from repre.data.scenes import Scenes
 from repre.errors import UserError
 
 Array = np.ndarray
 
+HELD_OUT = 0.2
+"""Share of images held out to test if the data have no test images; the same ones whatever the seed of an evaluation."""
 HOLD, SHARE, SHOTS = 1, 2, 3
 SUBSET = (1, 1)
 """Random streams of the four kinds of draws."""
 
 
 class LabeledImages:
-    """Images of a source with their targets; a source itself, so that every loader takes it.
+    """Images of a source with their targets. It is a source itself, so that every loader takes it.
 
     Args:
-        source: where the images come from.
+        source: source of the images.
         targets: int64 [N], or float32 [N, C] for several labels per image.
         classes: names of the C classes.
         indices: which images of the source these are, int64 [N]; None for all.
@@ -57,13 +60,13 @@ class LabeledImages:
         return self.source.describe(int(self.indices[index]))
 
     def canvas(self, side: int) -> int:
-        """Side of a square that every image fits: of the images in memory, which are of one size, or `side`, to which
-        files were said to be shrunk."""
+        """Side of a square that every image fits: for files `side`, to which they are shrunk; for images in memory, which
+        have one size, their own longer side."""
         return side if isinstance(self.source, FileSource) else max(self.source.load(0).shape[:2])
 
-    def take(self, places: Array) -> "LabeledImages":
-        """The images at `places`, in that order."""
-        return LabeledImages(self.source, self.targets[places], classes=self.classes, indices=self.indices[places])
+    def take(self, rows: Array) -> "LabeledImages":
+        """The images at `rows`, int64 indices into these images, in that order."""
+        return LabeledImages(self.source, self.targets[rows], classes=self.classes, indices=self.indices[rows])
 
     def identity(self) -> str:
         """The `source_identity` of these images; targets are no part of it."""
@@ -99,14 +102,24 @@ def source_identity(source: Source, indices: Array | None = None) -> str:
 
 
 # ------------------------------------------------------------------------------------------------------------- draws
-# Each is a function of the targets, the seed and its numbers; indices come back in rising order.
+# Each is a function of its arguments, and returns indices in rising order.
+
+
+def fixed_hold_out(count: int) -> tuple[list[int], list[int]]:
+    """Splits `count` images without classes into those that are kept and a share of HELD_OUT, at least one, to test on."""
+    order = epoch_order(count, seed=0, epoch=0).tolist()
+    held = max(1, round(HELD_OUT * count))
+    return sorted(order[held:]), sorted(order[:held])
 
 
 def hold_out(targets: Array, share: float, *, seed: int) -> tuple[Array, Array]:
-    """Indices of the images kept and held out: of every class the same share, at least one image, never all.
+    """Splits labeled images into those that are kept and a share of every class: at least one image, never all.
 
-    A class with a single image keeps it. With several labels per image, images are drawn at random as long as every
-    class keeps one.
+    A class with a single image keeps it. With several labels per image, images are drawn at random while every class keeps
+    at least one.
+
+    Returns:
+        Indices kept and indices held out.
     """
     rng = _generator(seed, HOLD)
     held: list[int] = []
@@ -124,7 +137,7 @@ def hold_out(targets: Array, share: float, *, seed: int) -> tuple[Array, Array]:
 
 
 def draw_share(targets: Array, share: float, *, seed: int) -> Array:
-    """Indices of a share of the images: of every class the same, at least one; a smaller share lies within a larger."""
+    """Draws the same share of every class, at least one image. A smaller share is a subset of a larger one."""
     rng = _generator(seed, SHARE)
     if targets.ndim == 1:
         chosen = [i for members in _by_class(targets, rng) for i in members[: max(1, round(share * len(members)))]]
@@ -137,13 +150,17 @@ def draw_share(targets: Array, share: float, *, seed: int) -> Array:
 
 
 def label_subset(count: int, fraction: float, *, seed: int) -> list[int]:
-    """Indices of a share of `count` images without classes, at least one, rising; a smaller share lies within a larger."""
+    """Draws a share of `count` images without classes, at least one. A smaller share is a subset of a larger one."""
     order = np.random.Generator(np.random.PCG64([seed, *SUBSET])).permutation(count)
     return sorted(order[: max(1, round(fraction * count))].tolist())
 
 
 def draw_shots(targets: Array, shots: int, *, seed: int, classes: list[str]) -> Array:
-    """Indices of `shots` images of every class; UserError where a class has fewer."""
+    """Draws `shots` images of every class.
+
+    Raises:
+        UserError: a class has fewer.
+    """
     members = _by_class(targets, _generator(seed, SHOTS))
     few = [f"{classes[int(targets[m[0]])]} ({len(m)})" for m in members if len(m) < shots]
     if few:
@@ -152,7 +169,7 @@ def draw_shots(targets: Array, shots: int, *, seed: int, classes: list[str]) -> 
 
 
 def _by_class(targets: Array, rng: np.random.Generator) -> list[list[int]]:
-    """The images of every class that has any, each class in a random order."""
+    """Indices of the images of every class that has any, in a random order within the class."""
     return [rng.permutation(np.flatnonzero(targets == label)).tolist() for label in np.unique(targets)]
 
 

@@ -1,9 +1,9 @@
-"""Images of any size for a model of one size: cut windows, stick what was said of them together again.
+"""Windows: cuts images of any size for a model of one size, and merges its predictions again.
 
-A plan says to which grid an image is resized and where its windows lie:
+A plan states the grid that an image is resized to and the positions of its windows:
 
-    slide    the short side becomes `short_side` (0: the image stays as it is); overlapping windows cover it
-    pad      the long side becomes S; one window, whose rest is filled
+    slide    the short side becomes `short_side` (0: the image keeps its size); overlapping windows cover it
+    pad      the long side becomes S; one window, with filling beyond the image
     resize   the whole image becomes S x S, whatever its aspect
 
     S  side of a window    n  windows of an image    h, w  grid of an image    K  classes    C  channels
@@ -33,21 +33,21 @@ class WindowsConfig:
     size: int
     """Side S of a window in pixels."""
     mode: Literal["slide", "pad", "resize"] = "slide"
-    """See the head of this file."""
+    """How the image is resized: see the top of this file."""
     overlap: float = 1 / 3
-    """Share of a window that the next one covers again, at least."""
+    """Smallest share of a window that the next one covers again."""
     short_side: int | None = None
-    """Of a sliding window's image after resizing; None: S, 0: as the image is."""
+    """Short side of the resized image for sliding windows; None: S, 0: the image keeps its size."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Where the windows of one image lie.
+    """Positions of the windows of one image.
 
     Attributes:
         grid: height and width (h, w) that the image is resized to.
-        offsets: top and left of every window in the grid; a window may reach beyond the grid, below and on the right.
-        size: S.
+        offsets: top and left of every window in the grid; a window may reach beyond its bottom and right border.
+        size: side S of a window.
     """
 
     grid: tuple[int, int]
@@ -56,16 +56,16 @@ class Plan:
 
 
 def plan(height: int, width: int, config: WindowsConfig) -> Plan:
-    """The windows of an image of `height` x `width` pixels."""
+    """Plans the windows of an image of `height` x `width` pixels."""
     size = config.size
     if config.mode == "resize":
         return Plan((size, size), ((0, 0),), size)
     if config.mode == "pad":
-        share = size / max(height, width)
-        return Plan((max(1, round(height * share)), max(1, round(width * share))), ((0, 0),), size)
+        scale = size / max(height, width)
+        return Plan((max(1, round(height * scale)), max(1, round(width * scale))), ((0, 0),), size)
     short = size if config.short_side is None else config.short_side
-    share = short / min(height, width) if short else 1.0
-    grid = (max(1, round(height * share)), max(1, round(width * share)))
+    scale = short / min(height, width) if short else 1.0
+    grid = (max(1, round(height * scale)), max(1, round(width * scale)))
     stride = max(1, round(size * (1 - config.overlap)))
     tops, lefts = ([min(i * stride, max(0, side - size)) for i in range(_count(side, size, stride))] for side in grid)
     return Plan(grid, tuple((top, left) for top in tops for left in lefts), size)
@@ -86,18 +86,18 @@ def to_grid(image: Array, grid: tuple[int, int]) -> Tensor:
 
 
 def mask_to_grid(mask: Array, grid: tuple[int, int]) -> Tensor:
-    """Resizes a mask [H, W] by its nearest pixels: uint8 [h, w]."""
-    rows, columns = (nearest(there, here).numpy() for there, here in zip(grid, mask.shape))
+    """Resizes a mask [H, W] to uint8 [h, w]; every pixel takes the label of the nearest one."""
+    rows, columns = (nearest_index(new, old).numpy() for new, old in zip(grid, mask.shape))
     return torch.from_numpy(np.ascontiguousarray(mask[rows[:, None], columns]))
 
 
-def nearest(there: int, here: int) -> Tensor:
-    """For every one of `there` cells the cell of `here` cells that its center lies in, int64 [there]."""
-    return ((torch.arange(there) + 0.5) * (here / there)).floor().long().clamp_(max=here - 1)
+def nearest_index(new: int, old: int) -> Tensor:
+    """For each of `new` pixels, the one of `old` pixels of the same length that holds its center: int64 [new]."""
+    return ((torch.arange(new) + 0.5) * (old / new)).floor().long().clamp_(max=old - 1)
 
 
 def cut(values: Tensor, plan: Plan, fill: Tensor | int) -> Tensor:
-    """The windows of values [..., h, w] on the plan's grid: [n, ..., S, S]; beyond the grid lies `fill` [..., 1, 1]."""
+    """Cuts values [..., h, w] on the plan's grid to windows [n, ..., S, S]; `fill` [..., 1, 1] lies beyond the grid."""
     windows = values.new_empty(len(plan.offsets), *values.shape[:-2], plan.size, plan.size)
     for window, (top, left) in zip(windows, plan.offsets):
         piece = values[..., top : top + plan.size, left : left + plan.size]
@@ -107,7 +107,7 @@ def cut(values: Tensor, plan: Plan, fill: Tensor | int) -> Tensor:
 
 
 def merge(windows: Tensor, plan: Plan) -> Tensor:
-    """Puts windows [n, K, S, S] back on the grid, [K, h, w]; where they overlap, their mean counts."""
+    """Puts windows [n, K, S, S] back on the grid, [K, h, w], and averages them where they overlap."""
     height, width = plan.grid
     total = windows.new_zeros(windows.shape[1], height, width)
     count = windows.new_zeros(height, width)
@@ -119,11 +119,11 @@ def merge(windows: Tensor, plan: Plan) -> Tensor:
 
 
 def fill_value(mean: Tensor, dtype: torch.dtype) -> Tensor:
-    """The pixel [C, 1, 1] that normalizes to about 0, for what lies beyond an image."""
+    """A pixel [C, 1, 1] that normalizes to about 0, to fill windows beyond the image."""
     return (mean * 255).round().to(torch.uint8) if dtype == torch.uint8 else mean.to(dtype)
 
 
-# ------------------------------------------------------------------------------------- windows of a source, in workers
+# ------------------------------------------------------------------------------------------------ windows of a source
 
 
 @dataclass(frozen=True)
@@ -133,8 +133,8 @@ class Windows:
     Attributes:
         pixels: [n, C, S, S], uint8 or float32 in [0, 1].
         masks: uint8 [n, S, S]; `IGNORE` beyond the image.
-        plan: where they lie.
-        truth: the mask at its own size, uint8 [H, W].
+        plan: their positions.
+        truth: the mask at its original size, uint8 [H, W].
     """
 
     pixels: Tensor
@@ -144,7 +144,7 @@ class Windows:
 
 
 class WindowSet(Dataset[Windows | UserError]):
-    """Item i is image i of a source in windows."""
+    """Item i is image i of a source, cut to windows."""
 
     def __init__(self, source: MaskSource, config: WindowsConfig, *, mean: Tensor) -> None:
         self.source, self.config, self.mean = source, config, mean
@@ -155,7 +155,7 @@ class WindowSet(Dataset[Windows | UserError]):
     def __getitem__(self, index: int) -> Windows | UserError:
         try:
             image, mask = load_tracked(self.source, index)
-        except UserError as error:  # raised in the training process: out of a worker it would come as a traceback
+        except UserError as error:  # `in_workers` raises it in the main process
             return error
         windows = plan(mask.shape[0], mask.shape[1], self.config)
         pixels = to_grid(image, windows.grid)

@@ -83,9 +83,8 @@ def in_workers(data: Dataset[Any], items: Sequence[int], *, workers: int, pin: b
     except StopIteration:
         return
     except RuntimeError as error:
-        if (explained := _explain_death(error)) is None or explained is error:
-            raise
-        raise explained from error
+        _raise_explained(error)
+        raise
     finally:
         del iterator  # ends the workers now, even if a traceback keeps this frame alive
 
@@ -203,6 +202,16 @@ def _explain_death(error: RuntimeError) -> RunError | None:
     return RunError(death)
 
 
+def _raise_explained(error: RuntimeError) -> None:
+    """Raises the explanation of a dead worker; returns if `error` is another error, or explained already."""
+    explained = _explain_death(error)
+    if explained is not None and explained is not error:
+        try:
+            raise explained from error
+        finally:
+            del explained  # else the exception and this frame refer to each other, and keep the loader alive
+
+
 class _ChildExitHandler:
     """Calls torch's handler of SIGCHLD and explains the error that it raises.
 
@@ -218,9 +227,8 @@ class _ChildExitHandler:
         try:
             self.handler(number, frame)
         except RuntimeError as error:
-            if (explained := _explain_death(error)) is None:
-                raise
-            raise explained from error
+            _raise_explained(error)
+            raise
 
 
 def _explain_in_signal_handler() -> None:

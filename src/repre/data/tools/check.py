@@ -1,4 +1,4 @@
-"""Reads every image of a source once, as a run would, and says what is in it: before days are spent on it."""
+"""Reads every image of a source once, as a run would, and reports what it finds: before days are spent on training."""
 
 import hashlib
 from collections import Counter
@@ -12,14 +12,23 @@ from repre.data.io.decode import UnreadableImage
 from repre.data.io.sources import Source
 from repre.data.loading.workers import in_workers, load_tracked
 
-SHOWN = 20
-"""Most unreadable files and groups of copies that are named."""
+MAX_NAMES = 20
+"""Most names of each kind of finding in the report."""
 
 
-class Seen(NamedTuple):
-    """What one image is."""
+class ImageFacts(NamedTuple):
+    """What is known of one image.
 
-    place: int
+    Attributes:
+        number: index in the source.
+        size: height and width.
+        kind: number of channels and dtype.
+        digest: SHA-256 of shape and pixels.
+        flat: whether all pixels have one color.
+        reason: why the image is unreadable; empty if it is readable.
+    """
+
+    number: int
     size: tuple[int, int]
     kind: str
     digest: bytes
@@ -32,10 +41,10 @@ class Findings:
     """What a source holds.
 
     Attributes:
-        count: images in all.
-        unreadable: what they are called, and why.
-        sizes: how many images have which height and width.
-        kinds: how many have which type of pixels.
+        count: number of images.
+        unreadable: name and reason of every unreadable image.
+        sizes: number of images of each height and width.
+        kinds: number of images of each type of pixels.
         copies: groups of images with the same pixels.
         flat: images of one color.
     """
@@ -48,18 +57,20 @@ class Findings:
     flat: list[str] = field(default_factory=list)
 
     def lines(self) -> list[str]:
-        """The findings for people."""
-        said = [f"{self.count} images, {len(self.unreadable)} unreadable"]
+        """The report, line by line."""
+        lines = [f"{self.count} images, {len(self.unreadable)} unreadable"]
         if self.sizes:
             short = np.sort(np.repeat([min(size) for size in self.sizes], list(self.sizes.values())))
             common = ", ".join(f"{h} x {w} ({n})" for (h, w), n in self.sizes.most_common(3))
-            said.append(f"short side: {short[0]} to {short[-1]} pixels, median {int(np.median(short))}; most: {common}")
-            said.append("pixels: " + ", ".join(f"{kind} ({n})" for kind, n in self.kinds.most_common()))
-        said += _some("unreadable", [f"{name}: {reason}" for name, reason in self.unreadable])
-        spare = sum(len(group) - 1 for group in self.copies)
-        said += _some(f"copies of other images ({spare})", [" = ".join(group[:4]) for group in self.copies])
-        said += _some("of one color", self.flat)
-        return said
+            lines.append(
+                f"short side: {short[0]} to {short[-1]} pixels, median {int(np.median(short))}; most: {common}"
+            )
+            lines.append("pixels: " + ", ".join(f"{kind} ({n})" for kind, n in self.kinds.most_common()))
+        lines += _some("unreadable", [f"{name}: {reason}" for name, reason in self.unreadable])
+        copies = sum(len(group) - 1 for group in self.copies)
+        lines += _some(f"copies of other images ({copies})", [" = ".join(group[:4]) for group in self.copies])
+        lines += _some("of one color", self.flat)
+        return lines
 
 
 def check(source: Source, *, workers: int) -> Findings:
@@ -68,39 +79,41 @@ def check(source: Source, *, workers: int) -> Findings:
     Raises:
         RunError: a worker process died.
     """
-    found = Findings(count=len(source))
-    alike: dict[bytes, list[int]] = {}
-    for seen in in_workers(_Look(source), range(len(source)), workers=workers):
-        if seen.reason:
-            found.unreadable.append((source.describe(seen.place), seen.reason))
+    findings = Findings(count=len(source))
+    by_digest: dict[bytes, list[int]] = {}
+    for facts in in_workers(_Facts(source), range(len(source)), workers=workers):
+        if facts.reason:
+            findings.unreadable.append((source.describe(facts.number), facts.reason))
             continue
-        found.sizes[seen.size] += 1
-        found.kinds[seen.kind] += 1
-        alike.setdefault(seen.digest, []).append(seen.place)
-        if seen.flat:
-            found.flat.append(source.describe(seen.place))
-    found.copies = [[source.describe(i) for i in group] for group in alike.values() if len(group) > 1]
-    return found
+        findings.sizes[facts.size] += 1
+        findings.kinds[facts.kind] += 1
+        by_digest.setdefault(facts.digest, []).append(facts.number)
+        if facts.flat:
+            findings.flat.append(source.describe(facts.number))
+    findings.copies = [[source.describe(i) for i in group] for group in by_digest.values() if len(group) > 1]
+    return findings
 
 
-class _Look(Dataset[Seen]):
+class _Facts(Dataset[ImageFacts]):
+    """Item i is what is known of image i."""
+
     def __init__(self, source: Source) -> None:
         self.source = source
 
-    def __getitem__(self, index: int) -> Seen:
+    def __getitem__(self, index: int) -> ImageFacts:
         try:
             image = load_tracked(self.source, index)
         except UnreadableImage as error:
-            return Seen(index, (0, 0), "", b"", False, str(error))
+            return ImageFacts(index, (0, 0), "", b"", False, str(error))
         height, width, channels = image.shape
         kind = f"{channels} channel{'s' if channels > 1 else ''} of {image.dtype}"
         digest = hashlib.sha256(repr(image.shape).encode() + np.ascontiguousarray(image).tobytes()).digest()
-        return Seen(index, (height, width), kind, digest, bool((image == image[:1, :1]).all()), "")
+        return ImageFacts(index, (height, width), kind, digest, bool((image == image[:1, :1]).all()), "")
 
 
-def _some(what: str, names: list[str]) -> list[str]:
-    """A heading and the first names, where there are any."""
+def _some(heading: str, names: list[str]) -> list[str]:
+    """A heading and the first names, if there are any."""
     if not names:
         return []
-    more = [f"  and {len(names) - SHOWN} more"] if len(names) > SHOWN else []
-    return [f"{what}:", *(f"  {name}" for name in names[:SHOWN]), *more]
+    more = [f"  and {len(names) - MAX_NAMES} more"] if len(names) > MAX_NAMES else []
+    return [f"{heading}:", *(f"  {name}" for name in names[:MAX_NAMES]), *more]

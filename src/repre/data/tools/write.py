@@ -1,12 +1,12 @@
-"""Scenes as files, in every format that evaluations read: to try them out, and to see how data are laid out.
+"""Writes scenes as files, in every format that evaluations read: to try them out, and to see how data are laid out.
 
-The embedded scenes, or any others that are drawn by index (`experiments/build_scenes.py` composes photographs).
+The scenes are the embedded ones, or any others by index (`experiments/build_scenes.py` composes photographs).
 
 OUT/labels.csv                         path, label, split                  csv:OUT/labels.csv
 OUT/classes.txt                        names of the masks' labels, background first; in OUT/{train,val}/ too
 OUT/{train,val}/images/000000.png                                          pairs:OUT/{split}/images,OUT/{split}/masks
 OUT/{train,val}/masks/000000.png       gray, the label of every pixel
-OUT/{train,val}/annotations.json       COCO: boxes and masks as run lengths    coco:OUT
+OUT/{train,val}/annotations.json       COCO: boxes and masks as compressed run lengths    coco:OUT
 """
 
 import csv
@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from repre.data.labels import rle
+from repre.data.labels.coco_masks import encode_mask
 from repre.data.scenes import Scene, Scenes, ScenesConfig
 from repre.errors import UserError
 
@@ -34,14 +34,19 @@ class SceneSource(Protocol):
     def __len__(self) -> int: ...
 
     def scene(self, index: int) -> Scene:
-        """The same scene whenever it is asked for."""
+        """Scene `index`, the same at every call."""
 
 
 def write_scenes(out: Path, counts: dict[str, int], *, config: ScenesConfig) -> None:
-    """Writes so many embedded scenes of every split into a new or empty folder.
+    """Writes embedded scenes into a new or empty folder.
+
+    Args:
+        out: the folder.
+        counts: number of scenes of every split.
+        config: what the scenes look like.
 
     Raises:
-        UserError: the folder holds something, or cannot be written.
+        UserError: the folder is not empty or cannot be written.
     """
     for split, count in counts.items():
         if count < 1:
@@ -50,10 +55,10 @@ def write_scenes(out: Path, counts: dict[str, int], *, config: ScenesConfig) -> 
 
 
 def write_sources(out: Path, sources: Mapping[str, SceneSource]) -> None:
-    """Writes the scenes of every split into a new or empty folder; the splits have the same classes.
+    """Writes the scenes of every split into a new or empty folder. The splits have the same classes.
 
     Raises:
-        UserError: the folder holds something, or cannot be written.
+        UserError: the folder is not empty or cannot be written.
     """
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -75,7 +80,7 @@ def _write_classes(folder: Path, scenes: SceneSource) -> None:
 
 
 def _write_split(out: Path, split: str, scenes: SceneSource) -> list[tuple[str, str, str]]:
-    """Images, masks and annotations of a split; gives its rows of the table of labels."""
+    """Writes images, masks and annotations of a split; returns its rows of the table of labels."""
     folder = out / split
     for kind in ("images", "masks"):
         (folder / kind).mkdir(parents=True)
@@ -97,18 +102,18 @@ def _write_split(out: Path, split: str, scenes: SceneSource) -> list[tuple[str, 
 
 
 def _annotations(scene: Scene, *, image: int, first: int) -> list[dict[str, Any]]:
-    found = []
-    for place, (box, kind) in enumerate(zip(scene.boxes.tolist(), scene.classes.tolist())):
-        mask = scene.instances == place + 1
-        found.append(
+    rows = []
+    for number, (box, label) in enumerate(zip(scene.boxes.tolist(), scene.classes.tolist())):
+        mask = scene.instances == number + 1
+        rows.append(
             {
-                "id": first + place,
+                "id": first + number,
                 "image_id": image,
-                "category_id": kind + 1,
+                "category_id": label + 1,
                 "bbox": box,
                 "area": int(np.count_nonzero(mask)),
                 "iscrowd": 0,
-                "segmentation": rle.encode(mask),
+                "segmentation": encode_mask(mask),
             }
         )
-    return found
+    return rows

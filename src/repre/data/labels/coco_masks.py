@@ -1,0 +1,73 @@
+"""Masks as COCO writes them: polygons, and run lengths down the columns, plain or compressed.
+
+faster-coco-eval encodes and decodes them. Its C++ code allocates memory for every pixel that an outline passes, whatever the
+size of the image, so the content of a file is checked first.
+
+    H, W  height and width
+"""
+
+from typing import Any
+
+import numpy as np
+from faster_coco_eval.core import mask as coco_mask
+
+Array = np.ndarray
+
+LARGEST = 1e9
+"""Larger coordinates are refused before any arithmetic."""
+
+
+def encode_mask(mask: Array) -> dict[str, Any]:
+    """Compresses a mask, bool [H, W], to a COCO ``segmentation`` of plain values."""
+    encoded = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
+    return {"size": list(mask.shape), "counts": encoded["counts"].decode("ascii")}
+
+
+def decode_mask(segmentation: Any, *, height: int, width: int) -> Array:
+    """Decodes a COCO ``segmentation`` to a mask, bool [H, W].
+
+    Raises:
+        ValueError: it is neither polygons nor run lengths of an image of this size; the message is the reason.
+    """
+    if isinstance(segmentation, list):
+        polygons = [_checked_polygon(polygon, height, width) for polygon in segmentation]
+        encoded = coco_mask.merge(coco_mask.frPyObjects(polygons, height, width))
+    elif isinstance(segmentation, dict) and "counts" in segmentation and "size" in segmentation:
+        if segmentation["size"] != [height, width]:
+            raise ValueError(f"a mask of {segmentation['size']} for an image of {[height, width]}")
+        encoded = _compressed(segmentation["counts"], height, width)
+    else:
+        raise ValueError("neither polygons nor run lengths")
+    try:
+        return coco_mask.decode(encoded).astype(bool)
+    except (RuntimeError, ValueError) as error:
+        raise ValueError(f"damaged run lengths ({error})") from error
+
+
+def _checked_polygon(polygon: Any, height: int, width: int) -> list[float]:
+    """The coordinates x, y, x, y, ... of a polygon; ValueError if it is none, far outside the image or absurdly long."""
+    if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
+        raise ValueError("a polygon without three points (x, y, x, y, x, y, ...)")
+    if not all(isinstance(value, int | float) and abs(value) < LARGEST for value in polygon):
+        raise ValueError("a polygon with coordinates that are not finite numbers")
+    points = np.array(polygon, np.float64).reshape(-1, 2)
+    size = np.array([width, height])
+    if (points < -size).any() or (points > 2 * size).any():
+        raise ValueError(f"a polygon far outside its image of {width} x {height} pixels (width x height)")
+    outline = np.abs(points - np.roll(points, 1, axis=0)).max(axis=1).sum()
+    if outline > height * width + 8 * (height + width):
+        raise ValueError(f"a polygon with an outline of {outline:.0f} pixels, more than its image has")
+    coordinates: list[float] = points.ravel().tolist()
+    return coordinates
+
+
+def _compressed(counts: Any, height: int, width: int) -> dict[str, Any]:
+    if isinstance(counts, str):
+        if not counts.isascii():
+            raise ValueError("run lengths with characters that are not ASCII")
+        return {"size": [height, width], "counts": counts.encode("ascii")}
+    if not isinstance(counts, list) or not all(isinstance(run, int) and run >= 0 for run in counts):
+        raise ValueError("run lengths that are not whole numbers of 0 or more")
+    if sum(counts) != height * width:
+        raise ValueError(f"run lengths that do not add up to {height} x {width} pixels")
+    return dict(coco_mask.frPyObjects({"size": [height, width], "counts": counts}, height, width))
