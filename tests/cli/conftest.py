@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -53,6 +54,4 @@ def finished_run(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 @pytest.fixture
 def run_copy(finished_run: Path, tmp_path: Path) -> Path:
     """A copy of the finished run that a test may change."""
-    import shutil
-
     return Path(shutil.copytree(finished_run, tmp_path / "run"))

@@ -82,6 +82,7 @@ def evaluate(
 
     Raises:
         UserError: an unknown evaluation, encoder or setting (the message suggests near names), or a wrong value.
+        RunError: the evaluation cannot continue, or a signal stopped it; call it again to resume.
     """
     from repre.evaluation import runner
     from repre.models.resolve import resolve_encoder
