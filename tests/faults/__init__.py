@@ -1,1 +1,1 @@
-"""Breaks runs on purpose and writes down what happened: `python -m tests.faults`, or `make faults`."""
+"""Breaks runs on purpose and records what happens: `python -m tests.faults`, or `make faults`."""

@@ -1,4 +1,4 @@
-"""Bad data: thousands of fuzzed images, and folders that change while a run reads them."""
+"""Bad data: thousands of broken image files, and folders that change while a run reads them."""
 
 import os
 import resource
@@ -8,164 +8,178 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from repre.data.io import sources
 from repre.data.io.decode import UnreadableImage, read_image
 from repre.data.loading.loader import LoaderConfig
-from tests.faults.broken_images import FAULTS, FORMATS, RARE
-from tests.faults.common import Life, Row, command, equal, live, photos, small, whole
-from tests.faults.kills import in_fork
+from tests.faults.broken_images import FAULTS, FORMATS, INTERVALS
+from tests.faults.common import (
+    ForkedCommand,
+    Row,
+    bit_equal,
+    cli_arguments,
+    has_each_step_once,
+    make_photos,
+    reference_run,
+    run_command,
+    run_in_fork,
+    tiny_run,
+)
 
-PATIENCE = 20
-"""Seconds that one file may take."""
-LARGEST = 2_000_000_000
-"""Bytes that reading all of them may add to a process: an image of the largest size allowed, unpacked and converted."""
+MAX_SECONDS = 20
+"""Longest time that one file may take."""
+MAX_GROWTH = 2_000_000_000
+"""Most bytes that reading all files may add to a process: an image of the largest allowed size, decoded and converted."""
 
 
 def rows(folder: Path, *, short: bool = False) -> Iterator[Row]:
-    yield fuzzed(folder / "fuzzed", times=150 if short else 5200)
-    yield training(folder)
-    yield dying_worker(folder)
+    yield _broken_files(folder / "fuzzed", count=150 if short else 5200)
+    yield _changing_folder(folder)
+    yield _dying_worker(folder)
 
 
-def fuzzed(folder: Path, *, times: int) -> Row:
-    """Every file is read for 3 and for 5 channels, in another process, whose memory is measured."""
+def _broken_files(folder: Path, *, count: int) -> Row:
+    """Reads every file for 3 and for 5 channels, in another process whose memory is measured."""
     folder.mkdir()
-    found: dict[str, Any] = in_fork(lambda: _read_all(folder, times))
-    assert isinstance(found, dict), f"the process that read the files ended with {found}"
-    kinds = "; ".join(f"{name} {read} + {refused}" for name, (read, refused) in found["kinds"].items())
+    result: dict[str, Any] = run_in_fork(partial(_read_all, folder, count))
+    assert isinstance(result, dict), f"the process that read the files ended with {result}"
+    kinds = "; ".join(f"{name} {read} + {refused}" for name, (read, refused) in result["kinds"].items())
     return Row(
         "Data",
         "fuzzed image files, each read for 3 and for 5 channels",
-        found["files"],
-        f"read + refused with a reason: {kinds}. Anything else: {found['else']}; slowest {found['slowest']:.1f} s, memory "
-        f"grew by {found['grown'] / 1e6:.0f} MB",
-        "nothing" if not found["else"] else "a run",
-        found["else"] == 0 and found["files"] >= times and found["slowest"] < PATIENCE and found["grown"] < LARGEST,
-        details={"reasons": found["reasons"], "worst": found["worst"]},
+        result["files"],
+        f"read + refused with a reason: {kinds}. Other errors: {result['other']}; slowest {result['slowest']:.1f} s, memory "
+        f"grew by {result['growth'] / 1e6:.0f} MB",
+        "nothing" if not result["other"] else "a run",
+        result["other"] == 0
+        and result["files"] >= count
+        and result["slowest"] < MAX_SECONDS
+        and result["growth"] < MAX_GROWTH,
+        details={"reasons": result["reasons"], "worst": result["worst"]},
     )
 
 
-def _read_all(folder: Path, times: int) -> dict[str, Any]:
-    draw, kinds, reasons = np.random.default_rng(5), {fault.__name__: [0, 0] for fault in FAULTS}, Counter[str]()
+def _read_all(folder: Path, total: int) -> dict[str, Any]:
+    rng, reasons = np.random.default_rng(5), Counter[str]()
+    kinds = {fault.__name__: [0, 0] for fault in FAULTS}  # files read, files refused
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     other, files, slowest, worst = 0, 0, 0.0, ""
     for turn in count():
-        if files >= times:
+        if files >= total:
             break
         for fault in FAULTS:
-            if turn % RARE.get(fault, 1):
+            if turn % INTERVALS.get(fault, 1):
                 continue
-            ending = str(draw.choice(FORMATS))
-            path = folder / os.fsdecode(b"%d\xff.%s" % (files, ending.encode()))
-            fault(draw, path, ending)
+            suffix = str(rng.choice(FORMATS))
+            path = folder / os.fsdecode(b"%d\xff.%s" % (files, suffix.encode()))
+            fault(rng, path, suffix)
             for channels in (3, 5):
-                begun = time.monotonic()
+                started = time.monotonic()
                 try:
                     image = read_image(path, channels=channels, canvas=64)
                     assert image.ndim == 3
                     assert max(image.shape[:2]) <= 64
                     assert image.shape[2] == channels
                     assert np.isfinite(image).all()
-                    good = True
+                    refused = False
                 except UnreadableImage as error:
                     reasons[str(error).split(":")[0]] += 1
-                    good = False
+                    refused = True
                 except Exception as error:
                     other += 1
-                    worst = f"{fault.__name__} {ending}: {error!r}"
+                    worst = f"{fault.__name__} {suffix}: {error!r}"
                     continue
-                if time.monotonic() - begun > slowest:
-                    slowest, worst = time.monotonic() - begun, worst or f"{fault.__name__} {ending}"
-                kinds[fault.__name__][not good] += channels == 3
+                seconds = time.monotonic() - started
+                if seconds > slowest:
+                    slowest, worst = seconds, worst or f"{fault.__name__} {suffix}"
+                kinds[fault.__name__][refused] += channels == 3
             files += 1
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
-    grown = 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+    growth = 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
     return {
         "kinds": kinds,
         "reasons": dict(reasons),
-        "else": other,
+        "other": other,
         "files": files,
         "slowest": slowest,
         "worst": worst,
-        "grown": grown,
+        "growth": growth,
     }
 
 
-def training(folder: Path) -> Row:
-    """A run on a folder that is broken before it begins and while it goes on."""
-    data = photos(folder / "changing", 200)
+def _changing_folder(folder: Path) -> Row:
+    """Trains on a folder that is broken before the run starts and changes while it reads."""
+    data = make_photos(folder / "changing", 200)
     for number in range(0, 20, 2):
         FAULTS[number % 6](np.random.default_rng(number), data / f"{number:03d}.png", "png")
-    strange = Path(os.fsdecode(os.fsencode(data) + b"/\xff\xfe.png"))
-    os.rename(data / "021.png", strange)
+    not_utf8 = Path(os.fsdecode(os.fsencode(data) + b"/\xff\xfe.png"))
+    os.rename(data / "021.png", not_utf8)
     (data / "loop").symlink_to(data, target_is_directory=True)
-    config = small(folder / "run", data=str(data), epochs=3, loader=LoaderConfig(max_unreadable=0.5))
+    config = tiny_run(folder / "run", data=str(data), loader=LoaderConfig(max_unreadable=0.5))
     config = replace(config, runtime=replace(config.runtime, workers=1))
-    life = Life(command(config, folder), folder / "run.txt")
+    command = ForkedCommand(cli_arguments(config, folder), folder / "run.txt")
 
-    def disturb() -> None:
-        while "step 0:" not in life.words():
+    def change_files() -> None:
+        while "step 0:" not in command.output():
             time.sleep(0.02)
         for number in range(100, 120):
             (data / f"{number}.png").unlink()
             shutil.copyfile(data / "050.png", data / f"{number + 20}.png")
             shutil.copyfile(data / "051.png", data / f"new{number}.png")
 
-    thread = threading.Thread(target=disturb)
+    thread = threading.Thread(target=change_files)
     thread.start()
-    code = life.wait()
+    code = command.wait()
     thread.join()
     out = Path(config.out)
     unreadable = (out / "unreadable.txt").read_bytes().splitlines()
     changed = (out / "changed.txt").read_bytes().splitlines()
     vanished = sum(b"vanished" in line for line in unreadable)
-    steps = whole(out, 3 * (len(list(data.glob("*.png"))) // 8))  # as many went as came
+    complete = has_each_step_once(out, config.epochs * (len(list(data.glob("*.png"))) // 8))  # as many went as came
     return Row(
         "Data",
-        "a folder with 10 broken files, a loop of links and a name that is not UTF-8; while the run reads it 20 go, 20 "
-        "change and 20 are added",
+        "a folder with 10 broken files, a loop of links and a name that is not UTF-8; while the run reads it, 20 files are "
+        "removed, 20 changed and 20 added",
         1,
         f"ended with code {code}; {len(unreadable)} listed as unreadable ({vanished} vanished), {len(changed)} as changed, "
-        f"new ones left for the next run; each step once: {steps}",
+        f"new files left for the next run; each step once: {complete}",
         "nothing",
-        code == 0 and steps and vanished > 0 and len(changed) > 0 and "Traceback" not in life.words(),
+        code == 0 and complete and vanished > 0 and len(changed) > 0 and "Traceback" not in command.output(),
     )
 
 
-def dying_worker(folder: Path) -> Row:
-    """A decoder that dies at one file; the file is taken away and the same command goes on."""
-    straight, config = small(folder / "straight"), small(folder / "deadly")
-    data = Path(config.data)
+def _dying_worker(folder: Path) -> Row:
+    """Kills the worker process that reads a certain file; then the same command runs without that fault."""
+    reference, config = reference_run(folder / "reference"), tiny_run(folder / "deadly")
     config = replace(config, runtime=replace(config.runtime, workers=2))
-    code, words = live(config, folder, before=lambda: _deadly(data / "030.png"))
-    named = "030.png" in words and "a worker process died" in words
-    again, _ = live(config, folder)
-    assert live(straight, folder)[0] == 0
-    same = equal(straight.out, config.out)
+    code, output = run_command(config, folder, before=lambda: _kill_reader_of(Path(config.data) / "030.png"))
+    named = "030.png" in output and "worker process died" in output.replace("\n", " ")
+    resumed_code, _ = run_command(config, folder)
+    equal = bit_equal(reference, config)
     return Row(
         "Data",
-        "a decoding process that is killed by the file that it reads",
+        "a worker process that is killed by the file that it reads",
         1,
-        f"ended with code {code}; the file is named: {named}; the same command with a sound decoder: code {again}, "
-        f"bit-equal to a run without the fault: {same}",
+        f"ended with code {code}; the message names the file: {named}; the same command without the fault: code "
+        f"{resumed_code}, bit-equal to a run without it: {equal}",
         "nothing saved",
-        code == 1 and named and again == 0 and same and "Traceback" not in words,
+        code == 1 and named and resumed_code == 0 and equal and "Traceback" not in output,
     )
 
 
-def _deadly(path: Path) -> None:
-    from repre.data.io import folders
+def _kill_reader_of(deadly: Path) -> None:
+    """Makes every process that reads this file kill itself."""
+    original = sources.read_image
 
-    real = folders.read_image
-
-    def read(given: Path, **more: Any) -> Any:
-        if given == path:
+    def read(path: Path, **kwargs: Any) -> Any:
+        if path == deadly:
             os.kill(os.getpid(), 9)
-        return real(given, **more)
+        return original(path, **kwargs)
 
-    folders.read_image = read  # type: ignore[assignment]
+    sources.read_image = read  # type: ignore[assignment]

@@ -1,4 +1,4 @@
-"""Image files with every fault that we could think of, drawn from a seed."""
+"""Writers of broken image files. Each takes a random generator, a path and the suffix of the format."""
 
 import io
 import os
@@ -12,61 +12,61 @@ import tifffile
 from PIL import Image
 
 FORMATS = ("jpg", "png", "webp", "tif", "bmp", "npy")
-Draw = np.random.Generator
+Writer = Callable[[np.random.Generator, Path, str], None]
 
 
-def picture(draw: Draw, ending: str, *, side: int = 40, mode: str = "RGB") -> bytes:
-    """A whole file of noise."""
-    values = draw.integers(0, 255, (side, side + 3, 3)).astype(np.uint8)
+def encode_noise(rng: np.random.Generator, suffix: str) -> bytes:
+    """Returns an intact file of random pixels."""
+    values = rng.integers(0, 255, (40, 43, 3)).astype(np.uint8)
     memory = io.BytesIO()
-    if ending == "npy":
+    if suffix == "npy":
         np.save(memory, values)
     else:
-        kind = {"jpg": "JPEG", "tif": "TIFF"}.get(ending, ending.upper())
-        Image.fromarray(values).convert(mode).save(memory, kind)
+        image_format = {"jpg": "JPEG", "tif": "TIFF"}.get(suffix, suffix.upper())
+        Image.fromarray(values).save(memory, image_format)
     return memory.getvalue()
 
 
-def truncated(draw: Draw, path: Path, ending: str) -> None:
-    whole = picture(draw, ending)
-    path.write_bytes(whole[: int(draw.integers(0, len(whole)))])
+def truncated(rng: np.random.Generator, path: Path, suffix: str) -> None:
+    content = encode_noise(rng, suffix)
+    path.write_bytes(content[: int(rng.integers(0, len(content)))])
 
 
-def flipped(draw: Draw, path: Path, ending: str) -> None:
-    content = bytearray(picture(draw, ending))
-    for place in draw.integers(0, len(content), int(draw.choice([1, 4, 64]))):
-        content[place] ^= 1 << int(draw.integers(8))
+def flipped(rng: np.random.Generator, path: Path, suffix: str) -> None:
+    content = bytearray(encode_noise(rng, suffix))
+    for offset in rng.integers(0, len(content), int(rng.choice([1, 4, 64]))):
+        content[offset] ^= 1 << int(rng.integers(8))
     path.write_bytes(bytes(content))
 
 
-def flipped_head(draw: Draw, path: Path, ending: str) -> None:
-    """Bits of the first bytes, where sizes and types stand."""
-    content = bytearray(picture(draw, ending))
-    for place in draw.integers(0, min(120, len(content)), 3):
-        content[place] = int(draw.integers(256))
+def flipped_head(rng: np.random.Generator, path: Path, suffix: str) -> None:
+    """Random bytes in the header, which holds sizes and types."""
+    content = bytearray(encode_noise(rng, suffix))
+    for offset in rng.integers(0, min(120, len(content)), 3):
+        content[offset] = int(rng.integers(256))
     path.write_bytes(bytes(content))
 
 
-def wrong_ending(draw: Draw, path: Path, ending: str) -> None:
-    path.write_bytes(picture(draw, str(draw.choice([one for one in FORMATS if one != ending]))))
+def wrong_ending(rng: np.random.Generator, path: Path, suffix: str) -> None:
+    path.write_bytes(encode_noise(rng, str(rng.choice([name for name in FORMATS if name != suffix]))))
 
 
-def zero_bytes(draw: Draw, path: Path, ending: str) -> None:
-    path.write_bytes(bytes(int(draw.choice([0, 0, 1, 100, 5000]))))
+def zero_bytes(rng: np.random.Generator, path: Path, suffix: str) -> None:
+    path.write_bytes(bytes(int(rng.choice([0, 0, 1, 100, 5000]))))
 
 
-def noise(draw: Draw, path: Path, ending: str) -> None:
-    path.write_bytes(draw.bytes(int(draw.integers(1, 4000))))
+def noise(rng: np.random.Generator, path: Path, suffix: str) -> None:
+    path.write_bytes(rng.bytes(int(rng.integers(1, 4000))))
 
 
-def huge(draw: Draw, path: Path, ending: str) -> None:
-    """A PNG, BMP or NumPy file that claims billions of pixels."""
-    width, height = (int(draw.integers(20_000, 2**31 - 1)) for _ in range(2))
-    if ending == "bmp":
+def huge(rng: np.random.Generator, path: Path, suffix: str) -> None:
+    """A PNG, BMP or NumPy file whose header claims billions of pixels."""
+    width, height = (int(rng.integers(20_000, 2**31 - 1)) for _ in range(2))
+    if suffix == "bmp":
         path.write_bytes(
             b"BM" + struct.pack("<IHHIIiiHHIIiiII", 200, 0, 0, 54, 40, width, height, 1, 24, 0, 0, 0, 0, 0, 0)
         )
-    elif ending == "npy":
+    elif suffix == "npy":
         with open(path, "wb") as file:
             header = {"descr": "|u1", "fortran_order": False, "shape": (height, width, 3)}
             np.lib.format.write_array_header_1_0(file, header)  # type: ignore[arg-type]
@@ -74,54 +74,54 @@ def huge(draw: Draw, path: Path, ending: str) -> None:
         path.write_bytes(_png(width, height, b""))
 
 
-def bomb(draw: Draw, path: Path, ending: str) -> None:
-    """A few kilobytes that unpack to hundreds of megabytes."""
-    if ending in ("tif", "npy"):
+def bomb(rng: np.random.Generator, path: Path, suffix: str) -> None:
+    """A file of a few kilobytes that unpacks to hundreds of megabytes."""
+    if suffix in ("tif", "npy"):
         with tifffile.TiffWriter(path) as file:
             file.write(np.zeros((20_000, 20_000), np.uint8), rowsperstrip=2000, compression="zlib")
     else:
         path.write_bytes(_png(15_000, 15_000, zlib.compress(bytes(15_001 * 15_000 // 8), 9)))
 
 
-def odd_mode(draw: Draw, path: Path, ending: str) -> None:
+def odd_mode(rng: np.random.Generator, path: Path, suffix: str) -> None:
     modes = {
         "png": ["1", "L", "LA", "P", "RGBA", "I;16"],
         "jpg": ["L", "CMYK"],
         "tif": ["1", "L", "CMYK", "F", "I", "LAB"],
     }
-    mode = str(draw.choice(modes.get(ending, ["L"])))
-    values = Image.fromarray(draw.integers(0, 255, (33, 41), np.uint8))
+    mode = str(rng.choice(modes.get(suffix, ["L"])))
+    values = Image.fromarray(rng.integers(0, 255, (33, 41), np.uint8))
     image = values.convert("I").convert("I;16") if mode == "I;16" else values.convert("RGB").convert(mode)
-    kind = {"jpg": "JPEG", "tif": "TIFF", "npy": "PNG"}.get(ending, ending.upper())
-    image.save(path, kind)
+    image_format = {"jpg": "JPEG", "tif": "TIFF", "npy": "PNG"}.get(suffix, suffix.upper())
+    image.save(path, image_format)
 
 
-def broken_exif(draw: Draw, path: Path, ending: str) -> None:
-    image, exif = Image.fromarray(draw.integers(0, 255, (40, 30, 3)).astype(np.uint8)), Image.Exif()
-    exif[0x0112] = int(draw.integers(1, 9))
-    head = bytearray(exif.tobytes())
-    for place in draw.integers(0, len(head), 4):
-        head[place] = int(draw.integers(256))
-    image.save(path, "JPEG", exif=bytes(head))
+def broken_exif(rng: np.random.Generator, path: Path, suffix: str) -> None:
+    image, exif = Image.fromarray(rng.integers(0, 255, (40, 30, 3)).astype(np.uint8)), Image.Exif()
+    exif[0x0112] = int(rng.integers(1, 9))
+    content = bytearray(exif.tobytes())
+    for offset in rng.integers(0, len(content), 4):
+        content[offset] = int(rng.integers(256))
+    image.save(path, "JPEG", exif=bytes(content))
 
 
-def nan_tiff(draw: Draw, path: Path, ending: str) -> None:
-    values = draw.random((20, 20, 5), np.float32)
-    values[3, 3, 1] = draw.choice([np.nan, np.inf, -np.inf])
-    tifffile.imwrite(path, values[..., 0] if draw.random() < 0.5 else values, photometric="minisblack")
-    if ending == "npy":
+def nan_tiff(rng: np.random.Generator, path: Path, suffix: str) -> None:
+    values = rng.random((20, 20, 5), np.float32)
+    values[3, 3, 1] = rng.choice([np.nan, np.inf, -np.inf])
+    tifffile.imwrite(path, values[..., 0] if rng.random() < 0.5 else values, photometric="minisblack")
+    if suffix == "npy":
         np.save(path.open("wb"), values)
 
 
-def odd_shape(draw: Draw, path: Path, ending: str) -> None:
-    """1 x 1, 1 x 20000 and the like."""
-    shape = [(1, 1), (1, 20_000), (20_000, 1), (1, 99), (2, 150)][int(draw.integers(5))]
-    kind = {"jpg": "JPEG", "tif": "TIFF", "webp": "PNG", "npy": "PNG"}.get(ending, ending.upper())
-    Image.new("RGB", shape, (200, 30, 60)).save(path, kind)
+def odd_shape(rng: np.random.Generator, path: Path, suffix: str) -> None:
+    """An image of 1 x 1, 1 x 20000 or similar pixels."""
+    shape = [(1, 1), (1, 20_000), (20_000, 1), (1, 99), (2, 150)][int(rng.integers(5))]
+    image_format = {"jpg": "JPEG", "tif": "TIFF", "webp": "PNG", "npy": "PNG"}.get(suffix, suffix.upper())
+    Image.new("RGB", shape, (200, 30, 60)).save(path, image_format)
 
 
-def not_a_file(draw: Draw, path: Path, ending: str) -> None:
-    kind = int(draw.integers(4))
+def not_a_file(rng: np.random.Generator, path: Path, suffix: str) -> None:
+    kind = int(rng.integers(4))
     if kind == 0:
         os.mkfifo(path)
     elif kind == 1:
@@ -132,15 +132,17 @@ def not_a_file(draw: Draw, path: Path, ending: str) -> None:
         path.mkdir()
 
 
-def _png(width: int, height: int, packed: bytes) -> bytes:
+def _png(width: int, height: int, compressed: bytes) -> bytes:
+    """Returns a black and white PNG with this compressed content."""
+
     def chunk(name: bytes, content: bytes) -> bytes:
         return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
 
     head = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", packed) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", compressed) + chunk(b"IEND", b"")
 
 
-FAULTS: tuple[Callable[[Draw, Path, str], None], ...] = (
+FAULTS: tuple[Writer, ...] = (
     truncated,
     flipped,
     flipped_head,
@@ -155,5 +157,5 @@ FAULTS: tuple[Callable[[Draw, Path, str], None], ...] = (
     odd_shape,
     not_a_file,
 )
-RARE = {bomb: 20}
-"""Of these every twentieth only: they take a second to write."""
+INTERVALS: dict[Writer, int] = {bomb: 20}
+"""Faults that are used in every Nth turn only, because writing them takes a second."""

@@ -1,4 +1,4 @@
-"""Disks that are full or read-only: errors by injection, since root may write anywhere, and a limit of the kernel."""
+"""Disks that are full or read-only: injected errors (root may write anywhere), and a limit of the kernel."""
 
 import errno
 import os
@@ -9,134 +9,145 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from repre.config import RunConfig
 from repre.training.checkpoint import load_latest
 from repre.training.loop import train
 from repre.training.run_folder import RunFolder
-from tests.faults.common import Row, equal, live, small, whole
-from tests.faults.kills import Die, in_fork
+from tests.faults.common import (
+    Row,
+    bit_equal,
+    has_each_step_once,
+    make_photos,
+    reference_run,
+    run_command,
+    run_in_fork,
+    tiny_run,
+)
+from tests.faults.disk_faults import DiskFault
 
-NAMES = {errno.ENOSPC: "no space left", errno.EROFS: "read-only", errno.EIO: "input/output error"}
+ERRORS = (errno.ENOSPC, errno.EROFS, errno.EIO)
+UNPRIVILEGED_USER = 65534
 
 
 def rows(folder: Path, *, short: bool = False) -> Iterator[Row]:
-    straight = small(folder / "straight")
-    assert live(straight, folder)[0] == 0
-    total, first = in_fork(lambda: _count(folder))
-    draw = random.Random(3)
-    for number in NAMES:
-        yield _row(
+    reference = reference_run(folder / "reference")
+    total, first = run_in_fork(partial(_count_operations, folder))
+    rng = random.Random(3)
+    for number in ERRORS:
+        yield _broken_runs(
             folder,
-            straight.out,
-            f"{os.strerror(number)} at a write, fsync, link or rename drawn from all {total} of a run (injected)",
-            [partial(_failing, draw.randrange(first, total), number) for _ in range(2 if short else 8)],
+            reference,
+            f"{os.strerror(number)} at a random write, fsync, link or rename out of the {total} of a run (injected)",
+            [partial(_fail_from, rng.randrange(first, total), number) for _ in range(2 if short else 8)],
         )
-    yield _row(
+    methods = ["append_metrics"] if short else ["append_metrics", "append_log"] * 3
+    yield _broken_runs(
         folder,
-        straight.out,
-        "No space for a line of metrics.jsonl or log.txt (injected half-way in the line)",
-        [lambda n=name: _full_log(n) for name in (["append_metrics"] if short else ["append_metrics", "append_log"] * 3)],  # type: ignore[misc]
+        reference,
+        "No space left for a line of metrics.jsonl or log.txt (injected in the middle of the line)",
+        [partial(_fill_disk_in_line, method) for method in methods],
     )
-    yield _row(
+    yield _broken_runs(
         folder,
-        straight.out,
-        "files may not become larger than 100 KB (the kernel's limit, RLIMIT_FSIZE)",
+        reference,
+        "files may not become larger than 100 KB (limit of the kernel, RLIMIT_FSIZE)",
         [lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))],
     )
     if os.getuid() == 0:
-        yield _read_only(folder)
+        yield _read_only_folder(folder)
 
 
-def _row(folder: Path, straight: str, fault: str, breaks: list[Callable[[], object]]) -> Row:
-    """Runs that break this way, and the same command again without the fault."""
-    clear = loaded = same = once = 0
-    for number, before in enumerate(breaks):
-        config = small(folder / f"{abs(hash(fault))}-{number}")
-        code, words = live(config, folder, before=before)
-        clear += code in (1, 2) and "Traceback" not in words and ("intact" in words or "name another folder" in words)
+def _broken_runs(folder: Path, reference: RunConfig, fault: str, injections: list[Callable[[], object]]) -> Row:
+    """Starts a run with each injection, then the same command without it."""
+    clear = intact = equal = complete = 0
+    for number, inject in enumerate(injections):
+        config = tiny_run(folder / f"{abs(hash(fault))}-{number}")
+        code, output = run_command(config, folder, before=inject)
+        has_message = "intact" in output or "name another folder" in output
+        clear += code in (1, 2) and "Traceback" not in output and has_message
         last = Path(config.out) / "checkpoints/last.pt"
-        found = load_latest(last, last.with_name("previous.pt"))
-        loaded += found is None or found[1] is None
-        code, words = live(config, folder)
-        assert code == 0, words[-2000:]
-        same += equal(straight, config.out)
-        once += whole(config.out)
-    count = len(breaks)
+        loaded = load_latest(last, last.with_name("previous.pt"))
+        intact += loaded is None or loaded[1] is None
+        code, output = run_command(config, folder)
+        assert code == 0, output[-2000:]
+        equal += bit_equal(reference, config)
+        complete += has_each_step_once(config.out)
+    count = len(injections)
     return Row(
         "Disk",
         fault,
         count,
-        f"{clear} of {count} ended with code 1 or 2 and one clear message; what was saved was whole {loaded} times; with "
-        f"room again {same} runs bit-equal, {once} with each step once",
-        "nothing saved" if same == loaded == count else "weights",
-        clear == loaded == same == once == count,
+        f"{clear} of {count} ended with code 1 or 2 and one clear message; the checkpoint was intact {intact} times; after "
+        f"the fault {equal} runs bit-equal, {complete} with each step once",
+        "nothing saved" if equal == intact == count else "weights",
+        clear == intact == equal == complete == count,
     )
 
 
-def _count(folder: Path) -> tuple[int, int]:
-    """How many operations a run does to its folder, and how many of them before its first step."""
-    die, before = Die(-1).install(), [0]
-    prepare = RunFolder.prepare
+def _count_operations(folder: Path) -> tuple[int, int]:
+    """Returns the number of disk operations of a run, and how many of them come before it owns its folder."""
+    fault, before = DiskFault(-1).install(), [0]
+    claim = RunFolder.claim
 
-    def prepared(self: RunFolder, *words: Any) -> bool:
-        done = prepare(self, *words)
-        before[0] = die.count
-        return done
+    def counted_claim(self: RunFolder, *args: Any) -> bool:
+        finished = claim(self, *args)
+        before[0] = fault.counts.total()
+        return finished
 
-    RunFolder.prepare = prepared  # type: ignore[method-assign]
-    train(small(folder / "counted"))
-    return die.count, before[0]
+    RunFolder.claim = counted_claim  # type: ignore[method-assign]
+    train(tiny_run(folder / "counted"))
+    return fault.counts.total(), before[0]
 
 
-def _failing(at: int, number: int) -> Die:
-    """This operation fails, and all that follow."""
+def _fail_from(at: int, number: int) -> None:
+    """Makes a disk operation of this process fail, and all that follow."""
 
-    def act() -> None:
+    def fail() -> None:
         raise OSError(number, os.strerror(number))
 
-    return Die(at, act=act, stays=True).install()
+    DiskFault(at, fault=fail, permanent=True).install()
 
 
-def _full_log(name: str) -> None:
-    """The 20th line of this file is written half, then the disk is full."""
-    real, lines = getattr(RunFolder, name), [0]
+def _fill_disk_in_line(method: str) -> None:
+    """Fills the disk in the middle of the 20th line of metrics.jsonl, or of the 5th line of log.txt."""
+    append, lines = getattr(RunFolder, method), [0]
 
-    def call(self: RunFolder, what: Any) -> None:
+    def call(self: RunFolder, content: Any) -> None:
         lines[0] += 1
-        if lines[0] == (5 if name == "append_log" else 20):
-            path = self.log if name == "append_log" else self.metrics
+        if lines[0] == (5 if method == "append_log" else 20):
+            path = self.log if method == "append_log" else self.metrics
             with open(path, "a") as file:
                 file.write('{"step": 20, "lo')
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
-        real(self, what)
+        append(self, content)
 
-    setattr(RunFolder, name, call)
+    setattr(RunFolder, method, call)
 
 
-def _read_only(folder: Path) -> Row:
-    """As a user without rights over the folder."""
-    above = folder / "closed"
-    above.mkdir(mode=0o755)
-    for place in (folder, *folder.glob("*.yaml")):
-        place.chmod(0o755 if place.is_dir() else 0o644)
-    config = small(above / "run", data=str(folder / "photos"))
-    code, words = live(config, folder, before=_without_rights)
-    clear = code == 2 and "name another folder" in words and "Traceback" not in words
+def _read_only_folder(folder: Path) -> Row:
+    parent = folder / "closed"
+    parent.mkdir(mode=0o755)
+    photos = make_photos(folder / "photos")
+    config = tiny_run(parent / "run", data=str(photos))
+    folder.chmod(0o755)
+    code, output = run_command(config, folder, before=_drop_privileges)
+    clear = code == 2 and "name another folder" in output and "Traceback" not in output
     return Row(
         "Disk",
-        "an output folder that the user may not write (as an unprivileged user)",
+        "an output folder that the user may not write to (as an unprivileged user)",
         1,
-        f"ended with code {code}: {words.strip().splitlines()[-1].replace(str(folder), '...')[:160]}",
+        f"ended with code {code}: {output.strip().splitlines()[-1].replace(str(folder), '...')[:160]}",
         "nothing",
         clear and not Path(config.out).exists(),
     )
 
 
-def _without_rights() -> None:
-    """Gives root's rights up where the run first touches its folder; modules that are imported before need them."""
-    prepare = RunFolder.prepare
+def _drop_privileges() -> None:
+    """Gives up root's rights when the run first touches its folder; importing modules before that may need them."""
+    claim = RunFolder.claim
 
-    def prepared(self: RunFolder, *words: Any) -> bool:
-        os.setuid(65534)
-        return prepare(self, *words)
+    def unprivileged_claim(self: RunFolder, *args: Any) -> bool:
+        os.setuid(UNPRIVILEGED_USER)
+        return claim(self, *args)
 
-    RunFolder.prepare = prepared  # type: ignore[method-assign]
+    RunFolder.claim = unprivileged_claim  # type: ignore[method-assign]

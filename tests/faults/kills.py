@@ -1,231 +1,182 @@
-"""Killed anywhere: at random, and at every operation of a checkpoint on the disk."""
+"""Runs killed at a random time, and at every disk operation of a checkpoint."""
 
-import io
 import mmap
-import os
-import pickle
 import random
 import signal
 import time
-import traceback
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from repre.training import checkpoint, loop
+from repre.training import run_state, step
 from repre.training.checkpoint import load_checkpoint, load_latest, save_checkpoint
+from repre.training.loop import train
 from repre.training.monitoring.validator import Validator
 from repre.training.run_folder import RunFolder
-from tests.faults.common import Life, Row, command, equal, live, small, whole
+from tests.faults.common import (
+    ForkedCommand,
+    Row,
+    bit_equal,
+    cli_arguments,
+    has_each_step_once,
+    reference_run,
+    run_command,
+    run_in_fork,
+    tiny_run,
+)
+from tests.faults.disk_faults import DiskFault
 
-PLACES = ("start or end", "step", "checkpoint", "metrics", "validation")
-
-
-def at_random(folder: Path, *, times: int = 50, seed: int = 0) -> Iterator[Row]:
-    """SIGKILL after a random time; the same command follows until the run is done, then the next run."""
-    draw, hit, finished, same, once = random.Random(seed), Counter[str](), 0, 0, 0
-    straight, begun = small(folder / "straight"), time.monotonic()
-    assert live(straight, folder)[0] == 0
-    longest = 0.5 * (time.monotonic() - begun)
-    place = mmap.mmap(-1, 1)
-    number = kills = lives = 0
-    while kills < times or finished == 0 or number:
-        config = replace(small(folder / f"killed{finished}"), runtime=replace(straight.runtime, workers=finished % 3))
-        life = Life(command(config, folder), folder / f"killed{finished}.txt", before=lambda: note_where(place))
-        lives += 1
-        number += 1
-        if kills < times:
-            time.sleep(draw.uniform(0.0, longest))
-            life.signal()
-        code = life.wait()
-        if code == -signal.SIGKILL:
-            kills += 1
-            hit[PLACES[place[0]]] += 1
-        elif code == 0:
-            finished += 1
-            same += equal(straight.out, config.out)
-            once += whole(config.out)
-            number = 0
-        else:
-            raise RuntimeError(f"exit code {code}: {life.words()[-2000:]}")
-    words = ", ".join(f"{count} in {name}" for name, count in hit.most_common())
-    yield Row(
-        "Kill",
-        "SIGKILL at a random moment, with 0, 1 and 2 decoding processes; the same command again",
-        kills,
-        f"{lives} processes made {finished} runs ({words}); {same} of {finished} bit-equal to the run that was never "
-        f"killed; {once} of {finished} have each step once in metrics.jsonl",
-        "the step in hand" if same == finished else "weights",
-        same == once == finished,
-    )
-
-
-def note_where(place: mmap.mmap) -> None:
-    """Writes into shared memory what this process is doing, so that the one who killed it can tell."""
-
-    def noted(owner: Any, name: str, number: int) -> None:
-        real = getattr(owner, name)
-
-        def call(*args: Any, **more: Any) -> Any:
-            before, place[0] = place[0], number
-            try:
-                return real(*args, **more)
-            finally:
-                place[0] = before
-
-        setattr(owner, name, call)
-
-    place[0] = 0
-    noted(loop, "forward_backward", 1)
-    noted(loop, "save_checkpoint", 2)
-    noted(RunFolder, "append_metrics", 3)
-    noted(Validator, "check", 4)
-
-
-class Die:
-    """Counts what is done to the disk and kills the process at one of them: a write is left half done, anything else
-    undone. Other acts than dying may hold for one operation, or stay for all that follow."""
-
-    def __init__(self, at: int, *, act: Callable[[], None] | None = None, stays: bool = False) -> None:
-        self.at, self.count, self.names, self.stays = at, 0, Counter[str](), stays
-        self.act = act or (lambda: os.kill(os.getpid(), signal.SIGKILL))
-
-    def now(self, name: str) -> bool:
-        self.count += 1
-        self.names[name] += 1
-        at = self.count - 1
-        return at == self.at or (self.stays and 0 <= self.at < at)
-
-    def install(self) -> "Die":
-        die = self
-
-        class Watched(io.BufferedWriter):
-            def write(self, content: Any) -> int:
-                if die.now("write"):
-                    super().write(bytes(content)[: len(content) // 2])
-                    super().flush()
-                    die.act()
-                return super().write(content)
-
-        checkpoint.open = lambda path, mode: Watched(io.FileIO(path, mode))  # type: ignore[attr-defined]
-        for name in ("fsync", "replace", "link"):
-            setattr(os, name, self._wrapped(name, getattr(os, name)))
-        return self
-
-    def _wrapped(self, name: str, real: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*args: Any, **more: Any) -> Any:
-            if self.now(name):
-                self.act()
-            return real(*args, **more)
-
-        return call
-
-
-def at_every_operation(folder: Path, *, stride: int = 1) -> Iterator[Row]:
-    """A process that saves the third checkpoint of a real run is killed at each of its operations; then the run goes on."""
-    config = small(folder / "saved")
-    assert live(config, folder)[0] == 0
-    state = load_checkpoint(Path(config.out) / "checkpoints/last.pt")
-    last, previous = folder / "kept/last.pt", folder / "kept/previous.pt"
-    last.parent.mkdir()
-    names = in_fork(lambda: _save_all(state, last, previous))
-    total = sum(names.values())
-    old = new = bad = 0
-    for at in range(0, total, stride):
-        for step in (1, 2):
-            save_checkpoint(last, {**state, "step": step}, backup=previous)
-        code = in_fork(lambda at=at: _save_dying(state, last, previous, at))  # type: ignore[misc]
-        found = load_latest(last, previous)
-        if code != -signal.SIGKILL or found is None or found[1] is not None:
-            bad += 1
-        elif found[0]["step"] == 2:
-            old += 1
-        elif found[0]["step"] == 3:
-            new += 1
-    done = ", ".join(f"{count} {name}" for name, count in names.items())
-    tried = len(range(0, total, stride))
-    yield Row(
-        "Kill",
-        f"SIGKILL at every write, fsync, link and rename of a checkpoint ({done})",
-        tried,
-        f"the file before was whole {old} times, the new one {new} times; {bad} times neither",
-        "nothing saved" if not bad else "a checkpoint",
-        bad == 0 and old + new == tried,
-    )
-
-
-def _save_all(state: dict[str, Any], last: Path, previous: Path) -> Counter[str]:
-    save_checkpoint(last, {**state, "step": 1}, backup=previous)
-    die = Die(-1).install()
-    save_checkpoint(last, {**state, "step": 2}, backup=previous)
-    return die.names
-
-
-def _save_dying(state: dict[str, Any], last: Path, previous: Path, at: int) -> None:
-    Die(at).install()
-    save_checkpoint(last, {**state, "step": 3}, backup=previous)
-
-
-def in_fork(work: Callable[[], Any]) -> Any:
-    """Runs this in a process of its own: what it gave, or its exit code, negative for the signal that ended it."""
-    back, forth = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        code = 70
-        try:
-            with open(forth, "wb") as pipe:
-                pickle.dump(work(), pipe)
-            code = 0
-        except Exception:
-            traceback.print_exc()
-        finally:
-            os._exit(code)
-    os.close(forth)
-    with open(back, "rb") as file:
-        content = file.read()
-    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    return pickle.loads(content) if code == 0 else code
-
-
-def in_a_run(folder: Path, *, times: int = 12) -> Iterator[Row]:
-    """The same within a training run, at operations spread over the whole run; the same command finishes it."""
-    straight = small(folder / "whole")
-    counted: list[int] = []
-    assert live(straight, folder)[0] == 0
-
-    def count() -> int:
-        die = Die(-1).install()
-        loop.train(small(folder / "counted"))
-        return die.count
-
-    counted.append(in_fork(count))
-    draw = random.Random(1)
-    same = once = died = 0
-    for number in range(times):
-        config = small(folder / f"dying{number}")
-        at = draw.randrange(counted[0])
-        code, _ = live(config, folder, before=lambda at=at: Die(at).install())  # type: ignore[misc]
-        died += code == -signal.SIGKILL
-        code, words = live(config, folder)
-        assert code == 0, words[-2000:]
-        same += equal(straight.out, config.out)
-        once += whole(config.out)
-    yield Row(
-        "Kill",
-        f"SIGKILL at operations drawn from all {counted[0]} that a run does to its folder; the same command again",
-        died,
-        f"{same} of {times} runs bit-equal to the run that was never killed, {once} with each step once",
-        "the step in hand" if same == times else "weights",
-        same == once == died == times,
-    )
+ACTIVITIES = ("start or end", "step", "checkpoint", "metrics", "validation")
 
 
 def rows(folder: Path, *, short: bool = False) -> Iterator[Row]:
     torch.set_num_threads(1)
-    yield from at_random(folder, times=3 if short else 50)
-    yield from at_every_operation(folder, stride=97 if short else 1)
-    yield from in_a_run(folder, times=2 if short else 12)
+    yield kill_at_random(folder, times=3 if short else 50)
+    yield kill_in_checkpoint(folder, stride=97 if short else 1)
+    yield kill_in_run(folder, times=2 if short else 12)
+
+
+def kill_at_random(folder: Path, *, times: int) -> Row:
+    """Kills runs after a random time and starts the same command again until each run is finished."""
+    rng = random.Random(0)
+    killed_in, finished, equal, complete = Counter[str](), 0, 0, 0
+    started = time.monotonic()
+    reference = reference_run(folder / "reference")
+    longest = 0.5 * (time.monotonic() - started)
+    activity = mmap.mmap(-1, 1)
+    processes = processes_of_run = 0
+    while killed_in.total() < times or finished == 0 or processes_of_run:
+        config = tiny_run(folder / f"killed{finished}")
+        config = replace(config, runtime=replace(reference.runtime, workers=finished % 3))
+        command = ForkedCommand(
+            cli_arguments(config, folder),
+            folder / f"killed{finished}.txt",
+            before=lambda: record_activity(activity),
+        )
+        processes += 1
+        processes_of_run += 1
+        if killed_in.total() < times:
+            time.sleep(rng.uniform(0.0, longest))
+            command.signal()
+        code = command.wait()
+        if code == -signal.SIGKILL:
+            killed_in[ACTIVITIES[activity[0]]] += 1
+        elif code == 0:
+            finished += 1
+            equal += bit_equal(reference, config)
+            complete += has_each_step_once(config.out)
+            processes_of_run = 0
+        else:
+            raise RuntimeError(f"exit code {code}: {command.output()[-2000:]}")
+    counts = ", ".join(f"{count} in {name}" for name, count in killed_in.most_common())
+    return Row(
+        "Kill",
+        "SIGKILL at a random time, with 0, 1 and 2 worker processes; then the same command again",
+        killed_in.total(),
+        f"{processes} processes finished {finished} runs (killed: {counts}); {equal} of {finished} bit-equal to an "
+        f"uninterrupted run; {complete} of {finished} have each step once in metrics.jsonl",
+        "the current step" if equal == finished else "weights",
+        equal == complete == finished,
+    )
+
+
+def record_activity(activity: mmap.mmap) -> None:
+    """Makes this process write the index of its current activity into shared memory, for the process that kills it."""
+
+    def record(owner: Any, name: str, index: int) -> None:
+        function = getattr(owner, name)
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            before, activity[0] = activity[0], index
+            try:
+                return function(*args, **kwargs)
+            finally:
+                activity[0] = before
+
+        setattr(owner, name, call)
+
+    activity[0] = 0
+    record(step, "forward_backward", 1)
+    record(run_state, "save_checkpoint", 2)
+    record(RunFolder, "append_metrics", 3)
+    record(Validator, "validate", 4)
+
+
+def kill_in_checkpoint(folder: Path, *, stride: int) -> Row:
+    """Kills a process that saves the third checkpoint of a run, at each of its disk operations in turn."""
+    config = reference_run(folder / "saved")
+    state = load_checkpoint(Path(config.out) / "checkpoints/last.pt")
+    last, previous = folder / "checkpoints/last.pt", folder / "checkpoints/previous.pt"
+    last.parent.mkdir()
+
+    def save(number: int) -> None:
+        save_checkpoint(last, {**state, "step": number}, backup=previous)
+
+    def count() -> Counter[str]:
+        save(1)
+        fault = DiskFault(-1).install()
+        save(2)
+        return fault.counts
+
+    def die_while_saving(position: int) -> None:
+        DiskFault(position).install()
+        save(3)
+
+    operations: Counter[str] = run_in_fork(count)
+    old = new = neither = 0
+    positions = range(0, operations.total(), stride)
+    for position in positions:
+        for number in (1, 2):
+            save(number)
+        code = run_in_fork(partial(die_while_saving, position))
+        loaded = load_latest(last, previous)
+        if code != -signal.SIGKILL or loaded is None or loaded[1] is not None:
+            neither += 1
+        elif loaded[0]["step"] == 2:
+            old += 1
+        elif loaded[0]["step"] == 3:
+            new += 1
+    counts = ", ".join(f"{count} {name}" for name, count in operations.items())
+    return Row(
+        "Kill",
+        f"SIGKILL at every write, fsync, link and rename of a checkpoint ({counts})",
+        len(positions),
+        f"the previous checkpoint was intact {old} times, the new one {new} times, neither {neither} times",
+        "nothing saved" if not neither else "a checkpoint",
+        neither == 0 and old + new == len(positions),
+    )
+
+
+def kill_in_run(folder: Path, *, times: int) -> Row:
+    """Kills runs at random disk operations; the same command finishes them."""
+    reference = reference_run(folder / "uninterrupted")
+
+    def count() -> int:
+        fault = DiskFault(-1).install()
+        train(tiny_run(folder / "counted"))
+        return fault.counts.total()
+
+    operations: int = run_in_fork(count)
+    rng = random.Random(1)
+    killed = equal = complete = 0
+    for number in range(times):
+        config = tiny_run(folder / f"dying{number}")
+        code, _ = run_command(config, folder, before=DiskFault(rng.randrange(operations)).install)
+        killed += code == -signal.SIGKILL
+        code, output = run_command(config, folder)
+        assert code == 0, output[-2000:]
+        equal += bit_equal(reference, config)
+        complete += has_each_step_once(config.out)
+    return Row(
+        "Kill",
+        f"SIGKILL at random disk operations out of the {operations} of a run; then the same command again",
+        killed,
+        f"{equal} of {times} runs bit-equal to an uninterrupted run, {complete} with each step once",
+        "the current step" if equal == times else "weights",
+        equal == complete == killed == times,
+    )

@@ -1,4 +1,4 @@
-"""Numbers that are not finite, in pixels, layers, gradients and by a learning rate: stopped or skipped by policy."""
+"""NaN and infinity in pixels, gradients and weights: the run stops, or skips the step, as `runtime.not_finite` says."""
 
 import json
 from collections.abc import Iterator
@@ -10,97 +10,99 @@ from typing import Any
 import torch
 
 from repre.config import ComputeConfig
-from repre.training import loop
+from repre.training import loop, step
 from repre.training.optim import OptimConfig
 from repre.types import Views
-from tests.faults.common import Row, live, small, weights, whole
+from tests.faults.common import Row, has_each_step_once, run_command, tiny_run, weights_are_finite
 
-AT = 13
+FAULTY_STEP = 13
 
 
 def rows(folder: Path, *, short: bool = False) -> Iterator[Row]:
-    for what in ("NaN in a pixel", "a pixel of 3e38", "NaN in a gradient"):
+    for fault in ("NaN in a pixel", "a pixel of 3e38", "NaN in a gradient"):
         for policy in ("stop", "skip"):
-            yield _row(folder, what, policy)
-    yield _row(folder, "NaN in a pixel", "skip", micro_batch=4)
+            yield _faulty_step(folder, fault, policy)
+    yield _faulty_step(folder, "NaN in a pixel", "skip", micro_batch=4)
     yield _diverging(folder)
     if torch.cuda.is_available() and not short:
         yield _fp16(folder)
 
 
-def _row(folder: Path, what: str, policy: str, *, micro_batch: int = 0) -> Row:
-    name = f"{what}-{policy}-{micro_batch}".replace(" ", "-")
-    config = small(folder / name, compute=ComputeConfig(micro_batch=micro_batch))
+def _faulty_step(folder: Path, fault: str, policy: str, *, micro_batch: int = 0) -> Row:
+    name = f"{fault}-{policy}-{micro_batch}".replace(" ", "-")
+    config = tiny_run(folder / name, compute=ComputeConfig(micro_batch=micro_batch))
     config = replace(config, runtime=replace(config.runtime, not_finite=policy))  # type: ignore[arg-type]
-    code, words = live(config, folder, before=partial(_spoil, what))
-    finite = all(value.isfinite().all() for value in weights(config.out).values())
-    listed = [json.loads(line) for line in (Path(config.out) / "not_finite.jsonl").read_text().splitlines()]
-    named = listed[0]["step"] == AT and len(listed[0]["files"]) == 8
-    at_fault = listed[0]["at_fault"] == ([] if "gradient" in what else [listed[0]["files"][1]])
+    code, output = run_command(config, folder, before=partial(_inject, fault))
+    finite = weights_are_finite(config.out)
+    report = json.loads((Path(config.out) / "not_finite.jsonl").read_text().splitlines()[0])
+    is_named = report["step"] == FAULTY_STEP and len(report["files"]) == 8
+    found_image = report["at_fault"] == ([] if "gradient" in fault else [report["files"][1]])
     if policy == "stop":
-        again, _ = live(config, folder)
-        ended = code == 1 and again == 0 and "Traceback" not in words
+        resumed_code, _ = run_command(config, folder)
+        ended_well = code == 1 and resumed_code == 0 and "Traceback" not in output
+        outcome = "ended with code 1, and the same command resumed"
     else:
-        ended = code == 0
-    cause = listed[0]["cause"]
-    happened = (
-        f"{'ended with code 1; the same command went on' if policy == 'stop' else 'passed over, the run finished'}; "
-    )
-    pieces = f", in pieces of {micro_batch}" if micro_batch else ""
+        ended_well = code == 0
+        outcome = "skipped the step, and the run finished"
+    listed = "the image" if report["at_fault"] else "the files of the batch"
     return Row(
         "Numbers",
-        f"{what} of one image at step {AT}, policy {policy}{pieces}",
+        f"{fault} of one image at step {FAULTY_STEP}, policy {policy}{f', in pieces of {micro_batch}' * bool(micro_batch)}",
         1,
-        f"{happened}named: {cause}; {'the image' if listed[0]['at_fault'] else 'the files of the batch'} listed; all "
-        f"weights finite: {finite}",
+        f"{outcome}; reported cause: {report['cause']}; {listed} listed; all weights finite: {finite}",
         "one step" if policy == "skip" else "nothing saved",
-        ended and finite and named and at_fault and whole(config.out),
+        ended_well and finite and is_named and found_image and has_each_step_once(config.out),
     )
 
 
-def _spoil(what: str) -> None:
-    """Spoils one step of this process."""
-    real, step, calls = loop.make_views, loop.forward_backward, [0, 0]
+def _inject(fault: str) -> None:
+    """Makes one step of this process faulty."""
+    make_views, forward_backward = loop.make_views, step.forward_backward
+    calls = {"views": 0, "steps": 0}
 
-    def made(*given: Any, **more: Any) -> Views:
-        calls[0] += 1
-        views = real(*given, **more)
-        if calls[0] == AT and "pixel" in what:
+    def faulty_views(*args: Any, **kwargs: Any) -> Views:
+        calls["views"] += 1
+        views = make_views(*args, **kwargs)
+        if calls["views"] == FAULTY_STEP and "pixel" in fault:
             for view in views.images:
-                view[1] = float("nan") if "NaN" in what else 3e38
+                view[1] = float("nan") if "NaN" in fault else 3e38
         return views
 
-    def stepped(model: Any, *given: Any, **more: Any) -> Any:
-        calls[1] += 1
-        losses = step(model, *given, **more)
-        if calls[1] == AT and "gradient" in what:
+    def faulty_gradients(model: Any, *args: Any, **kwargs: Any) -> Any:
+        calls["steps"] += 1
+        losses = forward_backward(model, *args, **kwargs)
+        if calls["steps"] == FAULTY_STEP and "gradient" in fault:
             next(model.encoder.parameters()).grad.view(-1)[0] = float("nan")
         return losses
 
-    loop.make_views, loop.forward_backward = made, stepped
+    loop.make_views, step.forward_backward = faulty_views, faulty_gradients
 
 
 def _diverging(folder: Path) -> Row:
-    config = small(folder / "diverging", optim=OptimConfig(lr=1e30, base_batch_size=8, warmup_fraction=0.5))
-    code, words = live(config, folder)
-    last = Path(config.out) / "checkpoints/last.pt"
-    finite = not last.is_file() or all(value.isfinite().all() for value in weights(config.out).values())
-    advice = "lower --optim.lr" in words.replace("\n", " ")
+    config = tiny_run(folder / "diverging", optim=OptimConfig(lr=1e30, base_batch_size=8, warmup_fraction=0.5))
+    code, output = run_command(config, folder)
+    finite = not (Path(config.out) / "checkpoints/last.pt").is_file() or weights_are_finite(config.out)
+    advises = "lower --optim.lr" in output.replace("\n", " ")
     return Row(
         "Numbers",
         "a learning rate of 1e30",
         1,
-        f"ended with code {code}; what is saved is finite: {finite}; says how to go on: {advice}",
+        f"ended with code {code}; saved weights finite: {finite}; the message advises a lower learning rate: {advises}",
         "nothing saved",
-        code == 1 and finite and advice and "Traceback" not in words,
+        code == 1 and finite and advises and "Traceback" not in output,
     )
 
 
 def _fp16(folder: Path) -> Row:
-    """fp16's gradient scale starts higher than this run bears."""
-    config = small(folder / "fp16", compute=ComputeConfig(precision="fp16"))
-    code, _ = live(replace(config, runtime=replace(config.runtime, device="cuda")), folder)
-    finite = all(value.isfinite().all() for value in weights(config.out).values())
+    """The initial gradient scale of fp16 is too large for this run."""
+    config = tiny_run(folder / "fp16", compute=ComputeConfig(precision="fp16"))
+    code, _ = run_command(replace(config, runtime=replace(config.runtime, device="cuda")), folder)
+    finite = weights_are_finite(config.out)
     return Row(
-        "Numbers", "fp16 overflow on a GPU", 1, f"code {code}, weights finite: {finite}", "-", code == 0 and finite
+        "Numbers",
+        "fp16 overflow on a GPU",
+        1,
+        f"ended with code {code}; all weights finite: {finite}",
+        "nothing",
+        code == 0 and finite,
     )

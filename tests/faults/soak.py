@@ -1,4 +1,4 @@
-"""A long run at toy size: memory, open files, threads and disk stay flat, logs rotate. And a clock that jumps."""
+"""A long tiny run: memory, open files, threads and disk use stay constant, logs rotate. And a clock that jumps."""
 
 import itertools
 import json
@@ -11,112 +11,135 @@ from pathlib import Path
 from statistics import mean
 
 from repre.training import run_folder
-from tests.faults.common import Life, Row, command, equal, live, small, steps, whole
+from tests.faults.common import (
+    ForkedCommand,
+    Row,
+    bit_equal,
+    cli_arguments,
+    has_each_step_once,
+    logged_steps,
+    reference_run,
+    run_command,
+    tiny_run,
+)
 
 LOG_BYTES = 1_000
-"""Size of a log of this run, so that it rotates within minutes."""
-GROWTH = 0.03
-"""Share by which memory may be larger in the last quarter of the time than in the second."""
+"""Size at which this run's log rotates, so that it does within minutes."""
+MAX_GROWTH = 0.03
+"""Most by which memory may grow from the second to the last quarter of the time, as a share."""
+STEPS_PER_VALIDATION = 64
+"""Eight epochs of eight steps."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class Sample:
-    """The run at one moment: its own process and those that decode for it."""
+    """The run and its worker processes at one moment."""
 
     step: int
     memory: int
+    """Bytes of memory (proportional set size)."""
     files: int
+    """Open files."""
     threads: int
-    kept: int
+    rotating_bytes: int
     """Bytes of checkpoints, snapshots and logs, which replace older ones."""
-    all: int
-    """Bytes of the whole folder."""
+    total_bytes: int
+    """Bytes of the run's folder."""
 
 
 def rows(folder: Path, *, short: bool = False, seconds: float = 120.0) -> Iterator[Row]:
-    yield _clock(folder)
-    seconds = 15.0 if short else seconds
-    config = small(folder / "soak", epochs=10**6)
+    yield _jumping_clock(folder)
+    yield _long_run(folder, seconds=15.0 if short else seconds, short=short)
+
+
+def _long_run(folder: Path, *, seconds: float, short: bool) -> Row:
+    config = tiny_run(folder / "soak", epochs=10**6)
     config = replace(config, runtime=replace(config.runtime, workers=1, eval_every_epochs=8))
-    life = Life(
-        command(config, folder), folder / "soak.txt", before=lambda: setattr(run_folder, "MAX_LOG_BYTES", LOG_BYTES)
-    )
+    command = ForkedCommand(cli_arguments(config, folder), folder / "soak.txt", before=_rotate_logs_early)
     out, samples, end = Path(config.out), list[Sample](), time.monotonic() + seconds
     while time.monotonic() < end:
         time.sleep(min(1.0, seconds / 60))
         if (out / "metrics.jsonl").is_file() and (out / "checkpoints/last.pt").is_file():
-            samples.append(_sample(life.pid, out))
-    life.signal(signal.SIGTERM)
-    code = life.wait()
-    begin, last = samples[len(samples) // 4 : len(samples) // 2], samples[-len(samples) // 4 :]
-    growth = mean(s.memory for s in last) / mean(s.memory for s in begin) - 1
-    files, threads = (
-        max(getattr(s, n) for s in last) - max(getattr(s, n) for s in begin) for n in ("files", "threads")
-    )
-    kept = max(s.kept for s in last) / max(s.kept for s in begin) - 1
-    rest = (last[-1].all - last[-1].kept - begin[0].all + begin[0].kept) / (last[-1].step - begin[0].step)
+            samples.append(_sample(command.pid, out))
+    command.signal(signal.SIGTERM)
+    code = command.wait()
+
+    second, last = samples[len(samples) // 4 : len(samples) // 2], samples[-len(samples) // 4 :]
+    memory_growth = mean(s.memory for s in last) / mean(s.memory for s in second) - 1
+    file_growth = max(s.files for s in last) - max(s.files for s in second)
+    thread_growth = max(s.threads for s in last) - max(s.threads for s in second)
+    rotating_growth = max(s.rotating_bytes for s in last) / max(s.rotating_bytes for s in second) - 1
+    appended = [s.total_bytes - s.rotating_bytes for s in (second[0], last[-1])]
+    bytes_per_step = (appended[1] - appended[0]) / (last[-1].step - second[0].step)
     logs = sorted(path.name for path in out.glob("log*.txt"))
     rotated = len(logs) == 4 and all((out / name).stat().st_size < 2 * LOG_BYTES for name in logs)
-    found = steps(out)
-    once = found == list(range(1, len(found) + 1))
-    # batches on their way are open files too: few samples say little
-    flat = files < 8 and threads < 8 if short else growth < GROWTH and rotated and files < 0.5 and threads < 0.5
-    yield Row(
+    steps = logged_steps(out)
+    complete = steps == list(range(1, len(steps) + 1))
+    if short:  # batches in transit are open files too: few samples say little
+        constant = file_growth < 8 and thread_growth < 8
+    else:
+        constant = memory_growth < MAX_GROWTH and rotated and file_growth < 1 and thread_growth < 1
+    return Row(
         "Long run",
-        f"{len(found)} steps and {len(found) // 64} looks in {seconds / 60:.0f} minutes, a checkpoint after every step",
+        f"{len(steps)} steps and {len(steps) // STEPS_PER_VALIDATION} validations in {seconds / 60:.0f} minutes, a "
+        "checkpoint after every step",
         1,
-        f"memory changed by {100 * growth:+.1f} % between the second and the last quarter (at the end "
-        f"{last[-1].memory / 1e6:.0f} MB), open files by {files:+.1f}, threads by {threads:+.1f}, checkpoints, snapshots "
-        f"and logs by {100 * kept:+.1f} %; metrics, events and panels grew by {rest:.0f} bytes a step; {len(logs)} logs of "
-        f"at most {2 * LOG_BYTES // 1000} KB; each step once: {once}; SIGTERM ended it with code {code}",
+        f"memory changed by {100 * memory_growth:+.1f} % between the second and the last quarter (at the end "
+        f"{last[-1].memory / 1e6:.0f} MB), open files by {file_growth:+.1f}, threads by {thread_growth:+.1f}, checkpoints, "
+        f"snapshots and logs by {100 * rotating_growth:+.1f} %; metrics, events and panels grew by {bytes_per_step:.0f} "
+        f"bytes a step; {len(logs)} logs of at most {2 * LOG_BYTES // 1000} KB; each step once: {complete}; SIGTERM ended it with "
+        f"code {code}",
         "nothing",
-        code == 143 and once and flat and kept < 0.1,
+        code == 143 and complete and constant and rotating_growth < 0.1,
         details={
-            "samples": [[s.step, s.memory, s.files, s.threads, s.all] for s in samples[:: max(1, len(samples) // 60)]]
+            "samples": [
+                [s.step, s.memory, s.files, s.threads, s.total_bytes] for s in samples[:: max(1, len(samples) // 60)]
+            ]
         },
     )
 
 
-def _clock(folder: Path) -> Row:
-    """A year forth or back at every look at the clock; a run measures time by one that nobody sets."""
-    straight, config = small(folder / "straight"), small(folder / "jumping")
-    codes = [live(straight, folder)[0], live(config, folder, before=_jump)[0]]
-    same, once = equal(straight.out, config.out), whole(config.out)
+def _rotate_logs_early() -> None:
+    run_folder.MAX_LOG_BYTES = LOG_BYTES
+
+
+def _jumping_clock(folder: Path) -> Row:
+    """Moves the clock by a year at every reading. A run measures time by a clock that nobody sets."""
+    reference, config = reference_run(folder / "reference"), tiny_run(folder / "jumping")
+    code, _ = run_command(config, folder, before=_make_clock_jump)
+    equal, complete = bit_equal(reference, config), has_each_step_once(config.out)
     seconds = json.loads((Path(config.out) / "summary.json").read_text())["seconds"]
     return Row(
         "Long run",
         "the clock of the machine jumps a year back and forth (injected)",
         1,
-        f"ended with codes {codes}; bit-equal: {same}; each step once: {once}; the run says that it took {seconds:.0f} s",
+        f"ended with code {code}; bit-equal: {equal}; each step once: {complete}; the run reports a duration of "
+        f"{seconds:.0f} s",
         "nothing",
-        not any(codes) and same and once and 0 < seconds < 600,
+        code == 0 and equal and complete and 0 < seconds < 600,
     )
 
 
-def _jump() -> None:
-    real, turn = time.time, itertools.cycle((1, -1))
-    time.time = lambda: real() + next(turn) * 365 * 86400  # type: ignore[assignment]
+def _make_clock_jump() -> None:
+    clock, direction = time.time, itertools.cycle((1, -1))
+    time.time = lambda: clock() + next(direction) * 365 * 86400  # type: ignore[assignment]
 
 
 def _sample(pid: int, out: Path) -> Sample:
     pids = [pid, *map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())]
-    places = [Path(f"/proc/{number}") for number in pids]
-    lines = [line for place in places for line in _lines(place / "smaps_rollup") if line.startswith("Pss:")]
+    processes = [Path(f"/proc/{each}") for each in pids]
+    lines = [line for process in processes for line in (process / "smaps_rollup").read_text().splitlines()]
     sizes = {
         path: path.stat().st_size for path in out.rglob("*") if path.is_file() and not path.name.endswith("partial")
     }
-    kept = [
+    rotating = [
         size for path, size in sizes.items() if path.parent.name in ("checkpoints", "snapshots") or "log" in path.name
     ]
     return Sample(
         step=sum(1 for _ in open(out / "metrics.jsonl", "rb")),
-        memory=1024 * sum(int(line.split()[1]) for line in lines),
-        files=sum(len(os.listdir(place / "fd")) for place in places),
-        threads=sum(len(os.listdir(place / "task")) for place in places),
-        kept=sum(kept),
-        all=sum(sizes.values()),
+        memory=1024 * sum(int(line.split()[1]) for line in lines if line.startswith("Pss:")),
+        files=sum(len(os.listdir(process / "fd")) for process in processes),
+        threads=sum(len(os.listdir(process / "task")) for process in processes),
+        rotating_bytes=sum(rotating),
+        total_bytes=sum(sizes.values()),
     )
-
-
-def _lines(path: Path) -> list[str]:
-    return path.read_text().splitlines()

@@ -1,4 +1,4 @@
-"""Asked to stop: SIGTERM, SIGUSR1 and Ctrl-C save, exit with a known code, and the same command goes on."""
+"""Runs that a signal asks to stop: SIGTERM, SIGUSR1 and Ctrl-C save and exit with a known code; the run resumes."""
 
 import random
 import signal
@@ -7,44 +7,49 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.faults.common import Life, Row, command, equal, live, small, whole
+from tests.faults.common import (
+    ForkedCommand,
+    Row,
+    bit_equal,
+    cli_arguments,
+    has_each_step_once,
+    reference_run,
+    run_command,
+    tiny_run,
+)
 
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGUSR1: 138}
 
 
 def rows(folder: Path, *, short: bool = False) -> Iterator[Row]:
-    straight, begun = small(folder / "straight"), time.monotonic()
-    assert live(straight, folder)[0] == 0
-    longest, draw = 0.8 * (time.monotonic() - begun), random.Random(2)
-    for number, code in CODES.items():
+    started = time.monotonic()
+    reference = reference_run(folder / "reference")
+    longest, rng = 0.8 * (time.monotonic() - started), random.Random(2)
+    for number, expected in CODES.items():
         times = 2 if short else 10
-        codes, slowest, done, same, once = Counter[int](), 0.0, 0, 0, 0
-        asked = 0
-        while codes[code] < times and asked < 5 * times:  # some are done before they are asked
-            config = small(folder / f"{number.name}{asked}")
-            life = Life(command(config, folder), folder / f"{number.name}{asked}.txt")
-            while "step 0:" not in life.words() and "images of" not in life.words():  # the handlers stand by then
+        codes, slowest, sent, equal, complete = Counter[int](), 0.0, 0, 0, 0
+        while codes[expected] < times and sent < 5 * times:  # some runs finish before the signal
+            config = tiny_run(folder / f"{number.name}{sent}")
+            command = ForkedCommand(cli_arguments(config, folder), folder / f"{number.name}{sent}.txt")
+            while "steps per epoch" not in command.output():  # then the signal handlers are installed
                 time.sleep(0.01)
-            time.sleep(draw.uniform(0, longest))
-            life.signal(number)
-            sent = time.monotonic()
-            found = life.wait()
-            if found < 0:  # as a shell shows it: the run was over, its report was being written
-                found = 128 - found
-            slowest = max(slowest, time.monotonic() - sent)
-            asked += 1
-            codes[found] += 1
-            again, words = live(config, folder)
-            assert again == 0, words[-1000:]
-            done += 1
-            same += equal(straight.out, config.out)
-            once += whole(config.out)
-        ended = ", ".join(f"{count} with code {one}" for one, count in sorted(codes.items()))
+            time.sleep(rng.uniform(0, longest))
+            command.signal(number)
+            sent += 1
+            signaled = time.monotonic()
+            code = command.wait()
+            slowest = max(slowest, time.monotonic() - signaled)
+            codes[128 - code if code < 0 else code] += 1  # negative: the run was over and the report being written
+            code, output = run_command(config, folder)
+            assert code == 0, output[-1000:]
+            equal += bit_equal(reference, config)
+            complete += has_each_step_once(config.out)
+        ended = ", ".join(f"{count} ended with code {code}" for code, count in sorted(codes.items()))
         yield Row(
             "Preemption",
-            f"{number.name} at a random moment; the same command again",
-            asked,
-            f"ended {ended}, at most {slowest:.1f} s later; {same} of {done} runs bit-equal, {once} with each step once",
-            "nothing" if same == done else "weights",
-            same == once == done and set(codes) <= {code, 0} and codes[code] == times,
+            f"{number.name} at a random time; then the same command again",
+            sent,
+            f"{ended}, at most {slowest:.1f} s later; {equal} of {sent} runs bit-equal, {complete} with each step once",
+            "nothing" if equal == sent else "weights",
+            equal == complete == sent and set(codes) <= {expected, 0} and codes[expected] == times,
         )
