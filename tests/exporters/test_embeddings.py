@@ -11,7 +11,8 @@ from PIL import Image
 
 from repre.data.io.decode import read_image
 from repre.data.loading.loader import stack
-from repre.data.views.render import ViewsConfig, center_view
+from repre.data.views.render import center_view
+from repre.data.views.view_recipes import ViewsConfig
 from repre.errors import UserError
 from repre.evaluation.options import RuntimeOptions
 from repre.exporters.embeddings import Kind, embed

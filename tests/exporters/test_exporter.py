@@ -93,11 +93,11 @@ def test_an_export_replaces_an_export_but_nothing_else(tmp_path: Path) -> None:
     spec, out = save("vit", tmp_path), tmp_path / "out"
     export(spec, to="timm", out=out)
     export(spec, to="timm", out=out)
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "thesis.txt").write_text("precious")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis.txt").write_text("precious")
     with pytest.raises(UserError, match="exists and is not an export"):
-        export(spec, to="timm", out=tmp_path / "mine")
-    assert (tmp_path / "mine" / "thesis.txt").read_text() == "precious"
+        export(spec, to="timm", out=tmp_path / "other")
+    assert (tmp_path / "other" / "thesis.txt").read_text() == "precious"
     with pytest.raises(UserError, match="did you mean 'onnx'"):
         export(spec, to="onxx", out=out)
 

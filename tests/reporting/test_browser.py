@@ -320,8 +320,8 @@ def test_text_has_enough_contrast(browser: "sync_api.Browser", pages: dict[str, 
 def test_the_configuration_is_searched(opened: OpenPage) -> None:
     field = opened.page.get_by_label("Search")
     field.fill("lr")
-    shown = opened.page.locator("[data-setting]:visible").all_inner_texts()
-    assert [text.split()[0] for text in shown] == ["optim.lr"]
+    visible = opened.page.locator("[data-setting]:visible").all_inner_texts()
+    assert [text.split()[0] for text in visible] == ["optim.lr"]
     field.fill("no such thing")
     assert opened.page.get_by_text("No setting matches.").is_visible()
     field.fill("")
@@ -340,7 +340,7 @@ def test_it_prints_light_and_without_its_controls(browser: "sync_api.Browser", p
 
 
 def test_images_are_those_of_the_run(opened: OpenPage, pages: dict[str, Path]) -> None:
-    shown = opened.page.locator("#levels td img").first.evaluate(
+    encoded = opened.page.locator("#levels td img").first.evaluate(
         """(img) => {
             const c = document.createElement("canvas");
             [c.width, c.height] = [img.naturalWidth, img.naturalHeight];
@@ -349,5 +349,5 @@ def test_images_are_those_of_the_run(opened: OpenPage, pages: dict[str, Path]) -
     )
     with np.load(pages["folder"] / "snapshots" / "features.npz") as archive:
         image = archive["images"][0]
-    found = np.frombuffer(base64.b64decode(shown), np.uint8).reshape(fake_run.SIDE, fake_run.SIDE, 4)[..., :3]
-    assert np.abs(found.astype(int) - image).mean() < 6
+    pixels = np.frombuffer(base64.b64decode(encoded), np.uint8).reshape(fake_run.SIDE, fake_run.SIDE, 4)[..., :3]
+    assert np.abs(pixels.astype(int) - image).mean() < 6

@@ -61,7 +61,7 @@ def test_patches_are_kept_or_averaged_over_neighbors() -> None:
     assert whole["shape"] == [2, 4, 3, 8]
     assert np.array_equal(np.frombuffer(base64.b64decode(whole["values"]), np.int8).reshape(patches.shape), patches)
     halved = encode_patches(patches, max_patches=11)
-    found = np.frombuffer(base64.b64decode(halved["values"]), np.int8).reshape(halved["shape"]).astype(float)
+    averaged = np.frombuffer(base64.b64decode(halved["values"]), np.int8).reshape(halved["shape"]).astype(float)
     mean = patches[1, 2:4, 0:2].astype(float).mean((0, 1))
     assert halved["shape"] == [2, 2, 1, 8]
-    assert found[1, 1, 0] @ mean / np.linalg.norm(mean) / np.linalg.norm(found[1, 1, 0]) > 0.999
+    assert averaged[1, 1, 0] @ mean / np.linalg.norm(mean) / np.linalg.norm(averaged[1, 1, 0]) > 0.999

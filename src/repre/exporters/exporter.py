@@ -119,10 +119,10 @@ def _difference(encoder: Encoder, exported_model: ExportedModel, images: Tensor)
     if len(actual) != len(expected):
         raise RunError(f"the exported model has {len(actual)} outputs, the encoder {len(expected)}")
     largest = 0.0
-    for ours, theirs in zip(expected, actual):
-        if ours.shape != theirs.shape:
+    for feature, exported in zip(expected, actual):
+        if feature.shape != exported.shape:
             raise RunError(
-                f"the exported model gives {tuple(theirs.shape)} where the encoder gives {tuple(ours.shape)}"
+                f"the exported model gives {tuple(exported.shape)} where the encoder gives {tuple(feature.shape)}"
             )
-        largest = max(largest, float((ours - theirs).abs().max() / ours.abs().max().clamp_min(1e-12)))
+        largest = max(largest, float((feature - exported).abs().max() / feature.abs().max().clamp_min(1e-12)))
     return largest

@@ -42,18 +42,18 @@ def _comparison_table(comparison: Row) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def mean_and_deviation(mean: object, deviation: object) -> str:
+def mean_and_deviation(average: object, deviation: object) -> str:
     """Formats a mean and its standard deviation as percentages."""
-    return percent(mean) + (f" ± {percent(deviation)}" if finite_number(deviation) is not None else "")
+    return percent(average) + (f" ± {percent(deviation)}" if finite_number(deviation) is not None else "")
 
 
 def gain(values: object) -> dict[str, str] | None:
     """Gives the text and the verdict of a gain; None if there is none."""
-    if not isinstance(values, dict) or (mean := finite_number(values.get("mean"))) is None:
+    if not isinstance(values, dict) or (average := finite_number(values.get("mean"))) is None:
         return None
     half_width = finite_number(values.get("half"))
     interval = f" ± {100 * half_width:.2f}" if half_width is not None else ""
-    return {"text": f"{100 * mean:+.2f}{interval}", "verdict": str(values.get("verdict", ""))}
+    return {"text": f"{100 * average:+.2f}{interval}", "verdict": str(values.get("verdict", ""))}
 
 
 def _stored_results(results: Sequence[Row], random_init: Sequence[Row]) -> list[dict[str, Any]]:

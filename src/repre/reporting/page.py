@@ -79,8 +79,8 @@ def write_comparison(
     if len(runs) < 2:
         raise UserError(f"a comparison needs at least two runs, not {len(runs)}; use repre report RUN for one")
     folder = Path(out).parent
-    shown = [*comparisons, *([folder] if (folder / "compare.json").is_file() else [])]
-    data = with_distinct_names([read_run(Path(run), comparisons=shown) for run in runs])
+    all_comparisons = [*comparisons, *([folder] if (folder / "compare.json").is_file() else [])]
+    data = with_distinct_names([read_run(Path(run), comparisons=all_comparisons) for run in runs])
     return _write(Path(out), data, _comparison_sections, max_bytes=max_bytes)
 
 

@@ -228,7 +228,7 @@ def _read_evaluations(folder: Path, notes: list[str]) -> list[Row]:
 
 
 def _read_random_init(run: Path, notes: list[str]) -> list[Row]:
-    """Reads results of ``random:RUN``, which evaluations store in the current folder (`evaluation.registry`)."""
+    """Reads results of ``random:RUN``, which evaluations store in the current folder (`repre.evaluation.runner`)."""
     folders = sorted(Path("evaluations").glob("random-*"))
     results = [result for folder in folders for result in _read_evaluations(folder, notes)]
     return [r for r in results if Path(str(r.get("start", "")).removeprefix("random:")).resolve() == run.resolve()]

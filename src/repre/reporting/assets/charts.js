@@ -112,14 +112,14 @@ class Chart {
     return series.color < 0 ? "c-r" : `c-${series.color % 8}`;
   }
 
-  shown() {
+  visibleSeries() {
     return this.spec.series.filter((_, i) => !this.hidden.has(i));
   }
 
   draw() {
     const width = this.plot.clientWidth;
     if (!width) return;
-    const shown = this.shown(), values = shown.flatMap((s) => s.y);
+    const visible = this.visibleSeries(), values = visible.flatMap((s) => s.y);
     const drawing = svg("svg", { viewBox: `0 0 ${width} ${HEIGHT}`, "aria-hidden": "true" });
     this.plot.replaceChildren(drawing, this.tip);
     this.tip.hidden = true;
@@ -148,7 +148,7 @@ class Chart {
       const at = this.x(v);
       drawing.append(svg("text", { x: at.toFixed(1), y: HEIGHT - 6, "text-anchor": at > width - 30 ? "end" : at < LEFT + 8 ? "start" : "middle" }, short(v)));
     }
-    for (const s of shown) this.line(drawing, s);
+    for (const s of visible) this.line(drawing, s);
     this.cross = svg("g");
     drawing.append(this.cross);
   }
@@ -194,7 +194,7 @@ class Chart {
     this.cross.append(svg("line", { class: "rule", x1: at, x2: at, y1: TOP, y2: HEIGHT - BOTTOM }));
     const head = html("b", "", `step ${step.toLocaleString("en").replaceAll(",", "\u2009")}`);
     this.tip.replaceChildren(head);
-    for (const s of this.shown()) {
+    for (const s of this.visibleSeries()) {
       let i = 0;
       s.x.forEach((other, k) => { if (Math.abs(other - step) < Math.abs(s.x[i] - step)) i = k; });
       this.cross.append(svg("circle", { class: `dot ${this.color(s)}`, cx: this.x(s.x[i]), cy: this.y(s.y[i]), r: 4.5 }));

@@ -41,15 +41,15 @@ function startSearch() {
     const terms = field.value.toLowerCase().split(/[\s,]+/).filter(Boolean);
     let any = false;
     for (const [part, open] of parts) {
-      let found = false;
+      let partMatches = false;
       for (const row of part.querySelectorAll("[data-setting]")) {
         const text = row.textContent.toLowerCase(), match = !terms.length || terms.some((term) => text.includes(term));
         row.hidden = !match;
-        found = found || match;
+        partMatches = partMatches || match;
       }
-      part.hidden = !found;
-      part.open = terms.length ? found : open;
-      any = any || found;
+      part.hidden = !partMatches;
+      part.open = terms.length ? partMatches : open;
+      any = any || partMatches;
     }
     nothing.hidden = any;
   });
