@@ -28,7 +28,8 @@ from plain import transforms
 from repre.data.io.decode import read_image
 from repre.data.io.sources import open_source
 from repre.data.loading.loader import Loader, stack
-from repre.data.views.render import ViewsConfig, dino_views, make_views, simclr_views
+from repre.data.views.render import make_views
+from repre.data.views.view_recipes import ViewsConfig, dino_views, simclr_views
 from repre.types import Batch
 from repre.utils.io import write_json
 

@@ -6,7 +6,7 @@ All sizes share one plan (plan.py). Results of different presets are not compara
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from repre.data.views.render import ViewsConfig, dino_views, moco_v3_views
+from repre.data.views.view_recipes import ViewsConfig, dino_views, moco_v3_views
 from repre.evaluation.fit import FitConfig
 from repre.frameworks import DINOConfig, FrameworkConfig, MoBYConfig, MoCoV3Config
 from repre.models.encoder import EncoderConfig

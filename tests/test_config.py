@@ -9,7 +9,7 @@ import pytest
 
 import repre
 from repre.config import RunConfig, differences, dump_yaml, identity, load_yaml
-from repre.data.views.render import ViewsConfig
+from repre.data.views.view_recipes import ViewsConfig
 from repre.errors import UserError
 from repre.models.repre import ReconstructionConfig
 from repre.recipes import RECIPES, recipe

@@ -25,7 +25,8 @@ import repre
 from repre.config import ComputeConfig, RunConfig, RuntimeConfig
 from repre.data.io.sources import open_source
 from repre.data.loading.loader import Loader, LoaderConfig
-from repre.data.views.render import dino_views, make_views, simclr_views
+from repre.data.views.render import make_views
+from repre.data.views.view_recipes import dino_views, simclr_views
 from repre.frameworks import DINOConfig, SimCLRConfig
 from repre.models.encoder import EncoderConfig
 from repre.models.repre import ReconstructionConfig

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import yaml
 
 from repre.data.loading.loader import LoaderConfig
-from repre.data.views.render import ViewsConfig
+from repre.data.views.view_recipes import ViewsConfig
 from repre.errors import UserError, near_names
 from repre.frameworks import FRAMEWORKS, FrameworkConfig, MoCoV3Config, framework_name
 from repre.models.decoder import DecoderConfig

@@ -11,7 +11,8 @@ from dataclasses import replace
 from functools import partial
 
 from repre.config import RunConfig, RuntimeConfig
-from repre.data.views.render import ViewConfig, ViewsConfig, dino_views, moco_v3_views, simclr_views
+from repre.data.views.params import ViewConfig
+from repre.data.views.view_recipes import ViewsConfig, dino_views, moco_v3_views, simclr_views
 from repre.errors import UserError, near_names
 from repre.frameworks import BYOLConfig, DINOConfig, MoBYConfig, MoCoV3Config, SimCLRConfig
 from repre.models.decoder import DecoderConfig

@@ -7,7 +7,7 @@ from PIL import Image
 
 import repre
 from repre.config import RunConfig, RuntimeConfig
-from repre.data.views.render import ViewsConfig
+from repre.data.views.view_recipes import ViewsConfig
 from repre.models.decoder import DecoderConfig
 from tests import tiny
 

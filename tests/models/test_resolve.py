@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 from repre.config import RunConfig, dump_yaml, to_dict
-from repre.data.views.render import ViewsConfig
+from repre.data.views.view_recipes import ViewsConfig
 from repre.errors import UserError
 from repre.models.decoder import DecoderConfig
 from repre.models.encoder import Encoder

@@ -16,7 +16,8 @@ from PIL import Image
 from torch import Tensor
 
 from repre.config import RunConfig
-from repre.data.views.render import ViewConfig, ViewsConfig
+from repre.data.views.params import ViewConfig
+from repre.data.views.view_recipes import ViewsConfig
 from repre.models.repre import ReconstructionConfig, RePre
 from repre.recipes import recipe
 from repre.training.monitoring.alarm_rules import RULES, Bound, Rule

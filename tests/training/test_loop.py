@@ -19,7 +19,7 @@ from torch._dynamo.utils import counters
 from repre.api import load_encoder
 from repre.config import ComputeConfig, RunConfig, RuntimeConfig, dump_yaml, load_yaml
 from repre.data.loading.loader import LoaderConfig
-from repre.data.views.render import dino_views, moco_v3_views
+from repre.data.views.view_recipes import dino_views, moco_v3_views
 from repre.errors import RunError, UserError
 from repre.models.decoder import DecoderConfig
 from repre.models.encoder import Encoder

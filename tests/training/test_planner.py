@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from repre.config import RunConfig, RuntimeConfig
-from repre.data.views.render import moco_v3_views
+from repre.data.views.view_recipes import moco_v3_views
 from repre.errors import UserError
 from repre.models.decoder import DecoderConfig
 from repre.training import planner, trials

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from repre.config import RunConfig, RuntimeConfig
-from repre.data.views.render import ViewConfig, ViewsConfig, dino_views
+from repre.data.views.params import ViewConfig
+from repre.data.views.view_recipes import ViewsConfig, dino_views
 from repre.models.decoder import DecoderConfig
 from repre.models.repre import ReconstructionConfig
 from repre.training.loop import train

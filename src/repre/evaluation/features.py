@@ -19,7 +19,8 @@ from repre.data.io.sources import Source
 from repre.data.labels.splits import LabeledImages
 from repre.data.loading.loader import stack
 from repre.data.loading.workers import in_workers, load_tracked
-from repre.data.views.render import ViewsConfig, center_view
+from repre.data.views.render import center_view
+from repre.data.views.view_recipes import ViewsConfig
 from repre.errors import RunError, UserError
 from repre.evaluation.feature_cache import evict, mark_used
 from repre.evaluation.options import RuntimeOptions

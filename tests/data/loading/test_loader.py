@@ -9,7 +9,8 @@ import torch
 
 from repre.data.io.decode import UnreadableImage
 from repre.data.loading.loader import Loader, stack
-from repre.data.views.render import dino_views, make_views
+from repre.data.views.render import make_views
+from repre.data.views.view_recipes import dino_views
 from repre.errors import RunError, UserError
 from repre.types import Batch
 

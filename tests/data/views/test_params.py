@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from repre.data.views.params import DRAWS, ViewConfig, draw, draw_masks, uniforms
+from repre.data.views.params import DRAWS, ViewConfig, draw, uniforms
+from repre.data.views.patch_masks import draw_masks
 from repre.errors import UserError
 from tests.oracles.views import draw_box
 
@@ -120,7 +121,7 @@ def test_masks_hide_an_exact_share_in_patches() -> None:
         ({"ratio": (0.0, 1.0)}, "ratio"),
         ({"sigma": (2.0, 0.1)}, "sigma"),
         ({"flip": 1.5}, "flip=1.5"),
-        ({"grayscale": -0.1}, "gray=-0.1"),
+        ({"grayscale": -0.1}, "grayscale=-0.1"),
         ({"contrast": -1.0}, "contrast"),
         ({"hue": 0.6}, "0.5"),
         ({"filter": "nearest"}, "bicubic"),

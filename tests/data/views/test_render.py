@@ -8,15 +8,8 @@ import torchvision.transforms.v2.functional as TF
 from torch import Tensor
 from torchvision.transforms import InterpolationMode
 
-from repre.data.views.render import (
-    ViewsConfig,
-    center_view,
-    denormalize,
-    dino_views,
-    make_views,
-    moco_v3_views,
-    simclr_views,
-)
+from repre.data.views.render import center_view, denormalize, make_views
+from repre.data.views.view_recipes import ViewsConfig, dino_views, moco_v3_views, simclr_views
 from repre.errors import UserError
 from repre.types import Batch, Views
 from tests.oracles.views import photo
@@ -190,7 +183,7 @@ def test_published_settings() -> None:
         ({"size": 4}, "at least 8"),
         ({"local_size": 0}, "at least 8"),
         ({"n_local": -1}, "0 or more"),
-        ({"target": "blurred"}, "'clean'"),
+        ({"target": "blurred"}, "view, clean, not"),
         ({"mask_ratio": 1.0}, "below 1"),
         ({"mask_ratio": 0.5, "mask_patch": 30}, "divisor"),
         ({"mask_ratio": 0.001}, "none or all"),

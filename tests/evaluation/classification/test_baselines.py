@@ -2,7 +2,7 @@
 
 import torch
 
-from repre.data.views.render import ViewsConfig
+from repre.data.views.view_recipes import ViewsConfig
 from repre.evaluation.classification.baselines import color_histogram, raw_pixels
 
 

@@ -12,7 +12,8 @@ from PIL import Image
 
 from repre.data.loading.loader import stack
 from repre.data.views.params import ViewConfig
-from repre.data.views.render import ViewsConfig, center_view, random_view
+from repre.data.views.render import center_view, random_view
+from repre.data.views.view_recipes import ViewsConfig
 from repre.errors import UserError
 from repre.evaluation.classification.finetune import Classifier, FinetuneConfig, mix, run
 from repre.evaluation.fit import FitConfig

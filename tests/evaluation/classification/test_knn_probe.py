@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from repre.data.labels.classes import open_labeled
-from repre.data.views.render import ViewsConfig
+from repre.data.views.view_recipes import ViewsConfig
 from repre.evaluation.classification import knn_probe
 from repre.evaluation.classification.knn import KNNConfig, run
 from repre.evaluation.classification.knn_probe import KNNProbe

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 from repre.data.io.sources import open_source
-from repre.data.views.render import ViewsConfig, dino_views, moco_v3_views
+from repre.data.views.view_recipes import ViewsConfig, dino_views, moco_v3_views
 from repre.errors import RunError
 from repre.training.monitoring.label_free import EPOCH, Monitors, Sample, fixed_sample
 from repre.training.monitoring.patch_metrics import matching_cells, predicted_cells

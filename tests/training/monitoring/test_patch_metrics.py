@@ -3,8 +3,7 @@
 import pytest
 import torch
 
-from repre.data.views.params import ViewParameters, draw, uniforms
-from repre.data.views.render import ViewConfig
+from repre.data.views.params import ViewConfig, ViewParameters, draw, uniforms
 from repre.training.monitoring.embedding_metrics import effective_rank
 from repre.training.monitoring.patch_metrics import depth_metrics, linear_cka, matching_cells
 from tests.oracles import metrics as slow

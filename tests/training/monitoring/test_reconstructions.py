@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from repre.data.views.render import ViewsConfig
+from repre.data.views.view_recipes import ViewsConfig
 from repre.losses.pixel_loss import normalize_patches
 from repre.training.monitoring.reconstructions import (
     fidelity,

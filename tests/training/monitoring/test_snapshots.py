@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from repre.data.views.render import ViewsConfig, moco_v3_views
+from repre.data.views.view_recipes import ViewsConfig, moco_v3_views
 from repre.training.monitoring.snapshots import (
     MAX_BYTES,
     nearest_neighbors,

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from repre.data.io.limits import UnreadableImage, check_shape, check_values
+from repre.data.io.image_limits import UnreadableImage, check_shape, check_values
 from repre.data.io.tiff import needs_tifffile, read_tiff
 
 Array = np.ndarray

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import tifffile
 
-from repre.data.io.limits import UnreadableImage, check_values
+from repre.data.io.image_limits import UnreadableImage, check_values
 
 Array = np.ndarray
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # the reason of UnreadableImage holds what it would log

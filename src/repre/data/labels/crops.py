@@ -20,7 +20,7 @@ from repre.data.loading.workers import in_workers, load_tracked
 from repre.data.views.color import apply_color, normalize
 from repre.data.views.geometry import crop_resize
 from repre.data.views.params import DRAWS, ViewConfig, draw, uniforms
-from repre.data.views.render import RANGES
+from repre.data.views.view_recipes import VALUE_RANGES
 from repre.errors import UserError
 
 COLOR_STREAM, PLACE_STREAM = 0, 1
@@ -135,7 +135,7 @@ def render_crops(
     pixels, masks = (values.to(device, non_blocking=True) for values in (crops.pixels, crops.masks))
     zero = torch.zeros_like(sides)
     boxes = torch.stack([zero, zero, sides, sides], dim=1)
-    value_range = RANGES[pixels.dtype]
+    value_range = VALUE_RANGES[pixels.dtype]
     images = crop_resize(pixels, boxes, parameters.flip, size=size, value_range=value_range)
     images = normalize(apply_color(images, parameters, view), mean.to(device), std.to(device))
     rows = torch.stack([nearest_index(size, side) for side in sides.tolist()])  # [B, S]

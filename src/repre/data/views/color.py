@@ -1,8 +1,8 @@
-"""Change the colors of every image of a batch by its own parameters, where the pixels are.
+"""Changes the colors of every image of a batch by its own parameters, on the device of the pixels.
 
 The operations are torchvision's (transforms.v2.functional on float images), with the same formulas and clamping, in the
-order of MoCo v3's script: jitter, gray, blur, solarize. Which images an operation touches is known on the CPU, so nothing
-here waits for the device; an image that an operation does not select comes out of it bit for bit as it went in.
+order of MoCo v3's script: jitter, grayscale, blur, solarize. The parameters are on the CPU, so nothing here waits for the
+device. An operation leaves every bit of the images that it does not select.
 
     B  images in the batch        C  channels
     S  side of the view           t  taps of the blur
@@ -22,14 +22,14 @@ LUMA = (0.2989, 0.587, 0.114)
 
 
 def apply_color(images: Tensor, parameters: ViewParameters, config: ViewConfig) -> Tensor:
-    """Color jitter, gray, blur and solarize, in place on images in [0, 1], [B, C, S, S]."""
-    for place in range(4):
-        change = parameters.order[:, place]
+    """Applies color jitter, grayscale, blur and solarize, in place on images in [0, 1], [B, C, S, S]."""
+    for step in range(4):
+        change = parameters.order[:, step]
         factor = parameters.factors.gather(1, change[:, None])[:, 0]
         _blend(images, change, factor)
         if images.shape[1] == 3:
             _on_chosen(images, (change == HUE) & (factor != 0), adjust_hue, factor)
-    _on_chosen(images, parameters.grayscale, lambda chosen: gray(chosen).expand_as(chosen))
+    _on_chosen(images, parameters.grayscale, lambda chosen: to_grayscale(chosen).expand_as(chosen))
     taps = blur_taps(images.shape[-1])
     _on_chosen(images, parameters.sigma > 0, lambda chosen, sigma: blur(chosen, sigma, taps), parameters.sigma)
     _on_chosen(images, parameters.solarize, lambda chosen: torch.where(chosen >= config.threshold, 1 - chosen, chosen))
@@ -37,27 +37,27 @@ def apply_color(images: Tensor, parameters: ViewParameters, config: ViewConfig) 
 
 
 def normalize(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """(images - mean) / std in place; mean and std [C, 1, 1]."""
+    """Computes (images - mean) / std in place; mean and std are [C, 1, 1]."""
     return images.sub_(mean).div_(std)
 
 
 def _on_chosen(images: Tensor, chosen: Tensor, change: Callable[..., Tensor], *values: Tensor) -> None:
-    """Replace the chosen images by `change(images, *values)`, in place; chosen [B] and values [B] lie on the CPU."""
+    """Replaces the chosen images by `change(images, *values)`, in place; chosen [B] and values [B] are on the CPU."""
     index = chosen.nonzero()[:, 0]
     if len(index) == 0:
         return
-    sent = [v[index].to(images.device, non_blocking=True) for v in values]
+    on_device = [v[index].to(images.device, non_blocking=True) for v in values]
     if len(index) == len(images):
-        images.copy_(change(images, *sent))
+        images.copy_(change(images, *on_device))
     else:
         index = index.to(images.device, non_blocking=True)
-        images.index_copy_(0, index, change(images.index_select(0, index), *sent))
+        images.index_copy_(0, index, change(images.index_select(0, index), *on_device))
 
 
 def _blend(images: Tensor, change: Tensor, factor: Tensor) -> None:
-    """Brightness, contrast or saturation of every image, in place: a blend with black, its mean gray, or its gray.
+    """Changes brightness, contrast or saturation of every image, in place: blends it with black, its mean gray, or its gray.
 
-    One pass for all three; a factor of 1, which images that turn their hue at this place get too, leaves every bit.
+    One pass does all three. A factor of 1 leaves every bit; images whose change is the hue get it.
     """
     factor = torch.where(change == HUE, 1.0, factor)
     if bool((factor == 1).all()):
@@ -65,7 +65,7 @@ def _blend(images: Tensor, change: Tensor, factor: Tensor) -> None:
     of_mean, of_gray = ((1 - factor) * (change == kind) for kind in (CONTRAST, SATURATION))
     needs_gray = bool((of_mean + of_gray).any())
     shares = torch.stack([factor, of_mean, of_gray])[..., None, None, None].to(images.device, non_blocking=True)
-    base = gray(images) if needs_gray else None
+    base = to_grayscale(images) if needs_gray else None
     images.mul_(shares[0])
     if base is not None:
         mean = base.mean(dim=(1, 2, 3), keepdim=True)
@@ -73,8 +73,8 @@ def _blend(images: Tensor, change: Tensor, factor: Tensor) -> None:
     images.clamp_(0, 1)
 
 
-def gray(images: Tensor) -> Tensor:
-    """Brightness of every pixel, [B, 1, S, S]: the luma of RGB; the mean of the channels where there are not three."""
+def to_grayscale(images: Tensor) -> Tensor:
+    """Brightness of every pixel, [B, 1, S, S]: the luma of three channels, or the mean of any other number."""
     if images.shape[1] != 3:
         return images.mean(dim=1, keepdim=True)
     red, green, blue = (images[:, i : i + 1] for i in range(3))
@@ -82,7 +82,7 @@ def gray(images: Tensor) -> Tensor:
 
 
 def adjust_hue(images: Tensor, turn: Tensor) -> Tensor:
-    """Turn the hue of RGB images [B, 3, S, S] by `turn` [B] of the circle, keeping HSV's value and saturation."""
+    """Turns the hue of RGB images [B, 3, S, S] by `turn` [B] of the circle; keeps HSV's value and saturation."""
     red, green, blue = images.split(1, dim=1)
     value = images.amax(dim=1, keepdim=True)
     chroma = value - images.amin(dim=1, keepdim=True)
@@ -90,22 +90,22 @@ def adjust_hue(images: Tensor, turn: Tensor) -> Tensor:
         value == red, green - blue, torch.where(value == green, blue - red + 2 * chroma, red - green + 4 * chroma)
     )
     sextant = sextant.div_(torch.where(chroma == 0, 1.0, chroma)).add_(6 * turn[:, None, None, None])
-    # A channel is `value` less a share of `chroma`; the share is a trapezium over the circle, shifted for each channel.
+    # A channel is `value` minus a share of `chroma`: a trapezoid over the circle, shifted for each channel.
     shift = torch.tensor([5.0, 3.0, 1.0]).view(1, 3, 1, 1).to(images.device, non_blocking=True)
     share = (sextant + shift).remainder_(6).sub_(2).abs_().neg_().add_(2).clamp_(0, 1)
     return value - chroma * share  # [B, 3, S, S]
 
 
 def blur_taps(size: int) -> int:
-    """Odd length of the blur's kernel: a tenth of the view as in SimCLR, 23 at 224 pixels, at least 3."""
+    """Length of the blur's kernel, odd: a tenth of the view as in SimCLR, 23 at 224 pixels, at least 3."""
     return max(3, 2 * round((size * 23 / 224 - 1) / 2) + 1)
 
 
 def blur(images: Tensor, sigma: Tensor, taps: int) -> Tensor:
-    """Gaussian blur of every image [B, C, S, S] with its own sigma [B] over `taps` pixels; borders are reflected.
+    """Blurs every image [B, C, S, S] by a Gaussian with its own sigma [B] over `taps` pixels; borders are reflected.
 
-    Two implementations: on the CPU (one thread, 64 to 224 pixels) adding shifted images takes a fifth of the matrices'
-    time, and half to two thirds of a grouped convolution's.
+    Two implementations: on the CPU (one thread, 64 to 224 pixels) adding shifted images takes a fifth of the time of
+    products with matrices, and half to two thirds of that of a grouped convolution.
     """
     if images.device.type == "cpu":
         return _blur_shifts(images, sigma, taps)
@@ -117,7 +117,7 @@ def _blur_shifts(images: Tensor, sigma: Tensor, taps: int) -> Tensor:
     reach = taps // 2
     weights = torch.exp(-0.5 * (torch.arange(-reach, reach + 1) / sigma[:, None]) ** 2)
     weights = (weights / weights.sum(dim=1, keepdim=True))[..., None, None, None]  # [B, t, 1, 1, 1]
-    near = min(reach, math.ceil(5 * float(sigma.max())))  # what lies beyond 5 sigma weighs less than 1e-6
+    near = min(reach, math.ceil(5 * float(sigma.max())))  # weights beyond 5 sigma are below 1e-6
     side = images.shape[-1]
     for axis in (2, 3):
         padded = F.pad(images, (0, 0, near, near) if axis == 2 else (near, near, 0, 0), mode="reflect")
@@ -129,7 +129,7 @@ def _blur_shifts(images: Tensor, sigma: Tensor, taps: int) -> Tensor:
 
 
 def _blur_bands(sigma: Tensor, taps: int, side: int) -> Tensor:
-    """The blur along one axis as matrices [B, S, S]; a reflected pixel adds to the weight of the one it mirrors."""
+    """The blur along one axis as matrices [B, S, S]; a reflected pixel adds its weight to the pixel that it mirrors."""
     to, source = torch.arange(side, device=sigma.device)[:, None], torch.arange(side, device=sigma.device)[None, :]
 
     def weight(away: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
-"""Cut a box out of every image of a batch and resize it, where the pixels are.
+"""Cuts a box out of every image of a batch and resizes it, on the device of the pixels.
 
-Two implementations of one formula, antialiased as PIL and torchvision do it: on the CPU image by image, on an
-accelerator as two batched matrix products whose matrices are made there from the boxes alone.
+Two implementations of one formula, antialiased like PIL's and torchvision's: on the CPU image by image; on an accelerator as
+two batched matrix products, whose matrices are made on the device from the boxes alone.
 
     B  images in the batch        C  channels
     S  side of the view           K  side of the canvas
@@ -18,12 +18,12 @@ from repre.data.views.params import Filter, Range
 from repre.utils.amp import autocast
 
 
-def chunks(count: int, numbers: int, device: torch.device) -> Iterator[slice]:
-    """Slices of a batch of `count` images of `numbers` values each: all at once, but about 4 MiB a slice on the CPU.
+def chunks(count: int, values: int, device: torch.device) -> Iterator[slice]:
+    """Slices of a batch of `count` images of `values` values each: the whole batch, or about 4 MiB a slice on the CPU.
 
-    There the many passes over the images gain a third (224 x 224, 3 channels) from staying in the processor's cache.
+    Small slices stay in the CPU's cache, which makes the passes over the images a third faster (224 x 224, 3 channels).
     """
-    step = max(1, 2**20 // numbers) if device.type == "cpu" else count
+    step = max(1, 2**20 // values) if device.type == "cpu" else count
     for start in range(0, count, step):
         yield slice(start, min(start + step, count))
 
@@ -31,9 +31,18 @@ def chunks(count: int, numbers: int, device: torch.device) -> Iterator[slice]:
 def crop_resize(
     pixels: Tensor, boxes: Tensor, flip: Tensor, *, size: int, value_range: Range, filter: Filter = "bilinear"
 ) -> Tensor:
-    """Cut a box out of every canvas and resize it to S x S: pixels [B, C, K, K] -> [0, 1], float32 [B, C, S, S].
+    """Cuts a box out of every canvas and resizes it to S x S, antialiased like torchvision's resized_crop.
 
-    The resize is antialiased (PIL's filters) and sees nothing outside its box, like torchvision's resized_crop.
+    Args:
+        pixels: canvases [B, C, K, K].
+        boxes: top, left, height, width in pixels, [B, 4].
+        flip: whether to mirror the view, bool [B].
+        size: side S of the views.
+        value_range: pixel values that become 0 and 1.
+        filter: PIL's filter of that name.
+
+    Returns:
+        Views in [0, 1], float32 [B, C, S, S].
     """
     grid = torch.full((len(boxes), 2), size)
     return resample(
@@ -53,19 +62,19 @@ def resample(
     filter: Filter,
     rounded: bool = True,
 ) -> Tensor:
-    """Resize every box to `grid` (height, width) pixels and keep the S x S window at `offset` (top, left) of it.
+    """Resizes every box to `grid` (height, width) pixels and keeps its S x S window at `offset` (top, left).
 
-    All of boxes [B, 4], grid [B, 2], offset [B, 2], flip [B] lie on the CPU. Two implementations, because on the CPU
-    interpolating image by image is 2 (96 -> 64) to 13 (448 -> 224) times as fast as multiplying dense matrices. There uint8
-    may be rounded to uint8, as Pillow does, which is 5 times as fast again with the channels last.
+    boxes [B, 4], grid [B, 2], offset [B, 2] and flip [B] are on the CPU. There are two implementations because on the CPU
+    interpolating image by image is 2 (96 -> 64) to 13 (448 -> 224) times as fast as products with dense matrices. With
+    `rounded`, the CPU keeps uint8 as uint8, as Pillow does, which is 5 times as fast again with channels last.
     """
     inside = (offset >= 0).all() and (offset + size <= grid).all()
     assert inside, "the window has to lie within the grid"
     low, high = value_range
-    way: Callable[..., Tensor] = _resample_dense
+    method: Callable[..., Tensor] = _resample_dense
     if pixels.device.type == "cpu":
-        way = partial(_resample_loop, rounded=rounded and high - low >= 255)  # a narrower range would show it
-    return way(pixels, boxes, grid, offset, flip, size, filter).sub_(low).div_(high - low).clamp_(0, 1)
+        method = partial(_resample_loop, rounded=rounded and high - low >= 255)  # rounding shows in a narrower range
+    return method(pixels, boxes, grid, offset, flip, size, filter).sub_(low).div_(high - low).clamp_(0, 1)
 
 
 def _resample_loop(
@@ -104,12 +113,12 @@ def _resample_dense(
 def _resize_weights(
     start: Tensor, length: Tensor, grid: Tensor, offset: Tensor, flip: Tensor, size: int, side: int, filter: Filter
 ) -> Tensor:
-    """Weight of every pixel of the canvas in every pixel of the view along one axis, [B, S, K]; 0 outside the box."""
+    """Weight of every canvas pixel in every view pixel along one axis, [B, S, K]; 0 outside the box."""
     start, length, grid, offset, flip = (v[:, None, None] for v in (start, length, grid, offset, flip))
     at = torch.arange(size, device=start.device)[None, :, None]
     at = offset + torch.where(flip > 0, size - 1 - at, at)
     step = length.float() / grid
-    pixel = torch.arange(side, device=start.device) - start  # counted from the border of the box
+    pixel = torch.arange(side, device=start.device) - start  # relative to the box
     away = (pixel + 0.5 - (at + 0.5) * step) / step.clamp(min=1)
     weights = (_tent(away) if filter == "bilinear" else _cubic(away)) * ((pixel >= 0) & (pixel < length))
     return weights / weights.sum(-1, keepdim=True)
@@ -127,6 +136,6 @@ def _cubic(t: Tensor) -> Tensor:
 
 
 def separable(rows: Tensor, images: Tensor, columns: Tensor) -> Tensor:
-    """rows [B, S, K] x images [B, C, K, K] x columns' [B, S, K], in float32 also where autocast is on."""
+    """Computes rows [B, S, K] @ images [B, C, K, K] @ columns [B, S, K] transposed, in float32 even under autocast."""
     with autocast(images.device, torch.float32):
         return rows[:, None] @ images @ columns[:, None].mT  # [B, C, S, S]

@@ -1,4 +1,4 @@
-"""Draw the random parameters of one view of every image of a batch; looks at no pixel and runs on the CPU.
+"""Draws the random parameters of one view of every image of a batch, on the CPU and without the pixels.
 
 `uniforms` reads a counter-based generator at (seed, epoch, stream, position), so that nothing depends on batch, rank or
 worker, and `draw` makes parameters of the numbers. They are applied, deterministically and where the pixels are, by
@@ -20,7 +20,7 @@ from repre.utils.config_checks import check_fields
 
 BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
 ATTEMPTS = 10
-"""Tries at a crop box before the largest central one is taken, as in torchvision's RandomResizedCrop."""
+"""Crop boxes drawn before the largest central one is taken, as in torchvision's RandomResizedCrop."""
 
 DRAWS = 36
 """Random numbers of one view: 2 per attempt, 2 crop offsets, 1 flip, 1 + 4 + 4 jitter (whether, order, factors),
@@ -32,7 +32,7 @@ Filter = Literal["bilinear", "bicubic"]
 
 @dataclass(frozen=True)
 class ViewConfig:
-    """How one kind of view is drawn. Defaults: crop and flip only."""
+    """How a view is drawn. Defaults: crop and flip only."""
 
     scale: Range = (0.08, 1.0)
     """Share of the image's area that the crop covers, lowest and highest."""
@@ -43,7 +43,7 @@ class ViewConfig:
     flip: float = 0.5
     """Probability of a horizontal flip."""
     jitter: float = 0.0
-    """Probability of the color jitter: the four changes below, in an order drawn for every image."""
+    """Probability of the color jitter: the four changes below, in random order."""
     brightness: float = 0.4
     """Factor within [1 - b, 1 + b]."""
     contrast: float = 0.4
@@ -53,15 +53,15 @@ class ViewConfig:
     hue: float = 0.1
     """Turn of the color circle within [-h, h]; 3 channels only."""
     grayscale: float = 0.0
-    """Probability of losing all color."""
+    """Probability of grayscale."""
     blur: float = 0.0
     """Probability of a Gaussian blur; its kernel covers a tenth of the view (23 pixels at 224)."""
     sigma: Range = (0.1, 2.0)
     """Standard deviation of the blur in pixels of the view, lowest and highest."""
     solarize: float = 0.0
-    """Probability of inverting the pixels from `threshold` on."""
+    """Probability of solarizing: inverting the pixels of at least `threshold`."""
     threshold: float = 0.5
-    """Brightness, as a share of the range, from which solarizing inverts."""
+    """Pixel value in [0, 1] from which solarizing inverts."""
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -83,15 +83,15 @@ class ViewConfig:
 
 @dataclass(frozen=True)
 class ViewParameters:
-    """What was drawn for one view of B images; every tensor on the CPU.
+    """Random parameters of one view of B images; every tensor is on the CPU.
 
     Attributes:
         boxes: top, left, height, width of the crop in whole pixels of the image, int64 [B, 4].
         flip: bool [B].
-        order: which change (brightness 0, contrast 1, saturation 2, hue 3) comes at which place, int64 [B, 4].
+        order: the four changes in their order (brightness 0, contrast 1, saturation 2, hue 3), int64 [B, 4].
         factors: of brightness, contrast, saturation and hue, float32 [B, 4]; (1, 1, 1, 0) changes nothing.
-        gray: bool [B].
-        sigma: of the blur, float32 [B]; 0 is no blur.
+        grayscale: bool [B].
+        sigma: standard deviation of the blur, float32 [B]; 0 is no blur.
         solarize: bool [B].
     """
 
@@ -149,15 +149,6 @@ def draw(config: ViewConfig, numbers: Tensor, sizes: Tensor) -> ViewParameters:
         sigma=torch.where(blur[:, 0] < config.blur, sigma, 0.0).float(),
         solarize=solarize[:, 0] < config.solarize,
     )
-
-
-def draw_masks(numbers: Tensor, *, size: int, patch: int, ratio: float) -> Tensor:
-    """Bool maps [B, 1, S, S] that hide exactly round(ratio x patches) square patches, from uniforms [B, patches]."""
-    grid = size // patch
-    hidden = round(ratio * grid * grid)
-    rank = numbers[:, : grid * grid].argsort(dim=1).argsort(dim=1)
-    mask = (rank < hidden).view(-1, 1, grid, grid)
-    return mask.repeat_interleave(patch, dim=2).repeat_interleave(patch, dim=3)  # [B, 1, S, S]
 
 
 def _boxes(config: ViewConfig, numbers: Tensor, sizes: Tensor) -> Tensor:

@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from repre.data.views.render import ViewsConfig, denormalize
+from repre.data.views.render import denormalize
+from repre.data.views.view_recipes import ViewsConfig
 from repre.evaluation.features import Extractor
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from repre.data.labels.classes import LabeledSplits, open_labeled
 from repre.data.labels.splits import draw_share
-from repre.data.views.render import ViewsConfig
+from repre.data.views.view_recipes import ViewsConfig
 from repre.errors import UserError
 from repre.evaluation.classification.baselines import color_histogram, raw_pixels
 from repre.evaluation.features import Extractor, cached_features, eval_transform, extract_features, stream_views

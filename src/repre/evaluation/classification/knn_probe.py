@@ -1,9 +1,13 @@
 """k-NN during pre-training: what `repre eval knn` computes, on an encoder in memory."""
 
+from functools import cached_property
+
+from torch import Tensor
+
 from repre.data.io.sources import open_source
 from repre.data.labels.classes import LabeledSplits, open_labeled
 from repre.data.scenes import Scenes
-from repre.data.views.render import ViewsConfig
+from repre.data.views.view_recipes import ViewsConfig
 from repre.evaluation.classification.knn import baseline_metrics, knn_metrics
 from repre.evaluation.features import CROP_PCT, Transform, encoder_extractor, stream_views
 from repre.evaluation.options import RuntimeOptions
@@ -25,11 +29,17 @@ class KNNProbe:
     """
 
     def __init__(self, splits: LabeledSplits, transform: Transform, *, batch: int = 256) -> None:
-        runtime = RuntimeOptions(device="cpu", workers=0, batch=batch)
-        self.splits, self.config = splits, transform.views
-        self.train, self.test = (
-            list(stream_views(images, transform, runtime=runtime)) for images in (splits.train, splits.test)
+        self.splits, self.transform, self.batch = splits, transform, batch
+
+    @cached_property
+    def views(self) -> tuple[list[Tensor], list[Tensor]]:
+        """Views of the training and the test images, in batches; rendered when they are first used."""
+        runtime = RuntimeOptions(device="cpu", workers=0, batch=self.batch)
+        train, test = (
+            list(stream_views(images, self.transform, runtime=runtime))
+            for images in (self.splits.train, self.splits.test)
         )
+        return train, test
 
     @classmethod
     def for_scenes(cls, spec: str, views: ViewsConfig) -> "KNNProbe":
@@ -46,9 +56,9 @@ class KNNProbe:
 
     def __call__(self, encoder: Encoder, step: int = 0) -> dict[str, float]:
         """Returns ``knn``, the accuracy on the test images. `step` is not used; `repre.training` passes it to probes."""
-        return knn_metrics({"knn": encoder_extractor(encoder)}, self.splits, self.train, self.test)
+        return knn_metrics({"knn": encoder_extractor(encoder)}, self.splits, *self.views)
 
     def baselines(self) -> dict[str, float]:
         """Returns the accuracy of k-NN on ``raw pixels`` and ``color histogram``, and of the ``majority class``."""
-        metrics = baseline_metrics(self.splits, self.train, self.test, self.config)
+        metrics = baseline_metrics(self.splits, *self.views, self.transform.views)
         return {name.replace("_", " "): value for name, value in metrics.items()}

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from repre.data.labels.boxes import BoxSource, Objects, open_boxes
 from repre.data.labels.splits import label_subset
 from repre.data.loading.workers import in_workers
-from repre.data.views.render import ViewsConfig
+from repre.data.views.view_recipes import ViewsConfig
 from repre.errors import UserError
 from repre.evaluation.detection.coco_ap import Evaluator
 from repre.evaluation.detection.detection_data import Detections, IndexedImages, TrainBatches, to_images, to_targets

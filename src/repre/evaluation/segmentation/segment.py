@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from repre.data.labels.masks import MaskSource, open_masks
 from repre.data.labels.splits import label_subset
 from repre.data.labels.windows import Plan, WindowsConfig, merge
-from repre.data.views.render import ViewsConfig
+from repre.data.views.view_recipes import ViewsConfig
 from repre.errors import UserError
 from repre.evaluation.fit import FitConfig
 from repre.evaluation.metrics import check_fractions, with_fraction

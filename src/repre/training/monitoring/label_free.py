@@ -21,7 +21,8 @@ from repre.data.io.decode import UnreadableImage
 from repre.data.io.sources import Source
 from repre.data.loading.loader import stack
 from repre.data.views.params import draw, uniforms
-from repre.data.views.render import ViewsConfig, center_view, make_views
+from repre.data.views.render import center_view, make_views
+from repre.data.views.view_recipes import ViewsConfig
 from repre.errors import RunError
 from repre.models.encoder import Encoder
 from repre.models.repre import RePre

@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from repre.data.views.render import ViewsConfig, denormalize
+from repre.data.views.render import denormalize
+from repre.data.views.view_recipes import ViewsConfig
 from repre.models.decoder import Decoder
 from repre.models.repre import RePre
 from repre.utils.io import write_atomically

@@ -22,7 +22,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from repre.data.views.render import ViewsConfig, denormalize
+from repre.data.views.render import denormalize
+from repre.data.views.view_recipes import ViewsConfig
 from repre.models.repre import RePre
 from repre.training.monitoring.label_free import embed, isolated_evaluation
 from repre.training.monitoring.reconstructions import rebuild_from_level, to_pictures, to_rgb, to_uint8

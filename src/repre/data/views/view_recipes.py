@@ -1,0 +1,132 @@
+"""Recipes of views: settings of all views of a sample, and those of published methods.
+
+A recipe names two global views, local views, the target of the reconstruction branch and how pixels are normalized.
+
+    C  channels    S  side of a view
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from repre.data.views.params import Range, ViewConfig
+from repre.errors import UserError
+from repre.utils.config_checks import check_fields
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+VALUE_RANGES = {torch.uint8: (0.0, 255.0), torch.uint16: (0.0, 65535.0), torch.float32: (0.0, 1.0)}
+
+
+@dataclass(frozen=True)
+class ViewsConfig:
+    """All views of a sample. Defaults: two crops with flips, no local views, no mask."""
+
+    size: int = 224
+    """Side of the global views in pixels."""
+    first: ViewConfig = field(default_factory=ViewConfig)
+    """The first global view."""
+    second: ViewConfig = field(default_factory=ViewConfig)
+    """The second global view."""
+    n_local: int = 0
+    """Number of local views, for frameworks with multi-crop."""
+    local_size: int = 96
+    """Side of the local views in pixels."""
+    local: ViewConfig = field(default_factory=lambda: ViewConfig(scale=(0.05, 0.25)))
+    """The local views."""
+    target: Literal["view", "clean"] = "clean"
+    """Target of the reconstruction: the view that the encoder sees, or the same crop before its colors are changed."""
+    mask_ratio: float = 0.0
+    """Share of the patches of the global views that are hidden from the encoder; 0 hides nothing."""
+    mask_patch: int = 32
+    """Side of a hidden patch in pixels; must divide the size of the global views."""
+    mean: tuple[float, ...] | None = None
+    """Mean of every channel in [0, 1]; by default ImageNet's for three channels, otherwise 0.5."""
+    std: tuple[float, ...] | None = None
+    """Standard deviation of every channel; by default ImageNet's for three channels, otherwise 0.25."""
+    value_range: Range | None = None
+    """Pixel values that become 0 and 1; by default (0, 255) for uint8, (0, 65535) for uint16, (0, 1) for float32."""
+
+    def __post_init__(self) -> None:
+        check_fields(self, "views")
+        for name in ("size", "local_size"):
+            if getattr(self, name) < 8:
+                raise UserError(f"{name}={getattr(self, name)}: a view has at least 8 pixels a side")
+        if self.n_local < 0:
+            raise UserError(f"n_local={self.n_local}: give 0 or more")
+        if not 0 <= self.mask_ratio < 1:
+            raise UserError(f"mask_ratio={self.mask_ratio}: give a share from 0 to below 1")
+        if self.mask_ratio > 0:
+            if self.mask_patch < 1 or self.size % self.mask_patch:
+                raise UserError(
+                    f"mask_patch={self.mask_patch} does not divide views of {self.size} pixels: give a divisor of it"
+                )
+            patches = (self.size // self.mask_patch) ** 2
+            if not 0 < round(self.mask_ratio * patches) < patches:
+                raise UserError(
+                    f"mask_ratio={self.mask_ratio} of {patches} patches hides none or all: lower mask_patch "
+                    "or change mask_ratio"
+                )
+        if (self.mean is None) != (self.std is None):
+            raise UserError("mean and std belong together: give both, or neither")
+        if self.mean is not None and self.std is not None:
+            if len(self.mean) != len(self.std):
+                raise UserError(f"{len(self.mean)} means and {len(self.std)} stds: give one of each per channel")
+            if min(self.std) <= 0:
+                raise UserError(f"std={self.std}: give values above 0")
+        if self.value_range is not None and not self.value_range[0] < self.value_range[1]:
+            raise UserError(f"value_range={self.value_range}: give (lowest, highest)")
+
+    def statistics(self, channels: int) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of every channel, each [C, 1, 1] on the CPU.
+
+        Raises:
+            UserError: `mean` and `std` are for another number of channels.
+        """
+        mean, std = self.mean, self.std
+        if mean is None or std is None:
+            is_rgb = channels == 3
+            mean, std = (IMAGENET_MEAN, IMAGENET_STD) if is_rgb else ((0.5,) * channels, (0.25,) * channels)
+        if len(mean) != channels:
+            raise UserError(f"images of {channels} channels, but {len(mean)} means and stds: give one per channel")
+        return torch.tensor(mean).view(-1, 1, 1), torch.tensor(std).view(-1, 1, 1)
+
+    def range_of(self, dtype: torch.dtype) -> Range:
+        """The pixel values that become 0 and 1.
+
+        Raises:
+            UserError: pixels are neither uint8, uint16 nor float32.
+        """
+        if dtype not in VALUE_RANGES:
+            raise UserError(f"pixels of type {dtype}: pass uint8, uint16 or float32")
+        return self.value_range or VALUE_RANGES[dtype]
+
+
+def moco_v3_views(size: int = 224, *, target: Literal["view", "clean"] = "clean") -> ViewsConfig:
+    """Views of MoCo v3 (arXiv 2104.02057): the asymmetric pair of BYOL. MoBY uses the same."""
+    first = ViewConfig(jitter=0.8, grayscale=0.2, blur=1.0)
+    second = ViewConfig(jitter=0.8, grayscale=0.2, blur=0.1, solarize=0.2)
+    return ViewsConfig(size=size, first=first, second=second, target=target)
+
+
+def dino_views(
+    size: int = 224, local_size: int = 96, n_local: int = 8, *, target: Literal["view", "clean"] = "clean"
+) -> ViewsConfig:
+    """Views of DINO (arXiv 2104.14294): BYOL's pair from larger crops, and small local views, all resized bicubically."""
+    large, small = (0.25, 1.0), (0.05, 0.25)
+    first = ViewConfig(scale=large, filter="bicubic", jitter=0.8, grayscale=0.2, blur=1.0)
+    second = ViewConfig(scale=large, filter="bicubic", jitter=0.8, grayscale=0.2, blur=0.1, solarize=0.2)
+    local = ViewConfig(scale=small, filter="bicubic", jitter=0.8, grayscale=0.2, blur=0.5)
+    return ViewsConfig(
+        size=size, first=first, second=second, n_local=n_local, local_size=local_size, local=local, target=target
+    )
+
+
+def simclr_views(size: int = 224, strength: float = 1.0, *, target: Literal["view", "clean"] = "clean") -> ViewsConfig:
+    """Views of SimCLR (arXiv 2002.05709): two alike, with color jitter of the given strength (ImageNet 1, CIFAR 0.5)."""
+    strong, weak = 0.8 * strength, 0.2 * strength
+    view = ViewConfig(
+        jitter=0.8, brightness=strong, contrast=strong, saturation=strong, hue=weak, grayscale=0.2, blur=0.5
+    )
+    return ViewsConfig(size=size, first=view, second=view, target=target)
