@@ -134,3 +134,13 @@ def test_an_overflow_in_float16_skips_the_step_and_halves_the_scale(micro_batch:
     while not result.finite:
         result = one_step(model, views, micro_batch=micro_batch, scaler=scaler, precision=torch.float16)
     assert any(not torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize(("limit", "expected"), [(0.5, 0.5), (1e3, 10.0), (None, 10.0)])
+def test_clipping_shortens_to_the_limit_and_never_lengthens(limit: float | None, expected: float) -> None:
+    layer = nn.Linear(3, 2)
+    for parameter in layer.parameters():
+        parameter.grad = torch.full_like(parameter, 10 / 8**0.5)  # 8 values of norm 10 in all
+    step.clip_gradients(layer, torch.tensor(10.0), limit)
+    gradients = [parameter.grad for parameter in layer.parameters() if parameter.grad is not None]
+    assert float(nn.utils.get_total_norm(gradients)) == pytest.approx(expected, rel=1e-5)

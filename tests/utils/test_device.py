@@ -1,4 +1,4 @@
-"""Devices, worker counts, and freed memory that stays."""
+"""Devices, precisions, numbers of workers, and freed memory that the process keeps."""
 
 import os
 import platform
@@ -6,21 +6,22 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 from repre.errors import UserError
-from repre.utils.device import pick_device, pick_workers
+from repre.utils.device import pick_device, pick_precision, pick_workers
 
 FAULTS = """
 import resource, torch
-from repre.utils.device import keep_freed_memory
+from repre.utils.device import cache_freed_memory
 
-assert keep_freed_memory()
-for _ in range(4):  # the heap grows at first
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    torch.ones(2**25)
+assert cache_freed_memory()
+torch.ones(2**26)  # leaves a free block that the next ones fit in, whatever glibc adds to align them
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+torch.ones(2**25)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
-"""Page faults of filling 128 MiB, in a process of its own: a run calls it first, before the heap is in pieces."""
+"""Counts the page faults of filling 128 MiB, in a process of its own, whose heap is not in pieces yet."""
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the setting is glibc's")
@@ -29,25 +30,25 @@ def test_freed_memory_is_used_again_without_page_faults() -> None:
     assert faults < 2**27 / 4096 / 10  # a tenth of the pages
 
 
-HANDED_BACK = """
+RELEASED = """
 from pathlib import Path
 import torch
-from repre.utils.device import hand_freed_memory_back, keep_freed_memory
+from repre.utils.device import cache_freed_memory, release_freed_memory
 
-keep_freed_memory()
-kept = [torch.ones(2**20) for _ in range(64)]  # 256 MiB
-del kept[:-1]
+cache_freed_memory()
+tensors = [torch.ones(2**20) for _ in range(64)]  # 256 MiB
+del tensors[:-1]
 pages = [int(Path("/proc/self/statm").read_text().split()[1])]
-hand_freed_memory_back()
+release_freed_memory()
 pages.append(int(Path("/proc/self/statm").read_text().split()[1]))
 print((pages[0] - pages[1]) * 4096 // 2**20)
 """
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the setting is glibc's")
-def test_freed_memory_can_be_handed_back() -> None:
-    found = subprocess.run([sys.executable, "-c", HANDED_BACK], capture_output=True, text=True, check=True)
-    assert int(found.stdout) > 200  # MiB
+def test_freed_memory_can_be_released() -> None:
+    process = subprocess.run([sys.executable, "-c", RELEASED], capture_output=True, text=True, check=True)
+    assert int(process.stdout) > 200  # MiB
 
 
 def test_workers_follow_the_cores_that_the_process_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -58,7 +59,15 @@ def test_workers_follow_the_cores_that_the_process_may_use(monkeypatch: pytest.M
     assert pick_workers(None) == 1
 
 
-def test_a_device_that_is_not_there_is_named() -> None:
+def test_a_missing_device_is_named() -> None:
     assert pick_device("cpu").type == "cpu"
     with pytest.raises(UserError, match="'tpu0'"):
         pick_device("tpu0")
+
+
+def test_precisions_are_data_types_and_float16_needs_a_gpu() -> None:
+    cpu = torch.device("cpu")
+    assert pick_precision("auto", cpu) is torch.float32
+    assert pick_precision("bf16", cpu) is torch.bfloat16
+    with pytest.raises(UserError, match="fp16 needs a GPU; use bf16 or fp32"):
+        pick_precision("fp16", cpu)

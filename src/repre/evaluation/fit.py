@@ -131,7 +131,7 @@ def fit(
             save_checkpoint(checkpoint, {**content, "step": step, "seconds": seconds, "losses": losses})
 
     model.train()
-    progress = Progress(start=step, total=steps, steps_per_epoch=steps_per_epoch, shown=True)
+    progress = Progress(start=step, total=steps, steps_per_epoch=steps_per_epoch)
     started = saved_at = logged_at = time.monotonic()
     earlier_seconds, logged_step, waited = seconds, step, 0.0
     stream = batches(step)

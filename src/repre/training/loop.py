@@ -34,7 +34,7 @@ from repre.training.run_state import RunState
 from repre.training.run_summary import describe_costs, write_summary
 from repre.training.step import StepResult, train_step
 from repre.types import Batch, Views
-from repre.utils.device import hand_freed_memory_back, pick_device, pick_workers
+from repre.utils.device import pick_device, pick_workers, release_freed_memory
 from repre.utils.dist import any_rank, barrier, is_main_process, process_group, rank, world_size
 from repre.utils.schedule import step_seed
 from repre.utils.signals import Interrupted, StopNow, StopRequest
@@ -149,7 +149,7 @@ class Trainer:
         begin = saved_at = time.monotonic()
         seconds_before = self.seconds
 
-        hand_freed_memory_back()
+        release_freed_memory()
         self.batches = iter(self.loader)
         self._prepare(throughput, stop, more=self.step < total, copy_weights=False)
         while self.step < total:
@@ -199,7 +199,7 @@ class Trainer:
         if more:
             begin = time.monotonic()
             try:
-                with stop.breaks(world_size() == 1):  # several processes can only leave together, after a step
+                with stop.interruptible(world_size() == 1):  # several processes can only leave together, after a step
                     batch = next(self.batches)
                 throughput.add_wait(time.monotonic() - begin)
                 self.upcoming = batch, batch.views or self.render(batch)
@@ -276,7 +276,7 @@ class Trainer:
         model = self.state.full_model()
         if self.validator is not None:
             try:
-                with stop.breaks():
+                with stop.interruptible():
                     metrics = self.validator.validate(model, step=self.step, total=self.loader.total_steps)
                 self.log.validation(metrics, step=self.step)
             except StopNow:

@@ -37,7 +37,7 @@ class RunLog:
             )
 
     def start_progress(self, *, step: int, total: int, steps_per_epoch: int) -> None:
-        self.progress = Progress(start=step, total=total, steps_per_epoch=steps_per_epoch, shown=is_main_process())
+        self.progress = Progress(start=step, total=total, steps_per_epoch=steps_per_epoch, enabled=is_main_process())
 
     def update_progress(self, step: int, row: dict[str, Any] | None) -> None:
         """Moves the progress bar; `row` is the newest row of metrics, if there is one."""

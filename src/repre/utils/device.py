@@ -1,4 +1,4 @@
-"""Where a process computes: device, precision, decoding processes, chosen from what the user asked and what is there."""
+"""Chooses device, precision and number of decoding workers from the user's settings and the machine."""
 
 import ctypes
 import functools
@@ -12,7 +12,14 @@ from repre.utils.dist import world_size
 
 
 def pick_device(name: str) -> torch.device:
-    """The device of this process, made ready for it; UserError where it is not there."""
+    """The device of this process, ready for use.
+
+    Args:
+        name: cpu, cuda, cuda:N, mps, or `auto` for the best that is there.
+
+    Raises:
+        UserError: the device does not exist.
+    """
     if name == "auto":
         if torch.cuda.is_available():
             name = "cuda"
@@ -23,7 +30,7 @@ def pick_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise UserError(f"runtime.device: no device {name!r}; use cpu, cuda, cuda:N or mps") from error
+        raise UserError(f"runtime.device: there is no device {name!r}; use cpu, cuda, cuda:N or mps") from error
     if device.type == "cuda":
         if not torch.cuda.is_available():
             raise UserError("runtime.device: this machine or this build of torch has no CUDA; use cpu")
@@ -32,16 +39,19 @@ def pick_device(name: str) -> torch.device:
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise UserError("runtime.device: mps is not available here; use cpu")
     if device.type == "cpu":
-        keep_freed_memory()
+        cache_freed_memory()
     return device
 
 
 @functools.cache
-def keep_freed_memory() -> bool:
-    """Lets the process keep the memory of freed tensors, as PyTorch does on CUDA; False where the allocator is not glibc's.
+def cache_freed_memory() -> bool:
+    """Lets the process keep the memory of freed tensors for new ones, as PyTorch's allocator does on CUDA.
 
-    By default glibc hands every block above 32 MiB back to the system at once, and each step pays page faults to get it
-    again: docs/performance.md has the figures.
+    By default, glibc returns every block above 32 MiB to the system at once, and each step pays page faults to get it
+    again; docs/performance.md has measurements.
+
+    Returns:
+        Whether the setting was made; False where the C library is not glibc.
     """
     if platform.libc_ver()[0] != "glibc":
         return False
@@ -52,13 +62,22 @@ def keep_freed_memory() -> bool:
     )
 
 
-def hand_freed_memory_back() -> None:
-    """Gives what was freed until now back to the system, once: the start of a run takes other memory than its steps."""
+def release_freed_memory() -> None:
+    """Returns the memory that is free now to the system, once. The setup of a run needs other memory than its steps."""
     if platform.libc_ver()[0] == "glibc":
         ctypes.CDLL(None).malloc_trim(0)
 
 
 def pick_precision(name: str, device: torch.device) -> torch.dtype:
+    """The data type of matrix products.
+
+    Args:
+        name: fp32, bf16, fp16, or `auto` for bf16 on GPUs that support it and fp32 elsewhere.
+        device: where they are computed.
+
+    Raises:
+        UserError: the device does not support it.
+    """
     if name == "auto":
         name = "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
     if name == "fp16" and device.type == "cpu":
@@ -66,9 +85,9 @@ def pick_precision(name: str, device: torch.device) -> torch.dtype:
     return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[name]
 
 
-def pick_workers(wanted: int | None) -> int:
-    """Decoding processes of this rank: as wanted, or a share of the processor's cores."""
-    if wanted is not None:
-        return wanted
+def pick_workers(workers: int | None) -> int:
+    """Number of decoding workers of this rank: the given number; None gives the rank its share of the cores."""
+    if workers is not None:
+        return workers
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(16, cores // world_size() - 1))

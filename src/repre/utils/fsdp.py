@@ -1,6 +1,6 @@
-"""Weights split over the processes (FSDP2; Zhao et al. 2023, arXiv 2304.11277), and whole where they are asked for.
+"""Weights sharded over processes with FSDP2 (Zhao et al. 2023, arXiv 2304.11277), and full copies of them.
 
-Every function also works, as the identity, on tensors that are not split.
+Every function leaves tensors that are not sharded as they are.
 """
 
 import warnings
@@ -14,33 +14,39 @@ from repre.utils.dist import world_size
 
 
 def shard(module: nn.Module, *, device: torch.device) -> None:
-    """Leaves each process a part of every parameter. They meet block by block while the module computes, and its gradients
-    arrive averaged over the processes, as parts."""
+    """Leaves each process a part of every parameter.
+
+    The parts are gathered block by block while the module computes. Gradients arrive averaged over the processes, as parts.
+
+    Args:
+        module: an encoder; the layers of every container named ``blocks`` are sharded one by one.
+        device: where it computes.
+    """
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
-    # our features are views of the module's output, and nothing is changed in place
+    # FSDP2 warns of outputs that are views, which must not be changed in place; no code here does that
     warnings.filterwarnings("ignore", message=".*FSDP2-wrapped module.*returned a view")
     mesh = init_device_mesh(device.type, (world_size(),))
-    for name, part in module.named_modules():
-        if name.endswith("blocks") and isinstance(part, nn.Sequential | nn.ModuleList):
-            for block in part:
+    for name, child in module.named_modules():
+        if name.endswith("blocks") and isinstance(child, nn.Sequential | nn.ModuleList):
+            for block in child:
                 fully_shard(block, mesh=mesh)
-    fully_shard(module, mesh=mesh, reshard_after_forward=True)  # a teacher has no backward that would do it
+    fully_shard(module, mesh=mesh, reshard_after_forward=True)  # a teacher has no backward pass to reshard it
 
 
 def is_dtensor(x: Tensor) -> bool:
-    """Whether this process holds only a part of a tensor."""
+    """Whether this process holds only a part of the tensor."""
     return hasattr(x, "to_local")
 
 
 def local_tensor(x: Tensor) -> Tensor:
-    """The part of a tensor that this process holds; changes to it in place hold."""
+    """The part that this process holds, sharing its memory; the tensor itself if it is not sharded."""
     return x.to_local() if is_dtensor(x) else x  # type: ignore[attr-defined]
 
 
 def full_tensors(tree: Any) -> Any:
-    """Nested dictionaries and lists with every tensor whole, those that were split on the CPU; a collective call."""
+    """Nested dictionaries and lists with every sharded tensor gathered, on the CPU; a collective call."""
     if isinstance(tree, Mapping):
         return {key: full_tensors(value) for key, value in tree.items()}
     if isinstance(tree, list):
@@ -51,7 +57,7 @@ def full_tensors(tree: Any) -> Any:
 
 
 def distribute_like(value: Tensor, like: Tensor) -> Tensor:
-    """This process's part of a whole tensor, split as `like` is; the tensor itself where that is whole."""
+    """Shards a full tensor as `like` is; returns `value` itself if `like` is not sharded or has another shape."""
     if not is_dtensor(like) or value.shape != like.shape:
         return value
     from torch.distributed.tensor import distribute_tensor
@@ -61,11 +67,11 @@ def distribute_like(value: Tensor, like: Tensor) -> Tensor:
 
 
 def total_norm(tensors: Sequence[Tensor]) -> Tensor:
-    """Norm over all tensors, whole: a collective call where some are split."""
-    found = torch.nn.utils.get_total_norm([x for x in tensors if not is_dtensor(x)])
+    """The norm of all values of all tensors; a collective call if some are sharded."""
+    norm = torch.nn.utils.get_total_norm([x for x in tensors if not is_dtensor(x)])
     parts = [local_tensor(x) for x in tensors if is_dtensor(x)]
     if not parts:
-        return found
-    squared = torch.nn.utils.get_total_norm(parts).square()
-    torch.distributed.all_reduce(squared)
-    return (found.square().to(squared.device) + squared).sqrt()
+        return norm
+    squares = torch.nn.utils.get_total_norm(parts).square()
+    torch.distributed.all_reduce(squares)
+    return (norm.square().to(squares.device) + squares).sqrt()

@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and SIGUSR1 ask the loop to save and leave; a second Ctrl-C leaves at once."""
+"""Ctrl-C, SIGTERM and SIGUSR1 ask a run to save and exit; a second Ctrl-C exits at once."""
 
 import signal
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from repre.errors import RunError
 
 
 class Interrupted(RunError):
-    """The run was asked to stop and has saved itself; `code` is the process's exit code (128 + the signal's number)."""
+    """A signal stopped the run, which has saved its state; `code` is the exit code (128 plus the signal's number)."""
 
     def __init__(self, message: str, *, code: int) -> None:
         super().__init__(message)
@@ -18,47 +18,53 @@ class Interrupted(RunError):
 
 
 class StopNow(BaseException):
-    """Ends work that may be dropped half-way, so that a run saves within seconds; see `StopRequest.breaks`.
+    """Ends work that may be abandoned, so that a run saves within seconds; see `StopRequest.interruptible`.
 
-    No Exception: what catches those (decoders of damaged files) must let it pass.
+    It is no `Exception`, because code that catches those (decoders of damaged files) must let it pass.
     """
 
 
 class StopRequest:
-    """While entered, signals set `signal` instead of ending the process."""
+    """A context in which signals set `signal` instead of ending the process.
+
+    Attributes:
+        signal: number of the newest signal; None before the first.
+    """
 
     signal: int | None = None
-    _breaks = False
+    _interruptible = False
 
     def __enter__(self) -> "StopRequest":
-        self._before: dict[int, Any] = {}
+        self._previous_handlers: dict[int, Any] = {}
         for number in (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGUSR1", None)):
             if number is not None:
                 try:
-                    self._before[number] = signal.signal(number, self._note)
-                except ValueError:  # not in the main thread: whoever owns that one handles signals
+                    self._previous_handlers[number] = signal.signal(number, self._handle)
+                except ValueError:  # only the main thread may set handlers, so signals are its owner's business
                     return self
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        for number, handler in self._before.items():
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        for number, handler in self._previous_handlers.items():
             signal.signal(number, handler)
 
     @contextmanager
-    def breaks(self, wanted: bool = True) -> Iterator[None]:
-        """While entered, a signal also raises `StopNow`: for a look that can be taken again, or waiting for data."""
-        self._breaks = wanted
+    def interruptible(self, enabled: bool = True) -> Iterator[None]:
+        """A context in which a signal also raises `StopNow`: for work that can be repeated, or waiting for data."""
+        self._interruptible = enabled
         try:
-            if wanted and self.signal is not None:
+            if enabled and self.signal is not None:
                 raise StopNow
             yield
         finally:
-            self._breaks = False
+            self._interruptible = False
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
+    def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.signal == number == signal.SIGINT:
             raise KeyboardInterrupt
         self.signal = number
-        if self._breaks:
-            self._breaks = False
+        if self._interruptible:
+            self._interruptible = False
             raise StopNow
