@@ -43,6 +43,6 @@ def test_scenes_have_the_size_of_the_training_and_held_out_ones_test(
     monkeypatch.setattr(knn_probe, "PROBE_SCENES", 20)
     probe = KNNProbe.for_scenes(spec, ViewsConfig(size=16))
     assert probe.splits.train.load(0).shape == (side, side, 3)
-    assert [sum(map(len, views)) for views in (probe.train, probe.test)] == [20, 10]
-    assert probe.train[0].shape[1:] == (3, 16, 16)
+    assert [sum(map(len, views)) for views in probe.views] == [20, 10]
+    assert probe.views[0][0].shape[1:] == (3, 16, 16)
     assert probe.splits.test.describe(0) == "scenes:val:0"
