@@ -12,7 +12,7 @@ from pathlib import Path
 PAGE = Path(__file__).with_name("architecture.md")
 ROOT = Path(__file__).parents[1] / "src" / "repre"
 BEGIN, END = "<!-- tree: python docs/make_tree.py -->\n", "<!-- end of the tree -->\n"
-COLUMN = 28
+COLUMN = 34
 
 
 def tree() -> str:
@@ -33,7 +33,7 @@ def _folder(folder: Path, *, depth: int) -> list[str]:
 
 
 def _line(name: str, path: Path, *, depth: int) -> str:
-    return f"{'  ' * depth + name:{COLUMN + 2 * depth}} {first_sentence(path)}"
+    return f"{'  ' * depth + name:{COLUMN}}{first_sentence(path)}"
 
 
 def first_sentence(path: Path) -> str:
