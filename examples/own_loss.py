@@ -1,10 +1,10 @@
-"""The reconstruction branch beside your own contrastive loss, in your own loop.
+"""The reconstruction branch together with your own contrastive loss, in your own training loop.
 
 python examples/own_loss.py                                   # the embedded scenes: a few minutes on two cores
 python examples/own_loss.py --data photos/ --name vit_small_patch16_224 --size 224 --weight 0.5
 
-`repre.Encoder` gives the embedding and the maps of several depths in one pass, `repre.Decoder` makes pixels of the maps,
-and `pixel_loss` compares them with what the encoder saw.
+`repre.Encoder` returns the embedding and the feature maps of several depths in one pass. `repre.Decoder` turns the maps
+into pixels. `pixel_loss` compares these with the pixels that the encoder saw.
 """
 
 from itertools import chain, repeat
@@ -22,7 +22,7 @@ from repre.losses import pixel_loss
 
 
 class Pairs(Dataset[tuple[Tensor, Tensor]]):
-    """Two augmented views of every image; your own data set goes here."""
+    """Two augmented views of every image. Replace it by your own data set."""
 
     def __init__(self, source: Source, size: int) -> None:
         self.source = source
@@ -39,12 +39,16 @@ class Pairs(Dataset[tuple[Tensor, Tensor]]):
         return self.view(image), self.view(image)
 
 
-def barlow_twins(one: Tensor, other: Tensor, *, off: float = 0.005) -> Tensor:
-    """Your loss goes here. This one (arXiv 2103.03230) brings the correlation of two views' [B, P] to the identity."""
-    one, other = ((x - x.mean(0)) / (x.std(0) + 1e-6) for x in (one, other))
-    correlation = one.T @ other / len(one)
-    on = correlation.diagonal()
-    return (1 - on).square().sum() + off * (correlation.square().sum() - on.square().sum())
+def barlow_twins(first: Tensor, second: Tensor, *, redundancy_weight: float = 0.005) -> Tensor:
+    """Pulls the cross-correlation of two views' projections [B, P] to the identity (arXiv 2103.03230, equation 1).
+
+    Replace it by your own loss.
+    """
+    first, second = ((x - x.mean(0)) / (x.std(0) + 1e-6) for x in (first, second))
+    correlation = first.T @ second / len(first)
+    diagonal = correlation.diagonal()
+    off_diagonal = correlation.square().sum() - diagonal.square().sum()
+    return (1 - diagonal).square().sum() + redundancy_weight * off_diagonal
 
 
 def main(
@@ -58,7 +62,18 @@ def main(
     batch: int = 32,
     out: Path = Path("runs/own-loss"),
 ) -> list[tuple[float, float]]:
-    """Trains an encoder with Barlow Twins plus `weight` times the pixel loss, and saves it for timm."""
+    """Trains an encoder with Barlow Twins plus `weight` times the pixel loss, and saves it for timm.
+
+    Args:
+        data: a folder of images, or scenes.
+        name: timm's name of the encoder.
+        size: side of the views in pixels.
+        patch_size: side of the patches in pixels.
+        weight: weight of the pixel loss.
+        steps: training steps.
+        batch: images per step.
+        out: folder for the encoder.
+    """
     torch.manual_seed(0)
     encoder = repre.Encoder(repre.EncoderConfig(name=name, image_size=size, patch_size=patch_size))
     decoder = repre.Decoder(
@@ -81,7 +96,7 @@ def main(
         if step % 20 == 0 or step == steps:
             print(f"step {step}: contrastive {contrastive:.2f}, pixel {pixel:.3f}")
     repre.save_encoder(encoder, out / "encoder", mean=[0.5] * 3, std=[0.25] * 3)
-    print(f"encoder: timm.create_model('local-dir:{out / 'encoder'}', pretrained=True)")
+    print(f"to load the encoder: timm.create_model('local-dir:{out / 'encoder'}', pretrained=True)")
     return history
 
 

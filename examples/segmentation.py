@@ -1,6 +1,6 @@
-"""Frozen segmentation in minutes: is this encoder good for my masks, and how many masks do I need?
+"""Segmentation on frozen features: is this encoder good for my masks, and how many masks do I need?
 
-python examples/segmentation.py                               # a tiny encoder at random, on the embedded scenes
+python examples/segmentation.py                               # a tiny encoder at random init, on the embedded scenes
 python examples/segmentation.py --encoder runs/photos --data pairs:images/,masks/ --label-fraction 0.1 1
 """
 
@@ -8,11 +8,9 @@ from pathlib import Path
 
 import tyro
 
+import repre
 from repre.evaluation.fit import FitConfig
-from repre.evaluation.options import RuntimeOptions
-from repre.evaluation.runner import evaluate
-from repre.evaluation.segmentation.segment import SegmentConfig
-from repre.models.resolve import resolve_encoder
+from repre.evaluation.metrics import with_fraction
 
 TINY = "random:vit_tiny_patch16_224[patch_size=8,embed_dim=96,depth=3,num_heads=3,image_size=64]"
 
@@ -28,40 +26,41 @@ def main(
     workers: int | None = None,
     cache: Path | None = None,
 ) -> dict[str, dict[str, float]]:
-    """Trains a linear head on the frozen maps of an encoder and of the same model at random.
+    """Trains a linear head on the frozen feature maps of an encoder, and of the same model at random init.
 
     Args:
         encoder: a run, a checkpoint, a timm name or random:NAME.
         data: pairs:IMAGES,MASKS, voc:DIR, ade20k:DIR or scenes.
-        label_fraction: shares of the training masks, for the curve over labels.
-        epochs: passes over all training images; every share is trained for as many steps.
-        out: folder for the results and eight drawn predictions of each encoder.
+        label_fraction: fractions of the training masks, for a curve over labels.
+        epochs: passes over all training images; every fraction is trained for as many steps.
+        out: folder for the results and for eight predictions of each encoder.
         device: cpu, cuda, mps or auto.
         workers: processes that decode images.
-        cache: folder for the stored maps, by default the user's cache folder.
+        cache: folder for the cached feature maps; by default the user's cache folder.
     """
-    # The encoder runs once over every image and its maps are stored; only the head is trained, so this takes minutes.
-    config = SegmentConfig(
+    # The encoder runs only once over every image, and its feature maps are cached. Only the head is trained, which takes
+    # minutes.
+    config = repre.SegmentConfig(
         data=data,
         head="linear",
         label_fraction=label_fraction,
         save_predictions=8,
         fit=FitConfig(epochs=epochs),
-        runtime=RuntimeOptions(device=device, workers=workers, cache=cache),
+        runtime=repre.RuntimeOptions(device=device, workers=workers, cache=cache),
     )
-    chance = encoder if encoder.startswith("random:") else f"random:{encoder.removeprefix('hub:')}"
-    found = {}
-    for start in dict.fromkeys((encoder, chance)):
-        result = evaluate("segment", resolve_encoder(start), config, out=out)
-        found[start] = result["metrics"]
-        print(f"\n{start}: {result['seconds']:.0f} s")
-        for share in sorted(label_fraction):
-            suffix = "" if share == max(label_fraction) else f"@{share:g}"
-            print(f"  mIoU {100 * found[start][f'miou{suffix}']:5.1f} % with {share:.0%} of the masks")
-        worst = sorted((value, name) for name, value in result["details"]["iou"].items() if value is not None)[:3]
-        print(f"  hardest: {', '.join(f'{name} {100 * value:.0f} %' for value, name in worst)}")
-        print(f"  drawn in {Path(result['path']).with_suffix('') / 'predictions'}")
-    return found
+    random_init = encoder if encoder.startswith("random:") else f"random:{encoder.removeprefix('hub:')}"
+    metrics = {}
+    for name in dict.fromkeys((encoder, random_init)):
+        result = repre.evaluate("segment", name, config=config, out=out)
+        metrics[name] = result.metrics
+        print(f"\n{name}: {result.seconds:.0f} s")
+        for fraction in sorted(label_fraction):
+            miou = result.metrics[with_fraction("miou", fraction, label_fraction)]
+            print(f"  mIoU {100 * miou:5.1f} % with {fraction:.0%} of the masks")
+        worst = sorted((iou, label) for label, iou in result.details["iou"].items() if iou is not None)[:3]
+        print(f"  worst classes: {', '.join(f'{label} {100 * iou:.0f} %' for iou, label in worst)}")
+        print(f"  predictions: {result.path.with_suffix('') / 'predictions'}")
+    return metrics
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# A pre-training run under Slurm that outlives time limits and preemption.
+# A pre-training run under Slurm that survives time limits and preemption.
 #
 #   sbatch examples/cluster/slurm.sh vit-small-moco-v3 --data /data/photos --out /runs/photos
 #
-# One task per GPU, without torchrun, so that Slurm's signal reaches each process. Two minutes before the limit all of them
-# save and end with code 138; the job is then queued again, and the same command goes on where it stopped.
+# One task per GPU, without torchrun, so that Slurm's signal reaches every process. Two minutes before the time limit, all
+# processes save and exit with code 138. The job is then queued again, and the same command resumes the run.
 #SBATCH --job-name=repre
 #SBATCH --nodes=1
 #SBATCH --ntasks-per-node=8
@@ -19,7 +19,7 @@ set -uo pipefail
 MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 export MASTER_ADDR MASTER_PORT=$((20000 + SLURM_JOB_ID % 40000))
 
-# One start of the run has one store: a job that Slurm restarts must not meet the addresses of the one before.
+# Gives every restart its own rendezvous store: a restarted job must not read the addresses of the previous one.
 export TORCHELASTIC_RESTART_COUNT=${SLURM_RESTART_COUNT:-0}
 
 srun bash -c '
@@ -28,9 +28,9 @@ srun bash -c '
 ' repre "$@"
 code=$?
 
-saved_on_request=(138 143)   # 128 + SIGUSR1, 128 + SIGTERM
-for known in "${saved_on_request[@]}"; do
-  if [[ $code -eq $known ]]; then
+saved_codes=(138 143)   # 128 + SIGUSR1, 128 + SIGTERM
+for saved in "${saved_codes[@]}"; do
+  if [[ $code -eq $saved ]]; then
     scontrol requeue "$SLURM_JOB_ID"
     exit 0
   fi

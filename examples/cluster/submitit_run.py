@@ -2,7 +2,7 @@
 
     python examples/cluster/submitit_run.py --folder jobs --gpus 8 -- vit-small-moco-v3 --data photos --out runs/photos
 
-Needs `pip install submitit`. The run saves every few minutes (--runtime.checkpoint-minutes) and goes on from there.
+Needs `pip install submitit`. The run saves every few minutes (--runtime.checkpoint-minutes) and resumes from there.
 """
 
 import argparse
@@ -14,28 +14,34 @@ import submitit
 
 
 class Pretrain:
-    """What every task runs; submitit calls `checkpoint` where the job has to leave, and queues what that gives."""
+    """`repre pretrain` with its arguments, as submitit calls it in every task."""
 
-    def __init__(self, words: list[str]) -> None:
-        self.words = words
+    def __init__(self, arguments: list[str]) -> None:
+        self.arguments = arguments
 
     def __call__(self) -> int:
         from repre.cli.main import main
 
         submitit.helpers.TorchDistributedEnvironment().export(set_cuda_visible_devices=False, overwrite=True)
         os.environ["TORCHELASTIC_RESTART_COUNT"] = os.environ.get("SLURM_RESTART_COUNT", "0")
-        code = main(["pretrain", *self.words])
+        code = main(["pretrain", *self.arguments])
         if code:
             raise SystemExit(code)
         return code
 
     def checkpoint(self) -> Any:
-        """The same run again: it goes on from its last checkpoint by itself."""
-        return submitit.helpers.DelayedSubmission(Pretrain(self.words))
+        """Returns the job to queue after a time limit or a preemption: the same run, which resumes by itself."""
+        return submitit.helpers.DelayedSubmission(Pretrain(self.arguments))
 
 
-def submit(words: list[str], *, folder: Path, gpus: int, hours: float, cluster: str | None) -> Any:
-    """Queues the run on one node of `gpus` tasks; `cluster` is found by submitit, or "local", or "debug"."""
+def submit(arguments: list[str], *, folder: Path, gpus: int, hours: float, cluster: str | None) -> Any:
+    """Queues the run on one node, with one task per GPU.
+
+    Args:
+        arguments: the arguments of `repre pretrain`.
+        folder: folder for submitit's logs and states.
+        cluster: "slurm", "local" or "debug"; None lets submitit choose.
+    """
     executor = submitit.AutoExecutor(folder=folder, cluster=cluster)
     executor.update_parameters(
         name="repre",
@@ -44,20 +50,20 @@ def submit(words: list[str], *, folder: Path, gpus: int, hours: float, cluster: 
         gpus_per_node=gpus,
         timeout_min=int(60 * hours),
     )
-    return executor.submit(Pretrain(words))
+    return executor.submit(Pretrain(arguments))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Queues repre pretrain through submitit.")
-    parser.add_argument("--folder", type=Path, default=Path("jobs"), help="where submitit keeps logs and states")
-    parser.add_argument("--gpus", type=int, default=1, help="tasks, each with a GPU")
+    parser.add_argument("--folder", type=Path, default=Path("jobs"), help="folder for submitit's logs and states")
+    parser.add_argument("--gpus", type=int, default=1, help="number of GPUs, each with a task")
     parser.add_argument("--hours", type=float, default=12.0, help="time limit of the job")
-    parser.add_argument("--cluster", default=None, help="slurm, local or debug; found by itself without it")
-    parser.add_argument("words", nargs=argparse.REMAINDER, help="-- and what follows `repre pretrain`")
-    given = parser.parse_args()
-    words = given.words[1:] if given.words[:1] == ["--"] else given.words
-    job = submit(words, folder=given.folder, gpus=given.gpus, hours=given.hours, cluster=given.cluster)
-    print(f"job {job.job_id}; its words: {job.paths.stdout}")
+    parser.add_argument("--cluster", default=None, help="slurm, local or debug; by default submitit chooses")
+    parser.add_argument("arguments", nargs=argparse.REMAINDER, help="-- and the arguments of `repre pretrain`")
+    args = parser.parse_args()
+    arguments = args.arguments[1:] if args.arguments[:1] == ["--"] else args.arguments
+    job = submit(arguments, folder=args.folder, gpus=args.gpus, hours=args.hours, cluster=args.cluster)
+    print(f"job {job.job_id}; its output: {job.paths.stdout}")
 
 
 if __name__ == "__main__":
