@@ -1,1 +1,1 @@
-"""What the features are worth: evaluations of any encoder."""
+"""Measures the quality of any encoder on labeled data."""

@@ -143,7 +143,7 @@ def compare(
         raise UserError(f"--out {out} cannot be written ({error.strerror})") from error
     write_atomically(out / "compare.md", lambda file: file.write(markdown(rows, seeds=seeds).encode()))
     write_atomically(out / "compare.csv", lambda file: file.write(as_csv(rows).encode()))
-    sources = [{"path": one["path"], "start": one["start"]} for same in results.values() for one in same]
+    sources = [{"path": result["path"], "start": result["start"]} for runs in results.values() for result in runs]
     write_json(out / "compare.json", {"format": 1, "seeds": seeds, "rows": as_dicts(rows), "results": sources})
     return rows
 
@@ -156,9 +156,11 @@ def split_replicas(name: str) -> list[str]:
 def _resolve(names: Sequence[str]) -> dict[str, list[ResolvedEncoder]]:
     """The replicas of every encoder. If one was trained with a declared pixel range, those without one get it too."""
     replicas = {name: [resolve_encoder(spec) for spec in split_replicas(name)] for name in names}
-    declared = next((one.value_range for same in replicas.values() for one in same if one.value_range), None)
+    ranges = [resolved.value_range for members in replicas.values() for resolved in members if resolved.value_range]
+    declared = next(iter(ranges), None)
     return {
-        name: [replace(one, value_range=one.value_range or declared) for one in same] for name, same in replicas.items()
+        name: [replace(resolved, value_range=resolved.value_range or declared) for resolved in members]
+        for name, members in replicas.items()
     }
 
 
@@ -173,19 +175,21 @@ def build_rows(
     """
     rows = []
     for evaluation in dict.fromkeys(name for name, _ in results):
-        by_encoder = {encoder: same for (name, encoder), same in results.items() if name == evaluation}
+        by_encoder = {encoder: runs for (name, encoder), runs in results.items() if name == evaluation}
         first = next(iter(by_encoder.values()))[0]
-        shared = set.intersection(*(set(one["metrics"]) for same in by_encoder.values() for one in same))
+        shared = set.intersection(*(set(result["metrics"]) for runs in by_encoder.values() for result in runs))
         for metric in [first["main"], *sorted(shared - {first["main"]})]:
-            values = {encoder: [float(one["metrics"][metric]) for one in same] for encoder, same in by_encoder.items()}
-            for encoder, same in by_encoder.items():
+            values = {
+                encoder: [float(result["metrics"][metric]) for result in runs] for encoder, runs in by_encoder.items()
+            }
+            for encoder, runs in by_encoder.items():
                 over_random, over_supervised = (
                     gain(values[encoder], values[baseline], higher_is_better=first["higher_is_better"])
                     if baseline is not None and baseline != encoder
                     else None
                     for baseline in (random, supervised)
                 )
-                seconds = sum(one["seconds"] for one in same) / len(same)
+                seconds = sum(result["seconds"] for result in runs) / len(runs)
                 rows.append(
                     Row(evaluation, metric, encoder, tuple(values[encoder]), over_random, over_supervised, seconds)
                 )

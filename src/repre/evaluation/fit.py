@@ -117,7 +117,7 @@ def fit(
         config.optim, model, no_weight_decay=no_weight_decay, layers=layers, layer_decay=config.layer_decay
     )
     checkpoint = work_dir / f"fit-{json_hash(identity, length=16)}.pt" if work_dir is not None else None
-    step, seconds, losses = 0, 0.0, list[Tensor]()  # losses of the steps since the last logged one, that one included
+    step, seconds, losses = 0, 0.0, list[Tensor]()  # the losses that the next logged line averages
     if checkpoint is not None and checkpoint.is_file():
         state = load_checkpoint(checkpoint, device=device)
         model.load_state_dict(state["model"])
@@ -137,9 +137,9 @@ def fit(
     stream = batches(step)
     with StopRequest() as stop:
         while step < steps:
-            asked = time.monotonic()
+            requested_at = time.monotonic()
             batch = next(stream)
-            waited += time.monotonic() - asked
+            waited += time.monotonic() - requested_at
             lr = set_schedule(optimizer, config.optim, progress=step / steps, batch_size=config.batch_size)
             torch.manual_seed(step_seed(seed, step))
             with autocast(device, precision), fast_linear():

@@ -1,4 +1,4 @@
-"""An encoder and a linear classifier on its pooled embedding, trained end to end (as MAE, arXiv 2111.06377, A.2, and BEiT).
+"""An encoder and a linear classifier on its pooled embedding, trained end to end (MAE, arXiv 2111.06377, A.2, and BEiT).
 
 AdamW with lower learning rates for lower layers, random crops and flips, and optionally color jitter, mixup, CutMix and
 label smoothing. `repre.evaluation.fit` has the training loop.

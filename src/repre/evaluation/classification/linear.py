@@ -19,7 +19,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from repre.data.labels.classes import LabeledSplits, open_labeled
-from repre.data.labels.splits import draw_share, draw_shots, hold_out
+from repre.data.labels.splits import LabeledImages, draw_share, draw_shots, hold_out
 from repre.data.loading.order import epoch_order
 from repre.errors import UserError
 from repre.evaluation.features import cached_features, eval_transform
@@ -103,14 +103,12 @@ def run(resolved: ResolvedEncoder, config: LinearConfig, *, work_dir: Path | Non
         raise UserError(
             "linear.shots counts images of one class each, but these have several labels; use label_fraction"
         )
-    train, test, val = (
-        cached_features(encoder, images, transform, tokens=config.tokens, runtime=config.runtime).to(device)
-        if images is not None
-        else None
-        for images in (splits.train, splits.test, splits.val)
-    )
-    assert train is not None
-    assert test is not None
+
+    def features(images: LabeledImages) -> Tensor:
+        return cached_features(encoder, images, transform, tokens=config.tokens, runtime=config.runtime).to(device)
+
+    train, test = features(splits.train), features(splits.test)
+    val = features(splits.val) if splits.val is not None else None
     probe = LinearProbe(config, splits, train, test, val)
     metrics: dict[str, float] = {}
     details: dict[str, Any] = {**splits.details(), "size": transform.views.size, "width": train.shape[1]}

@@ -1,4 +1,4 @@
-"""What both ways of training a segmentation head share: a frozen encoder's cached maps, and crops of images."""
+"""A segmentation head to train and test, on cached maps (`frozen_maps`) or on crops of images (`segmenter`)."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
