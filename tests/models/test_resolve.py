@@ -1,4 +1,4 @@
-"""Whatever names an encoder gives the same encoder, and a slip of the pen one clear message."""
+"""Every way to name an encoder gives the same encoder, and a mistake gives a message with its fix."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +23,7 @@ IMAGES = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
 
 @pytest.fixture(params=["simclr", "moco-v3"])
 def run(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, Encoder]:
-    """A stopped run with both checkpoints, and the encoder that it would hand over."""
+    """A stopped run with both checkpoints, and the encoder that it would export."""
     config = RunConfig(
         encoder=replace(ENCODERS["vit"], image_size=None),
         framework=FRAMEWORKS[request.param],
@@ -47,18 +47,18 @@ def run(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, Encoder]:
 
 
 @torch.no_grad()
-def same(one: Encoder, other: Encoder) -> bool:
-    return bool(torch.equal(one.eval()(IMAGES).embedding, other.eval()(IMAGES).embedding))
+def same(first: Encoder, second: Encoder) -> bool:
+    return bool(torch.equal(first.eval()(IMAGES).embedding, second.eval()(IMAGES).embedding))
 
 
 def test_a_run_its_checkpoints_and_what_it_saved_are_one_encoder(run: tuple[Path, Encoder]) -> None:
     folder, encoder = run
     for spec in (folder, folder / "checkpoints" / "last.pt", folder / "checkpoints" / "best.pt"):
-        start = resolve_encoder(str(spec))
-        assert same(start.build(), encoder), spec
-        assert start.folder == folder
-        assert start.mean == pytest.approx((0.4, 0.5, 0.6))
-        assert start.value_range == (0.0, 4095.0)
+        resolved = resolve_encoder(str(spec))
+        assert same(resolved.build(), encoder), spec
+        assert resolved.folder == folder
+        assert resolved.mean == pytest.approx((0.4, 0.5, 0.6))
+        assert resolved.value_range == (0.0, 4095.0)
     save_encoder(encoder, folder / "encoder", mean=[0.4, 0.5, 0.6], std=[0.2, 0.3, 0.4], value_range=(0.0, 4095.0))
     for spec in (folder, folder / "encoder", folder / "encoder" / "model.safetensors"):
         assert same(resolve_encoder(str(spec)).build(), encoder), spec
@@ -71,14 +71,14 @@ def test_a_run_its_checkpoints_and_what_it_saved_are_one_encoder(run: tuple[Path
 
 def test_random_takes_the_model_of_a_run_but_not_its_weights(run: tuple[Path, Encoder]) -> None:
     folder, encoder = run
-    start = resolve_encoder(f"random:{folder}")
-    assert start.fingerprint == "random"
-    assert start.mean == pytest.approx((0.4, 0.5, 0.6))
-    assert start.value_range == (0.0, 4095.0)
-    assert not same(start.build(seed=0), encoder)
-    assert same(start.build(seed=0), start.build(seed=0))
-    assert not same(start.build(seed=0), start.build(seed=1))
-    assert start.build().embedding_dim == encoder.embedding_dim
+    resolved = resolve_encoder(f"random:{folder}")
+    assert resolved.fingerprint == "random"
+    assert resolved.mean == pytest.approx((0.4, 0.5, 0.6))
+    assert resolved.value_range == (0.0, 4095.0)
+    assert not same(resolved.build(seed=0), encoder)
+    assert same(resolved.build(seed=0), resolved.build(seed=0))
+    assert not same(resolved.build(seed=0), resolved.build(seed=1))
+    assert resolved.build().embedding_dim == encoder.embedding_dim
 
 
 def test_the_fingerprint_follows_the_weights(run: tuple[Path, Encoder]) -> None:
@@ -113,23 +113,32 @@ def test_another_size_and_drop_path_are_built(run: tuple[Path, Encoder]) -> None
 
 
 @pytest.mark.parametrize(
-    ("spec", "words"),
+    ("spec", "message"),
     [
-        ("runs/nothing", "there is no such run or file"),
+        ("runs/nothing", "there is no such run or file; give"),
         ("vit_tiny_patch16_225", "did you mean"),
         ("random:vit_tiny_patch16_224[depth=2", "not closed"),
         ("random:vit_tiny_patch16_224[depth]", "write the arguments as"),
         ("vit_tiny_patch16_224=nothing.pth", "there is no file nothing.pth"),
-        ("{tmp}", "neither a run nor an encoder"),
-        ("{tmp}/a.safetensors", "NAME="),
+        ("{tmp}", "neither a run nor an encoder; give"),
+        ("{tmp}/a.safetensors", "write timm's name before it: NAME=.*a.safetensors"),
+        (
+            "{tmp}/saved/other.safetensors",
+            "describes model.safetensors; give that file, or .* NAME=.*other.safetensors",
+        ),
+        ("random:vit_tiny_patch16_224[patch_size=x]", "write the arguments as"),
+        ("random:vit_tiny_patch16_224[patch_size=1.5]", "must be whole numbers"),
     ],
 )
-def test_mistakes_are_named(spec: str, words: str, tmp_path: Path) -> None:
-    save_file({"x": torch.zeros(1)}, tmp_path / "a.safetensors")
-    with pytest.raises(UserError, match=words):
+def test_mistakes_are_answered_with_a_fix(spec: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "saved").mkdir()
+    (tmp_path / "saved" / "config.json").touch()
+    for name in ("a.safetensors", "saved/other.safetensors"):
+        save_file({"x": torch.zeros(1)}, tmp_path / name)
+    with pytest.raises(UserError, match=message):
         resolve_encoder(spec.replace("{tmp}", str(tmp_path)))
 
 
-def test_a_misspelt_timm_name_at_random_is_refused_when_it_is_built() -> None:
+def test_a_misspelled_timm_name_at_random_is_refused_when_it_is_built() -> None:
     with pytest.raises(UserError, match="did you mean"):
         resolve_encoder("random:vit_tiny_patch16_225").build()
