@@ -105,6 +105,7 @@ def test_a_second_call_reads_the_cache(tmp_path: Path, counted: Counted) -> None
     assert torch.equal(first, again)
 
 
+@pytest.mark.slow
 def test_all_that_features_depend_on_is_in_the_key(tmp_path: Path, counted: Counted) -> None:
     resolved = tiny_resolved()
     images = photos(tmp_path, [(20, 20)] * 3)

@@ -57,6 +57,7 @@ def test_it_learns_what_can_be_learned(tmp_path: Path, multilabel: bool) -> None
     json.dumps(result.details)
 
 
+@pytest.mark.slow
 def test_the_encoder_is_saved_for_other_evaluations(tmp_path: Path) -> None:
     config = quick(tmp_path, label_fraction=(0.5, 1.0), save_encoder=True)
     result = run(tiny_resolved(), config, work_dir=tmp_path / "work")
@@ -70,6 +71,7 @@ def test_the_encoder_is_saved_for_other_evaluations(tmp_path: Path) -> None:
         run(tiny_resolved(), config)
 
 
+@pytest.mark.slow
 def test_label_fractions_and_the_same_metrics_again(tmp_path: Path) -> None:
     config = quick(tmp_path, label_fraction=(0.2, 1.0), mixup=0.8, cutmix=1.0, smoothing=0.1)
     result = run(tiny_resolved(), config)

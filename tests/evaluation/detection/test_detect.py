@@ -94,6 +94,7 @@ def test_a_few_scenes_are_learned_by_heart(tmp_path: Path) -> None:
     assert many.metrics["box_ap50"] > 0.5
 
 
+@pytest.mark.slow
 def test_a_stopped_training_resumes_to_the_same_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = replace(QUICK, fit=replace(FIT, epochs=2))
     expected = run(encoder(), config, work_dir=tmp_path / "uninterrupted")
