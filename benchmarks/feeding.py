@@ -13,6 +13,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -104,7 +105,7 @@ def reading_jobs(folder: Path) -> list[Job]:
 
     return [
         Job(LIMIT, "", pillow),
-        *(Job(f"repre reads for a canvas of {size}", LIMIT, lambda size=size: repre(size)) for size in DECODE_SIZES),
+        *(Job(f"repre reads for a canvas of {size}", LIMIT, partial(repre, size)) for size in DECODE_SIZES),
     ]
 
 
@@ -117,8 +118,8 @@ def loading_jobs(folder: Path, workers: int) -> list[Job]:
         return sum(len(batch.pixels) for batch in loader)
 
     return [
-        Job("repre's loader, in this process", LIMIT, lambda: load(0)),
-        Job(f"repre's loader, {workers} processes", LIMIT, lambda: load(workers)),
+        Job("repre's loader, in this process", LIMIT, partial(load, 0)),
+        Job(f"repre's loader, {workers} processes", LIMIT, partial(load, workers)),
     ]
 
 
@@ -151,8 +152,8 @@ def view_jobs(folder: Path, size: int, device: torch.device) -> list[Job]:
         ("dino", dino_views(size, local, N_LOCAL, target="view"), f"DINO's 2 x {size} + {N_LOCAL} x {local}"),
     ):
         baseline = f"torchvision's transforms, {views}"
-        jobs.append(Job(baseline, "", lambda method=method: torchvision(method)))
-        jobs.append(Job(f"repre's views of a batch, {views}", baseline, lambda config=config: repre(config)))
+        jobs.append(Job(baseline, "", partial(torchvision, method)))
+        jobs.append(Job(f"repre's views of a batch, {views}", baseline, partial(repre, config)))
     return jobs
 
 

@@ -71,7 +71,7 @@ class Preset:
     """cpu or cuda; cuda runs in bf16."""
 
 
-SMALL = {"embed_dim": 192, "depth": 4, "num_heads": 3}
+SMALL: dict[str, Any] = {"embed_dim": 192, "depth": 4, "num_heads": 3}
 VIT, SWIN = "vit-small-moco-v3", "swin-tiny-moby"
 
 

@@ -6,7 +6,7 @@ names a method and the row it is compared with, at equal seeds. A method may be 
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 from experiments.baselines import PixelsConfig
 from experiments.presets import Data, Kind, Preset
@@ -145,7 +145,7 @@ class Plan:
         fold: int = 0,
         reconstruction: ReconstructionConfig | None = None,
         decoder: DecoderConfig | None = None,
-        views: dict[str, object] | None = None,
+        views: dict[str, Any] | None = None,
         same_time_as: str | None = None,
         fresh: bool = False,
     ) -> Method:
@@ -239,8 +239,8 @@ class Plan:
         """Table 2: each row changes one setting of RePre's defaults; the last two rows change two."""
         dim = self.preset.decoder_dim["vit"]
 
-        def changed(label: str, variant: str, **settings: object) -> Row:
-            method = self.pretrained("moco-v3", "vit", variant, **settings)  # type: ignore[arg-type]
+        def changed(label: str, variant: str, **settings: Any) -> Row:
+            method = self.pretrained("moco-v3", "vit", variant, **settings)
             return self.row("2", label, method, "defaults", FROZEN_AND_GRADIENTS)
 
         def weight(value: float) -> Row:
@@ -278,7 +278,7 @@ class Plan:
     def methods(self) -> Iterator[Row]:
         """Table 3: other methods against RePre. All see as many images; the supervised baseline sees as many views."""
         last_level = DecoderConfig(dim=self.preset.decoder_dim["vit"], levels=(VIT_LEVELS - 1,))
-        masked: dict[str, object] = {"mask_ratio": 0.6}
+        masked: dict[str, Any] = {"mask_ratio": 0.6}
         repre = "RePre: moco-v3 + branch"
         yield self.row("3", repre, self.pretrained("moco-v3", "vit"), None, self.all_evaluations)
         for label, method in (

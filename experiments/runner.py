@@ -271,7 +271,7 @@ class Runner:
         epochs = max(1, round(method.config.epochs * ratio))
         config = replace(method.config, data=images, out=str(folder), epochs=epochs, seed=seed)
         run = Run(folder) if (folder / "summary.json").is_file() else pretrain(config)
-        record = {"config": to_dict(replace(config, data=method.data.name, out=""))}
+        record: dict[str, Any] = {"config": to_dict(replace(config, data=method.data.name, out=""))}
         if method.same_time_as is not None:
             record["time_ratio"] = ratio
         self.record_training(method, seed, str(folder), record | {key: run.summary[key] for key in SUMMARY_KEYS})

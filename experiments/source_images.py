@@ -226,7 +226,9 @@ def _backgrounds(packages: Path) -> list[Candidate]:
     photos = []
     for path, content in package_files(package_path(packages, "gcompris-qt-data")):
         part = QT_PHOTOS.get(path.rpartition("/")[2])
-        for inside, photo in qt_resources(content) if part else []:
+        if part is None:
+            continue
+        for inside, photo in qt_resources(content):
             is_photo = part in inside and not any(word in inside for word in PAINTINGS)
             if is_photo and inside.endswith("_background.webp" if "details" in part else ".webp"):
                 photos.append((f"gcompris:{inside.partition('activities/')[2]}", photo))

@@ -36,8 +36,8 @@ class Folder(torch.utils.data.Dataset):
         return len(self.paths)
 
     def __getitem__(self, index: int) -> list[torch.Tensor]:
-        with Image.open(self.paths[index]) as image:
-            image = image.convert("RGB")
+        with Image.open(self.paths[index]) as file:
+            image = file.convert("RGB")
         return [transform(image) for transform in self.transforms]
 
 
@@ -70,11 +70,11 @@ def transforms(task: Task) -> list[v2.Compose]:
     """Returns the augmentation of every view."""
     if task.method == "simclr":
         return [augmentation(task, task.size, scale=(0.08, 1.0), strength=2, blur=0.5, solarize=0.0)] * 2
-    large, small = {"scale": (0.25, 1.0), "strength": 1}, {"scale": (0.05, 0.25), "strength": 1}
+    large, small = (0.25, 1.0), (0.05, 0.25)
     return [
-        augmentation(task, task.size, blur=1.0, solarize=0.0, **large),
-        augmentation(task, task.size, blur=0.1, solarize=0.2, **large),
-        *[augmentation(task, task.local_size, blur=0.5, solarize=0.0, **small)] * task.n_local,
+        augmentation(task, task.size, scale=large, strength=1, blur=1.0, solarize=0.0),
+        augmentation(task, task.size, scale=large, strength=1, blur=0.1, solarize=0.2),
+        *[augmentation(task, task.local_size, scale=small, strength=1, blur=0.5, solarize=0.0)] * task.n_local,
     ]
 
 

@@ -62,7 +62,7 @@ def test_results_of_other_data_or_another_supervised_training_are_refused(measur
             r"supervised-vit seed 0 .* \(fit.epochs: 3 here, 1 there\)",
         ),
     ):
-        other = Runner(replace(TOY, **change), runner.folders)  # type: ignore[arg-type]
+        other = Runner(replace(TOY, **change), runner.folders)
         again = [
             replace(task, method=other.methods[task.method.name]) for task in tasks if not task.method.same_time_as
         ]

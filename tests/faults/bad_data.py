@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from repre.data.io import sources
+from repre.data.io import folders
 from repre.data.io.decode import UnreadableImage, read_image
 from repre.data.loading.loader import LoaderConfig
 from tests.faults.broken_images import FAULTS, FORMATS, INTERVALS
@@ -175,11 +175,11 @@ def _dying_worker(folder: Path) -> Row:
 
 def _kill_reader_of(deadly: Path) -> None:
     """Makes every process that reads this file kill itself."""
-    original = sources.read_image
+    original = folders.read_image
 
     def read(path: Path, **kwargs: Any) -> Any:
         if path == deadly:
             os.kill(os.getpid(), 9)
         return original(path, **kwargs)
 
-    sources.read_image = read  # type: ignore[assignment]
+    folders.read_image = read

@@ -69,7 +69,7 @@ def huge(rng: np.random.Generator, path: Path, suffix: str) -> None:
     elif suffix == "npy":
         with open(path, "wb") as file:
             header = {"descr": "|u1", "fortran_order": False, "shape": (height, width, 3)}
-            np.lib.format.write_array_header_1_0(file, header)  # type: ignore[arg-type]
+            np.lib.format.write_array_header_1_0(file, header)
     else:
         path.write_bytes(_png(width, height, b""))
 

@@ -87,14 +87,14 @@ def _broken_runs(folder: Path, reference: RunConfig, fault: str, injections: lis
 def _count_operations(folder: Path) -> tuple[int, int]:
     """Returns the number of disk operations of a run, and how many of them come before it owns its folder."""
     fault, before = DiskFault(-1).install(), [0]
-    claim = RunFolder.claim
+    prepare = RunFolder.prepare
 
-    def counted_claim(self: RunFolder, *args: Any) -> bool:
-        finished = claim(self, *args)
+    def counted_prepare(self: RunFolder, *args: Any) -> bool:
+        finished = prepare(self, *args)
         before[0] = fault.counts.total()
         return finished
 
-    RunFolder.claim = counted_claim  # type: ignore[method-assign]
+    RunFolder.prepare = counted_prepare  # type: ignore[assignment,method-assign]
     train(tiny_run(folder / "counted"))
     return fault.counts.total(), before[0]
 
@@ -144,10 +144,10 @@ def _read_only_folder(folder: Path) -> Row:
 
 def _drop_privileges() -> None:
     """Gives up root's rights when the run first touches its folder; importing modules before that may need them."""
-    claim = RunFolder.claim
+    prepare = RunFolder.prepare
 
-    def unprivileged_claim(self: RunFolder, *args: Any) -> bool:
+    def unprivileged_prepare(self: RunFolder, *args: Any) -> bool:
         os.setuid(UNPRIVILEGED_USER)
-        return claim(self, *args)
+        return prepare(self, *args)
 
-    RunFolder.claim = unprivileged_claim  # type: ignore[method-assign]
+    RunFolder.prepare = unprivileged_prepare  # type: ignore[assignment,method-assign]

@@ -53,14 +53,16 @@ def rows(folder: Path, *, short: bool = False, seconds: float = 120.0) -> Iterat
 
 
 def _long_run(folder: Path, *, seconds: float, short: bool) -> Row:
+    n_samples = max(60, round(seconds))
     config = tiny_run(folder / "soak", epochs=10**6)
     config = replace(config, runtime=replace(config.runtime, workers=1, eval_every_epochs=8))
     command = ForkedCommand(cli_arguments(config, folder), folder / "soak.txt", before=_rotate_logs_early)
-    out, samples, end = Path(config.out), list[Sample](), time.monotonic() + seconds
-    while time.monotonic() < end:
-        time.sleep(min(1.0, seconds / 60))
-        if (out / "metrics.jsonl").is_file() and (out / "checkpoints/last.pt").is_file():
-            samples.append(_sample(command.pid, out))
+    out, samples = Path(config.out), list[Sample]()
+    while not ((out / "metrics.jsonl").is_file() and (out / "checkpoints/last.pt").is_file()):
+        time.sleep(0.1)
+    for _ in range(n_samples):
+        time.sleep(seconds / n_samples)
+        samples.append(_sample(command.pid, out))
     command.signal(signal.SIGTERM)
     code = command.wait()
 
@@ -87,8 +89,8 @@ def _long_run(folder: Path, *, seconds: float, short: bool) -> Row:
         f"memory changed by {100 * memory_growth:+.1f} % between the second and the last quarter (at the end "
         f"{last[-1].memory / 1e6:.0f} MB), open files by {file_growth:+.1f}, threads by {thread_growth:+.1f}, checkpoints, "
         f"snapshots and logs by {100 * rotating_growth:+.1f} %; metrics, events and panels grew by {bytes_per_step:.0f} "
-        f"bytes a step; {len(logs)} logs of at most {2 * LOG_BYTES // 1000} KB; each step once: {complete}; SIGTERM ended it with "
-        f"code {code}",
+        f"bytes a step; {len(logs)} logs of at most {2 * LOG_BYTES // 1000} KB; each step once: {complete}; ended by SIGTERM "
+        f"with code {code}",
         "nothing",
         code == 143 and complete and constant and rotating_growth < 0.1,
         details={
@@ -122,7 +124,7 @@ def _jumping_clock(folder: Path) -> Row:
 
 def _make_clock_jump() -> None:
     clock, direction = time.time, itertools.cycle((1, -1))
-    time.time = lambda: clock() + next(direction) * 365 * 86400  # type: ignore[assignment]
+    time.time = lambda: clock() + next(direction) * 365 * 86400
 
 
 def _sample(pid: int, out: Path) -> Sample:
