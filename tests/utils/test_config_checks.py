@@ -83,5 +83,5 @@ def test_none_is_no_choice_unless_it_is_declared() -> None:
             check_fields(self, "settings")
 
     Settings()
-    with pytest.raises(UserError, match="settings.kind must be one of a, b, not None"):
+    with pytest.raises(UserError, match=r"settings\.kind must be one of a, b, not None"):
         Settings(kind=None)  # type: ignore[arg-type]

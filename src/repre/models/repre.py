@@ -30,8 +30,8 @@ class ReconstructionConfig:
     end_fraction: float = 1.0
     """Fraction of the run after which the branch is left out: the rest trains the contrastive loss alone."""
     balance: float = 0.0
-    """Above 0: the branch's gradient, where it enters the encoder, is scaled in every step to this ratio to the norm of the
-    contrastive one. `weight` then acts on the decoder alone. Needs the whole batch in one pass."""
+    """Above 0: in every step, scale the branch's gradient, where it enters the encoder, to this multiple of the norm of the
+    contrastive gradient. `weight` then acts on the decoder alone. Needs the whole batch in one pass."""
     loss: PixelLossKind = "l1"
     """Distance between pixels."""
     patch_norm: int = 0
