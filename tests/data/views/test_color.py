@@ -8,7 +8,8 @@ from torch import Tensor
 from repre.data.views import color as color
 from repre.data.views.color import apply_color
 from repre.data.views.geometry import crop_resize, separable
-from repre.data.views.params import Filter, ViewConfig, ViewParameters, draw, uniforms
+from repre.data.views.params import Filter, ViewConfig, ViewParameters, draw
+from repre.data.views.random_streams import RandomStreams
 from tests.oracles.views import BYTES, canvas, make_view
 
 
@@ -77,8 +78,7 @@ def test_whole_views_equal_the_loop_over_images(filter: Filter) -> None:
     config = ViewConfig(filter=filter, jitter=0.8, hue=0.3, grayscale=0.3, blur=0.7, solarize=0.3)
     sizes = [(80, 96), (96, 64), (30, 40), (96, 96)] * 8
     pixels = canvas(sizes, 96).float()
-    numbers = uniforms(seed=5, epoch=0, stream=0, positions=torch.arange(len(sizes)))
-    drawn = draw(config, numbers, torch.tensor(sizes))
+    drawn = draw(config, torch.tensor(sizes), RandomStreams(seed=5, epoch=0, positions=torch.arange(len(sizes))))
     crops = crop_resize(pixels, drawn.boxes, drawn.flip, size=48, value_range=BYTES, filter=filter)
     views = apply_color(crops.clone(), drawn, config)
     for i, (height, width) in enumerate(sizes):
@@ -97,7 +97,7 @@ def test_any_number_of_channels(channels: int) -> None:
     sizes = [(64, 64)] * 8
     pixels = canvas(sizes, 64, channels)
     config = ViewConfig(jitter=1.0, hue=0.5, grayscale=0.5, blur=0.5, solarize=0.5)
-    drawn = draw(config, uniforms(seed=0, epoch=0, stream=0, positions=torch.arange(8)), torch.tensor(sizes))
+    drawn = draw(config, torch.tensor(sizes), RandomStreams(seed=0, epoch=0, positions=torch.arange(8)))
     crops = crop_resize(pixels, drawn.boxes, drawn.flip, size=48, value_range=BYTES)
     views = apply_color(crops.clone(), drawn, config)
     assert views.shape == (8, channels, 48, 48)
@@ -113,14 +113,14 @@ def test_any_number_of_channels(channels: int) -> None:
 def test_without_color_operations_no_bit_changes() -> None:
     images = canvas([(48, 48)] * 4, 48).float() / 255
     config = ViewConfig()
-    drawn = draw(config, uniforms(seed=0, epoch=0, stream=0, positions=torch.arange(4)), torch.full((4, 2), 48))
+    drawn = draw(config, torch.full((4, 2), 48), RandomStreams(seed=0, epoch=0, positions=torch.arange(4)))
     assert torch.equal(apply_color(images.clone(), drawn, config), images)
 
 
 def test_images_that_are_not_chosen_keep_their_bits() -> None:
     images = canvas([(48, 48)] * 32, 48).float() / 255
     config = ViewConfig(jitter=0.5, grayscale=0.1, blur=0.2, solarize=0.1)
-    drawn = draw(config, uniforms(seed=0, epoch=0, stream=0, positions=torch.arange(32)), torch.full((32, 2), 48))
+    drawn = draw(config, torch.full((32, 2), 48), RandomStreams(seed=0, epoch=0, positions=torch.arange(32)))
     out = apply_color(images.clone(), drawn, config)
     idle = (drawn.factors[:, 3] == 0) & ~drawn.grayscale & (drawn.sigma == 0) & ~drawn.solarize
     assert 0 < idle.sum() < 32
@@ -135,7 +135,7 @@ def test_cuda_equals_the_cpu() -> None:
     config = ViewConfig(filter="bicubic", jitter=0.8, grayscale=0.3, blur=0.7)
     sizes = [(80, 96), (96, 64), (30, 40), (96, 96)] * 8
     pixels = canvas(sizes, 96).float()
-    drawn = draw(config, uniforms(seed=5, epoch=0, stream=0, positions=torch.arange(32)), torch.tensor(sizes))
+    drawn = draw(config, torch.tensor(sizes), RandomStreams(seed=5, epoch=0, positions=torch.arange(32)))
     views = []
     for device in ("cpu", "cuda"):
         crops = crop_resize(

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from repre.data.views.params import ViewConfig, ViewParameters, draw, uniforms
+from repre.data.views.params import ViewConfig, ViewParameters, draw
+from repre.data.views.random_streams import RandomStreams
 from repre.training.monitoring.embedding_metrics import effective_rank
 from repre.training.monitoring.patch_metrics import depth_metrics, linear_cka, matching_cells
 from tests.oracles import metrics as slow
@@ -14,8 +15,8 @@ def normal(*shape: int, seed: int = 0) -> torch.Tensor:
 
 
 def parameters(count: int, *, seed: int) -> ViewParameters:
-    random = uniforms(seed=seed, epoch=0, stream=0, positions=torch.arange(count))
-    return draw(ViewConfig(), random, torch.full((count, 2), 48))
+    streams = RandomStreams(seed=seed, epoch=0, positions=torch.arange(count))
+    return draw(ViewConfig(), torch.full((count, 2), 48), streams)
 
 
 @pytest.mark.parametrize("grid", [(4, 4), (3, 5)])

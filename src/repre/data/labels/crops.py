@@ -19,11 +19,10 @@ from repre.data.loading.order import epoch_order
 from repre.data.loading.workers import in_workers, load_tracked
 from repre.data.views.color import apply_color, normalize
 from repre.data.views.geometry import crop_resize
-from repre.data.views.params import DRAWS, ViewConfig, draw, uniforms
+from repre.data.views.params import ViewConfig, draw
+from repre.data.views.random_streams import Operation, RandomStreams
 from repre.data.views.view_recipes import VALUE_RANGES
 from repre.errors import UserError
-
-COLOR_STREAM, PLACE_STREAM = 0, 1
 
 
 class Crops(NamedTuple):
@@ -78,7 +77,8 @@ class CropSteps(Dataset[Crops | UserError]):
         epoch, step_in_epoch = divmod(step, self.steps_per_epoch)
         positions = torch.arange(step_in_epoch * self.batch_size, (step_in_epoch + 1) * self.batch_size)
         order = epoch_order(len(self.chosen), seed=self.seed, epoch=epoch)
-        numbers = uniforms(seed=self.seed, epoch=epoch, stream=PLACE_STREAM, positions=positions, count=4)
+        streams = RandomStreams(seed=self.seed, epoch=epoch, positions=positions)
+        numbers = streams.uniforms(Operation.LABELED_CROP, 3)
         try:
             boxes = [
                 self._box(self.chosen[order[position % len(order)]], row)
@@ -92,7 +92,7 @@ class CropSteps(Dataset[Crops | UserError]):
         return Crops(torch.stack(pixels), torch.stack(masks), torch.tensor(sides), positions, epoch)
 
     def _box(self, index: int, numbers: list[float]) -> tuple[Tensor, Tensor, int]:
-        """Pixels [C, K, K], mask [K, K] and side of the box of a crop."""
+        """Pixels [C, K, K], mask [K, K] and side of the box of a crop, from random numbers for its scale, top and left."""
         image, mask = load_tracked(self.source, index)
         grid = plan(mask.shape[0], mask.shape[1], self.config).grid
         smallest, largest = self.scale
@@ -129,9 +129,10 @@ def render_crops(
         Normalized images, float32 [B, C, S, S], and masks, int64 [B, S, S].
     """
     view = ViewConfig(flip=0.5, jitter=jitter)
-    numbers = uniforms(seed=seed, epoch=crops.epoch, stream=COLOR_STREAM, positions=crops.positions, count=DRAWS)
     sides = crops.sides.cpu()
-    parameters = draw(view, numbers, torch.stack([sides, sides], dim=1))
+    sizes = torch.stack([sides, sides], dim=1)
+    streams = RandomStreams(seed=seed, epoch=crops.epoch, positions=crops.positions)
+    parameters = draw(view, sizes, streams)
     pixels, masks = (values.to(device, non_blocking=True) for values in (crops.pixels, crops.masks))
     zero = torch.zeros_like(sides)
     boxes = torch.stack([zero, zero, sides, sides], dim=1)

@@ -1,20 +1,19 @@
 """Draws the random parameters of one view of every image of a batch, on the CPU and without the pixels.
 
-`uniforms` reads a counter-based generator at (seed, epoch, stream, position), so that nothing depends on batch, rank or
-worker, and `draw` makes parameters of the numbers. They are applied, deterministically and where the pixels are, by
-`repre.data.views.geometry` (crop and flip) and then `repre.data.views.color`.
+The parameters are a function of (seed, epoch, view, position). Every operation draws from its stream of `random_streams`.
+They are applied, deterministically and on the device of the pixels, by `geometry` (crop and flip) and then `color`.
 
-    B  images in the batch        N  random numbers per sample        S  side of the view
+    B  images in the batch    N  random numbers of a sample
 """
 
 import math
 from dataclasses import dataclass, fields
 from typing import Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from repre.data.views.random_streams import Operation, RandomStreams
 from repre.errors import UserError
 from repre.utils.config_checks import check_fields
 
@@ -22,9 +21,15 @@ BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
 ATTEMPTS = 10
 """Crop boxes drawn before the largest central one is taken, as in torchvision's RandomResizedCrop."""
 
-DRAWS = 36
-"""Random numbers of one view: 2 per attempt, 2 crop offsets, 1 flip, 1 + 4 + 4 jitter (whether, order, factors),
-1 gray, 2 blur, 1 solarize. A multiple of 4, the width of Philox's counter."""
+NUMBERS = {
+    Operation.CROP: 2 * ATTEMPTS + 2,  # area and ratio of every attempt, top, left
+    Operation.FLIP: 1,
+    Operation.JITTER: 9,  # whether, order of the four changes, their factors
+    Operation.GRAYSCALE: 1,
+    Operation.BLUR: 2,  # whether, sigma
+    Operation.SOLARIZE: 1,
+}
+"""Random numbers that every operation draws for a sample."""
 
 Range = tuple[float, float]
 Filter = Literal["bilinear", "bicubic"]
@@ -107,52 +112,46 @@ class ViewParameters:
         return ViewParameters(**{f.name: getattr(self, f.name)[rows] for f in fields(self)})
 
 
-def uniforms(*, seed: int, epoch: int, stream: int, positions: Tensor, count: int = DRAWS) -> Tensor:
-    """Random numbers in [0, 1) of every sample, float64 [B, count]; `count` is rounded up to a multiple of 4.
+def draw(config: ViewConfig, sizes: Tensor, streams: RandomStreams, *, view: int = 0) -> ViewParameters:
+    """Draws the parameters of one view of every image.
 
-    Philox is a function of (key, counter): the key is (seed, epoch, stream), the counter the sample's position. Runs of
-    consecutive positions, the usual batch, are drawn at once.
+    Args:
+        config: how the view is drawn.
+        sizes: height and width of every image, [B, 2].
+        streams: random numbers of the images.
+        view: number of the view within its sample.
     """
-    if not 0 <= seed < 2**64:
-        raise UserError(f"seed={seed}: give a whole number from 0 to 2**64 - 1")
-    assert 0 <= epoch < 2**32, epoch
-    assert 0 <= stream < 2**32, stream
-    key = np.array([seed, epoch << 32 | stream], dtype=np.uint64)
-    blocks = -(-count // 4)
-    places = positions.cpu().numpy().astype(np.int64)
-    assert (places >= 0).all(), "positions count from 0"
-    runs = np.split(places, np.flatnonzero(np.diff(places) != 1) + 1)
-    drawn = []
-    for run in runs:
-        counter = [int(run[0]) * blocks if len(run) else 0, 0, 0, 0]
-        generator = np.random.Generator(np.random.Philox(key=key, counter=counter))
-        drawn.append(generator.random((len(run), 4 * blocks)))
-    return torch.from_numpy(np.concatenate(drawn))[:, :count]  # [B, count]
 
+    def numbers(operation: Operation) -> Tensor:
+        return streams.uniforms(operation, NUMBERS[operation], view=view)
 
-def draw(config: ViewConfig, numbers: Tensor, sizes: Tensor) -> ViewParameters:
-    """The parameters of one view, from `uniforms` [B, DRAWS] and the images' height and width [B, 2]."""
-    assert numbers.shape == (len(sizes), DRAWS), numbers.shape
-    crop, flip, jitter, gray, blur, solarize = numbers.split([2 * ATTEMPTS + 2, 1, 9, 1, 2, 1], dim=1)
+    jitter, blur = numbers(Operation.JITTER), numbers(Operation.BLUR)
     strengths = (config.brightness, config.contrast, config.saturation)
     low = torch.tensor([max(0.0, 1 - s) for s in strengths] + [-config.hue], dtype=torch.float64)
     high = torch.tensor([1 + s for s in strengths] + [config.hue], dtype=torch.float64)
-    factors = low + (high - low) * jitter[:, 5:]
+    factors = low + (high - low) * jitter[:, 5:9]
     factors = torch.where(jitter[:, :1] < config.jitter, factors, torch.tensor([1.0, 1.0, 1.0, 0.0]))
     sigma = config.sigma[0] + (config.sigma[1] - config.sigma[0]) * blur[:, 1]
     return ViewParameters(
-        boxes=_boxes(config, crop, sizes),
-        flip=flip[:, 0] < config.flip,
+        boxes=_boxes(config, numbers(Operation.CROP), sizes),
+        flip=numbers(Operation.FLIP)[:, 0] < config.flip,
         order=jitter[:, 1:5].argsort(dim=1),
         factors=factors.float(),
-        grayscale=gray[:, 0] < config.grayscale,
+        grayscale=numbers(Operation.GRAYSCALE)[:, 0] < config.grayscale,
         sigma=torch.where(blur[:, 0] < config.blur, sigma, 0.0).float(),
-        solarize=solarize[:, 0] < config.solarize,
+        solarize=numbers(Operation.SOLARIZE)[:, 0] < config.solarize,
     )
 
 
 def _boxes(config: ViewConfig, numbers: Tensor, sizes: Tensor) -> Tensor:
-    """torchvision's RandomResizedCrop.get_params for a batch: the first attempt that fits, else the central box."""
+    """torchvision's RandomResizedCrop.get_params for a batch: the first attempt that fits, else the largest central box.
+
+    Args:
+        numbers: an area and a ratio for every attempt, and the place of the box, [B, 2 ATTEMPTS + 2].
+
+    Returns:
+        top, left, height, width, int64 [B, 4].
+    """
     height, width = sizes.cpu().double().unbind(1)
     log_low, log_high = math.log(config.ratio[0]), math.log(config.ratio[1])
     share = config.scale[0] + (config.scale[1] - config.scale[0]) * numbers[:, :ATTEMPTS]
@@ -162,8 +161,8 @@ def _boxes(config: ViewConfig, numbers: Tensor, sizes: Tensor) -> Tensor:
     fits = (w >= 1) & (w <= width[:, None]) & (h >= 1) & (h <= height[:, None])
     first = fits.int().argmax(dim=1, keepdim=True)
     w, h, fits = w.gather(1, first)[:, 0], h.gather(1, first)[:, 0], fits.any(dim=1)
-    top = (numbers[:, -2] * (height - h + 1)).floor()
-    left = (numbers[:, -1] * (width - w + 1)).floor()
+    top = (numbers[:, 2 * ATTEMPTS] * (height - h + 1)).floor()
+    left = (numbers[:, 2 * ATTEMPTS + 1] * (width - w + 1)).floor()
 
     central_w = torch.minimum(width, (height * config.ratio[1]).round())
     central_h = torch.minimum(height, (width / config.ratio[0]).round())

@@ -5,9 +5,6 @@ B  images in the batch    S  side of a view
 
 from torch import Tensor
 
-MASK_STREAM = 2**16
-"""Masks draw from streams of their own, so that masking leaves the views as they are."""
-
 
 def draw_masks(numbers: Tensor, *, size: int, patch: int, ratio: float) -> Tensor:
     """Bool maps [B, 1, S, S] that hide exactly round(ratio x patches) square patches.

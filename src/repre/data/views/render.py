@@ -5,15 +5,14 @@ The parameters of a view are drawn in `params`, and applied in `geometry` (crop 
     B  images in the batch    C  channels    S  side of a view    K  side of the canvas
 """
 
-from functools import partial
-
 import torch
 from torch import Tensor
 
 from repre.data.views.color import apply_color, normalize
 from repre.data.views.geometry import chunks, crop_resize, resample
-from repre.data.views.params import ViewConfig, ViewParameters, draw, uniforms
-from repre.data.views.patch_masks import MASK_STREAM, draw_masks
+from repre.data.views.params import ViewConfig, ViewParameters, draw
+from repre.data.views.patch_masks import draw_masks
+from repre.data.views.random_streams import Operation, RandomStreams
 from repre.data.views.view_recipes import ViewsConfig
 from repre.errors import UserError
 from repre.types import Batch, Views
@@ -29,20 +28,21 @@ def make_views(batch: Batch, config: ViewsConfig, *, seed: int, device: torch.de
     """
     config.range_of(batch.pixels.dtype)
     pixels, sizes = batch.pixels.to(device, non_blocking=True), batch.sizes.cpu()
-    numbers = partial(uniforms, seed=seed, epoch=batch.epoch, positions=batch.positions)
+    streams = RandomStreams(seed=seed, epoch=batch.epoch, positions=batch.positions)
     globals_, locals_ = [config.first, config.second], [config.local] * config.n_local
     images, targets, masks = [], [], []
     for number, view in enumerate(globals_ + locals_):
         is_global = number < len(globals_)
-        parameters = draw(view, numbers(stream=number), sizes)
+        parameters = draw(view, sizes, streams, view=number)
         size = config.size if is_global else config.local_size
         image, clean = _render(pixels, parameters, view, config, size, clean=is_global and config.target == "clean")
         images.append(image)
         if is_global:
             targets.append(image if clean is None else clean)
         if is_global and config.mask_ratio > 0:
-            patches = numbers(stream=MASK_STREAM + number, count=(size // config.mask_patch) ** 2)
-            mask = draw_masks(patches, size=size, patch=config.mask_patch, ratio=config.mask_ratio)
+            patches = (size // config.mask_patch) ** 2
+            numbers = streams.uniforms(Operation.PATCH_MASK, patches, view=number)
+            mask = draw_masks(numbers, size=size, patch=config.mask_patch, ratio=config.mask_ratio)
             masks.append(mask.to(device, non_blocking=True))
     return Views(images=images, targets=targets, n_global=len(globals_), masks=masks or None)
 
@@ -57,8 +57,9 @@ def random_view(
         config: size, normalization and value range.
     """
     pixels, sizes = batch.pixels.to(device, non_blocking=True), batch.sizes.cpu()
-    numbers = uniforms(seed=seed, epoch=batch.epoch, stream=0, positions=batch.positions)
-    return _render(pixels, draw(view, numbers, sizes), view, config, config.size, clean=False)[0]
+    streams = RandomStreams(seed=seed, epoch=batch.epoch, positions=batch.positions)
+    parameters = draw(view, sizes, streams)
+    return _render(pixels, parameters, view, config, config.size, clean=False)[0]
 
 
 def _render(

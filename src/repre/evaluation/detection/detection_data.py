@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 from repre.data.labels.boxes import BoxSource, Objects
 from repre.data.loading.order import epoch_order
 from repre.data.loading.workers import load_tracked
-from repre.data.views.random_streams import Operation, uniforms
+from repre.data.views.random_streams import Operation, RandomStreams
 from repre.errors import UserError
 
 PIXEL_MAX: dict[np.dtype[Any], float] = {np.dtype("uint8"): 255.0, np.dtype("uint16"): 65535.0}
@@ -62,8 +62,8 @@ class TrainBatches(Dataset[list[Objects] | UserError]):
         epoch, number = divmod(step, self.steps_per_epoch)
         positions = torch.arange(number * self.batch_size, (number + 1) * self.batch_size)
         order = epoch_order(len(self.labeled), seed=self.seed, epoch=epoch)
-        numbers = uniforms(1, seed=self.seed, epoch=epoch, operation=Operation.FLIP, positions=positions)
-        flips = (numbers[:, 0] < 0.5).tolist()
+        streams = RandomStreams(seed=self.seed, epoch=epoch, positions=positions)
+        flips = (streams.uniforms(Operation.FLIP, 1)[:, 0] < 0.5).tolist()
         indices = [self.labeled[order[position % len(order)]] for position in positions.tolist()]
         try:
             batch = [load_tracked(self.source, index) for index in indices]

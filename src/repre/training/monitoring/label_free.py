@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from repre.data.io.decode import UnreadableImage
 from repre.data.io.sources import Source
 from repre.data.loading.loader import stack
-from repre.data.views.params import draw, uniforms
+from repre.data.views.params import draw
+from repre.data.views.random_streams import RandomStreams
 from repre.data.views.render import center_view, make_views
 from repre.data.views.view_recipes import ViewsConfig
 from repre.errors import RunError
@@ -106,9 +107,10 @@ class Monitors:
         batch = sample.decoded
         global_only = replace(views, n_local=0, mask_ratio=0.0, target="view")
         self.pairs = make_views(batch, global_only, seed=seed, device="cpu").images
+        streams = RandomStreams(seed=seed, epoch=EPOCH, positions=batch.positions)
         self.parameters = [
-            draw(view, uniforms(seed=seed, epoch=EPOCH, stream=stream, positions=batch.positions), batch.sizes)
-            for stream, view in enumerate((views.first, views.second))  # the same draws as in make_views
+            draw(view, batch.sizes, streams, view=number)
+            for number, view in enumerate((views.first, views.second))  # the same draws as in make_views
         ]
         few = slice(BALANCE_IMAGES)
         first_images = Batch(batch.pixels[few], batch.sizes[few], batch.positions[few], batch.indices[few], EPOCH)
