@@ -1,8 +1,8 @@
 """The embedded data set: procedural scenes of textured shapes on textured backgrounds, drawn on demand.
 
-The class of an object is its outline and nothing else: color, texture, size, place, orientation and background are drawn
-independently of it. So colors and raw pixels say little, and an encoder has to learn shape. Every scene has its semantic
-and instance masks, boxes and an image label, and is a function of (seed, split, index).
+The class of an object is its outline. Color, texture, size, position, orientation and background are drawn independently of
+it, so colors and raw pixels carry little information, and an encoder has to learn shape. Every scene has semantic and
+instance masks, boxes and an image label. It is a function of (seed, split, index).
 """
 
 from collections.abc import Callable
@@ -47,7 +47,7 @@ class ScenesConfig:
 
 @dataclass(frozen=True)
 class Scene:
-    """One scene with everything that is known of it.
+    """One scene with all its labels.
 
     Attributes:
         image: uint8 [H, W, 3].
@@ -104,7 +104,7 @@ def _ring(u: Array, v: Array) -> Array:
 
 
 def _crescent(u: Array, v: Array) -> Array:
-    u = u - 0.34  # brings the center of its area to the origin, so that its place says nothing of its class
+    u = u - 0.34  # moves its center of area to the origin, so that its position does not depend on its class
     return np.maximum(np.hypot(u, v) - 0.92, 0.72 - np.hypot(u - 0.45, v))
 
 
@@ -174,9 +174,9 @@ def draw_scene(config: ScenesConfig, *, split: str, index: int) -> Scene:
 def _background(rng: np.random.Generator, grid: Array) -> tuple[Array, float]:
     """A soft two-color texture, float32 [H, W, 3], and its brightness."""
     level = float(rng.uniform(0.2, 0.8))
-    one, other = _color(rng, level), _color(rng, level + float(rng.uniform(-0.08, 0.08)))
+    first, second = _color(rng, level), _color(rng, level + float(rng.uniform(-0.08, 0.08)))
     mix = 0.5 + 0.5 * _texture(rng, grid[None, :], grid[:, None], cycles=(1.0, 5.0))
-    return one + mix[..., None] * (other - one), level
+    return first + mix[..., None] * (second - first), level
 
 
 def _paint(
@@ -189,12 +189,15 @@ def _paint(
     *,
     taken: Array,
 ) -> Array | None:
-    """Paints one object of diameter `share` into the image, with shade and shadow; gives its mask, or None where there
-    was no room beside the others."""
+    """Paints one object of diameter `share` into the image, with shading and shadow.
+
+    Returns:
+        Its mask, or None if there was no room beside the others.
+    """
     size, radius, turn = len(grid), share / 2, rng.uniform(-0.8, 0.8)
     own = level + rng.choice([-1, 1]) * rng.uniform(0.28, 0.45)
-    own = own if 0.08 < own < 0.92 else 2 * level - own  # the other way if this one leaves the range
-    one, other = _color(rng, own), _color(rng, own + float(rng.uniform(-0.08, 0.08)))
+    own = own if 0.08 < own < 0.92 else 2 * level - own  # the opposite contrast if this one leaves the range
+    first, second = _color(rng, own), _color(rng, own + float(rng.uniform(-0.08, 0.08)))
     texture_seed = rng.integers(2**32)
     room = max(0.0, 0.5 - radius * 0.9)
     for _ in range(8):
@@ -212,7 +215,7 @@ def _paint(
     coverage = np.clip(0.5 - distance * soft, 0, 1)[..., None]
     shadow = np.clip(0.6 - shape(u - 0.06, v - 0.1) * 4, 0, 0.6)[..., None]
     texture = _texture(np.random.Generator(np.random.Philox(texture_seed)), u, v, cycles=(0.5, 2.5))
-    paint = one + (0.5 + 0.5 * texture)[..., None] * (other - one)
+    paint = first + (0.5 + 0.5 * texture)[..., None] * (second - first)
     light = 1 + 0.12 * np.clip(-0.6 * u - 0.8 * v, -1, 1) - 0.25 * np.clip(1 + distance * soft / 2.5, 0, 1)
     image *= 1 - 0.35 * shadow * ~taken[..., None]
     image += coverage * (paint * light[..., None] - image)

@@ -23,7 +23,7 @@ EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".npy")
 """Endings of image files, in lower case."""
 
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "AVIF", "JPEG2000", "PPM")
-"""Formats that Pillow may recognize, whatever the ending of the file. Never EPS, which Pillow passes to Ghostscript."""
+"""Formats that Pillow may recognize, for any file ending. Never EPS, which Pillow passes to Ghostscript."""
 
 
 def in_range(image: Array, value_range: tuple[float, float]) -> Array:

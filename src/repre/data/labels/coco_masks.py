@@ -1,7 +1,7 @@
 """Masks as COCO writes them: polygons, and run lengths down the columns, plain or compressed.
 
-faster-coco-eval encodes and decodes them. Its C++ code allocates memory for every pixel that an outline passes, whatever the
-size of the image, so the content of a file is checked first.
+faster-coco-eval encodes and decodes them. Its C++ code allocates memory for every pixel that an outline passes, inside the
+image or not, so the content of a file is checked first.
 
     H, W  height and width
 """

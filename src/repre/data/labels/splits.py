@@ -20,7 +20,7 @@ from repre.errors import UserError
 Array = np.ndarray
 
 HELD_OUT = 0.2
-"""Share of images held out to test if the data have no test images; the same ones whatever the seed of an evaluation."""
+"""Share of images held out to test if the data have no test images. The seed of an evaluation does not change them."""
 HOLD, SHARE, SHOTS = 1, 2, 3
 SUBSET = (1, 1)
 """Random streams of the four kinds of draws."""
@@ -106,7 +106,7 @@ def source_identity(source: Source, indices: Array | None = None) -> str:
 
 
 def fixed_hold_out(count: int) -> tuple[list[int], list[int]]:
-    """Splits `count` images without classes into those that are kept and a share of HELD_OUT, at least one, to test on."""
+    """Splits `count` images without classes: indices that are kept, and HELD_OUT of them, at least one, to test on."""
     order = epoch_order(count, seed=0, epoch=0).tolist()
     held = max(1, round(HELD_OUT * count))
     return sorted(order[held:]), sorted(order[:held])
@@ -127,11 +127,11 @@ def hold_out(targets: Array, share: float, *, seed: int) -> tuple[Array, Array]:
         for members in _by_class(targets, rng):
             held += members[: min(len(members) - 1, max(1, round(share * len(members))))]
     else:
-        left, wanted = targets.sum(0), max(1, round(share * len(targets)))
+        remaining, count = targets.sum(0), max(1, round(share * len(targets)))
         for index in rng.permutation(len(targets)).tolist():
-            if len(held) < wanted and (left[targets[index] > 0] > 1).all():
+            if len(held) < count and (remaining[targets[index] > 0] > 1).all():
                 held.append(index)
-                left = left - targets[index]
+                remaining = remaining - targets[index]
     kept = np.setdiff1d(np.arange(len(targets)), held)
     return kept, np.sort(np.array(held, np.int64))
 

@@ -4,7 +4,7 @@ A plan states the grid that an image is resized to and the positions of its wind
 
     slide    the short side becomes `short_side` (0: the image keeps its size); overlapping windows cover it
     pad      the long side becomes S; one window, with filling beyond the image
-    resize   the whole image becomes S x S, whatever its aspect
+    resize   the whole image becomes S x S; its aspect ratio changes
 
     S  side of a window    n  windows of an image    h, w  grid of an image    K  classes    C  channels
 """

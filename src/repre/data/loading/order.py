@@ -1,4 +1,4 @@
-"""The order in which a run shows its images: a function of the seed, whatever the number of processes."""
+"""The order in which a run shows its images: a function of the seed, for any number of processes."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -35,7 +35,7 @@ class RunOrder:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Full batches of one epoch. The images of a last, smaller batch are left out; another epoch shows others last."""
+        """Full batches of one epoch. A last, smaller batch is left out; every epoch leaves out other images."""
         return self.count // self.batch_size
 
     def positions(self, step: int) -> tuple[int, range]:
@@ -46,8 +46,11 @@ class RunOrder:
         return epoch, range(start, start + local)
 
     def index(self, epoch: int, position: int, *, attempt: int = 0) -> int:
-        """The image at a position. If it is unreadable, attempts 1, 2, ... give replacements from half an epoch away: a
-        neighbor would be in the same batch, which would then show it twice."""
+        """The index of the image at a position.
+
+        Attempts 1, 2, ... give replacements for an unreadable image. They come from half an epoch away, because a neighbor
+        could be in the same batch, which would then show it twice.
+        """
         if attempt:
             position = (position + self.count // 2 + attempt - 1) % self.count
         return int(_cached_order(self.count, seed=self.seed, epoch=epoch)[position])

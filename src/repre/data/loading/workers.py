@@ -1,4 +1,4 @@
-"""Worker processes that decode ahead, for training and evaluation alike.
+"""Worker processes that decode ahead, for training and for evaluation.
 
 `in_workers` adds to torch's DataLoader:
 
@@ -124,7 +124,7 @@ def _unchanged(item: Any) -> Any:
 
 
 class _Pool:
-    """The workers of one loader. `pids` and `names` lie in memory that is shared with them.
+    """The workers of one loader. They share the memory of `pids` and `names`.
 
     Attributes:
         pids: process of every worker, int64 [workers]; 0 until it has begun.
@@ -215,9 +215,8 @@ def _raise_explained(error: RuntimeError) -> None:
 class _ChildExitHandler:
     """Calls torch's handler of SIGCHLD and explains the error that it raises.
 
-    torch raises from this handler, so in whatever the main thread executes when a worker dies: a training step or an
-    evaluation, not only the wait for the next item. If torch stops using a handler, `in_workers` still explains the
-    error that the next item raises.
+    torch raises from this handler, so in any code that the main thread executes when a worker dies, such as a training step
+    or an evaluation. If torch stops using a handler, `in_workers` still explains the error that the next item raises.
     """
 
     def __init__(self, handler: Callable[[int, FrameType | None], Any]) -> None:
@@ -240,8 +239,7 @@ def _explain_in_signal_handler() -> None:
 
 
 class _UnraisableHook:
-    """Hides a worker's death where no exception can leave: in `__del__` or while the process exits. The next item raises
-    it again."""
+    """Hides a worker's death if it is raised in `__del__` or while the process exits. The next item raises it again."""
 
     default: Callable[[Any], object] = sys.__unraisablehook__
 
