@@ -139,6 +139,7 @@ class ForkedCommand:
         environment: dict[str, str] | None = None,
     ) -> None:
         self.output_file = output_file
+        self._code: int | None = None
         self.pid = os.fork()
         if self.pid == 0:
             code = 70
@@ -166,10 +167,7 @@ class ForkedCommand:
             TimeoutError: the process did not end in `timeout` seconds; it was killed.
         """
         end = time.monotonic() + timeout
-        while True:
-            pid, status = os.waitpid(self.pid, os.WNOHANG)
-            if pid:
-                return os.waitstatus_to_exitcode(status)
+        while (code := self.poll()) is None:
             if time.monotonic() > end:
                 self.signal()
                 os.waitpid(self.pid, 0)
@@ -177,6 +175,15 @@ class ForkedCommand:
                     f"the process did not end in {timeout} s; its output ends with: {self.output()[-500:]}"
                 )
             time.sleep(0.005)
+        return code
+
+    def poll(self) -> int | None:
+        """Returns the exit code, negative for the signal that killed the process; None while it runs."""
+        if self._code is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            if pid:
+                self._code = os.waitstatus_to_exitcode(status)
+        return self._code
 
     def output(self) -> str:
         """Returns what the process printed so far."""

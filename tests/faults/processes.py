@@ -91,7 +91,7 @@ def run_stages(config: RunConfig, folder: Path, stages: Sequence[tuple[int, bool
         stage = replace(config, runtime=replace(config.runtime, shard=shard))
         commands = start_group(stage, folder, count, before=use_float64)
         if number < len(stages):
-            wait_for_step(config, 5 * number)
+            wait_for_step(config, 5 * number, commands=commands)
             commands[-1].signal(signal.SIGTERM)
         codes += [command.wait() for command in commands]
     return codes
@@ -117,10 +117,23 @@ def config_for_processes(out: Path, framework: str = "moco-v3", **changes: Any) 
     return replace(config, runtime=replace(config.runtime, eval_every_epochs=3))
 
 
-def wait_for_step(config: RunConfig, step: int, timeout: float = 120.0) -> None:
-    """Waits until a run has logged a step."""
+def wait_for_step(
+    config: RunConfig, step: int, *, commands: Sequence[ForkedCommand] = (), timeout: float = 120.0
+) -> None:
+    """Waits until a run has logged a step.
+
+    Args:
+        commands: processes of the run.
+
+    Raises:
+        RuntimeError: a process failed.
+        TimeoutError: the run did not reach the step in `timeout` seconds.
+    """
     end = time.monotonic() + timeout
     while time.monotonic() < end:
+        for command in commands:
+            if command.poll():
+                raise RuntimeError(f"exit code {command.poll()}: {command.output()[-2000:]}")
         with contextlib.suppress(OSError, ValueError, IndexError):
             if logged_steps(config.out)[-1] >= step:
                 return
@@ -222,7 +235,7 @@ def _two_process_reference(folder: Path) -> RunConfig:
 def _stop_signal(folder: Path, number: signal.Signals) -> Row:
     reference, config = _two_process_reference(folder), config_for_processes(folder / f"two-{number.name}")
     commands = start_group(config, folder, 2)
-    wait_for_step(config, 7)
+    wait_for_step(config, 7, commands=commands)
     commands[1].signal(number)
     signaled = time.monotonic()
     codes = [command.wait() for command in commands]
@@ -266,7 +279,7 @@ def _dying_process(folder: Path) -> Row:
     for victim in (0, 1):
         config = config_for_processes(folder / f"dying-{victim}")
         commands = start_group(config, folder, 2)
-        wait_for_step(config, 9)
+        wait_for_step(config, 9, commands=commands)
         commands[victim].signal()
         killed = time.monotonic()
         codes = [command.wait(120) for command in commands]

@@ -89,8 +89,8 @@ def _long_run(folder: Path, *, seconds: float, short: bool) -> Row:
         f"memory changed by {100 * memory_growth:+.1f} % between the second and the last quarter (at the end "
         f"{last[-1].memory / 1e6:.0f} MB), open files by {file_growth:+.1f}, threads by {thread_growth:+.1f}, checkpoints, "
         f"snapshots and logs by {100 * rotating_growth:+.1f} %; metrics, events and panels grew by {bytes_per_step:.0f} "
-        f"bytes a step; {len(logs)} logs of at most {2 * LOG_BYTES // 1000} KB; each step once: {complete}; ended by SIGTERM "
-        f"with code {code}",
+        f"bytes a step; {len(logs)} logs of at most {2 * LOG_BYTES // 1000} KB; each step once: {complete}; ended by "
+        f"SIGTERM with code {code}",
         "nothing",
         code == 143 and complete and constant and rotating_growth < 0.1,
         details={
