@@ -26,7 +26,9 @@ def new_runner(folder: Path) -> Runner:
 def copy_results(runner: Runner, folder: Path, *, work: Path | None = None) -> Runner:
     """A runner with a copy of the results; with other work it has none of the trained encoders."""
     shutil.copytree(runner.folders.results, folder / "results")
-    return Runner(TOY, replace(runner.folders, results=folder / "results", work=work or runner.folders.work))
+    copied = Runner(TOY, replace(runner.folders, results=folder / "results", work=work or runner.folders.work))
+    copied.machine = runner.machine  # also if somebody edits the code while the tests run
+    return copied
 
 
 @slow
