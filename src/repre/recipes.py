@@ -1,4 +1,4 @@
-"""Named runs. A recipe is a function that returns a complete RunConfig; a variant changes another recipe.
+"""The recipes: named, complete configs of runs. A recipe is a function that returns a RunConfig; a variant changes another.
 
 Published settings: MoCo v3 (arXiv 2104.02057), DINO (2104.14294), MoBY (2105.04553). BYOL and SimCLR were published with
 ResNets and LARS; for transformers their recipes take MoCo v3's ViT settings. Durations that a paper counts in epochs are
@@ -11,7 +11,7 @@ from dataclasses import replace
 from functools import partial
 
 from repre.config import RunConfig, RuntimeConfig
-from repre.data.views.params import ViewConfig
+from repre.data.views.augmentations import ViewConfig
 from repre.data.views.view_recipes import ViewsConfig, dino_views, moco_v3_views, simclr_views
 from repre.errors import UserError, near_names
 from repre.frameworks import BYOLConfig, DINOConfig, MoBYConfig, MoCoV3Config, SimCLRConfig

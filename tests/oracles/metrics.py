@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from repre.data.views.params import ViewParameters
+from repre.data.views.augmentations import ViewParameters
 
 
 def alignment_and_uniformity(first: Tensor, second: Tensor) -> tuple[float, float]:

@@ -7,8 +7,8 @@ import torchvision.transforms.v2.functional as TF
 from torch import Tensor
 from torchvision.transforms import InterpolationMode
 
+from repre.data.views.augmentations import ATTEMPTS, ViewConfig, ViewParameters
 from repre.data.views.color import blur_taps
-from repre.data.views.params import ATTEMPTS, ViewConfig, ViewParameters
 
 BYTES = (0.0, 255.0)
 

@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from repre.config import RunConfig
-from repre.data.views.params import ViewConfig
+from repre.data.views.augmentations import ViewConfig
 from repre.data.views.view_recipes import ViewsConfig
 from repre.models.repre import ReconstructionConfig, RePre
 from repre.recipes import recipe

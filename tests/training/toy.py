@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from repre.config import RunConfig, RuntimeConfig
-from repre.data.views.params import ViewConfig
+from repre.data.views.augmentations import ViewConfig
 from repre.data.views.view_recipes import ViewsConfig, dino_views
 from repre.models.decoder import DecoderConfig
 from repre.models.repre import ReconstructionConfig

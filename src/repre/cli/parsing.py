@@ -64,7 +64,8 @@ def _run_tyro(*args: Any, **settings: Any) -> Any:
     """Calls tyro with two changes: NO_COLOR (https://no-color.org) is honored, and the UserError of a config is raised
     instead of printed in a box."""
     on_terminal = sys.stdout.isatty() and sys.stderr.isatty()
-    switches = getattr(tyro, "_experimental_options", {})  # tyro has no public switch; without this one it decides itself
+    # tyro has no public switch; without this one it decides itself
+    switches = getattr(tyro, "_experimental_options", {})
     switches["ansi_codes"] = on_terminal and not os.environ.get("NO_COLOR")
     printed = io.StringIO()
     try:

@@ -6,9 +6,9 @@ import torchvision.transforms.v2.functional as TF
 from torch import Tensor
 
 from repre.data.views import color as color
+from repre.data.views.augmentations import Filter, ViewConfig, ViewParameters, draw
 from repre.data.views.color import apply_color
 from repre.data.views.geometry import crop_resize, separable
-from repre.data.views.params import Filter, ViewConfig, ViewParameters, draw
 from repre.data.views.random_streams import RandomStreams
 from tests.oracles.views import BYTES, canvas, make_view
 

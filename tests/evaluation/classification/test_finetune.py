@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from repre.data.loading.loader import stack
-from repre.data.views.params import ViewConfig
+from repre.data.views.augmentations import ViewConfig
 from repre.data.views.render import center_view, random_view
 from repre.data.views.view_recipes import ViewsConfig
 from repre.errors import UserError

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from repre.data.views.params import ViewConfig, ViewParameters, draw
+from repre.data.views.augmentations import ViewConfig, ViewParameters, draw
 from repre.data.views.random_streams import RandomStreams
 from repre.training.monitoring.embedding_metrics import effective_rank
 from repre.training.monitoring.patch_metrics import depth_metrics, linear_cka, matching_cells

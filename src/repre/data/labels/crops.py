@@ -17,9 +17,9 @@ from repre.data.labels.masks import IGNORE, MaskSource
 from repre.data.labels.windows import WindowsConfig, fill_value, mask_to_grid, nearest_index, plan, to_grid
 from repre.data.loading.order import epoch_order
 from repre.data.loading.workers import in_workers, load_tracked
+from repre.data.views.augmentations import ViewConfig, draw
 from repre.data.views.color import apply_color, normalize
 from repre.data.views.geometry import crop_resize
-from repre.data.views.params import ViewConfig, draw
 from repre.data.views.random_streams import Operation, RandomStreams
 from repre.data.views.view_recipes import VALUE_RANGES
 from repre.errors import UserError

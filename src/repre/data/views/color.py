@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from repre.data.views.augmentations import CONTRAST, HUE, SATURATION, ViewConfig, ViewParameters
 from repre.data.views.geometry import separable
-from repre.data.views.params import CONTRAST, HUE, SATURATION, ViewConfig, ViewParameters
 
 LUMA = (0.2989, 0.587, 0.114)
 

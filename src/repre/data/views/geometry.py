@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from repre.data.views.params import Filter, Range
+from repre.data.views.augmentations import Filter, Range
 from repre.utils.amp import autocast
 
 

@@ -1,6 +1,6 @@
 """Turns a batch of decoded images into the views of a recipe, on the device of the pixels.
 
-The parameters of a view are drawn in `params`, and applied in `geometry` (crop and resize) and `color`.
+The parameters of a view are drawn in `augmentations`, and applied in `geometry` (crop and resize) and `color`.
 
     B  images in the batch    C  channels    S  side of a view    K  side of the canvas
 """
@@ -8,9 +8,9 @@ The parameters of a view are drawn in `params`, and applied in `geometry` (crop 
 import torch
 from torch import Tensor
 
+from repre.data.views.augmentations import ViewConfig, ViewParameters, draw
 from repre.data.views.color import apply_color, normalize
 from repre.data.views.geometry import chunks, crop_resize, resample
-from repre.data.views.params import ViewConfig, ViewParameters, draw
 from repre.data.views.patch_masks import draw_masks
 from repre.data.views.random_streams import Operation, RandomStreams
 from repre.data.views.view_recipes import ViewsConfig

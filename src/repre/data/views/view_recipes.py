@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from repre.data.views.params import Range, ViewConfig
+from repre.data.views.augmentations import Range, ViewConfig
 from repre.errors import UserError
 from repre.utils.config_checks import check_fields
 

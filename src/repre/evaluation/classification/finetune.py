@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from repre.data.labels.classes import open_labeled
 from repre.data.labels.splits import LabeledImages, draw_share
 from repre.data.loading.loader import Loader
-from repre.data.views.params import ViewConfig
+from repre.data.views.augmentations import ViewConfig
 from repre.data.views.render import random_view
 from repre.errors import UserError
 from repre.evaluation.features import Transform, eval_transform, extract_features, stream_views

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from repre.data.io.decode import UnreadableImage
 from repre.data.io.sources import Source
 from repre.data.loading.loader import stack
-from repre.data.views.params import draw
+from repre.data.views.augmentations import draw
 from repre.data.views.random_streams import RandomStreams
 from repre.data.views.render import center_view, make_views
 from repre.data.views.view_recipes import ViewsConfig

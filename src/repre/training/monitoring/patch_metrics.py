@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from repre.data.views.params import ViewParameters
+from repre.data.views.augmentations import ViewParameters
 from repre.training.monitoring.embedding_metrics import effective_rank
 
 

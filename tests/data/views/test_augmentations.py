@@ -5,8 +5,8 @@ from enum import IntEnum
 import pytest
 import torch
 
-from repre.data.views import params
-from repre.data.views.params import ATTEMPTS, NUMBERS, ViewConfig, draw
+from repre.data.views import augmentations
+from repre.data.views.augmentations import ATTEMPTS, NUMBERS, ViewConfig, draw
 from repre.data.views.random_streams import Operation, RandomStreams
 from repre.errors import UserError
 from tests.oracles.views import draw_box
@@ -68,8 +68,8 @@ def test_adding_an_operation_changes_no_other_draw(monkeypatch: pytest.MonkeyPat
     extended = IntEnum("Operation", {"CUTOUT": 99, **Operation.__members__})  # type: ignore[misc]
     numbers = {extended["CUTOUT"]: 11} | {extended[operation.name]: count for operation, count in NUMBERS.items()}
     numbers[extended["BLUR"]] += 40
-    monkeypatch.setattr(params, "Operation", extended)
-    monkeypatch.setattr(params, "NUMBERS", numbers)
+    monkeypatch.setattr(augmentations, "Operation", extended)
+    monkeypatch.setattr(augmentations, "NUMBERS", numbers)
     after = draw(config, sizes, streams, view=1)
     for name in ("boxes", "flip", "order", "factors", "grayscale", "solarize"):
         assert torch.equal(getattr(before, name), getattr(after, name)), name

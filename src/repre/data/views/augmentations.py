@@ -1,7 +1,10 @@
-"""Draws the random parameters of one view of every image of a batch, on the CPU and without the pixels.
+"""Random augmentations of one view: their settings, and the draw of their parameters on the CPU, without the pixels.
 
 The parameters are a function of (seed, epoch, view, position). Every operation draws from its stream of `random_streams`.
 They are applied, deterministically and on the device of the pixels, by `geometry` (crop and flip) and then `color`.
+
+To add one: settings in `ViewConfig`, a stream in `Operation` and its count in `NUMBERS`, a parameter in `ViewParameters`
+that `draw` sets, and its formula in `color.apply_color`.
 
     B  images in the batch    N  random numbers of a sample
 """
