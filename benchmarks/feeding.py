@@ -180,7 +180,7 @@ def table(results: dict[str, Any]) -> str:
     ]
     for name, times in times_by_job.items():
         baseline = results["against"][name]
-        ratios = [theirs / ours for ours, theirs in zip(times, times_by_job.get(baseline, []))]
+        ratios = [base / own for own, base in zip(times, times_by_job.get(baseline, []))]
         ratio = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})" if ratios else ""
         milliseconds = f"{statistics.median(times):.2f} ({min(times):.2f} to {max(times):.2f})"
         lines.append(f"| {name} | {milliseconds} | {baseline} | {ratio} |")

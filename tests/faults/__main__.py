@@ -25,7 +25,9 @@ AREAS = ("kills", "stop_signals", "processes", "bad_data", "disks", "nonfinite",
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.faults", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("areas", nargs="*", help=f"{', '.join(AREAS)}; all by default")
     parser.add_argument("--out", type=Path, default=HERE / "results.json", help="file for the results")
     parser.add_argument(
