@@ -22,7 +22,6 @@ from repre.data.loading.loader import Loader
 from repre.data.loading.manifest import apply_manifest, write_manifest
 from repre.data.views.render import make_views
 from repre.errors import RunError
-from repre.models.decoder import branch_cost
 from repre.models.timm_folder import save_encoder
 from repre.training.failures import FailureTracker
 from repre.training.monitoring.step_metrics import WeightChange
@@ -84,8 +83,6 @@ class Trainer:
         self.log = RunLog(config, folder)
         self.source = self._open_source()
         self.state = RunState(config, device)
-        encoder, decoder = self.state.model.encoder, self.state.model.decoder
-        self.costs = asdict(branch_cost(encoder, decoder, size=(config.views.size,) * 2))
         self.failures = FailureTracker(config, folder, self.source, device, log=self.log.message)
         self.validator: Validator | None = None
         if is_main_process():
@@ -138,7 +135,7 @@ class Trainer:
         size = f"{len(self.source)} images of {config.data}, {epoch} steps per epoch, {total} in all"
         resuming = f"; resuming from step {self.step}" if self.step else ""
         self.log.message(f"{size}; {device}, {precision}{resuming}")
-        self.log.message(describe_costs(self.costs))
+        self.log.message(describe_costs(asdict(self.state.branch_cost)))
         if self._validation_is_missing():
             self._validate(stop)
             if self.step:
@@ -333,7 +330,7 @@ class Trainer:
                 steps=self.step,
                 seconds=self.seconds,
                 data_wait=data_wait,
-                costs=self.costs,
+                costs=asdict(self.state.branch_cost),
             )
         self.log.close()
         barrier()

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from repre.config import RunConfig
 from repre.errors import UserError
+from repre.models.decoder import branch_cost
 from repre.models.encoder import Encoder
 from repre.models.repre import RePre, build_model
 from repre.training.checkpoint import load_latest, save_checkpoint
@@ -25,6 +26,7 @@ class RunState:
     Attributes:
         model: split over the processes with `runtime.shard`.
         precision: of encoder and decoder.
+        branch_cost: what the reconstruction branch adds to the encoder.
 
     Raises:
         UserError: the config's parts do not fit together.
@@ -42,6 +44,8 @@ class RunState:
         ).to(device)
         self.model.train()
         validate_micro_batch(self.model.encoder, config.reconstruction, micro_batch=config.compute.micro_batch)
+        size = (config.views.size, config.views.size)
+        self.branch_cost = branch_cost(self.model.encoder, self.model.decoder, size=size)
         self.sharded = config.runtime.shard and world_size() > 1
         self._replica: RePre | None = None
         if self.sharded:
