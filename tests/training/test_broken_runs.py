@@ -25,10 +25,11 @@ from repre.types import Features, FrameworkOutput, Views
 from tests import tiny
 from tests.training.toy import STEPS_PER_EPOCH, run, toy
 
+pytestmark = pytest.mark.slow
 Outcome = Callable[[str], dict[str, Any]]
 PLAIN = ViewConfig(scale=(0.6, 1.0))
 FEW = "scenes:64:32"
-"""Two steps an epoch, so that looks come often."""
+"""Two steps an epoch, so that validations come often."""
 
 
 def alarms(out: Path) -> list[dict[str, Any]]:
@@ -208,18 +209,18 @@ FIRST = {
     ],
 )
 def test_the_right_alarm_on_a_broken_run(name: str, first: str, also: set[str], outcome: Outcome) -> None:
-    found = outcome(name)["alarms"]
-    assert found[0]["monitor"] == first
-    assert {alarm["monitor"] for alarm in found} - {first} <= also
-    assert set(found[0]) == {"step", "monitor", "value", "limit", "cause", "fix"}
+    raised = outcome(name)["alarms"]
+    assert raised[0]["monitor"] == first
+    assert {alarm["monitor"] for alarm in raised} - {first} <= also
+    assert set(raised[0]) == {"step", "monitor", "value", "limit", "cause", "fix"}
 
 
 @pytest.mark.parametrize("framework", tiny.FRAMEWORKS)
 def test_a_learning_rate_x100_is_named_before_what_it_wrecks(framework: str, outcome: Outcome) -> None:
-    found = outcome(f"{framework} learning rate x100")["alarms"]
-    assert [alarm["monitor"] for alarm in found[:2]] == ["update_size", "weight_size"]
-    assert found[1]["step"] <= 2 * STEPS_PER_EPOCH
-    assert len(found) > 2
+    raised = outcome(f"{framework} learning rate x100")["alarms"]
+    assert [alarm["monitor"] for alarm in raised[:2]] == ["update_size", "weight_size"]
+    assert raised[1]["step"] <= 2 * STEPS_PER_EPOCH
+    assert len(raised) > 2
 
 
 def test_an_alarm_is_printed_and_logged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

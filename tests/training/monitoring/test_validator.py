@@ -41,10 +41,10 @@ def summary(out: Path) -> dict[str, Any]:
 
 @pytest.mark.parametrize(("metric", "pick"), [("alignment", min), ("psnr", max), ("rankme", max)])
 def test_best_follows_the_chosen_metric(tmp_path: Path, metric: str, pick: Any) -> None:
-    found = run(quick(tmp_path / "run", best_metric=metric))
-    chosen = pick(found["validations"][1:], key=lambda look: look[metric])
-    assert found["best"]["metric"] == metric
-    assert found["best"]["step"] == chosen["step"]
+    summary_of_run = run(quick(tmp_path / "run", best_metric=metric))
+    chosen = pick(summary_of_run["validations"][1:], key=lambda validation: validation[metric])
+    assert summary_of_run["best"]["metric"] == metric
+    assert summary_of_run["best"]["step"] == chosen["step"]
     assert torch.load(tmp_path / "run/checkpoints/best.pt", weights_only=True)["step"] == chosen["step"]
 
 
@@ -75,7 +75,7 @@ def test_a_slow_probe_is_left_out_between_the_first_and_the_last_check(
     asked.clear()
     train(quick(tmp_path / "hasty", probe_seconds=0.0), probe=probe)
     assert asked == [0, 8]
-    assert [("knn" in look) for look in summary(tmp_path / "hasty")["validations"]] == [True, False, False, False, True]
+    assert ["knn" in row for row in summary(tmp_path / "hasty")["validations"]] == [True, False, False, False, True]
     assert "step 4: the probe is skipped until the last validation" in capsys.readouterr().out
 
 
@@ -115,9 +115,11 @@ def test_monitors_never_change_the_weights(tmp_path: Path, framework: str) -> No
 
 
 def test_what_a_run_leaves_for_the_report(tmp_path: Path) -> None:
-    found = run(quick(tmp_path / "run", "moco-v3"))
-    assert found["monitor_seconds"] == pytest.approx(sum(look["validation_seconds"] for look in found["validations"]))
-    assert "reconstruction" in found["balance"] or "both losses" in found["balance"]
+    summary_of_run = run(quick(tmp_path / "run", "moco-v3"))
+    assert summary_of_run["monitor_seconds"] == pytest.approx(
+        sum(row["validation_seconds"] for row in summary_of_run["validations"])
+    )
+    assert "reconstruction" in summary_of_run["balance"] or "both losses" in summary_of_run["balance"]
     with np.load(tmp_path / "run/snapshots/features.npz", allow_pickle=False) as file:
         assert file["images"].shape == (12, 32, 32, 3)
     row = json.loads((tmp_path / "run/metrics.jsonl").read_text().splitlines()[-1])
