@@ -58,7 +58,7 @@ def test_every_setting_is_read_and_documented() -> None:
         ("data: !!python/object/apply:os.system [exit]\n", "not valid YAML"),
         ("seed: 2024-99-99\n", "not valid YAML|seed"),
         ("[" * 5000, "not valid YAML"),
-        ("encoder: {model_args: {checkpoint_path: /etc/passwd}}\n", "checkpoint_path is not an argument"),
+        ("encoder: {model_args: {checkpoint_path: /etc/passwd}}\n", "checkpoint_path cannot be set here"),
         ("encoder: {model_args: {pretrained_cfg_overlay: {file: x}}}\n", "model_args"),
     ],
 )

@@ -44,12 +44,12 @@ def rows(folder: Path, *, short: bool = False) -> Iterator[Row]:
     for framework in ["moby"] if short else FRAMEWORKS:
         yield _same_for_any_number(folder, framework, (2,) if short else (2, 4))
     yield _changing_number(folder, [1, 2] if short else [2, 4, 1, 2])
-    for number in (signal.SIGTERM, signal.SIGUSR1):
+    for number in [signal.SIGUSR1] if short else [signal.SIGTERM, signal.SIGUSR1]:
         yield _stop_signal(folder, number)
     for framework in ["dino"] if short else FRAMEWORKS:
-        yield _split_weights(folder, framework)
+        yield _split_weights(folder, framework, stages=3 if short else 4)
     yield _incomplete_batch(folder)
-    yield _dying_process(folder)
+    yield _dying_process(folder, victims=(1,) if short else (0, 1))
     yield _torchrun_restarts(folder)
 
 
@@ -206,11 +206,11 @@ def _changing_number(folder: Path, counts: list[int]) -> Row:
     )
 
 
-def _split_weights(folder: Path, framework: str) -> Row:
+def _split_weights(folder: Path, framework: str, *, stages: int) -> Row:
     single = config_for_processes(folder / f"{framework}-1", framework)
     config = config_for_processes(folder / f"{framework}-split", framework)
     codes = [] if Path(single.out).exists() else run_group(single, folder, 1, before=use_float64)
-    codes += run_stages(config, folder, [(2, True), (1, True), (2, False), (2, True)])
+    codes += run_stages(config, folder, [(2, True), (1, True), (2, False), (2, True)][:stages])
     weights, metrics = weight_difference(single, config), metric_difference(single, config)
     complete = has_each_step_once(config.out)
     return Row(
@@ -272,11 +272,11 @@ def _incomplete_batch(folder: Path) -> Row:
     )
 
 
-def _dying_process(folder: Path) -> Row:
+def _dying_process(folder: Path, *, victims: tuple[int, ...]) -> Row:
     reference = _two_process_reference(folder)
     times = explained = equal = complete = 0
     slowest = 0.0
-    for victim in (0, 1):
+    for victim in victims:
         config = config_for_processes(folder / f"dying-{victim}")
         commands = start_group(config, folder, 2)
         wait_for_step(config, 9, commands=commands)

@@ -17,6 +17,8 @@ from repre.training.step import train_step
 from repre.utils.dist import all_gather_with_grad, mean_over_ranks, rank, sum_over_ranks, world_size
 from tests import tiny
 
+pytestmark = pytest.mark.slow
+
 STEPS, BATCH = 5, 8
 CASES = [(f, e, 0.0) for f in tiny.FRAMEWORKS for e in tiny.ENCODERS]
 CASES += [("moco-v3", "vit", 2.0), ("dino", "swin", 2.0)]

@@ -175,7 +175,8 @@ def outcome(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
 
 @pytest.mark.parametrize("framework", tiny.FRAMEWORKS)
 def test_silent_on_healthy_runs(tmp_path: Path, framework: str, capsys: pytest.CaptureFixture[str]) -> None:
-    made = toy(tmp_path / "run", framework, epochs=7)
+    # With so few images, the gradient of BYOL's loss vanishes beside the branch at seed 0, and the alarm is right.
+    made = toy(tmp_path / "run", framework, epochs=7, seed=1)
     defaults = recipe(f"vit-tiny-{framework}")
     views = replace(made.views, target=defaults.views.target)
     summary = run(replace(made, reconstruction=defaults.reconstruction, views=views))

@@ -103,7 +103,7 @@ def test_a_flipped_bit_is_found_and_the_checkpoint_before_is_used(tmp_path: Path
         load_checkpoint(last)
     state, note = load_latest(last, previous) or ({}, "")
     assert state["step"] == 1
-    assert "Going on from previous.pt" in str(note)
+    assert "Resuming from previous.pt" in str(note)
     last.unlink()
     assert (load_latest(last, previous) or ({}, ""))[0]["step"] == 1
     previous.write_bytes(b"")
@@ -213,7 +213,7 @@ def test_a_zip_bomb_is_not_opened(tmp_path: Path) -> None:
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("archive/data.pkl", bytes(50_000_000))
     assert path.stat().st_size < 100_000
-    with pytest.raises(UserError, match="packed, to 50000000 bytes"):
+    with pytest.raises(UserError, match="compressed, to 50000000 bytes"):
         load_checkpoint(path)
 
 

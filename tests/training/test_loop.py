@@ -4,8 +4,6 @@ import csv
 import json
 import os
 import signal
-import subprocess
-import sys
 from dataclasses import replace
 from functools import partialmethod
 from pathlib import Path
@@ -17,7 +15,7 @@ from PIL import Image
 from torch._dynamo.utils import counters
 
 from repre.api import load_encoder
-from repre.config import ComputeConfig, RunConfig, RuntimeConfig, dump_yaml, load_yaml
+from repre.config import ComputeConfig, RunConfig, RuntimeConfig, load_yaml
 from repre.data.loading.loader import LoaderConfig
 from repre.data.views.view_recipes import dino_views, moco_v3_views
 from repre.errors import RunError, UserError
@@ -71,6 +69,7 @@ def stop_at(step: int) -> Probe:
     return probe
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("framework", "encoder"), [("moco-v3", "vit"), ("dino", "vit"), ("moby", "swin")])
 def test_a_stopped_and_resumed_run_is_bit_equal(tmp_path: Path, framework: str, encoder: str) -> None:
     train(config(tmp_path / "straight", framework, encoder))
@@ -85,6 +84,7 @@ def test_a_stopped_and_resumed_run_is_bit_equal(tmp_path: Path, framework: str, 
     assert [line["step"] for line in lines] == list(range(1, 10))
 
 
+@pytest.mark.slow
 def test_a_run_that_was_stopped_after_its_last_step_is_finished(tmp_path: Path) -> None:
     train(config(tmp_path / "straight"))
     with pytest.raises(Interrupted):
@@ -108,6 +108,7 @@ def test_metrics_beyond_the_checkpoint_are_dropped_on_resume(tmp_path: Path) -> 
     assert [int(row["step"]) for row in rows] == list(range(1, 10))
 
 
+@pytest.mark.slow
 def test_workers_monitors_and_logging_never_change_the_weights(tmp_path: Path) -> None:
     train(config(tmp_path / "a"))
     loud = replace(QUIET, workers=2, log_every=4, eval_every_epochs=2, monitor_samples=5)
@@ -240,9 +241,10 @@ def test_cuda(tmp_path: Path, precision: str, compiled: bool) -> None:
     assert all(v.isfinite().all() for v in weights(tmp_path / "run").values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("framework", "encoder", "micro_batch"),
-    [("moco-v3", "vit", 0), ("moco-v3", "vit", 3), ("dino", "vit", 0), ("moby", "swin", 0)],
+    [("moco-v3", "vit", 3), ("dino", "vit", 0), ("moby", "swin", 0)],
 )
 def test_a_compiled_run_compiles_in_its_first_epoch_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, framework: str, encoder: str, micro_batch: int
@@ -257,24 +259,3 @@ def test_a_compiled_run_compiles_in_its_first_epoch_alone(
         train(config(tmp_path / f"{epochs}", framework, encoder, epochs=epochs, compute=compute))
         graphs.append(counters["stats"]["unique_graphs"])
     assert 0 < graphs[0] == graphs[1]
-
-
-def test_torchrun_with_two_processes_trains_as_one(tmp_path: Path) -> None:
-    """The whole command under torchrun: same metrics, and weights within float32 rounding of ten steps."""
-    made = replace(config(tmp_path / "one"), encoder=replace(tiny.ENCODERS["vit"], drop_path=0.2))
-    train(made)
-    (tmp_path / "two.yaml").write_text(dump_yaml(made))
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "repre.cli"]
-    words = ["pretrain", "--config", str(tmp_path / "two.yaml"), "--out", str(tmp_path / "two")]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
-    done = subprocess.run(torchrun + words, env=environment, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
-    one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
-    for name, value in one.items():
-        # a key's bias, and a shift before batch normalization, have rounding for a gradient: Adam makes whole steps of it
-        if not name.endswith(("qkv.bias", "model.norm.bias")):
-            torch.testing.assert_close(value, two[name], rtol=1e-3, atol=2e-4, msg=lambda m, n=name: f"{n}: {m}")
-    for mine, theirs in zip(*(map(json.loads, (tmp_path / n / "metrics.jsonl").open()) for n in ("one", "two"))):
-        assert mine["step"] == theirs["step"]
-        for name in ("loss", "batch_std", "effective_negatives", "agreement"):
-            assert mine[name] == pytest.approx(theirs[name], rel=1e-2), name  # float32; exact in two_processes

@@ -14,6 +14,8 @@ from repre.training import planner, trials
 from repre.training.planner import plan
 from tests.tiny import ENCODERS, FRAMEWORKS
 
+pytestmark = pytest.mark.slow
+
 CONFIG = RunConfig(
     data="scenes:64:32",
     epochs=7,

@@ -23,6 +23,8 @@ from repre.utils.signals import Interrupted
 from tests.training.test_broken_runs import alarms, broken
 from tests.training.toy import run, toy
 
+pytestmark = pytest.mark.slow
+
 
 def quick(out: Path, framework: str = "simclr", **runtime: Any) -> RunConfig:
     settings: dict[str, Any] = {
