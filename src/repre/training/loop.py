@@ -9,7 +9,6 @@ import errno
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from signal import SIGTERM
@@ -30,7 +29,7 @@ from repre.training.nonfinite import save_buffers
 from repre.training.run_folder import RunFolder
 from repre.training.run_log import RunLog, Throughput, metrics_row
 from repre.training.run_state import RunState
-from repre.training.run_summary import describe_costs, write_summary
+from repre.training.run_summary import describe_cost, write_summary
 from repre.training.step import StepResult, train_step
 from repre.types import Batch, Views
 from repre.utils.device import pick_device, pick_workers, release_freed_memory
@@ -135,7 +134,7 @@ class Trainer:
         size = f"{len(self.source)} images of {config.data}, {epoch} steps per epoch, {total} in all"
         resuming = f"; resuming from step {self.step}" if self.step else ""
         self.log.message(f"{size}; {device}, {precision}{resuming}")
-        self.log.message(describe_costs(asdict(self.state.branch_cost)))
+        self.log.message(describe_cost(self.state.branch_cost))
         if self._validation_is_missing():
             self._validate(stop)
             if self.step:
@@ -330,7 +329,7 @@ class Trainer:
                 steps=self.step,
                 seconds=self.seconds,
                 data_wait=data_wait,
-                costs=asdict(self.state.branch_cost),
+                cost=self.state.branch_cost,
             )
         self.log.close()
         barrier()

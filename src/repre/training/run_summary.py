@@ -1,10 +1,10 @@
 """What a run says about itself: its costs before it starts, its summary when it has finished."""
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from repre.config import RunConfig
+from repre.models.decoder import BranchCost
 from repre.training.failures import FailureTracker
 from repre.training.monitoring.gradient_balance import describe_balance
 from repre.training.monitoring.validator import Validator
@@ -32,7 +32,7 @@ class Summary:
     unreadable: int
     changed: int
     skipped: int
-    costs: dict[str, Any]
+    costs: BranchCost
 
 
 def write_summary(
@@ -44,7 +44,7 @@ def write_summary(
     steps: int,
     seconds: float,
     data_wait: float,
-    costs: dict[str, Any],
+    cost: BranchCost,
 ) -> None:
     """Writes summary.json; its presence marks the run as finished."""
     validations, rows = validator.validations, folder.read_metrics()
@@ -66,17 +66,17 @@ def write_summary(
         unreadable=len(failures.unreadable),
         changed=len(failures.changed),
         skipped=failures.skipped,
-        costs=costs,
+        costs=cost,
     )
     write_json(folder.summary, asdict(summary))
 
 
-def describe_costs(costs: Mapping[str, Any]) -> str:
-    """Size of the encoder and cost of the branch beside it, from `repre.models.decoder.branch_cost`."""
-    encoder, decoder = costs["encoder_parameters"], costs["decoder_parameters"]
+def describe_cost(cost: BranchCost) -> str:
+    """Size of the encoder and cost of the branch beside it."""
+    encoder, decoder = cost.encoder_parameters, cost.decoder_parameters
     if not decoder:
         return f"encoder {encoder / 1e6:.2f} M parameters; no reconstruction branch"
     return (
         f"encoder {encoder / 1e6:.2f} M parameters; decoder {decoder / 1e6:.2f} M ({100 * decoder / encoder:.1f} %), "
-        f"{100 * costs['decoder_flops'] / costs['encoder_flops']:.1f} % of the encoder's forward FLOPs"
+        f"{100 * cost.decoder_flops / cost.encoder_flops:.1f} % of the encoder's forward FLOPs"
     )

@@ -21,7 +21,7 @@ from repre.training.optim import OptimConfig, set_schedule
 from repre.types import Features, Losses, Views
 from repre.utils.amp import autocast
 from repre.utils.dist import rank, world_size
-from repre.utils.fsdp import is_dtensor, local_tensor
+from repre.utils.fsdp import is_dtensor, join_norms, local_tensor, partial_norms
 from repre.utils.onednn_linear import fast_linear
 
 
@@ -107,18 +107,19 @@ def _status(model: nn.Module, losses: Losses, flags: Sequence[bool]) -> tuple[Te
 
     One all-reduce sums the ranks' losses, flags and, for parameters that are split over the ranks, squared norms.
     """
-    gradients = [p.grad for p in model.parameters() if p.grad is not None]
-    norm = nn.utils.get_total_norm([g for g in gradients if not is_dtensor(g)])
-    parts = [local_tensor(g) for g in gradients if is_dtensor(g)]
-    squares = nn.utils.get_total_norm(parts).square() if parts else torch.zeros_like(norm)
+    norm, squares = partial_norms([p.grad for p in model.parameters() if p.grad is not None])
     loss = losses.total.detach()
-    values = [loss, squares.to(loss.device), *(torch.full_like(loss, float(flag)) for flag in flags)]
+    values = [
+        loss,
+        torch.zeros_like(loss) if squares is None else squares.to(loss.device),
+        *(torch.full_like(loss, float(flag)) for flag in flags),
+    ]
     status = torch.stack([value.to(loss.dtype) for value in values])
     if world_size() > 1:
         dist.all_reduce(status)
-    loss, squares = status[0] / world_size(), status[1]
-    if parts:
-        norm = (norm.square().to(squares.device) + squares).sqrt()
+    loss = status[0] / world_size()
+    if squares is not None:
+        norm = join_norms(norm, status[1])
     return norm, torch.cat([torch.stack([loss, norm.to(loss.device, loss.dtype)]), status[2:]])
 
 

@@ -6,6 +6,7 @@ import resource
 import sys
 import time
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -14,8 +15,8 @@ from repre.config import RunConfig
 from repre.data.views.render import make_views
 from repre.errors import UserError
 from repre.models.encoder import Encoder
-from repre.models.repre import RePre, build_model
-from repre.training.optim import build_optimizer
+from repre.models.repre import RePre
+from repre.training.run_state import RunState
 from repre.training.step import split_views, train_step, validate_micro_batch
 from repre.types import Batch, Features, Views
 from repre.utils.device import pick_precision
@@ -38,7 +39,7 @@ class Trial:
     """
 
     micro_batch: int
-    precision: str
+    precision: Literal["auto", "fp32", "bf16", "fp16"]
     compile: bool
     grad_checkpointing: bool
     images_per_s: float | None
@@ -96,39 +97,34 @@ def _may_be_cut(config: RunConfig) -> bool:
 
 def _run_trial(trial: Trial, batch: Batch, device: torch.device, config: RunConfig) -> Trial:
     """Times whole steps; returns the trial with its measurements, or without them if the memory did not suffice."""
-    encoder = replace(config.encoder_at_size, grad_checkpointing=trial.grad_checkpointing, weights=None)
-    precision = pick_precision(trial.precision, device)
+    micro_batch = trial.micro_batch if trial.micro_batch < config.batch_size else 0
+    config = replace(
+        config,
+        encoder=replace(config.encoder, grad_checkpointing=trial.grad_checkpointing, weights=None),
+        reconstruction=replace(config.reconstruction, end_fraction=1.0),  # the branch takes part
+        compute=replace(config.compute, precision=trial.precision, micro_batch=micro_batch, compile=trial.compile),
+        runtime=replace(config.runtime, shard=False),
+    )
     try:
         if device.type == "cuda":
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats(device)
-        model = build_model(
-            encoder=encoder,
-            framework=config.framework,
-            decoder=config.decoder,
-            reconstruction=replace(config.reconstruction, end_fraction=1.0),  # the branch takes part
-            seed=config.seed,
-        ).to(device)
-        model.train()
-        if trial.compile:
-            model.encoder.compile()
-        optimizer = build_optimizer(config.optim, model, no_weight_decay=model.encoder.no_weight_decay)
-        scaler = torch.amp.GradScaler(device.type, enabled=precision is torch.float16)
+        state = RunState(config, device)
         views = make_views(batch, config.rendered_views, seed=config.seed, device=device)
 
         def step() -> None:
             on_cpu = device.type == "cpu"  # there the loader's processes make the views
             train_step(
-                model,
-                optimizer,
+                state.model,
+                state.optimizer,
                 views if on_cpu else make_views(batch, config.rendered_views, seed=config.seed, device=device),
                 optim=config.optim,
                 batch_size=config.batch_size,
                 progress=0.5,
                 seed=0,
-                micro_batch=trial.micro_batch if trial.micro_batch < config.batch_size else 0,
-                precision=precision,
-                scaler=scaler,
+                micro_batch=micro_batch,
+                precision=state.precision,
+                scaler=state.scaler,
             )
 
         step()  # allocates, compiles, chooses kernels
@@ -140,7 +136,7 @@ def _run_trial(trial: Trial, batch: Batch, device: torch.device, config: RunConf
             steps += 1
         rate = steps * config.batch_size / (time.monotonic() - begin)
         memory = _peak_memory(device)
-        heads = _kept_by_heads(model, views)
+        heads = _kept_by_heads(state.model, views)
     except (torch.OutOfMemoryError, MemoryError):
         return trial
     finally:

@@ -68,10 +68,23 @@ def distribute_like(value: Tensor, like: Tensor) -> Tensor:
 
 def total_norm(tensors: Sequence[Tensor]) -> Tensor:
     """The norm of all values of all tensors; a collective call if some are sharded."""
-    norm = torch.nn.utils.get_total_norm([x for x in tensors if not is_dtensor(x)])
-    parts = [local_tensor(x) for x in tensors if is_dtensor(x)]
-    if not parts:
+    norm, squares = partial_norms(tensors)
+    if squares is None:
         return norm
-    squares = torch.nn.utils.get_total_norm(parts).square()
     torch.distributed.all_reduce(squares)
+    return join_norms(norm, squares)
+
+
+def partial_norms(tensors: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:
+    """The norm of the tensors that are not sharded, and the squared norm of this process's parts of the others.
+
+    Sum the latter over the processes and pass both to `join_norms`; it is None if nothing is sharded.
+    """
+    norm = nn.utils.get_total_norm([x for x in tensors if not is_dtensor(x)])
+    parts = [local_tensor(x) for x in tensors if is_dtensor(x)]
+    return norm, nn.utils.get_total_norm(parts).square() if parts else None
+
+
+def join_norms(norm: Tensor, squares: Tensor) -> Tensor:
+    """The norm of everything, from the norm of what is not sharded and the squared norm of what is."""
     return (norm.square().to(squares.device) + squares).sqrt()
