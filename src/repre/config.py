@@ -77,8 +77,9 @@ class ComputeConfig:
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """Precision of encoder and decoder; heads and losses run in fp32. `auto`: bf16 on CUDA devices that
     support it, else fp32."""
-    compile: bool = False
-    """Compile the encoder with torch.compile."""
+    compile: Literal["auto", "on", "off"] = "auto"
+    """Compile encoder, teacher, decoder and the larger losses with torch.compile. `auto`: on CUDA, without `runtime.shard`,
+    if the run is long enough to win back the minute that compiling takes."""
     micro_batch: int = 0
     """Images encoded at once per process; 0 encodes the whole batch. The loss still sees the whole batch (gradient
     cache), so the update is that of the full batch, in less memory and about a third more time."""

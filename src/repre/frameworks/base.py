@@ -3,7 +3,7 @@
 A framework owns its heads, its teacher and its queue or center. It never sees an optimizer, the config of a run or the
 decoder. `train_step` calls it in this order::
 
-    teacher = [framework.teacher_features(view) for view in global_views]
+    teacher = framework.teacher_features(global_views)
     output = framework.loss(student, teacher, progress)      # student: global views first, then local views
     output.loss.backward()
     framework.before_step(progress)
@@ -16,12 +16,14 @@ decoder. `train_step` calls it in this order::
 import copy
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from repre.models.ema import ema_update
 from repre.types import Features, FrameworkOutput
+from repre.utils.step_compile import StepFunction
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,12 +37,12 @@ class Framework(nn.Module, ABC):
     supports_multi_crop: bool = False
     """Whether `loss` accepts local views beside the two global ones."""
 
-    def teacher_features(self, view: Tensor) -> Features | None:
-        """The teacher's features of a view [B, C, S, S], without gradient; None without a teacher.
+    def teacher_features(self, views: list[Tensor]) -> list[Features]:
+        """The teacher's features of views, each [B, C, S, S], without gradient; empty without a teacher.
 
         The views of a batch may arrive in pieces.
         """
-        return None
+        return []
 
     @abstractmethod
     def loss(self, student: list[Features], teacher: list[Features], progress: float) -> FrameworkOutput:
@@ -51,6 +53,10 @@ class Framework(nn.Module, ABC):
             teacher: the teacher's features of the global views; empty without a teacher.
             progress: share of the run that is done, in [0, 1].
         """
+
+    def step_functions(self) -> list[StepFunction[..., Any]]:
+        """Parts of `loss` that are worth compiling."""
+        return []
 
     def before_step(self, progress: float) -> None:
         """Hook to edit gradients after clipping."""
@@ -68,7 +74,7 @@ class Teacher(nn.Module):
 
     def __init__(self, encoder: nn.Module, projector: nn.Module) -> None:
         super().__init__()
-        self.encoder = copy.deepcopy(encoder)
+        self.encoder: Any = copy.deepcopy(encoder)
         self.projector = copy.deepcopy(projector)
         self.requires_grad_(False)
         self.train(False)
@@ -78,8 +84,9 @@ class Teacher(nn.Module):
         return super().train(False)
 
     @torch.no_grad()
-    def features(self, view: Tensor) -> Features:
-        return self.encoder(view, maps=False)
+    def features(self, views: list[Tensor]) -> list[Features]:
+        """Embeddings of views of one size, each [B, C, S, S]."""
+        return self.encoder.encode(views, maps=False)
 
     @torch.no_grad()
     def project(self, features: Features) -> Tensor:

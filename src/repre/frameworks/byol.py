@@ -45,8 +45,8 @@ class BYOL(Framework):
         self.predictor = mlp(config.out_dim, config.hidden_dim, config.out_dim, layers=2)
         self.teacher = Teacher(encoder, self.projector)
 
-    def teacher_features(self, view: Tensor) -> Features:
-        return self.teacher.features(view)
+    def teacher_features(self, views: list[Tensor]) -> list[Features]:
+        return self.teacher.features(views)
 
     def loss(self, student: list[Features], teacher: list[Features], progress: float) -> FrameworkOutput:
         first, second = (self.predictor(self.projector(view.embedding)) for view in student)  # [B, P] each

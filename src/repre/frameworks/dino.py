@@ -1,6 +1,7 @@
 """DINO (Caron et al. 2021, arXiv 2104.14294): self-distillation between views, centered and sharpened; multi-crop."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +17,7 @@ from repre.utils.config_checks import check_fields
 from repre.utils.dist import mean_over_ranks
 from repre.utils.onednn_linear import linear
 from repre.utils.schedule import cosine, warmup_constant
+from repre.utils.step_compile import StepFunction
 
 LOGITS = 2**27
 """Logits of one piece of the batch, over all views and prototypes: 0.5 GiB in fp32, and a few copies of it."""
@@ -99,9 +101,10 @@ class DINO(Framework):
         self.projector = DINOHead(config, embedding_dim=embedding_dim)
         self.teacher = Teacher(encoder, self.projector)
         self.register_buffer("center", torch.zeros(1, config.prototypes))
+        self.sums_step = StepFunction(self._sums)
 
-    def teacher_features(self, view: Tensor) -> Features:
-        return self.teacher.features(view)
+    def teacher_features(self, views: list[Tensor]) -> list[Features]:
+        return self.teacher.features(views)
 
     def loss(self, student: list[Features], teacher: list[Features], progress: float) -> FrameworkOutput:
         c = self.config
@@ -111,19 +114,24 @@ class DINO(Framework):
             teacher_points = _project(head, teacher)  # [G, B, bottleneck]
             teacher_prototypes = head.prototypes()
         points, prototypes = _project(self.projector, student), self.projector.prototypes()  # [V, B, bottleneck]
-        temperature = warmup_constant(
-            progress,
-            warmup=c.teacher_temperature_warmup,
-            start=c.teacher_temperature_start,
-            end=c.teacher_temperature,
+        temperature = torch.full(  # a tensor: a new number would be compiled anew
+            (),
+            warmup_constant(
+                progress,
+                warmup=c.teacher_temperature_warmup,
+                start=c.teacher_temperature_start,
+                end=c.teacher_temperature,
+            ),
+            dtype=points.dtype,
+            device=points.device,
         )
         batch = points.shape[1]
         rows = max(1, LOGITS // (len(student) * c.prototypes))
         sums = [
-            self._sums(points, prototypes, teacher_points, teacher_prototypes, temperature)
+            self.sums_step(points, prototypes, teacher_points, teacher_prototypes, temperature)
             if rows >= batch
             else checkpoint(
-                self._sums,
+                self.sums_step,
                 points[:, start : start + rows],
                 prototypes,
                 teacher_points[:, start : start + rows],
@@ -154,7 +162,7 @@ class DINO(Framework):
         prototypes: Tensor,
         teacher_points: Tensor,
         teacher_prototypes: Tensor,
-        temperature: float,
+        temperature: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Sums over n images: the loss, the teacher's logits averaged over its views [prototypes], its distribution for the
         first view [prototypes], and the entropy of that distribution.
@@ -175,6 +183,9 @@ class DINO(Framework):
             teacher_temperature=temperature,
         )
         return loss * points.shape[1], *sums
+
+    def step_functions(self) -> list[StepFunction[..., Any]]:
+        return [self.sums_step]
 
     def before_step(self, progress: float) -> None:
         if progress < self.config.freeze_last_layer:

@@ -62,8 +62,8 @@ class MoBY(Framework):
         self.register_buffer("queues", F.normalize(torch.randn(2, config.queue, config.out_dim), dim=2))  # [view, Q, P]
         self.register_buffer("end", torch.zeros((), dtype=torch.long))  # where the next key goes
 
-    def teacher_features(self, view: Tensor) -> Features:
-        return self.teacher.features(view)
+    def teacher_features(self, views: list[Tensor]) -> list[Features]:
+        return self.teacher.features(views)
 
     def loss(self, student: list[Features], teacher: list[Features], progress: float) -> FrameworkOutput:
         first, second = (self.predictor(self.projector(view.embedding)) for view in student)  # [B, P] each

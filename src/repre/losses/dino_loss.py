@@ -10,7 +10,7 @@ def dino_loss(
     center: Tensor,
     *,
     student_temperature: float,
-    teacher_temperature: float,
+    teacher_temperature: float | Tensor,
 ) -> Tensor:
     """Mean cross-entropy between the teacher's and the student's prototype distributions, over pairs of different views.
 

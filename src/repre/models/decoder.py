@@ -89,6 +89,11 @@ class Decoder(nn.Module):
 
     def forward(self, maps: list[Tensor], size: tuple[int, int] | torch.Size) -> Tensor:
         """Reconstructs pixels [B, C, H, W] of ``size = (H, W)`` from all maps of the encoder, each [B, C_l, H_l, W_l]."""
+        pixels = F.pixel_shuffle(self.patches(maps, size), self.stride)
+        return pixels[..., : size[0], : size[1]]  # a grid that was rounded up covers more than the image
+
+    def patches(self, maps: list[Tensor], size: tuple[int, int] | torch.Size) -> Tensor:
+        """The same pixels before they are shuffled into place: [B, C s s, h, w], whose h x w cells cover the image."""
         used = [maps[level] for level in self.levels]
         fused = used[-1]
         for index in reversed(range(len(self.laterals))):
@@ -96,8 +101,8 @@ class Decoder(nn.Module):
             if index < len(self.laterals) - 1:
                 lateral = lateral + _resize(fused, lateral.shape[-2:])
             fused = self.blocks[index](lateral)
-        pixels = F.pixel_shuffle(self.to_pixels(_extend(fused, size, self.stride)), self.stride)
-        return pixels[..., : size[0], : size[1]]  # [B, C, H, W]; a grid that was rounded up covers more than the image
+        patches: Tensor = self.to_pixels(_extend(fused, size, self.stride))
+        return patches
 
     @torch.no_grad()
     def _initialize(self, generator: torch.Generator) -> None:
@@ -169,3 +174,17 @@ def branch_cost(encoder: Any, decoder: Decoder | None, *, size: tuple[int, int] 
         encoder_flops=encoder_counter.get_total_flops(),
         decoder_flops=decoder_flops,
     )
+
+
+def step_flops(cost: BranchCost, views: Any, *, teachers: int) -> float:
+    """FLOPs of encoder and decoder in a training step, for each image: forward, and twice that backward.
+
+    Args:
+        cost: of a global view.
+        views: numbers and sides of the views, a `ViewsConfig`. A local view counts by its area.
+        teachers: encoders that only run forward, on the global views.
+    """
+    n_global = 2
+    local = views.n_local * (views.local_size / views.size) ** 2
+    student = cost.encoder_flops * (n_global + local) + cost.decoder_flops * n_global
+    return 3.0 * student + teachers * n_global * cost.encoder_flops

@@ -27,7 +27,7 @@ class BatchSlice:
 class DropPath(nn.Module):
     """Drops a residual branch for whole images and scales the others up to match (Huang et al. 2016, arXiv 1603.09382).
 
-    Every call draws a number for each image of the whole batch from torch's global generator, however few of them it
+    Every pass draws a number for each image of the whole batch from torch's global generator, however few of them it
     encodes. So after the same seed, micro-batches and ranks draw what the whole batch would draw. The draws come from the
     global generator, whose state activation checkpointing restores.
 
@@ -35,27 +35,40 @@ class DropPath(nn.Module):
         probability: of dropping an image's branch, in [0, 1).
         batch_slice: the images that a pass encodes.
         scale: divide what remains by the probability to remain.
+
+    Attributes:
+        drawn: factors that the next pass uses instead of drawing, [V * B]. For compiled passes: their backward pass may
+            compute a part of the forward pass again, and would draw other numbers.
     """
 
     def __init__(self, probability: float, batch_slice: BatchSlice, *, scale: bool = True) -> None:
         super().__init__()
         self.probability, self.batch_slice, self.scale = probability, batch_slice, scale
+        self.drawn: Tensor | None = None
+
+    @property
+    def drops(self) -> bool:
+        """Whether a pass draws."""
+        return self.training and self.probability > 0
+
+    def draw(self, count: int, device: torch.device) -> Tensor:
+        """Factors of the branch for `count` images, [V * B]: 0, or 1 over the probability to remain."""
+        index, total = self.batch_slice.index, self.batch_slice.total
+        if index is None:
+            uniforms = torch.rand(count, device=device)
+        else:
+            views = count // len(index)
+            uniforms = torch.rand(views, total, device=device).index_select(1, index).flatten()
+        keep_probability = 1 - self.probability
+        mask = (uniforms < keep_probability).to(uniforms.dtype)
+        return mask / keep_probability if self.scale else mask
 
     def forward(self, x: Tensor) -> Tensor:
         """x: [V * B, ...], all images of a view before those of the next."""
-        if not self.training or self.probability == 0:
+        if not self.drops:
             return x
-        index, total = self.batch_slice.index, self.batch_slice.total
-        if index is None:
-            uniforms = torch.rand(len(x), device=x.device)
-        else:
-            views = len(x) // len(index)
-            uniforms = torch.rand(views, total, device=x.device).index_select(1, index).flatten()
-        keep_probability = 1 - self.probability
-        mask = (uniforms < keep_probability).to(x.dtype)
-        if self.scale:
-            mask = mask / keep_probability
-        return x * mask.view(-1, *[1] * (x.ndim - 1))
+        factors = self.draw(len(x), x.device) if self.drawn is None else self.drawn
+        return x * factors.to(x.dtype).view(-1, *[1] * (x.ndim - 1))
 
     def extra_repr(self) -> str:
         return f"{self.probability:.3g}"

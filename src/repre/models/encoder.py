@@ -6,6 +6,7 @@ Shapes:
 """
 
 import inspect
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 
 from repre.errors import UserError
 from repre.models.drop_path import BatchSlice, DropPath
+from repre.models.patch_projection import use_patch_projections
 from repre.models.timm_model import (
     RESERVED_ARGUMENTS,
     FeatureLayout,
@@ -28,6 +30,7 @@ from repre.models.weights import load_start_weights
 from repre.types import Features
 from repre.utils.config_checks import check_fields
 from repre.utils.onednn_linear import use_onednn_linear
+from repre.utils.step_compile import StepFunction
 
 Argument = int | float | bool | str | tuple[int, ...]
 """Type of an argument of a timm model: what YAML, JSON and the command line can write."""
@@ -101,6 +104,7 @@ class Encoder(nn.Module):
             model rounds the grid up or down.
         image_size: height and width that the model was built for; it takes other sizes if its architecture allows.
         batch_slice: the images of the whole batch that the next passes encode, for drop path.
+        encode_step: computes `encode` in training steps once it is compiled.
 
     Raises:
         UserError: timm has no such model; it gives no intermediate features; it refuses the size, the channels or the
@@ -114,13 +118,17 @@ class Encoder(nn.Module):
         meta_model = create_meta_model(config.name)
         self.image_size = _height_and_width(config.image_size or meta_model.pretrained_cfg["input_size"][1:])
         self.timm_arguments = _constructor_arguments(config, meta_model, self.image_size)
-        self._checked_sizes: set[tuple[int, int]] = set()
-        self.embedding_dim, self.depth, self.out_indices, self.widths, self.strides = self.check_size(*self.image_size)
+        self._layouts: dict[tuple[int, int], FeatureLayout] = {}
+        layout = self.check_size(*self.image_size)
+        self.embedding_dim, self.depth = layout.embedding_dim, layout.depth
+        self.out_indices, self.widths, self.strides = layout.out_indices, layout.widths, layout.strides
 
         self.model: Any = create_timm_model(config.name, self.timm_arguments, pretrained=config.weights == "hub")
         self.batch_slice = BatchSlice()
         self._replace_drop_paths()
+        use_patch_projections(self.model, channels=config.channels)
         use_onednn_linear(self.model)
+        self.encode_step = StepFunction(self._encode_views)
         if config.grad_checkpointing:
             self.enable_grad_checkpointing()
         if config.weights not in (None, "hub"):
@@ -132,13 +140,63 @@ class Encoder(nn.Module):
 
     def forward(self, x: Tensor, *, maps: bool = True) -> Features:
         """Features of images [B, C, H, W]: embedding [B, D] and, with `maps`, one [B, C_l, H_l, W_l] per level."""
-        if not torch.compiler.is_compiling() and tuple(x.shape[-2:]) not in self._checked_sizes:
-            self.check_size(x.shape[-2], x.shape[-1])
+        layout = None if torch.compiler.is_compiling() else self.check_size(x.shape[-2], x.shape[-1])
+        return self._features(x, maps, None if layout is None else layout.token_grid)
+
+    def encode(self, images: Sequence[Tensor], *, maps: bool = True) -> list[Features]:
+        """Features of views of one size, each [B, C, H, W], in one pass; in training steps compiled, if `encode_step` is.
+
+        A compiled pass gives the maps in the precision of autocast, with the channels last in memory.
+        """
+        if not self.encode_step.is_compiled:
+            features = self(torch.cat(list(images)), maps=maps)
+            levels_of_views = (
+                zip(*(level.chunk(len(images)) for level in features.maps)) if maps else [()] * len(images)
+            )
+            embeddings = features.embedding.chunk(len(images))
+            return [Features(embedding, list(levels)) for embedding, levels in zip(embeddings, levels_of_views)]
+        token_grid = self.check_size(images[0].shape[-2], images[0].shape[-1]).token_grid
+        drop_paths = [module for module in self.model.modules() if isinstance(module, DropPath) and module.drops]
+        for drop_path in drop_paths:
+            drop_path.drawn = drop_path.draw(sum(map(len, images)), images[0].device)
+        try:
+            return [Features(*view) for view in self.encode_step(list(images), maps, token_grid)]
+        finally:
+            for drop_path in drop_paths:
+                drop_path.drawn = None
+
+    def _encode_views(
+        self, images: list[Tensor], maps: bool, token_grid: tuple[int, int] | None
+    ) -> list[tuple[Tensor, list[Tensor]]]:
+        """Embedding and maps of every view.
+
+        Every output is a copy: autograd follows outputs of a compiled function that share memory outside of it, by a pass
+        over the whole memory for each.
+        """
+        features = self._features(torch.cat(images), maps, token_grid)
+        device = images[0].device.type
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else features.embedding.dtype
+        levels_of_views: list[list[Tensor]] = [[] for _ in images]
+        for level in features.maps:
+            for levels, view in zip(levels_of_views, level.chunk(len(images))):
+                levels.append(view.to(dtype, copy=True, memory_format=torch.channels_last))
+        embeddings = (view.clone() for view in features.embedding.chunk(len(images)))
+        return list(zip(embeddings, levels_of_views))
+
+    def _features(self, x: Tensor, maps: bool, token_grid: tuple[int, int] | None) -> Features:
+        """Features of images.
+
+        Args:
+            token_grid: rows and columns of the patch tokens, if the model gives the maps as tokens: they are then views of
+                the tokens, with the channels last in memory.
+        """
         if not maps:
             return Features(self.model.forward_head(self.model.forward_features(x), pre_logits=True))
         final, levels = self.model.forward_intermediates(
-            x, indices=self.out_indices, stop_early=False, output_fmt="NCHW"
+            x, indices=self.out_indices, stop_early=False, output_fmt="NCHW" if token_grid is None else "NLC"
         )
+        if token_grid is not None:
+            levels = [level.unflatten(1, token_grid).permute(0, 3, 1, 2) for level in levels]
         return Features(self.model.forward_head(final, pre_logits=True), list(levels))
 
     def check_size(self, height: int, width: int) -> FeatureLayout:
@@ -147,15 +205,15 @@ class Encoder(nn.Module):
         Raises:
             UserError: the model refuses the size.
         """
-        layout = measure_features(
-            self.config.name,
-            self.timm_arguments,
-            (height, width),
-            built_for=self.image_size,
-            out_indices=self.config.out_indices,
-        )
-        self._checked_sizes.add((height, width))
-        return layout
+        if (height, width) not in self._layouts:
+            self._layouts[height, width] = measure_features(
+                self.config.name,
+                self.timm_arguments,
+                (height, width),
+                built_for=self.image_size,
+                out_indices=self.config.out_indices,
+            )
+        return self._layouts[height, width]
 
     @property
     def no_weight_decay(self) -> list[str]:

@@ -5,7 +5,7 @@ views -> encoder -+- embeddings -> framework -> contrastive loss -+-> total
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,10 @@ from repre.models.encoder import Encoder, EncoderConfig
 from repre.types import Features, FrameworkOutput, Losses, Views
 from repre.utils.amp import autocast
 from repre.utils.config_checks import check_fields
+from repre.utils.step_compile import StepFunction
+
+MEMORY_BUDGET = 0.7
+"""Share of the encoder's activations that a compiled step keeps for the backward pass (docs/performance.md)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +100,21 @@ class RePre(nn.Module):
         self.framework = framework
         self.reconstruction = reconstruction or ReconstructionConfig()
         self.decoder = decoder if self.reconstruction.weight else None
+        self.pixel_loss_step = StepFunction(self._pixel_loss)
+
+    def compile_step(self, backend: str = "inductor") -> None:
+        """Compiles what training steps spend their time on: encoder, teacher, decoder with the pixel loss, parts of the
+        framework's loss. Calls outside of a training step stay as they are.
+
+        Args:
+            backend: of `torch.compile`.
+        """
+        functions: list[StepFunction[..., Any]] = [self.pixel_loss_step, *self.framework.step_functions()]
+        for function in functions:
+            function.compile(backend=backend)
+        for encoder in [module for module in self.modules() if isinstance(module, Encoder)]:
+            has_dropout = any(isinstance(module, nn.Dropout) and module.p for module in encoder.modules())
+            encoder.encode_step.compile(backend=backend, memory_budget=1.0 if has_dropout else MEMORY_BUDGET)
 
     def forward(self, views: Views | list[Tensor], *, progress: float) -> Losses:
         """Computes the losses of the local batch.
@@ -148,14 +167,13 @@ class RePre(nn.Module):
             end = start + 1
             while end < len(images) and images[end].shape == images[start].shape and end != views.n_global:
                 end += 1
-            features += self._encode(images[start:end], maps=maps and start < views.n_global)
+            features += self.encoder.encode(images[start:end], maps=maps and start < views.n_global)
             start = end
         return features
 
     def teacher_features(self, views: Views) -> list[Features]:
         """Computes the teacher's features of every global view; an empty list without a teacher."""
-        features = [self.framework.teacher_features(view) for view in views.images[: views.n_global]]
-        return [view for view in features if view is not None]
+        return self.framework.teacher_features(views.images[: views.n_global])
 
     def contrastive_loss(self, student: list[Features], teacher: list[Features], progress: float) -> FrameworkOutput:
         """Computes the framework's loss, in float32 or more even under mixed precision: bfloat16 is too coarse for
@@ -172,17 +190,25 @@ class RePre(nn.Module):
         features = student[:n_views]
         if views.masks is not None and config.masked_forward == "separate":
             masked = [mask_pixels(image, mask) for image, mask in zip(views.images[:n_views], views.masks)]
-            features = self._encode(masked, maps=True)
-        maps = [
-            torch.cat(level) for level in zip(*(view.maps for view in features))
-        ]  # per level [n_views * B, C, H, W]
-        target = torch.cat(views.targets[:n_views])
-        mask = (
-            torch.cat(views.masks[:n_views]) if views.masks is not None and config.masked_pixels == "masked" else None
+            features = self.encoder.encode(masked)
+        masks = views.masks[:n_views] if views.masks is not None and config.masked_pixels == "masked" else None
+        return self.pixel_loss_step([view.maps for view in features], views.targets[:n_views], masks)
+
+    def _pixel_loss(
+        self, maps_of_views: list[list[Tensor]], targets: list[Tensor], masks: list[Tensor] | None
+    ) -> Tensor:
+        """The pixel loss over some views, from the maps of each."""
+        assert self.decoder is not None
+        maps = [torch.cat(level) for level in zip(*maps_of_views)]  # per level [n_views * B, C_l, H_l, W_l]
+        target = torch.cat(targets)
+        return pixel_loss(
+            self.decoder.patches(maps, target.shape[-2:]),
+            target,
+            stride=self.decoder.stride,
+            kind=self.reconstruction.loss,
+            patch_norm=self.reconstruction.patch_norm,
+            mask=None if masks is None else torch.cat(masks),
         )
-        prediction = self.decoder(maps, target.shape[-2:])
-        prediction = prediction if prediction.dtype == torch.float64 else prediction.float()
-        return pixel_loss(prediction, target, kind=config.loss, patch_norm=config.patch_norm, mask=mask)
 
     def total_loss(self, output: FrameworkOutput, pixel: Tensor | None) -> Losses:
         """Returns the weighted sum of both losses, with its parts."""
@@ -201,13 +227,6 @@ class RePre(nn.Module):
                 "this model has no decoder, because reconstruction.weight was 0; train with a reconstruction.weight above 0"
             )
         return self.decoder(self.encoder(images).maps, images.shape[-2:])
-
-    def _encode(self, images: list[Tensor], *, maps: bool) -> list[Features]:
-        """Features of views of one size, in one pass."""
-        features = self.encoder(torch.cat(images), maps=maps)
-        embeddings = features.embedding.chunk(len(images))
-        maps_of_views = zip(*(level.chunk(len(images)) for level in features.maps)) if maps else [()] * len(images)
-        return [Features(embedding, list(levels)) for embedding, levels in zip(embeddings, maps_of_views)]
 
 
 def mask_pixels(images: Tensor, mask: Tensor) -> Tensor:

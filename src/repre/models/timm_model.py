@@ -40,6 +40,8 @@ class FeatureLayout(NamedTuple):
     """Channels of each map."""
     strides: list[int]
     """Pixels per cell of each map."""
+    token_grid: tuple[int, int] | None
+    """Rows and columns of the maps, if the model also gives them as patch tokens [B, N, C_l]; else None."""
 
 
 def create_timm_model(name: str, arguments: Mapping[str, Any], *, pretrained: bool = False) -> Any:
@@ -157,7 +159,23 @@ def measure_features(
         out_indices=levels,
         widths=[level.shape[1] for level in maps],
         strides=[reductions[level] for level in levels],
+        token_grid=_token_grid(model, images, levels, maps),
     )
+
+
+def _token_grid(
+    model: Any, images: torch.Tensor, levels: list[int], maps: list[torch.Tensor]
+) -> tuple[int, int] | None:
+    """The grid of all maps [B, C_l, h, w] if it is one, and the model also gives them as tokens [B, h w, C_l]."""
+    grids = {(level.shape[2], level.shape[3]) for level in maps}
+    if len(grids) > 1:
+        return None
+    try:
+        _, tokens = model.forward_intermediates(images, indices=levels, stop_early=False, output_fmt="NLC")
+    except AssertionError:  # timm's models assert the formats that they know
+        return None
+    (rows, columns) = grids.pop()
+    return (rows, columns) if all(level.shape[1] == rows * columns for level in tokens) else None
 
 
 def first_line(error: Exception) -> str:

@@ -32,7 +32,7 @@ from repre.training.run_state import RunState
 from repre.training.run_summary import describe_cost, write_summary
 from repre.training.step import StepResult, train_step
 from repre.types import Batch, Views
-from repre.utils.device import pick_device, pick_workers, release_freed_memory
+from repre.utils.device import peak_flops, pick_device, pick_workers, release_freed_memory
 from repre.utils.dist import any_rank, barrier, is_main_process, process_group, rank, world_size
 from repre.utils.schedule import step_seed
 from repre.utils.signals import Interrupted, StopNow, StopRequest
@@ -81,7 +81,8 @@ class Trainer:
         self.config, self.folder, self.device = config, folder, device
         self.log = RunLog(config, folder)
         self.source = self._open_source()
-        self.state = RunState(config, device)
+        steps = config.epochs * (len(self.source) // config.batch_size)
+        self.state = RunState(config, device, images=steps * config.batch_size)
         self.failures = FailureTracker(config, folder, self.source, device, log=self.log.message)
         self.validator: Validator | None = None
         if is_main_process():
@@ -141,7 +142,12 @@ class Trainer:
                 self._save()
         self._leave_if(any_rank(stop.signal is not None, self.device), stop)
         self.log.start_progress(step=self.step, total=total, steps_per_epoch=self.loader.steps_per_epoch)
-        throughput = Throughput(batch_size=config.batch_size, step=self.step)
+        peak = peak_flops(self.device, self.state.precision)
+        throughput = Throughput(
+            batch_size=config.batch_size,
+            step=self.step,
+            peak_images_per_s=None if peak is None else world_size() * peak / self.state.step_flops,
+        )
         begin = saved_at = time.monotonic()
         seconds_before = self.seconds
 

@@ -56,7 +56,7 @@ class Plan:
         if chosen.micro_batch < self.config.batch_size:
             options.append(f"--compute.micro-batch {chosen.micro_batch}")
         if chosen.compile:
-            options.append("--compute.compile")
+            options.append("--compute.compile on")
         if chosen.grad_checkpointing:
             options.append("--encoder.grad-checkpointing")
         if self.epochs != self.config.epochs:

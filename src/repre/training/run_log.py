@@ -98,10 +98,16 @@ class Throughput:
     """Images per second and the share of time spent waiting for data, between two readings.
 
     Time inside `paused` (validation, saving) does not count.
+
+    Args:
+        batch_size: images of a step.
+        step: steps that are done.
+        peak_images_per_s: images per second if the devices only multiplied matrices, at their peak; None if that is not
+            known. With it the readings have the model FLOPs utilization (MFU, Chowdhery et al. 2022, arXiv 2204.02311).
     """
 
-    def __init__(self, *, batch_size: int, step: int) -> None:
-        self.batch_size = batch_size
+    def __init__(self, *, batch_size: int, step: int, peak_images_per_s: float | None = None) -> None:
+        self.batch_size, self.peak_images_per_s = batch_size, peak_images_per_s
         self.waited = self.total_waited = 0.0
         self.since, self.step = time.monotonic(), step
 
@@ -126,5 +132,7 @@ class Throughput:
             "images_per_s": (step - self.step) * self.batch_size / seconds,
             "data_wait": min(1.0, self.waited / seconds),
         }
+        if self.peak_images_per_s is not None:
+            rates["mfu"] = rates["images_per_s"] / self.peak_images_per_s
         self.since, self.step, self.waited = now, step, 0.0
         return rates

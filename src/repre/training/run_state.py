@@ -8,7 +8,7 @@ from torch import Tensor
 
 from repre.config import RunConfig
 from repre.errors import UserError
-from repre.models.decoder import branch_cost
+from repre.models.decoder import branch_cost, step_flops
 from repre.models.encoder import Encoder
 from repre.models.repre import RePre, build_model
 from repre.training.checkpoint import load_latest, save_checkpoint
@@ -19,20 +19,29 @@ from repre.utils.device import pick_precision
 from repre.utils.dist import is_main_process, world_size
 from repre.utils.fsdp import distribute_like, full_tensors, shard
 
+COMPILE_FLOPS = 3e16
+"""FLOPs of a training from which compiling pays: it saves about 30 % of the time (docs/performance.md), and takes a minute;
+an H100 computes 3e16 in about three minutes."""
+
 
 class RunState:
     """Model, optimizer and scaler of a run, initialized from the config's seed.
+
+    Args:
+        images: images that the run will show in all its epochs, for `compute.compile auto`; None: too few to compile.
 
     Attributes:
         model: split over the processes with `runtime.shard`.
         precision: of encoder and decoder.
         branch_cost: what the reconstruction branch adds to the encoder.
+        step_flops: FLOPs of a training step for each image, forward and backward.
+        compiled: whether steps are compiled.
 
     Raises:
         UserError: the config's parts do not fit together.
     """
 
-    def __init__(self, config: RunConfig, device: torch.device) -> None:
+    def __init__(self, config: RunConfig, device: torch.device, *, images: int | None = None) -> None:
         self.device = device
         self.precision = pick_precision(config.compute.precision, device)
         self.model: RePre = build_model(
@@ -46,20 +55,34 @@ class RunState:
         validate_micro_batch(self.model.encoder, config.reconstruction, micro_batch=config.compute.micro_batch)
         size = (config.views.size, config.views.size)
         self.branch_cost = branch_cost(self.model.encoder, self.model.decoder, size=size)
+        self.step_flops = step_flops(self.branch_cost, config.views, teachers=self._count_teachers())
         self.sharded = config.runtime.shard and world_size() > 1
         self._replica: RePre | None = None
         if self.sharded:
             self._shard(config)
         self.optimizer = build_optimizer(config.optim, self.model, no_weight_decay=self.model.encoder.no_weight_decay)
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.precision is torch.float16)
-        if config.compute.compile:
-            self.model.encoder.compile()
+        if device.type == "cuda" and self.model.decoder is not None:
+            self.model.decoder.to(memory_format=torch.channels_last)
+        self.compiled = self._compiling_pays(config, images)
+        if self.compiled:
+            self.model.compile_step()
+
+    def _count_teachers(self) -> int:
+        return sum(isinstance(module, Encoder) for module in self.model.framework.modules())
+
+    def _compiling_pays(self, config: RunConfig, images: int | None) -> bool:
+        if config.compute.compile != "auto":
+            return config.compute.compile == "on"
+        if self.device.type != "cuda" or self.sharded or images is None:
+            return False
+        return images * self.step_flops > COMPILE_FLOPS
 
     def _shard(self, config: RunConfig) -> None:
         """Splits the encoders over the processes; the main one keeps a full copy on the CPU, to validate and export."""
-        if config.compute.compile or self.precision is torch.float16:
+        if config.compute.compile == "on" or self.precision is torch.float16:
             raise UserError(
-                "runtime.shard works with neither compute.compile nor compute.precision fp16; remove one of them"
+                "runtime.shard works with neither compute.compile on nor compute.precision fp16; remove one of them"
             )
         if is_main_process():
             self._replica = copy.deepcopy(self.model).cpu()

@@ -19,10 +19,11 @@ from repre.errors import UserError
 from repre.models.repre import ReconstructionConfig, RePre
 from repre.training.optim import OptimConfig, set_schedule
 from repre.types import Features, Losses, Views
-from repre.utils.amp import autocast
+from repre.utils.amp import autocast, tf32
 from repre.utils.dist import rank, world_size
 from repre.utils.fsdp import is_dtensor, join_norms, local_tensor, partial_norms
 from repre.utils.onednn_linear import fast_linear
+from repre.utils.step_compile import compiled_step
 
 
 @dataclass(frozen=True)
@@ -138,6 +139,7 @@ def _unscaled(loss: Tensor) -> Tensor:
 
 
 @fast_linear()
+@compiled_step()
 def forward_backward(
     model: RePre,
     views: Views,
@@ -156,13 +158,14 @@ def forward_backward(
     The other arguments are those of `train_step`.
     """
     mixed = partial(autocast, views.images[0].device, precision)
-    if 0 < micro_batch < len(views.images[0]):
-        losses = _in_pieces(model, views, mixed, progress=progress, seed=seed, micro_batch=micro_batch, scale=scale)
-    else:
-        set_micro_batch(model, views, 0, seed)
-        with mixed():
-            losses = model(views, progress=progress)
-        scale(losses.total).backward()
+    with tf32(precision):
+        if 0 < micro_batch < len(views.images[0]):
+            losses = _in_pieces(model, views, mixed, progress=progress, seed=seed, micro_batch=micro_batch, scale=scale)
+        else:
+            set_micro_batch(model, views, 0, seed)
+            with mixed():
+                losses = model(views, progress=progress)
+            scale(losses.total).backward()
     average_gradients(model)
     return losses
 

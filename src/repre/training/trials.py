@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from repre.config import RunConfig
+from repre.config import ComputeConfig, RunConfig
 from repre.data.views.render import make_views
 from repre.errors import UserError
 from repre.models.encoder import Encoder
@@ -77,10 +77,10 @@ def _candidates(config: RunConfig, device: torch.device) -> list[Trial]:
         while sizes[-1] // 2 >= MIN_MICRO_BATCH:
             sizes.append(sizes[-1] // 2)
     checkpointing = config.encoder.grad_checkpointing
-    trials = [Trial(size, precision, config.compute.compile, checkpointing, None, None) for size in sizes]
+    trials = [Trial(size, precision, config.compute.compile == "on", checkpointing, None, None) for size in sizes]
     if not checkpointing:
         trials.append(replace(trials[-1], grad_checkpointing=True))
-    if device.type == "cuda" and not config.compute.compile:
+    if device.type == "cuda" and config.compute.compile == "auto":
         trials.insert(0, replace(trials[0], compile=True))
     return trials
 
@@ -102,7 +102,9 @@ def _run_trial(trial: Trial, batch: Batch, device: torch.device, config: RunConf
         config,
         encoder=replace(config.encoder, grad_checkpointing=trial.grad_checkpointing, weights=None),
         reconstruction=replace(config.reconstruction, end_fraction=1.0),  # the branch takes part
-        compute=replace(config.compute, precision=trial.precision, micro_batch=micro_batch, compile=trial.compile),
+        compute=ComputeConfig(
+            precision=trial.precision, micro_batch=micro_batch, compile="on" if trial.compile else "off"
+        ),
         runtime=replace(config.runtime, shard=False),
     )
     try:

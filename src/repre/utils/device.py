@@ -4,6 +4,7 @@ import ctypes
 import functools
 import os
 import platform
+import re
 
 import torch
 
@@ -83,6 +84,29 @@ def pick_precision(name: str, device: torch.device) -> torch.dtype:
     if name == "fp16" and device.type == "cpu":
         raise UserError("compute.precision fp16 needs a GPU; use bf16 or fp32 on the CPU")
     return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[name]
+
+
+PEAK_FLOPS = {
+    "B200": 2250e12,
+    "H200": 989e12,
+    "H100 PCIe": 756e12,
+    "H100": 989e12,
+    "A100": 312e12,
+    "L40S": 362e12,
+    "L4": 121e12,
+    "RTX 4090": 165e12,
+    "RTX 3090": 71e12,
+}
+"""Dense bf16 and fp16 products with sums in fp32, from NVIDIA's data sheets, by words of the device's name; the first entry
+whose words are all in the name counts."""
+
+
+def peak_flops(device: torch.device, precision: torch.dtype) -> float | None:
+    """FLOP/s of matrix products that the device's data sheet gives for bf16 and fp16; None for other devices and types."""
+    if device.type != "cuda" or precision not in (torch.bfloat16, torch.float16):
+        return None
+    words = set(re.split("[ -]", torch.cuda.get_device_name(device)))
+    return next((peak for name, peak in PEAK_FLOPS.items() if words >= set(name.split())), None)
 
 
 def pick_workers(workers: int | None) -> int:

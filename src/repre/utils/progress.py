@@ -13,6 +13,7 @@ METRIC_FORMATS = {
     "pixel": "pixel {:.3f}",
     "lr": "lr {:.1e}",
     "images_per_s": "{:.0f} img/s",
+    "mfu": "{:.0%} MFU",
     "data_wait": "data wait {:.0%}",
 }
 """The metrics to print, and their formats; `data_wait` is the share of the time spent waiting for data."""

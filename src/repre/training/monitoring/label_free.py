@@ -179,11 +179,11 @@ class Monitors:
         """
         batches = []
         for images in self.pairs[0].split(BATCH_SIZE):
-            teacher = model.framework.teacher_features(images.to(self.device))
-            if teacher is None:
+            teacher = model.framework.teacher_features([images.to(self.device)])
+            if not teacher:
                 return {}
             student = model.encoder(images.to(self.device), maps=False)
-            batches.append((teacher.embedding.float().cpu(), student.embedding.float().cpu()))
+            batches.append((teacher[0].embedding.float().cpu(), student.embedding.float().cpu()))
         embeddings = [F.normalize(torch.cat(side).double(), dim=1) for side in zip(*batches)]
         metrics = {"teacher_agreement": float((embeddings[0] * embeddings[1]).sum(1).mean())}
         if self.previous_embeddings:
