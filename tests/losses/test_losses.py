@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from repre.losses import cosine_regression, dino_loss, info_nce, info_nce_queue, nt_xent, pixel_loss
@@ -86,6 +87,31 @@ def test_pixel(kind: str, masked: bool) -> None:
     mask = draw(2, 1, 4, 4, seed=3) > 0 if masked else None
     value = pixel_loss(prediction, target, kind=kind, mask=mask)  # type: ignore[arg-type]
     assert float(value) == pytest.approx(slow.pixel(prediction, target, kind, mask), rel=1e-12)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("size", [(8, 12), (6, 11)])
+def test_pixel_in_the_order_of_the_patches(size: tuple[int, int], masked: bool) -> None:
+    """A prediction before its pixel shuffle, on a grid of 2 x 3 cells of 4 pixels that covers the image or more."""
+    target = draw(2, 3, *size, seed=2)
+    mask = draw(2, 1, *size, seed=3) > 0 if masked else None
+
+    def oracle(patches: torch.Tensor) -> torch.Tensor:
+        pixels = F.pixel_shuffle(patches, 4)[..., : size[0], : size[1]]
+        counted = torch.ones_like(target, dtype=torch.bool) if mask is None else mask.expand_as(target)
+        assert float(pixel_loss(patches.detach(), target, stride=4, mask=mask)) == pytest.approx(
+            slow.pixel(pixels.detach(), target, "l1", mask), rel=1e-12
+        )
+        return (pixels - target).abs()[counted].mean()
+
+    assert_equal(lambda p: pixel_loss(p, target, stride=4, mask=mask), oracle, draw(2, 48, 2, 3, seed=1))
+
+
+def test_pixel_of_low_precision_is_summed_in_float32() -> None:
+    prediction, target = draw(2, 3, 64, 64, seed=1).bfloat16(), draw(2, 3, 64, 64, seed=2).bfloat16()
+    value = pixel_loss(prediction, target)
+    assert value.dtype == torch.float32
+    assert float(value) == pytest.approx(float((prediction.double() - target.double()).abs().mean()), rel=1e-6)
 
 
 def test_pixel_with_normalized_patches() -> None:

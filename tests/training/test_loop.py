@@ -25,6 +25,7 @@ from repre.training.checkpoint import load_checkpoint, save_checkpoint
 from repre.training.loop import Probe, train
 from repre.training.optim import OptimConfig
 from repre.utils.signals import Interrupted
+from repre.utils.step_compile import StepFunction
 from tests import tiny
 
 QUIET = RuntimeConfig(device="cpu", workers=0, log_every=1, eval_every_epochs=1, monitor_samples=12)
@@ -234,8 +235,8 @@ def test_weight_zero_builds_no_decoder(tmp_path: Path) -> None:
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
-@pytest.mark.parametrize("compiled", [False, True])
-def test_cuda(tmp_path: Path, precision: str, compiled: bool) -> None:
+@pytest.mark.parametrize("compiled", ["off", "on"])
+def test_cuda(tmp_path: Path, precision: str, compiled: str) -> None:
     compute = ComputeConfig(precision=precision, compile=compiled)  # type: ignore[arg-type]
     train(config(tmp_path / "run", runtime=replace(QUIET, device="cuda"), compute=compute))
     assert all(v.isfinite().all() for v in weights(tmp_path / "run").values())
@@ -250,8 +251,8 @@ def test_a_compiled_run_compiles_in_its_first_epoch_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, framework: str, encoder: str, micro_batch: int
 ) -> None:
     """Without code generation, which takes minutes and decides nothing here: what dynamo guards is the same."""
-    compute = ComputeConfig(compile=True, micro_batch=micro_batch)
-    monkeypatch.setattr(Encoder, "compile", partialmethod(torch.nn.Module.compile, backend="aot_eager"))
+    compute = ComputeConfig(compile="on", micro_batch=micro_batch)
+    monkeypatch.setattr(StepFunction, "compile", partialmethod(StepFunction.compile, backend="aot_eager"))
     graphs = []
     for epochs in (1, 4):
         torch.compiler.reset()

@@ -33,6 +33,13 @@ def test_the_rate_after_a_validation_is_that_of_the_steps_alone(monkeypatch: pyt
     assert throughput.total_waited == 2
 
 
+def test_the_share_of_the_devices_peak_is_logged_where_it_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch)
+    throughput = Throughput(batch_size=32, step=0, peak_images_per_s=160.0)
+    clock.now += 2
+    assert throughput.read(5)["mfu"] == pytest.approx(5 * 32 / 2 / 160)
+
+
 def test_messages_go_to_the_log_and_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = toy(tmp_path)
     log = RunLog(replace(config, out=str(tmp_path)), RunFolder(tmp_path))

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from repre.errors import UserError
-from repre.utils.device import pick_device, pick_precision, pick_workers
+from repre.utils.device import peak_flops, pick_device, pick_precision, pick_workers
 
 FAULTS = """
 import resource, torch
@@ -63,6 +63,27 @@ def test_a_missing_device_is_named() -> None:
     assert pick_device("cpu").type == "cpu"
     with pytest.raises(UserError, match="'tpu0'"):
         pick_device("tpu0")
+
+
+@pytest.mark.parametrize(
+    ("name", "peak"),
+    [
+        ("NVIDIA H100 80GB HBM3", 989e12),
+        ("NVIDIA H100 PCIe", 756e12),
+        ("NVIDIA A100-SXM4-80GB", 312e12),
+        ("NVIDIA L40S", 362e12),
+        ("NVIDIA L4", 121e12),
+        ("NVIDIA L40", None),
+        ("NVIDIA GeForce RTX 4090", 165e12),
+    ],
+)
+def test_the_peak_belongs_to_the_device_of_that_name(
+    monkeypatch: pytest.MonkeyPatch, name: str, peak: float | None
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: name)
+    assert peak_flops(torch.device("cuda"), torch.bfloat16) == peak
+    assert peak_flops(torch.device("cuda"), torch.float32) is None
+    assert peak_flops(torch.device("cpu"), torch.bfloat16) is None
 
 
 def test_precisions_are_data_types_and_float16_needs_a_gpu() -> None:

@@ -20,10 +20,12 @@ class PatchProjection(nn.Conv2d):
         self.__dict__.update(convolution.__dict__)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, C, H, W] -> [B, D, H / p, W / p], with the channels last in memory on CUDA."""
-        if not x.is_cuda:
-            return super().forward(x)
-        height, width = (k for k in self.kernel_size)
+        """[B, C, H, W] -> [B, D, H / p, W / p]."""
+        return self.product(x) if x.is_cuda else super().forward(x)
+
+    def product(self, x: Tensor) -> Tensor:
+        """The same as one product of matrices; the channels of the result are last in memory."""
+        height, width = self.kernel_size
         rows, columns = x.shape[-2] // height, x.shape[-1] // width
         patches = x[..., : rows * height, : columns * width].unflatten(3, (columns, width)).unflatten(2, (rows, height))
         patches = patches.permute(0, 2, 4, 1, 3, 5).flatten(3)  # [B, rows, columns, C p p]
