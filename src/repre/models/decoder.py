@@ -19,6 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from repre.errors import UserError
 from repre.utils.config_checks import check_fields
+from repre.utils.onednn_linear import linear
 
 GROUPS = 8
 """Groups of the normalization. It works per sample, so that micro-batches give the same result as the whole batch."""
@@ -79,11 +80,11 @@ class Decoder(nn.Module):
         with torch.device("meta"):  # draws nothing from the global generator
             if config.kind == "linear":
                 self.laterals, self.blocks = nn.ModuleList(), nn.ModuleList()
-                self.to_pixels = nn.Conv2d(widths[self.levels[0]], out_channels, 1)
+                self.to_pixels = Pointwise(widths[self.levels[0]], out_channels, 1)
             else:
-                self.laterals = nn.ModuleList(nn.Conv2d(widths[level], config.dim, 1) for level in self.levels)
+                self.laterals = nn.ModuleList(Pointwise(widths[level], config.dim, 1) for level in self.levels)
                 self.blocks = nn.ModuleList(_block(config.dim) for _ in self.levels)
-                self.to_pixels = nn.Conv2d(config.dim, out_channels, 1)
+                self.to_pixels = Pointwise(config.dim, out_channels, 1)
         self.to_empty(device="cpu")
         self._initialize(generator)
 
@@ -118,6 +119,17 @@ class Decoder(nn.Module):
             elif isinstance(module, nn.GroupNorm):
                 module.weight.fill_(1.0)
                 module.bias.zero_()
+
+
+class Pointwise(nn.Conv2d):
+    """A 1x1 convolution, computed as a linear layer over the channels.
+
+    Maps come with the channels last in memory, where that is one product; cuDNN copies gradients to another layout first.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, C, h, w] -> [B, D, h, w], with the channels last in memory."""
+        return linear(x.permute(0, 2, 3, 1), self.weight.flatten(1), self.bias).permute(0, 3, 1, 2)
 
 
 def _block(dim: int) -> nn.Sequential:
