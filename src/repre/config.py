@@ -198,9 +198,11 @@ class RunConfig:
 
 
 def identity(config: RunConfig) -> dict[str, Any]:
-    """What two configs must share to be the same run: everything except `runtime` and `out`."""
+    """What two configs must share to be the same run: everything except `runtime`, `out`, and how images are kept."""
     plain = to_dict(config)
     del plain["runtime"], plain["out"]
+    for name in ("in_flight_gib", "cache", "cache_gib"):
+        del plain["loader"][name]
     return plain
 
 
