@@ -199,10 +199,17 @@ class RunConfig:
 
 
 def identity(config: RunConfig) -> dict[str, Any]:
-    """What two configs must share to be the same run: everything except `runtime` and `out`."""
-    plain = to_dict(config)
-    del plain["runtime"], plain["out"]
-    return plain
+    """What two configs must share to be the same run."""
+    return without_runtime(to_dict(config))
+
+
+def without_runtime(plain: dict[str, Any]) -> dict[str, Any]:
+    """The plain values of a config that define a run: all but `runtime`, `out`, and how the loader keeps images."""
+    defining = {name: value for name, value in plain.items() if name not in ("runtime", "out")}
+    if isinstance(loader := plain.get("loader"), dict):
+        kept = ("in_flight_gib", "cache", "cache_gib")
+        defining["loader"] = {name: value for name, value in loader.items() if name not in kept}
+    return defining
 
 
 def differences(mine: dict[str, Any], theirs: dict[str, Any], *, prefix: str = "") -> list[str]:

@@ -17,6 +17,7 @@ import torch
 
 from repre.config import RunConfig, to_dict
 from repre.data.io.sources import Source, open_source
+from repre.data.loading.feeder import Feeder
 from repre.data.loading.loader import Loader
 from repre.data.loading.manifest import apply_manifest, write_manifest
 from repre.data.views.render import make_views
@@ -104,8 +105,9 @@ class Trainer:
             rank=rank(),
             world_size=world_size(),
             keep_values=config.views.value_range is not None,
-            pin=device.type == "cuda",
             render=self.render if device.type == "cpu" else None,
+            in_flight_gib=config.loader.in_flight_gib,
+            log=self.log.message,
         )
         self.log.open_trackers(step=self.step)
 
@@ -152,12 +154,11 @@ class Trainer:
         seconds_before = self.seconds
 
         release_freed_memory()
-        self.batches = iter(self.loader)
+        self.feeder = Feeder(self.loader, self.render, self.device)
         self._prepare(throughput, stop, more=self.step < total, copy_weights=False)
         while self.step < total:
             self._leave_if(world_size() == 1 and stop.signal is not None, stop)
-            assert self.upcoming is not None, "waiting for data ends early only on a signal, and that has left the loop"
-            batch, views = self.upcoming
+            batch, views = self.feeder.take()
             last = self.step + 1 == total
             log_this = last or (self.step + 1) % config.runtime.log_every == 0
             save_due = time.monotonic() - saved_at > 60 * config.runtime.checkpoint_minutes
@@ -195,16 +196,13 @@ class Trainer:
     def _prepare(self, throughput: Throughput, stop: StopRequest, *, more: bool, copy_weights: bool) -> None:
         """Work for the host while the device computes: the next batch and its views, a copy of weights about to change.
 
-        If a signal ends the wait for data, there is no upcoming batch.
+        If a signal ends the wait for data, there is no next batch, and the run leaves its loop.
         """
-        self.upcoming: tuple[Batch, Views] | None = None
         if more:
-            begin = time.monotonic()
             try:
                 with stop.interruptible(world_size() == 1):  # several processes can only leave together, after a step
-                    batch = next(self.batches)
-                throughput.add_wait(time.monotonic() - begin)
-                self.upcoming = batch, batch.views or self.render(batch)
+                    self.feeder.advance()
+                throughput.add_wait(self.feeder.waited)
             except StopNow:
                 pass
         copy_weights = copy_weights and self.config.runtime.monitors

@@ -37,7 +37,7 @@ from typing import Any, BinaryIO
 import torch
 import yaml
 
-from repre.config import RunConfig, differences, dump_yaml, identity, read_yaml
+from repre.config import RunConfig, differences, dump_yaml, identity, read_yaml, without_runtime
 from repre.errors import RunError, UserError
 from repre.utils.io import write_atomically, write_json
 
@@ -123,7 +123,7 @@ class RunFolder:
             saved = read_yaml(self.config)
         except UserError as error:
             raise UserError(f"{error}; repair the file, or name another --out") from error
-        saved = {k: v for k, v in saved.items() if k not in ("runtime", "out")} if isinstance(saved, dict) else {}
+        saved = without_runtime(saved) if isinstance(saved, dict) else {}
         lines = differences(_as_yaml(identity(config)), saved)
         if len(lines) > MAX_DIFFERENCES:
             lines[MAX_DIFFERENCES:] = [f"and {len(lines) - MAX_DIFFERENCES} more"]

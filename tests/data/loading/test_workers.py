@@ -146,7 +146,7 @@ def test_a_worker_that_dies_while_it_sends_an_item(monkeypatch: pytest.MonkeyPat
     loader = FailingLoader(ConnectionResetError(104, "reset"), death)
     monkeypatch.setattr("repre.data.loading.workers.DataLoader", loader)
     with pytest.raises(RunError, match="a worker process died"):
-        next(in_workers(Items(Numbers()), range(4), workers=0))
+        next(in_workers(Items(Numbers()), range(4), workers=1))
 
 
 @pytest.mark.parametrize(
@@ -155,7 +155,7 @@ def test_a_worker_that_dies_while_it_sends_an_item(monkeypatch: pytest.MonkeyPat
 def test_other_errors_are_not_taken_for_the_death_of_a_worker(message: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("repre.data.loading.workers.DataLoader", FailingLoader(RuntimeError(message)))
     with pytest.raises(RuntimeError, match=f"^{message}$"):
-        next(in_workers(Items(Numbers()), range(4), workers=0))
+        next(in_workers(Items(Numbers()), range(4), workers=1))
 
 
 class WithError(Dataset[object]):

@@ -7,7 +7,10 @@ the processes. A resumed run starts its loader at the step where it stopped.
 """
 
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Literal
 
 import numpy as np
 import torch
@@ -16,15 +19,20 @@ from torch.utils.data import Dataset
 
 from repre.data.io.decode import UnreadableImage
 from repre.data.io.sources import Source
+from repre.data.loading import slots
 from repre.data.loading.manifest import changed_during_run
 from repre.data.loading.order import RunOrder
-from repre.data.loading.workers import in_workers, load_tracked
+from repre.data.loading.slots import SlotRing
+from repre.data.loading.sub_batches import BatchJoiner, Cut, cut_batch
+from repre.data.loading.workers import IN_FLIGHT_GIB, in_workers, load_tracked
 from repre.errors import RunError, UserError
 from repre.types import Batch, Views
 from repre.utils.config_checks import check_fields
 
 ATTEMPTS = 32
 """Images tried for one position of the order before the run stops."""
+EXTRA_SLOTS = 4
+"""Sub-batches that the consumer may read from at once; copies to a device are still running while it receives the next."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +44,15 @@ class LoaderConfig:
     0: twice the side of the global views."""
     max_unreadable: float = 0.05
     """Share of unreadable files above which the run stops; up to it they are skipped, counted and listed."""
+    in_flight_gib: float = IN_FLIGHT_GIB
+    """Largest size in GiB of what the workers of a rank make ahead, whatever their number and the batch. Where it is too
+    small, fewer workers are used."""
+    cache: Literal["auto", "off", "on"] = "auto"
+    """Keep decoded images on the disk and read them in later epochs and runs. `auto`: if the run has several epochs, and all
+    images fit `cache_gib` and leave free space on the disk."""
+    cache_gib: float = 50.0
+    """Largest size in GiB of all decoded images on the disk, in the folder `decoded` of $REPRE_CACHE or of the user's cache
+    folder. Those of the data that were not used for longest are removed."""
 
     def __post_init__(self) -> None:
         check_fields(self, "loader")
@@ -43,6 +60,10 @@ class LoaderConfig:
             raise UserError(f"loader.decode_size must not be negative, not {self.decode_size}")
         if not 0 <= self.max_unreadable <= 1:
             raise UserError(f"loader.max_unreadable is a share and must lie in [0, 1], not {self.max_unreadable}")
+        if not self.in_flight_gib > 0:
+            raise UserError(f"loader.in_flight_gib must be positive, not {self.in_flight_gib}")
+        if not self.cache_gib >= 0:
+            raise UserError(f"loader.cache_gib must not be negative, not {self.cache_gib}")
 
 
 def stack(images: list[np.ndarray], *, canvas: int, keep_values: bool = False) -> tuple[Tensor, Tensor]:
@@ -54,44 +75,43 @@ def stack(images: list[np.ndarray], *, canvas: int, keep_values: bool = False) -
     Returns:
         Pixels [B, C, K, K], channels last in memory, zero beyond every image; and sizes [B, 2] (height, width), int64.
     """
-    if len({image.dtype for image in images}) > 1:
-        images = [image.astype(np.float32) if keep_values else _to_unit_range(image) for image in images]
+    mixed = len({image.dtype for image in images}) > 1
+    dtype = np.dtype(np.float32) if mixed else images[0].dtype
     sizes = torch.tensor([image.shape[:2] for image in images])
-    pixels = np.zeros((len(images), canvas, canvas, images[0].shape[2]), dtype=images[0].dtype)
+    pixels = slots.empty((len(images), canvas, canvas, images[0].shape[2]), dtype)
     for square, image in zip(pixels, images):
-        square[: image.shape[0], : image.shape[1]] = image
+        height, width = image.shape[:2]
+        square[:height, :width] = image if not mixed or keep_values else _in_unit_range(image)
+        square[:height, width:] = 0
+        square[height:] = 0
     return torch.from_numpy(pixels).permute(0, 3, 1, 2), sizes
 
 
-def _to_unit_range(image: np.ndarray) -> np.ndarray:
+def _in_unit_range(image: np.ndarray) -> np.ndarray:
     top = np.iinfo(image.dtype).max if np.issubdtype(image.dtype, np.integer) else 1
     return image.astype(np.float32) / np.float32(top)
 
 
-class _LocalBatch(Batch):
-    """A batch whose pixels torch can copy to page-locked memory; everything else is read on the CPU."""
-
-    def pin_memory(self) -> "_LocalBatch":
-        return replace(self, pixels=self.pixels.pin_memory())
-
-
-class _Steps(Dataset[Batch | RunError]):
-    """Item t is the local batch of step t. It is decoded in the process that asks for it, usually a worker."""
+class _Parts(Dataset[Batch | RunError]):
+    """Item n is sub-batch n of the run. It is decoded in the process that asks for it, usually a worker."""
 
     def __init__(
         self,
         source: Source,
         order: RunOrder,
+        cut: Cut,
         *,
         canvas: int,
         keep_values: bool,
         render: Callable[[Batch], Views] | None,
     ) -> None:
-        self.source, self.order = source, order
+        self.source, self.order, self.cut = source, order, cut
         self.canvas, self.keep_values, self.render = canvas, keep_values, render
 
-    def __getitem__(self, step: int) -> Batch | RunError:
+    def __getitem__(self, number: int) -> Batch | RunError:
+        step, part = divmod(number, self.cut.parts)
         epoch, positions = self.order.positions(step)
+        positions = positions[self.cut.rows(part, len(positions))]
         images: list[np.ndarray] = []
         indices: list[int] = []
         failures: list[tuple[int, str]] = []
@@ -104,8 +124,9 @@ class _Steps(Dataset[Batch | RunError]):
                 )
             indices.append(loaded[0])
             images.append(loaded[1])
-        pixels, sizes = stack(images, canvas=self.canvas, keep_values=self.keep_values)
-        batch = _LocalBatch(
+        with nullcontext() if self.render is None else slots.outside():
+            pixels, sizes = stack(images, canvas=self.canvas, keep_values=self.keep_values)
+        batch = Batch(
             pixels=pixels,
             sizes=sizes,
             positions=torch.arange(positions.start, positions.stop),
@@ -114,10 +135,7 @@ class _Steps(Dataset[Batch | RunError]):
             failures=failures,
             changed=[index for index in indices if changed_during_run(self.source, index)],
         )
-        if self.render is None:
-            return batch
-        no_pixels = torch.empty(*pixels.shape[:2], 0, 0, dtype=pixels.dtype)
-        return replace(batch, pixels=no_pixels, views=self.render(batch))
+        return batch if self.render is None else replace(without_pixels(batch), views=self.render(batch))
 
     def _load(self, epoch: int, position: int, failures: list[tuple[int, str]]) -> tuple[int, np.ndarray] | None:
         """Index and pixels of the image at a position or of a replacement; None if all attempts fail."""
@@ -133,6 +151,8 @@ class _Steps(Dataset[Batch | RunError]):
 class Loader:
     """Iterates over the batches of a run from step `start` to its last step; workers decode ahead.
 
+    Workers hand over sub-batches (`sub_batches`), so that what is in flight is bounded in bytes.
+
     Args:
         source: where the images come from, decoded to fit `canvas`.
         batch_size: images per step over all ranks; a multiple of `world_size`.
@@ -141,9 +161,16 @@ class Loader:
         workers: number of worker processes; 0 decodes in this process.
         start: first step to show.
         keep_values: see `stack`.
-        pin: copy batches to page-locked memory, for CUDA.
-        render: makes the views of a batch in the worker; the pixels then stay there. For training on the CPU: an
+        pin: the pixels lie in page-locked memory, for CUDA.
+        render: makes the views of a sub-batch in the worker; the pixels then stay there. For training on the CPU: an
             accelerator makes views faster, and from fewer bytes.
+        in_flight_gib: largest size of what the workers make ahead.
+        log: prints a message for the user.
+
+    Attributes:
+        total_steps: last step of the run.
+        local: images of the local batch.
+        workers: number of worker processes that `in_flight_gib` allows.
 
     Raises:
         UserError: the batch is larger than the source or cannot be divided among the ranks.
@@ -165,6 +192,8 @@ class Loader:
         keep_values: bool = False,
         pin: bool = False,
         render: Callable[[Batch], Views] | None = None,
+        in_flight_gib: float = IN_FLIGHT_GIB,
+        log: Callable[[str], object] = print,
     ) -> None:
         if batch_size > len(source):
             raise UserError(
@@ -176,8 +205,54 @@ class Loader:
         order = RunOrder(count=len(source), batch_size=batch_size, seed=seed, rank=rank, world_size=world_size)
         self.source, self.steps_per_epoch = source, order.steps_per_epoch
         self.total_steps = epochs * self.steps_per_epoch
-        self._start, self._workers, self._pin = start, workers, pin
-        self._steps = _Steps(source, order, canvas=canvas, keep_values=keep_values, render=render)
+        self.start, self.local, self.keep_values = start, batch_size // world_size, keep_values
+        self._pin = pin
+        image_bytes = _largest_bytes(canvas, source.channels, render)
+        self.cut = cut_batch(
+            self.local, image_bytes=image_bytes, workers=workers, budget=int(in_flight_gib * 2**30), extra=EXTRA_SLOTS
+        )
+        if self.cut.workers < workers:
+            log(
+                f"{self.cut.workers} of {workers} workers decode: images of up to {image_bytes / 2**20:.1f} MiB do not fit "
+                f"{in_flight_gib} GiB; use a smaller --loader.decode-size or a larger --loader.in-flight-gib"
+            )
+        self._data = _Parts(source, order, self.cut, canvas=canvas, keep_values=keep_values, render=render)
+
+    def parts(self, ring: SlotRing | None) -> Iterator[Batch]:
+        """The sub-batches in order, `cut.parts` of them for every step.
+
+        They are views of the slots of a ring made by `ring`: each stays as it is until `EXTRA_SLOTS` more are requested.
+        """
+        numbers = range(self.start * self.cut.parts, self.total_steps * self.cut.parts)
+        return in_workers(self._data, numbers, workers=self.cut.workers, ring=ring, prefetch=self.cut.prefetch)
+
+    def ring(self) -> SlotRing | None:
+        """New slots for the sub-batches; None without workers, where a sub-batch has its own memory."""
+        return SlotRing(self.cut.slots, self.cut.slot_bytes) if self.cut.workers else None
 
     def __iter__(self) -> Iterator[Batch]:
-        return in_workers(self._steps, range(self._start, self.total_steps), workers=self._workers, pin=self._pin)
+        ring = self.ring()
+        parts = self.parts(ring)
+        if ring is None and not self._pin:
+            yield from parts
+            return
+        for _ in range(self.start, self.total_steps):
+            joiner = BatchJoiner(self.local, keep_values=self.keep_values, pin=self._pin)
+            for part in islice(parts, self.cut.parts):
+                joiner.add(part)
+            yield joiner.batch()
+
+
+def without_pixels(batch: Batch) -> Batch:
+    """The batch with pixels [B, C, 0, 0]."""
+    return replace(batch, pixels=torch.empty(*batch.pixels.shape[:2], 0, 0, dtype=batch.pixels.dtype))
+
+
+def _largest_bytes(canvas: int, channels: int, render: Callable[[Batch], Views] | None) -> int:
+    """The most bytes that a worker hands over for one image: its canvas in float32, or its views; and 1 KiB of numbers."""
+    if render is None:
+        return canvas**2 * channels * 4 + 1024
+    one = torch.zeros(1, dtype=torch.int64)
+    pixels = torch.zeros(1, channels, canvas, canvas, dtype=torch.uint8)
+    views = render(Batch(pixels, torch.full((1, 2), canvas), one, one, epoch=0))
+    return sum(view.numel() * view.itemsize for view in slots.leaves(views)) + 1024

@@ -4,11 +4,13 @@
 
 - If a worker dies, the error names the last file that it opened. `load_tracked` records that file.
 - Errors that a data set returns as items are raised in the calling process, without the traceback of a worker.
+- Items travel through a ring of slots in shared memory of a fixed size (`slots`), and need no /dev/shm.
 - Workers ignore Ctrl-C, SIGTERM and SIGUSR1. The main process saves its work first and then ends them.
-- Workers that still run when the main process exits are killed.
+- Workers that still run when the main process exits are killed; if it is killed itself, they end with it.
 """
 
 import atexit
+import ctypes
 import multiprocessing
 import os
 import re
@@ -26,7 +28,9 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from repre.data.loading.slots import SlotRing, private_copy
 from repre.errors import RunError, UserError
+from repre.utils.shared_memory import FORK, check_semaphores, shared_bytes
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -49,37 +53,70 @@ class Loadable(Protocol[T_co]):
         """Name of item `index` in messages, such as its path."""
 
 
-def in_workers(data: Dataset[Any], items: Sequence[int], *, workers: int, pin: bool = False) -> Iterator[Any]:
+IN_FLIGHT_GIB = 2.0
+"""Largest size of the items of one pool of workers that are made ahead."""
+PREFETCH = 2
+"""Items that each worker makes ahead."""
+PR_SET_PDEATHSIG = 1
+
+
+def in_workers(
+    data: Dataset[Any],
+    items: Sequence[int],
+    *,
+    workers: int,
+    pin: bool = False,
+    ring: SlotRing | None = None,
+    prefetch: int = PREFETCH,
+) -> Iterator[Any]:
     """Yields `data[i]` for every i of `items`, in order.
+
+    An item that is larger than its slot goes through a pipe: slower, but in the same bounded memory of others.
 
     Args:
         data: makes the items. It loads files by `load_tracked` and may return a UserError or RunError as an item.
         workers: number of worker processes that make items ahead; 0 makes them in the calling process.
         pin: copy tensors to page-locked memory, for CUDA.
+        ring: the slots for the items. Without it, items have memory of their own. With it, they are views of their slots:
+            of N slots, `extra` = N - workers x prefetch are the consumer's, and an item stays as it is until `extra` more
+            items are requested.
+        prefetch: items that each worker makes ahead.
 
     Raises:
         UserError, RunError: the data set returned it as an item.
+        UserError: the system has no room for the workers' semaphores or shared memory.
         RunError: a worker died; the message names the last file that it opened. Python raises it wherever the main
             thread is at that moment, so also in the body of a loop over the items.
     """
+    if not workers:
+        for item in map(data.__getitem__, items):
+            yield private_copy(_raise_error(item), pin=True) if pin else _raise_error(item)
+        return
+    check_semaphores(workers)
+    own = None
+    if ring is None:
+        count = workers * prefetch + 1
+        ring = own = SlotRing(count, int(IN_FLIGHT_GIB * 2**30) // count)
+    # The ring needs this bound: torch hands out items in order, at first workers x prefetch of them and one more whenever
+    # it delivers one. So while the consumer has got item k, the newest item in the making is k + workers x prefetch. It
+    # uses the slot of item k - extra, and items k - extra + 1 .. k are intact.
+    assert ring.count > workers * prefetch, "the consumer needs a slot to read from"
     pool = _Pool(workers)
     loader = DataLoader(
-        data,
-        sampler=items,
+        _InSlots(data, ring),
+        sampler=_Numbered(items),
         batch_size=None,
         collate_fn=_unchanged,
         num_workers=workers,
-        prefetch_factor=2 if workers else None,
-        pin_memory=pin,
-        worker_init_fn=partial(_begin_worker, pool) if workers else None,
+        prefetch_factor=prefetch,
+        worker_init_fn=partial(_begin_worker, pool),
+        multiprocessing_context="fork" if FORK else None,
     )
-    iterator = _start(loader, pool) if workers else iter(loader)
+    iterator = _start(loader, pool)
     try:
         while True:
-            item = _next(iterator)
-            if isinstance(item, UserError | RunError):
-                raise item
-            yield item
+            item = ring.unpack(_raise_error(_next(iterator)))
+            yield item if own is None else private_copy(item, pin=pin)
     except StopIteration:
         return
     except RuntimeError as error:
@@ -87,6 +124,37 @@ def in_workers(data: Dataset[Any], items: Sequence[int], *, workers: int, pin: b
         raise
     finally:
         del iterator  # ends the workers now, even if a traceback keeps this frame alive
+
+
+def _raise_error(item: Any) -> Any:
+    """The item, unless it is an error to raise."""
+    if isinstance(item, UserError | RunError):
+        raise item
+    return item
+
+
+class _Numbered:
+    """The items with their numbers 0, 1, ... in the order of delivery, which choose their slots."""
+
+    def __init__(self, items: Sequence[int]) -> None:
+        self.items = items
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        return enumerate(self.items)
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+
+class _InSlots(Dataset[Any]):
+    """The items of a data set, made in their slots."""
+
+    def __init__(self, data: Dataset[Any], ring: SlotRing) -> None:
+        self.data, self.ring = data, ring
+
+    def __getitem__(self, numbered: tuple[int, int]) -> Any:
+        number, item = numbered
+        return self.ring.make(number, partial(self.data.__getitem__, item))
 
 
 def load_tracked(source: Loadable[T], index: int) -> T:
@@ -104,11 +172,15 @@ _last_opened: np.ndarray | None = None
 
 
 def _begin_worker(pool: "_Pool", worker: int) -> None:
-    """Makes a worker record the files that it opens, and ignore signals.
+    """Makes a worker record the files that it opens, ignore signals, and end with its parent.
 
     Ctrl-C, a scheduler and `timeout` signal the whole process group, but the main process has to save before workers end.
     """
     global _last_opened
+    if FORK and pool.by_main_thread:  # Linux sends the signal when the thread that forked ends
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != pool.parent:  # it died before
+            os._exit(1)
     pool.pids[worker] = os.getpid()
     _last_opened = pool.names[worker].numpy()
     for name in ("SIGINT", "SIGTERM", "SIGUSR1"):
@@ -131,11 +203,14 @@ class _Pool:
         names: zero-terminated name of the last file that every worker opened, uint8 [workers, NAME_BYTES].
         processes: the workers, once they are started.
         death: message of the error if one of them died.
+        parent, by_main_thread: the process that starts them, and whether its main thread does.
     """
 
     def __init__(self, workers: int) -> None:
-        self.pids = torch.zeros(workers, dtype=torch.int64).share_memory_()
-        self.names = torch.zeros(workers, NAME_BYTES, dtype=torch.uint8).share_memory_()
+        memory = shared_bytes(workers * (8 + NAME_BYTES))
+        self.pids = memory[: 8 * workers].view(torch.int64)
+        self.names = memory[8 * workers :].view(workers, NAME_BYTES)
+        self.parent, self.by_main_thread = os.getpid(), threading.current_thread() is threading.main_thread()
         self.processes: list[BaseProcess] = []
         self.death = ""
 

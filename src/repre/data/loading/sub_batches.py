@@ -1,0 +1,163 @@
+"""How the local batch of a step is cut into the sub-batches that workers make, and joined again.
+
+All workers then work on the first batch together, and what they make ahead is bounded in bytes for any batch size and number
+of workers. The cut changes neither the order nor the views, which are functions of an image's position.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from repre.data.loading.slots import leaves, map_leaves
+from repre.data.loading.workers import PREFETCH
+from repre.types import Batch
+
+MOST_IMAGES = 16
+"""Images of a sub-batch. Fewer make more messages; more make the first batch late and its shares uneven."""
+
+
+@dataclass(frozen=True)
+class Cut:
+    """How a local batch is cut, and how much is made ahead.
+
+    Attributes:
+        images: in a sub-batch; the last one of a step may be smaller.
+        parts: sub-batches of a step.
+        workers: worker processes.
+        prefetch: sub-batches that each worker makes ahead.
+        extra: slots that the consumer reads from.
+        slot_bytes: largest size of a sub-batch.
+    """
+
+    images: int
+    parts: int
+    workers: int
+    prefetch: int
+    extra: int
+    slot_bytes: int
+
+    @property
+    def slots(self) -> int:
+        """Number of slots."""
+        return self.workers * self.prefetch + self.extra
+
+    def rows(self, part: int, local: int) -> slice:
+        """The samples of the local batch that a sub-batch holds."""
+        return slice(part * self.images, min((part + 1) * self.images, local))
+
+
+def cut_batch(local: int, *, image_bytes: int, workers: int, budget: int, extra: int) -> Cut:
+    """The largest sub-batches whose slots fit a budget.
+
+    Where even one image per slot does not fit, fewer images are made ahead and fewer workers are used; one worker always is.
+
+    Args:
+        local: images of the local batch.
+        image_bytes: largest size of what a worker hands over for one image.
+        workers: worker processes; with 0 the batch is not cut, because nothing is in flight.
+        budget: bytes.
+        extra: slots that the consumer reads from.
+    """
+    if not workers:
+        return Cut(local, 1, 0, 0, 0, 0)
+    fitting = budget // image_bytes
+    prefetch = PREFETCH if workers * PREFETCH + extra <= fitting else 1
+    workers = max(1, min(workers, fitting - extra))
+    images = max(1, min(MOST_IMAGES, local, fitting // (workers * prefetch + extra)))
+    parts = -(-local // images)
+    images = -(-local // parts)  # of equal size
+    return Cut(images, parts, workers, prefetch, extra, images * image_bytes)
+
+
+class Joiner:
+    """Writes the tensors of one part after another into tensors of the whole, [count, ...] instead of [n, ...].
+
+    Args:
+        count: length of the whole.
+        device: where the whole is; None: where the parts are.
+        pin: the whole lies in page-locked memory.
+
+    Attributes:
+        whole: an item of the structure of the parts; None before the first.
+    """
+
+    def __init__(self, count: int, *, device: torch.device | None = None, pin: bool = False) -> None:
+        self.count, self.device, self.pin, self.filled = count, device, pin, 0
+        self.whole: Any = None
+
+    def add(self, part: Any) -> None:
+        """Copies the next part; all parts have one structure, and tensors in the same places have the same type."""
+        tensors = leaves(part)
+        if self.whole is None:
+            self.whole = map_leaves(self._allocate, part, (Tensor,))
+            self._targets = leaves(self.whole)
+        for target, tensor in zip(self._targets, tensors, strict=True):
+            target[self.filled : self.filled + len(tensor)].copy_(tensor, non_blocking=True)
+        self.filled += len(tensors[0])
+
+    def _allocate(self, part: Tensor) -> Tensor:
+        return torch.empty_strided(
+            (self.count, *part.shape[1:]),
+            (part[0].numel(), *part.stride()[1:]),
+            dtype=part.dtype,
+            device=self.device or part.device,
+            pin_memory=self.pin,
+        )
+
+    def in_float32(self, *, keep_values: bool) -> None:
+        """Converts what is there; the following parts are to have that type too."""
+        self.whole = in_float32(self.whole, keep_values=keep_values)
+        self._targets = leaves(self.whole)
+
+
+class BatchJoiner:
+    """Joins sub-batches into one batch.
+
+    Args:
+        count: images of the batch.
+        keep_values: see `repre.data.loading.loader.stack`.
+        device: where the pixels of the batch are; None: on the CPU.
+        pin: its pixels lie in page-locked memory.
+    """
+
+    def __init__(self, count: int, *, keep_values: bool, device: torch.device | None = None, pin: bool = False) -> None:
+        self.keep_values = keep_values
+        self._pixels, self._rest = Joiner(count, device=device, pin=pin), Joiner(count)
+        self._last: Batch | None = None
+        self._failures: list[tuple[int, str]] = []
+        self._changed: list[int] = []
+
+    def add(self, part: Batch) -> None:
+        """Copies a sub-batch."""
+        pixels = part.pixels
+        if self._pixels.whole is not None and self._pixels.whole.dtype != pixels.dtype:  # as `stack` joins types
+            self._pixels.in_float32(keep_values=self.keep_values)
+            pixels = in_float32(pixels, keep_values=self.keep_values)
+        self._pixels.add(pixels)
+        self._rest.add([part.sizes, part.positions, part.indices, part.views])
+        self._failures += part.failures
+        self._changed += part.changed
+        self._last = part
+
+    def batch(self) -> Batch:
+        """The whole batch, once all sub-batches are there."""
+        assert self._last is not None, "a batch has a part"
+        sizes, positions, indices, views = self._rest.whole
+        return replace(
+            self._last,
+            pixels=self._pixels.whole,
+            sizes=sizes,
+            positions=positions,
+            indices=indices,
+            views=views,
+            failures=self._failures,
+            changed=self._changed,
+        )
+
+
+def in_float32(pixels: Tensor, *, keep_values: bool) -> Tensor:
+    """Pixels in float32: integers divided by their largest value unless `keep_values` is set."""
+    top = 1 if keep_values or pixels.dtype.is_floating_point else torch.iinfo(pixels.dtype).max
+    return pixels.float() / top
