@@ -11,6 +11,7 @@ kernels.txt (a profile) and gpu.log.
 
 import argparse
 import json
+import os
 import shutil
 import sys
 import tempfile
@@ -19,6 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from gpu_parts.contests import run_contests
 from gpu_parts.context import SCALES, Context, Part
 from gpu_parts.cuda_tests import run_cuda_tests
@@ -28,6 +30,7 @@ from gpu_parts.runs import kill_and_resume, run_fp16, run_recipe
 from gpu_parts.steps import measure_steps
 from gpu_parts.tables import markdown
 from machine import machine
+from step import median_seconds
 from synthetic_photos import draw_photos
 
 HERE = Path(__file__).parent
@@ -108,7 +111,7 @@ def run_part(part: Part, context: Context, limit: float) -> tuple[str, str]:
     """Runs a part, adds its output to gpu.log, and returns its status and a note: the reason if it is not ok."""
     if limit < MIN_SECONDS:
         return "left out", "no time left"
-    process = Forked(partial(part.run, context), context.work / "log", own_group=True)
+    process = Forked(partial(with_own_cache, part, context), context.work / "log", own_group=True)
     code = process.wait(limit)
     process.kill()
     output = process.output()
@@ -122,9 +125,22 @@ def run_part(part: Part, context: Context, limit: float) -> tuple[str, str]:
     return ("ok", "") if code == 0 else ("failed", f"exit code {code}: {last[:300]}")
 
 
+def with_own_cache(part: Part, context: Context) -> None:
+    """Runs a part that keeps nothing for later runs, and finds nothing of earlier ones."""
+    os.environ["REPRE_CACHE"] = str(context.work / "cache")
+    part.run(context)
+
+
 def write_machine(context: Context) -> None:
-    """Adds a row that describes the machine."""
-    context.emit("machine", **machine(context.scale.device))
+    """Adds a row that describes the machine, with the rate of a large product of random matrices as it is found."""
+    scale, device = context.scale, torch.device(context.scale.device)
+    dtype = torch.bfloat16 if scale.precision == "bf16" else torch.float32
+    a, b = (torch.randn(scale.product, scale.product, device=device, dtype=dtype) for _ in range(2))
+    multiply = partial(torch.mm, a, b)
+    multiply()
+    rate = 2 * scale.product**3 / median_seconds(multiply, 10, device) / 1e12
+    name = f"TFLOP/s of a product of {scale.precision} matrices of side {scale.product}"
+    context.emit("machine", **machine(scale.device), **{name: float(f"{rate:.3g}")})
 
 
 def link_images(folder: Path | None, links: Path, number: int) -> Path:

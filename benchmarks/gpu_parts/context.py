@@ -64,7 +64,7 @@ class Scale:
     contenders: dict[str, tuple[str, ...]]
     """Contenders of pipeline.py, by method."""
     product: int
-    """Side of the square matrices whose product stands for the rate of the device."""
+    """Side of the square matrices whose product shows the state of the device."""
 
 
 SCALES = {

@@ -124,15 +124,7 @@ def measure_loader(context: Context) -> None:
     scale = context.scale
     for canvas in reversed(scale.canvases):
         source = open_source(str(context.images), canvas=canvas)
-        loader = Loader(
-            source,
-            batch_size=scale.batch,
-            epochs=EPOCHS,
-            seed=0,
-            canvas=canvas,
-            workers=scale.workers,
-            pin=scale.device == "cuda",
-        )
+        loader = Loader(source, batch_size=scale.batch, epochs=EPOCHS, seed=0, canvas=canvas, workers=scale.workers)
         before = peak = shared_gib()
         started = begin = time.perf_counter()
         first_batch, epochs = 0.0, []

@@ -15,6 +15,8 @@ from ceiling import Recorder, replay
 from gpu_parts.context import Context, Scale, run_config
 from step import build_step, median_seconds
 
+from repre.utils.device import peak_flops
+
 BRANCHES = {"simclr": (False,), "moco-v3": (False, True), "dino": (False,), "moby": (False, True)}
 """Whether the reconstruction branch takes part, by method."""
 NAMES = {"simclr": "SimCLR, ViT-S/16", "moco-v3": "MoCo v3, ViT-S/16", "dino": "DINO, ViT-S/16", "moby": "MoBY, Swin-T"}
@@ -48,7 +50,6 @@ class Ceiling:
 def measure_steps(context: Context, method: str) -> None:
     """Measures all variants of a method's step."""
     scale, device = context.scale, torch.device(context.scale.device)
-    product_rate = matrix_product_rate(scale, device)
     ceilings: dict[bool, Ceiling | None] = {}
     for mode in scale.modes:
         timed = {branch: prepare(scale, method, branch, mode) for branch in BRANCHES[method]}
@@ -60,7 +61,7 @@ def measure_steps(context: Context, method: str) -> None:
             for branch, variant in timed.items():
                 seconds[branch].append(median_seconds(variant.step, scale.steps, device))
         for branch, variant in timed.items():
-            emit(context, variant, mode, seconds[branch], ceilings.get(branch), product_rate)
+            emit(context, variant, mode, seconds[branch], ceilings.get(branch))
         if len(timed) == 2:
             ratios = [with_branch / without for without, with_branch in zip(seconds[False], seconds[True])]
             context.emit("branch", of=NAMES[method], compiled=mode, cost_percent=[100 * (r - 1) for r in ratios])
@@ -68,16 +69,17 @@ def measure_steps(context: Context, method: str) -> None:
             write_profile(context, timed[True], device)
 
 
-def emit(
-    context: Context, variant: Timed, mode: str, seconds: list[float], ceiling: Ceiling | None, product_rate: float
-) -> None:
+def emit(context: Context, variant: Timed, mode: str, seconds: list[float], ceiling: Ceiling | None) -> None:
     """Adds the row of a variant."""
     row: dict[str, object] = {"ms": [1e3 * s for s in seconds]}
     median = statistics.median(seconds)
     row |= {"images_per_s": variant.images / median, "peak_gib": variant.memory_gib}
     if ceiling is not None:
-        rate = ceiling.flops / median / 1e12
-        row |= {"tflop_per_s": rate, "mfu_percent": 100 * rate / product_rate}
+        rate = ceiling.flops / median
+        row["tflop_per_s"] = rate / 1e12
+        peak = peak_flops(torch.device(context.scale.device), torch.bfloat16)
+        if peak is not None:
+            row["mfu_percent"] = 100 * rate / peak
         row |= {"ceiling_ms": 1e3 * ceiling.seconds, "share_of_ceiling_percent": 100 * ceiling.seconds / median}
     context.emit(
         "step", of=variant.name, compiled=mode, batch=variant.images, **row, first_steps_s=variant.first_seconds
@@ -116,18 +118,6 @@ def measure_ceiling(variant: Timed, scale: Scale, device: torch.device) -> Ceili
         print(f"{variant.name}: the ceiling cannot be replayed: {error}", file=sys.stderr, flush=True)
         return None
     return Ceiling(seconds, recorder.flops)
-
-
-def matrix_product_rate(scale: Scale, device: torch.device) -> float:
-    """TFLOP/s of a large square matrix product in the precision of the scale, on random numbers."""
-    dtype = torch.bfloat16 if scale.precision == "bf16" else torch.float32
-    a, b = (torch.randn(scale.product, scale.product, device=device, dtype=dtype) for _ in range(2))
-
-    def multiply() -> None:
-        torch.mm(a, b)
-
-    multiply()
-    return 2 * scale.product**3 / median_seconds(multiply, 10, device) / 1e12
 
 
 def write_profile(context: Context, variant: Timed, device: torch.device) -> None:

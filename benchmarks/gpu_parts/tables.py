@@ -6,7 +6,7 @@ from typing import Any
 from machine import describe_machine
 
 TITLES = {
-    "step": "The step alone: views are ready, weights are updated; MFU is the share of the rate of a large matrix product",
+    "step": "The step alone: views are ready, weights are updated; MFU is of the data sheet's peak",
     "branch": "What the reconstruction branch adds to a step, in percent of the step without it, round by round",
     "views": "The views of a batch, from pixels on the device",
     "loader": "The loader alone",

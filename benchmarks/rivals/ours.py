@@ -60,7 +60,10 @@ def run_config(task: Task, *, branch: bool) -> RunConfig:
         views=simclr_views(task.size) if simclr else dino_views(task.size, task.local_size, task.n_local),
         optim=OptimConfig(lr=1e-4),
         loader=LoaderConfig(decode_size=DECODE_SIZE),
-        compute=ComputeConfig(precision="bf16" if task.precision == "bf16" else "fp32"),
+        compute=ComputeConfig(
+            precision="bf16" if task.precision == "bf16" else "fp32",
+            compile="on" if task.device.startswith("cuda") else "off",  # auto would not, for so short a run
+        ),
         runtime=RuntimeConfig(
             device=task.device, workers=task.workers, log_every=log_every(task), eval_every_epochs=10**6, monitors=False
         ),
