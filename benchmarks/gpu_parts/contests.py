@@ -19,19 +19,36 @@ def run_contests(context: Context) -> None:
     for number in range(scale.rounds):
         started = time.monotonic()
         for method, names in scale.contenders.items():
-            for name in names:
-                run_contender(context, name, method, number=number)
+            results = {name: run_contender(context, name, method, number=number) for name in names}
+            compare(context, method, {name: result for name, result in results.items() if result is not None})
         if context.seconds_left < 1.1 * (time.monotonic() - started):
             break
 
 
-def run_contender(context: Context, name: str, method: str, *, number: int) -> None:
-    """Runs a contender once and adds its row, or the reason why there is none."""
+def compare(context: Context, method: str, results: dict[str, dict[str, Any]]) -> None:
+    """Adds the ratios of this round to the fastest rival of the same round."""
+    rivals = {name: result for name, result in results.items() if not name.startswith("repre")}
+    if not rivals:
+        return
+    best = max(rivals, key=lambda name: rivals[name]["images_per_s"])
+    for name in [name for name in results if name not in rivals]:
+        context.emit(
+            "ratio",
+            method=method,
+            contender=name,
+            best_rival=best,
+            times_as_fast=results[name]["images_per_s"] / rivals[best]["images_per_s"],
+            times_its_memory=results[name]["memory_gib"] / rivals[best]["memory_gib"],
+        )
+
+
+def run_contender(context: Context, name: str, method: str, *, number: int) -> dict[str, Any] | None:
+    """Runs a contender once, adds its row, or the reason why there is none, and returns its result."""
     python = find_python(name)
     if python is None:
         if number == 0:
             context.emit("pipeline", method=method, contender=name, result="not installed")
-        return
+        return None
     task: dict[str, Any] = pipeline.PRESETS[context.scale.pipeline] | {
         "method": method,
         "workers": context.scale.workers,
@@ -45,7 +62,7 @@ def run_contender(context: Context, name: str, method: str, *, number: int) -> N
     except pipeline.ContenderFailed as error:
         print(error, flush=True)
         context.emit("pipeline", method=method, contender=name, result="failed")
-        return
+        return None
     context.emit(
         "pipeline",
         method=method,
@@ -57,6 +74,7 @@ def run_contender(context: Context, name: str, method: str, *, number: int) -> N
         peak_gib=result["memory_gib"],
         does=result["does"],
     )
+    return result
 
 
 def find_python(name: str) -> str | None:

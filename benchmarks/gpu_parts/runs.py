@@ -23,6 +23,8 @@ CONTEXT_GIB = 0.6
 CAPPED_STEPS = 4
 """Steps on a smaller card."""
 FP16_STEPS = 6
+RUN_SECONDS, SAVE_SECONDS = 75.0, 30.0
+"""Time of one run, and then for it to save and end."""
 OVERLAP = 5
 """Steps that a run takes after a checkpoint before it is killed."""
 STOPPED = 128 + signal.SIGTERM
@@ -183,11 +185,16 @@ def run_until(context: Context, arguments: list[str], out: Path, *, step: int, l
     started = time.monotonic()
     process = start(arguments, out, limit_gib=limit_gib)
     known = len(read_rows(out))
-    wait_for(lambda: len(read_rows(out)) > known, process, seconds=context.seconds_left)
+    limit = min(RUN_SECONDS, context.seconds_left)
+    wait_for(lambda: len(read_rows(out)) > known, process, seconds=limit)
     seconds = time.monotonic() - started
-    wait_for(lambda: bool(rows := read_rows(out)) and rows[-1]["step"] >= step, process, seconds=context.seconds_left)
+    wait_for(
+        lambda: bool(rows := read_rows(out)) and rows[-1]["step"] >= step,
+        process,
+        seconds=started + limit - time.monotonic(),
+    )
     process.signal(signal.SIGTERM)
-    code = process.wait(min(60.0, context.seconds_left))
+    code = process.wait(min(SAVE_SECONDS, context.seconds_left))
     if code is None:
         process.kill()
     print(process.output(), flush=True)

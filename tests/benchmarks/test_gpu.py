@@ -6,6 +6,7 @@ import sys
 import time
 from pathlib import Path
 from types import ModuleType
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -123,6 +124,22 @@ def test_rows_of_several_rounds_become_one_with_median_and_range(gpu: ModuleType
         "| b | 8 | 20 (10 to 30) |  |",
         "| c |  |  | failed |",
     ]
+
+
+def test_repre_is_compared_with_the_fastest_rival_of_its_round(gpu: ModuleType) -> None:
+    from gpu_parts.contests import compare
+
+    class Rows:
+        rows: ClassVar[list[tuple[str, dict[str, Any]]]] = []
+
+        def emit(self, table: str, **row: Any) -> None:
+            self.rows.append((table, row))
+
+    rates = {"repre": 30.0, "slow": 5.0, "fast": 10.0}
+    memory = {"repre": 6.0, "slow": 1.0, "fast": 8.0}
+    compare(Rows(), "dino", {name: {"images_per_s": rates[name], "memory_gib": memory[name]} for name in rates})
+    ratio = {"contender": "repre", "best_rival": "fast", "times_as_fast": 3.0, "times_its_memory": 0.75}
+    assert Rows.rows == [("ratio", {"method": "dino"} | ratio)]
 
 
 def test_a_smaller_card_is_imitated(gpu: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
