@@ -39,6 +39,7 @@ class Contender(NamedTuple):
 
 CONTENDERS = {
     "repre": Contender("ours.py"),
+    "repre, later epochs": Contender("ours.py", ("--later-epochs",)),
     "repre with the branch": Contender("ours.py", ("--branch",)),
     "plain": Contender("plain.py"),
     "lightly": Contender("with_lightly.py", environment="lightly"),

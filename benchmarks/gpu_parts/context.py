@@ -73,8 +73,8 @@ SCALES = {
         batch=256, pyramid_batch=128, steps=10, rounds=3, canvases=(448, 500), workers=16, count=20480,
         recipe_batch=1024, recipe_steps=40, cards_gib=(12, 24), pipeline="cuda",
         contenders={
-            "simclr": ("repre", "lightly-train", "stable-pretraining, batched"),
-            "dino": ("repre", "lightly-train"),
+            "simclr": ("repre", "repre, later epochs", "lightly-train", "stable-pretraining, batched"),
+            "dino": ("repre", "repre, later epochs", "lightly-train"),
         },
         product=8192,
     ),

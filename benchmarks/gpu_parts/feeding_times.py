@@ -9,6 +9,7 @@ import torch
 from gpu_parts.context import Context
 from synthetic_photos import HEIGHT, WIDTH
 
+from repre.data.io.cache_folders import with_cache
 from repre.data.io.decode import read_image
 from repre.data.io.sources import open_source
 from repre.data.loading.loader import Loader, stack
@@ -23,6 +24,7 @@ DISTINCT = 100
 SLEEP_CYCLES = 60_000_000
 """Clock cycles, about 40 ms, that the device sleeps while the host queues the work to be timed."""
 EPOCHS = 3
+CACHE_GIB = 50.0
 
 
 def measure_views(context: Context) -> None:
@@ -123,7 +125,9 @@ def measure_loader(context: Context) -> None:
     """Measures the loader alone: the first epoch decodes, the later ones may read what it kept."""
     scale = context.scale
     for canvas in reversed(scale.canvases):
-        source = open_source(str(context.images), canvas=canvas)
+        source = with_cache(
+            open_source(str(context.images), canvas=canvas), mode="on", gib=CACHE_GIB, epochs=EPOCHS, log=print
+        )
         loader = Loader(source, batch_size=scale.batch, epochs=EPOCHS, seed=0, canvas=canvas, workers=scale.workers)
         before = peak = shared_gib()
         started = begin = time.perf_counter()
