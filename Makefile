@@ -8,7 +8,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: demo test quick lint types pytest wheel docs bench faults clean
+.PHONY: demo test quick lint types pytest wheel docs bench gpu faults clean
 
 demo: $(STAMP)
 	$(BIN)/repre pretrain
@@ -42,6 +42,11 @@ bench: $(STAMP)
 	$(BIN)/python benchmarks/step.py --preset $(PRESET)
 	$(BIN)/python benchmarks/pipeline.py --preset $(PRESET)
 	$(BIN)/python benchmarks/pipeline.py --preset $(PRESET) --method dino
+
+# All that needs a GPU, in at most eight minutes: CUDA tests, step, views, loader, rivals, the published recipe, kill and resume.
+# IMAGES is a folder of JPEG files; without it they are drawn.
+gpu: $(STAMP)
+	$(BIN)/python benchmarks/gpu.py $(if $(IMAGES),--images $(IMAGES))
 
 # The wheel must carry everything: it is installed beside the dependencies, without the sources, and used.
 wheel: $(STAMP)

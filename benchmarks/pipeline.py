@@ -39,6 +39,7 @@ class Contender(NamedTuple):
 
 CONTENDERS = {
     "repre": Contender("ours.py"),
+    "repre, later epochs": Contender("ours.py", ("--later-epochs",)),
     "repre with the branch": Contender("ours.py", ("--branch",)),
     "plain": Contender("plain.py"),
     "lightly": Contender("with_lightly.py", environment="lightly"),
@@ -76,8 +77,11 @@ def main() -> None:
     names = [name for name in args.only if args.method in CONTENDERS[name].methods]
     if args.installed:
         names = [name for name in names if is_installed(CONTENDERS[name])]
-    results = compete(names, args.preset, args.method, rounds=args.rounds, workers=args.workers, out=args.out,
-                      images=args.images, share=args.share)  # fmt: skip
+    try:
+        results = compete(names, args.preset, args.method, rounds=args.rounds, workers=args.workers, out=args.out,
+                          images=args.images, share=args.share)  # fmt: skip
+    except ContenderFailed as error:
+        raise SystemExit(str(error)) from error
     args.out.mkdir(parents=True, exist_ok=True)
     name = f"pipeline-{args.method}-{args.preset}"
     (args.out / f"{name}.json").write_text(json.dumps(results, indent=1) + "\n")
@@ -118,19 +122,30 @@ def compete(
     return {"machine": machine(task["device"]), "task": task, "runs": runs}
 
 
-def run(name: str, python: str, task: dict[str, Any]) -> dict[str, Any]:
-    """Runs a contender once and returns its result."""
+class ContenderFailed(Exception):
+    """A contender ended without a result; the message has the end of its output."""
+
+
+def run(name: str, python: str, task: dict[str, Any], *, timeout: float | None = None) -> dict[str, Any]:
+    """Runs a contender once and returns its result.
+
+    Args:
+        timeout: seconds after which it has failed.
+
+    Raises:
+        ContenderFailed: it failed.
+    """
     contender = CONTENDERS[name]
     options = [word for key, value in task.items() for word in (f"--{key}", str(value))]
-    process = subprocess.run(
-        [python, str(HERE / "rivals" / contender.script), *contender.arguments, *options],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    command = [python, str(HERE / "rivals" / contender.script), *contender.arguments, *options]
+    try:
+        process = subprocess.run(command, capture_output=True, text=True, check=False, timeout=timeout)
+    except subprocess.TimeoutExpired as error:
+        output = b"".join(part for part in (error.stdout, error.stderr) if part).decode(errors="replace")
+        raise ContenderFailed(f"{name} took more than {timeout:.0f} s:\n{output[-3000:]}") from error
     lines = [line for line in process.stdout.splitlines() if line.startswith('{"name"')]
     if process.returncode or not lines:
-        raise SystemExit(f"{name} failed:\n{(process.stdout + process.stderr)[-3000:]}")
+        raise ContenderFailed(f"{name} failed:\n{(process.stdout + process.stderr)[-3000:]}")
     result = json.loads(lines[-1])
     del result["task"]
     return result

@@ -170,7 +170,7 @@ def measure_in_process(preset: str, variant: str) -> dict[str, float]:
 def measure(variant: Variant, preset: Preset) -> dict[str, float]:
     """Measures a variant in this process: time per image, peak memory and, if asked for, the share of the ceiling."""
     device = torch.device(preset.device)
-    step = build_step(build_config(variant, preset), variant, device)
+    step = build_step(build_config(variant, preset), device)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     step()
     seconds = median_seconds(step, preset.steps, device)
@@ -205,7 +205,7 @@ def build_config(variant: Variant, preset: Preset) -> RunConfig:
     )
 
 
-def build_step(config: RunConfig, variant: Variant, device: torch.device) -> Callable[[], object]:
+def build_step(config: RunConfig, device: torch.device) -> Callable[[], object]:
     """Returns a function that takes one training step on random pixels, in the middle of a run."""
     state = RunState(config, device)
     return partial(

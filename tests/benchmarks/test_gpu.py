@@ -1,0 +1,167 @@
+"""The GPU script at toy size on the CPU: every part runs, and neither a failure nor a hang of one stops the others."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import ModuleType
+from typing import Any, ClassVar
+
+import pytest
+import torch
+
+from tests.benchmarks.test_benchmarks import BENCHMARKS, run_benchmark
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The script as a module."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import gpu
+
+    return gpu
+
+
+@pytest.mark.slow
+def test_every_part_runs_at_toy_size_and_says_what_needs_cuda(tmp_path: Path) -> None:
+    printed = run_benchmark("gpu.py", "--preset", "toy", "--out", str(tmp_path))
+    results = json.loads((tmp_path / "gpu.json").read_text())
+    parts = results["parts"]
+    status = {name: part["status"] for name, part in parts.items()}
+    skipped = {"tests", "fp16"}
+    assert status == {name: "skipped" if name in skipped else "ok" for name in status}, (
+        tmp_path / "gpu.log"
+    ).read_text()
+    assert {parts[name]["note"] for name in skipped} == {"no CUDA"}
+    assert torch.__version__.startswith(results["machine"]["torch"])
+
+    rows = {name: [entry["row"] for entry in part["rows"]] for name, part in parts.items()}
+    without, with_branch, cost = rows["step-moco"]
+    assert with_branch["tflop_per_s"] > 0
+    assert without["share_of_ceiling_percent"] > 0
+    assert cost["cost_percent"] == pytest.approx([100 * (with_branch["ms"][0] / without["ms"][0] - 1)])
+    assert [row["of"] for row in rows["views"]] == ["pixels to the device", "SimCLR, 2 x 32", "DINO, 2 x 32 + 2 x 16"]
+    assert len(rows["loader"][0]["images_per_s_later_epochs"]) == 2
+    assert [row["result"] for row in rows["pipeline"]] == ["ok", "not installed", "not installed"]
+    assert rows["recipe"][0]["result"] == "stopped and saved"
+    resumed = rows["resume"][0]
+    assert resumed["steps_of_both"] > 0
+    assert resumed["largest_difference_of_losses"] == 0  # bit-equal on the CPU
+
+    assert (tmp_path / "gpu.md").read_text() in printed
+    assert "| MoCo v3, ViT-S/16 + branch | off | 4 |" in printed
+    assert "| tests | 0 | skipped: no CUDA |" in printed
+    assert "aten::" in (tmp_path / "kernels.txt").read_text()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["gpu.json", "gpu.log", "gpu.md", "kernels.txt"]
+
+
+def test_a_part_that_fails_or_hangs_does_not_stop_the_others(
+    gpu: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pid_file = tmp_path / "pid"
+
+    def fail(context: object) -> None:
+        raise ValueError("broken on purpose")
+
+    def hang(context: object) -> None:
+        context.emit("views", of="before the hang", ms=1.5)  # type: ignore[attr-defined]
+        sleeper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+        pid_file.write_text(str(sleeper.pid))
+        time.sleep(600)
+
+    def pass_(context: object) -> None:
+        context.emit("views", of="after the hang", ms=[3.0, 1.0, 2.0])  # type: ignore[attr-defined]
+
+    parts = {"fails": gpu.Part(60, fail), "hangs": gpu.Part(3, hang), "passes": gpu.Part(60, pass_)}
+    monkeypatch.setattr(gpu, "PARTS", parts)
+    monkeypatch.setattr(gpu, "MIN_SECONDS", 1.0)
+    out, work = tmp_path / "out", tmp_path / "work"
+    out.mkdir()
+    work.mkdir()
+    results = gpu.run_parts([*parts], "toy", tmp_path, work, out, time.monotonic() + 600)
+
+    status = {name: (part["status"], part["note"]) for name, part in results["parts"].items()}
+    assert status == {
+        "fails": ("failed", "exit code 1: ValueError: broken on purpose"),
+        "hangs": ("overran", "killed after 3 s"),
+        "passes": ("ok", ""),
+    }
+    assert has_ended(int(pid_file.read_text()))
+    assert json.loads((out / "gpu.json").read_text()) == results
+    text = (out / "gpu.md").read_text()
+    assert "| before the hang | 1.5 |" in text  # what was measured before the kill is kept
+    assert "| after the hang | 2 (1 to 3) |" in text
+    assert "broken on purpose" in (out / "gpu.log").read_text()
+
+
+def test_parts_are_left_out_when_the_time_is_up(
+    gpu: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gpu, "PARTS", {"late": gpu.Part(60, print)})
+    results = gpu.run_parts(["late"], "toy", tmp_path, tmp_path, tmp_path, time.monotonic())
+    assert results["parts"]["late"]["status"] == "left out"
+    assert "| late | 0 | left out: no time left |" in (tmp_path / "gpu.md").read_text()
+
+
+def test_images_are_repeated_by_links(gpu: ModuleType, tmp_path: Path) -> None:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for name in ("a.jpg", "b.JPEG", "c.txt"):
+        (folder / name).write_text(name)
+    links = gpu.link_images(folder, tmp_path / "links", 5)
+    assert [path.read_text() for path in sorted(links.iterdir())] == ["a.jpg", "b.JPEG", "a.jpg", "b.JPEG", "a.jpg"]
+
+
+def test_rows_of_several_rounds_become_one_with_median_and_range(gpu: ModuleType) -> None:
+    from gpu_parts.tables import table
+
+    rounds = [{"contender": name, "batch": 8, "images_per_s": rate} for rate in (10.0, 30.0) for name in ("a", "b")]
+    assert table([*rounds, {"contender": "c", "result": "failed"}]) == [
+        "| contender | batch | images per s | result |",
+        "|---|---|---|---|",
+        "| a | 8 | 20 (10 to 30) |  |",
+        "| b | 8 | 20 (10 to 30) |  |",
+        "| c |  |  | failed |",
+    ]
+
+
+def test_repre_is_compared_with_the_fastest_rival_of_its_round(gpu: ModuleType) -> None:
+    from gpu_parts.contests import compare
+
+    class Rows:
+        rows: ClassVar[list[tuple[str, dict[str, Any]]]] = []
+
+        def emit(self, table: str, **row: Any) -> None:
+            self.rows.append((table, row))
+
+    rates = {"repre": 30.0, "slow": 5.0, "fast": 10.0}
+    memory = {"repre": 6.0, "slow": 1.0, "fast": 8.0}
+    compare(Rows(), "dino", {name: {"images_per_s": rates[name], "memory_gib": memory[name]} for name in rates})
+    ratio = {"contender": "repre", "best_rival": "fast", "times_as_fast": 3.0, "times_its_memory": 0.75}
+    assert Rows.rows == [("ratio", {"method": "dino"} | ratio)]
+
+
+def test_a_smaller_card_is_imitated(gpu: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    from gpu_parts.runs import limit_memory
+
+    fractions: list[float] = []
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device=None: (70 * 2**30, 80 * 2**30))
+    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", fractions.append)
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device=None: 2 * 2**30)
+    limit_memory(12.0)
+    assert fractions == [12 / 80]
+    assert torch.cuda.mem_get_info() == (10 * 2**30, 12 * 2**30)
+
+
+def has_ended(pid: int) -> bool:
+    """Whether a process ends within a minute; a zombie that nobody reaps has ended, too."""
+    status = Path(f"/proc/{pid}/status")
+    for _ in range(600):
+        try:
+            if "State:\tZ" in status.read_text():
+                return True
+        except (FileNotFoundError, ProcessLookupError):
+            return True
+        time.sleep(0.1)
+    return False
