@@ -38,7 +38,8 @@ PARTS = {
     "step-moco": Part(110, partial(measure_steps, method="moco-v3")),
     "views": Part(45, measure_views),
     "loader": Part(60, measure_loader),
-    "pipeline": Part(280, run_contests),
+    "pipeline-simclr": Part(190, partial(run_contests, methods=("simclr",))),
+    "pipeline-dino": Part(190, partial(run_contests, methods=("dino",))),
     "recipe": Part(150, run_recipe),
     "resume": Part(75, kill_and_resume),
     "tests": Part(90, run_cuda_tests),
@@ -46,6 +47,7 @@ PARTS = {
     "step-dino": Part(75, partial(measure_steps, method="dino")),
     "fp16": Part(40, run_fp16),
     "step-moby": Part(120, partial(measure_steps, method="moby")),
+    "pipeline-again": Part(340, partial(run_contests, methods=("simclr", "dino"))),
 }
 """The parts, the most important ones first."""
 MIN_SECONDS = 5.0
@@ -65,6 +67,9 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=470.0, help="time for everything")
     parser.add_argument("--out", type=Path, default=HERE / "results" / "gpu", help="folder for the results")
     args = parser.parse_args()
+    os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = (
+        "1"  # CUDA must not start in the process that the parts are forked from
+    )
     deadline = time.monotonic() + args.seconds
     args.out.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix="repre-gpu-"))

@@ -1,7 +1,6 @@
-"""The whole pipeline beside rivals (pipeline.py), as often as the time allows."""
+"""The whole pipeline beside rivals (pipeline.py)."""
 
 import sys
-import time
 from importlib.util import find_spec
 from typing import Any
 
@@ -13,41 +12,40 @@ TIMEOUT = 120.0
 """Seconds for one contender."""
 
 
-def run_contests(context: Context) -> None:
-    """Runs every contender of every method, in rounds; another round begins only if it fits into the time left."""
-    scale = context.scale
-    for number in range(scale.rounds):
-        started = time.monotonic()
-        for method, names in scale.contenders.items():
-            results = {name: run_contender(context, name, method, number=number) for name in names}
-            compare(context, method, {name: result for name, result in results.items() if result is not None})
-        if context.seconds_left < 1.1 * (time.monotonic() - started):
-            break
+def run_contests(context: Context, methods: tuple[str, ...]) -> None:
+    """Runs every contender of some methods once, rivals first, and compares repre with the fastest of them."""
+    for method in methods:
+        rivals: dict[str, dict[str, Any]] = {}
+        for name in context.scale.contenders[method]:
+            result = run_contender(context, name, method)
+            if result is not None and name.startswith("repre"):
+                compare(context, method, name, result, rivals)
+            elif result is not None:
+                rivals[name] = result
 
 
-def compare(context: Context, method: str, results: dict[str, dict[str, Any]]) -> None:
-    """Adds the ratios of this round to the fastest rival of the same round."""
-    rivals = {name: result for name, result in results.items() if not name.startswith("repre")}
+def compare(
+    context: Context, method: str, name: str, result: dict[str, Any], rivals: dict[str, dict[str, Any]]
+) -> None:
+    """Adds the ratios of a result to the fastest rival's, if there is one."""
     if not rivals:
         return
-    best = max(rivals, key=lambda name: rivals[name]["images_per_s"])
-    for name in [name for name in results if name not in rivals]:
-        context.emit(
-            "ratio",
-            method=method,
-            contender=name,
-            best_rival=best,
-            times_as_fast=results[name]["images_per_s"] / rivals[best]["images_per_s"],
-            times_its_memory=results[name]["memory_gib"] / rivals[best]["memory_gib"],
-        )
+    best = max(rivals, key=lambda rival: rivals[rival]["images_per_s"])
+    context.emit(
+        "ratio",
+        method=method,
+        contender=name,
+        best_rival=best,
+        times_as_fast=result["images_per_s"] / rivals[best]["images_per_s"],
+        times_its_memory=result["memory_gib"] / rivals[best]["memory_gib"],
+    )
 
 
-def run_contender(context: Context, name: str, method: str, *, number: int) -> dict[str, Any] | None:
+def run_contender(context: Context, name: str, method: str) -> dict[str, Any] | None:
     """Runs a contender once, adds its row, or the reason why there is none, and returns its result."""
     python = find_python(name)
     if python is None:
-        if number == 0:
-            context.emit("pipeline", method=method, contender=name, result="not installed")
+        context.emit("pipeline", method=method, contender=name, result="not installed")
         return None
     task: dict[str, Any] = pipeline.PRESETS[context.scale.pipeline] | {
         "method": method,
@@ -56,7 +54,7 @@ def run_contender(context: Context, name: str, method: str, *, number: int) -> d
         "out": str(context.work / f"views-{method}"),
     }
     del task["count"]
-    print(f"round {number + 1}: {method}, {name}", flush=True)
+    print(f"{method}, {name}", flush=True)
     try:
         result = pipeline.run(name, python, task, timeout=min(TIMEOUT, context.seconds_left))
     except pipeline.ContenderFailed as error:

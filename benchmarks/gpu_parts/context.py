@@ -62,7 +62,7 @@ class Scale:
     pipeline: str
     """Preset of pipeline.py."""
     contenders: dict[str, tuple[str, ...]]
-    """Contenders of pipeline.py, by method."""
+    """Contenders of pipeline.py, by method; rivals first."""
     product: int
     """Side of the square matrices whose product shows the state of the device."""
 
@@ -73,8 +73,8 @@ SCALES = {
         batch=256, pyramid_batch=128, steps=10, rounds=3, canvases=(448, 500), workers=16, count=20480,
         recipe_batch=1024, recipe_steps=40, cards_gib=(12, 24), pipeline="cuda",
         contenders={
-            "simclr": ("repre", "repre, later epochs", "lightly-train", "stable-pretraining, batched"),
-            "dino": ("repre", "repre, later epochs", "lightly-train"),
+            "simclr": ("lightly-train", "stable-pretraining, batched", "repre", "repre, later epochs"),
+            "dino": ("lightly-train", "repre", "repre, later epochs"),
         },
         product=8192,
     ),
@@ -82,7 +82,7 @@ SCALES = {
         device="cpu", precision="fp32", modes=("off",), size=32, local_size=16, n_local=2, prototypes=64,
         batch=4, pyramid_batch=2, steps=1, rounds=1, canvases=(64,), workers=1, count=32,
         recipe_batch=8, recipe_steps=3, cards_gib=(12,), pipeline="toy",
-        contenders={"simclr": ("repre", "lightly-train"), "dino": ("lightly-train",)},
+        contenders={"simclr": ("lightly-train", "repre"), "dino": ("lightly-train",)},
         product=64,
     ),
 }  # fmt: skip

@@ -1,5 +1,6 @@
 """The tests that carry the marker cuda."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -34,6 +35,7 @@ def run_cuda_tests(context: Context) -> None:
     context.require_cuda()
     files = sorted(str(path) for path in (ROOT / "tests").rglob("test_*.py") if MARK in path.read_text())
     outcomes = Outcomes()
+    os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # rivals bring plugins that have nothing to do with these tests
     sys.path.insert(0, str(ROOT))
     code = pytest.main(["-m", "cuda", "--tb=short", f"--rootdir={ROOT}", "-p", "no:cacheprovider", *files], [outcomes])
     context.emit("tests", files=len(files), **outcomes.counts, names=", ".join(outcomes.failed))

@@ -11,7 +11,7 @@ TITLES = {
     "views": "The views of a batch, from pixels on the device",
     "loader": "The loader alone",
     "pipeline": "The whole pipeline beside rivals",
-    "ratio": "repre against the fastest rival of the same round",
+    "ratio": "repre against the fastest rival that ran just before it",
     "recipe": "The published recipe, vit-small-moco-v3 with the branch, without an option for memory",
     "resume": "A kill and a resume; fp16",
     "tests": "Tests with the marker cuda",
