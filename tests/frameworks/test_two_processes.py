@@ -1,6 +1,8 @@
 """Two processes (gloo) train exactly as one with the same global batch: losses, gradients, teacher, queue, center."""
 
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -9,12 +11,17 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from torch import nn
 
 from repre.models.norms import BatchNorm
+from repre.models.repre import RePre
+from repre.training import step as training_step
 from repre.training.monitoring.step_metrics import step_metrics
 from repre.training.optim import OptimConfig, build_optimizer
 from repre.training.step import train_step
+from repre.utils import gradient_exchange
 from repre.utils.dist import all_gather_with_grad, mean_over_ranks, rank, sum_over_ranks, world_size
+from repre.utils.gradient_exchange import exchange_gradients
 from tests import tiny
 
 pytestmark = pytest.mark.slow
@@ -35,7 +42,7 @@ def train(framework: str, encoder: str, balance: float) -> list[dict[str, torch.
         share = BATCH // world_size()
         views = tiny.double(tiny.tiny_views(framework, encoder, batch=BATCH, seed=step, local_share=1))
         views = tiny.part(views, slice(rank() * share, (rank() + 1) * share))
-        use_cache = world_size() > 1 and step % 2 and not balance  # on every other step of the two processes
+        use_cache = world_size() > 1 and step in (1, 2) and not balance
         seen: dict[str, torch.Tensor] = {}
 
         def copy_gradients(seen: dict[str, torch.Tensor]) -> None:
@@ -60,6 +67,18 @@ def train(framework: str, encoder: str, balance: float) -> list[dict[str, torch.
         seen |= {f"metric {n}": mean_over_ranks(v).double() for n, v in metrics.items()}
         record.append(seen | {f"state {n}": v.clone() for n, v in model.state_dict().items()})
     return record
+
+
+@contextmanager
+def compared_exchange(model: RePre, *, first: nn.Module) -> Iterator[None]:
+    """Exchanges gradients, and compares them bit for bit with those of one sum over ranks after the backward pass."""
+    with exchange_gradients(model, first=first):
+        yield
+        parameters = [p for p in model.parameters() if p.grad is not None]
+        flat = torch.cat([p.grad.reshape(-1) for p in parameters])  # type: ignore[union-attr]
+        dist.all_reduce(flat)
+        flat /= world_size()
+    assert torch.equal(torch.cat([p.grad.reshape(-1) for p in parameters]), flat)  # type: ignore[union-attr]
 
 
 def small_operations() -> dict[str, torch.Tensor]:
@@ -89,6 +108,8 @@ def _gradient_of_two_gathers(x: torch.Tensor) -> torch.Tensor:
 
 def process(number: int, folder: str) -> None:
     torch.set_num_threads(1)
+    gradient_exchange.BUCKET_BYTES = 2**14  # many buckets
+    training_step.exchange_gradients = compared_exchange
     dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=number, world_size=2)
     try:
         found: dict[str, Any] = {f"{case}": train(*case) for case in CASES}
