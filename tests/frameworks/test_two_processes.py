@@ -13,6 +13,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import nn
 
+from repre.models.encoder import Encoder
 from repre.models.norms import BatchNorm
 from repre.models.repre import RePre
 from repre.training import step as training_step
@@ -21,6 +22,7 @@ from repre.training.optim import OptimConfig, build_optimizer
 from repre.training.step import train_step
 from repre.utils import gradient_exchange
 from repre.utils.dist import all_gather_with_grad, mean_over_ranks, rank, sum_over_ranks, world_size
+from repre.utils.fsdp import copy_state, full_tensors, is_dtensor, move_rest, shard
 from repre.utils.gradient_exchange import exchange_gradients
 from tests import tiny
 
@@ -106,6 +108,21 @@ def _gradient_of_two_gathers(x: torch.Tensor) -> torch.Tensor:
     return torch.cat([first.grad, second.grad], dim=1)
 
 
+def sharded_and_gathered() -> dict[str, torch.Tensor]:
+    """The state of a model that was sharded, copied back whole on the main process; nothing on the other."""
+    model = tiny.tiny_model("dino", "vit")
+    copy = tiny.tiny_model("dino", "vit", seed=1) if rank() == 0 else None
+    for encoder in [m for m in model.modules() if isinstance(m, Encoder)]:
+        shard(encoder, device=torch.device("cpu"))
+    move_rest(model, device=torch.device("cpu"))
+    assert all(is_dtensor(p) for p in model.encoder.parameters())
+    assert not any(is_dtensor(p) for p in model.framework.projector.parameters())
+    copy_state(model, copy)
+    gathered = full_tensors({"all": list(model.encoder.parameters())})
+    assert (gathered["all"][0] is None) == (copy is None)
+    return {} if copy is None else dict(copy.state_dict())
+
+
 def process(number: int, folder: str) -> None:
     torch.set_num_threads(1)
     gradient_exchange.BUCKET_BYTES = 2**14  # many buckets
@@ -114,6 +131,7 @@ def process(number: int, folder: str) -> None:
     try:
         found: dict[str, Any] = {f"{case}": train(*case) for case in CASES}
         found["operations"] = small_operations()
+        found["gathered"] = sharded_and_gathered()
         torch.save(found, Path(folder) / f"{number}.pt")
     finally:
         dist.destroy_process_group()
@@ -143,3 +161,14 @@ def test_batch_norm_over_ranks_equals_one_batch(two_processes: list[dict[str, An
     for found in two_processes:
         for name, value in alone.items():
             torch.testing.assert_close(found["operations"][name], value, rtol=1e-12, atol=1e-12)
+
+
+def test_a_sharded_model_is_gathered_on_the_main_process_alone(two_processes: list[dict[str, Any]]) -> None:
+    expected, (main, other) = (
+        tiny.tiny_model("dino", "vit").state_dict(),
+        (found["gathered"] for found in two_processes),
+    )
+    assert not other
+    assert main.keys() == expected.keys()
+    for name, value in expected.items():
+        assert torch.equal(main[name], value), name
