@@ -8,7 +8,7 @@ import platform
 import torch
 
 from repre.errors import UserError
-from repre.utils.dist import world_size
+from repre.utils.dist import local_world_size
 
 
 def pick_device(name: str) -> torch.device:
@@ -86,8 +86,8 @@ def pick_precision(name: str, device: torch.device) -> torch.dtype:
 
 
 def pick_workers(workers: int | None) -> int:
-    """Number of decoding workers of this rank: the given number; None gives the rank its share of the cores."""
+    """Number of decoding workers of this rank: the given number; None gives the rank its share of this machine's cores."""
     if workers is not None:
         return workers
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(16, cores // world_size() - 1))
+    return max(1, min(16, cores // local_world_size() - 1))

@@ -19,8 +19,8 @@ def shard(module: nn.Module, *, device: torch.device) -> None:
     The parts are gathered block by block while the module computes. Gradients arrive averaged over the processes, as parts.
 
     Args:
-        module: an encoder on the CPU. The layers of every container named ``blocks`` are moved and sharded one by one, so the
-            device never holds all of it.
+        module: an encoder on the CPU; the layers of every container named ``blocks`` are moved and sharded one by one. So
+            the device never holds all of it.
         device: where it computes.
     """
     from torch.distributed.device_mesh import init_device_mesh

@@ -33,7 +33,7 @@ BUCKET_BYTES = 25 * 2**20
 def exchange_gradients(model: nn.Module, *, first: nn.Module) -> Iterator[None]:
     """Inside, backward passes add up the local gradients; at the end, every `.grad` is averaged over ranks.
 
-    A collective call: all ranks must compute gradients of the same parameters. FSDP averages those of split parameters. The
+    A collective call: all ranks must run the same backward passes. FSDP averages the gradients of split parameters. The
     first call for a model registers hooks on its trainable parameters, which live as long as the model.
 
     Args:
