@@ -1,6 +1,8 @@
 """Two processes (gloo) train exactly as one with the same global batch: losses, gradients, teacher, queue, center."""
 
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -9,12 +11,19 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from torch import nn
 
+from repre.models.encoder import Encoder
 from repre.models.norms import BatchNorm
+from repre.models.repre import RePre
+from repre.training import step as training_step
 from repre.training.monitoring.step_metrics import step_metrics
 from repre.training.optim import OptimConfig, build_optimizer
 from repre.training.step import train_step
+from repre.utils import gradient_exchange
 from repre.utils.dist import all_gather_with_grad, mean_over_ranks, rank, sum_over_ranks, world_size
+from repre.utils.fsdp import copy_state, full_tensors, is_dtensor, move_rest, shard
+from repre.utils.gradient_exchange import exchange_gradients
 from tests import tiny
 
 pytestmark = pytest.mark.slow
@@ -35,7 +44,7 @@ def train(framework: str, encoder: str, balance: float) -> list[dict[str, torch.
         share = BATCH // world_size()
         views = tiny.double(tiny.tiny_views(framework, encoder, batch=BATCH, seed=step, local_share=1))
         views = tiny.part(views, slice(rank() * share, (rank() + 1) * share))
-        use_cache = world_size() > 1 and step % 2 and not balance  # on every other step of the two processes
+        use_cache = world_size() > 1 and step in (1, 2) and not balance
         seen: dict[str, torch.Tensor] = {}
 
         def copy_gradients(seen: dict[str, torch.Tensor]) -> None:
@@ -60,6 +69,18 @@ def train(framework: str, encoder: str, balance: float) -> list[dict[str, torch.
         seen |= {f"metric {n}": mean_over_ranks(v).double() for n, v in metrics.items()}
         record.append(seen | {f"state {n}": v.clone() for n, v in model.state_dict().items()})
     return record
+
+
+@contextmanager
+def compared_exchange(model: RePre, *, first: nn.Module) -> Iterator[None]:
+    """Exchanges gradients, and compares them bit for bit with those of one sum over ranks after the backward pass."""
+    with exchange_gradients(model, first=first):
+        yield
+        parameters = [p for p in model.parameters() if p.grad is not None]
+        flat = torch.cat([p.grad.reshape(-1) for p in parameters])  # type: ignore[union-attr]
+        dist.all_reduce(flat)
+        flat /= world_size()
+    assert torch.equal(torch.cat([p.grad.reshape(-1) for p in parameters]), flat)  # type: ignore[union-attr]
 
 
 def small_operations() -> dict[str, torch.Tensor]:
@@ -87,12 +108,30 @@ def _gradient_of_two_gathers(x: torch.Tensor) -> torch.Tensor:
     return torch.cat([first.grad, second.grad], dim=1)
 
 
+def sharded_and_gathered() -> dict[str, torch.Tensor]:
+    """The state of a model that was sharded, copied back whole on the main process; nothing on the other."""
+    model = tiny.tiny_model("dino", "vit")
+    copy = tiny.tiny_model("dino", "vit", seed=1) if rank() == 0 else None
+    for encoder in [m for m in model.modules() if isinstance(m, Encoder)]:
+        shard(encoder, device=torch.device("cpu"))
+    move_rest(model, device=torch.device("cpu"))
+    assert all(is_dtensor(p) for p in model.encoder.parameters())
+    assert not any(is_dtensor(p) for p in model.framework.projector.parameters())
+    copy_state(model, copy)
+    gathered = full_tensors({"all": list(model.encoder.parameters())})
+    assert (gathered["all"][0] is None) == (copy is None)
+    return {} if copy is None else dict(copy.state_dict())
+
+
 def process(number: int, folder: str) -> None:
     torch.set_num_threads(1)
+    gradient_exchange.BUCKET_BYTES = 2**14  # many buckets
+    training_step.exchange_gradients = compared_exchange
     dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=number, world_size=2)
     try:
         found: dict[str, Any] = {f"{case}": train(*case) for case in CASES}
         found["operations"] = small_operations()
+        found["gathered"] = sharded_and_gathered()
         torch.save(found, Path(folder) / f"{number}.pt")
     finally:
         dist.destroy_process_group()
@@ -122,3 +161,14 @@ def test_batch_norm_over_ranks_equals_one_batch(two_processes: list[dict[str, An
     for found in two_processes:
         for name, value in alone.items():
             torch.testing.assert_close(found["operations"][name], value, rtol=1e-12, atol=1e-12)
+
+
+def test_a_sharded_model_is_gathered_on_the_main_process_alone(two_processes: list[dict[str, Any]]) -> None:
+    expected, (main, other) = (
+        tiny.tiny_model("dino", "vit").state_dict(),
+        (found["gathered"] for found in two_processes),
+    )
+    assert not other
+    assert main.keys() == expected.keys()
+    for name, value in expected.items():
+        assert torch.equal(main[name], value), name

@@ -52,11 +52,22 @@ def test_freed_memory_can_be_released() -> None:
 
 
 def test_workers_follow_the_cores_that_the_process_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(6)), raising=False)
     assert pick_workers(None) == 5
     assert pick_workers(0) == 0
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0})
     assert pick_workers(None) == 1
+
+
+def test_ranks_of_one_machine_share_its_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four machines of 96 cores with eight ranks each: the ranks of the other machines do not count."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(96)), raising=False)
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    monkeypatch.setattr("repre.utils.dist.world_size", lambda: 32)
+    assert pick_workers(None) == 2
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "8")
+    assert pick_workers(None) == 11
 
 
 def test_a_missing_device_is_named() -> None:

@@ -27,6 +27,7 @@ from repre.training.failures import FailureTracker
 from repre.training.monitoring.step_metrics import WeightChange
 from repre.training.monitoring.validator import Probe, Validator
 from repre.training.nonfinite import save_buffers
+from repre.training.rank_check import check_ranks_agree
 from repre.training.run_folder import RunFolder
 from repre.training.run_log import RunLog, Throughput, metrics_row
 from repre.training.run_state import RunState
@@ -90,6 +91,7 @@ class Trainer:
             self.validator = Validator(config, folder, self.source, device, probe=probe, log=self.log.message)
         self.step, self.seconds, self.saved_step = 0, 0.0, -1
         self._restore()
+        check_ranks_agree(config, self.source, step=self.step)
 
         self.render: Callable[[Batch], Views] = partial(
             make_views, config=config.rendered_views, seed=config.seed, device=device

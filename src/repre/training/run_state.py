@@ -17,7 +17,7 @@ from repre.training.run_folder import RunFolder
 from repre.training.step import validate_micro_batch
 from repre.utils.device import pick_precision
 from repre.utils.dist import is_main_process, world_size
-from repre.utils.fsdp import distribute_like, full_tensors, shard
+from repre.utils.fsdp import copy_state, distribute_like, full_tensors, move_rest, shard
 
 COMPILE_FLOPS = 3e16
 """FLOPs of a training from which compiling pays: it saves about 30 % of the time (docs/performance.md), and takes a minute;
@@ -50,8 +50,7 @@ class RunState:
             decoder=config.decoder,
             reconstruction=config.reconstruction,
             seed=config.seed,
-        ).to(device)
-        self.model.train()
+        ).train()
         validate_micro_batch(self.model.encoder, config.reconstruction, micro_batch=config.compute.micro_batch)
         size = (config.views.size, config.views.size)
         self.branch_cost = branch_cost(self.model.encoder, self.model.decoder, size=size)
@@ -60,6 +59,8 @@ class RunState:
         self._replica: RePre | None = None
         if self.sharded:
             self._shard(config)
+        else:
+            self.model.to(device)
         self.optimizer = build_optimizer(config.optim, self.model, no_weight_decay=self.model.encoder.no_weight_decay)
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.precision is torch.float16)
         if device.type == "cuda" and self.model.decoder is not None:
@@ -79,25 +80,23 @@ class RunState:
         return images * self.step_flops > COMPILE_FLOPS
 
     def _shard(self, config: RunConfig) -> None:
-        """Splits the encoders over the processes; the main one keeps a full copy on the CPU, to validate and export."""
+        """Splits the encoders over the processes; the main one keeps a full copy on the CPU to validate, save, export."""
         if config.compute.compile == "on" or self.precision is torch.float16:
             raise UserError(
                 "runtime.shard works with neither compute.compile on nor compute.precision fp16; remove one of them"
             )
         if is_main_process():
-            self._replica = copy.deepcopy(self.model).cpu()
+            self._replica = copy.deepcopy(self.model)
         for module in [m for m in self.model.modules() if isinstance(m, Encoder)]:
             shard(module, device=self.device)
+        move_rest(self.model, device=self.device)
 
     def full_model(self) -> RePre:
         """The model with all its weights, on the main process; a collective call."""
         if not self.sharded:
             return self.model
-        state = full_tensors(self.model.state_dict())
-        if self._replica is None:
-            return self.model
-        self._replica.load_state_dict(state)
-        return self._replica.to(self.device)
+        copy_state(self.model, self._replica)
+        return self.model if self._replica is None else self._replica.to(self.device)
 
     def release_full_model(self) -> None:
         """Frees the device memory of a full model that `full_model` made."""
@@ -110,8 +109,10 @@ class RunState:
         Args:
             progress: plain values that are saved beside the weights.
         """
+        if self.sharded:
+            copy_state(self.model, self._replica)
         tensors = {
-            "model": full_tensors(self.model.state_dict()),
+            "model": (self._replica or self.model).state_dict(),
             "optimizer": full_tensors(self.optimizer.state_dict()),
             "scaler": self.scaler.state_dict(),
         }
@@ -127,7 +128,7 @@ class RunState:
         Raises:
             UserError: the checkpoint is damaged or belongs to another model.
         """
-        found = load_latest(folder.last, folder.previous, device=self.device)
+        found = load_latest(folder.last, folder.previous, device="cpu" if self.sharded else self.device)
         if found is None:
             return None
         state, warning = found

@@ -1,6 +1,6 @@
 """One training step: the only place where its order is written.
 
-schedule -> forward and backward, whole or in pieces -> average over ranks -> unscale -> status (loss, norm, flags: one
+schedule -> forward and backward, whole or in pieces, averaged over ranks -> unscale -> status (loss, norm, flags: one
 reduction, one wait) -> clip -> `before_step` -> optimizer -> `after_step`
 """
 
@@ -21,7 +21,8 @@ from repre.training.optim import OptimConfig, set_schedule
 from repre.types import Features, Losses, Views
 from repre.utils.amp import autocast, tf32
 from repre.utils.dist import rank, world_size
-from repre.utils.fsdp import is_dtensor, join_norms, local_tensor, partial_norms
+from repre.utils.fsdp import join_norms, local_tensor, partial_norms
+from repre.utils.gradient_exchange import exchange_gradients
 from repre.utils.onednn_linear import fast_linear
 from repre.utils.step_compile import compiled_step
 
@@ -158,16 +159,14 @@ def forward_backward(
     The other arguments are those of `train_step`.
     """
     mixed = partial(autocast, views.images[0].device, precision)
-    with tf32(precision):
+    with tf32(precision), exchange_gradients(model, first=model.framework):
         if 0 < micro_batch < len(views.images[0]):
-            losses = _in_pieces(model, views, mixed, progress=progress, seed=seed, micro_batch=micro_batch, scale=scale)
-        else:
-            set_micro_batch(model, views, 0, seed)
-            with mixed():
-                losses = model(views, progress=progress)
-            scale(losses.total).backward()
-    average_gradients(model)
-    return losses
+            return _in_pieces(model, views, mixed, progress=progress, seed=seed, micro_batch=micro_batch, scale=scale)
+        set_micro_batch(model, views, 0, seed)
+        with mixed():
+            losses = model(views, progress=progress)
+        scale(losses.total).backward()
+        return losses
 
 
 def _in_pieces(
@@ -281,20 +280,3 @@ def validate_micro_batch(encoder: nn.Module, reconstruction: ReconstructionConfi
                 f"compute.micro_batch cuts the batch, but {name} of the encoder is a dropout of {module.p}, which cannot "
                 "be repeated piece by piece. Use compute.micro_batch 0, or encoder.drop_path instead"
             )
-
-
-def average_gradients(model: nn.Module) -> None:
-    """Averages every gradient over ranks, in one flat all-reduce per dtype. FSDP averages those of split parameters.
-
-    DistributedDataParallel would overlap this with the backward pass, but cannot follow one made of pieces.
-    """
-    if world_size() == 1:
-        return
-    gradients = [p.grad for p in model.parameters() if p.grad is not None and not is_dtensor(p.grad)]
-    for dtype in {g.dtype for g in gradients}:
-        group = [g for g in gradients if g.dtype == dtype]
-        flat = torch.cat([g.reshape(-1) for g in group])
-        dist.all_reduce(flat)
-        flat /= world_size()
-        for gradient, averaged in zip(group, flat.split([g.numel() for g in group])):
-            gradient.copy_(averaged.view_as(gradient))

@@ -9,7 +9,7 @@ import re
 import torch
 
 from repre.errors import UserError
-from repre.utils.dist import world_size
+from repre.utils.dist import local_world_size
 
 
 def pick_device(name: str) -> torch.device:
@@ -110,8 +110,8 @@ def peak_flops(device: torch.device, precision: torch.dtype) -> float | None:
 
 
 def pick_workers(workers: int | None) -> int:
-    """Number of decoding workers of this rank: the given number; None gives the rank its share of the cores."""
+    """Number of decoding workers of this rank: the given number; None gives the rank its share of this machine's cores."""
     if workers is not None:
         return workers
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(16, cores // world_size() - 1))
+    return max(1, min(16, cores // local_world_size() - 1))

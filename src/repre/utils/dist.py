@@ -43,6 +43,11 @@ def world_size() -> int:
     return dist.get_world_size() if is_initialized() and not _single_process else 1
 
 
+def local_world_size() -> int:
+    """Ranks on this machine, as torchrun says; all ranks where nothing says it."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", world_size()))
+
+
 def is_main_process() -> bool:
     """Whether this process logs and saves for all; also correct before and after the process group exists."""
     return (rank() if is_initialized() else int(os.environ.get("RANK", "0"))) == 0

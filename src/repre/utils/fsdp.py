@@ -10,16 +10,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from repre.utils.dist import world_size
+from repre.utils.dist import is_main_process, world_size
 
 
 def shard(module: nn.Module, *, device: torch.device) -> None:
-    """Leaves each process a part of every parameter.
+    """Leaves each process a part of every parameter, on the device.
 
     The parts are gathered block by block while the module computes. Gradients arrive averaged over the processes, as parts.
 
     Args:
-        module: an encoder; the layers of every container named ``blocks`` are sharded one by one.
+        module: an encoder on the CPU; the layers of every container named ``blocks`` are moved and sharded one by one. So
+            the device never holds all of it.
         device: where it computes.
     """
     from torch.distributed.device_mesh import init_device_mesh
@@ -45,15 +46,39 @@ def local_tensor(x: Tensor) -> Tensor:
     return x.to_local() if is_dtensor(x) else x  # type: ignore[attr-defined]
 
 
+def move_rest(module: nn.Module, *, device: torch.device) -> None:
+    """Moves the parameters and buffers that are not sharded."""
+    for tensor in (*module.parameters(), *module.buffers()):
+        if not is_dtensor(tensor):
+            tensor.data = tensor.data.to(device)
+
+
 def full_tensors(tree: Any) -> Any:
-    """Nested dictionaries and lists with every sharded tensor gathered, on the CPU; a collective call."""
+    """Nested dictionaries and lists with every sharded tensor gathered, on the CPU; a collective call.
+
+    Only the main process keeps what was gathered, the others get None for it. A device holds one whole tensor at a time.
+    """
     if isinstance(tree, Mapping):
         return {key: full_tensors(value) for key, value in tree.items()}
     if isinstance(tree, list):
         return [full_tensors(value) for value in tree]
     if isinstance(tree, Tensor) and is_dtensor(tree):
-        return tree.full_tensor().cpu()  # type: ignore[attr-defined]
+        whole = tree.full_tensor()  # type: ignore[attr-defined]
+        return whole.cpu() if is_main_process() else None
     return tree
+
+
+def copy_state(source: nn.Module, target: nn.Module | None) -> None:
+    """Copies all parameters and buffers, gathered one by one, into an unsharded module; a collective call.
+
+    Args:
+        target: a module of the same structure on the main process, None on the others.
+    """
+    own = {} if target is None else target.state_dict()
+    for name, value in source.state_dict().items():
+        whole = full_tensors(value)
+        if own:
+            own[name].copy_(whole)
 
 
 def distribute_like(value: Tensor, like: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ files.gz    gzip of: the time of the list in nanoseconds, then the names, each a
 """
 
 import gzip
+import hashlib
 import os
 import time
 import zlib
@@ -52,6 +53,12 @@ def apply_manifest(source: Source, path: Path) -> tuple[Source, str | None]:
         f"--data changed since the run began: {removed} of its {len(listed)} files are gone, {added} are new; the run keeps "
         "its list of files and their order (start a run with another --out to use the new files)"
     )
+
+
+def manifest_hash(source: Source) -> str:
+    """SHA-256 of the names of all files in their order; of sources without files, of what they were opened from."""
+    names = source.names() if isinstance(source, FileSource) else [source.spec, str(len(source))]
+    return hashlib.sha256(b"\0".join(map(os.fsencode, names))).hexdigest()
 
 
 def changed_during_run(source: Source, index: int) -> bool:
