@@ -6,8 +6,10 @@ Shapes, everywhere in this project:
     H, W  height and width              S  side of a view, pixels  K  side of the canvas the loader stacks images on
 """
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
 
+import torch
 from torch import Tensor
 
 
@@ -44,6 +46,52 @@ class Views:
 
 
 @dataclass(frozen=True)
+class ViewParameters:
+    """Random parameters of one view of B images; every tensor is on the CPU.
+
+    Pickled by value: sent from a worker as tensors, the seven parameters of each view would be seven files in shared memory.
+
+    Attributes:
+        boxes: top, left, height, width of the crop in whole pixels of the image, int64 [B, 4].
+        flip: bool [B].
+        order: the four changes in their order (brightness 0, contrast 1, saturation 2, hue 3), int64 [B, 4].
+        factors: of brightness, contrast, saturation and hue, float32 [B, 4]; (1, 1, 1, 0) changes nothing.
+        grayscale: bool [B].
+        sigma: standard deviation of the blur, float32 [B]; 0 is no blur.
+        solarize: bool [B].
+        hidden: patches that are hidden from the encoder, bool [B, 1, grid, grid]; None without masking.
+    """
+
+    boxes: Tensor
+    flip: Tensor
+    order: Tensor
+    factors: Tensor
+    grayscale: Tensor
+    sigma: Tensor
+    solarize: Tensor
+    hidden: Tensor | None = None
+
+    def __getitem__(self, rows: slice) -> "ViewParameters":
+        return ViewParameters(**{name: value[rows] for name, value in self._tensors().items()})
+
+    @staticmethod
+    def concatenate(parts: "Sequence[ViewParameters]") -> "ViewParameters":
+        """The parameters of one view of several batches, as of one batch."""
+        tensors = [part._tensors() for part in parts]
+        return ViewParameters(**{name: torch.cat([part[name] for part in tensors]) for name in tensors[0]})
+
+    def _tensors(self) -> dict[str, Tensor]:
+        return {f.name: value for f in fields(self) if (value := getattr(self, f.name)) is not None}
+
+    def __reduce__(self) -> tuple:
+        return _restore, ({name: value.numpy() for name, value in self._tensors().items()},)
+
+
+def _restore(arrays: dict) -> ViewParameters:
+    return ViewParameters(**{name: torch.from_numpy(array) for name, array in arrays.items()})
+
+
+@dataclass(frozen=True)
 class Batch:
     """A batch of the loader: decoded images on a square canvas, before any augmentation.
 
@@ -56,6 +104,7 @@ class Batch:
         failures: (index, reason) of every file of this batch that could not be read and was replaced.
         changed: index of every file of this batch whose content changed after the run began.
         views: the views, if the loader was asked to make them; `pixels` is then empty, [B, C, 0, 0].
+        parameters: of every view, if they were drawn already, where the pixels were decoded.
     """
 
     pixels: Tensor
@@ -66,6 +115,7 @@ class Batch:
     failures: list[tuple[int, str]] = field(default_factory=list)
     changed: list[int] = field(default_factory=list)
     views: Views | None = None
+    parameters: list[ViewParameters] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from repre.data.views import augmentations
-from repre.data.views.augmentations import ATTEMPTS, NUMBERS, ViewConfig, draw
+from repre.data.views.augmentations import ATTEMPTS, NUMBERS, ViewConfig, draw, draw_all
 from repre.data.views.random_streams import Operation, RandomStreams
 from repre.errors import UserError
 from tests.oracles.views import draw_box
@@ -82,6 +82,22 @@ def test_views_draw_independently() -> None:
     first, second = (draw(config, sizes, streams, view=view) for view in (0, 1))
     assert 16 < int((first.flip == second.flip).sum()) < 48
     assert not (first.boxes == second.boxes).all(dim=1).any()
+
+
+def test_views_drawn_together_equal_views_drawn_alone() -> None:
+    """To the bit, with settings of their own, and from positions with gaps."""
+    sizes = torch.tensor([(375, 500), (40, 300), (300, 20), (1, 9), (96, 96)]).repeat(20, 1)
+    positions = torch.arange(100) + (torch.arange(100) > 33)
+    streams = RandomStreams(seed=5, epoch=2, positions=positions)
+    configs = [
+        ViewConfig(scale=(0.9, 1.0), ratio=(0.5, 2.0), blur=1.0),
+        ViewConfig(flip=0.9, jitter=0.8, contrast=0.8, grayscale=0.2, blur=0.5, sigma=(1.0, 3.0), solarize=0.4),
+        ViewConfig(scale=(0.05, 0.2), jitter=0.5, hue=0.4),
+    ]
+    for view, (config, together) in enumerate(zip(configs, draw_all(configs, sizes, streams), strict=True)):
+        alone = draw(config, sizes, streams, view=view)
+        for name in ("boxes", "flip", "order", "factors", "grayscale", "sigma", "solarize"):
+            assert torch.equal(getattr(together, name), getattr(alone, name)), name
 
 
 @pytest.mark.parametrize(

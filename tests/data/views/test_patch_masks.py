@@ -2,12 +2,12 @@
 
 import torch
 
-from repre.data.views.patch_masks import draw_masks
+from repre.data.views.patch_masks import enlarge, hide_patches
 
 
 def test_masks_hide_an_exact_share_in_patches() -> None:
     numbers = torch.rand(6, 49, generator=torch.Generator().manual_seed(0))
-    masks = draw_masks(numbers, size=224, patch=32, ratio=0.3)
+    masks = enlarge(hide_patches(numbers, ratio=0.3), patch=32)
     assert masks.shape == (6, 1, 224, 224)
     assert masks.dtype == torch.bool
     assert (masks.sum(dim=(1, 2, 3)) == round(0.3 * 49) * 32**2).all()

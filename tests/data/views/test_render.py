@@ -1,5 +1,6 @@
 """From a batch to its views: determinism, targets, masks, ranges, evaluation views, recipes."""
 
+import pickle
 from dataclasses import replace
 
 import pytest
@@ -8,10 +9,10 @@ import torchvision.transforms.v2.functional as TF
 from torch import Tensor
 from torchvision.transforms import InterpolationMode
 
-from repre.data.views.render import center_view, denormalize, make_views
+from repre.data.views.render import center_view, denormalize, draw_views, make_views
 from repre.data.views.view_recipes import ViewsConfig, dino_views, moco_v3_views, simclr_views
 from repre.errors import UserError
-from repre.types import Batch, Views
+from repre.types import Batch, ViewParameters, Views
 from tests.oracles.views import photo
 
 SIZES = [(80, 96), (96, 64), (50, 40), (96, 96)] * 2
@@ -81,6 +82,27 @@ def test_masks_leave_the_views_as_they_are() -> None:
     masked = make_views(batch(), replace(config, mask_ratio=0.5, mask_patch=8), seed=0, device="cpu")
     assert plain.masks is None
     assert all(torch.equal(a, b) for a, b in zip(plain.images, masked.images))
+
+
+def test_parameters_drawn_in_parts_and_sent_give_the_same_views() -> None:
+    """As decoding workers do: each draws for its images, and the parameters are pickled."""
+    config, given = replace(dino_views(32, 16, 2), mask_ratio=0.5, mask_patch=8), batch(epoch=1)
+    parts = []
+    for rows in (slice(3), slice(3, 8)):
+        drawn = draw_views(config, given.sizes[rows], given.positions[rows], epoch=1, seed=3)
+        parts.append(pickle.loads(pickle.dumps(drawn)))
+    drawn = [ViewParameters.concatenate(view) for view in zip(*parts, strict=True)]
+    views = everything(make_views(replace(given, parameters=drawn), config, seed=99, device="cpu"))
+    expected = everything(make_views(given, config, seed=3, device="cpu"))
+    assert all(torch.equal(a, b) for a, b in zip(views, expected, strict=True))
+
+
+def test_another_type_rounds_the_views_at_the_very_end() -> None:
+    config = moco_v3_views(32)
+    views, halves = (
+        make_views(batch(), config, seed=0, device="cpu", dtype=dtype) for dtype in (torch.float32, torch.bfloat16)
+    )
+    assert all(torch.equal(a.bfloat16(), b) for a, b in zip(everything(views), everything(halves), strict=True))
 
 
 def test_targets() -> None:

@@ -6,18 +6,20 @@ They are applied, deterministically and on the device of the pixels, by `geometr
 To add one: settings in `ViewConfig`, a stream in `Operation` and its count in `NUMBERS`, a parameter in `ViewParameters`
 that `draw` sets, and its formula in `color.apply_color`.
 
-    B  images in the batch    N  random numbers of a sample
+    B  images in the batch    N  random numbers of a sample    V  views
 """
 
 import math
-from dataclasses import dataclass, fields
-from typing import Literal
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from repre.data.views.random_streams import Operation, RandomStreams
 from repre.errors import UserError
+from repre.types import ViewParameters
 from repre.utils.config_checks import check_fields
 
 BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
@@ -89,32 +91,6 @@ class ViewConfig:
             raise UserError(f"hue={self.hue}: give a turn from 0 to 0.5 (half the color circle)")
 
 
-@dataclass(frozen=True)
-class ViewParameters:
-    """Random parameters of one view of B images; every tensor is on the CPU.
-
-    Attributes:
-        boxes: top, left, height, width of the crop in whole pixels of the image, int64 [B, 4].
-        flip: bool [B].
-        order: the four changes in their order (brightness 0, contrast 1, saturation 2, hue 3), int64 [B, 4].
-        factors: of brightness, contrast, saturation and hue, float32 [B, 4]; (1, 1, 1, 0) changes nothing.
-        grayscale: bool [B].
-        sigma: standard deviation of the blur, float32 [B]; 0 is no blur.
-        solarize: bool [B].
-    """
-
-    boxes: Tensor
-    flip: Tensor
-    order: Tensor
-    factors: Tensor
-    grayscale: Tensor
-    sigma: Tensor
-    solarize: Tensor
-
-    def __getitem__(self, rows: slice) -> "ViewParameters":
-        return ViewParameters(**{f.name: getattr(self, f.name)[rows] for f in fields(self)})
-
-
 def draw(config: ViewConfig, sizes: Tensor, streams: RandomStreams, *, view: int = 0) -> ViewParameters:
     """Draws the parameters of one view of every image.
 
@@ -124,52 +100,75 @@ def draw(config: ViewConfig, sizes: Tensor, streams: RandomStreams, *, view: int
         streams: random numbers of the images.
         view: number of the view within its sample.
     """
-
-    def numbers(operation: Operation) -> Tensor:
-        return streams.uniforms(operation, NUMBERS[operation], view=view)
-
-    jitter, blur = numbers(Operation.JITTER), numbers(Operation.BLUR)
-    strengths = (config.brightness, config.contrast, config.saturation)
-    low = torch.tensor([max(0.0, 1 - s) for s in strengths] + [-config.hue], dtype=torch.float64)
-    high = torch.tensor([1 + s for s in strengths] + [config.hue], dtype=torch.float64)
-    factors = low + (high - low) * jitter[:, 5:9]
-    factors = torch.where(jitter[:, :1] < config.jitter, factors, torch.tensor([1.0, 1.0, 1.0, 0.0]))
-    sigma = config.sigma[0] + (config.sigma[1] - config.sigma[0]) * blur[:, 1]
-    return ViewParameters(
-        boxes=_boxes(config, numbers(Operation.CROP), sizes),
-        flip=numbers(Operation.FLIP)[:, 0] < config.flip,
-        order=jitter[:, 1:5].argsort(dim=1),
-        factors=factors.float(),
-        grayscale=numbers(Operation.GRAYSCALE)[:, 0] < config.grayscale,
-        sigma=torch.where(blur[:, 0] < config.blur, sigma, 0.0).float(),
-        solarize=numbers(Operation.SOLARIZE)[:, 0] < config.solarize,
-    )
+    return draw_all([config], sizes, streams, first=view)[0]
 
 
-def _boxes(config: ViewConfig, numbers: Tensor, sizes: Tensor) -> Tensor:
-    """torchvision's RandomResizedCrop.get_params for a batch: the first attempt that fits, else the largest central box.
+def draw_all(
+    configs: Sequence[ViewConfig], sizes: Tensor, streams: RandomStreams, *, first: int = 0
+) -> list[ViewParameters]:
+    """Draws the parameters of several views at once, those of `draw` to the bit.
 
     Args:
-        numbers: an area and a ratio for every attempt, and the place of the box, [B, 2 ATTEMPTS + 2].
+        configs: how each of the V views is drawn.
+        sizes: height and width of every image, [B, 2].
+        streams: random numbers of the images.
+        first: number of the first view within its sample; the others follow.
+    """
+
+    def numbers(operation: Operation) -> Tensor:
+        return streams.uniforms_of_views(operation, NUMBERS[operation], range(first, first + len(configs)))  # [V, B, N]
+
+    def setting(values: Callable[[ViewConfig], Any]) -> Tensor:
+        """A setting of every view, float64 [V, 1], or [V, 1, n] if it is n numbers."""
+        return torch.tensor([values(config) for config in configs], dtype=torch.float64)[:, None]
+
+    jitter, blur = numbers(Operation.JITTER), numbers(Operation.BLUR)
+    strengths = [(c.brightness, c.contrast, c.saturation) for c in configs]
+    lowest = [[max(0.0, 1 - s) for s in given] + [-c.hue] for given, c in zip(strengths, configs)]
+    highest = [[1 + s for s in given] + [c.hue] for given, c in zip(strengths, configs)]
+    low, high = (torch.tensor(values, dtype=torch.float64)[:, None] for values in (lowest, highest))
+    factors = low + (high - low) * jitter[..., 5:9]
+    factors = torch.where(jitter[..., :1] < setting(lambda c: [c.jitter]), factors, torch.tensor([1.0, 1.0, 1.0, 0.0]))
+    sigma = setting(lambda c: c.sigma[0]) + setting(lambda c: c.sigma[1] - c.sigma[0]) * blur[..., 1]
+    drawn = {
+        "boxes": _boxes(configs, numbers(Operation.CROP), sizes),
+        "flip": numbers(Operation.FLIP)[..., 0] < setting(lambda c: c.flip),
+        "order": jitter[..., 1:5].argsort(dim=-1),
+        "factors": factors.float(),
+        "grayscale": numbers(Operation.GRAYSCALE)[..., 0] < setting(lambda c: c.grayscale),
+        "sigma": torch.where(blur[..., 0] < setting(lambda c: c.blur), sigma, 0.0).float(),
+        "solarize": numbers(Operation.SOLARIZE)[..., 0] < setting(lambda c: c.solarize),
+    }
+    return [ViewParameters(**{name: values[view] for name, values in drawn.items()}) for view in range(len(configs))]
+
+
+def _boxes(configs: Sequence[ViewConfig], numbers: Tensor, sizes: Tensor) -> Tensor:
+    """torchvision's RandomResizedCrop.get_params for views: the first attempt that fits, else the largest central box.
+
+    Args:
+        numbers: an area and a ratio for every attempt, and the place of the box, [V, B, 2 ATTEMPTS + 2].
 
     Returns:
-        top, left, height, width, int64 [B, 4].
+        top, left, height, width, int64 [V, B, 4].
     """
-    height, width = sizes.cpu().double().unbind(1)
-    log_low, log_high = math.log(config.ratio[0]), math.log(config.ratio[1])
-    share = config.scale[0] + (config.scale[1] - config.scale[0]) * numbers[:, :ATTEMPTS]
-    aspect = (log_low + (log_high - log_low) * numbers[:, ATTEMPTS : 2 * ATTEMPTS]).exp()
+    height, width = sizes.cpu().double().unbind(1)  # [B]
+    settings = [(*c.scale, *c.ratio, math.log(c.ratio[0]), math.log(c.ratio[1])) for c in configs]
+    low, high, ratio_low, ratio_high, log_low, log_high = torch.tensor(settings, dtype=torch.float64)[..., None].unbind(
+        1
+    )
+    share = low[..., None] + (high - low)[..., None] * numbers[..., :ATTEMPTS]
+    aspect = (log_low[..., None] + (log_high - log_low)[..., None] * numbers[..., ATTEMPTS : 2 * ATTEMPTS]).exp()
     area = share * (height * width)[:, None]
-    w, h = (area * aspect).sqrt().round(), (area / aspect).sqrt().round()  # [B, ATTEMPTS]
+    w, h = (area * aspect).sqrt().round(), (area / aspect).sqrt().round()  # [V, B, ATTEMPTS]
     fits = (w >= 1) & (w <= width[:, None]) & (h >= 1) & (h <= height[:, None])
-    first = fits.int().argmax(dim=1, keepdim=True)
-    w, h, fits = w.gather(1, first)[:, 0], h.gather(1, first)[:, 0], fits.any(dim=1)
-    top = (numbers[:, 2 * ATTEMPTS] * (height - h + 1)).floor()
-    left = (numbers[:, 2 * ATTEMPTS + 1] * (width - w + 1)).floor()
+    attempt = fits.int().argmax(dim=-1, keepdim=True)
+    w, h, fits = w.gather(-1, attempt)[..., 0], h.gather(-1, attempt)[..., 0], fits.any(dim=-1)
+    top = (numbers[..., 2 * ATTEMPTS] * (height - h + 1)).floor()
+    left = (numbers[..., 2 * ATTEMPTS + 1] * (width - w + 1)).floor()
 
-    central_w = torch.minimum(width, (height * config.ratio[1]).round())
-    central_h = torch.minimum(height, (width / config.ratio[0]).round())
+    central_w = torch.minimum(width, (height * ratio_high).round())
+    central_h = torch.minimum(height, (width / ratio_low).round())
     w, h = torch.where(fits, w, central_w), torch.where(fits, h, central_h)
     top = torch.where(fits, top, ((height - h) / 2).floor())
     left = torch.where(fits, left, ((width - w) / 2).floor())
-    return torch.stack([top, left, h, w], dim=1).long()  # [B, 4]
+    return torch.stack([top, left, h, w], dim=-1).long()  # [V, B, 4]

@@ -6,17 +6,19 @@ B  images in the batch    S  side of a view
 from torch import Tensor
 
 
-def draw_masks(numbers: Tensor, *, size: int, patch: int, ratio: float) -> Tensor:
-    """Bool maps [B, 1, S, S] that hide exactly round(ratio x patches) square patches.
+def hide_patches(numbers: Tensor, *, ratio: float) -> Tensor:
+    """Chooses exactly round(ratio x patches) patches of every image, bool [B, 1, grid, grid].
 
     Args:
-        numbers: random numbers in [0, 1), [B, patches]; the lowest ones hide their patch.
-        size: side S of the view.
-        patch: side of a patch in pixels.
+        numbers: random numbers in [0, 1), [B, grid x grid]; the lowest ones hide their patch.
         ratio: share of the patches to hide.
     """
-    grid = size // patch
-    hidden = round(ratio * grid * grid)
-    rank = numbers[:, : grid * grid].argsort(dim=1).argsort(dim=1)
-    mask = (rank < hidden).view(-1, 1, grid, grid)
-    return mask.repeat_interleave(patch, dim=2).repeat_interleave(patch, dim=3)  # [B, 1, S, S]
+    patches = numbers.shape[1]
+    rank = numbers.argsort(dim=1).argsort(dim=1)
+    grid = round(patches**0.5)
+    return (rank < round(ratio * patches)).view(-1, 1, grid, grid)
+
+
+def enlarge(hidden: Tensor, *, patch: int) -> Tensor:
+    """Masks of pixels, bool [B, 1, S, S], from masks of patches with a side of `patch` pixels."""
+    return hidden.repeat_interleave(patch, dim=2).repeat_interleave(patch, dim=3)

@@ -3,7 +3,7 @@
 Every operation has a stream of its own, so that adding one, or drawing more numbers for one, changes no other draw. Nothing
 depends on how samples are divided among batches, ranks and workers.
 
-    B  samples    N  random numbers of a sample
+    B  samples    N  random numbers of a sample    V  views
 """
 
 from enum import IntEnum
@@ -63,13 +63,19 @@ class RandomStreams:
             count: numbers N of each sample. Another count gives other numbers, of this operation only.
             view: number of the view within its sample.
         """
-        assert 0 <= view < 2**16, view
+        return self.uniforms_of_views(operation, count, range(view, view + 1))[0]
+
+    def uniforms_of_views(self, operation: Operation, count: int, views: range) -> Tensor:
+        """The numbers of several views, float64 [V, B, N]."""
+        assert 0 <= views.start <= views.stop <= 2**16, views
         assert 0 <= operation < 2**16, operation
-        key = np.array([self.seed, self.epoch << 32 | view << 16 | operation], dtype=np.uint64)
         blocks = -(-count // 4)  # Philox makes four numbers for every value of its counter
-        numbers = [np.empty((0, 4 * blocks))]
-        for first, length in self._runs:
-            generator = np.random.Generator(np.random.Philox(key=key, counter=[first * blocks, 0, 0, 0]))
-            numbers.append(generator.random((length, 4 * blocks)))
-        drawn = numbers[1] if len(numbers) == 2 else np.concatenate(numbers)
-        return torch.from_numpy(drawn)[:, :count].contiguous()
+        numbers = np.empty((len(views), sum(length for _, length in self._runs), 4 * blocks))
+        for view, drawn in zip(views, numbers):
+            key = np.array([self.seed, self.epoch << 32 | view << 16 | operation], dtype=np.uint64)
+            done = 0
+            for first, length in self._runs:
+                generator = np.random.Generator(np.random.Philox(key=key, counter=[first * blocks, 0, 0, 0]))
+                generator.random(out=drawn[done : done + length])
+                done += length
+        return torch.from_numpy(numbers)[..., :count].contiguous()

@@ -5,46 +5,87 @@ The parameters of a view are drawn in `augmentations`, and applied in `geometry`
     B  images in the batch    C  channels    S  side of a view    K  side of the canvas
 """
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
-from repre.data.views.augmentations import ViewConfig, ViewParameters, draw
+from repre.data.views.augmentations import Range, ViewConfig, ViewParameters, draw, draw_all
 from repre.data.views.color import apply_color, normalize
+from repre.data.views.fused import Rendered, ViewGroup, fused_views, fused_window, is_fused
 from repre.data.views.geometry import chunks, crop_resize, resample
-from repre.data.views.patch_masks import draw_masks
+from repre.data.views.patch_masks import enlarge, hide_patches
 from repre.data.views.random_streams import Operation, RandomStreams
-from repre.data.views.view_recipes import ViewsConfig
+from repre.data.views.view_recipes import N_GLOBAL, ViewsConfig
 from repre.errors import UserError
 from repre.types import Batch, Views
 
 
-def make_views(batch: Batch, config: ViewsConfig, *, seed: int, device: torch.device | str) -> Views:
+def draw_views(config: ViewsConfig, sizes: Tensor, positions: Tensor, *, epoch: int, seed: int) -> list[ViewParameters]:
+    """Draws the parameters of all views of a batch: global ones first, which also get the patches to hide.
+
+    They are a function of (seed, epoch, view, position): drawing a batch in parts draws the same.
+
+    Args:
+        config: the views.
+        sizes: height and width of every image, [B, 2].
+        positions: position of every sample in the order of its epoch, [B].
+        epoch: epoch, counted from 0.
+        seed: seed of the run.
+    """
+    streams = RandomStreams(seed=seed, epoch=epoch, positions=positions)
+    drawn = draw_all(config.views, sizes, streams)
+    if config.mask_ratio > 0:
+        patches = (config.size // config.mask_patch) ** 2
+        numbers = streams.uniforms_of_views(Operation.PATCH_MASK, patches, range(N_GLOBAL))
+        hidden = [hide_patches(row, ratio=config.mask_ratio) for row in numbers]
+        drawn[:N_GLOBAL] = [replace(view, hidden=mask) for view, mask in zip(drawn, hidden)]
+    return drawn
+
+
+def make_views(
+    batch: Batch,
+    config: ViewsConfig,
+    *,
+    seed: int,
+    device: torch.device | str,
+    dtype: torch.dtype = torch.float32,
+) -> Views:
     """Makes all views of a batch, and their targets, on the device. They are a function of (seed, epoch, view, position).
 
     The decoded pixels are sent to the device once. With `target="view"` the targets are the views themselves, not copies.
 
+    Args:
+        batch: decoded images; parameters that it brings are not drawn again.
+        config: the views.
+        seed: seed of the run.
+        device: where the views are made.
+        dtype: type of the views and targets, which are rounded to it at the very end.
+
     Raises:
         UserError: the config does not fit the pixels' type or channels.
     """
-    config.range_of(batch.pixels.dtype)
-    pixels, sizes = batch.pixels.to(device, non_blocking=True), batch.sizes.cpu()
-    streams = RandomStreams(seed=seed, epoch=batch.epoch, positions=batch.positions)
-    globals_, locals_ = [config.first, config.second], [config.local] * config.n_local
-    images, targets, masks = [], [], []
-    for number, view in enumerate(globals_ + locals_):
-        is_global = number < len(globals_)
-        parameters = draw(view, sizes, streams, view=number)
-        size = config.size if is_global else config.local_size
-        image, clean = _render(pixels, parameters, view, config, size, clean=is_global and config.target == "clean")
-        images.append(image)
-        if is_global:
-            targets.append(image if clean is None else clean)
-        if is_global and config.mask_ratio > 0:
-            patches = (size // config.mask_patch) ** 2
-            numbers = streams.uniforms(Operation.PATCH_MASK, patches, view=number)
-            mask = draw_masks(numbers, size=size, patch=config.mask_patch, ratio=config.mask_ratio)
-            masks.append(mask.to(device, non_blocking=True))
-    return Views(images=images, targets=targets, n_global=len(globals_), masks=masks or None)
+    value_range = config.range_of(batch.pixels.dtype)
+    mean, std = config.statistics(batch.pixels.shape[1])
+    drawn, configs = batch.parameters, config.views
+    if drawn is None:
+        drawn = draw_views(config, batch.sizes, batch.positions, epoch=batch.epoch, seed=seed)
+    assert len(drawn) == len(configs), "the batch brings parameters of other views"
+    pixels = batch.pixels.to(device, non_blocking=True)
+    clean = config.target == "clean"
+    groups = [ViewGroup(config.size, drawn[:N_GLOBAL], configs[:N_GLOBAL], clean)]
+    if config.n_local > 0:
+        groups.append(ViewGroup(config.local_size, drawn[N_GLOBAL:], configs[N_GLOBAL:]))
+    rendered = render(pixels, groups, value_range=value_range, mean=mean, std=std, dtype=dtype)
+    images = [image for group in rendered for image in group.images]
+    masks = [
+        enlarge(view.hidden.to(device, non_blocking=True), patch=config.mask_patch)
+        for view in drawn
+        if view.hidden is not None
+    ]
+    targets = images[:N_GLOBAL] if rendered[0].clean is None else list(rendered[0].clean)
+    return Views(images=images, targets=targets, n_global=N_GLOBAL, masks=masks or None)
 
 
 def random_view(
@@ -56,29 +97,51 @@ def random_view(
         view: how the view is drawn.
         config: size, normalization and value range.
     """
-    pixels, sizes = batch.pixels.to(device, non_blocking=True), batch.sizes.cpu()
+    value_range = config.range_of(batch.pixels.dtype)
+    mean, std = config.statistics(batch.pixels.shape[1])
     streams = RandomStreams(seed=seed, epoch=batch.epoch, positions=batch.positions)
-    parameters = draw(view, sizes, streams)
-    return _render(pixels, parameters, view, config, config.size, clean=False)[0]
+    group = ViewGroup(config.size, [draw(view, batch.sizes, streams)], [view])
+    pixels = batch.pixels.to(device, non_blocking=True)
+    return render(pixels, [group], value_range=value_range, mean=mean, std=std)[0].images[0]
 
 
-def _render(
-    pixels: Tensor, parameters: ViewParameters, view: ViewConfig, config: ViewsConfig, size: int, *, clean: bool
-) -> tuple[Tensor, Tensor | None]:
-    """One normalized view of every image, [B, C, S, S], and with `clean` the same before its colors are changed."""
-    batch, channels = pixels.shape[:2]
-    mean, std = (t.to(pixels.device, non_blocking=True) for t in config.statistics(channels))
-    images = torch.empty(batch, channels, size, size, device=pixels.device)
-    crops = torch.empty_like(images) if clean else None
-    for rows in chunks(batch, channels * size**2, pixels.device):
-        part = parameters[rows]
-        value_range = config.range_of(pixels.dtype)
-        image = crop_resize(pixels[rows], part.boxes, part.flip, size=size, value_range=value_range, filter=view.filter)
-        if crops is not None:
-            crops[rows] = image
-            normalize(crops[rows], mean, std)
-        images[rows] = normalize(apply_color(image, part, view), mean, std)
-    return images, crops
+def render(
+    pixels: Tensor,
+    groups: Sequence[ViewGroup],
+    *,
+    value_range: Range,
+    mean: Tensor,
+    std: Tensor,
+    dtype: torch.dtype = torch.float32,
+) -> list[Rendered]:
+    """Renders groups of views on the device of the pixels.
+
+    Args:
+        pixels: canvases [B, C, K, K].
+        groups: the views of each size.
+        value_range: pixel values that become 0 and 1.
+        mean, std: of every channel, [C, 1, 1] on the CPU.
+        dtype: type of the views, which are rounded to it at the very end.
+    """
+    if is_fused(pixels.device):
+        return fused_views(pixels, groups, value_range=value_range, mean=mean, std=std, dtype=dtype)
+    (batch, channels), device = pixels.shape[:2], pixels.device
+    mean, std = (t.to(device, non_blocking=True) for t in (mean, std))
+    rendered = []
+    for size, parameters, configs, with_clean in groups:
+        images = torch.empty(len(parameters), batch, channels, size, size, dtype=dtype, device=device)
+        clean = torch.empty_like(images) if with_clean else None
+        for number, (whole, config) in enumerate(zip(parameters, configs)):
+            for rows in chunks(batch, channels * size**2, device):
+                part = whole[rows]
+                image = crop_resize(
+                    pixels[rows], part.boxes, part.flip, size=size, value_range=value_range, filter=config.filter
+                )
+                if clean is not None:
+                    clean[number, rows] = normalize(image.clone(), mean, std)
+                images[number, rows] = normalize(apply_color(image, part, config), mean, std)
+        rendered.append(Rendered(images, clean))
+    return rendered
 
 
 def center_view(
@@ -107,11 +170,13 @@ def center_view(
     offset = ((grid - size) / 2).round().long()
     flip = torch.zeros(len(sizes), dtype=torch.bool)
     value_range = config.range_of(pixels.dtype)
+    mean, std = config.statistics(pixels.shape[1])
+    if is_fused(pixels.device):
+        return fused_window(pixels, boxes, grid, offset, size=size, value_range=value_range, mean=mean, std=std)
     images = resample(
         pixels, boxes, grid, offset, flip, size=size, value_range=value_range, filter="bicubic", rounded=False
     )
-    mean, std = (t.to(pixels.device, non_blocking=True) for t in config.statistics(pixels.shape[1]))
-    return normalize(images, mean, std)
+    return normalize(images, *(t.to(pixels.device, non_blocking=True) for t in (mean, std)))
 
 
 def denormalize(images: Tensor, config: ViewsConfig) -> Tensor:

@@ -17,6 +17,8 @@ from repre.utils.config_checks import check_fields
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 VALUE_RANGES = {torch.uint8: (0.0, 255.0), torch.uint16: (0.0, 65535.0), torch.float32: (0.0, 1.0)}
+N_GLOBAL = 2
+"""Global views of a sample."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,11 @@ class ViewsConfig:
                 raise UserError(f"std={self.std}: give values above 0")
         if self.value_range is not None and not self.value_range[0] < self.value_range[1]:
             raise UserError(f"value_range={self.value_range}: give (lowest, highest)")
+
+    @property
+    def views(self) -> list[ViewConfig]:
+        """The settings of every view: global ones first, then local ones."""
+        return [self.first, self.second] + [self.local] * self.n_local
 
     def statistics(self, channels: int) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of every channel, each [C, 1, 1] on the CPU.

@@ -1,0 +1,321 @@
+"""Triton kernels that render views: resize, color changes, blur, solarize and normalize, each image by its own parameters.
+
+Importing this needs triton; `fused` does so only on CUDA, launches the kernels and says which memory they use. The formulas
+are those of `geometry` and `color`. Every kernel reads the parameters of its image from a row of the table, so a branch is
+the same for all threads of a program, and nothing waits for the host. Offsets within an image are 32-bit, of images 64-bit.
+
+Color changes need all channels of a pixel at once. Channels are held as three tiles [G, P] of G channels and P pixels:
+one channel each for RGB (G = 1), a third of the channels, padded, otherwise.
+"""
+# mypy: allow-untyped-defs
+
+import triton
+import triton.language as tl
+
+from repre.data.views import augmentations, color
+
+# Columns of the table, as `fused` fills it: numbers of the geometry come in pairs, vertical and horizontal.
+COLUMNS = tl.constexpr(24)
+START, LENGTH, GRID, OFFSET = tl.constexpr(0), tl.constexpr(2), tl.constexpr(4), tl.constexpr(6)
+FLIP, CUBIC, CHANGES, FACTORS = tl.constexpr(8), tl.constexpr(9), tl.constexpr(10), tl.constexpr(14)
+GRAYSCALE, SIGMA, THRESHOLD = tl.constexpr(18), tl.constexpr(19), tl.constexpr(20)
+
+BRIGHTNESS, CONTRAST = tl.constexpr(augmentations.BRIGHTNESS), tl.constexpr(augmentations.CONTRAST)
+HUE = tl.constexpr(augmentations.HUE)
+RED, GREEN, BLUE = (tl.constexpr(share) for share in color.LUMA)
+
+COUNTS = ("tiles", "first", "batch", "height", "stride_b", "stride_c", "stride_y", "stride_x")
+"""Whole numbers that differ between batches; a kernel is not compiled again for them."""
+
+
+# ---------------------------------------------------------------------------------------------------------------- resize
+
+
+@triton.jit
+def _scale(image, AXIS: tl.constexpr):
+    """Canvas pixels per view pixel along an axis (0 vertical), and half the width of the filter in canvas pixels."""
+    step = tl.load(image + LENGTH + AXIS) / tl.load(image + GRID + AXIS)
+    support = tl.maximum(step, 1.0) * tl.where(tl.load(image + CUBIC) > 0, 2.0, 1.0)
+    return step, support
+
+
+@triton.jit
+def _first_tap(center, support):
+    return tl.ceil(center - support - 0.5).to(tl.int32)
+
+
+@triton.jit
+def _weight(pixel, center, step, length, cubic):
+    """Weight of pixels of the box in view pixels around `center`: a tent or Keys' cubic, 0 outside the box."""
+    t = tl.abs(pixel + 0.5 - center) / tl.maximum(step, 1.0)
+    near, far = (1.5 * t - 2.5) * t * t + 1.0, ((2.5 - 0.5 * t) * t - 4.0) * t + 2.0
+    keys = tl.where(t < 1.0, near, tl.where(t < 2.0, far, 0.0))
+    weight = tl.where(cubic > 0, keys, tl.maximum(1.0 - t, 0.0))
+    return tl.where((pixel >= 0) & (pixel < length), weight, 0.0)
+
+
+@triton.jit
+def _rows_in_use(image, SIZE: tl.constexpr):
+    """First row of the box that the view needs, and the number of rows."""
+    step, support = _scale(image, 0)
+    offset = tl.load(image + OFFSET)
+    first = tl.maximum(_first_tap((offset + 0.5) * step, support), 0)
+    last = _first_tap((offset + SIZE - 0.5) * step, support) + tl.floor(2.0 * support).to(tl.int32)
+    return first, tl.minimum(last, tl.load(image + LENGTH).to(tl.int32) - 1) - first + 1
+
+
+@triton.jit(do_not_specialize=COUNTS)
+def resize_horizontally(
+    canvases, table, rows_out, tiles, first, batch, height, stride_b, stride_c, stride_y, stride_x,
+    SIZE: tl.constexpr, CHANNELS: tl.constexpr, ROUNDED: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """Canvases [B, C, K, K] -> the rows in use of every box, resized horizontally and flipped, [R, height, S, C].
+
+    A program makes ROWS rows of BLOCK values, channels innermost, so that neighbors read neighbors.
+    """
+    across: tl.constexpr = (SIZE * CHANNELS + BLOCK - 1) // BLOCK
+    row, tile = tl.program_id(0) // tiles, tl.program_id(0) % tiles
+    image = table + (first + row) * COLUMNS
+    skipped, count = _rows_in_use(image, SIZE)
+    if (tile // across) * ROWS < count:
+        y = (tile // across) * ROWS + tl.arange(0, ROWS)[:, None]
+        n = (tile % across) * BLOCK + tl.arange(0, BLOCK)
+        x = tl.minimum(n // CHANNELS, SIZE - 1)
+        step, support = _scale(image, 1)
+        length, cubic = tl.load(image + LENGTH + 1), tl.load(image + CUBIC)
+        mirrored = tl.where(tl.load(image + FLIP) > 0, SIZE - 1 - x, x)
+        center = (tl.load(image + OFFSET + 1) + mirrored + 0.5) * step
+        begin = _first_tap(center, support)
+        top = tl.load(image + START).to(tl.int32) + skipped
+        left = tl.load(image + START + 1).to(tl.int32)
+        source = canvases + ((first + row) % batch).to(tl.int64) * stride_b
+        source += (top + y) * stride_y + ((n % CHANNELS) * stride_c + left * stride_x)[None, :]
+        inside = (y < count) & (n < SIZE * CHANNELS)[None, :]
+        value = tl.full([ROWS, BLOCK], 0.0, tl.float32)
+        total = tl.full([BLOCK], 0.0, tl.float32)
+        for tap in range(tl.floor(2.0 * support).to(tl.int32) + 1):
+            pixel = begin + tap
+            weight = _weight(pixel, center, step, length, cubic)
+            read = inside & (weight != 0.0)[None, :]
+            value += weight[None, :] * tl.load(source + (pixel * stride_x)[None, :], mask=read, other=0).to(tl.float32)
+            total += weight
+        value = value / total[None, :]
+        if ROUNDED:
+            value = tl.floor(tl.minimum(tl.maximum(value, 0.0), 255.0) + 0.5).to(tl.int32)
+        target = rows_out + row.to(tl.int64) * height * (SIZE * CHANNELS)
+        tl.store(target + y * (SIZE * CHANNELS) + n[None, :], value.to(rows_out.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def _to_unit(value, low, span, ROUNDED: tl.constexpr):
+    if ROUNDED:
+        value = tl.floor(value + 0.5)
+    return tl.minimum(tl.maximum((value - low) / span, 0.0), 1.0)
+
+
+@triton.jit(do_not_specialize=COUNTS)
+def resize_vertically(
+    rows_in, table, statistics, out, clean, work, sums, tiles, first, height, low, span,
+    SIZE: tl.constexpr, CHANNELS: tl.constexpr, GROUP: tl.constexpr, ROUNDED: tl.constexpr,
+    RECOLORED: tl.constexpr, CLEAN: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """Rows [R, height, S, C] -> views in [0, 1].
+
+    Without color changes writes `out`. Otherwise applies those before the contrast, writes `work`, and the sum of each
+    program's gray values to `sums` [R, tiles], from which `recolor` takes the mean.
+    """
+    row, tile = tl.program_id(0) // tiles, tl.program_id(0) % tiles
+    image = table + (first + row) * COLUMNS
+    skipped, _ = _rows_in_use(image, SIZE)
+    p = tile * BLOCK + tl.arange(0, BLOCK)
+    y = tl.minimum(p // SIZE, SIZE - 1)
+    step, support = _scale(image, 0)
+    length, cubic = tl.load(image + LENGTH), tl.load(image + CUBIC)
+    center = (tl.load(image + OFFSET) + y + 0.5) * step
+    begin = _first_tap(center, support)
+    g = tl.arange(0, GROUP)[:, None]
+    source = rows_in + row.to(tl.int64) * height * (SIZE * CHANNELS) + (p % SIZE) * CHANNELS
+    a = tl.full([GROUP, BLOCK], 0.0, tl.float32)
+    b, c = a, a
+    total = tl.full([BLOCK], 0.0, tl.float32)
+    for tap in range(tl.floor(2.0 * support).to(tl.int32) + 1):
+        pixel = begin + tap
+        weight = _weight(pixel, center, step, length, cubic)
+        at = (source + (pixel - skipped) * (SIZE * CHANNELS))[None, :] + g
+        read = ((p < SIZE * SIZE) & (weight != 0.0))[None, :]
+        a += weight[None, :] * tl.load(at, mask=read & (g < CHANNELS), other=0).to(tl.float32)
+        b += weight[None, :] * tl.load(at + GROUP, mask=read & (g + GROUP < CHANNELS), other=0).to(tl.float32)
+        c += weight[None, :] * tl.load(at + 2 * GROUP, mask=read & (g + 2 * GROUP < CHANNELS), other=0).to(tl.float32)
+        total += weight
+    a = _to_unit(a / total[None, :], low, span, ROUNDED)
+    b = _to_unit(b / total[None, :], low, span, ROUNDED)
+    c = _to_unit(c / total[None, :], low, span, ROUNDED)
+    if CLEAN:
+        _store_normalized(clean, a, b, c, p, first + row, statistics, SIZE, CHANNELS, GROUP)
+    if RECOLORED:
+        a, b, c = _change_colors(a, b, c, image, 0.0, False, CHANNELS, GROUP)
+        gray = _gray(a, b, c, CHANNELS, GROUP)
+        tl.store(sums + tl.program_id(0), tl.sum(tl.where((p < SIZE * SIZE)[None, :], gray, 0.0)))
+        _store(work, a, b, c, p, row, SIZE, CHANNELS, GROUP)
+    else:
+        a, b, c = _solarize(a, image), _solarize(b, image), _solarize(c, image)
+        _store_normalized(out, a, b, c, p, first + row, statistics, SIZE, CHANNELS, GROUP)
+
+
+# ---------------------------------------------------------------------------------------------------------------- colors
+
+
+@triton.jit
+def _gray(a, b, c, CHANNELS: tl.constexpr, GROUP: tl.constexpr):
+    """Luma of three channels, the mean of any other number, [1, P]."""
+    if CHANNELS == 3:
+        gray = RED * a + GREEN * b + BLUE * c
+    else:
+        g = tl.arange(0, GROUP)[:, None]
+        shown = tl.where(g < CHANNELS, a, 0.0) + tl.where(g + GROUP < CHANNELS, b, 0.0)
+        gray = tl.sum(shown + tl.where(g + 2 * GROUP < CHANNELS, c, 0.0), axis=0)[None, :] / CHANNELS
+    return gray
+
+
+@triton.jit
+def _blend(value, factor, base):
+    return tl.minimum(tl.maximum(factor * value + (1.0 - factor) * base, 0.0), 1.0)
+
+
+@triton.jit
+def _channel_of_hue(value, chroma, sextant):
+    turned = sextant - 6.0 * tl.floor(sextant / 6.0)
+    return value - chroma * tl.minimum(tl.maximum(2.0 - tl.abs(turned - 2.0), 0.0), 1.0)
+
+
+@triton.jit
+def _change_colors(a, b, c, image, mean, FROM_CONTRAST: tl.constexpr, CHANNELS: tl.constexpr, GROUP: tl.constexpr):
+    """Applies the changes before the contrast, or the contrast and those after it, in the image's own order."""
+    behind = False
+    for number in tl.static_range(4):
+        kind, factor = tl.load(image + CHANGES + number), tl.load(image + FACTORS + number)
+        behind = behind | (kind == CONTRAST)
+        if behind == FROM_CONTRAST:
+            if kind == HUE:
+                if CHANNELS == 3 and factor != 0.0:
+                    value = tl.maximum(a, tl.maximum(b, c))
+                    chroma = value - tl.minimum(a, tl.minimum(b, c))
+                    sextant = tl.where(value == b, c - a + 2.0 * chroma, a - b + 4.0 * chroma)
+                    sextant = tl.where(value == a, b - c, sextant)
+                    sextant = sextant / tl.where(chroma == 0.0, 1.0, chroma) + 6.0 * factor
+                    a = _channel_of_hue(value, chroma, sextant + 5.0)
+                    b = _channel_of_hue(value, chroma, sextant + 3.0)
+                    c = _channel_of_hue(value, chroma, sextant + 1.0)
+            else:
+                if factor != 1.0:
+                    gray = tl.where(kind == CONTRAST, mean, _gray(a, b, c, CHANNELS, GROUP))
+                    gray = tl.where(kind == BRIGHTNESS, 0.0, gray)
+                    a, b, c = _blend(a, factor, gray), _blend(b, factor, gray), _blend(c, factor, gray)
+    return a, b, c
+
+
+@triton.jit
+def _solarize(value, image):
+    return tl.where(value >= tl.load(image + THRESHOLD), 1.0 - value, value)
+
+
+@triton.jit(do_not_specialize=COUNTS)
+def recolor(
+    work, sums, table, statistics, out, tiles, first,
+    SIZE: tl.constexpr, CHANNELS: tl.constexpr, GROUP: tl.constexpr, TILES: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """Contrast, the changes after it and grayscale. An image with a blur is written to `work`, another one to `out`.
+
+    TILES is `tiles`, or more, as a power of 2.
+    """
+    row, tile = tl.program_id(0) // tiles, tl.program_id(0) % tiles
+    image = table + (first + row) * COLUMNS
+    part = tl.arange(0, TILES)
+    mean = tl.sum(tl.load(sums + row * tiles + part, mask=part < tiles, other=0.0)) / (SIZE * SIZE)
+    p = tile * BLOCK + tl.arange(0, BLOCK)
+    g = tl.arange(0, GROUP)[:, None]
+    source = work + row.to(tl.int64) * (CHANNELS * SIZE * SIZE) + g * (SIZE * SIZE) + p[None, :]
+    read, third = (p < SIZE * SIZE)[None, :], GROUP * SIZE * SIZE
+    a = tl.load(source, mask=read & (g < CHANNELS), other=0.0)
+    b = tl.load(source + third, mask=read & (g + GROUP < CHANNELS), other=0.0)
+    c = tl.load(source + 2 * third, mask=read & (g + 2 * GROUP < CHANNELS), other=0.0)
+    a, b, c = _change_colors(a, b, c, image, mean, True, CHANNELS, GROUP)
+    if tl.load(image + GRAYSCALE) > 0:
+        gray = tl.broadcast_to(_gray(a, b, c, CHANNELS, GROUP), [GROUP, BLOCK])
+        a, b, c = gray, gray, gray
+    if tl.load(image + SIGMA) > 0:
+        _store(work, a, b, c, p, row, SIZE, CHANNELS, GROUP)
+    else:
+        a, b, c = _solarize(a, image), _solarize(b, image), _solarize(c, image)
+        _store_normalized(out, a, b, c, p, first + row, statistics, SIZE, CHANNELS, GROUP)
+
+
+@triton.jit(do_not_specialize=COUNTS)
+def blur(
+    source, table, statistics, target, tiles, first,
+    SIZE: tl.constexpr, CHANNELS: tl.constexpr, REACH: tl.constexpr, VERTICAL: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """Blurs the images with a sigma along one axis, borders reflected. The vertical pass solarizes and normalizes."""
+    row, tile = tl.program_id(0) // tiles, tl.program_id(0) % tiles
+    image = table + (first + row) * COLUMNS
+    sigma = tl.load(image + SIGMA)
+    if sigma > 0:
+        n = tile * BLOCK + tl.arange(0, BLOCK)
+        inside = n < CHANNELS * SIZE * SIZE
+        if VERTICAL:
+            at, stride = (n // SIZE) % SIZE, SIZE
+        else:
+            at, stride = n % SIZE, 1
+        line = source + row.to(tl.int64) * (CHANNELS * SIZE * SIZE) + (n - at * stride)
+        value = tl.load(line + at * stride, mask=inside, other=0.0)
+        total = 1.0
+        reach = tl.minimum(REACH, tl.ceil(5.0 * sigma).to(tl.int32))  # weights beyond 5 sigma are below 1e-5
+        for away in range(1, reach + 1):
+            ratio = away / sigma
+            weight = tl.exp(-0.5 * ratio * ratio)
+            upper = at + away
+            upper = tl.where(upper < SIZE, upper, 2 * (SIZE - 1) - upper)
+            pair = tl.load(line + tl.abs(at - away) * stride, mask=inside, other=0.0)
+            pair += tl.load(line + upper * stride, mask=inside, other=0.0)
+            value += weight * pair
+            total += 2.0 * weight
+        value = value / total
+        if VERTICAL:
+            channel = n // (SIZE * SIZE)
+            mean = tl.load(statistics + channel, mask=inside, other=0.0)
+            std = tl.load(statistics + CHANNELS + channel, mask=inside, other=1.0)
+            value = (_solarize(value, image) - mean) / std
+            target += (first + row).to(tl.int64) * (CHANNELS * SIZE * SIZE)
+        else:
+            target += row.to(tl.int64) * (CHANNELS * SIZE * SIZE)
+        tl.store(target + n, value.to(target.dtype.element_ty), mask=inside)
+
+
+# ---------------------------------------------------------------------------------------------------------------- stores
+
+
+@triton.jit
+def _store(out, a, b, c, p, row, SIZE: tl.constexpr, CHANNELS: tl.constexpr, GROUP: tl.constexpr):
+    """Writes pixels `p` of view `row` of out [R, C, S, S]."""
+    g, third = tl.arange(0, GROUP)[:, None], GROUP * SIZE * SIZE
+    target = out + row.to(tl.int64) * (CHANNELS * SIZE * SIZE) + g * (SIZE * SIZE) + p[None, :]
+    inside = (p < SIZE * SIZE)[None, :]
+    tl.store(target, a.to(out.dtype.element_ty), mask=inside & (g < CHANNELS))
+    tl.store(target + third, b.to(out.dtype.element_ty), mask=inside & (g + GROUP < CHANNELS))
+    tl.store(target + 2 * third, c.to(out.dtype.element_ty), mask=inside & (g + 2 * GROUP < CHANNELS))
+
+
+@triton.jit
+def _normalize(value, g, statistics, CHANNELS: tl.constexpr):
+    mean = tl.load(statistics + g, mask=g < CHANNELS, other=0.0)
+    return (value - mean) / tl.load(statistics + CHANNELS + g, mask=g < CHANNELS, other=1.0)
+
+
+@triton.jit
+def _store_normalized(
+    out, a, b, c, p, row, statistics, SIZE: tl.constexpr, CHANNELS: tl.constexpr, GROUP: tl.constexpr
+):
+    g = tl.arange(0, GROUP)[:, None]
+    a, b = _normalize(a, g, statistics, CHANNELS), _normalize(b, g + GROUP, statistics, CHANNELS)
+    c = _normalize(c, g + 2 * GROUP, statistics, CHANNELS)
+    _store(out, a, b, c, p, row, SIZE, CHANNELS, GROUP)
