@@ -79,13 +79,14 @@ class ComputeConfig:
     support it, else fp32."""
     compile: bool = False
     """Compile the encoder with torch.compile."""
-    micro_batch: int = 0
-    """Images encoded at once per process; 0 encodes the whole batch. The loss still sees the whole batch (gradient
-    cache), so the update is that of the full batch, in less memory and about a third more time."""
+    micro_batch: int | Literal["auto"] = "auto"
+    """Images encoded at once per process; 0: the whole batch. The loss still sees the whole batch (gradient cache), so the
+    update is that of the full batch, in less memory and about a third more time. `auto`: on CUDA the most that fit,
+    measured before the first step, elsewhere the whole batch. Halved where a step runs out of memory."""
 
     def __post_init__(self) -> None:
         check_fields(self, "compute")
-        if self.micro_batch < 0:
+        if self.micro_batch != "auto" and self.micro_batch < 0:
             raise UserError(f"compute.micro_batch must not be negative, not {self.micro_batch}")
 
 
@@ -197,11 +198,14 @@ class RunConfig:
         return self.loader.decode_size or 2 * self.views.size
 
 
-def identity(config: RunConfig) -> dict[str, Any]:
-    """What two configs must share to be the same run: everything except `runtime` and `out`."""
-    plain = to_dict(config)
-    del plain["runtime"], plain["out"]
-    return plain
+def identity(config: RunConfig | dict[str, Any]) -> dict[str, Any]:
+    """What two configs, also as plain values, must share to be the same run: all but `out`, `runtime` and what only changes
+    the memory that a step takes, `compute.micro_batch` and `encoder.grad_checkpointing`."""
+    plain = dict(config) if isinstance(config, dict) else to_dict(config)
+    for section, setting in (("compute", "micro_batch"), ("encoder", "grad_checkpointing")):
+        if isinstance(plain.get(section), dict):
+            plain[section] = {name: value for name, value in plain[section].items() if name != setting}
+    return {name: value for name, value in plain.items() if name not in ("runtime", "out")}
 
 
 def differences(mine: dict[str, Any], theirs: dict[str, Any], *, prefix: str = "") -> list[str]:
@@ -276,7 +280,9 @@ def from_dict(kind: Any, data: Any, *, source: str = "config", name: str = "") -
                     return from_dict(option, data, source=source, name=name)
                 except UserError as error:
                     errors.append(error)
-        raise errors[0]
+        if len(errors) == 1:
+            raise errors[0]
+        raise refuse(f"must be {' or '.join(_kind_names(kind))}, not {data!r}")
     if origin is Literal:
         if data in arguments:
             return data
@@ -297,6 +303,13 @@ def from_dict(kind: Any, data: Any, *, source: str = "config", name: str = "") -
     if isinstance(kind, type) and isinstance(data, kind) and (kind is bool) == isinstance(data, bool):
         return data
     raise refuse(f"must be {getattr(kind, '__name__', kind)}, not {data!r}")
+
+
+def _kind_names(kind: Any) -> list[str]:
+    """Names of the types and choices of a union, without None."""
+    if typing.get_origin(kind) in (typing.Union, types.UnionType, Literal):
+        return [name for option in typing.get_args(kind) if option is not type(None) for name in _kind_names(option)]
+    return [getattr(kind, "__name__", str(kind))]
 
 
 def dump_yaml(config: RunConfig) -> str:

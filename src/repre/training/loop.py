@@ -5,7 +5,6 @@ checkpoint holds no generators, a resumed run is bit-equal to one that never sto
 and versions), and nothing that only observes the run can change it.
 """
 
-import errno
 import math
 import time
 from collections.abc import Callable
@@ -22,7 +21,8 @@ from repre.data.loading.manifest import apply_manifest, write_manifest
 from repre.data.views.render import make_views
 from repre.errors import RunError
 from repre.models.timm_folder import save_encoder
-from repre.training.failures import FailureTracker
+from repre.training.failures import FailureTracker, failures_in_words
+from repre.training.micro_batch import MicroBatch
 from repre.training.monitoring.step_metrics import WeightChange
 from repre.training.monitoring.validator import Probe, Validator
 from repre.training.nonfinite import save_buffers
@@ -36,9 +36,6 @@ from repre.utils.device import pick_device, pick_workers, release_freed_memory
 from repre.utils.dist import any_rank, barrier, is_main_process, process_group, rank, world_size
 from repre.utils.schedule import step_seed
 from repre.utils.signals import Interrupted, StopNow, StopRequest
-
-DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
-"""Error numbers of a disk that is full, read-only or broken."""
 
 
 def train(config: RunConfig, *, probe: Probe | None = None) -> Path:
@@ -60,15 +57,8 @@ def train(config: RunConfig, *, probe: Probe | None = None) -> Path:
                 if is_main_process():
                     print(f"{folder.path} is a finished run of this config; nothing to do")
                 return folder.path
-            with StopRequest() as stop:
+            with StopRequest() as stop, failures_in_words(folder):
                 Trainer(config, folder, device, probe).run(stop)
-        except OSError as error:
-            if error.errno not in DISK_ERRORS:
-                raise
-            raise RunError(
-                f"cannot write to {error.filename or folder.path}: {error.strerror}; everything saved so far is intact. "
-                "Free some space, then run the same command again to resume from the last checkpoint"
-            ) from error
         finally:
             folder.release()
     return folder.path
@@ -82,6 +72,7 @@ class Trainer:
         self.log = RunLog(config, folder)
         self.source = self._open_source()
         self.state = RunState(config, device)
+        self.micro_batch = MicroBatch(config, folder, self.state, log=self.log.message)
         self.failures = FailureTracker(config, folder, self.source, device, log=self.log.message)
         self.validator: Validator | None = None
         if is_main_process():
@@ -147,7 +138,11 @@ class Trainer:
 
         release_freed_memory()
         self.batches = iter(self.loader)
-        self._prepare(throughput, stop, more=self.step < total, copy_weights=False)
+        with self.micro_batch.views_explained():
+            self._prepare(throughput, stop, more=self.step < total, copy_weights=False)
+        if self.upcoming is not None:
+            batch, views = self.upcoming
+            self.micro_batch.choose(views, render=lambda: batch.views or self.render(batch), progress=self.step / total)
         while self.step < total:
             self._leave_if(world_size() == 1 and stop.signal is not None, stop)
             assert self.upcoming is not None, "waiting for data ends early only on a signal, and that has left the loop"
@@ -215,19 +210,21 @@ class Trainer:
         progress, seed = self.step / self.loader.total_steps, step_seed(config.seed, self.step)
         skip = config.runtime.not_finite == "skip"
         restore_buffers = save_buffers(state.model.encoder) if skip else None
-        result = train_step(
-            state.model,
-            state.optimizer,
-            views,
-            optim=config.optim,
-            batch_size=config.batch_size,
-            progress=progress,
-            seed=seed,
-            micro_batch=config.compute.micro_batch,
-            precision=state.precision,
-            scaler=state.scaler,
-            flags=(stop.signal is not None, bool(batch.failures or batch.changed), save_due),
-            overlap=overlap,
+        result = self.micro_batch.repeat(
+            lambda size: train_step(
+                state.model,
+                state.optimizer,
+                views,
+                optim=config.optim,
+                batch_size=config.batch_size,
+                progress=progress,
+                seed=seed,
+                micro_batch=size,
+                precision=state.precision,
+                scaler=state.scaler,
+                flags=(stop.signal is not None, bool(batch.failures or batch.changed), save_due),
+                overlap=overlap,
+            )
         )
         if result.flags[1]:
             self.failures.add_files(batch)
@@ -236,7 +233,14 @@ class Trainer:
             self.failures.mark_finite()
         elif not (overflow and self.failures.may_skip_overflow()):
             self.failures.add_nonfinite(
-                state.model, result.losses, views, batch, step=self.step + 1, seed=seed, precision=state.precision
+                state.model,
+                result.losses,
+                views,
+                batch,
+                step=self.step + 1,
+                seed=seed,
+                micro_batch=self.micro_batch.size,
+                precision=state.precision,
             )
             if restore_buffers is not None:
                 restore_buffers()

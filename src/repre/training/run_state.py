@@ -43,7 +43,8 @@ class RunState:
             seed=config.seed,
         ).to(device)
         self.model.train()
-        validate_micro_batch(self.model.encoder, config.reconstruction, micro_batch=config.compute.micro_batch)
+        given = config.compute.micro_batch
+        validate_micro_batch(self.model.encoder, config.reconstruction, micro_batch=0 if given == "auto" else given)
         size = (config.views.size, config.views.size)
         self.branch_cost = branch_cost(self.model.encoder, self.model.decoder, size=size)
         self.sharded = config.runtime.shard and world_size() > 1
