@@ -71,14 +71,14 @@ class Halving:
     For passes without gradient, whose result for an image does not depend on the other images.
 
     Attributes:
-        size: images at once; None, as at first: all.
+        size: images at once; None: all.
     """
 
-    def __init__(self) -> None:
-        self.size: int | None = None
+    def __init__(self, size: int | None = None) -> None:
+        self.size = size
 
-    def __call__(self, count: int, function: Callable[[slice], T]) -> list[T]:
-        """The results of the pieces, in order.
+    def __call__(self, count: int, function: Callable[[slice], T]) -> Iterator[T]:
+        """Yields the results of the pieces, in order.
 
         Args:
             count: images of the batch.
@@ -87,7 +87,6 @@ class Halving:
         Raises:
             torch.OutOfMemoryError: not even one image fits, or what torch raises for other devices.
         """
-        results: list[T] = []
         start = 0
         while start < count:
             rows = slice(start, min(start + (self.size or count), count))
@@ -96,9 +95,8 @@ class Halving:
             if result is None:
                 self.size = -(-length // 2)
             else:
-                results.append(result)
                 start = rows.stop
-        return results
+                yield result
 
 
 def with_fewer(function: Callable[[int], T], count: int, *, smallest: int = 1) -> T:
