@@ -49,6 +49,12 @@ RENAMED = {
     "view.solarise": "view.solarize",
 }
 """Settings that had another name before the first release, answered by their new one."""
+SAME_UPDATE = {
+    "compute": ("micro_batch",),
+    "encoder": ("grad_checkpointing",),
+    "loader": ("in_flight_gib", "cache", "cache_gib"),
+}
+"""Settings by section that change neither the images nor the update of a step; all of them may change on resume."""
 REMOVED = {
     "optim.kind": "AdamW is the only optimizer",
     "enlarge": "crop_pct is its inverse: 224 / 256 instead of 256 / 224",
@@ -80,13 +86,14 @@ class ComputeConfig:
     compile: Literal["auto", "on", "off"] = "auto"
     """Compile encoder, teacher, decoder and the larger losses with torch.compile. `auto`: on CUDA, without `runtime.shard`,
     if the run is long enough to win back the minute that compiling takes."""
-    micro_batch: int = 0
-    """Images encoded at once per process; 0 encodes the whole batch. The loss still sees the whole batch (gradient
-    cache), so the update is that of the full batch, in less memory and about a third more time."""
+    micro_batch: int | Literal["auto"] = "auto"
+    """Images encoded at once per process; 0: the whole batch. The loss still sees the whole batch (gradient cache), so the
+    update is that of the full batch, in less memory and about a third more time. `auto`: on CUDA the most that fit,
+    measured before the first step, elsewhere the whole batch. Halved where a step runs out of memory."""
 
     def __post_init__(self) -> None:
         check_fields(self, "compute")
-        if self.micro_batch < 0:
+        if self.micro_batch != "auto" and self.micro_batch < 0:
             raise UserError(f"compute.micro_batch must not be negative, not {self.micro_batch}")
 
 
@@ -198,18 +205,14 @@ class RunConfig:
         return self.loader.decode_size or 2 * self.views.size
 
 
-def identity(config: RunConfig) -> dict[str, Any]:
-    """What two configs must share to be the same run."""
-    return without_runtime(to_dict(config))
-
-
-def without_runtime(plain: dict[str, Any]) -> dict[str, Any]:
-    """The plain values of a config that define a run: all but `runtime`, `out`, and how the loader keeps images."""
-    defining = {name: value for name, value in plain.items() if name not in ("runtime", "out")}
-    if isinstance(loader := plain.get("loader"), dict):
-        kept = ("in_flight_gib", "cache", "cache_gib")
-        defining["loader"] = {name: value for name, value in loader.items() if name not in kept}
-    return defining
+def identity(config: RunConfig | dict[str, Any]) -> dict[str, Any]:
+    """What two configs, also as plain values, must share to be the same run: all but `out`, `runtime` and what changes only
+    the memory and the time that a step takes."""
+    plain = dict(config) if isinstance(config, dict) else to_dict(config)
+    for section, settings in SAME_UPDATE.items():
+        if isinstance(plain.get(section), dict):
+            plain[section] = {name: value for name, value in plain[section].items() if name not in settings}
+    return {name: value for name, value in plain.items() if name not in ("runtime", "out")}
 
 
 def differences(mine: dict[str, Any], theirs: dict[str, Any], *, prefix: str = "") -> list[str]:
@@ -284,7 +287,9 @@ def from_dict(kind: Any, data: Any, *, source: str = "config", name: str = "") -
                     return from_dict(option, data, source=source, name=name)
                 except UserError as error:
                     errors.append(error)
-        raise errors[0]
+        if len(errors) == 1:
+            raise errors[0]
+        raise refuse(f"must be {' or '.join(_kind_names(kind))}, not {data!r}")
     if origin is Literal:
         if data in arguments:
             return data
@@ -305,6 +310,13 @@ def from_dict(kind: Any, data: Any, *, source: str = "config", name: str = "") -
     if isinstance(kind, type) and isinstance(data, kind) and (kind is bool) == isinstance(data, bool):
         return data
     raise refuse(f"must be {getattr(kind, '__name__', kind)}, not {data!r}")
+
+
+def _kind_names(kind: Any) -> list[str]:
+    """Names of the types and choices of a union, without None."""
+    if typing.get_origin(kind) in (typing.Union, types.UnionType, Literal):
+        return [name for option in typing.get_args(kind) if option is not type(None) for name in _kind_names(option)]
+    return [getattr(kind, "__name__", str(kind))]
 
 
 def dump_yaml(config: RunConfig) -> str:

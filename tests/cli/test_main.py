@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from repre import __version__, api
 from repre.cli.main import MODULES, USAGE, main
@@ -78,6 +79,12 @@ def test_an_unknown_command_suggests_a_near_one(repre: Repre) -> None:
         (RunError("disk full"), 1, "repre: disk full\n"),
         (Interrupted("stopped at step 3", code=143), 143, "repre: stopped at step 3\n"),
         (KeyboardInterrupt(), 130, "repre: interrupted\n"),
+        (
+            torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB."),
+            1,
+            "repre: memory ran out (CUDA out of memory. Tried to allocate 2 GiB): use a smaller batch, a smaller encoder or "
+            "smaller images, or end other processes that use the memory\n",
+        ),
     ],
 )
 def test_errors_become_a_line_and_an_exit_code(

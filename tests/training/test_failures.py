@@ -22,6 +22,7 @@ from repre.training.failures import FailureTracker
 from repre.training.loop import train
 from repre.training.optim import OptimConfig
 from repre.training.run_folder import RunFolder
+from repre.training.step import StepResult, train_step
 from repre.types import Batch, Views
 from tests.training.toy import toy
 
@@ -179,3 +180,33 @@ def test_a_rate_that_diverges_ends_with_words_on_how_to_go_on(tmp_path: Path, po
     config = small(tmp_path, policy, optim=OptimConfig(lr=1e30, base_batch_size=4, warmup_fraction=0.0))
     with pytest.raises(RunError, match=r"not finite(?s:.)*start again with another --out and a lower"):
         train(replace(config, epochs=8))
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (
+            torch.AcceleratorError("CUDA error: an illegal memory access was encountered\nmore"),
+            "the device failed .CUDA error",
+        ),
+        (torch.AcceleratorError("CUDA error: unspecified launch failure"), "see `nvidia-smi`"),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"), "the device failed"),
+    ],
+)
+def test_a_device_that_fails_ends_the_run_in_words_and_leaves_it_resumable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: RuntimeError, words: str
+) -> None:
+    config, steps = small(tmp_path), []
+
+    def fail_at_the_sixth(*args: Any, **settings: Any) -> StepResult:
+        steps.append(0)
+        if len(steps) == 6:
+            raise error
+        return train_step(*args, **settings)
+
+    monkeypatch.setattr(loop, "train_step", fail_at_the_sixth)
+    with pytest.raises(RunError, match=rf"{words}.*last\.pt is intact: run the same command again to resume from it"):
+        train(config)
+    assert load_checkpoint(tmp_path / "run/checkpoints/last.pt")["step"] == 4
+    train(config)
+    assert (tmp_path / "run/summary.json").is_file()

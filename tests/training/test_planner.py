@@ -4,15 +4,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
 
 from repre.config import RunConfig, RuntimeConfig
 from repre.data.views.view_recipes import moco_v3_views
 from repre.errors import UserError
 from repre.models.decoder import DecoderConfig
+from repre.models.repre import RePre
 from repre.training import planner, trials
 from repre.training.planner import plan
 from tests.tiny import ENCODERS, FRAMEWORKS
+from tests.training.fake_memory import FakeMemory, install
 
 pytestmark = pytest.mark.slow
 
@@ -64,46 +65,51 @@ def test_a_budget_shortens_the_run_and_too_small_a_one_is_refused() -> None:
         plan(CONFIG, seconds=60, max_hours=1e-9)
 
 
-def memory_for(monkeypatch: pytest.MonkeyPatch, images: int) -> None:
-    """Makes the device run out of memory where a step encodes more images at once; other steps compute nothing."""
+def little_memory(monkeypatch: pytest.MonkeyPatch, capacity: float) -> FakeMemory:
+    """A device of so many GiB, whose steps compute nothing."""
+    fake = install(monkeypatch, capacity)
+    monkeypatch.setattr(trials, "device_memory", lambda device: fake)
 
-    def step(*args: object, batch_size: int, micro_batch: int, **rest: object) -> None:
-        if (micro_batch or batch_size) > images:
-            raise torch.OutOfMemoryError("out of memory")
+    def step(model: RePre, *args: object, micro_batch: int, **settings: object) -> None:
+        fake.take(micro_batch, CONFIG.batch_size, model)
 
     monkeypatch.setattr(trials, "train_step", step)
+    return fake
 
 
 def test_the_largest_piece_that_fits_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
-    memory_for(monkeypatch, 16)
+    """By the search that a run makes too."""
+    fake = little_memory(monkeypatch, 20)
     found = plan(CONFIG, seconds=60)
-    assert [(trial.micro_batch, trial.images_per_s is None) for trial in found.trials] == [
-        (32, True),
-        (16, False),
-        (8, False),
-    ]
-    assert found.chosen.micro_batch == 16
+    assert [trial.micro_batch for trial in found.trials] == [16]
+    assert found.chosen.memory_gib == 17
+    assert {size for size, _ in fake.tried} == {8, 16}
     assert "--compute.micro-batch 16" in found.options
+
+
+def test_checkpointing_is_tried_where_nothing_else_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    little_memory(monkeypatch, 9)
+    found = plan(CONFIG, seconds=60)
+    assert [(trial.micro_batch, trial.images_per_s is None) for trial in found.trials] == [(8, True), (16, False)]
+    assert "--encoder.grad-checkpointing" in found.options
     assert "does not fit" in str(found)
 
 
-def test_a_device_without_memory_for_the_smallest_piece_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    memory_for(monkeypatch, 4)
+@pytest.mark.parametrize("capacity", [2, 3.2])
+def test_a_device_without_memory_for_the_smallest_piece_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capacity: float
+) -> None:
+    little_memory(monkeypatch, capacity)
     with pytest.raises(UserError, match="not even 8 images at once"):
         plan(CONFIG, seconds=60)
 
 
-def test_an_encoder_that_normalizes_over_the_batch_is_not_cut(monkeypatch: pytest.MonkeyPatch) -> None:
-    memory_for(monkeypatch, 16)
+@pytest.mark.parametrize("capacity", [8, 9.5])
+def test_an_encoder_that_normalizes_over_the_batch_is_not_cut(monkeypatch: pytest.MonkeyPatch, capacity: float) -> None:
+    little_memory(monkeypatch, capacity)
     encoder = replace(CONFIG.encoder, name="resnet18", patch_size=None, model_args={})
     with pytest.raises(UserError, match=f"not even {CONFIG.batch_size} images at once"):
         plan(replace(CONFIG, encoder=encoder), seconds=60)
-
-
-def test_what_leaves_no_memory_for_the_rest_does_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trials, "MAX_MEMORY_SHARE", 1e-9)
-    with pytest.raises(UserError, match="not even 8 images at once"):
-        plan(CONFIG, seconds=60)
 
 
 @pytest.mark.parametrize(("setting", "value"), [("seconds", -1.0), ("seconds", 0.0), ("max_hours", 0.0)])

@@ -4,11 +4,13 @@ import os
 import platform
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 import torch
 
 from repre.errors import UserError
+from repre.utils import device
 from repre.utils.device import peak_flops, pick_device, pick_precision, pick_workers
 
 FAULTS = """
@@ -95,6 +97,94 @@ def test_the_peak_belongs_to_the_device_of_that_name(
     assert peak_flops(torch.device("cuda"), torch.bfloat16) == peak
     assert peak_flops(torch.device("cuda"), torch.float32) is None
     assert peak_flops(torch.device("cpu"), torch.bfloat16) is None
+
+
+class Cuda:
+    """A machine with CUDA devices, or with something wrong about them."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, count: int = 2) -> None:
+        device._open_cuda.cache_clear()
+        monkeypatch.delenv("LOCAL_RANK", raising=False)
+        monkeypatch.setattr(torch.version, "cuda", "13.0")
+        monkeypatch.setattr(torch.cuda, "init", lambda: None)
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+        monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
+        monkeypatch.setattr(torch, "ones", lambda *args, device: torch.zeros(1))
+
+
+def raiser(error: Exception) -> Any:
+    def fail(*args: object, **settings: object) -> None:
+        raise error
+
+    return fail
+
+
+def test_a_cuda_device_is_used_once_before_anything_begins(monkeypatch: pytest.MonkeyPatch) -> None:
+    Cuda(monkeypatch)
+    assert pick_device("auto") == torch.device("cuda", 0)
+    monkeypatch.setattr(torch, "ones", raiser(AssertionError("it was used already")))
+    assert pick_device("cuda") == torch.device("cuda", 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "count", "words"),
+    [
+        ("cuda:7", 2, "there is no cuda:7, this process sees 2 CUDA devices; use cuda:0 to cuda:1"),
+        ("cuda:1", 1, "there is no cuda:1, this process sees 1 CUDA devices; use cuda:0"),
+        ("cuda", 0, "there is no cuda:0, this process sees 0 CUDA devices; use cpu"),
+    ],
+)
+def test_an_unknown_cuda_device_is_named(monkeypatch: pytest.MonkeyPatch, name: str, count: int, words: str) -> None:
+    Cuda(monkeypatch, count=count)
+    with pytest.raises(UserError, match=words):
+        pick_device(name)
+
+
+def test_more_processes_than_gpus_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    Cuda(monkeypatch, count=2)
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    with pytest.raises(UserError, match=r"no cuda:2.*more processes than there are GPUs; lower --nproc-per-node"):
+        pick_device("cuda")
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (
+            RuntimeError("Found no NVIDIA driver on your system. Please check that"),
+            "Found no NVIDIA driver .*; update the",
+        ),
+        (
+            RuntimeError("The NVIDIA driver on your system is too old (found version 11040). Please"),
+            "too old.*; update the",
+        ),
+        (
+            torch.AcceleratorError("CUDA error: all CUDA-capable devices are busy or unavailable\nmore"),
+            "another process",
+        ),
+        (torch.AcceleratorError("CUDA error: no kernel image is available for execution on the device"), "pytorch.org"),
+        (torch.OutOfMemoryError("CUDA out of memory."), "no memory left, because other processes use it"),
+        (torch.AcceleratorError("CUDA error: out of memory"), "no memory left, because other processes use it"),
+    ],
+)
+@pytest.mark.parametrize("where", ["init", "ones"])
+def test_what_is_wrong_with_driver_or_device_is_said(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, words: str, where: str
+) -> None:
+    Cuda(monkeypatch)
+    monkeypatch.setattr(torch.cuda if where == "init" else torch, where, raiser(error))
+    with pytest.raises(UserError, match=rf"runtime\.device: cuda:0.*{words}") as failure:
+        pick_device("cuda:0")
+    assert "\n" not in str(failure.value)
+    assert failure.value.code == 2
+
+
+def test_a_build_without_cuda_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    Cuda(monkeypatch)
+    monkeypatch.setattr(torch.version, "cuda", None)
+    with pytest.raises(UserError, match="was built without CUDA; install a build with CUDA"):
+        pick_device("cuda")
 
 
 def test_precisions_are_data_types_and_float16_needs_a_gpu() -> None:

@@ -74,6 +74,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (UserError, RunError) as error:
         print(f"repre: {error}", file=sys.stderr)
         return error.code
+    except (RuntimeError, MemoryError) as error:
+        from repre.utils.device_errors import describe_device_error  # imports torch, which --help does without
+
+        reason = describe_device_error(error)
+        if reason is None:
+            raise
+        print(f"repre: {reason}", file=sys.stderr)
+        return RunError.code
     except KeyboardInterrupt:
         print("repre: interrupted", file=sys.stderr)
         return 130

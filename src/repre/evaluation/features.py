@@ -6,6 +6,7 @@ N  images of the data    B  images in a batch    C  channels    S  side of a vie
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,7 @@ from repre.models.encoder import Encoder
 from repre.models.resolve import ResolvedEncoder
 from repre.utils.amp import autocast
 from repre.utils.io import cache_home, json_hash, write_atomically
+from repre.utils.pieces import Halving
 from repre.utils.safe_load import content_hash
 
 FORMAT = 1
@@ -138,14 +140,21 @@ def stream_views(images: Source, transform: Transform, *, runtime: RuntimeOption
 def extract_features(batches: Iterable[Tensor], extractors: Sequence[Extractor]) -> list[Tensor]:
     """Returns the features of all images by every extractor, each float32 on the CPU [N, D].
 
+    A batch that does not fit into memory is halved.
+
     Args:
         batches: views of the images, [B, C, S, S]; read once.
     """
     parts: list[list[Tensor]] = [[] for _ in extractors]
+    pieces = [Halving() for _ in extractors]
     for views in batches:
-        for features, extractor in zip(parts, extractors):
-            features.append(extractor(views).float().cpu())
+        for features, extractor, halving in zip(parts, extractors, pieces):
+            features += halving(len(views), partial(_features, extractor, views))
     return [torch.cat(features) for features in parts]
+
+
+def _features(extractor: Extractor, views: Tensor, rows: slice) -> Tensor:
+    return extractor(views[rows]).float().cpu()
 
 
 # ---------------------------------------------------------------------------------------------- features of an encoder

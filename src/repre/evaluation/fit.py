@@ -8,6 +8,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from repre.utils.amp import autocast
 from repre.utils.config_checks import check_fields
 from repre.utils.io import json_hash
 from repre.utils.onednn_linear import fast_linear
+from repre.utils.pieces import attempt, batch_dependence, no_repetition
 from repre.utils.progress import Progress
 from repre.utils.schedule import step_seed
 from repre.utils.signals import Interrupted, StopRequest
@@ -82,6 +84,7 @@ def fit(
     *,
     batches: Callable[[int], Iterator[Any]],
     loss: Callable[[Any], Tensor],
+    piece_losses: Callable[[Any, int], Iterator[Tensor]] | None = None,
     steps: int,
     steps_per_epoch: int,
     config: FitConfig,
@@ -97,6 +100,8 @@ def fit(
     Args:
         batches: returns the batches from a step on; batch t must depend on t and the seed alone.
         loss: maps a batch to a scalar loss; called in training mode under autocast to `precision`.
+        piece_losses: maps a batch and a number of images to the losses of pieces of so many, whose sum is `loss`. With it a
+            step that runs out of memory is repeated in smaller pieces, with the same update.
         steps, steps_per_epoch: length of the training.
         config: optimizer and schedule.
         device: where `model` is.
@@ -110,7 +115,7 @@ def fit(
 
     Raises:
         Interrupted: a signal asked to stop; with `work_dir`, the same call resumes.
-        RunError: the loss is not finite, or the checkpoint cannot be written.
+        RunError: the loss is not finite, memory runs out where the batch cannot be cut, or the checkpoint cannot be written.
     """
     layers, no_weight_decay = _encoder_layers(model, encoder)
     optimizer = build_optimizer(
@@ -130,7 +135,27 @@ def fit(
             content = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
             save_checkpoint(checkpoint, {**content, "step": step, "seconds": seconds, "losses": losses})
 
+    def backward(batch: Any) -> Tensor:
+        """Leaves the gradient of a batch in the parameters; returns its loss."""
+        optimizer.zero_grad(set_to_none=True)
+        torch.manual_seed(step_seed(seed, step))
+        if piece_losses is None or at_once >= config.batch_size:
+            with autocast(device, precision), fast_linear():
+                value = loss(batch)
+            value.backward()
+            return value.detach()
+        total = torch.zeros((), device=device)
+        pieces = piece_losses(batch, at_once)
+        while True:
+            with autocast(device, precision), fast_linear():
+                piece = next(pieces, None)
+            if piece is None:
+                return total
+            piece.backward()
+            total += piece.detach()
+
     model.train()
+    at_once = config.batch_size
     progress = Progress(start=step, total=steps, steps_per_epoch=steps_per_epoch)
     started = saved_at = logged_at = time.monotonic()
     earlier_seconds, logged_step, waited = seconds, step, 0.0
@@ -141,17 +166,17 @@ def fit(
             batch = next(stream)
             waited += time.monotonic() - requested_at
             lr = set_schedule(optimizer, config.optim, progress=step / steps, batch_size=config.batch_size)
-            torch.manual_seed(step_seed(seed, step))
-            with autocast(device, precision), fast_linear():
-                value = loss(batch)
-            value.backward()
-            if config.clip_grad_norm is not None:
-                nn.utils.clip_grad_norm_(model.parameters(), config.clip_grad_norm)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
+            while (value := attempt(partial(backward, batch))) is None:
+                at_once = _half(at_once, model, may_be_cut=piece_losses is not None)
+                progress.write(f"memory ran out; the step is repeated with {at_once} images at once, the same update")
+            with no_repetition():
+                if config.clip_grad_norm is not None:
+                    nn.utils.clip_grad_norm_(model.parameters(), config.clip_grad_norm)
+                optimizer.step()
+                optimizer.zero_grad(set_to_none=True)
             if step % LOG_STEPS == 0:
                 losses.clear()
-            losses.append(value.detach())
+            losses.append(value)
             step += 1
             now = time.monotonic()
             seconds = earlier_seconds + now - started
@@ -180,6 +205,19 @@ def fit(
         "seconds": seconds,
         "images_per_s": step * config.batch_size / max(seconds, 1e-9),
     }
+
+
+def _half(at_once: int, model: nn.Module, *, may_be_cut: bool) -> int:
+    """Half as many images at once; raises RunError where the batch cannot be cut, or no further."""
+    reason = batch_dependence(model) if may_be_cut else "its loss or its head compares the images of a batch"
+    if reason is not None:
+        raise RunError(
+            f"memory ran out at {at_once} images per step, which cannot be cut into pieces: {reason}. Use a smaller "
+            "--fit.batch-size, which is another training, or a smaller --size"
+        )
+    if at_once == 1:
+        raise RunError("memory ran out at one image at once; use a smaller --size or a smaller encoder")
+    return -(-at_once // 2)
 
 
 def _encoder_layers(model: nn.Module, encoder: Encoder | None) -> tuple[dict[str, int], list[str]]:

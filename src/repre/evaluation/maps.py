@@ -17,6 +17,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ from repre.evaluation.options import RuntimeOptions
 from repre.models.encoder import Encoder
 from repre.utils.amp import autocast
 from repre.utils.io import cache_home, json_hash, write_json
+from repre.utils.pieces import Halving
 from repre.utils.safe_load import content_hash
 
 FORMAT = 1
@@ -141,20 +143,24 @@ def _write(
 ) -> None:
     """Computes the maps and fills the folder of an entry."""
     device = runtime.torch_device
-    encoder = encoder.to(device).eval()
+    encoder, pieces = encoder.to(device).eval(), Halving()
     plans: list[dict[str, Any]] = []
     shapes: list[list[int]] = []
     count = 0
+
+    def maps_of(images: Tensor, rows: slice) -> list[Tensor]:
+        with autocast(device, runtime.dtype):
+            maps = encoder(images[rows]).maps
+        if not all(bool(maps[level].isfinite().all()) for level in levels):
+            raise RunError(f"the maps of {source.spec} are not finite; the encoder's weights are broken")
+        return [maps[level].float().clamp(-FLOAT16_MAX, FLOAT16_MAX).half().cpu() for level in levels]
+
     with ExitStack() as stack:
         files = [stack.enter_context(open(folder / f"level-{index}.f16", "wb")) for index in range(len(levels))]
         masks = stack.enter_context(open(folder / "masks.u8", "wb"))
         for batch in window_batches(source, config, mean=mean, runtime=runtime, description="maps"):
             images = torch.cat([to_input(windows.pixels, mean=mean, std=std, device=device) for windows in batch])
-            with autocast(device, runtime.dtype):
-                maps = encoder(images).maps
-            if not all(bool(maps[level].isfinite().all()) for level in levels):
-                raise RunError(f"the maps of {source.spec} are not finite; the encoder's weights are broken")
-            stored = [maps[level].float().clamp(-FLOAT16_MAX, FLOAT16_MAX).half().cpu() for level in levels]
+            stored = [torch.cat(level) for level in zip(*pieces(len(images), partial(maps_of, images)))]
             for file, level in zip(files, stored):
                 file.write(level.numpy().tobytes())
             for windows in batch:

@@ -9,6 +9,7 @@ the parts are joined on disk, without holding all features in memory.
 import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -31,6 +32,7 @@ from repre.models.resolve import resolve_encoder
 from repre.types import Features
 from repre.utils.amp import autocast
 from repre.utils.io import json_hash
+from repre.utils.pieces import Halving
 
 IMAGES_PER_PART = 2048
 Kind = Literal["pooled", "patch", "pyramid"]
@@ -93,11 +95,16 @@ def embed(
     device, keep_values = runtime.torch_device, transform.views.value_range is not None
     dtype = np.float16 if half else np.float32
 
-    def extract(batch: _Batch) -> dict[str, np.ndarray]:
-        views = transform(batch.pixels.to(device, non_blocking=True), batch.sizes)
+    pieces = Halving()
+
+    def features_of(views: Tensor, rows: slice) -> dict[str, np.ndarray]:
         with autocast(device, runtime.dtype):
-            features = encoder(views, maps=kind != "pooled")
+            features = encoder(views[rows], maps=kind != "pooled")
         return {name: values.float().cpu().numpy().astype(dtype) for name, values in _select(features, kind).items()}
+
+    def extract(batch: _Batch) -> list[dict[str, np.ndarray]]:
+        views = transform(batch.pixels.to(device, non_blocking=True), batch.sizes)
+        return [*pieces(len(views), partial(features_of, views))]
 
     with tqdm(total=len(source), desc="embed", unit="image", disable=None) as bar:
         for number in range(parts.count):
@@ -114,14 +121,15 @@ def embed(
 
 
 def _collect(
-    batches: Iterable["_Batch"], extract: Callable[["_Batch"], dict[str, np.ndarray]], bar: "tqdm[Any]"
+    batches: Iterable["_Batch"], extract: Callable[["_Batch"], list[dict[str, np.ndarray]]], bar: "tqdm[Any]"
 ) -> tuple[dict[str, np.ndarray], list[str], list[str]]:
     """Gives the features of all readable images by name, the images' names, and the failures."""
     arrays: dict[str, list[np.ndarray]] = {}
     names, failures = [], []
     for batch in batches:
-        for name, values in extract(batch).items() if batch.names else ():
-            arrays.setdefault(name, []).append(values)
+        for part in extract(batch) if batch.names else ():
+            for name, values in part.items():
+                arrays.setdefault(name, []).append(values)
         names += batch.names
         failures += batch.failures
         bar.update(len(batch.names) + len(batch.failures))

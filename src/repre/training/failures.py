@@ -4,7 +4,9 @@ They are counted, listed in the run folder with the reason, kept in the checkpoi
 many. All ranks see the same failures, so they end together.
 """
 
-from collections.abc import Callable, Iterable
+import errno
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -16,6 +18,7 @@ from repre.models.repre import RePre
 from repre.training.nonfinite import find_cause
 from repre.training.run_folder import RunFolder
 from repre.types import Batch, Losses, Views
+from repre.utils.device_errors import describe_device_error
 from repre.utils.dist import any_rank, gather_objects, is_main_process, rank
 from repre.utils.fsdp import local_tensor
 
@@ -27,6 +30,29 @@ DIVERGED = (
     "--optim.clip-grad-norm 1.0. If single files are at fault, remove them, or add --runtime.not-finite skip to pass over "
     "such steps"
 )
+
+
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
+"""Error numbers of a disk that is full, read-only or broken."""
+
+
+@contextmanager
+def failures_in_words(folder: RunFolder) -> Iterator[None]:
+    """Inside, an error of the disk or of the device becomes a RunError that says what helps and how to resume."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        reason = describe_device_error(error)
+        if reason is None:
+            raise
+        raise RunError(f"{reason}. {folder.resume_advice}") from error
+    except OSError as error:
+        if error.errno not in DISK_ERRORS:
+            raise
+        raise RunError(
+            f"cannot write to {error.filename or folder.path}: {error.strerror}; everything saved so far is intact. "
+            "Free some space, then run the same command again to resume from the last checkpoint"
+        ) from error
 
 
 class FailureTracker:
@@ -130,16 +156,23 @@ class FailureTracker:
         return self.consecutive <= MAX_CONSECUTIVE_SKIPS
 
     def add_nonfinite(
-        self, model: RePre, losses: Losses, views: Views, batch: Batch, *, step: int, seed: int, precision: torch.dtype
+        self,
+        model: RePre,
+        losses: Losses,
+        views: Views,
+        batch: Batch,
+        *,
+        step: int,
+        seed: int,
+        micro_batch: int,
+        precision: torch.dtype,
     ) -> None:
         """Finds the cause of a step that is not finite and lists it with all files of the batch; a collective call.
 
         Raises:
             RunError: such steps are not to be skipped, or there were too many in a row.
         """
-        cause = find_cause(
-            model, losses, views, seed=seed, micro_batch=self.config.compute.micro_batch, precision=precision
-        )
+        cause = find_cause(model, losses, views, seed=seed, micro_batch=micro_batch, precision=precision)
         report = {
             "cause": cause.description,
             "at_fault": self._names(int(batch.indices[image]) for image in cause.images),

@@ -5,7 +5,6 @@ checkpoint holds no generators, a resumed run is bit-equal to one that never sto
 and versions), and nothing that only observes the run can change it.
 """
 
-import errno
 import math
 import time
 from collections.abc import Callable
@@ -23,7 +22,8 @@ from repre.data.loading.manifest import apply_manifest, write_manifest
 from repre.data.views.render import make_views
 from repre.errors import RunError
 from repre.models.timm_folder import save_encoder
-from repre.training.failures import FailureTracker
+from repre.training.failures import FailureTracker, failures_in_words
+from repre.training.micro_batch import MicroBatch
 from repre.training.monitoring.step_metrics import WeightChange
 from repre.training.monitoring.validator import Probe, Validator
 from repre.training.nonfinite import save_buffers
@@ -38,9 +38,6 @@ from repre.utils.device import peak_flops, pick_device, pick_workers, release_fr
 from repre.utils.dist import any_rank, barrier, is_main_process, process_group, rank, world_size
 from repre.utils.schedule import step_seed
 from repre.utils.signals import Interrupted, StopNow, StopRequest
-
-DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
-"""Error numbers of a disk that is full, read-only or broken."""
 
 
 def train(config: RunConfig, *, probe: Probe | None = None) -> Path:
@@ -62,15 +59,8 @@ def train(config: RunConfig, *, probe: Probe | None = None) -> Path:
                 if is_main_process():
                     print(f"{folder.path} is a finished run of this config; nothing to do")
                 return folder.path
-            with StopRequest() as stop:
+            with StopRequest() as stop, failures_in_words(folder):
                 Trainer(config, folder, device, probe).run(stop)
-        except OSError as error:
-            if error.errno not in DISK_ERRORS:
-                raise
-            raise RunError(
-                f"cannot write to {error.filename or folder.path}: {error.strerror}; everything saved so far is intact. "
-                "Free some space, then run the same command again to resume from the last checkpoint"
-            ) from error
         finally:
             folder.release()
     return folder.path
@@ -85,6 +75,7 @@ class Trainer:
         self.source = self._open_source()
         steps = config.epochs * (len(self.source) // config.batch_size)
         self.state = RunState(config, device, images=steps * config.batch_size)
+        self.micro_batch = MicroBatch(config, folder, self.state, log=self.log.message)
         self.failures = FailureTracker(config, folder, self.source, device, log=self.log.message)
         self.validator: Validator | None = None
         if is_main_process():
@@ -158,6 +149,8 @@ class Trainer:
         release_freed_memory()
         self.feeder = Feeder(self.loader, self.render, self.device)
         self._prepare(throughput, stop, more=self.step < total, copy_weights=False)
+        if self.feeder.upcoming is not None:
+            self.micro_batch.choose(self.feeder.upcoming, progress=self.step / total)
         while self.step < total:
             self._leave_if(world_size() == 1 and stop.signal is not None, stop)
             batch, views = self.feeder.take()
@@ -202,7 +195,8 @@ class Trainer:
         """
         if more:
             try:
-                with stop.interruptible(world_size() == 1):  # several processes can only leave together, after a step
+                # several processes can only leave together, after a step
+                with stop.interruptible(world_size() == 1), self.micro_batch.views_explained():
                     self.feeder.advance()
                 throughput.add_wait(self.feeder.waited)
             except StopNow:
@@ -221,19 +215,21 @@ class Trainer:
         progress, seed = self.step / self.loader.total_steps, step_seed(config.seed, self.step)
         skip = config.runtime.not_finite == "skip"
         restore_buffers = save_buffers(state.model.encoder) if skip else None
-        result = train_step(
-            state.model,
-            state.optimizer,
-            views,
-            optim=config.optim,
-            batch_size=config.batch_size,
-            progress=progress,
-            seed=seed,
-            micro_batch=config.compute.micro_batch,
-            precision=state.precision,
-            scaler=state.scaler,
-            flags=(stop.signal is not None, bool(batch.failures or batch.changed), save_due),
-            overlap=overlap,
+        result = self.micro_batch.repeat(
+            lambda size: train_step(
+                state.model,
+                state.optimizer,
+                views,
+                optim=config.optim,
+                batch_size=config.batch_size,
+                progress=progress,
+                seed=seed,
+                micro_batch=size,
+                precision=state.precision,
+                scaler=state.scaler,
+                flags=(stop.signal is not None, bool(batch.failures or batch.changed), save_due),
+                overlap=overlap,
+            )
         )
         if result.flags[1]:
             self.failures.add_files(batch)
@@ -242,7 +238,14 @@ class Trainer:
             self.failures.mark_finite()
         elif not (overflow and self.failures.may_skip_overflow()):
             self.failures.add_nonfinite(
-                state.model, result.losses, views, batch, step=self.step + 1, seed=seed, precision=state.precision
+                state.model,
+                result.losses,
+                views,
+                batch,
+                step=self.step + 1,
+                seed=seed,
+                micro_batch=self.micro_batch.size,
+                precision=state.precision,
             )
             if restore_buffers is not None:
                 restore_buffers()

@@ -1,7 +1,7 @@
 """A trial of half a minute before a run: what fits, how fast it is, what limits it, and how long the run will take.
 
 Two things are measured: how many images one process decodes per second (on the CPU it makes their views too), and whole
-training steps on real images, at ever smaller micro-batches.
+training steps on real images, in the largest pieces that fit.
 """
 
 import time
@@ -77,8 +77,6 @@ class Plan:
                 parts.append("gradient checkpointing")
             if trial.images_per_s is not None:
                 measured = f"{trial.images_per_s:.0f} images/s, peak {trial.memory_gib:.1f} GiB"
-            elif trial.memory_gib is not None:
-                measured = f"takes {trial.memory_gib:.1f} GiB: too much"
             else:
                 measured = "does not fit"
             lines.append(f"  {', '.join(parts):44} {measured}{'  <- chosen' if trial is self.chosen else ''}")

@@ -29,6 +29,7 @@ import platform
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from itertools import pairwise
 from pathlib import Path
@@ -37,7 +38,7 @@ from typing import Any, BinaryIO
 import torch
 import yaml
 
-from repre.config import RunConfig, differences, dump_yaml, identity, read_yaml, without_runtime
+from repre.config import RunConfig, differences, dump_yaml, identity, read_yaml
 from repre.errors import RunError, UserError
 from repre.utils.io import write_atomically, write_json
 
@@ -104,7 +105,8 @@ class RunFolder:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._acquire_lock()
-            write_atomically(self.config, lambda file: file.write(dump_yaml(config).encode()))
+            recorded = self.recorded_micro_batch() if config.compute.micro_batch == "auto" else None
+            self.write_config(config, micro_batch=recorded)
             for folder in (self.last.parent, self.panel, self.tensorboard):
                 folder.mkdir(parents=True, exist_ok=True)
             write_json(self.environment, environment())
@@ -118,12 +120,32 @@ class RunFolder:
             self._lock_file.close()
             self._lock_file = None
 
+    def recorded_micro_batch(self) -> int | None:
+        """The micro-batch that the run found to fit when it ran before; None if there is none."""
+        settings = read_yaml(self.config) if self.config.is_file() else None
+        compute = settings.get("compute") if isinstance(settings, dict) else None
+        number = compute.get("micro_batch") if isinstance(compute, dict) else None
+        return number if isinstance(number, int) and number > 0 else None
+
+    def write_config(self, config: RunConfig, *, micro_batch: int | None = None) -> None:
+        """Writes config.yaml, with the micro-batch that was found to fit where there is one."""
+        if micro_batch is not None:
+            config = replace(config, compute=replace(config.compute, micro_batch=micro_batch))
+        write_atomically(self.config, lambda file: file.write(dump_yaml(config).encode()))
+
+    @property
+    def resume_advice(self) -> str:
+        """What the user can rely on after a failure, and what to do."""
+        if self.last.is_file():
+            return f"{self.last} is intact: run the same command again to resume from it"
+        return "No checkpoint was saved yet: the same command starts the run again"
+
     def _check_same_run(self, config: RunConfig) -> None:
         try:
             saved = read_yaml(self.config)
         except UserError as error:
             raise UserError(f"{error}; repair the file, or name another --out") from error
-        saved = without_runtime(saved) if isinstance(saved, dict) else {}
+        saved = identity(saved) if isinstance(saved, dict) else {}
         lines = differences(_as_yaml(identity(config)), saved)
         if len(lines) > MAX_DIFFERENCES:
             lines[MAX_DIFFERENCES:] = [f"and {len(lines) - MAX_DIFFERENCES} more"]

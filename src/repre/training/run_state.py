@@ -51,7 +51,8 @@ class RunState:
             reconstruction=config.reconstruction,
             seed=config.seed,
         ).train()
-        validate_micro_batch(self.model.encoder, config.reconstruction, micro_batch=config.compute.micro_batch)
+        given = config.compute.micro_batch
+        validate_micro_batch(self.model.encoder, config.reconstruction, micro_batch=0 if given == "auto" else given)
         size = (config.views.size, config.views.size)
         self.branch_cost = branch_cost(self.model.encoder, self.model.decoder, size=size)
         self.step_flops = step_flops(self.branch_cost, config.views, teachers=self._count_teachers())

@@ -24,6 +24,7 @@ from repre.utils.dist import rank, world_size
 from repre.utils.fsdp import join_norms, local_tensor, partial_norms
 from repre.utils.gradient_exchange import exchange_gradients
 from repre.utils.onednn_linear import fast_linear
+from repre.utils.pieces import batch_dependence, batch_norm, no_repetition
 from repre.utils.step_compile import compiled_step
 
 
@@ -69,6 +70,8 @@ def train_step(
     """Updates student and teacher by one batch of views; a collective call.
 
     If loss or gradient are not finite, the weights stay as they are and the gradients stay in `.grad` for a diagnosis.
+    If memory runs out in the forward or backward passes, torch's error leaves everything but the gradients as it was, so the
+    same step may be repeated in smaller pieces.
 
     Args:
         views: the local batch.
@@ -81,6 +84,9 @@ def train_step(
         scaler: scales the loss for float16.
         flags: what this rank wants all ranks to know; they travel with loss and norm.
         overlap: called while the device computes, before the host waits for it, and before the weights change.
+
+    Raises:
+        FinalMemoryError: memory ran out after these passes; this step cannot be repeated.
     """
     scaler = scaler or torch.amp.GradScaler(views.images[0].device.type, enabled=False)
     lr = set_schedule(optimizer, optim, progress=progress, batch_size=batch_size)
@@ -88,19 +94,20 @@ def train_step(
     losses = forward_backward(
         model, views, progress=progress, seed=seed, micro_batch=micro_batch, precision=precision, scale=scaler.scale
     )
-    scaler.unscale_(optimizer)
-    grad_norm, status = _status(model, losses, flags)
-    if overlap is not None:
-        overlap()
-    loss, norm, *raised = status.tolist()  # the only wait of the host
-    result = StepResult(losses, loss, norm, lr, tuple(flag > 0 for flag in raised))
-    if result.finite:
-        clip_gradients(model, grad_norm, optim.clip_grad_norm)
-        model.framework.before_step(progress)
-        scaler.step(optimizer)
-        model.framework.after_step(model.encoder, losses.output, progress)
-        optimizer.zero_grad(set_to_none=True)
-    scaler.update()
+    with no_repetition():
+        scaler.unscale_(optimizer)
+        grad_norm, status = _status(model, losses, flags)
+        if overlap is not None:
+            overlap()
+        loss, norm, *raised = status.tolist()  # the only wait of the host
+        result = StepResult(losses, loss, norm, lr, tuple(flag > 0 for flag in raised))
+        if result.finite:
+            clip_gradients(model, grad_norm, optim.clip_grad_norm)
+            model.framework.before_step(progress)
+            scaler.step(optimizer)
+            model.framework.after_step(model.encoder, losses.output, progress)
+            optimizer.zero_grad(set_to_none=True)
+        scaler.update()
     return result
 
 
@@ -260,23 +267,22 @@ def validate_micro_batch(encoder: nn.Module, reconstruction: ReconstructionConfi
         UserError: the encoder normalizes over the batch, and the batch is cut into pieces or over processes; or it has
             dropout, whose random numbers a piece cannot repeat; or gradients of the whole batch are balanced.
     """
-    if not micro_batch and world_size() == 1:
-        return
-    if micro_batch and reconstruction.balance:
+    reason = whole_batch_reason(encoder, reconstruction)
+    if micro_batch and reason is not None:
+        raise UserError(f"compute.micro_batch cuts the batch, but {reason}. Use compute.micro_batch 0")
+    norm = batch_norm(encoder)
+    if world_size() > 1 and norm is not None:
         raise UserError(
-            "compute.micro_batch cuts the batch, but reconstruction.balance compares gradients of the whole batch. Use "
-            "compute.micro_batch 0, or reconstruction.balance 0 with a reconstruction.weight"
+            f"several processes share the batch, but {norm} of the encoder normalizes over the batch, so each part would be "
+            "normalized by itself. Use one process, or an encoder with layer normalization"
         )
-    for name, module in encoder.named_modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            cut = "compute.micro_batch cuts the batch" if micro_batch else "several processes share the batch"
-            fix = "compute.micro_batch 0" if micro_batch else "one process"
-            raise UserError(
-                f"{cut}, but {name} of the encoder normalizes over the batch, so each part would be normalized by itself. "
-                f"Use {fix}, or an encoder with layer normalization"
-            )
-        if micro_batch and isinstance(module, nn.Dropout) and module.p:
-            raise UserError(
-                f"compute.micro_batch cuts the batch, but {name} of the encoder is a dropout of {module.p}, which cannot "
-                "be repeated piece by piece. Use compute.micro_batch 0, or encoder.drop_path instead"
-            )
+
+
+def whole_batch_reason(encoder: nn.Module, reconstruction: ReconstructionConfig) -> str | None:
+    """Why the batch cannot be encoded in pieces, in words; None if it can."""
+    if reconstruction.balance:
+        return (
+            "reconstruction.balance compares gradients of the whole batch; reconstruction.balance 0 with a "
+            "reconstruction.weight does not"
+        )
+    return batch_dependence(encoder)

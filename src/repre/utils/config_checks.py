@@ -24,10 +24,10 @@ def check_fields(config: Any, section: str = "") -> None:
     kind: Any = type(config)
     for name, hint in _hints(kind):
         value = getattr(config, name)
-        choices = _choices(hint)
+        choices, other_types = _choices(hint), _types_beside_choices(hint)
         for one in value if isinstance(value, tuple) else (value,):
-            if choices and one not in choices and not (one is None and _optional(hint)):
-                known = [str(choice) for choice in choices]
+            if choices and one not in choices and not isinstance(one, other_types):
+                known = [str(choice) for choice in choices] + [t.__name__ for t in other_types if t is not type(None)]
                 near = near_names(str(one), known)
                 raise UserError(f"{prefix}{name} must be one of {', '.join(known)}, not {one!r}{near}")
             if isinstance(one, float) and not math.isfinite(one):
@@ -47,5 +47,8 @@ def _choices(hint: Any) -> tuple[Any, ...]:
     return tuple(choice for inner in typing.get_args(hint) for choice in _choices(inner))
 
 
-def _optional(hint: Any) -> bool:
-    return typing.get_origin(hint) in (typing.Union, types.UnionType) and type(None) in typing.get_args(hint)
+def _types_beside_choices(hint: Any) -> tuple[type, ...]:
+    """The types that a union with a Literal also allows, such as NoneType."""
+    if typing.get_origin(hint) not in (typing.Union, types.UnionType):
+        return ()
+    return tuple(option for option in typing.get_args(hint) if isinstance(option, type))

@@ -9,7 +9,9 @@ import re
 import torch
 
 from repre.errors import UserError
+from repre.utils.device_errors import device_advice, first_sentences
 from repre.utils.dist import local_world_size
+from repre.utils.pieces import is_out_of_memory
 
 
 def pick_device(name: str) -> torch.device:
@@ -33,15 +35,49 @@ def pick_device(name: str) -> torch.device:
     except RuntimeError as error:
         raise UserError(f"runtime.device: there is no device {name!r}; use cpu, cuda, cuda:N or mps") from error
     if device.type == "cuda":
-        if not torch.cuda.is_available():
-            raise UserError("runtime.device: this machine or this build of torch has no CUDA; use cpu")
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", device.index or 0)))
+        _open_cuda(device)
         torch.cuda.set_device(device)
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise UserError("runtime.device: mps is not available here; use cpu")
     if device.type == "cpu":
         cache_freed_memory()
     return device
+
+
+@functools.cache
+def _open_cuda(device: torch.device) -> None:
+    """Uses a CUDA device once, so that what is wrong with it is said before anything else begins.
+
+    Raises:
+        UserError: torch was built without CUDA, the driver is missing or too old, or the device does not exist, is held by
+            another process, has no memory left or is too old or new for this build of torch.
+    """
+    if torch.version.cuda is None and torch.version.hip is None:
+        raise UserError(
+            f"runtime.device: torch {torch.__version__} was built without CUDA; install a build with CUDA from "
+            "https://pytorch.org, or use cpu"
+        )
+    try:
+        torch.cuda.init()
+        count = torch.cuda.device_count()
+        if device.index >= count:
+            reason = (
+                "torchrun started more processes than there are GPUs; lower --nproc-per-node"
+                if "LOCAL_RANK" in os.environ
+                else "use cpu"
+                if count == 0
+                else f"use cuda:0{f' to cuda:{count - 1}' * (count > 1)}"
+            )
+            raise UserError(f"runtime.device: there is no {device}, this process sees {count} CUDA devices; {reason}")
+        torch.ones(1, device=device).add_(1).cpu()
+    except (RuntimeError, AssertionError) as error:
+        if is_out_of_memory(error):
+            raise UserError(
+                f"runtime.device: {device} has no memory left, because other processes use it; end them, or choose another "
+                "device"
+            ) from error
+        raise UserError(f"runtime.device: {device}: {first_sentences(error)}; {device_advice(str(error))}") from error
 
 
 @functools.cache

@@ -130,6 +130,15 @@ class Feeder:
         """Seconds that the last `advance` waited for decoded images."""
         return self._maker.waited
 
+    @property
+    def upcoming(self) -> Views | None:
+        """The views of the step that `advance` prepared and nobody took."""
+        if self._next is None:
+            return None
+        _, views, mark = self._next
+        self._lane.hand_over(leaves(views), mark)
+        return views
+
     def advance(self) -> None:
         """Prepares the next step.
 

@@ -169,18 +169,29 @@ def _train(
                 raise UserError(f"{train.describe(index)} cannot be read: {reason}; repair or remove it")
             yield batch
 
-    def loss(batch: Batch) -> Tensor:
+    def piece_losses(batch: Batch, size: int) -> Iterator[Tensor]:
         images = random_view(batch, config.view, transform.views, seed=config.seed, device=device)
         labels = targets[batch.indices].to(device, non_blocking=True)
-        return classification_loss(
-            model, images, labels, smoothing=config.smoothing, mixup=config.mixup, cutmix=config.cutmix
+        return classification_losses(
+            model,
+            images,
+            labels,
+            size=size,
+            smoothing=config.smoothing,
+            mixup=config.mixup,
+            cutmix=config.cutmix,
         )
+
+    def loss(batch: Batch) -> Tensor:
+        (whole,) = piece_losses(batch, len(batch.indices))
+        return whole
 
     schedule = loader(0)
     return fit(
         model,
         batches=batches,
         loss=loss,
+        piece_losses=piece_losses,
         steps=schedule.total_steps,
         steps_per_epoch=schedule.steps_per_epoch,
         config=fit_config,
@@ -193,25 +204,43 @@ def _train(
     )
 
 
-def classification_loss(
-    model: Classifier, images: Tensor, labels: Tensor, *, smoothing: float, mixup: float, cutmix: float
-) -> Tensor:
-    """Returns cross-entropy with soft targets, or binary cross-entropy for several labels per image.
+def classification_losses(
+    model: Classifier,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    size: int,
+    smoothing: float = 0.0,
+    mixup: float = 0.0,
+    cutmix: float = 0.0,
+) -> Iterator[Tensor]:
+    """Yields the losses of pieces of a batch, whose sum is its mean cross-entropy with soft targets, or its mean binary
+    cross-entropy for several labels per image. Drop path draws for every piece what it draws for the whole batch.
 
     Args:
         images: [B, C, S, S].
         labels: int64 [B], which `smoothing` applies to; or 0/1 [B, classes].
+        size: images of a piece; B gives the loss of the batch.
         mixup, cutmix: see `mix`.
     """
-    multilabel = labels.ndim == 2
+    multilabel, count = labels.ndim == 2, len(images)
     targets = labels
     if not multilabel:
         classes = model.head.out_features
         targets = F.one_hot(labels, classes).float() * (1 - smoothing) + smoothing / classes
     if mixup > 0 or cutmix > 0:
         images, targets = mix(images, targets, mixup=mixup, cutmix=cutmix)
-    scores = model(images).float()
-    return F.binary_cross_entropy_with_logits(scores, targets) if multilabel else F.cross_entropy(scores, targets)
+    loss = F.binary_cross_entropy_with_logits if multilabel else F.cross_entropy
+    batch_slice, devices = model.encoder.batch_slice, [images.device] if images.device.type == "cuda" else []
+    try:
+        for start in range(0, count, size):
+            stop = min(start + size, count)
+            batch_slice.select(start, stop, total=count, device=images.device)
+            with torch.random.fork_rng(devices=devices):
+                value = loss(model(images[start:stop]).float(), targets[start:stop])
+            yield value * ((stop - start) / count)
+    finally:
+        batch_slice.select(0, count, total=count, device=images.device)
 
 
 def mix(images: Tensor, targets: Tensor, *, mixup: float, cutmix: float) -> tuple[Tensor, Tensor]:

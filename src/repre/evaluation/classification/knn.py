@@ -23,6 +23,7 @@ from repre.evaluation.options import RuntimeOptions
 from repre.evaluation.result import Result
 from repre.models.resolve import ResolvedEncoder
 from repre.utils.config_checks import check_fields
+from repre.utils.pieces import Halving
 
 DEFAULT_K = 20
 DEFAULT_TEMPERATURE = 0.07
@@ -192,16 +193,19 @@ def knn_votes(
         k: numbers of neighbors; all training features vote if there are fewer.
     """
     train, test = F.normalize(train, dim=1), F.normalize(test, dim=1)
-    parts: dict[int, list[Tensor]] = {number: [] for number in k}
-    for queries in test.split(max(16, min(1024, 2**27 // len(train)))):
-        cosines, neighbors = (queries @ train.T).topk(min(max(k), len(train)), dim=1)  # [n, max k]
+
+    def votes_of(rows: slice) -> list[Tensor]:
+        cosines, neighbors = (test[rows] @ train.T).topk(min(max(k), len(train)), dim=1)  # [n, max k]
         weights = ((cosines - cosines[:, :1]) / temperature).exp()  # relative to the largest, so that none overflows
-        for number in parts:
-            weight, nearest = weights[:, :number], neighbors[:, :number]
-            if labels.ndim == 2:
-                votes = (weight[..., None] * labels[nearest]).sum(1)
-            else:
-                votes = torch.zeros(len(queries), classes, device=queries.device)
-                votes.scatter_add_(1, labels[nearest], weight)
-            parts[number].append(votes / weight.sum(1, keepdim=True))
-    return {number: torch.cat(votes) for number, votes in parts.items()}
+        return [vote(weights[:, :number], neighbors[:, :number]) for number in k]
+
+    def vote(weights: Tensor, nearest: Tensor) -> Tensor:
+        if labels.ndim == 2:
+            votes = (weights[..., None] * labels[nearest]).sum(1)
+        else:
+            votes = torch.zeros(len(weights), classes, device=weights.device)
+            votes.scatter_add_(1, labels[nearest], weights)
+        return votes / weights.sum(1, keepdim=True)
+
+    pieces = Halving(max(16, min(1024, 2**27 // len(train))))
+    return dict(zip(k, map(torch.cat, zip(*pieces(len(test), votes_of)))))

@@ -6,6 +6,7 @@ n  objects of an image    H, W  height and width
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,6 +32,7 @@ from repre.evaluation.result import Result, definition
 from repre.models.resolve import ResolvedEncoder
 from repre.utils.amp import autocast
 from repre.utils.config_checks import check_fields
+from repre.utils.pieces import Halving
 
 MAX_SIZE = 800
 """Largest short side in pixels by default, as published."""
@@ -247,15 +249,26 @@ def _detect(model: Detector, source: BoxSource, config: DetectConfig) -> Iterato
     device, runtime = config.runtime.torch_device, config.runtime
     images = in_workers(IndexedImages(source), range(len(source)), workers=runtime.processes)
     batch: list[tuple[int, Objects]] = []
+    pieces = Halving()
     model.eval()
+
+    def detections(batch: list[tuple[int, Objects]], rows: slice) -> list[Detections]:
+        with autocast(device, runtime.dtype):
+            outputs = model(to_images([objects for _, objects in batch[rows]], device))
+        return [_to_detections(output, masks=config.masks) for output in outputs]
+
     for index, truth in tqdm(images, total=len(source), desc="detect", unit="image", disable=None, leave=False):
         batch.append((index, truth))
         if len(batch) < runtime.batch and index < len(source) - 1:
             continue
-        with autocast(device, runtime.dtype):
-            outputs = model(to_images([objects for _, objects in batch], device))
-        for (number, objects), output in zip(batch, outputs):
-            boxes, labels, scores = (output[key].float().cpu().numpy() for key in ("boxes", "labels", "scores"))
-            masks = (output["masks"][:, 0] > 0.5).cpu().numpy() if config.masks else None
-            yield number, objects, Detections(boxes, labels.astype(np.int64), scores, masks)
+        found = [image for part in pieces(len(batch), partial(detections, batch)) for image in part]
+        for (number, objects), image in zip(batch, found):
+            yield number, objects, image
         batch = []
+
+
+def _to_detections(output: dict[str, Tensor], *, masks: bool) -> Detections:
+    """What the model returns for an image, on the CPU."""
+    boxes, labels, scores = (output[key].float().cpu().numpy() for key in ("boxes", "labels", "scores"))
+    shapes = (output["masks"][:, 0] > 0.5).cpu().numpy() if masks else None
+    return Detections(boxes, labels.astype(np.int64), scores, shapes)

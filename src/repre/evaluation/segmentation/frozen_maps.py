@@ -4,6 +4,7 @@ N  windows of all images    n  windows of one image    S  side of a window    K 
 """
 
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from repre.evaluation.segmentation.segmentation_heads import resize
 from repre.evaluation.segmentation.segmentation_loss import segmentation_loss
 from repre.evaluation.segmentation.segmentation_task import ImageLogits, SegmentationTask
 from repre.utils.amp import autocast
+from repre.utils.pieces import Halving
 
 
 def train_on_maps(task: SegmentationTask) -> dict[str, float]:
@@ -43,14 +45,17 @@ def train_on_maps(task: SegmentationTask) -> dict[str, float]:
 @torch.no_grad()
 def logits_of_maps(task: SegmentationTask) -> Iterator[ImageLogits]:
     """Yields the logits of every test image in order."""
-    maps = _maps(task, task.test)
+    maps, pieces = _maps(task, task.test), Halving()
     size = task.windows.size
+
+    def logits(levels: list[Tensor], rows: slice) -> Tensor:
+        with autocast(task.device, task.runtime.dtype):
+            return resize(task.head([level[rows] for level in levels]).float(), (size, size))
+
     for index, plan in enumerate(maps.plans):
         levels = maps.read(maps.windows([index]), task.device)
-        with autocast(task.device, task.runtime.dtype):
-            logits = task.head(levels).float()
-        truth = torch.from_numpy(task.test.load(index)[1])
-        yield ImageLogits(resize(logits, (size, size)), plan, truth)
+        windows = torch.cat([*pieces(len(levels[0]), partial(logits, levels))])
+        yield ImageLogits(windows, plan, torch.from_numpy(task.test.load(index)[1]))
 
 
 def _maps(task: SegmentationTask, source: MaskSource) -> CachedMaps:

@@ -4,17 +4,20 @@ B  crops in a batch    n  windows of one image    S  side of a crop or window   
 """
 
 from collections.abc import Iterator
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from repre.data.labels.crops import Crops, CropSteps, crop_batches, render_crops
+from repre.data.labels.windows import Windows
 from repre.evaluation.maps import to_input, window_batches
 from repre.evaluation.segmentation.segmentation_heads import resize
 from repre.evaluation.segmentation.segmentation_loss import segmentation_loss
 from repre.evaluation.segmentation.segmentation_task import ImageLogits, SegmentationTask
 from repre.models.encoder import Encoder
 from repre.utils.amp import autocast
+from repre.utils.pieces import Halving
 
 
 class Segmenter(nn.Module):
@@ -88,9 +91,18 @@ def train_on_crops(task: SegmentationTask, model: Segmenter) -> dict[str, float]
 def logits_of_images(task: SegmentationTask, model: Segmenter) -> Iterator[ImageLogits]:
     """Yields the logits of every test image in order."""
     device, runtime = task.device, task.runtime
-    for batch in window_batches(task.test, task.windows, mean=task.mean, runtime=runtime, description="test"):
-        images = torch.cat([to_input(image.pixels, mean=task.mean, std=task.std, device=device) for image in batch])
+    images_at_once, windows_at_once = Halving(), Halving(runtime.batch)
+
+    def logits(images: Tensor, rows: slice) -> Tensor:
         with autocast(device, runtime.dtype):
-            logits = torch.cat([model(part).float() for part in images.split(runtime.batch)])
-        for image, windows in zip(batch, logits.split([len(image.pixels) for image in batch])):
-            yield ImageLogits(windows, image.plan, image.truth)
+            return model(images[rows]).float()
+
+    def of_images(batch: list[Windows], rows: slice) -> list[ImageLogits]:
+        images = torch.cat([to_input(x.pixels, mean=task.mean, std=task.std, device=device) for x in batch[rows]])
+        windows = torch.cat([*windows_at_once(len(images), partial(logits, images))])
+        parts = windows.split([len(image.pixels) for image in batch[rows]])
+        return [ImageLogits(part, image.plan, image.truth) for part, image in zip(parts, batch[rows])]
+
+    for batch in window_batches(task.test, task.windows, mean=task.mean, runtime=runtime, description="test"):
+        for found in images_at_once(len(batch), partial(of_images, batch)):
+            yield from found

@@ -1,0 +1,228 @@
+"""Memory takes care of itself: a run on a device with little memory is the run on a large one, to the last bit, or ends in
+one message."""
+
+import os
+import signal
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from repre.config import ComputeConfig, RunConfig, load_yaml
+from repre.data.views.render import make_views
+from repre.errors import RunError
+from repre.models.repre import ReconstructionConfig
+from repre.training import loop, micro_batch
+from repre.training.loop import train
+from repre.utils.signals import Interrupted
+from tests.training.fake_memory import install
+from tests.training.toy import toy
+
+OPTIONS = "Two options help most: "
+
+
+def tiny_run(out: Path, framework: str = "moco-v3", **changes: Any) -> RunConfig:
+    """Two epochs of two steps of 32 images."""
+    config = toy(out, framework, data="scenes:64:32", epochs=2, **changes)
+    quiet = replace(config.runtime, monitors=False, monitor_samples=8, eval_every_epochs=2)
+    return replace(config, encoder=replace(config.encoder, drop_path=0.2), runtime=quiet)
+
+
+def weights(out: Path) -> dict[str, torch.Tensor]:
+    return torch.load(out / "checkpoints/last.pt", weights_only=True)["model"]
+
+
+def assert_equal(one: Path, other: Path) -> None:
+    ours, theirs = weights(one), weights(other)
+    assert ours.keys() == theirs.keys()
+    for name, value in ours.items():
+        assert torch.equal(value, theirs[name]), name
+
+
+def recorded(out: Path) -> Any:
+    return load_yaml(out / "config.yaml").compute.micro_batch
+
+
+@pytest.mark.parametrize("framework", ["moby", "dino"])
+def test_a_search_leaves_the_run_bit_equal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, framework: str) -> None:
+    """The number that it finds is printed and recorded; with that number given, the weights are the same."""
+    given = ComputeConfig(micro_batch=16)
+    train(tiny_run(tmp_path / "given", framework, compute=given))
+    fake = install(monkeypatch, 20)
+    train(tiny_run(tmp_path / "found", framework))
+    assert_equal(tmp_path / "given", tmp_path / "found")
+    assert recorded(tmp_path / "found") == 16
+    log = (tmp_path / "found/log.txt").read_text()
+    assert "pieces of 16 images at once fit: 17.0 of 20.0 GiB" in log
+    assert "images/s" in log
+    assert fake.tried[:2] == [(8, 16), (16, 32)]
+    assert {size for size, _ in fake.tried[2:]} == {16}
+
+
+def test_the_whole_batch_is_taken_where_it_fits_and_without_a_device_that_can_be_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(tiny_run(tmp_path / "cpu"))
+    assert recorded(tmp_path / "cpu") == "auto"
+    install(monkeypatch, 100)
+    train(tiny_run(tmp_path / "large"))
+    assert recorded(tmp_path / "large") == 32
+    assert "the whole batch of 32 images at once fit: 33.0 of 100.0 GiB" in (tmp_path / "large/log.txt").read_text()
+    assert_equal(tmp_path / "cpu", tmp_path / "large")
+
+
+def stop_after(step: int, encoder: Any, at: int) -> dict[str, float]:
+    if at == step:
+        os.kill(os.getpid(), signal.SIGTERM)
+    return {}
+
+
+@pytest.mark.slow
+def test_a_step_that_runs_out_of_memory_is_repeated_in_halves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The third step does, after its whole gradient was computed. The run then is, bit for bit, the one that was stopped
+    before that step and resumed with the smaller number; activation checkpointing may begin there too."""
+    config = tiny_run(tmp_path / "stopped", compute=ComputeConfig(micro_batch=16))
+    config = replace(config, runtime=replace(config.runtime, eval_every_epochs=1))
+    with pytest.raises(Interrupted):
+        train(config, probe=partial(stop_after, 2))
+    checkpointing = replace(config.encoder, grad_checkpointing=True)
+    train(replace(config, encoder=checkpointing, compute=ComputeConfig(micro_batch=8)))
+
+    fake = install(monkeypatch, 20)
+    steps = 0
+
+    def less_memory(model: Any, views: Any, **settings: Any) -> Any:
+        nonlocal steps
+        steps += 1
+        fake.capacity = 20 if steps < 3 else 10
+        return fake.forward_backward(model, views, **settings)
+
+    monkeypatch.setattr("repre.training.step.forward_backward", less_memory)
+    train(replace(config, out=str(tmp_path / "run")))
+    log = (tmp_path / "run/log.txt").read_text()
+    assert log.count("16 images at once ran out of memory; the step is repeated with 8") == 1
+    assert [size for size, _ in fake.tried] == [16, 16, 16, 8, 8]
+    assert recorded(tmp_path / "run") == recorded(tmp_path / "stopped") == 8
+    assert_equal(tmp_path / "stopped", tmp_path / "run")
+
+
+@pytest.mark.parametrize(("capacity", "size"), [(100, 16), (11, 8)])
+def test_a_run_resumes_on_another_card_from_the_recorded_number_downward(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capacity: float, size: int
+) -> None:
+    fake = install(monkeypatch, 20)
+    config = tiny_run(tmp_path / "run")
+    config = replace(config, runtime=replace(config.runtime, eval_every_epochs=1))
+    with pytest.raises(Interrupted):
+        train(config, probe=partial(stop_after, 2))
+    assert recorded(tmp_path / "run") == 16
+    fake.capacity, fake.tried = capacity, []
+    train(config)
+    assert recorded(tmp_path / "run") == size
+    assert max(tried for tried, _ in fake.tried) == size
+    assert (tmp_path / "run/summary.json").is_file()
+
+
+# -------------------------------------------------------------------------------------------------- when nothing fits
+
+
+def test_where_nothing_fits_one_message_says_what_takes_the_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = install(monkeypatch, 9.5)
+    with pytest.raises(RunError) as failure:
+        train(tiny_run(tmp_path / "run"))
+    message = str(failure.value)
+    for part in (
+        "8 images at once do not fit on cpu, which has 9.5 GiB for this run",
+        "weights, gradients and optimizer below 0.1 GiB",
+        "views of 32 images below 0.1 GiB",
+        "heads and loss of 32 images below 0.1 GiB",
+        "activations of 8 images 8.0 GiB",
+        f"{OPTIONS}--encoder.grad-checkpointing and a smaller --views.size",
+        "No checkpoint was saved yet",
+    ):
+        assert part in message
+    fake.capacity = 12
+    train(tiny_run(tmp_path / "run"))
+    assert (tmp_path / "run/summary.json").is_file()
+
+
+@pytest.mark.slow
+def test_a_lack_of_memory_in_the_middle_of_a_run_leaves_it_resumable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = install(monkeypatch, 20)
+    train(tiny_run(tmp_path / "expected"))
+    config = tiny_run(tmp_path / "run")
+    config = replace(config, runtime=replace(config.runtime, eval_every_epochs=1))
+
+    def shrink(encoder: Any, step: int) -> dict[str, float]:
+        fake.capacity = 5 if step == 2 else 20
+        return {}
+
+    with pytest.raises(RunError, match=r"8 images at once do not fit.*last\.pt is intact: run the same command again"):
+        train(config, probe=shrink)
+    fake.capacity = 20
+    train(replace(config, compute=ComputeConfig(micro_batch=16)), probe=lambda encoder, step: {})
+    assert_equal(tmp_path / "expected", tmp_path / "run")
+
+
+def test_a_batch_that_cannot_be_cut_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = install(monkeypatch, 100)
+    balanced = ReconstructionConfig(weight=1.0, balance=1.0)
+    train(tiny_run(tmp_path / "fits", reconstruction=balanced))
+    assert recorded(tmp_path / "fits") == "auto"
+    fake.capacity = 20
+    with pytest.raises(
+        RunError, match=r"32 images at once do not fit.*cannot be cut: reconstruction\.balance"
+    ) as failure:
+        train(tiny_run(tmp_path / "run", reconstruction=balanced))
+    assert f"{OPTIONS}--encoder.grad-checkpointing" in str(failure.value)
+
+
+def test_views_that_do_not_fit_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = install(monkeypatch, 20)
+
+    def too_large(*args: Any, **settings: Any) -> Any:
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(loop, "make_views", too_large)
+    with pytest.raises(RunError, match=r"views of 32 images more than is left.*a smaller --batch-size"):
+        train(tiny_run(tmp_path / "run"))
+    assert not fake.tried
+
+
+@pytest.mark.parametrize("where", ["before_step", "after_step", "overlap"])
+def test_a_lack_of_memory_after_the_gradient_ends_the_run_and_repeats_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    """There the weights may have changed, or the next batch was taken."""
+    fake, calls = install(monkeypatch, 20), []
+
+    def fail(*args: Any, **settings: Any) -> Any:
+        calls.append(where)
+        if where == "overlap" and len(calls) < 2:
+            return make_views(*args, **settings)
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has 1.00 GiB. And so on")
+
+    if where == "overlap":
+        monkeypatch.setattr(loop, "make_views", fail)
+    else:
+        monkeypatch.setattr(f"repre.frameworks.moco_v3.MoCoV3.{where}", fail)
+    with pytest.raises(
+        RunError, match=r"memory ran out \(CUDA out of memory\. Tried to allocate 2\.00 GiB\. GPU 0 has 1"
+    ):
+        train(tiny_run(tmp_path / "run", compute=ComputeConfig(micro_batch=16)))
+    assert len(calls) == (2 if where == "overlap" else 1)
+    assert len(fake.tried) == 1
+
+
+def test_several_processes_repeat_no_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch, 20)
+    monkeypatch.setattr(micro_batch, "world_size", lambda: 2)
+    with pytest.raises(RunError, match=r"16 images at once ran out of memory.*add --compute\.micro-batch 8"):
+        train(tiny_run(tmp_path / "run", compute=ComputeConfig(micro_batch=32)))
