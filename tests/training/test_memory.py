@@ -103,6 +103,21 @@ def test_where_nothing_fits_the_smallest_size_is_named(capacity: float, few: Mea
     assert failure.value.size == SMALLEST
 
 
+def test_compiled_steps_are_predicted_to_take_less() -> None:
+    """So that the first size to compile is the one that fits: compiling another takes a minute."""
+    fake = FakeMemory(40)  # counts a GiB an image, as the small pass does, which is not compiled
+
+    def measure(size: int, images: int) -> Measured:
+        if images == 64:
+            fake.tried.append((size, images))
+            return Measured(GIB, int((1 + 0.5 * size) * GIB))
+        fake.take(size, images)
+        return Measured(GIB, fake.peak())
+
+    assert largest_micro_batch(measure, 64, limit=36 * GIB, share=0.5)[0] == 64
+    assert fake.tried == [(8, 16), (64, 64)]
+
+
 def test_other_errors_are_not_mistaken_for_a_lack_of_memory() -> None:
     def measure(size: int, images: int) -> Measured:
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
@@ -142,12 +157,10 @@ def test_measuring_changes_nothing(tmp_path: Any, monkeypatch: pytest.MonkeyPatc
     state.model.encoder.register_buffer("statistic", torch.zeros(()))
     state.model.encoder.register_forward_pre_hook(count_passes)
     before = everything(state)
-    rendered = []
-    step = StepMemory(state, views, render=lambda: rendered.append(0), progress=0.3, memory=fake)
+    step = StepMemory(state, views, progress=0.3, memory=fake)
     size, measured = step.search()
     assert (size, measured) == (16, Measured(GIB, 17 * GIB))
     assert step.seconds(size) > 0
-    assert rendered == [0]
     with pytest.raises(torch.OutOfMemoryError):
         step.measure(32, 32)
     assert_same(before, everything(state))
@@ -171,7 +184,7 @@ def test_an_optimizer_that_has_not_stepped_yet_is_counted(tmp_path: Any) -> None
     trained = sum(p.numel() for p in state.model.parameters() if p.requires_grad)
     assert missing_optimizer_state(state) == 8 * trained
     fake = FakeMemory(20)
-    assert StepMemory(state, views, render=list, progress=0.0, memory=fake).limit == pytest.approx(
+    assert StepMemory(state, views, progress=0.0, memory=fake).limit == pytest.approx(
         memory.MEMORY_SHARE * 20 * GIB - 8 * trained
     )
     config = toy(tmp_path / "run")
