@@ -206,7 +206,9 @@ next(items)
 
 
 def test_open_workers_do_not_keep_the_process_from_ending() -> None:
-    assert run(LEFT_OPEN).returncode == 0
+    done = run(LEFT_OPEN)
+    assert done.returncode == 0
+    assert "died" not in done.stderr
 
 
 DEATH_INSIDE_DEL = """
