@@ -202,7 +202,7 @@ class RunConfig:
     @property
     def decode_size(self) -> int:
         """Side of the square that the loader decodes images to."""
-        return self.loader.decode_size or 2 * self.views.size
+        return self.loader.decode_size or 9 * self.views.size // 4
 
 
 def identity(config: RunConfig | dict[str, Any]) -> dict[str, Any]:

@@ -30,7 +30,7 @@ def run_example(name: str, *arguments: object) -> Any:
 @pytest.fixture(autouse=True)
 def _own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("REPRE_CACHE", str(tmp_path / "cache"))
 
 
 @pytest.fixture

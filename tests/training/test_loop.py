@@ -2,12 +2,14 @@
 
 import csv
 import json
+import multiprocessing
 import os
 import signal
 from dataclasses import replace
 from functools import partialmethod
 from pathlib import Path
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -16,7 +18,10 @@ from torch._dynamo.utils import counters
 
 from repre.api import load_encoder
 from repre.config import ComputeConfig, RunConfig, RuntimeConfig, load_yaml
+from repre.data.io.decode import UnreadableImage
+from repre.data.io.folders import FileSource
 from repre.data.loading.loader import LoaderConfig
+from repre.data.scenes import Scenes, ScenesConfig
 from repre.data.views.view_recipes import dino_views, moco_v3_views
 from repre.errors import RunError, UserError
 from repre.models.decoder import DecoderConfig
@@ -115,6 +120,37 @@ def test_workers_monitors_and_logging_never_change_the_weights(tmp_path: Path) -
     loud = replace(QUIET, workers=2, log_every=4, eval_every_epochs=2, monitor_samples=5)
     train(config(tmp_path / "b", runtime=loud), probe=lambda encoder, step: {"draw": float(torch.rand(1))})
     assert_equal(weights(tmp_path / "a"), weights(tmp_path / "b"))
+
+
+@pytest.mark.slow
+def test_sub_batches_and_the_cache_never_change_the_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unreadable files and an interruption included; the last run decodes nothing."""
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for index in range(24):
+        Image.fromarray(Scenes(24, config=ScenesConfig(size=48)).load(index)).save(photos / f"{index:02d}.png")
+    (photos / "05.png").write_bytes(b"no image")
+    share = LoaderConfig(max_unreadable=0.5, cache="off")
+    plain = config(tmp_path / "plain", data=str(photos), loader=share)
+    train(plain)
+    monkeypatch.setattr("repre.data.loading.sub_batches.MOST_IMAGES", 3)
+    cached = replace(plain, out=str(tmp_path / "cached"), loader=replace(share, cache="auto", in_flight_gib=0.01))
+    with pytest.raises(Interrupted):
+        train(replace(cached, runtime=replace(QUIET, workers=2)), probe=stop_at(3))
+    train(replace(cached, runtime=replace(QUIET, workers=1)))
+    read = replace(cached, out=str(tmp_path / "read"), runtime=replace(QUIET, workers=2))
+    load = FileSource.load
+
+    def refuse_in_workers(source: FileSource, index: int) -> np.ndarray:
+        if multiprocessing.parent_process() is not None:
+            raise UnreadableImage("it is not read again")
+        return load(source, index)
+
+    monkeypatch.setattr(FileSource, "load", refuse_in_workers)
+    train(read)
+    for run in (cached, read):
+        assert_equal(weights(tmp_path / "plain"), weights(Path(run.out)))
+        assert "decoded images are kept in" in (Path(run.out) / "log.txt").read_text()
 
 
 def test_the_run_folder_is_complete_and_timm_loads_the_encoder(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from signal import SIGTERM
 import torch
 
 from repre.config import RunConfig, to_dict
+from repre.data.io.cache_folders import with_cache
 from repre.data.io.sources import Source, open_source
 from repre.data.loading.feeder import Feeder
 from repre.data.loading.loader import Loader
@@ -87,8 +88,9 @@ class Trainer:
         self.render: Callable[[Batch], Views] = partial(
             make_views, config=config.rendered_views, seed=config.seed, device=device
         )
+        keep = config.loader
         self.loader = Loader(
-            self.source,
+            with_cache(self.source, mode=keep.cache, gib=keep.cache_gib, epochs=config.epochs, log=self.log.message),
             batch_size=config.batch_size,
             epochs=config.epochs,
             seed=config.seed,

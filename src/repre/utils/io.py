@@ -4,11 +4,12 @@ import contextlib
 import hashlib
 import json
 import os
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from repre.errors import RunError
+from repre.errors import RunError, UserError
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], object], *, backup: Path | None = None) -> None:
@@ -54,8 +55,22 @@ def json_hash(content: Any, *, length: int = 64) -> str:
 
 
 def cache_home() -> Path:
-    """The user's cache folder of this project: $XDG_CACHE_HOME/repre, or ~/.cache/repre."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "repre"
+    """The cache folder of this project: $REPRE_CACHE, $XDG_CACHE_HOME/repre or ~/.cache/repre.
+
+    A user without a home gets a folder among the temporary files, which no other user may write to.
+    """
+    if own := os.environ.get("REPRE_CACHE"):
+        return Path(own)
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "repre"
+    except RuntimeError:
+        folder = Path(tempfile.gettempdir()) / f"repre-{os.getuid()}"
+        with contextlib.suppress(FileExistsError):
+            folder.mkdir(mode=0o700)
+        status = os.lstat(folder)
+        if status.st_uid != os.getuid() or status.st_mode & 0o077 or not folder.is_dir():
+            raise UserError(f"{folder} belongs to another user; name a folder for the cache in REPRE_CACHE") from None
+        return folder
 
 
 def _second_name(path: Path, backup: Path) -> None:

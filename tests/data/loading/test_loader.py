@@ -1,6 +1,7 @@
 """The loader: one order for any number of ranks and workers, exact resume, replacements for unreadable files."""
 
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,8 @@ import pytest
 import torch
 
 from repre.data.io.decode import UnreadableImage
-from repre.data.loading.loader import Loader, stack
+from repre.data.loading.loader import Loader, LoaderConfig, stack
+from repre.data.loading.sub_batches import cut_batch
 from repre.data.views.render import make_views
 from repre.data.views.view_recipes import dino_views
 from repre.errors import RunError, UserError
@@ -125,3 +127,67 @@ def test_views_made_by_the_loader_are_those_of_its_pixels(workers: int) -> None:
         expected = render(plain)
         for view, reference in zip(rendered.views.images + rendered.views.targets, expected.images + expected.targets):
             assert torch.equal(view, reference)
+
+
+class Mixed(Numbers):
+    """Every fifth image has 16 bits and every seventh is float32."""
+
+    def load(self, index: int) -> np.ndarray:
+        image = super().load(index)
+        if index % 5 == 0:
+            return image.astype(np.uint16) * 257
+        return image.astype(np.float32) / 255 if index % 7 == 0 else image
+
+
+@pytest.mark.parametrize("keep_values", [False, True])
+@pytest.mark.parametrize("most_images", [1, 4, 16])
+def test_sub_batches_join_to_the_whole_batch(
+    most_images: int, keep_values: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings: dict[str, Any] = {"batch_size": 12, "epochs": 2, "seed": 0, "canvas": 8, "keep_values": keep_values}
+    for source in (Numbers(26, broken=(3, 11)), Mixed(26)):
+        whole = list(Loader(source, workers=0, **settings))
+        with monkeypatch.context() as patch:
+            patch.setattr("repre.data.loading.sub_batches.MOST_IMAGES", most_images)
+            cut = list(Loader(source, workers=2, **settings))
+        for batch, joined in zip(whole, cut, strict=True):
+            assert batch.pixels.dtype == joined.pixels.dtype
+            assert batch.pixels.stride() == joined.pixels.stride()
+            for field in ("pixels", "sizes", "positions", "indices"):
+                assert torch.equal(getattr(batch, field), getattr(joined, field)), field
+            assert (batch.epoch, batch.failures, batch.changed) == (joined.epoch, joined.failures, joined.changed)
+
+
+def test_what_is_in_flight_is_bounded_for_any_batch_and_number_of_workers() -> None:
+    budget, image = 2 * 2**30, 504 * 504 * 3 * 4
+    for local in (1, 64, 256, 1000, 4096):
+        for workers in (1, 2, 8, 16, 64, 500):
+            cut = cut_batch(local, image_bytes=image, workers=workers, budget=budget, extra=4)
+            assert cut.slots * cut.slot_bytes <= budget
+            assert cut.slot_bytes >= cut.images * image
+            assert 1 <= cut.images <= 16
+            rows = [range(local)[cut.rows(part, local)] for part in range(cut.parts)]
+            assert list(chain(*rows)) == list(range(local))
+            assert all(rows)
+            assert cut.workers == workers or workers == 500, "500 images of 3 MiB are in flight at most"
+    assert cut_batch(256, image_bytes=image, workers=16, budget=budget, extra=4).images == 16
+
+
+def test_fewer_workers_where_an_image_each_does_not_fit() -> None:
+    lines: list[str] = []
+    settings: dict[str, Any] = {"batch_size": 6, "epochs": 1, "seed": 0, "canvas": 64, "log": lines.append}
+    few = Loader(Numbers(24), workers=8, in_flight_gib=7 * (64 * 64 * 3 * 4 + 1024) / 2**30, **settings)
+    assert few.cut.workers == 3
+    assert len(lines) == 1
+    assert "3 of 8 workers" in lines[0]
+    assert "--loader.in-flight-gib" in lines[0]
+    assert Loader(Numbers(24), workers=8, in_flight_gib=1e-9, **settings).cut.workers == 1
+    assert len(list(few)) == 4
+
+
+def test_settings_that_cannot_be_are_refused() -> None:
+    for setting in ("in_flight_gib", "cache_gib", "decode_size"):
+        with pytest.raises(UserError, match=f"loader.{setting}"):
+            LoaderConfig(**{setting: -1})
+    with pytest.raises(UserError, match=r"loader\.cache"):
+        LoaderConfig(cache="yes")  # type: ignore[arg-type]

@@ -206,7 +206,9 @@ next(items)
 
 
 def test_open_workers_do_not_keep_the_process_from_ending() -> None:
-    assert run(LEFT_OPEN).returncode == 0
+    done = run(LEFT_OPEN)
+    assert done.returncode == 0
+    assert "died" not in done.stderr
 
 
 DEATH_INSIDE_DEL = """
@@ -242,3 +244,43 @@ def test_a_death_where_no_exception_can_leave_is_raised_by_the_next_item() -> No
     assert done.stdout.startswith("a worker process died")
     assert "DataLoader worker" not in done.stderr
     assert "its own error" in done.stderr
+
+
+KILLED = """
+import os, signal
+from repre.data.loading.workers import in_workers
+from tests.data.loading.test_workers import Large
+
+items = in_workers(Large(), list(range(24)) * 100, workers=2)
+print(*{next(items)[0].item() for _ in range(8)}, flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+class Large(Dataset[torch.Tensor]):
+    """Items that hold the process of their worker and fill any pipe."""
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        return torch.full((100_000,), os.getpid())
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux", reason="the system ends them on Linux; elsewhere torch does, within seconds"
+)
+@pytest.mark.parametrize("slot_gib", [2.0, 1e-6], ids=["slots", "pipe"])
+def test_workers_end_when_their_parent_is_killed(slot_gib: float) -> None:
+    done = run(f"import repre.data.loading.workers as w; w.IN_FLIGHT_GIB = {slot_gib}\n" + KILLED)
+    assert done.returncode == -signal.SIGKILL
+    pids = [int(pid) for pid in done.stdout.split()]
+    assert len(pids) == 2
+    until = time.monotonic() + 30
+    while any(is_running(pid) for pid in pids):
+        assert time.monotonic() < until, "a worker outlived its parent"
+        time.sleep(0.05)
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False

@@ -80,23 +80,22 @@ def _read_with_pillow(path: Path, channels: int, canvas: int | None) -> Array:
             scale = canvas / max(file.size)  # `draft` decodes at 1, 1/2, 1/4 or 1/8 of the size, at least at this scale
             file.draft(None, (max(1, int(file.width * scale)), max(1, int(file.height * scale))))
         file.load()
-        image = ImageOps.exif_transpose(file)
-    deep = image.mode in ("I", "F") or image.mode.startswith("I;16")
-    if deep:
+        ImageOps.exif_transpose(file, in_place=True)
+        return _arrange(_to_array(file, channels), channels)
+
+
+def _to_array(image: Image.Image, channels: int) -> Array:
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         values = np.asarray(image)
         if image.mode == "I":
             values = values.clip(0, 65535)
-        gray = values.astype(np.float32) if image.mode == "F" else values.astype(np.uint16)
-        return _arrange(gray, channels)
+        return values.astype(np.float32) if image.mode == "F" else values.astype(np.uint16)
     if image.mode == "P":
         image = image.convert("RGBA" if "transparency" in image.info else "RGB")
     if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") and channels in (1, 3):
         image = _blend_with_gray(image.convert("RGBA"))
-    if channels == 1:
-        image = image.convert("L")
-    elif channels == 3:
-        image = image.convert("RGB")
-    return _arrange(np.asarray(image.convert("L") if image.mode == "1" else image), channels)
+    mode = {1: "L", 3: "RGB"}.get(channels, "L" if image.mode == "1" else image.mode)
+    return np.asarray(image if image.mode == mode else image.convert(mode))  # convert would copy it
 
 
 def _blend_with_gray(image: Image.Image) -> Image.Image:

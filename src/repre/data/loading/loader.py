@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from repre.data.io.cache_folders import CachedSource
 from repre.data.io.decode import UnreadableImage
 from repre.data.io.sources import Source
 from repre.data.loading import slots
@@ -41,7 +42,8 @@ class LoaderConfig:
 
     decode_size: int = 0
     """Side of the square that images are stacked on; larger images are shrunk to fit it, with antialiasing.
-    0: twice the side of the global views."""
+    0: 9/4 of the side of the global views, which is 504 for views of 224: shrinking images of 500 pixels, as in ImageNet,
+    would take as long as decoding them."""
     max_unreadable: float = 0.05
     """Share of unreadable files above which the run stops; up to it they are skipped, counted and listed."""
     in_flight_gib: float = IN_FLIGHT_GIB
@@ -206,7 +208,7 @@ class Loader:
         self.source, self.steps_per_epoch = source, order.steps_per_epoch
         self.total_steps = epochs * self.steps_per_epoch
         self.start, self.local, self.keep_values = start, batch_size // world_size, keep_values
-        self._pin = pin
+        self._pin, self._log = pin, log
         image_bytes = _largest_bytes(canvas, source.channels, render)
         self.cut = cut_batch(
             self.local, image_bytes=image_bytes, workers=workers, budget=int(in_flight_gib * 2**30), extra=EXTRA_SLOTS
@@ -234,13 +236,21 @@ class Loader:
         ring = self.ring()
         parts = self.parts(ring)
         if ring is None and not self._pin:
-            yield from parts
+            for part in parts:
+                self.report()
+                yield part
             return
         for _ in range(self.start, self.total_steps):
             joiner = BatchJoiner(self.local, keep_values=self.keep_values, pin=self._pin)
             for part in islice(parts, self.cut.parts):
                 joiner.add(part)
+            self.report()
             yield joiner.batch()
+
+    def report(self) -> None:
+        """Prints what the workers have to say."""
+        if isinstance(self.source, CachedSource) and (notice := self.source.cache.notice()) is not None:
+            self._log(notice)
 
 
 def without_pixels(batch: Batch) -> Batch:

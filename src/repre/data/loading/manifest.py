@@ -14,6 +14,7 @@ import time
 import zlib
 from pathlib import Path, PurePosixPath
 
+from repre.data.io.cache_folders import CachedSource
 from repre.data.io.folders import FileSource
 from repre.data.io.sources import Source
 from repre.errors import UserError
@@ -63,6 +64,8 @@ def manifest_hash(source: Source) -> str:
 
 def changed_during_run(source: Source, index: int) -> bool:
     """Whether a file was modified after its run began, by the clock of the file system."""
+    if isinstance(source, CachedSource):
+        source = source.source
     if not isinstance(source, FileSource) or source.run_started is None:
         return False
     try:

@@ -328,7 +328,12 @@ _unraisable_hook = _UnraisableHook()
 
 @atexit.register
 def _kill_workers() -> None:
-    """multiprocessing would send SIGTERM, which workers ignore, and wait forever."""
+    """multiprocessing would send SIGTERM, which workers ignore, and wait forever.
+
+    torch's handler would report these deaths wherever the exit of the process is.
+    """
+    if _workers and hasattr(signal, "SIGCHLD") and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     for worker, parent in list(_workers.items()):
         if parent == os.getpid() and worker.is_alive():
             worker.kill()

@@ -1,0 +1,194 @@
+"""Chooses whether and where the decoded images of a source are kept, within a budget of disk space.
+
+Each folder of `decoded` in the cache belongs to one list of images and one way of decoding; its modification time says when
+it was last opened. A shared lock on its file `lock` tells that a process uses it. Any of them may be deleted at any time.
+"""
+
+import contextlib
+import hashlib
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import IO, Any, Literal
+
+import numpy as np
+from PIL import Image, features
+
+from repre.data import scenes
+from repre.data.io import decode, tiff
+from repre.data.io.decode import FORMATS
+from repre.data.io.decoded_cache import DecodedCache
+from repre.data.io.folders import FileSource
+from repre.data.io.sources import Source
+from repre.data.scenes import Scenes
+from repre.utils.io import cache_home, json_hash
+
+try:
+    import fcntl
+except ImportError:  # Windows, which lacks pread too
+    fcntl = None  # type: ignore[assignment]
+
+SAMPLE = 64
+"""Images whose headers are read for an estimate of the size."""
+RESERVE_SHARE, RESERVE_BYTES = 0.05, 2**30
+"""Of the disk, at least this share and this size stay free."""
+
+
+class CachedSource:
+    """A source whose images are read from the cache, where they are put when they are first loaded."""
+
+    def __init__(self, source: Source, cache: DecodedCache, lock: IO[bytes] | None = None) -> None:
+        self.source, self.cache, self._lock = source, cache, lock
+        self.spec, self.channels, self.classes = source.spec, source.channels, source.classes
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_lock": None}
+
+    @property
+    def labels(self) -> np.ndarray | None:
+        return self.source.labels
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def load(self, index: int) -> np.ndarray:
+        stamp = (0, 0)
+        if isinstance(self.source, FileSource):
+            try:
+                status = os.stat(self.source.path(index))
+            except OSError:
+                return self.source.load(index)  # raises the reason
+            stamp = status.st_size, status.st_mtime_ns
+        return self.cache.load(index, stamp, lambda: self.source.load(index))
+
+    def describe(self, index: int) -> str:
+        return self.source.describe(index)
+
+
+def with_cache(
+    source: Source, *, mode: Literal["auto", "off", "on"], gib: float, epochs: int, log: Callable[[str], object]
+) -> Source:
+    """The source, read through the cache if `mode` says so; prints in one line what was decided.
+
+    Args:
+        mode: `auto` keeps images if there are several epochs and all images fit the budget and the disk.
+        gib: what all decoded images may take on the disk. Those of the source that was not opened for longest are deleted.
+        epochs: of the run.
+        log: prints a message.
+    """
+    identity = _identity(source)
+    if mode == "off" or (mode == "auto" and epochs < 2) or identity is None or fcntl is None:
+        if mode == "on" and identity is None:
+            log(f"loader.cache: the images of {source.spec} are in memory already; nothing is kept on the disk")
+        return source
+    folder = cache_home() / "decoded" / json_hash(identity, length=32)
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = open(folder / "lock", "ab")  # noqa: SIM115 - open as long as the source, because closing it releases the lock
+        fcntl.flock(lock, fcntl.LOCK_SH)
+        os.utime(folder)
+        expected, budget = estimate(source), int(gib * 2**30)
+        others = _make_room(folder, budget - expected)
+        disk = shutil.disk_usage(folder)
+        reserve = int(max(RESERVE_BYTES, RESERVE_SHARE * disk.total))
+        side = source.canvas if isinstance(source, FileSource) else max(source.load(0).shape[:2])
+        assert side is not None, "it is part of the identity"
+        cache = DecodedCache(
+            folder, record_bytes=side**2 * source.channels * 4, most_bytes=budget - others, reserve=reserve
+        )
+        missing = max(0, expected - cache.size)
+        problem = ""
+        if expected + others > budget:
+            problem = f"more than --loader.cache-gib {gib:g} allows"
+        elif missing > disk.free - reserve:
+            problem = f"too much for the {disk.free / 2**30:.1f} GiB that are free at {folder.parent}"
+        if problem and mode == "auto":
+            log(f"decoded images are not kept: about {expected / 2**30:.1f} GiB, {problem}")
+            return source
+    except OSError as error:
+        log(f"decoded images are not kept: {error.strerror or error} ({error.filename or folder})")
+        return source
+    there = f"{cache.size / 2**30:.2f} of about {expected / 2**30:.2f} GiB are there"
+    log(f"decoded images are kept in {folder} ({there}); it may be deleted at any time")
+    return CachedSource(source, cache, lock)
+
+
+def estimate(source: Source) -> int:
+    """About how many bytes the decoded images of a source take."""
+    if not isinstance(source, FileSource):
+        return len(source) * source.load(0).nbytes
+    numbers = np.unique(np.linspace(0, len(source) - 1, SAMPLE).astype(int)).tolist()
+    sizes = [_decoded_bytes(source.path(number), source.channels, source.canvas or 0) for number in numbers]
+    return int(np.mean(sizes) * len(source))
+
+
+def _decoded_bytes(path: Path, channels: int, canvas: int) -> float:
+    """Bytes of one decoded image by the header of its file; those of a full canvas if that cannot be read."""
+    try:
+        with Image.open(path, formats=FORMATS) as file:
+            width, height, deep = *file.size, file.mode.startswith(("I", "F"))
+    except Exception:  # damaged files raise anything
+        width, height, deep = canvas, canvas, False
+    scale = min(1.0, canvas / max(height, width, 1))
+    return height * width * scale**2 * channels * (2 if deep else 1) + 4096  # whole blocks of the disk
+
+
+def _identity(source: Source) -> dict[str, Any] | None:
+    """Everything but the content of files that the pixels of a source depend on; None if they are in memory already."""
+    if isinstance(source, Scenes):
+        return {"scenes": asdict(source.config), "split": source.split, "count": len(source), "code": _code(scenes)}
+    if not isinstance(source, FileSource) or source.canvas is None:
+        return None
+    return {
+        "root": os.fsencode(source.root.resolve()).hex(),
+        "names": hashlib.sha256("\0".join(source.names()).encode("utf-8", "surrogateescape")).hexdigest(),
+        "canvas": source.canvas,
+        "channels": source.channels,
+        "decoders": [version(name) for name in ("pillow", "torch", "numpy", "tifffile")],
+        "libraries": [features.version(name) for name in ("libjpeg_turbo", "jpg", "zlib", "webp", "libtiff")],
+        "code": _code(decode, tiff),
+    }
+
+
+def _code(*modules: Any) -> str:
+    """A hash of the source of modules: what another version of them made is not used."""
+    return hashlib.sha256(b"".join(Path(module.__file__).read_bytes() for module in modules)).hexdigest()
+
+
+def _make_room(keep: Path, allowed: int) -> int:
+    """Deletes folders beside `keep`, those opened longest ago first, until the others take at most `allowed` bytes.
+
+    Folders in use stay. Nothing is deleted if that could not be enough.
+
+    Returns:
+        The bytes that the others take.
+    """
+    sizes = {folder: _size(folder) for folder in keep.parent.iterdir() if folder != keep and folder.is_dir()}
+    if allowed < 0:
+        return sum(sizes.values())
+    with contextlib.suppress(FileNotFoundError):
+        for folder in sorted(sizes, key=lambda folder: folder.stat().st_mtime):
+            if sum(sizes.values()) > allowed and not _in_use(folder):
+                shutil.rmtree(folder, ignore_errors=True)
+                sizes[folder] = 0
+    return sum(sizes.values())
+
+
+def _in_use(folder: Path) -> bool:
+    try:
+        with open(folder / "lock", "ab") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    return False
+
+
+def _size(folder: Path) -> int:
+    """Bytes that the files of a folder take on the disk."""
+    total = 0
+    with contextlib.suppress(FileNotFoundError):
+        total = sum(file.stat().st_blocks * 512 for file in folder.iterdir())
+    return total
