@@ -243,5 +243,7 @@ def test_cuda_equals_the_cpu() -> None:
         for a, b in zip(everything(cpu), everything(cuda)):
             assert b.is_cuda
             error = (a.float() - b.cpu().float()).abs()
-            assert error.max() < 2 / 255 / 0.22
-            assert error.mean() < 0.1 / 255 / 0.22
+            # Few bytes are rounded the other way, by 1 of 255, and the color changes enlarge that up to 2.4 times.
+            assert (error > 2 / 255 / 0.22).float().mean() < 1e-4
+            assert error.max() < 3 / 255 / 0.22
+            assert error.mean() < 0.02 / 255 / 0.22

@@ -7,6 +7,7 @@ antialiasing, labels by the nearest pixel, in the same geometry.
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -18,9 +19,9 @@ from repre.data.labels.windows import WindowsConfig, fill_value, mask_to_grid, n
 from repre.data.loading.order import epoch_order
 from repre.data.loading.workers import in_workers, load_tracked
 from repre.data.views.augmentations import ViewConfig, draw
-from repre.data.views.color import apply_color, normalize
-from repre.data.views.geometry import crop_resize
+from repre.data.views.fused import ViewGroup
 from repre.data.views.random_streams import Operation, RandomStreams
+from repre.data.views.render import render
 from repre.data.views.view_recipes import VALUE_RANGES
 from repre.errors import UserError
 
@@ -123,7 +124,7 @@ def render_crops(
         size: side S of the crops.
         seed: seed of flips and colors.
         jitter: probability of a color jitter (brightness, contrast, saturation 0.4, 0.4, 0.2; hue 0.1).
-        mean, std: of every channel, [C, 1, 1].
+        mean, std: of every channel, [C, 1, 1] on the CPU.
 
     Returns:
         Normalized images, float32 [B, C, S, S], and masks, int64 [B, S, S].
@@ -137,8 +138,8 @@ def render_crops(
     zero = torch.zeros_like(sides)
     boxes = torch.stack([zero, zero, sides, sides], dim=1)
     value_range = VALUE_RANGES[pixels.dtype]
-    images = crop_resize(pixels, boxes, parameters.flip, size=size, value_range=value_range)
-    images = normalize(apply_color(images, parameters, view), mean.to(device), std.to(device))
+    group = ViewGroup(size, [replace(parameters, boxes=boxes)], [view])
+    images = render(pixels, [group], value_range=value_range, mean=mean, std=std)[0].images[0]
     rows = torch.stack([nearest_index(size, side) for side in sides.tolist()])  # [B, S]
     columns = torch.where(parameters.flip[:, None], rows.flip(1), rows)
     batch = torch.arange(len(rows), device=device)[:, None, None]

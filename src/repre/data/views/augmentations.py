@@ -1,10 +1,11 @@
 """Random augmentations of one view: their settings, and the draw of their parameters on the CPU, without the pixels.
 
 The parameters are a function of (seed, epoch, view, position). Every operation draws from its stream of `random_streams`.
-They are applied, deterministically and on the device of the pixels, by `geometry` (crop and flip) and then `color`.
+They are applied, deterministically and on the device of the pixels, by `geometry` (crop and flip) and then `color`, or on
+CUDA by `fused`, whose kernels compute the same.
 
 To add one: settings in `ViewConfig`, a stream in `Operation` and its count in `NUMBERS`, a parameter in `ViewParameters`
-that `draw` sets, and its formula in `color.apply_color`.
+that `draw_all` sets, and its formula in `color.apply_color` and in `triton_kernels`.
 
     B  images in the batch    N  random numbers of a sample    V  views
 """

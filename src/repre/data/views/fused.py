@@ -176,7 +176,7 @@ def _launch(
     triton_kernels = kernels()
     assert triton_kernels is not None
     (batch, channels), size, device = pixels.shape[:2], work.size, pixels.device
-    low, span = value_range[0], value_range[1] - value_range[0]
+    low, span = float(value_range[0]), float(value_range[1] - value_range[0])
     height = -(-work.height // 64) * 64  # few different sizes, which the allocator finds again
     group = 2 ** (-(-channels // 3) - 1).bit_length()
     block = max(32, PIXELS // group)

@@ -1,7 +1,7 @@
 """Cuts a box out of every image of a batch and resizes it, on the device of the pixels.
 
 Two implementations of one formula, antialiased like PIL's and torchvision's: on the CPU image by image; on an accelerator as
-two batched matrix products, whose matrices are made on the device from the boxes alone.
+two batched matrix products, whose matrices are made on the device from the boxes alone. On CUDA `fused` is a third.
 
     B  images in the batch        C  channels
     S  side of the view           K  side of the canvas

@@ -1,6 +1,7 @@
 """Turns a batch of decoded images into the views of a recipe, on the device of the pixels.
 
-The parameters of a view are drawn in `augmentations`, and applied in `geometry` (crop and resize) and `color`.
+The parameters of a view are drawn in `augmentations`, and applied in `geometry` (crop and resize) and `color`, or on CUDA
+in `fused`.
 
     B  images in the batch    C  channels    S  side of a view    K  side of the canvas
 """

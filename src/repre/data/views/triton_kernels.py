@@ -93,12 +93,14 @@ def resize_horizontally(
         inside = (y < count) & (n < SIZE * CHANNELS)[None, :]
         value = tl.full([ROWS, BLOCK], 0.0, tl.float32)
         total = tl.full([BLOCK], 0.0, tl.float32)
-        for tap in range(tl.floor(2.0 * support).to(tl.int32) + 1):
+        tap, taps = 0, tl.floor(2.0 * support).to(tl.int32) + 1
+        while tap < taps:
             pixel = begin + tap
             weight = _weight(pixel, center, step, length, cubic)
             read = inside & (weight != 0.0)[None, :]
             value += weight[None, :] * tl.load(source + (pixel * stride_x)[None, :], mask=read, other=0).to(tl.float32)
             total += weight
+            tap += 1
         value = value / total[None, :]
         if ROUNDED:
             value = tl.floor(tl.minimum(tl.maximum(value, 0.0), 255.0) + 0.5).to(tl.int32)
@@ -138,7 +140,8 @@ def resize_vertically(
     a = tl.full([GROUP, BLOCK], 0.0, tl.float32)
     b, c = a, a
     total = tl.full([BLOCK], 0.0, tl.float32)
-    for tap in range(tl.floor(2.0 * support).to(tl.int32) + 1):
+    tap, taps = 0, tl.floor(2.0 * support).to(tl.int32) + 1
+    while tap < taps:
         pixel = begin + tap
         weight = _weight(pixel, center, step, length, cubic)
         at = (source + (pixel - skipped) * (SIZE * CHANNELS))[None, :] + g
@@ -147,6 +150,7 @@ def resize_vertically(
         b += weight[None, :] * tl.load(at + GROUP, mask=read & (g + GROUP < CHANNELS), other=0).to(tl.float32)
         c += weight[None, :] * tl.load(at + 2 * GROUP, mask=read & (g + 2 * GROUP < CHANNELS), other=0).to(tl.float32)
         total += weight
+        tap += 1
     a = _to_unit(a / total[None, :], low, span, ROUNDED)
     b = _to_unit(b / total[None, :], low, span, ROUNDED)
     c = _to_unit(c / total[None, :], low, span, ROUNDED)
@@ -270,7 +274,8 @@ def blur(
         value = tl.load(line + at * stride, mask=inside, other=0.0)
         total = 1.0
         reach = tl.minimum(REACH, tl.ceil(5.0 * sigma).to(tl.int32))  # weights beyond 5 sigma are below 1e-5
-        for away in range(1, reach + 1):
+        away = 1
+        while away <= reach:
             ratio = away / sigma
             weight = tl.exp(-0.5 * ratio * ratio)
             upper = at + away
@@ -279,6 +284,7 @@ def blur(
             pair += tl.load(line + upper * stride, mask=inside, other=0.0)
             value += weight * pair
             total += 2.0 * weight
+            away += 1
         value = value / total
         if VERTICAL:
             channel = n // (SIZE * SIZE)
