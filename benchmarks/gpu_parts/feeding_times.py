@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from synthetic_photos import HEIGHT, WIDTH
 from repre.data.io.decode import read_image
 from repre.data.io.sources import open_source
 from repre.data.loading.loader import Loader, stack
-from repre.data.views.render import make_views
+from repre.data.views.render import draw_views, make_views
 from repre.data.views.view_recipes import ViewsConfig, dino_views, simclr_views
 from repre.types import Batch
 
@@ -49,10 +50,12 @@ def measure_views(context: Context) -> None:
 def measure_recipe(
     context: Context, name: str, canvas: int, batch: Batch, config: ViewsConfig, device: torch.device
 ) -> None:
-    """Measures the views of one recipe."""
+    """Measures the views of one recipe; their parameters are drawn before, as in the loader's workers."""
+    draw = partial(draw_views, config, batch.sizes, batch.positions, epoch=batch.epoch, seed=0)
+    ready = replace(batch, parameters=draw())
 
     def render() -> None:
-        make_views(batch, config, seed=0, device=device)
+        make_views(ready, config, seed=0, device=device)
 
     started = time.perf_counter()
     for _ in range(WARMUP):
@@ -66,6 +69,7 @@ def measure_recipe(
         images=len(batch.positions),
         device_ms=[device_ms(render, device) for _ in range(CALLS)],
         host_ms=[host_ms(render, device) for _ in range(CALLS)],
+        draw_ms=[host_ms(draw, device) for _ in range(CALLS)],
         launches=launches(render, device),
         first_calls_s=first,
     )
