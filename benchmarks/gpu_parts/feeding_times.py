@@ -8,9 +8,9 @@ from pathlib import Path
 
 import torch
 from gpu_parts.context import Context
-from repre.data.io.cache_folders import with_cache
 from synthetic_photos import HEIGHT, WIDTH
 
+from repre.data.io.cache_folders import with_cache
 from repre.data.io.decode import read_image
 from repre.data.io.sources import open_source
 from repre.data.loading.loader import Loader, stack

@@ -82,8 +82,8 @@ def test_an_unknown_command_suggests_a_near_one(repre: Repre) -> None:
         (
             torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB."),
             1,
-            "repre: memory ran out (CUDA out of memory. Tried to allocate 2 GiB): use a smaller batch, a smaller encoder or "
-            "smaller images, or end other processes that use the memory\n",
+            "repre: memory ran out (CUDA out of memory. Tried to allocate 2 GiB): end other processes that use it, use a "
+            "smaller batch or smaller images, or --runtime.device cpu\n",
         ),
     ],
 )

@@ -19,6 +19,7 @@ from repre.exporters.embeddings import Kind, embed
 from repre.models.encoder import Encoder
 from repre.models.timm_folder import load_saved_encoder, save_encoder
 from repre.types import Features
+from tests.little_memory import little_memory
 from tests.tiny import ENCODERS
 
 RUNTIME = RuntimeOptions(device="cpu", workers=0, batch=4)
@@ -194,3 +195,18 @@ def test_mistakes_are_named(folder: Path, name: str, data: str, message: str) ->
     (folder / "broken" / "x.png").write_bytes(b"no")
     with pytest.raises(UserError, match=message):
         embed(str(folder / "encoder"), data=str(folder / data), out=folder / name, runtime=RUNTIME)
+
+
+@pytest.mark.parametrize("kind", ["pooled", "pyramid"])
+def test_a_batch_that_does_not_fit_is_halved(kind: Kind, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    call(folder, "expected.npz", kind)
+    sizes = little_memory(monkeypatch, 1)
+    call(folder, "found.npz", kind)
+    assert max(sizes) > 1
+    expected, found = (np.load(folder / f"{name}.npz") for name in ("expected", "found"))
+    assert expected.files == found.files
+    for name in expected.files:
+        if name == "paths":
+            assert found[name].tolist() == expected[name].tolist()
+        else:
+            np.testing.assert_allclose(found[name], expected[name], rtol=1e-4, atol=1e-5)

@@ -6,7 +6,7 @@ import multiprocessing
 import os
 import signal
 from dataclasses import replace
-from functools import partialmethod
+from functools import partial, partialmethod
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +26,7 @@ from repre.data.views.view_recipes import dino_views, moco_v3_views
 from repre.errors import RunError, UserError
 from repre.models.decoder import DecoderConfig
 from repre.models.encoder import Encoder
+from repre.training import run_state
 from repre.training.checkpoint import load_checkpoint, save_checkpoint
 from repre.training.loop import Probe, train
 from repre.training.optim import OptimConfig
@@ -253,6 +254,29 @@ def test_too_many_unreadable_files_stop_the_run(tmp_path: Path) -> None:
 def test_bf16_on_the_cpu_trains(tmp_path: Path, micro_batch: int) -> None:
     train(config(tmp_path / "run", epochs=1, compute=ComputeConfig(precision="bf16", micro_batch=micro_batch)))
     assert all(v.isfinite().all() for v in weights(tmp_path / "run").values())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("micro_batch", [0, 3])
+def test_a_resumed_run_in_float16_keeps_its_scale_and_is_bit_equal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, micro_batch: int
+) -> None:
+    """On the CPU, where users may not ask for it. The first scale overflows, so steps are skipped until it has fallen."""
+    monkeypatch.setattr(run_state, "pick_precision", lambda name, device: torch.float16)
+    monkeypatch.setattr(torch.amp, "GradScaler", partial(torch.amp.GradScaler, init_scale=2.0**24, growth_interval=3))
+    compute = ComputeConfig(precision="fp16", micro_batch=micro_batch)
+    train(config(tmp_path / "straight", compute=compute))
+    stopped = config(tmp_path / "stopped", compute=compute)
+    with pytest.raises(Interrupted):
+        train(stopped, probe=stop_at(3))
+    at_stop = load_checkpoint(tmp_path / "stopped/checkpoints/last.pt")["scaler"]
+    train(stopped)
+    assert_equal(weights(tmp_path / "straight"), weights(tmp_path / "stopped"))
+    ends = [load_checkpoint(tmp_path / f"{name}/checkpoints/last.pt")["scaler"] for name in ("straight", "stopped")]
+    assert ends[0] == ends[1]
+    assert at_stop["scale"] < 2.0**24
+    assert ends[0]["scale"] != at_stop["scale"]
+    assert all(value.isfinite().all() for value in weights(tmp_path / "straight").values())
 
 
 def test_masked_and_clean_targets_train(tmp_path: Path) -> None:

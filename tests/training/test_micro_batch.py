@@ -3,6 +3,8 @@ one message."""
 
 import os
 import signal
+import subprocess
+import sys
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -11,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from repre.config import ComputeConfig, RunConfig, load_yaml
+from repre.config import ComputeConfig, RunConfig, dump_yaml, load_yaml
 from repre.data.views.render import make_views
 from repre.errors import RunError
 from repre.models.repre import ReconstructionConfig
@@ -213,9 +215,8 @@ def test_a_lack_of_memory_after_the_gradient_ends_the_run_and_repeats_nothing(
         monkeypatch.setattr(loop, "make_views", fail)
     else:
         monkeypatch.setattr(f"repre.frameworks.moco_v3.MoCoV3.{where}", fail)
-    with pytest.raises(
-        RunError, match=r"memory ran out \(CUDA out of memory\. Tried to allocate 2\.00 GiB\. GPU 0 has 1"
-    ):
+    out_of_memory = r"memory ran out \(CUDA out of memory\. Tried to allocate 2\.00 GiB\. GPU 0 has 1"
+    with pytest.raises(RunError, match="views of 32 images more than is left" if where == "overlap" else out_of_memory):
         train(tiny_run(tmp_path / "run", compute=ComputeConfig(micro_batch=16)))
     assert len(calls) == (2 if where == "overlap" else 1)
     assert len(fake.tried) == 1
@@ -226,3 +227,89 @@ def test_several_processes_repeat_no_step(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(micro_batch, "world_size", lambda: 2)
     with pytest.raises(RunError, match=r"16 images at once ran out of memory.*add --compute\.micro-batch 8"):
         train(tiny_run(tmp_path / "run", compute=ComputeConfig(micro_batch=32)))
+
+
+def test_the_smallest_number_of_all_processes_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch, 20)
+    monkeypatch.setattr(micro_batch, "gather_objects", lambda sizes: [*sizes, 8])
+    train(tiny_run(tmp_path / "run"))
+    assert recorded(tmp_path / "run") == 8
+
+
+COMMAND = """
+import sys
+import torch
+from repre.cli.main import main
+from repre.training import step
+
+def fail(*args, **settings):
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has 1.00 GiB.")
+
+step.forward_backward = fail
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.slow
+def test_the_command_prints_one_line_and_ends_with_code_1(tmp_path: Path) -> None:
+    """With worker processes, which must end too."""
+    config = tiny_run(tmp_path / "run")
+    config = replace(config, runtime=replace(config.runtime, workers=2))
+    (tmp_path / "config.yaml").write_text(dump_yaml(config))
+    process = subprocess.run(
+        [sys.executable, "-c", COMMAND, "pretrain", "--config", str(tmp_path / "config.yaml")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert process.returncode == 1
+    lines = [line for line in process.stderr.splitlines() if line.startswith("repre: ")]
+    assert len(lines) == 1
+    assert "8 images at once do not fit on cpu" in lines[0]
+    assert "Traceback" not in process.stderr
+
+
+# ------------------------------------------------------------------------------------- what only a GPU can confirm
+
+on_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+
+
+def cuda_run(out: Path, **changes: Any) -> RunConfig:
+    """Two steps of 128 views of 224 pixels, which take several GiB at once."""
+    config = toy(out, "moco-v3", data="scenes:256:224", epochs=1, batch_size=128, **changes)
+    encoder = replace(config.encoder, name="vit_small_patch16_224", patch_size=None, model_args={})
+    runtime = replace(config.runtime, device="cuda", monitors=False, monitor_samples=8, workers=2)
+    return replace(config, encoder=encoder, views=replace(config.views, size=224), runtime=runtime)
+
+
+@pytest.mark.cuda
+@on_cuda
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_on_cuda_the_largest_piece_is_found_and_a_real_lack_of_memory_is_survived(
+    tmp_path: Path, precision: Any
+) -> None:
+    """The allocator may take 5 GiB, which the search does not know: it meets torch's own error."""
+    train(cuda_run(tmp_path / "free", compute=ComputeConfig(precision=precision)))
+    assert recorded(tmp_path / "free") == 128
+    torch.cuda.empty_cache()
+    torch.cuda.set_per_process_memory_fraction(5 * 2**30 / torch.cuda.get_device_properties(0).total_memory)
+    try:
+        train(cuda_run(tmp_path / "found", compute=ComputeConfig(precision=precision)))
+        assert 8 <= recorded(tmp_path / "found") < 128
+        train(cuda_run(tmp_path / "given", compute=ComputeConfig(precision=precision, micro_batch=128)))
+        assert 8 <= recorded(tmp_path / "given") < 128
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    assert "ran out of memory; the step is repeated" in (tmp_path / "given/log.txt").read_text()
+
+
+@pytest.mark.cuda
+@on_cuda
+def test_on_cuda_nothing_that_fits_ends_in_one_message(tmp_path: Path) -> None:
+    torch.cuda.empty_cache()
+    torch.cuda.set_per_process_memory_fraction(0.9 * 2**30 / torch.cuda.get_device_properties(0).total_memory)
+    try:
+        with pytest.raises(RunError, match=r"Two options help most|memory ran out"):
+            train(cuda_run(tmp_path / "run"))
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)

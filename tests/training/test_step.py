@@ -159,6 +159,26 @@ def test_an_overflow_in_float16_skips_the_step_and_halves_the_scale(micro_batch:
     assert any(not torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
+@pytest.mark.parametrize("framework", ["moco-v3", "dino"])
+def test_pieces_in_float16_give_the_step_of_the_whole_batch(framework: str) -> None:
+    """Up to the rounding of float16, with clipping, which would act on gradients that are not unscaled."""
+    views = tiny.tiny_views(framework, "vit", batch=6)
+    results, steps = [], []
+    for micro_batch in (0, 2):
+        model = tiny.tiny_model(framework, "vit")
+        before = weights(model)
+        scaler = torch.amp.GradScaler("cpu", init_scale=2.0**8)
+        results.append(one_step(model, views, micro_batch=micro_batch, scaler=scaler, precision=torch.float16))
+        assert scaler.get_scale() == 2.0**8
+        steps.append({name: value - before[name] for name, value in model.state_dict().items()})
+    assert all(result.finite for result in results)
+    assert results[0].grad_norm > 0.5  # it is clipped
+    assert results[1].loss == pytest.approx(results[0].loss, rel=1e-3)
+    assert results[1].grad_norm == pytest.approx(results[0].grad_norm, rel=2e-2)
+    whole, pieces = (torch.cat([value.flatten().double() for value in step.values()]) for step in steps)
+    assert float(torch.cosine_similarity(whole, pieces, dim=0)) > 0.98
+
+
 @pytest.mark.parametrize(("limit", "expected"), [(0.5, 0.5), (1e3, 10.0), (None, 10.0)])
 def test_clipping_shortens_to_the_limit_and_never_lengthens(limit: float | None, expected: float) -> None:
     layer = nn.Linear(3, 2)

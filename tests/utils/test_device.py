@@ -193,3 +193,11 @@ def test_precisions_are_data_types_and_float16_needs_a_gpu() -> None:
     assert pick_precision("bf16", cpu) is torch.bfloat16
     with pytest.raises(UserError, match="fp16 needs a GPU; use bf16 or fp32"):
         pick_precision("fp16", cpu)
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_on_cuda_a_device_that_is_not_there_is_named() -> None:
+    assert pick_device("cuda").type == "cuda"
+    with pytest.raises(UserError, match="there is no cuda:99"):
+        pick_device("cuda:99")

@@ -31,12 +31,12 @@ NOTE = "\nCUDA kernel errors might be asynchronously reported at some other API 
             torch.OutOfMemoryError(
                 "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has 1.00 GiB free. See the docs"
             ),
-            "memory ran out (CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has 1.00 GiB free): use a smaller batch",
+            "memory ran out (CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has 1.00 GiB free): end other processes",
         ),
         (torch.AcceleratorError("CUDA error: out of memory"), "memory ran out (CUDA error: out of memory)"),
         (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), "memory ran out"),
         (RuntimeError("MPS backend out of memory (MPS allocated: 9 GB)"), "memory ran out (MPS"),
-        (MemoryError(), "memory ran out: use a smaller batch"),
+        (MemoryError(), "memory ran out: end other processes"),
         (FinalMemoryError("CUDA out of memory. Tried. GPU"), "memory ran out (CUDA out of memory. Tried. GPU)"),
         (
             dist.DistBackendError(f"NCCL error in: x.cpp:1, unhandled system error{NOTE}"),

@@ -23,6 +23,7 @@ def classification(scores: Tensor, targets: Tensor) -> dict[str, float]:
         scores: [N, C], higher for a likelier class.
         targets: int64 [N], or 0/1 [N, C] for several labels per image.
     """
+    scores, targets = scores.cpu(), targets.cpu()  # not every device has float64
     if targets.ndim == 2:
         precisions = average_precision(scores, targets)
         return {"map": float(precisions[~precisions.isnan()].mean())}
@@ -40,6 +41,7 @@ def per_class(scores: Tensor, targets: Tensor, classes: list[str]) -> dict[str, 
         scores, targets: as `classification` takes them.
         classes: names.
     """
+    scores, targets = scores.cpu(), targets.cpu()
     if targets.ndim == 2:
         values = average_precision(scores, targets)
     else:

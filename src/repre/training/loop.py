@@ -20,7 +20,7 @@ from repre.data.io.sources import Source, open_source
 from repre.data.loading.feeder import Feeder
 from repre.data.loading.loader import Loader
 from repre.data.loading.manifest import apply_manifest, write_manifest
-from repre.data.views.render import make_views
+from repre.data.views.render import draw_views, make_views
 from repre.errors import RunError
 from repre.models.timm_folder import save_encoder
 from repre.training.failures import FailureTracker, failures_in_words
@@ -85,8 +85,10 @@ class Trainer:
         self._restore()
         check_ranks_agree(config, self.source, step=self.step)
 
+        on_cpu, views, precision = device.type == "cpu", config.rendered_views, self.state.precision
+        dtype = torch.float32 if on_cpu or precision is torch.float16 else precision
         self.render: Callable[[Batch], Views] = partial(
-            make_views, config=config.rendered_views, seed=config.seed, device=device
+            make_views, config=views, seed=config.seed, device=device, dtype=dtype
         )
         keep = config.loader
         self.loader = Loader(
@@ -100,7 +102,8 @@ class Trainer:
             rank=rank(),
             world_size=world_size(),
             keep_values=config.views.value_range is not None,
-            render=self.render if device.type == "cpu" else None,
+            draw=None if on_cpu else partial(draw_views, views, seed=config.seed),
+            render=self.render if on_cpu else None,
             in_flight_gib=config.loader.in_flight_gib,
             log=self.log.message,
         )

@@ -50,7 +50,7 @@ def describe_device_error(error: BaseException) -> str | None:
     words = first_sentences(error)
     if final or is_out_of_memory(error):
         words = first_sentences(error, 3)  # torch's second and third say how much was wanted and how much there is
-        advice = "use a smaller batch, a smaller encoder or smaller images, or end other processes that use the memory"
+        advice = "end other processes that use it, use a smaller batch or smaller images, or --runtime.device cpu"
         return f"memory ran out ({words}): {advice}" if words else f"memory ran out: {advice}"
     if isinstance(error, dist.DistError):
         return f"the processes lost one another ({words}): the message of the one that failed first gives the reason"

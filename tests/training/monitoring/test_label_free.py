@@ -16,6 +16,7 @@ from repre.training.monitoring.label_free import EPOCH, Monitors, Sample, fixed_
 from repre.training.monitoring.patch_metrics import matching_cells, predicted_cells
 from repre.types import Batch
 from tests import tiny
+from tests.little_memory import little_memory
 
 CPU = torch.device("cpu")
 
@@ -143,3 +144,18 @@ def test_values_that_are_not_finite_become_none() -> None:
     assert metrics["rankme"] is None
     assert metrics["psnr"] is None
     assert metrics["distinct_images"] == 1
+
+
+@pytest.mark.parametrize("framework", ["moco-v3", "dino", "simclr"])
+def test_batches_that_do_not_fit_are_halved(framework: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The losses are then weighed on fewer images, and what describes the first batch of maps on less of it."""
+    model, measured = tiny.tiny_model(framework, "vit"), monitors(framework)
+    expected = measured.measure(model, progress=0.5)
+    measured.previous_embeddings = []
+    sizes = little_memory(monkeypatch, 5)
+    found = measured.measure(model, progress=0.5)
+    assert max(sizes) > 5
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        if not name.startswith(("gradient", "patch_rank", "level_similarity")):
+            assert found[name] == pytest.approx(value, rel=1e-3, abs=1e-4), name

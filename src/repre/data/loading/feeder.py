@@ -206,7 +206,7 @@ class _Maker:
         for part in islice(parts, -(-count // self.loader.cut.images)):
             canvases.add(part)
         batch = canvases.batch()
-        return replace(without_pixels(batch), views=self.render(batch))
+        return replace(without_pixels(batch), parameters=None, views=self.render(batch))
 
     def _guarded(self, parts: Iterator[Batch], ring: SlotRing | None) -> Iterator[Batch]:
         """Sub-batches whose slots stay as they are until the copies from them are done."""

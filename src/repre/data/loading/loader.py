@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
@@ -27,7 +27,7 @@ from repre.data.loading.slots import SlotRing
 from repre.data.loading.sub_batches import BatchJoiner, Cut, cut_batch
 from repre.data.loading.workers import IN_FLIGHT_GIB, in_workers, load_tracked
 from repre.errors import RunError, UserError
-from repre.types import Batch, Views
+from repre.types import Batch, ViewParameters, Views
 from repre.utils.config_checks import check_fields
 
 ATTEMPTS = 32
@@ -68,6 +68,12 @@ class LoaderConfig:
             raise UserError(f"loader.cache_gib must not be negative, not {self.cache_gib}")
 
 
+class Draw(Protocol):
+    """Draws the parameters of all views, as `repre.data.views.render.draw_views` with config and seed."""
+
+    def __call__(self, sizes: Tensor, positions: Tensor, *, epoch: int) -> list[ViewParameters]: ...
+
+
 def stack(images: list[np.ndarray], *, canvas: int, keep_values: bool = False) -> tuple[Tensor, Tensor]:
     """Stacks images [H, W, C] of any size on a square canvas.
 
@@ -105,10 +111,11 @@ class _Parts(Dataset[Batch | RunError]):
         *,
         canvas: int,
         keep_values: bool,
+        draw: Draw | None,
         render: Callable[[Batch], Views] | None,
     ) -> None:
         self.source, self.order, self.cut = source, order, cut
-        self.canvas, self.keep_values, self.render = canvas, keep_values, render
+        self.canvas, self.keep_values, self.draw, self.render = canvas, keep_values, draw, render
 
     def __getitem__(self, number: int) -> Batch | RunError:
         step, part = divmod(number, self.cut.parts)
@@ -128,13 +135,15 @@ class _Parts(Dataset[Batch | RunError]):
             images.append(loaded[1])
         with nullcontext() if self.render is None else slots.outside():
             pixels, sizes = stack(images, canvas=self.canvas, keep_values=self.keep_values)
+        numbers = torch.arange(positions.start, positions.stop)
         batch = Batch(
             pixels=pixels,
             sizes=sizes,
-            positions=torch.arange(positions.start, positions.stop),
+            positions=numbers,
             indices=torch.tensor(indices),
             epoch=epoch,
             failures=failures,
+            parameters=None if self.draw is None else self.draw(sizes, numbers, epoch=epoch),
             changed=[index for index in indices if changed_during_run(self.source, index)],
         )
         return batch if self.render is None else replace(without_pixels(batch), views=self.render(batch))
@@ -164,6 +173,8 @@ class Loader:
         start: first step to show.
         keep_values: see `stack`.
         pin: the pixels lie in page-locked memory, for CUDA.
+        draw: draws the parameters of the views of images of these sizes at these positions of an epoch, in the worker, so
+            that the device's process need not.
         render: makes the views of a sub-batch in the worker; the pixels then stay there. For training on the CPU: an
             accelerator makes views faster, and from fewer bytes.
         in_flight_gib: largest size of what the workers make ahead.
@@ -193,6 +204,7 @@ class Loader:
         world_size: int = 1,
         keep_values: bool = False,
         pin: bool = False,
+        draw: Draw | None = None,
         render: Callable[[Batch], Views] | None = None,
         in_flight_gib: float = IN_FLIGHT_GIB,
         log: Callable[[str], object] = print,
@@ -209,7 +221,7 @@ class Loader:
         self.total_steps = epochs * self.steps_per_epoch
         self.start, self.local, self.keep_values = start, batch_size // world_size, keep_values
         self._pin, self._log = pin, log
-        image_bytes = _largest_bytes(canvas, source.channels, render)
+        image_bytes = _largest_bytes(canvas, source.channels, render if workers else None)
         self.cut = cut_batch(
             self.local, image_bytes=image_bytes, workers=workers, budget=int(in_flight_gib * 2**30), extra=EXTRA_SLOTS
         )
@@ -218,7 +230,7 @@ class Loader:
                 f"{self.cut.workers} of {workers} workers decode: images of up to {image_bytes / 2**20:.1f} MiB do not fit "
                 f"{in_flight_gib} GiB; use a smaller --loader.decode-size or a larger --loader.in-flight-gib"
             )
-        self._data = _Parts(source, order, self.cut, canvas=canvas, keep_values=keep_values, render=render)
+        self._data = _Parts(source, order, self.cut, canvas=canvas, keep_values=keep_values, draw=draw, render=render)
 
     def parts(self, ring: SlotRing | None) -> Iterator[Batch]:
         """The sub-batches in order, `cut.parts` of them for every step.
@@ -259,10 +271,10 @@ def without_pixels(batch: Batch) -> Batch:
 
 
 def _largest_bytes(canvas: int, channels: int, render: Callable[[Batch], Views] | None) -> int:
-    """The most bytes that a worker hands over for one image: its canvas in float32, or its views; and 1 KiB of numbers."""
+    """The most bytes that a worker hands over for one image: its canvas in float32, or its views; and 4 KiB of numbers."""
     if render is None:
-        return canvas**2 * channels * 4 + 1024
+        return canvas**2 * channels * 4 + 4096
     one = torch.zeros(1, dtype=torch.int64)
     pixels = torch.zeros(1, channels, canvas, canvas, dtype=torch.uint8)
     views = render(Batch(pixels, torch.full((1, 2), canvas), one, one, epoch=0))
-    return sum(view.numel() * view.itemsize for view in slots.leaves(views)) + 1024
+    return sum(view.numel() * view.itemsize for view in slots.leaves(views)) + 4096

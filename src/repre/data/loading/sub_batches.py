@@ -136,7 +136,7 @@ class BatchJoiner:
             self._pixels.in_float32(keep_values=self.keep_values)
             pixels = in_float32(pixels, keep_values=self.keep_values)
         self._pixels.add(pixels)
-        self._rest.add([part.sizes, part.positions, part.indices, part.views])
+        self._rest.add([part.sizes, part.positions, part.indices, part.parameters, part.views])
         self._failures += part.failures
         self._changed += part.changed
         self._last = part
@@ -144,13 +144,14 @@ class BatchJoiner:
     def batch(self) -> Batch:
         """The whole batch, once all sub-batches are there."""
         assert self._last is not None, "a batch has a part"
-        sizes, positions, indices, views = self._rest.whole
+        sizes, positions, indices, parameters, views = self._rest.whole
         return replace(
             self._last,
             pixels=self._pixels.whole,
             sizes=sizes,
             positions=positions,
             indices=indices,
+            parameters=parameters,
             views=views,
             failures=self._failures,
             changed=self._changed,

@@ -11,6 +11,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -32,8 +33,10 @@ from repre.training.monitoring.gradient_balance import gradient_balance
 from repre.training.monitoring.patch_metrics import depth_metrics, matching_cells, predicted_cells
 from repre.training.monitoring.reconstructions import PANEL_IMAGES, fidelity, level_shares, rebuild
 from repre.training.monitoring.step_metrics import weight_matrices, weight_size
-from repre.types import Batch, Views
+from repre.training.step import split_views
+from repre.types import Batch, Features, Views
 from repre.utils.dist import single_process
+from repre.utils.pieces import Halving, with_fewer
 
 EPOCH = 2**32 - 1
 """Epoch that keys the fixed views. No run reaches it, so training never draws the same views."""
@@ -139,11 +142,17 @@ class Monitors:
             if model.decoder is not None:
                 panel = self.images[:PANEL_IMAGES]
                 metrics |= fidelity(*rebuild(model, panel, views=self.views, device=self.device))
-                maps = model.encoder(panel.to(self.device)).maps
+                maps = maps_of(model.encoder, panel, device=self.device)
                 metrics |= level_shares(model.decoder, maps, panel.shape[-2:])
-                if len(self.balance_views.images[0]) > 1:
-                    metrics |= gradient_balance(model, to_device(self.balance_views, self.device), progress=progress)
+                count = len(self.balance_views.images[0])
+                if count > 1:
+                    metrics |= with_fewer(partial(self._balance, model, progress), count, smallest=2)
         return {name: value if math.isfinite(value) else None for name, value in metrics.items()}
+
+    def _balance(self, model: RePre, progress: float, count: int) -> dict[str, float]:
+        """`gradient_balance` on the first `count` images; on fewer where memory runs out."""
+        views = next(split_views(self.balance_views, count))
+        return gradient_balance(model, to_device(views, self.device), progress=progress)
 
     def _pair_metrics(self, encoder: Encoder) -> dict[str, float]:
         """Metrics of two augmented views of every image.
@@ -154,17 +163,19 @@ class Monitors:
         embeddings: tuple[list[Tensor], list[Tensor]] = [], []
         correct = visible_count = 0
         metrics: dict[str, float] = {}
-        for start in range(0, len(self.pairs[0]), BATCH_SIZE):
-            rows = slice(start, start + BATCH_SIZE)
+
+        def compare(rows: slice) -> tuple[slice, Features, Features, Tensor]:
             first, second = (encoder(view[rows].to(self.device)) for view in self.pairs)
+            return rows, first, second, predicted_cells(first.maps[-1].float(), second.maps[-1].float()).cpu()
+
+        for rows, first, second, predicted in Halving(BATCH_SIZE)(len(self.pairs[0]), compare):
             for view_embeddings, features in zip(embeddings, (first, second)):
                 view_embeddings.append(features.embedding.float().cpu())
             grid = first.maps[-1].shape[-2:]
             cells, visible = matching_cells(self.parameters[0][rows], self.parameters[1][rows], grid=grid)
-            predicted = predicted_cells(first.maps[-1].float(), second.maps[-1].float()).cpu()
             correct += int((predicted == cells)[visible].sum())
             visible_count += int(visible.sum())
-            if start == 0:
+            if rows.start == 0:
                 metrics = depth_metrics([level.float().cpu() for level in first.maps])
         if visible_count:
             metrics |= {"correspondence": correct / visible_count, "correspondence_chance": 1 / (grid[0] * grid[1])}
@@ -177,13 +188,15 @@ class Monitors:
         teacher_moved, student_moved: mean distance of the normalized embeddings to those of the last measurement.
         teacher_follows: the first divided by the second.
         """
-        batches = []
-        for images in self.pairs[0].split(BATCH_SIZE):
-            teacher = model.framework.teacher_features([images.to(self.device)])
-            if not teacher:
-                return {}
-            student = model.encoder(images.to(self.device), maps=False)
-            batches.append((teacher[0].embedding.float().cpu(), student.embedding.float().cpu()))
+
+        def both(rows: slice) -> tuple[Tensor, ...]:
+            images = self.pairs[0][rows].to(self.device)
+            sides = *model.framework.teacher_features([images]), model.encoder(images, maps=False)
+            return tuple(side.embedding.float().cpu() for side in sides)
+
+        batches = [*Halving(BATCH_SIZE)(len(self.pairs[0]), both)]
+        if len(batches[0]) < 2:
+            return {}
         embeddings = [F.normalize(torch.cat(side).double(), dim=1) for side in zip(*batches)]
         metrics = {"teacher_agreement": float((embeddings[0] * embeddings[1]).sum(1).mean())}
         if self.previous_embeddings:
@@ -223,5 +236,18 @@ def to_device(views: Views, device: torch.device) -> Views:
 @torch.no_grad()
 def embed(encoder: Encoder, images: Tensor, *, device: torch.device, batch_size: int = 128) -> Tensor:
     """Embeds images [N, C, S, S]: float32 [N, D] on the CPU. The encoder must be in evaluation mode."""
-    batches = [encoder(part.to(device), maps=False).embedding.float().cpu() for part in images.split(batch_size)]
-    return torch.cat(batches)
+
+    def embedding(rows: slice) -> Tensor:
+        return encoder(images[rows].to(device), maps=False).embedding.float().cpu()
+
+    return torch.cat([*Halving(batch_size)(len(images), embedding)])
+
+
+@torch.no_grad()
+def maps_of(encoder: Encoder, images: Tensor, *, device: torch.device) -> list[Tensor]:
+    """The feature maps of images [N, C, S, S], on the device. The encoder must be in evaluation mode."""
+
+    def maps(rows: slice) -> list[Tensor]:
+        return encoder(images[rows].to(device)).maps
+
+    return [torch.cat(level) for level in zip(*Halving()(len(images), maps))]

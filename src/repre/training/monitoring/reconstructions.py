@@ -16,6 +16,7 @@ from repre.data.views.view_recipes import ViewsConfig
 from repre.models.decoder import Decoder
 from repre.models.repre import RePre
 from repre.utils.io import write_atomically
+from repre.utils.pieces import Halving
 
 PANEL_IMAGES = 8
 """Images of the monitors' sample that are reconstructed at every validation."""
@@ -30,7 +31,11 @@ def rebuild(model: RePre, images: Tensor, *, views: ViewsConfig, device: torch.d
     Returns:
         Images and reconstructions in [0, 1], each [N, C, S, S], on the CPU.
     """
-    rebuilt = model.reconstruct(images.to(device)).float().cpu()
+
+    def reconstruct(rows: slice) -> Tensor:
+        return model.reconstruct(images[rows].to(device)).float().cpu()
+
+    rebuilt = torch.cat([*Halving()(len(images), reconstruct)])
     return denormalize(images, views), to_pictures(rebuilt, images, model, views)
 
 
