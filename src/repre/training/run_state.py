@@ -93,7 +93,7 @@ class RunState:
         move_rest(self.model, device=self.device)
 
     def full_model(self) -> RePre:
-        """The model with all its weights, on the main process; a collective call."""
+        """The model with all its weights, on the device of the main process; a collective call."""
         if not self.sharded:
             return self.model
         copy_state(self.model, self._replica)
