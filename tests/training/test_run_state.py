@@ -14,7 +14,7 @@ from repre.training.loop import train
 from tests.training.test_loop import QUIET, config
 
 
-@pytest.mark.parametrize("compute", [{"compile": True}, {"precision": "fp16"}])
+@pytest.mark.parametrize("compute", [{"compile": "on"}, {"precision": "fp16"}])
 def test_sharding_with_compilation_or_float16_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compute: dict[str, Any]
 ) -> None:

@@ -85,8 +85,8 @@ class Trainer:
         self._restore()
         check_ranks_agree(config, self.source, step=self.step)
 
-        on_cpu, views, precision = device.type == "cpu", config.rendered_views, self.state.precision
-        dtype = torch.float32 if on_cpu or precision is torch.float16 else precision
+        on_cpu, views = device.type == "cpu", config.rendered_views
+        dtype = torch.float32 if on_cpu else self.state.precision
         self.render: Callable[[Batch], Views] = partial(
             make_views, config=views, seed=config.seed, device=device, dtype=dtype
         )

@@ -176,7 +176,7 @@ def test_what_is_in_flight_is_bounded_for_any_batch_and_number_of_workers() -> N
 def test_fewer_workers_where_an_image_each_does_not_fit() -> None:
     lines: list[str] = []
     settings: dict[str, Any] = {"batch_size": 6, "epochs": 1, "seed": 0, "canvas": 64, "log": lines.append}
-    few = Loader(Numbers(24), workers=8, in_flight_gib=7 * (64 * 64 * 3 * 4 + 1024) / 2**30, **settings)
+    few = Loader(Numbers(24), workers=8, in_flight_gib=7 * (64 * 64 * 3 * 4 + 4096) / 2**30, **settings)
     assert few.cut.workers == 3
     assert len(lines) == 1
     assert "3 of 8 workers" in lines[0]
