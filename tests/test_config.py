@@ -3,12 +3,14 @@
 import dataclasses
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 import repre
-from repre.config import RunConfig, differences, dump_yaml, identity, load_yaml
+from repre.cli.run_options import RunOptions, parse_run_options
+from repre.config import RunConfig, differences, dump_yaml, from_dict, identity, load_yaml, to_dict
 from repre.data.views.view_recipes import ViewsConfig
 from repre.errors import UserError
 from repre.models.repre import ReconstructionConfig
@@ -80,3 +82,28 @@ def test_without_the_branch_nothing_is_made_for_it() -> None:
     assert RunConfig(views=views).rendered_views == views
     plain = RunConfig(views=views, reconstruction=ReconstructionConfig(weight=0.0))
     assert plain.rendered_views == ViewsConfig(target="view")
+
+
+@pytest.mark.parametrize(("given", "read"), [("auto", "auto"), ("64", 64), ("0", 0)])
+def test_a_micro_batch_is_a_number_or_left_to_the_device(given: str, read: int | str) -> None:
+    options = parse_run_options(RunOptions, ["--compute.micro-batch", given], command="pretrain", description="")
+    assert options.run.compute.micro_batch == read
+    assert from_dict(RunConfig, to_dict(options.run)) == options.run
+
+
+@pytest.mark.parametrize("wrong", ["atuo", True, 1.5])
+def test_another_micro_batch_is_refused(wrong: object) -> None:
+    with pytest.raises(UserError, match=r"compute\.micro_batch must be int or auto, not"):
+        from_dict(RunConfig, {"compute": {"micro_batch": wrong}})
+
+
+def test_what_only_changes_the_memory_of_a_step_is_not_part_of_a_runs_identity() -> None:
+    one = RunConfig()
+    other = replace(
+        one,
+        out="elsewhere",
+        compute=replace(one.compute, micro_batch=8),
+        encoder=replace(one.encoder, grad_checkpointing=True),
+    )
+    assert identity(one) == identity(other) == identity(to_dict(other))
+    assert identity(one) != identity(replace(one, compute=replace(one.compute, precision="bf16")))

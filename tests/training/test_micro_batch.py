@@ -21,6 +21,7 @@ from repre.training import loop, micro_batch
 from repre.training.loop import train
 from repre.utils.signals import Interrupted
 from tests.training.fake_memory import install
+from tests.training.test_failures import photos
 from tests.training.toy import toy
 
 OPTIONS = "Two options help most: "
@@ -253,7 +254,7 @@ sys.exit(main(sys.argv[1:]))
 @pytest.mark.slow
 def test_the_command_prints_one_line_and_ends_with_code_1(tmp_path: Path) -> None:
     """With worker processes, which must end too."""
-    config = tiny_run(tmp_path / "run")
+    config = replace(tiny_run(tmp_path / "run"), data=str(photos(tmp_path / "photos", count=32)))
     config = replace(config, runtime=replace(config.runtime, workers=2))
     (tmp_path / "config.yaml").write_text(dump_yaml(config))
     process = subprocess.run(
