@@ -32,6 +32,7 @@ from repre.recipes import recipe
 from repre.training.run_state import RunState
 from repre.training.step import train_step
 from repre.types import Batch, Views
+from repre.utils.device import pick_precision
 from repre.utils.io import write_json
 
 HERE = Path(__file__).parent
@@ -230,7 +231,8 @@ def random_views(config: RunConfig, device: torch.device) -> Views:
     pixels = torch.randint(0, 256, (batch, 3, side, side), dtype=torch.uint8, generator=generator)
     positions = torch.arange(batch)
     images = Batch(pixels, torch.full((batch, 2), side), positions, positions, 0)
-    return make_views(images, config.rendered_views, seed=0, device=device)
+    dtype = torch.float32 if device.type == "cpu" else pick_precision(config.compute.precision, device)
+    return make_views(images, config.rendered_views, seed=0, device=device, dtype=dtype)
 
 
 def median_seconds(function: Callable[[], object], calls: int, device: torch.device) -> float:

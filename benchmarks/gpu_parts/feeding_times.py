@@ -53,9 +53,10 @@ def measure_recipe(
     """Measures the views of one recipe; their parameters are drawn before, as in the loader's workers."""
     draw = partial(draw_views, config, batch.sizes, batch.positions, epoch=batch.epoch, seed=0)
     ready = replace(batch, parameters=draw())
+    dtype = torch.float32 if device.type == "cpu" else torch.bfloat16  # as the run does
 
     def render() -> None:
-        make_views(ready, config, seed=0, device=device)
+        make_views(ready, config, seed=0, device=device, dtype=dtype)
 
     started = time.perf_counter()
     for _ in range(WARMUP):
