@@ -24,8 +24,8 @@ from repre.types import ViewParameters
 SCRATCH = 2**28
 """Bytes of memory for what lies between two kernels; views beyond it are rendered in several turns."""
 NO_CHANGE = torch.tensor([1.0, 1.0, 1.0, 0.0])
-ROWS, WIDTH, PIXELS = 8, 128, 512
-"""Size of a program: rows and values of the horizontal resize, values of the other passes."""
+WIDTH, PIXELS = 128, 512
+"""Size of a program: values of each of the four rows of the horizontal resize, pixels of the other passes."""
 
 
 class ViewGroup(NamedTuple):
@@ -183,7 +183,7 @@ def _launch(
     shape = {"SIZE": size, "CHANNELS": channels}
     tile = {**shape, "GROUP": group, "BLOCK": block}
     across, tiles = -(-size * channels // WIDTH), -(-(size**2) // block)
-    tall, planes = across * -(-height // ROWS), -(-channels * size**2 // PIXELS)
+    tall, planes = across * -(-work.height // 4), -(-channels * size**2 // PIXELS)
 
     def empty(*lengths: int, dtype: torch.dtype = torch.float32) -> Tensor:
         return torch.empty(lengths, dtype=dtype, device=device)
@@ -202,7 +202,7 @@ def _launch(
         rows = min(turn, total - first)
         triton_kernels.resize_horizontally[(rows * tall,)](
             pixels, table, lines, tall, first, batch, height, *pixels.stride(),
-            ROUNDED=work.rounded, ROWS=ROWS, BLOCK=WIDTH, **shape,
+            ROUNDED=work.rounded, BLOCK=WIDTH, **shape,
         )  # fmt: skip
         draft = drafts[0] if work.recolored else images  # never read or written where there is none
         triton_kernels.resize_vertically[(rows * tiles,)](

@@ -64,21 +64,30 @@ def _rows_in_use(image, SIZE: tl.constexpr):
     return first, tl.minimum(last, tl.load(image + LENGTH).to(tl.int32) - 1) - first + 1
 
 
+@triton.jit
+def _store_line(line, y, count, n, value, SIZE: tl.constexpr, CHANNELS: tl.constexpr, ROUNDED: tl.constexpr):
+    if ROUNDED:
+        value = tl.floor(tl.minimum(tl.maximum(value, 0.0), 255.0) + 0.5).to(tl.int32)
+    length = tl.where(y < count, SIZE * CHANNELS, 0)
+    tl.store(line + y * (SIZE * CHANNELS) + n, value.to(line.dtype.element_ty), mask=n < length)
+
+
 @triton.jit(do_not_specialize=COUNTS)
 def resize_horizontally(
-    canvases, table, rows_out, tiles, first, batch, height, stride_b, stride_c, stride_y, stride_x,
-    SIZE: tl.constexpr, CHANNELS: tl.constexpr, ROUNDED: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
+    canvases, table, lines, tiles, first, batch, height, stride_b, stride_c, stride_y, stride_x,
+    SIZE: tl.constexpr, CHANNELS: tl.constexpr, ROUNDED: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Canvases [B, C, K, K] -> the rows in use of every box, resized horizontally and flipped, [R, height, S, C].
 
-    A program makes ROWS rows of BLOCK values, channels innermost, so that neighbors read neighbors.
+    A program makes BLOCK values of four rows, which share their weights. Channels are innermost, so that neighbors read
+    neighbors.
     """
     across: tl.constexpr = (SIZE * CHANNELS + BLOCK - 1) // BLOCK
     row, tile = tl.program_id(0) // tiles, tl.program_id(0) % tiles
     image = table + (first + row) * COLUMNS
     skipped, count = _rows_in_use(image, SIZE)
-    if (tile // across) * ROWS < count:
-        y = (tile // across) * ROWS + tl.arange(0, ROWS)[:, None]
+    y = (tile // across) * 4
+    if y < count:
         n = (tile % across) * BLOCK + tl.arange(0, BLOCK)
         x = tl.minimum(n // CHANNELS, SIZE - 1)
         step, support = _scale(image, 1)
@@ -88,24 +97,30 @@ def resize_horizontally(
         begin = _first_tap(center, support)
         top = tl.load(image + START).to(tl.int32) + skipped
         left = tl.load(image + START + 1).to(tl.int32)
-        source = canvases + ((first + row) % batch).to(tl.int64) * stride_b
-        source += (top + y) * stride_y + ((n % CHANNELS) * stride_c + left * stride_x)[None, :]
-        inside = (y < count) & (n < SIZE * CHANNELS)[None, :]
-        value = tl.full([ROWS, BLOCK], 0.0, tl.float32)
+        canvas = canvases + ((first + row) % batch).to(tl.int64) * stride_b
+        source_a = canvas + (top + y) * stride_y  # rows that do not exist repeat the last one, and are not stored
+        source_b = canvas + (top + tl.minimum(y + 1, count - 1)) * stride_y
+        source_c = canvas + (top + tl.minimum(y + 2, count - 1)) * stride_y
+        source_d = canvas + (top + tl.minimum(y + 3, count - 1)) * stride_y
+        column = (n % CHANNELS) * stride_c + left * stride_x
         total = tl.full([BLOCK], 0.0, tl.float32)
+        a, b, c, d = total, total, total, total
         tap, taps = 0, tl.floor(2.0 * support).to(tl.int32) + 1
         while tap < taps:
             pixel = begin + tap
             weight = _weight(pixel, center, step, length, cubic)
-            read = inside & (weight != 0.0)[None, :]
-            value += weight[None, :] * tl.load(source + (pixel * stride_x)[None, :], mask=read, other=0).to(tl.float32)
+            at, read = column + pixel * stride_x, weight != 0.0
+            a += weight * tl.load(source_a + at, mask=read, other=0).to(tl.float32)
+            b += weight * tl.load(source_b + at, mask=read, other=0).to(tl.float32)
+            c += weight * tl.load(source_c + at, mask=read, other=0).to(tl.float32)
+            d += weight * tl.load(source_d + at, mask=read, other=0).to(tl.float32)
             total += weight
             tap += 1
-        value = value / total[None, :]
-        if ROUNDED:
-            value = tl.floor(tl.minimum(tl.maximum(value, 0.0), 255.0) + 0.5).to(tl.int32)
-        target = rows_out + row.to(tl.int64) * height * (SIZE * CHANNELS)
-        tl.store(target + y * (SIZE * CHANNELS) + n[None, :], value.to(rows_out.dtype.element_ty), mask=inside)
+        line = lines + row.to(tl.int64) * height * (SIZE * CHANNELS)
+        _store_line(line, y, count, n, a / total, SIZE, CHANNELS, ROUNDED)
+        _store_line(line, y + 1, count, n, b / total, SIZE, CHANNELS, ROUNDED)
+        _store_line(line, y + 2, count, n, c / total, SIZE, CHANNELS, ROUNDED)
+        _store_line(line, y + 3, count, n, d / total, SIZE, CHANNELS, ROUNDED)
 
 
 @triton.jit
@@ -117,11 +132,11 @@ def _to_unit(value, low, span, ROUNDED: tl.constexpr):
 
 @triton.jit(do_not_specialize=COUNTS)
 def resize_vertically(
-    rows_in, table, statistics, out, clean, work, sums, tiles, first, height, low, span,
+    lines, table, statistics, out, clean, work, sums, tiles, first, height, low, span,
     SIZE: tl.constexpr, CHANNELS: tl.constexpr, GROUP: tl.constexpr, ROUNDED: tl.constexpr,
     RECOLORED: tl.constexpr, CLEAN: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """Rows [R, height, S, C] -> views in [0, 1].
+    """Lines [R, height, S, C] -> views in [0, 1].
 
     Without color changes writes `out`. Otherwise applies those before the contrast, writes `work`, and the sum of each
     program's gray values to `sums` [R, tiles], from which `recolor` takes the mean.
@@ -136,7 +151,7 @@ def resize_vertically(
     center = (tl.load(image + OFFSET) + y + 0.5) * step
     begin = _first_tap(center, support)
     g = tl.arange(0, GROUP)[:, None]
-    source = rows_in + row.to(tl.int64) * height * (SIZE * CHANNELS) + (p % SIZE) * CHANNELS
+    source = lines + row.to(tl.int64) * height * (SIZE * CHANNELS) + (p % SIZE) * CHANNELS
     a = tl.full([GROUP, BLOCK], 0.0, tl.float32)
     b, c = a, a
     total = tl.full([BLOCK], 0.0, tl.float32)
