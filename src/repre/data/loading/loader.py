@@ -221,7 +221,7 @@ class Loader:
         self.total_steps = epochs * self.steps_per_epoch
         self.start, self.local, self.keep_values = start, batch_size // world_size, keep_values
         self._pin, self._log = pin, log
-        image_bytes = _largest_bytes(canvas, source.channels, render if workers else None)
+        image_bytes = _largest_bytes(canvas, source.channels, render) if workers else 0
         self.cut = cut_batch(
             self.local, image_bytes=image_bytes, workers=workers, budget=int(in_flight_gib * 2**30), extra=EXTRA_SLOTS
         )

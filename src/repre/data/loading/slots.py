@@ -159,7 +159,8 @@ def private_copy(item: Any, *, pin: bool = False) -> Any:
 def map_leaves(function: Callable[[Any], Any], item: Any, kinds: tuple[type, ...]) -> Any:
     """An item of the same structure with `function` applied to its leaves of these kinds, once to each object.
 
-    What is in the item twice, such as views that are their own targets, is in the result twice as well.
+    What is in the item twice, such as views that are their own targets, is in the result twice as well. Dataclasses with a
+    `__reduce__` of their own, for which small tensors travel faster by value, are leaves that stay as they are.
     """
     done: dict[int, Any] = {}
 
@@ -175,7 +176,7 @@ def map_leaves(function: Callable[[Any], Any], item: Any, kinds: tuple[type, ...
         if isinstance(value, tuple):
             entries = [walk(entry) for entry in value]
             return type(value)(*entries) if hasattr(value, "_fields") else tuple(entries)
-        if dataclasses.is_dataclass(value) and not isinstance(value, type | _Stored):
+        if dataclasses.is_dataclass(value) and not isinstance(value, type | _Stored) and not _pickles_itself(value):
             changed = copy.copy(value)
             for field in dataclasses.fields(value):
                 object.__setattr__(changed, field.name, walk(getattr(value, field.name)))
@@ -183,6 +184,10 @@ def map_leaves(function: Callable[[Any], Any], item: Any, kinds: tuple[type, ...
         return value
 
     return walk(item)
+
+
+def _pickles_itself(value: Any) -> bool:
+    return type(value).__reduce__ is not object.__reduce__
 
 
 def leaves(item: Any) -> list[Tensor]:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from repre.data.loading.slots import leaves, map_leaves
 from repre.data.loading.workers import PREFETCH
-from repre.types import Batch
+from repre.types import Batch, ViewParameters
 
 MOST_IMAGES = 16
 """Images of a sub-batch. Fewer make more messages; more make the first batch late and its shares uneven."""
@@ -128,6 +128,7 @@ class BatchJoiner:
         self._last: Batch | None = None
         self._failures: list[tuple[int, str]] = []
         self._changed: list[int] = []
+        self._parameters: list[list[ViewParameters] | None] = []
 
     def add(self, part: Batch) -> None:
         """Copies a sub-batch."""
@@ -136,7 +137,8 @@ class BatchJoiner:
             self._pixels.in_float32(keep_values=self.keep_values)
             pixels = in_float32(pixels, keep_values=self.keep_values)
         self._pixels.add(pixels)
-        self._rest.add([part.sizes, part.positions, part.indices, part.parameters, part.views])
+        self._rest.add([part.sizes, part.positions, part.indices, part.views])
+        self._parameters.append(part.parameters)
         self._failures += part.failures
         self._changed += part.changed
         self._last = part
@@ -144,18 +146,24 @@ class BatchJoiner:
     def batch(self) -> Batch:
         """The whole batch, once all sub-batches are there."""
         assert self._last is not None, "a batch has a part"
-        sizes, positions, indices, parameters, views = self._rest.whole
+        sizes, positions, indices, views = self._rest.whole
         return replace(
             self._last,
             pixels=self._pixels.whole,
             sizes=sizes,
             positions=positions,
             indices=indices,
-            parameters=parameters,
+            parameters=_join_parameters(self._parameters),
             views=views,
             failures=self._failures,
             changed=self._changed,
         )
+
+
+def _join_parameters(parts: list[list[ViewParameters] | None]) -> list[ViewParameters] | None:
+    """The parameters of all views of a batch, from those of its sub-batches; None if they were not drawn."""
+    drawn = [part for part in parts if part is not None]
+    return [ViewParameters.concatenate(view) for view in zip(*drawn)] if drawn else None
 
 
 def in_float32(pixels: Tensor, *, keep_values: bool) -> Tensor:
