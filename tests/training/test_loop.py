@@ -294,8 +294,7 @@ def test_weight_zero_builds_no_decoder(tmp_path: Path) -> None:
 
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
-@pytest.mark.parametrize("compiled", ["off", "on"])
+@pytest.mark.parametrize(("precision", "compiled"), [("fp32", "off"), ("bf16", "off"), ("fp16", "off"), ("bf16", "on")])
 def test_cuda(tmp_path: Path, precision: str, compiled: str) -> None:
     compute = ComputeConfig(precision=precision, compile=compiled)  # type: ignore[arg-type]
     train(config(tmp_path / "run", runtime=replace(QUIET, device="cuda"), compute=compute))

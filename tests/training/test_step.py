@@ -184,6 +184,8 @@ def test_clipping_shortens_to_the_limit_and_never_lengthens(limit: float | None,
     layer = nn.Linear(3, 2)
     for parameter in layer.parameters():
         parameter.grad = torch.full_like(parameter, 10 / 8**0.5)  # 8 values of norm 10 in all
-    step.clip_gradients(layer, torch.tensor(10.0), limit)
     gradients = [parameter.grad for parameter in layer.parameters() if parameter.grad is not None]
+    step.clip_gradients(gradients, torch.tensor(torch.nan), limit, unless=torch.tensor(True))
+    assert float(nn.utils.get_total_norm(gradients)) == pytest.approx(10.0, rel=1e-5)
+    step.clip_gradients(gradients, torch.tensor(10.0), limit, unless=torch.tensor(False))
     assert float(nn.utils.get_total_norm(gradients)) == pytest.approx(expected, rel=1e-5)

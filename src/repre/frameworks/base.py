@@ -21,8 +21,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from repre.models.ema import ema_update
+from repre.models.ema import MovingAverage
 from repre.types import Features, FrameworkOutput
+from repre.utils.fsdp import is_dtensor
 from repre.utils.step_compile import StepFunction
 
 
@@ -76,6 +77,7 @@ class Teacher(nn.Module):
         super().__init__()
         self.encoder: Any = copy.deepcopy(encoder)
         self.projector = copy.deepcopy(projector)
+        self._averages: list[MovingAverage] = []
         self.requires_grad_(False)
         self.train(False)
 
@@ -94,6 +96,13 @@ class Teacher(nn.Module):
         return self.projector(features.embedding)
 
     def update(self, encoder: nn.Module, projector: nn.Module, *, momentum: float) -> None:
-        """Moves the teacher toward the student; `momentum` is the share of the teacher that stays."""
-        ema_update(self.encoder, encoder, momentum=momentum)
-        ema_update(self.projector, projector, momentum=momentum)
+        """Moves the teacher toward the student, always the same; `momentum` is the share of the teacher that stays."""
+        averages = self._averages or [MovingAverage(self.encoder, encoder), MovingAverage(self.projector, projector)]
+        for average in averages:
+            average.update(momentum=momentum)
+        if not any(map(is_dtensor, encoder.parameters())):  # whose parts may move
+            self._averages = averages
+
+    def _apply(self, fn: Any, recurse: bool = True) -> "Teacher":
+        self._averages = []  # of tensors that this may replace
+        return super()._apply(fn, recurse)

@@ -127,6 +127,8 @@ class Encoder(nn.Module):
         self.batch_slice = BatchSlice()
         self._replace_drop_paths()
         use_patch_projections(self.model, channels=config.channels)
+        if hasattr(self.model, "norm_pre"):  # of flat transformers: the first thing that their tokens pass
+            self.model.norm_pre.register_forward_hook(_in_bfloat16)
         use_onednn_linear(self.model)
         self.encode_step = StepFunction(self._encode_views)
         if config.grad_checkpointing:
@@ -156,7 +158,7 @@ class Encoder(nn.Module):
             embeddings = features.embedding.chunk(len(images))
             return [Features(embedding, list(levels)) for embedding, levels in zip(embeddings, levels_of_views)]
         token_grid = self.check_size(images[0].shape[-2], images[0].shape[-1]).token_grid
-        drop_paths = [module for module in self.model.modules() if isinstance(module, DropPath) and module.drops]
+        drop_paths = [drop_path for drop_path in self._drop_paths if drop_path.drops]
         for drop_path in drop_paths:
             drop_path.drawn = drop_path.draw(sum(map(len, images)), images[0].device)
         try:
@@ -242,16 +244,30 @@ class Encoder(nn.Module):
 
     def _replace_drop_paths(self) -> None:
         """Replaces timm's drop paths by ours, whose draws do not depend on how the batch is cut."""
+        self._drop_paths: list[DropPath] = []
         for parent in list(self.model.modules()):
             for name, child in list(parent.named_children()):
                 if isinstance(child, TimmDropPath):
-                    setattr(parent, name, DropPath(child.drop_prob or 0.0, self.batch_slice, scale=child.scale_by_keep))
+                    ours = DropPath(child.drop_prob or 0.0, self.batch_slice, scale=child.scale_by_keep)
+                    setattr(parent, name, ours)
+                    self._drop_paths.append(ours)
 
     def _freeze_patch_embed(self) -> None:
         patch_embed = getattr(self.model, "patch_embed", None)
         if patch_embed is None:
             raise UserError(f"encoder.freeze_patch_embed: {self.config.name} has no patch embedding; set it to False")
         patch_embed.requires_grad_(False)
+
+
+def _in_bfloat16(module: nn.Module, inputs: Any, tokens: Tensor) -> Tensor:
+    """The tokens in bfloat16 under its autocast, so that all residual sums are: half the memory and traffic of float32.
+
+    Positions are float32 parameters, and adding them to the patches would make all sums float32.
+    """
+    device = tokens.device.type
+    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+        return tokens.to(torch.bfloat16) if torch.get_autocast_dtype(device) is torch.bfloat16 else tokens
+    return tokens
 
 
 def _constructor_arguments(config: EncoderConfig, meta_model: Any, size: tuple[int, int]) -> dict[str, Any]:

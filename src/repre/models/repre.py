@@ -21,7 +21,7 @@ from repre.utils.amp import autocast
 from repre.utils.config_checks import check_fields
 from repre.utils.step_compile import StepFunction
 
-MEMORY_BUDGET = 0.7
+MEMORY_BUDGET = 0.8
 """Share of the encoder's activations that a compiled step keeps for the backward pass (docs/performance.md)."""
 
 

@@ -96,27 +96,60 @@ def train_step(
     )
     with no_repetition():
         scaler.unscale_(optimizer)
-        grad_norm, status = _status(model, losses, flags)
+        grad_norm, status = _status(_gradients(optimizer), losses, flags)
         if overlap is not None:
             overlap()
+        update_early = optimizer.defaults["fused"] and not scaler.is_enabled()
+        if update_early:  # queued before the host waits, so that the device does not wait for the host afterwards
+            _update_weights(model, optimizer, scaler, grad_norm, status, optim=optim, progress=progress)
         loss, norm, *raised = status.tolist()  # the only wait of the host
         result = StepResult(losses, loss, norm, lr, tuple(flag > 0 for flag in raised))
         if result.finite:
-            clip_gradients(model, grad_norm, optim.clip_grad_norm)
-            model.framework.before_step(progress)
-            scaler.step(optimizer)
+            if not update_early:
+                _update_weights(model, optimizer, scaler, grad_norm, status, optim=optim, progress=progress)
             model.framework.after_step(model.encoder, losses.output, progress)
             optimizer.zero_grad(set_to_none=True)
         scaler.update()
     return result
 
 
-def _status(model: nn.Module, losses: Losses, flags: Sequence[bool]) -> tuple[Tensor, Tensor]:
+def _gradients(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    """The gradients of all trained parameters that have one."""
+    return [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+
+
+def _update_weights(
+    model: RePre,
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+    grad_norm: Tensor,
+    status: Tensor,
+    *,
+    optim: OptimConfig,
+    progress: float,
+) -> None:
+    """Clips the gradient and updates the weights. If loss or norm are not finite, neither gradients nor weights change; a
+    fused optimizer decides that on the device, by the protocol that torch's GradScaler uses."""
+    not_finite = ~status[:2].isfinite().all()
+    clip_gradients(_gradients(optimizer), grad_norm, optim.clip_grad_norm, unless=not_finite)
+    model.framework.before_step(progress)
+    if scaler.is_enabled():
+        scaler.step(optimizer)
+        return
+    if optimizer.defaults["fused"]:
+        optimizer.found_inf = not_finite.float()  # type: ignore[attr-defined]
+    try:
+        optimizer.step()
+    finally:
+        optimizer.found_inf = None  # type: ignore[attr-defined]
+
+
+def _status(gradients: list[Tensor], losses: Losses, flags: Sequence[bool]) -> tuple[Tensor, Tensor]:
     """The norm of the gradient, and everything that the host reads in one tensor: loss, norm, flags.
 
     One all-reduce sums the ranks' losses, flags and, for parameters that are split over the ranks, squared norms.
     """
-    norm, squares = partial_norms([p.grad for p in model.parameters() if p.grad is not None])
+    norm, squares = partial_norms(gradients)
     loss = losses.total.detach()
     values = [
         loss,
@@ -132,11 +165,11 @@ def _status(model: nn.Module, losses: Losses, flags: Sequence[bool]) -> tuple[Te
     return norm, torch.cat([torch.stack([loss, norm.to(loss.device, loss.dtype)]), status[2:]])
 
 
-def clip_gradients(model: nn.Module, norm: Tensor, limit: float | None) -> None:
-    """Scales the whole gradient, of this norm, down to norm `limit`; None does not clip."""
+def clip_gradients(gradients: Sequence[Tensor], norm: Tensor, limit: float | None, *, unless: Tensor) -> None:
+    """Scales gradients of this norm down to norm `limit`, in place, unless `unless` is true; None does not clip."""
     if limit is not None:
-        gradients = [local_tensor(p.grad) for p in model.parameters() if p.grad is not None]
-        torch._foreach_mul_(gradients, (limit / (norm + 1e-6)).clamp(max=1.0))
+        factor = (limit / (norm + 1e-6)).clamp(max=1.0)
+        torch._foreach_mul_([local_tensor(x) for x in gradients], factor.where(~unless.to(factor.device), 1.0))
 
 
 # ------------------------------------------------------------------------------------------- forward and backward

@@ -1,5 +1,6 @@
 """The feeder: the steps of a training, however they are cut, and slots that no worker writes to while they are copied."""
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from repre.data.loading.feeder import CudaLane, Feeder, Lane
 from repre.data.loading.loader import EXTRA_SLOTS, Loader
-from repre.data.views.render import make_views
+from repre.data.views.render import draw_views, make_views
 from repre.data.views.view_recipes import dino_views
 from repre.errors import RunError
 from repre.types import Batch, Views
@@ -58,6 +59,22 @@ def test_parts_give_the_steps_of_whole_batches(
         assert_same(one, other)
         assert_same(one, third)
     assert_same(whole[3], resumed[0])
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_parameters_that_workers_draw_are_those_of_the_batch(workers: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With hidden patches too; nothing is drawn again where the views are made."""
+    config = replace(VIEWS, mask_ratio=0.5, mask_patch=8)
+    draw = partial(draw_views, config, seed=3)
+    make = partial(make_views, config=config, seed=3, device="cpu")
+    drawn_here = steps(Feeder(loader(), make, CPU), 2)
+    feeder = Feeder(loader(workers=workers, draw=draw), make, CPU, lane=Lane(), at_once=16)
+    monkeypatch.setattr("repre.data.views.render.draw_views", None)
+    for one, other in zip(drawn_here, steps(feeder, 2), strict=True):
+        assert_same(one, other)
+        assert one[1].masks is not None
+        assert other[1].masks is not None
+        assert all(torch.equal(mask, reference) for mask, reference in zip(one[1].masks, other[1].masks, strict=True))
 
 
 def test_targets_that_are_the_views_themselves_stay_so() -> None:
