@@ -21,7 +21,7 @@ INTRODUCTION = """# Settings of a run
 Written by `docs/make_config.py`. Every setting can be given on the command line (`--optim.lr 1e-3`), in a YAML file
 (`--config FILE`; each run writes its own to `config.yaml`) and from Python (`repre.RunConfig`). The defaults here are those
 of the classes; a recipe changes some of them, and `repre pretrain RECIPE --help` shows its own. "none" is `null` in YAML and
-`None` on the command line; switches are `true` or `false` in YAML, and `--compute.compile` or `--compute.no-compile`
+`None` on the command line; switches are `true` or `false` in YAML, and `--runtime.shard` or `--runtime.no-shard`
 on the command line.
 """
 

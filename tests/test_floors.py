@@ -19,13 +19,21 @@ FLOORS: list[list[str]] = [
     ["data.loading"],
     ["data.labels"],
     ["data.tools"],
-    ["models.norms", "models.drop_path", "models.ema", "models.balance_gradients", "models.decoder"],
+    [
+        "models.norms",
+        "models.drop_path",
+        "models.patch_projection",
+        "models.ema",
+        "models.balance_gradients",
+        "models.decoder",
+    ],
     ["models.heads", "models.timm_model"],
     ["models.weights"],
     ["models.encoder"],
     ["models.timm_folder"],
     ["frameworks"],
     ["models.repre"],
+    ["renamed_settings"],
     ["config"],
     ["recipes"],
     ["models.resolve"],
@@ -37,7 +45,7 @@ FLOORS: list[list[str]] = [
 """Rooms and files from the ground up; of two entries that fit a module the longer one counts."""
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
 MOST_LINES = 350
-FOREIGN = {"timm": "models", "tyro": "cli", "tensorboard": "training", "tifffile": "data/io"}
+FOREIGN = {"timm": "models", "tyro": "cli", "tensorboard": "training", "tifffile": "data/io", "triton": "data/views"}
 """Where a foreign library may be imported."""
 
 

@@ -3,8 +3,8 @@
 import pytest
 
 from repre.cli.old_options import refuse_old_options
-from repre.config import REMOVED, RENAMED
 from repre.errors import UserError
+from repre.renamed_settings import REMOVED, RENAMED
 from tests.cli.conftest import Repre
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._dynamo.utils import counters
 
 from repre.errors import UserError
 from repre.models.encoder import Encoder, EncoderConfig
@@ -52,7 +53,7 @@ def test_balanced_gradients_need_the_whole_batch() -> None:
 def test_a_compiled_step_is_the_eager_step(framework: str, encoder: str, micro_batch: int) -> None:
     """Of the same operations, so all gradients are equal but for the order of sums: also with drop path, a part of which the
     backward pass computes again."""
-    torch.compiler.reset()
+    compiler_is_new()
     model = tiny.tiny_model(framework, encoder, drop_path=0.4).double()
     views = tiny.double(tiny.tiny_views(framework, encoder, local_share=1))
     eager = gradients(model, views, micro_batch)
@@ -61,6 +62,24 @@ def test_a_compiled_step_is_the_eager_step(framework: str, encoder: str, micro_b
     assert eager.keys() == compiled.keys()
     for name, gradient in eager.items():
         torch.testing.assert_close(compiled[name], gradient, rtol=1e-7, atol=1e-10)
+
+
+@pytest.mark.parametrize(("framework", "encoder"), [("moco-v3", "vit"), ("dino", "vit"), ("moby", "swin")])
+def test_a_compiled_step_under_autocast_is_not_broken_into_smaller_graphs(framework: str, encoder: str) -> None:
+    compiler_is_new()
+    model = tiny.tiny_model(framework, encoder, drop_path=0.4)
+    model.compile_step(backend="aot_eager")
+    views = tiny.tiny_views(framework, encoder)
+    loss = forward_backward(model, views, progress=0.5, seed=3, precision=torch.bfloat16).total
+    assert loss.isfinite()
+    assert not counters["graph_break"]
+    # encoder for both views, teacher, branch; DINO: also the local views, and its sums
+    assert counters["stats"]["unique_graphs"] == (5 if framework == "dino" else 3)
+
+
+def compiler_is_new() -> None:
+    torch.compiler.reset()
+    counters.clear()
 
 
 def gradients(model: RePre, views: Views, micro_batch: int) -> dict[str, Tensor]:

@@ -3,8 +3,8 @@
 import re
 from collections.abc import Sequence
 
-from repre.config import REMOVED, RENAMED, unknown_setting
 from repre.errors import UserError
+from repre.renamed_settings import REMOVED, RENAMED, unknown_setting
 
 
 def refuse_old_options(arguments: Sequence[str]) -> None:

@@ -265,9 +265,9 @@ def _in_bfloat16(module: nn.Module, inputs: Any, tokens: Tensor) -> Tensor:
     Positions are float32 parameters, and adding them to the patches would make all sums float32.
     """
     device = tokens.device.type
-    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
-        return tokens.to(torch.bfloat16) if torch.get_autocast_dtype(device) is torch.bfloat16 else tokens
-    return tokens
+    if tokens.is_meta or not torch.is_autocast_enabled(device):
+        return tokens
+    return tokens.to(torch.bfloat16) if torch.get_autocast_dtype(device) is torch.bfloat16 else tokens
 
 
 def _constructor_arguments(config: EncoderConfig, meta_model: Any, size: tuple[int, int]) -> dict[str, Any]:
