@@ -10,6 +10,8 @@ from torch import nn
 
 from repre.errors import UserError
 from repre.models.encoder import Encoder, EncoderConfig
+from repre.utils.amp import autocast
+from repre.utils.step_compile import compiled_step
 from tests.models.timm_models import EACH_MODEL, FLAT, MODELS, THREE_MODELS, build, draw_images, perturb, same_weights
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -191,3 +193,48 @@ def test_drop_path_of_a_micro_batch_is_that_of_the_whole_batch(name: str) -> Non
 def test_refusals_give_the_reason(config: dict[str, Any], message: str) -> None:
     with torch.device("meta"), pytest.raises(UserError, match=message):
         Encoder(EncoderConfig(**config))
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize(
+    "device",
+    [
+        "cpu",
+        pytest.param(
+            "cuda",
+            marks=[
+                pytest.mark.cuda,
+                pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
+            ],
+        ),
+    ],
+)
+def test_residual_sums_are_bfloat16_on_cuda_under_its_autocast_alone(device: str, precision: torch.dtype) -> None:
+    """Float16 has too small a range for them. The embedding comes from the last norm, in float32."""
+    encoder = copy.deepcopy(build("vit_tiny_patch16_224")).to(device)
+    seen = []
+    encoder.model.blocks[-1].register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
+    with autocast(torch.device(device), precision):
+        features = encoder(draw_images(encoder.image_size).to(device))
+    assert seen == [torch.bfloat16 if device == "cuda" and precision is torch.bfloat16 else torch.float32]
+    assert features.embedding.dtype == torch.float32
+
+
+@pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "swin_tiny_patch4_window7_224"])
+def test_views_are_encoded_in_one_pass_as_one_by_one(name: str) -> None:
+    """Also compiled, where maps are copies with the channels last."""
+    torch.compiler.reset()
+    encoder = perturb(build(name))
+    views = [draw_images(encoder.image_size), 2 * draw_images(encoder.image_size)]
+    with torch.no_grad():
+        expected = [encoder(view) for view in views]
+        passes = [encoder.encode(views)]
+        encoder.encode_step.compile(backend="aot_eager")
+        with compiled_step():
+            passes.append(encoder.encode(views))
+    for features in passes:
+        for view, reference in zip(features, expected, strict=True):
+            torch.testing.assert_close(view.embedding, reference.embedding, rtol=1e-5, atol=1e-5)
+            for level, reference_level in zip(view.maps, reference.maps, strict=True):
+                torch.testing.assert_close(level, reference_level, rtol=1e-5, atol=1e-5)
+    assert all(level.is_contiguous(memory_format=torch.channels_last) for view in passes[1] for level in view.maps)

@@ -260,14 +260,14 @@ class Encoder(nn.Module):
 
 
 def _in_bfloat16(module: nn.Module, inputs: Any, tokens: Tensor) -> Tensor:
-    """The tokens in bfloat16 under its autocast, so that all residual sums are: half the memory and traffic of float32.
+    """On CUDA the tokens in bfloat16 under its autocast, so that all residual sums are: half the memory and traffic.
 
-    Positions are float32 parameters, and adding them to the patches would make all sums float32.
+    Positions are float32 parameters, and adding them to the patches would make all sums float32. Norms are still computed in
+    float32, and so is the embedding; the CPU's autocast would leave them in bfloat16.
     """
-    device = tokens.device.type
-    if tokens.is_meta or not torch.is_autocast_enabled(device):
+    if not tokens.is_cuda or not torch.is_autocast_enabled("cuda"):
         return tokens
-    return tokens.to(torch.bfloat16) if torch.get_autocast_dtype(device) is torch.bfloat16 else tokens
+    return tokens.to(torch.bfloat16) if torch.get_autocast_dtype("cuda") is torch.bfloat16 else tokens
 
 
 def _constructor_arguments(config: EncoderConfig, meta_model: Any, size: tuple[int, int]) -> dict[str, Any]:
