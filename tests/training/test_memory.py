@@ -54,13 +54,13 @@ def measure_of(fake: FakeMemory) -> Any:
 @pytest.mark.parametrize(
     ("capacity", "size"), [(2000, 1024), (1025, 1024), (1024, 512), (513, 512), (80, 64), (20, 16), (9, 8)]
 )
-def test_the_largest_piece_that_fits_is_found_in_two_passes(capacity: float, size: int) -> None:
-    """The passes of a few images predict it, and no pass runs out of memory."""
+def test_the_largest_piece_that_fits_is_found_at_once(capacity: float, size: int) -> None:
+    """The passes of a few images predict it, and no pass over the whole batch runs out of memory."""
     fake = FakeMemory(capacity)
     found, measured = largest_micro_batch(measure_of(fake), 1024, limit=fake.available())
     assert found == size
     assert measured == Measured(GIB, (1 + size) * GIB)
-    assert fake.tried == [(8, 16), (size, 1024)]
+    assert fake.tried == [(8, 16), (16, 16), (size, 1024)]
 
 
 @pytest.mark.parametrize(("capacity", "size"), [(2000, 256), (100, 64)])
@@ -71,15 +71,15 @@ def test_a_resumed_run_never_searches_upward(capacity: float, size: int) -> None
 
 
 def test_a_prediction_that_was_too_low_is_corrected_upward_and_one_that_was_too_high_downward() -> None:
-    """Something that few images take as many do makes the prediction too low; what only the whole batch takes, too high."""
+    """Images that take less in the whole batch make it too low; what only the whole batch takes, too high."""
     tried = []
 
-    def with_workspace(size: int, images: int) -> Measured:
+    def with_compilation(size: int, images: int) -> Measured:
         tried.append(size)
-        return Measured(0, 100 + size)
+        return Measured(0, 100 + size // (4 if images == 256 else 1))
 
-    assert largest_micro_batch(with_workspace, 256, limit=300)[0] == 128
-    assert tried == [8, 16, 32, 64, 128]
+    assert largest_micro_batch(with_compilation, 256, limit=170)[0] == 256
+    assert tried == [8, 16, 64, 128, 256]
 
     def with_heads(size: int, images: int) -> Measured:
         if size > 32 and images == 256:
@@ -87,6 +87,18 @@ def test_a_prediction_that_was_too_low_is_corrected_upward_and_one_that_was_too_
         return Measured(0, size + images)
 
     assert largest_micro_batch(with_heads, 256, limit=500)[0] == 32
+
+
+def test_what_every_pass_takes_is_not_counted_for_every_image() -> None:
+    """Gradients of a large model, for one."""
+    tried = []
+
+    def with_gradients(size: int, images: int) -> Measured:
+        tried.append(size)
+        return Measured(0, 1000 + size)
+
+    assert largest_micro_batch(with_gradients, 256, limit=1300)[0] == 256
+    assert tried == [8, 16, 256]
 
 
 def test_what_fits_but_leaves_no_margin_does_not_count() -> None:
@@ -115,7 +127,7 @@ def test_compiled_steps_are_predicted_to_take_less() -> None:
         return Measured(GIB, fake.peak())
 
     assert largest_micro_batch(measure, 64, limit=36 * GIB, share=0.5)[0] == 64
-    assert fake.tried == [(8, 16), (64, 64)]
+    assert fake.tried == [(8, 16), (16, 16), (64, 64)]
 
 
 def test_other_errors_are_not_mistaken_for_a_lack_of_memory() -> None:

@@ -131,7 +131,7 @@ class DINO(Framework):
             self.sums_step(points, prototypes, teacher_points, teacher_prototypes, temperature)
             if rows >= batch
             else checkpoint(
-                self.sums_step,
+                self._sums,  # never compiled: CUDA's backward thread, which computes it again, is not in a compiled step
                 points[:, start : start + rows],
                 prototypes,
                 teacher_points[:, start : start + rows],

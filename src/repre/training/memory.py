@@ -16,7 +16,9 @@ import torch
 from torch import Tensor
 
 from repre.config import RunConfig
+from repre.data.loading.feeder import RENDERED_AT_ONCE
 from repre.data.loading.slots import leaves
+from repre.data.views.fused import SCRATCH
 from repre.models.repre import RePre
 from repre.training.nonfinite import save_buffers
 from repre.training.run_state import RunState
@@ -132,15 +134,15 @@ def largest_micro_batch(
 ) -> tuple[int, Measured]:
     """The largest piece whose passes over the whole batch stay below a limit, and what they take.
 
-    A pass of a few images predicts the largest; it is verified, halved as long as it does not fit, and doubled if what it
-    took says that more fits.
+    Passes of a few images and of twice as many predict the largest; it is verified, halved as long as it does not fit, and
+    doubled if what it took says that more fits.
 
     Args:
         measure: (images of a piece, images of the batch) -> the memory of passes over so many images; raises torch's
             OutOfMemoryError where they do not fit.
         limit: in bytes.
         at_most: images of the largest piece to try; None: the whole batch.
-        share: what an image of the whole batch takes, of what one of a few takes.
+        share: what a further image takes in passes over the whole batch, of what it takes in those of a few.
 
     Raises:
         DoesNotFit: the smallest piece does not fit.
@@ -150,18 +152,19 @@ def largest_micro_batch(
     few = attempt(partial(measure, small, min(batch_size, 2 * small)))
     if few is None:
         raise DoesNotFit(small, None)
-    image = share * (few.peak - few.before) / small
-    number = next((n for n, size in enumerate(sizes) if few.before + image * size <= limit), len(sizes) - 1)
+    twice = attempt(partial(measure, 2 * small, 2 * small)) if 2 * small < batch_size and small < sizes[0] else None
+    image = (few.peak - few.before if twice is None else max(0, twice.peak - few.peak)) / small
+    fixed = few.peak - small * image
+    number = next((n for n, size in enumerate(sizes) if fixed + share * image * size <= limit), len(sizes) - 1)
     best: tuple[int, Measured] | None = None
     while number < len(sizes):
         size = sizes[number]
         measured = attempt(partial(measure, size, batch_size))
         if measured is not None and measured.peak <= limit:
             best = size, measured
-            step = (measured.peak - few.peak) / max(
-                size - small, 1
-            )  # of an image; too much where the whole batch adds to it
-            if number == 0 or size == small or measured.peak + step * (sizes[number - 1] - size) > limit:
+            # what an image takes; too much where the whole batch adds to it
+            image = (measured.peak - few.peak) / max(size - small, 1)
+            if number == 0 or size == small or measured.peak + image * (sizes[number - 1] - size) > limit:
                 break
             number -= 1
         elif best is not None:
@@ -179,11 +182,14 @@ class StepMemory:
     Args:
         views: of the local batch.
         progress: share of the run that is done.
+        reserve: bytes that the run takes beside what is measured.
     """
 
-    def __init__(self, state: RunState, views: Views, *, progress: float, memory: DeviceMemory) -> None:
+    def __init__(
+        self, state: RunState, views: Views, *, progress: float, memory: DeviceMemory, reserve: int = 0
+    ) -> None:
         self.state, self.views, self.progress, self.memory = state, views, progress, memory
-        self.limit = MEMORY_SHARE * memory.available() - missing_optimizer_state(state)
+        self.limit = MEMORY_SHARE * memory.available() - missing_optimizer_state(state) - reserve
 
     def search(self, *, at_most: int | None = None) -> tuple[int, Measured]:
         """See `largest_micro_batch`."""
@@ -254,6 +260,11 @@ def missing_optimizer_state(state: RunState) -> int:
     """Bytes that AdamW's two averages will take once the optimizer has made its first step; 0 afterwards."""
     parameters = [p for group in state.optimizer.param_groups for p in group["params"]]
     return sum(2 * p.numel() * p.element_size() for p in parameters if p not in state.optimizer.state)
+
+
+def feeder_bytes(config: RunConfig, count: int) -> int:
+    """Bytes that making the views of `count` images takes beside them: canvases of bytes, and room for what is between."""
+    return min(count, RENDERED_AT_ONCE) * config.encoder.channels * config.decode_size**2 + SCRATCH
 
 
 def model_bytes(state: RunState) -> int:

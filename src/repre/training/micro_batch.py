@@ -12,6 +12,7 @@ from repre.training.memory import (
     DoesNotFit,
     StepMemory,
     device_memory,
+    feeder_bytes,
     head_bytes,
     model_bytes,
     piece_sizes,
@@ -54,7 +55,7 @@ class MicroBatch:
             return
         if self.state.sharded:
             return  # every pass is a collective one, and a process that runs out of memory would leave the others waiting
-        step = StepMemory(self.state, views, progress=progress, memory=memory)
+        step = StepMemory(self.state, views, progress=progress, memory=memory, reserve=self._reserve())
         try:
             size, measured = step.search(at_most=self.folder.recorded_micro_batch())
         except DoesNotFit as failure:
@@ -106,6 +107,11 @@ class MicroBatch:
             if not is_out_of_memory(error):
                 raise
         raise self._error(views=math.inf, activations=None)
+
+    def _reserve(self) -> int:
+        """Bytes that the search does not see: of the views' making, and with several ranks of the gradients' exchange."""
+        trained = sum(p.numel() * p.element_size() for p in self.state.model.parameters() if p.requires_grad)
+        return feeder_bytes(self.config, self.count) + (trained if world_size() > 1 else 0)
 
     def _whole_batch_reason(self) -> str | None:
         """Why the batch is not cut, in words; None if it may be."""

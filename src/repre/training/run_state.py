@@ -17,7 +17,7 @@ from repre.training.run_folder import RunFolder
 from repre.training.step import validate_micro_batch
 from repre.utils.device import pick_precision
 from repre.utils.dist import is_main_process, world_size
-from repre.utils.fsdp import copy_state, distribute_like, full_tensors, move_rest, shard
+from repre.utils.fsdp import copy_state, distribute_like, full_tensors, is_dtensor, move_rest, shard
 
 COMPILE_FLOPS = 3e16
 """FLOPs of a training from which compiling pays: it saves about 30 % of the time (docs/performance.md), and takes a minute;
@@ -147,13 +147,21 @@ class RunState:
 
 
 def _load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    """Loads a state of full tensors, also where the parameters are split over processes."""
+    """Loads a state of full tensors, also where the parameters are split over processes.
+
+    The averages get the parameter's order in memory, by which fused kernels pair them: another device may have saved others.
+    """
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
+
+    def own_value(value: Any, parameter: Tensor) -> Any:
+        if not isinstance(value, Tensor) or value.shape != parameter.shape:
+            return value
+        if is_dtensor(parameter):
+            return distribute_like(value, parameter)
+        return torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+
     own = {
-        index: {
-            name: distribute_like(value, parameters[index]) if isinstance(value, Tensor) else value
-            for name, value in values.items()
-        }
+        index: {name: own_value(value, parameters[index]) for name, value in values.items()}
         for index, values in state["state"].items()
     }
     optimizer.load_state_dict({**state, "state": own})

@@ -97,12 +97,13 @@ def train_step(
     with no_repetition():
         scaler.unscale_(optimizer)
         grad_norm, status = _status(_gradients(optimizer), losses, flags)
+        read_status = _start_reading(status)
         if overlap is not None:
             overlap()
         update_early = optimizer.defaults["fused"] and not scaler.is_enabled()
         if update_early:  # queued before the host waits, so that the device does not wait for the host afterwards
             _update_weights(model, optimizer, scaler, grad_norm, status, optim=optim, progress=progress)
-        loss, norm, *raised = status.tolist()  # the only wait of the host
+        loss, norm, *raised = read_status()  # the only wait of the host
         result = StepResult(losses, loss, norm, lr, tuple(flag > 0 for flag in raised))
         if result.finite:
             if not update_early:
@@ -111,6 +112,21 @@ def train_step(
             optimizer.zero_grad(set_to_none=True)
         scaler.update()
     return result
+
+
+def _start_reading(status: Tensor) -> Callable[[], list[float]]:
+    """Starts the copy of a tensor to the host; the returned function waits for it alone, not for what is queued later."""
+    if not status.is_cuda:
+        return status.tolist
+    on_host = torch.empty(status.shape, dtype=status.dtype, pin_memory=True).copy_(status, non_blocking=True)
+    copied = torch.cuda.current_stream(status.device).record_event()
+
+    def read() -> list[float]:
+        copied.synchronize()
+        values: list[float] = on_host.tolist()
+        return values
+
+    return read
 
 
 def _gradients(optimizer: torch.optim.Optimizer) -> list[Tensor]:

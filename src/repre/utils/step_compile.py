@@ -10,10 +10,15 @@ from contextvars import ContextVar
 from typing import Generic, ParamSpec, TypeVar
 
 import torch
+import torch._dynamo.config as dynamo_config
 import torch._functorch.config as functorch_config
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+SHAPES = 64
+"""Compilations of one function, by all models together, before torch gives up and runs it eagerly: views of two sizes,
+student and teacher, with and without gradient, for every size of the pieces that a search tries."""
 
 _inside_step: ContextVar[bool] = ContextVar("inside a training step", default=False)
 
@@ -53,6 +58,7 @@ class StepFunction(Generic[P, R]):
             memory_budget: share of the activations that are kept for the backward pass, in (0, 1]; the rest is computed
                 again, the cheapest first. Below 1 the function must not draw random numbers: they would be drawn again.
         """
+        dynamo_config.recompile_limit = max(dynamo_config.recompile_limit, SHAPES)
         self._compiled = torch.compile(self.function, dynamic=False, backend=backend)
         self._memory_budget = memory_budget
 

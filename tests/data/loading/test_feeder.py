@@ -1,5 +1,7 @@
 """The feeder: the steps of a training, however they are cut, and slots that no worker writes to while they are copied."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -122,6 +124,33 @@ class SlowCopies(Lane):
 
     def lock(self, slot: Tensor, used: int) -> None:
         self.locked.append((slot.data_ptr(), used))
+
+
+class CountingLane(Lane):
+    """Knows whether its work is running, as a CUDA stream stays the current one until its context is left."""
+
+    def __init__(self) -> None:
+        self.depth, self.deepest = 0, 0
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        self.depth += 1
+        self.deepest = max(self.deepest, self.depth)
+        try:
+            yield
+        finally:
+            self.depth -= 1
+
+
+def test_the_training_never_runs_on_the_lane() -> None:
+    """Else its own work would stand in the lane's line, and nothing would overlap."""
+    lane = CountingLane()
+    feeder = Feeder(loader(), render, CPU, lane=lane)
+    for _ in range(3):
+        feeder.advance()
+        assert lane.depth == 0
+        feeder.take()
+    assert lane.deepest == 1
 
 
 def test_a_slot_is_requested_again_once_the_copy_from_it_is_done(monkeypatch: pytest.MonkeyPatch) -> None:

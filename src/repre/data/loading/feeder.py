@@ -178,10 +178,9 @@ class _Maker:
         parts = self._guarded(self.loader.parts(ring), ring)
         try:
             for _ in range(self.loader.start, self.loader.total_steps):
-                with self.lane.running():
-                    yield self._make(
-                        parts
-                    )  # nothing here refers to the step, so the training alone decides when it is freed
+                yield self._make(
+                    parts
+                )  # nothing here refers to the step, so the training alone decides when it is freed
         finally:
             self.lane.close()
 
@@ -197,6 +196,7 @@ class _Maker:
                     step.add(batch)
             if at_once < local:
                 batch = step.batch()
+            self.loader.report()
             assert batch.views is not None, "they were rendered"
             return replace(batch, views=None), batch.views, self.lane.mark()
 
