@@ -107,3 +107,12 @@ def test_what_only_changes_the_memory_of_a_step_is_not_part_of_a_runs_identity()
     )
     assert identity(one) == identity(other) == identity(to_dict(other))
     assert identity(one) != identity(replace(one, compute=replace(one.compute, precision="bf16")))
+
+
+@pytest.mark.parametrize(("written", "meant"), [("on", "on"), ("off", "off"), ("true", "on"), ("'off'", "off")])
+def test_on_and_off_may_be_written_without_quotes(tmp_path: Path, written: str, meant: str) -> None:
+    """YAML reads them as truth values."""
+    path = tmp_path / "config.yaml"
+    path.write_text(f"compute:\n  compile: {written}\nloader:\n  cache: {written}\n")
+    config = load_yaml(path)
+    assert (config.compute.compile, config.loader.cache) == (meant, meant)

@@ -243,6 +243,8 @@ def from_dict(kind: Any, data: Any, *, source: str = "config", name: str = "") -
             raise errors[0]
         raise refuse(f"must be {' or '.join(_kind_names(kind))}, not {data!r}")
     if origin is Literal:
+        if isinstance(data, bool) and {"on", "off"} <= set(arguments):
+            data = "on" if data else "off"  # how YAML reads on and off without quotes
         if data in arguments:
             return data
         raise refuse(f"must be one of {', '.join(map(str, arguments))}, not {data!r}")

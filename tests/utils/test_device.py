@@ -153,7 +153,7 @@ def test_more_processes_than_gpus_are_named(monkeypatch: pytest.MonkeyPatch) -> 
     [
         (
             RuntimeError("Found no NVIDIA driver on your system. Please check that"),
-            "Found no NVIDIA driver .*; update the",
+            "Found no NVIDIA driver .*; install it .*, or use cpu",
         ),
         (
             RuntimeError("The NVIDIA driver on your system is too old (found version 11040). Please"),

@@ -26,7 +26,7 @@ NOTE = "\nCUDA kernel errors might be asynchronously reported at some other API 
         (torch.AcceleratorError("CUDA error: something new"), "--runtime.device cpu"),
         (RuntimeError("CUDA error: no kernel image is available for execution on the device"), "https://pytorch.org"),
         (RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"), "the device failed (cuDNN error: CUDNN_STATUS"),
-        (RuntimeError("Found no NVIDIA driver on your system. Please check"), "update the NVIDIA driver"),
+        (RuntimeError("Found no NVIDIA driver on your system. Please check"), "install it if there is an NVIDIA GPU"),
         (
             torch.OutOfMemoryError(
                 "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has 1.00 GiB free. See the docs"

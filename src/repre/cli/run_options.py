@@ -42,6 +42,8 @@ COMMON = (
     "compute.precision",
     "compute.micro_batch",
     "compute.compile",
+    "loader.cache",
+    "loader.cache_gib",
     "runtime.device",
     "runtime.workers",
     "runtime.eval_every_epochs",

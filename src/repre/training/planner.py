@@ -53,8 +53,9 @@ class Plan:
         """The options to add to `repre pretrain`."""
         chosen = self.chosen
         options = [f"--runtime.workers {self.workers}", f"--compute.precision {chosen.precision}"]
-        if chosen.micro_batch < self.config.batch_size:
-            options.append(f"--compute.micro-batch {chosen.micro_batch}")
+        in_pieces = chosen.micro_batch < self.config.batch_size
+        if in_pieces or self.config.compute.micro_batch != "auto":
+            options.append(f"--compute.micro-batch {chosen.micro_batch if in_pieces else 0}")
         if chosen.compile:
             options.append("--compute.compile on")
         if chosen.grad_checkpointing:
@@ -138,7 +139,9 @@ def plan(config: RunConfig, *, seconds: float = 30.0, max_hours: float | None = 
         decode_per_s=decode_per_s,
         workers=workers,
         images_per_s=rate,
-        limit="the step" if step_is_slower else "decoding the images: more processor cores would help",
+        limit="the step"
+        if step_is_slower
+        else "decoding the images: more processor cores would help, and from the second epoch on --loader.cache",
         images=len(source),
         hours=epochs * epoch_hours,
         hours_per_100_epochs=100 * epoch_hours,

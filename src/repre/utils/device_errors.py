@@ -16,8 +16,9 @@ FAULTS = (
         "another process holds this GPU for itself; wait for it, or choose another one with --runtime.device cuda:N",
     ),
     (("invalid device ordinal",), "there is no such GPU; `nvidia-smi -L` lists those that there are"),
+    (("no NVIDIA driver",), "install it if there is an NVIDIA GPU, or use cpu"),
     (
-        ("driver version is insufficient", "driver on your system is too old", "no NVIDIA driver", "driver error"),
+        ("driver version is insufficient", "driver on your system is too old", "driver error"),
         "update the NVIDIA driver, or install a build of torch for the one that is there from https://pytorch.org",
     ),
     (

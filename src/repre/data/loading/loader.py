@@ -48,13 +48,13 @@ class LoaderConfig:
     """Share of unreadable files above which the run stops; up to it they are skipped, counted and listed."""
     in_flight_gib: float = IN_FLIGHT_GIB
     """Largest size in GiB of what the workers of a rank make ahead, whatever their number and the batch. Where it is too
-    small, fewer workers are used."""
+    small, fewer workers are used, and at least one."""
     cache: Literal["auto", "off", "on"] = "auto"
     """Keep decoded images on the disk and read them in later epochs and runs. `auto`: if the run has several epochs, and all
     images fit `cache_gib` and leave free space on the disk."""
     cache_gib: float = 50.0
     """Largest size in GiB of all decoded images on the disk, in the folder `decoded` of $REPRE_CACHE or of the user's cache
-    folder. Those of the data that were not used for longest are removed."""
+    folder. The images of the data that was used longest ago are removed first."""
 
     def __post_init__(self) -> None:
         check_fields(self, "loader")
