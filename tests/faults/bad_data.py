@@ -157,7 +157,7 @@ def _changing_folder(folder: Path) -> Row:
 def _dying_worker(folder: Path) -> Row:
     """Kills the worker process that reads a certain file; then the same command runs without that fault."""
     reference, config = reference_run(folder / "reference"), tiny_run(folder / "deadly")
-    config = replace(config, runtime=replace(config.runtime, workers=2))
+    config = replace(config, runtime=replace(config.runtime, workers=2), loader=LoaderConfig(cache="off"))
     code, output = run_command(config, folder, before=lambda: _kill_reader_of(Path(config.data) / "030.png"))
     named = "030.png" in output and "worker process died" in output.replace("\n", " ")
     resumed_code, _ = run_command(config, folder)

@@ -17,7 +17,9 @@ import torch
 
 from repre.config import RunConfig
 from repre.data.views.view_recipes import dino_views
+from repre.models.encoder import Encoder
 from repre.training import loop
+from repre.types import Features
 from tests.faults.common import (
     FRAMEWORKS,
     ForkedCommand,
@@ -41,8 +43,8 @@ SPLIT_METRICS_TOLERANCE = 1e-5
 
 
 def rows(folder: Path, *, short: bool = False) -> Iterator[Row]:
-    for framework in ["moby"] if short else FRAMEWORKS:
-        yield _same_for_any_number(folder, framework, (2,) if short else (2, 4))
+    for framework in [] if short else FRAMEWORKS:  # tests/frameworks/test_two_processes.py has the short version
+        yield _same_for_any_number(folder, framework, (2, 4))
     yield _changing_number(folder, [1, 2] if short else [2, 4, 1, 2])
     for number in [signal.SIGUSR1] if short else [signal.SIGTERM, signal.SIGUSR1]:
         yield _stop_signal(folder, number)
@@ -107,6 +109,12 @@ def use_float64() -> None:
         return replace(views, images=[x.double() for x in views.images], targets=[x.double() for x in views.targets])
 
     loop.make_views = double_views
+    forward = Encoder.forward
+
+    def double_forward(encoder: Encoder, x: torch.Tensor, *, maps: bool = True) -> Features:
+        return forward(encoder, x.to(next(encoder.parameters()).dtype), maps=maps)  # the monitors make their own views
+
+    Encoder.forward = double_forward  # type: ignore[method-assign]
 
 
 def config_for_processes(out: Path, framework: str = "moco-v3", **changes: Any) -> RunConfig:

@@ -164,4 +164,7 @@ def _load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> 
         index: {name: own_value(value, parameters[index]) for name, value in values.items()}
         for index, values in state["state"].items()
     }
+    kernels = [{name: group[name] for name in ("fused", "foreach")} for group in optimizer.param_groups]
     optimizer.load_state_dict({**state, "state": own})
+    for group, kernel in zip(optimizer.param_groups, kernels):
+        group.update(kernel)  # a run that was split, or is now, needs others than the one that saved

@@ -100,7 +100,7 @@ def train_step(
         read_status = _start_reading(status)
         if overlap is not None:
             overlap()
-        update_early = optimizer.defaults["fused"] and not scaler.is_enabled()
+        update_early = _is_fused(optimizer) and not scaler.is_enabled()
         if update_early:  # queued before the host waits, so that the device does not wait for the host afterwards
             _update_weights(model, optimizer, scaler, grad_norm, status, optim=optim, progress=progress)
         loss, norm, *raised = read_status()  # the only wait of the host
@@ -129,6 +129,10 @@ def _start_reading(status: Tensor) -> Callable[[], list[float]]:
     return read
 
 
+def _is_fused(optimizer: torch.optim.Optimizer) -> bool:
+    return all(group["fused"] for group in optimizer.param_groups)
+
+
 def _gradients(optimizer: torch.optim.Optimizer) -> list[Tensor]:
     """The gradients of all trained parameters that have one."""
     return [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
@@ -152,7 +156,7 @@ def _update_weights(
     if scaler.is_enabled():
         scaler.step(optimizer)
         return
-    if optimizer.defaults["fused"]:
+    if _is_fused(optimizer):
         optimizer.found_inf = not_finite.float()  # type: ignore[attr-defined]
     try:
         optimizer.step()
