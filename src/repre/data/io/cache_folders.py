@@ -112,7 +112,11 @@ def with_cache(
         log(f"decoded images are not kept: {error.strerror or error} ({error.filename or folder})")
         return source
     if problem:
-        log(f"only a part of the decoded images will be kept: all take about {expected / 2**30:.1f} GiB, {problem}")
+        log(
+            f"a part of the decoded images is kept in {folder}: all take about {expected / 2**30:.1f} GiB, {problem}; it may be "
+            "deleted at any time"
+        )
+        return CachedSource(source, cache, lock)
     there = f"{cache.size / 2**30:.2f} of about {expected / 2**30:.2f} GiB are there"
     log(f"decoded images are kept in {folder} ({there}); it may be deleted at any time")
     return CachedSource(source, cache, lock)
