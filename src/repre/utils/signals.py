@@ -68,3 +68,16 @@ class StopRequest:
         if self._interruptible:
             self._interruptible = False
             raise StopNow
+
+
+@contextmanager
+def signals_later() -> Iterator[None]:
+    """Inside, a request to stop waits: its exception would be lost in what Python calls after a fork."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGUSR1})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -113,8 +113,8 @@ def with_cache(
         return source
     if problem:
         log(
-            f"a part of the decoded images is kept in {folder}: all take about {expected / 2**30:.1f} GiB, {problem}; it may be "
-            "deleted at any time"
+            f"a part of the decoded images is kept in {folder}: all take about {expected / 2**30:.1f} GiB, {problem}; it "
+            "may be deleted at any time"
         )
         return CachedSource(source, cache, lock)
     there = f"{cache.size / 2**30:.2f} of about {expected / 2**30:.2f} GiB are there"

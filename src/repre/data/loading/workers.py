@@ -18,7 +18,6 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from functools import partial
 from multiprocessing.process import BaseProcess
 from types import FrameType
@@ -32,6 +31,7 @@ from torch.utils.data import DataLoader, Dataset
 from repre.data.loading.slots import SlotRing, private_copy
 from repre.errors import RunError, UserError
 from repre.utils.shared_memory import FORK, check_semaphores, shared_bytes
+from repre.utils.signals import signals_later
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -231,26 +231,13 @@ def _start(loader: DataLoader[T], pool: _Pool) -> Iterator[T]:
     if sys.unraisablehook is not _unraisable_hook:
         _unraisable_hook.default, sys.unraisablehook = sys.unraisablehook, _unraisable_hook
     before = set(multiprocessing.active_children())
-    with _signals_later():
+    with signals_later():
         iterator = iter(loader)
     pool.processes = [process for process in multiprocessing.active_children() if process not in before]
     _workers.update(dict.fromkeys(pool.processes, os.getpid()))
     _pools.add(pool)
     _explain_in_signal_handler()
     return iterator
-
-
-@contextmanager
-def _signals_later() -> Iterator[None]:
-    """Inside, a request to stop waits: its exception would be lost in what Python calls after a fork."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGUSR1})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _next(iterator: Iterator[T]) -> T:
