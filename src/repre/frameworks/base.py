@@ -97,11 +97,13 @@ class Teacher(nn.Module):
 
     def update(self, encoder: nn.Module, projector: nn.Module, *, momentum: float) -> None:
         """Moves the teacher toward the student, always the same; `momentum` is the share of the teacher that stays."""
-        averages = self._averages or [MovingAverage(self.encoder, encoder), MovingAverage(self.projector, projector)]
+        averages = self._averages
+        if not averages:
+            averages = [MovingAverage(self.encoder, encoder), MovingAverage(self.projector, projector)]
+            if not any(map(is_dtensor, encoder.parameters())):  # whose parts may move
+                self._averages = averages
         for average in averages:
             average.update(momentum=momentum)
-        if not any(map(is_dtensor, encoder.parameters())):  # whose parts may move
-            self._averages = averages
 
     def _apply(self, fn: Any, recurse: bool = True) -> "Teacher":
         self._averages = []  # of tensors that this may replace
