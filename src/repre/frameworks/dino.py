@@ -9,10 +9,10 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from repre.errors import UserError
-from repre.frameworks.base import Framework, FrameworkConfig, Teacher
+from repre.frameworks.base import Framework, FrameworkConfig, Needs, Teacher
 from repre.losses import dino_loss
 from repre.models.heads import mlp
-from repre.types import Features, FrameworkOutput
+from repre.types import Features, FrameworkOutput, Views
 from repre.utils.config_checks import check_fields
 from repre.utils.dist import mean_over_ranks
 from repre.utils.onednn_linear import linear
@@ -92,7 +92,7 @@ class DINOHead(nn.Module):
 class DINO(Framework):
     """Every view's distribution over prototypes follows the teacher's, of each other global view."""
 
-    supports_multi_crop = True
+    needs = Needs(local_views=True)
     center: Tensor
 
     def __init__(self, config: DINOConfig, encoder: nn.Module, *, embedding_dim: int) -> None:
@@ -106,7 +106,7 @@ class DINO(Framework):
     def teacher_features(self, views: list[Tensor]) -> list[Features]:
         return self.teacher.features(views)
 
-    def loss(self, student: list[Features], teacher: list[Features], progress: float) -> FrameworkOutput:
+    def loss(self, student: list[Features], teacher: list[Features], views: Views, progress: float) -> FrameworkOutput:
         c = self.config
         head = self.teacher.projector
         assert isinstance(head, DINOHead)

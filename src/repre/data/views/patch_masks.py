@@ -17,8 +17,3 @@ def hide_patches(numbers: Tensor, *, ratio: float) -> Tensor:
     rank = numbers.argsort(dim=1).argsort(dim=1)
     grid = round(patches**0.5)
     return (rank < round(ratio * patches)).view(-1, 1, grid, grid)
-
-
-def enlarge(hidden: Tensor, *, patch: int) -> Tensor:
-    """Masks of pixels, bool [B, 1, S, S], from masks of patches with a side of `patch` pixels."""
-    return hidden.repeat_interleave(patch, dim=2).repeat_interleave(patch, dim=3)
