@@ -59,7 +59,7 @@ class ViewParameters:
         grayscale: bool [B].
         sigma: standard deviation of the blur, float32 [B]; 0 is no blur.
         solarize: bool [B].
-        hidden: patches that are hidden from the encoder, bool [B, 1, grid, grid]; None without masking.
+        hidden: patches that are hidden from the encoder, bool [B, rows, columns]; None without masking.
     """
 
     boxes: Tensor

@@ -16,8 +16,8 @@ from repre.data.views.augmentations import Range, ViewConfig, ViewParameters, dr
 from repre.data.views.color import apply_color, normalize
 from repre.data.views.fused import Rendered, ViewGroup, fused_views, fused_window, is_fused
 from repre.data.views.geometry import chunks, crop_resize, resample
-from repre.data.views.patch_masks import enlarge, hide_patches
-from repre.data.views.random_streams import Operation, RandomStreams
+from repre.data.views.patch_masks import draw_masks, enlarge
+from repre.data.views.random_streams import RandomStreams
 from repre.data.views.view_recipes import N_GLOBAL, ViewsConfig
 from repre.errors import UserError
 from repre.types import Batch, Views
@@ -38,9 +38,15 @@ def draw_views(config: ViewsConfig, sizes: Tensor, positions: Tensor, *, epoch: 
     streams = RandomStreams(seed=seed, epoch=epoch, positions=positions)
     drawn = draw_all(config.views, sizes, streams)
     if config.mask_ratio > 0:
-        patches = (config.size // config.mask_patch) ** 2
-        numbers = streams.uniforms_of_views(Operation.PATCH_MASK, patches, range(N_GLOBAL))
-        hidden = [hide_patches(row, ratio=config.mask_ratio) for row in numbers]
+        side = config.size // config.mask_patch
+        hidden = draw_masks(
+            streams,
+            kind="random",
+            ratio=(config.mask_ratio, config.mask_ratio),
+            image_share=1.0,
+            grid=(side, side),
+            views=range(N_GLOBAL),
+        )
         drawn[:N_GLOBAL] = [replace(view, hidden=mask) for view, mask in zip(drawn, hidden)]
     return drawn
 
