@@ -13,6 +13,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import nn
 
+from repre.losses import sinkhorn_knopp
 from repre.models.encoder import Encoder
 from repre.models.norms import BatchNorm
 from repre.models.repre import RePre
@@ -84,19 +85,21 @@ def compared_exchange(model: RePre, *, first: nn.Module) -> Iterator[None]:
 
 
 def small_operations() -> dict[str, torch.Tensor]:
-    """Gather, sum and batch normalization, with gradients, on this rank's share of fixed data."""
+    """Gather, sum, batch normalization and Sinkhorn-Knopp, with gradients, on this rank's share of fixed data."""
     x = torch.randn(6, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     weight = torch.randn(6, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     share = 6 // world_size()
     mine = slice(rank() * share, (rank() + 1) * share)
     leaf = x[mine].clone().requires_grad_()
     normalized = BatchNorm(3).double()(leaf)
+    counted = torch.tensor([True, False, False, True, True, True])  # not as many on each rank
     (normalized * weight[mine]).mean().backward()
     return {
         "normalized": all_gather_with_grad(normalized.detach()),
         "gathered": all_gather_with_grad(x[mine]),
         "sum": sum_over_ranks(x[mine].sum(0)),
         "gradient": all_gather_with_grad(leaf.grad) / world_size(),
+        "sinkhorn": all_gather_with_grad(sinkhorn_knopp(x[mine], temperature=0.5, counted=counted[mine])),
         "gradient of two gathers": all_gather_with_grad(_gradient_of_two_gathers(x[mine])) / world_size(),
     }
 
@@ -156,7 +159,7 @@ def test_training_equals_one_process(two_processes: list[dict[str, Any]], case: 
                 assert close, f"rank {number}, step {step}: {name} differs by {(value - theirs[name]).abs().max()}"
 
 
-def test_batch_norm_over_ranks_equals_one_batch(two_processes: list[dict[str, Any]]) -> None:
+def test_operations_over_ranks_equal_one_batch(two_processes: list[dict[str, Any]]) -> None:
     alone = small_operations()
     for found in two_processes:
         for name, value in alone.items():

@@ -53,17 +53,67 @@ def dino(
     student_temperature: float,
     teacher_temperature: float,
 ) -> Tensor:
-    total, pairs = torch.zeros((), dtype=center.dtype), 0
-    for t in range(len(teacher)):
+    """Of the teacher's logits, which are centered and sharpened."""
+    targets = [centered(view, center, teacher_temperature) for view in teacher]
+    return dino_of_targets(student, targets, student_temperature)
+
+
+def centered(logits: Tensor, center: Tensor, temperature: float) -> list[list[Tensor]]:
+    return [softmax([(row[k] - center[k]) / temperature for k in range(len(row))]) for row in logits]
+
+
+def cross_entropy(target: list[Tensor], logits: Tensor, temperature: float) -> Tensor:
+    q = softmax([x / temperature for x in logits])
+    return -sum(p_k * torch.log(q_k) for p_k, q_k in zip(target, q))
+
+
+def dino_of_targets(student: list[Tensor], targets: list[list[list[Tensor]]], temperature: float) -> Tensor:
+    total, pairs = torch.zeros((), dtype=student[0].dtype), 0
+    for t in range(len(targets)):
         for s in range(len(student)):
             if s == t:
                 continue
             pairs += 1
-            for i in range(len(teacher[t])):
-                p = softmax([(teacher[t][i][k] - center[k]) / teacher_temperature for k in range(len(center))])
-                q = softmax([student[s][i][k] / student_temperature for k in range(len(center))])
-                total = total - sum(p_k * torch.log(q_k) for p_k, q_k in zip(p, q)) / len(teacher[t])
+            for i in range(len(targets[t])):
+                total = total + cross_entropy(targets[t][i], student[s][i], temperature) / len(targets[t])
     return total / pairs
+
+
+def sinkhorn_knopp(logits: list[Tensor], temperature: float, iterations: int = 3) -> list[list[Tensor]]:
+    n, prototypes = len(logits), len(logits[0])
+    q = [[torch.exp(x / temperature) for x in row] for row in logits]
+    for _ in range(iterations):
+        for k in range(prototypes):
+            total = sum(q[i][k] for i in range(n))
+            for i in range(n):
+                q[i][k] = q[i][k] / (total * prototypes)
+        for i in range(n):
+            total = sum(q[i])
+            q[i] = [x / (total * n) for x in q[i]]
+    return [[n * x for x in row] for row in q]
+
+
+def ibot_patch(student: Tensor, targets: list, masks: Tensor, temperature: float) -> Tensor:
+    """`student` [images, N, P], `targets` one distribution for each of these patches, `masks` bool [images, N]."""
+    total = torch.zeros((), dtype=student.dtype)
+    for i in range(len(masks)):
+        masked = [j for j in range(masks.shape[1]) if masks[i, j]]
+        for j in masked:
+            total = total + cross_entropy(targets[i][j], student[i, j], temperature) / len(masked) / len(masks)
+    return total
+
+
+def koleo(embeddings: Tensor, everyone: Tensor, offset: int = 0) -> Tensor:
+    total = torch.zeros((), dtype=embeddings.dtype)
+    for i in range(len(embeddings)):
+        mine = embeddings[i] / embeddings[i].norm()
+        distances = []
+        for j in range(len(everyone)):
+            if j != offset + i:
+                difference = mine - everyone[j] / everyone[j].norm() + 1e-8
+                distances.append(torch.sqrt((difference * difference).sum()))
+        total = total - torch.log(min(distances) + 1e-8)
+    return total / len(embeddings)
 
 
 def pixel(prediction: Tensor, target: Tensor, kind: str, mask: Tensor | None = None) -> float:

@@ -10,7 +10,7 @@ from torch.utils.checkpoint import checkpoint
 
 from repre.errors import UserError
 from repre.frameworks.base import Framework, FrameworkConfig, Needs, Teacher
-from repre.losses import dino_loss
+from repre.losses import centered_softmax, dino_loss
 from repre.models.heads import mlp
 from repre.types import Features, FrameworkOutput, Views
 from repre.utils.config_checks import check_fields
@@ -173,14 +173,12 @@ class DINO(Framework):
         """
         with torch.no_grad():
             targets = linear(teacher_points, teacher_prototypes)  # [G, n, prototypes]
-            distribution = ((targets[0] - self.center) / temperature).softmax(1)  # [n, prototypes]
-            sums = targets.mean(0).sum(0), distribution.sum(0), torch.special.entr(distribution).sum()
+            distributions = centered_softmax(targets, self.center, temperature)
+            sums = targets.mean(0).sum(0), distributions[0].sum(0), torch.special.entr(distributions[0]).sum()
         loss = dino_loss(
             list(linear(points, prototypes)),
-            list(targets),
-            self.center,
+            list(distributions),
             student_temperature=self.config.student_temperature,
-            teacher_temperature=temperature,
         )
         return loss * points.shape[1], *sums
 

@@ -139,6 +139,15 @@ def mean_over_ranks(x: Tensor) -> Tensor:
     return sum_over_ranks(x) / world_size() if world_size() > 1 else x
 
 
+def max_over_ranks(x: Tensor) -> Tensor:
+    """Maximum over ranks, without gradient; the shape stays."""
+    x = x.detach()
+    if world_size() > 1:
+        x = x.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(x, op=dist.ReduceOp.MAX)
+    return x
+
+
 def any_rank(flag: bool, device: torch.device) -> bool:
     """True on every rank if `flag` is true on any rank; a collective call."""
     if world_size() == 1:

@@ -28,6 +28,8 @@ class Operation(IntEnum):
     SOLARIZE = 5
     PATCH_MASK = 6
     LABELED_CROP = 7
+    BLOCK_MASK = 8
+    MASK_RATIO = 9
 
 
 class RandomStreams:

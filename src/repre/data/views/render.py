@@ -16,8 +16,8 @@ from repre.data.views.augmentations import Range, ViewConfig, ViewParameters, dr
 from repre.data.views.color import apply_color, normalize
 from repre.data.views.fused import Rendered, ViewGroup, fused_views, fused_window, is_fused
 from repre.data.views.geometry import chunks, crop_resize, resample
-from repre.data.views.patch_masks import hide_patches
-from repre.data.views.random_streams import Operation, RandomStreams
+from repre.data.views.patch_masks import draw_masks
+from repre.data.views.random_streams import RandomStreams
 from repre.data.views.view_recipes import ViewsConfig
 from repre.errors import UserError
 from repre.types import Batch, Views
@@ -38,9 +38,14 @@ def draw_views(config: ViewsConfig, sizes: Tensor, positions: Tensor, *, epoch: 
     streams = RandomStreams(seed=seed, epoch=epoch, positions=positions)
     drawn = draw_all(config.views, sizes, streams)
     if config.mask.kind != "none":
-        patches = config.mask_grid**2
-        numbers = streams.uniforms_of_views(Operation.PATCH_MASK, patches, range(config.n_global))
-        hidden = [hide_patches(row, ratio=config.mask.ratio[0])[:, 0] for row in numbers]
+        hidden = draw_masks(
+            streams,
+            kind=config.mask.kind,
+            ratio=config.mask.ratio,
+            image_share=config.mask.image_share,
+            grid=(config.mask_grid, config.mask_grid),
+            views=range(config.n_global),
+        )
         drawn[: config.n_global] = [replace(view, hidden=mask) for view, mask in zip(drawn, hidden)]
     return drawn
 
