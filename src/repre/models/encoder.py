@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from repre.errors import UserError
 from repre.models.drop_path import BatchSlice, use_drop_paths
 from repre.models.mask_token import MaskToken
-from repre.models.patch_projection import use_patch_projections
+from repre.models.patch_projection import cuts_patches, use_patch_projections
 from repre.models.timm_model import (
     RESERVED_ARGUMENTS,
     FeatureLayout,
@@ -309,10 +309,15 @@ class Encoder(nn.Module):
             ) from error
 
     def _build_mask_token(self, layout: FeatureLayout) -> MaskToken:
+        reason = None
         if layout.embedded is None:
+            reason = "it has no patch embedding that gives tokens"
+        elif not cuts_patches(self.model.patch_embed):
+            reason = "the patches of its patch embedding overlap, so that hidden pixels would show in their neighbors"
+        if layout.embedded is None or reason is not None:
             raise UserError(
-                f"encoder.name: {self.config.name} has no patch embedding that gives tokens, so no mask token can stand for "
-                "hidden patches; use a ViT or a Swin, or set reconstruction.masked_input to pixels"
+                f"encoder.name: {self.config.name} cannot have a mask token: {reason}; use a ViT or a Swin, or set "
+                "reconstruction.masked_input to pixels if only the branch needs masks"
             )
         return MaskToken(self.model.patch_embed, dim=layout.embedded[2])
 

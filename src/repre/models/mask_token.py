@@ -12,7 +12,7 @@ class MaskToken(nn.Module):
     """Replaces what a patch embedding gives for hidden patches, before positions are added.
 
     Args:
-        patch_embed: gives tokens [B, rows, columns, D] or [B, rows x columns, D], alone or first in a tuple.
+        patch_embed: gives tokens [B, rows, columns, D] or [B, rows x columns, D].
         dim: width D of the tokens.
     """
 
@@ -31,12 +31,10 @@ class MaskToken(nn.Module):
         finally:
             self._masks = None
 
-    def _replace(self, module: nn.Module, inputs: Any, output: Any) -> Any:
+    def _replace(self, module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
         if self._masks is None:
             return output
-        tokens, rest = (output[0], output[1:]) if isinstance(output, tuple) else (output, None)
-        repeats = round((tokens[0, ..., 0].numel() / self._masks[0].numel()) ** 0.5)
+        repeats = round((output[0, ..., 0].numel() / self._masks[0].numel()) ** 0.5)
         hidden = self._masks.repeat_interleave(repeats, 1).repeat_interleave(repeats, 2)
-        hidden = hidden if tokens.ndim == 4 else hidden.flatten(1)
-        tokens = torch.where(hidden[..., None], self.token.to(tokens.dtype), tokens)
-        return tokens if rest is None else (tokens, *rest)
+        hidden = hidden if output.ndim == 4 else hidden.flatten(1)
+        return torch.where(hidden[..., None], self.token.to(output.dtype), output)
