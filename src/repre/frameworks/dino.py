@@ -13,7 +13,6 @@ from repre.frameworks.base import Framework, FrameworkConfig, Teacher
 from repre.losses import dino_loss
 from repre.models.heads import mlp
 from repre.types import Features, FrameworkOutput
-from repre.utils.config_checks import check_fields
 from repre.utils.dist import mean_over_ranks
 from repre.utils.onednn_linear import linear
 from repre.utils.schedule import cosine, warmup_constant
@@ -51,7 +50,7 @@ class DINOConfig(FrameworkConfig):
     """Prototypes of length 1. False learns their lengths, as the published ViT-S run does."""
 
     def __post_init__(self) -> None:
-        check_fields(self, "framework")
+        super().__post_init__()
         for name in ("student_temperature", "teacher_temperature_start", "teacher_temperature"):
             if getattr(self, name) <= 0:
                 raise UserError(f"framework.{name} must be above 0, not {getattr(self, name)}")
@@ -186,6 +185,12 @@ class DINO(Framework):
 
     def step_functions(self) -> list[StepFunction[..., Any]]:
         return [self.sums_step]
+
+    def uses_weight_decay(self, name: str, parameter: Tensor, *, default: bool) -> bool:
+        """All but biases and vectors, as in the authors' code: positions and tokens decay, and so do the prototypes'
+        lengths, which are a matrix of one column there."""
+        is_matrix = parameter.ndim > 1 and not name.endswith(".bias")
+        return is_matrix or name == "framework.projector.lengths"
 
     def before_step(self, progress: float) -> None:
         if progress < self.config.freeze_last_layer:
