@@ -38,16 +38,17 @@ class DINOConfig(FrameworkConfig):
     """Temperature of the teacher's distribution at the start."""
     teacher_temperature: float = 0.07
     """Temperature of the teacher's distribution after its warm-up."""
-    teacher_temperature_warmup: float = 0.3
-    """Share of the run over which the teacher's temperature rises (30 of 100 epochs in the authors' script)."""
+    teacher_temperature_warmup: float = 0.1
+    """Share of the run over which the teacher's temperature rises (30 of 300 epochs in the authors' full command for ViT-S;
+    their script alone keeps 0.04)."""
     momentum: float = 0.996
     """Share of the teacher that stays at each step, at the start; rises to 1 along a cosine."""
     center_momentum: float = 0.9
     """Share of the center that stays at each step."""
     freeze_last_layer: float = 0.01
-    """Share of the run during which the prototypes do not learn (1 of 100 epochs in the authors' script)."""
+    """Share of the run during which the prototypes do not learn (1 epoch in the authors' commands)."""
     norm_last_layer: bool = True
-    """Prototypes of length 1. False learns their lengths, as the published ViT-S run does."""
+    """Prototypes of length 1. False learns their lengths, as the authors do for ViT-S, and only there."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
