@@ -23,6 +23,7 @@ FLOORS: list[list[str]] = [
         "models.norms",
         "models.drop_path",
         "models.patch_projection",
+        "models.moco_v3_init",
         "models.ema",
         "models.balance_gradients",
         "models.decoder",

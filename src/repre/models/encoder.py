@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from timm.models import group_parameters
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from repre.errors import UserError
 from repre.models.drop_path import BatchSlice, use_drop_paths
 from repre.models.mask_token import MaskToken
+from repre.models.moco_v3_init import start_as_moco_v3
 from repre.models.patch_projection import cuts_patches, use_patch_projections
 from repre.models.timm_model import (
     RESERVED_ARGUMENTS,
@@ -56,6 +57,8 @@ class EncoderConfig:
     """Start weights: a .safetensors or .pth file, a run folder, or `hub` for timm's; None: random init."""
     allow_partial: bool = False
     """Load start weights even if some parameters are missing, unexpected or of another shape."""
+    init: Literal["timm", "moco-v3"] = "timm"
+    """How random weights are drawn: as timm does, or as MoCo v3's authors do for ViTs, with fixed sin-cos positions."""
     grad_checkpointing: bool = False
     """Recompute activations in the backward pass to save memory."""
     freeze_patch_embed: bool = False
@@ -76,6 +79,11 @@ class EncoderConfig:
             raise UserError(f"encoder.image_size must be at least 1, not {self.image_size}")
         if self.patch_size is not None and self.patch_size < 1:
             raise UserError(f"encoder.patch_size must be at least 1, not {self.patch_size}")
+        if self.init != "timm" and self.weights == "hub":
+            raise UserError(
+                f"encoder.init {self.init} fixes the positions and draws new weights, so the hub's would be lost: set "
+                "encoder.init to timm, and leave out encoder.model_args.num_heads"
+            )
         for key, value in self.model_args.items():
             if key in RESERVED_ARGUMENTS:
                 raise UserError(f"encoder.model_args.{key} cannot be set here; use the encoder's own settings for it")
@@ -140,6 +148,8 @@ class Encoder(nn.Module):
         self.patch_dim, self.patch_stride = layout.patches.dim, layout.patch_stride
 
         self.model: Any = create_timm_model(config.name, self.timm_arguments, pretrained=config.weights == "hub")
+        if config.init == "moco-v3":
+            start_as_moco_v3(self.model, name=config.name)
         self.batch_slice = BatchSlice()
         self._drop_paths = use_drop_paths(self.model, self.batch_slice)
         use_patch_projections(self.model, channels=config.channels)
