@@ -17,9 +17,10 @@ from torch import Tensor, nn
 
 from repre.errors import UserError
 from repre.models.drop_path import BatchSlice, use_drop_paths
-from repre.models.mask_token import MaskToken
+from repre.models.mask_token import build_mask_token
 from repre.models.moco_v3_init import start_as_moco_v3
-from repre.models.patch_projection import cuts_patches, use_patch_projections
+from repre.models.patch_projection import use_patch_projections
+from repre.models.residual_sums import use_bfloat16_sums
 from repre.models.timm_model import (
     RESERVED_ARGUMENTS,
     FeatureLayout,
@@ -153,10 +154,9 @@ class Encoder(nn.Module):
         self.batch_slice = BatchSlice()
         self._drop_paths = use_drop_paths(self.model, self.batch_slice)
         use_patch_projections(self.model, channels=config.channels)
-        if hasattr(self.model, "norm_pre"):  # of flat transformers: the first thing that their tokens pass
-            self.model.norm_pre.register_forward_hook(_in_bfloat16)
+        use_bfloat16_sums(self.model)
         use_onednn_linear(self.model)
-        self.mask_token = self._build_mask_token(layout) if mask_token else None
+        self.mask_token = build_mask_token(self.model, layout.embedded, name=config.name) if mask_token else None
         self.encode_step = StepFunction(self._encode_views)
         if config.grad_checkpointing:
             self.enable_grad_checkpointing()
@@ -318,19 +318,6 @@ class Encoder(nn.Module):
                 f"encoder.grad_checkpointing: {self.config.name} does not support it; set it to False"
             ) from error
 
-    def _build_mask_token(self, layout: FeatureLayout) -> MaskToken:
-        reason = None
-        if layout.embedded is None:
-            reason = "it has no patch embedding that gives tokens"
-        elif not cuts_patches(self.model.patch_embed):
-            reason = "the patches of its patch embedding overlap, so that hidden pixels would show in their neighbors"
-        if layout.embedded is None or reason is not None:
-            raise UserError(
-                f"encoder.name: {self.config.name} cannot have a mask token: {reason}; use a ViT or a Swin, or set "
-                "reconstruction.masked_input to pixels if only the branch needs masks"
-            )
-        return MaskToken(self.model.patch_embed, dim=layout.embedded[2])
-
     def _freeze_patch_embed(self) -> None:
         patch_embed = getattr(self.model, "patch_embed", None)
         if patch_embed is None:
@@ -344,17 +331,6 @@ def _of_views(features: Features, n: int) -> Iterator[tuple[Tensor, Tensor | Non
     levels_of_views = zip(*(level.chunk(n) for level in features.maps)) if features.maps else [()] * n
     for embedding, tokens, levels in zip(features.embedding.chunk(n), patches, levels_of_views):
         yield embedding, tokens, list(levels)
-
-
-def _in_bfloat16(module: nn.Module, inputs: Any, tokens: Tensor) -> Tensor:
-    """On CUDA the tokens in bfloat16 under its autocast, so that all residual sums are: half the memory and traffic.
-
-    Positions are float32 parameters, and adding them to the patches would make all sums float32. Norms are still computed in
-    float32, and so is the embedding; the CPU's autocast would leave them in bfloat16.
-    """
-    if not tokens.is_cuda or not torch.is_autocast_enabled("cuda"):
-        return tokens
-    return tokens.to(torch.bfloat16) if torch.get_autocast_dtype("cuda") is torch.bfloat16 else tokens
 
 
 def _height_and_width(size: Any) -> tuple[int, int]:

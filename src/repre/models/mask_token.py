@@ -7,6 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from repre.errors import UserError
+from repre.models.patch_projection import cuts_patches
+
 
 class MaskToken(nn.Module):
     """Replaces what a patch embedding gives for hidden patches, before positions are added.
@@ -38,3 +41,23 @@ class MaskToken(nn.Module):
         hidden = self._masks.repeat_interleave(repeats, 1).repeat_interleave(repeats, 2)
         hidden = hidden if output.ndim == 4 else hidden.flatten(1)
         return torch.where(hidden[..., None], self.token.to(output.dtype), output)
+
+
+def build_mask_token(model: Any, embedded: tuple[int, int, int] | None, *, name: str) -> MaskToken:
+    """The mask token of a timm model.
+
+    Args:
+        embedded: rows, columns and width of the tokens that the model's patch embedding gives, if it has one.
+        name: of the model, for messages.
+
+    Raises:
+        UserError: the model has no such tokens, or its patches overlap.
+    """
+    if embedded is None or not cuts_patches(model.patch_embed):
+        reason = "the patches of its patch embedding overlap, so that hidden pixels would show in their neighbors"
+        raise UserError(
+            f"encoder.name: {name} cannot have a mask token: "
+            f"{'it has no patch embedding that gives tokens' if embedded is None else reason}; use a ViT or a Swin, or set "
+            "reconstruction.masked_input to pixels if only the branch needs masks"
+        )
+    return MaskToken(model.patch_embed, dim=embedded[2])
