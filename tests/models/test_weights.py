@@ -64,7 +64,7 @@ def test_weights_of_another_model_are_refused_with_counts(tmp_path: Path) -> Non
     save_file({k.replace("blocks.3", "blocks.9"): v for k, v in source.model.state_dict().items()}, path)
     with pytest.raises(UserError, match=r"12 missing \(blocks.3.\S+, .*12 not in the model \(blocks.9.*allow-partial"):
         build("vit_tiny_patch16_224", weights=path)
-    with pytest.warns(UserWarning, match=r"loaded in part; 12 missing"):
+    with pytest.warns(UserWarning, match=r"timm's names; 42 tensors .* in part: 12 missing"):
         partial = build("vit_tiny_patch16_224", weights=path, allow_partial=True)
     assert same_weights(source.model.blocks[2], partial.model.blocks[2])
     assert not same_weights(source.model.blocks[3], partial.model.blocks[3])

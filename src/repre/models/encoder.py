@@ -8,7 +8,6 @@ Shapes:
 import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 
 from repre.errors import UserError
 from repre.models.drop_path import BatchSlice, DropPath
+from repre.models.load_report import LoadReport
 from repre.models.patch_projection import use_patch_projections
 from repre.models.timm_model import (
     RESERVED_ARGUMENTS,
@@ -103,6 +103,7 @@ class Encoder(nn.Module):
         widths, strides: channels of each map, and pixels per cell. Where the stride does not divide the image's size, the
             model rounds the grid up or down.
         image_size: height and width that the model was built for; it takes other sizes if its architecture allows.
+        load_report: what became of the start weights; None at random init.
         batch_slice: the images of the whole batch that the next passes encode, for drop path.
         encode_step: computes `encode` in training steps once it is compiled.
 
@@ -133,9 +134,10 @@ class Encoder(nn.Module):
         self.encode_step = StepFunction(self._encode_views)
         if config.grad_checkpointing:
             self.enable_grad_checkpointing()
-        if config.weights not in (None, "hub"):
-            load_start_weights(
-                self.model, Path(str(config.weights)), name=config.name, allow_partial=config.allow_partial
+        self.load_report: LoadReport | None = None
+        if config.weights is not None:
+            self.load_report = load_start_weights(
+                self.model, config.weights, name=config.name, allow_partial=config.allow_partial
             )
         if config.freeze_patch_embed:
             self._freeze_patch_embed()
