@@ -39,7 +39,7 @@ TRANSFORMERS_BLOCK: Rules = (
 """Names of transformers inside a block. The older names are those in files, the newer ones those of models in memory."""
 CHUNK = re.compile(r"((?:^|\.)blocks)\.\d+\.(\d+\.)")
 """DINOv2's and DINOv3's blocks when their training sharded them in chunks: blocks.CHUNK.BLOCK, BLOCK counted over all."""
-BLOCK = re.compile(r"^(?:blocks|layers|stages)\.\d+\.|^patch_embed\.")
+BLOCK = re.compile(r"^(?:blocks|layers|stages)\.\d+\.")
 
 
 def rename(names: Collection[str], model_keys: Collection[str]) -> tuple[str, dict[str, str]]:
@@ -77,7 +77,7 @@ def _from_transformers(name: str, prefixes: list[str]) -> str:
 
 
 def is_block(name: str) -> bool:
-    """Whether a parameter with timm's or Meta's name belongs to a block or to the patch embedding."""
+    """Whether a parameter with timm's or Meta's name belongs to a block."""
     return BLOCK.match(name) is not None
 
 
