@@ -51,7 +51,8 @@ def test_patches_positions_and_channels_are_adapted_as_timm_does(tmp_path: Path)
     assert torch.equal(encoder.model.pos_embed, positions)
     assert str(encoder.load_report) == (
         f"encoder.weights {tmp_path / 'start.pth'}: timm's names under teacher.backbone; 54 tensors loaded, position "
-        "embedding resampled from 4 x 4 to 4 x 12, patch kernel resampled from 16 x 16 to 8 x 8, channels adapted from 3 to 4"
+        "embedding resampled from 4 x 4 to 4 x 12, patch kernel resampled from 16 x 16 to 8 x 8, channels adapted from 3 "
+        "to 4"
     )
 
 
