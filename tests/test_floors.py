@@ -28,7 +28,7 @@ FLOORS: list[list[str]] = [
         "models.balance_gradients",
         "models.decoder",
     ],
-    ["models.heads", "models.timm_model"],
+    ["models.heads", "models.timm_model", "models.load_report", "models.weight_names", "models.weight_parts"],
     ["models.weights"],
     ["models.encoder"],
     ["models.timm_folder"],

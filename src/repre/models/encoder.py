@@ -8,7 +8,6 @@ Shapes:
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 
 from repre.errors import UserError
 from repre.models.drop_path import BatchSlice, use_drop_paths
+from repre.models.load_report import LoadReport
 from repre.models.mask_token import build_mask_token
 from repre.models.moco_v3_init import start_as_moco_v3
 from repre.models.patch_projection import use_patch_projections
@@ -25,6 +25,7 @@ from repre.models.timm_model import (
     RESERVED_ARGUMENTS,
     FeatureLayout,
     PatchLayout,
+    check_published_heads,
     constructor_arguments,
     create_meta_model,
     create_timm_model,
@@ -85,6 +86,10 @@ class EncoderConfig:
                 f"encoder.init {self.init} fixes the positions and draws new weights, so the hub's would be lost: set "
                 "encoder.init to timm, and leave out encoder.model_args.num_heads"
             )
+        if self.init != "timm" and self.weights is not None:
+            raise UserError(
+                f"encoder.init is {self.init}, but encoder.weights replaces all weights that it draws; set encoder.init to timm"
+            )
         for key, value in self.model_args.items():
             if key in RESERVED_ARGUMENTS:
                 raise UserError(f"encoder.model_args.{key} cannot be set here; use the encoder's own settings for it")
@@ -118,6 +123,7 @@ class Encoder(nn.Module):
         widths, strides: channels of each map, and pixels per cell. Where the stride does not divide the image's size, the
             model rounds the grid up or down.
         image_size: height and width that the model was built for; it takes other sizes if its architecture allows.
+        load_report: what became of the start weights; None at random init.
         batch_slice: the images of the whole batch that the next passes encode, for drop path.
         encode_step: computes `encode` in training steps once it is compiled.
 
@@ -149,6 +155,8 @@ class Encoder(nn.Module):
         self.patch_dim, self.patch_stride = layout.patches.dim, layout.patch_stride
 
         self.model: Any = create_timm_model(config.name, self.timm_arguments, pretrained=config.weights == "hub")
+        if config.weights == "hub":
+            check_published_heads(meta_model, self.model, name=config.name)
         if config.init == "moco-v3":
             start_as_moco_v3(self.model, name=config.name)
         self.batch_slice = BatchSlice()
@@ -160,9 +168,10 @@ class Encoder(nn.Module):
         self.encode_step = StepFunction(self._encode_views)
         if config.grad_checkpointing:
             self.enable_grad_checkpointing()
-        if config.weights not in (None, "hub"):
-            load_start_weights(
-                self.model, Path(str(config.weights)), name=config.name, allow_partial=config.allow_partial
+        self.load_report: LoadReport | None = None
+        if config.weights is not None:
+            self.load_report = load_start_weights(
+                self.model, config.weights, name=config.name, allow_partial=config.allow_partial
             )
         if config.freeze_patch_embed:
             self._freeze_patch_embed()
