@@ -11,7 +11,7 @@ import pytest
 import repre
 from repre.cli.run_options import RunOptions, parse_run_options
 from repre.config import RunConfig, differences, dump_yaml, from_dict, identity, load_yaml, to_dict
-from repre.data.views.view_recipes import ViewsConfig
+from repre.data.views.view_recipes import MaskConfig, ViewsConfig
 from repre.errors import UserError
 from repre.models.repre import ReconstructionConfig
 from repre.recipes import RECIPES, recipe
@@ -78,7 +78,7 @@ def test_an_empty_file_is_no_config(tmp_path: Path) -> None:
 
 
 def test_without_the_branch_nothing_is_made_for_it() -> None:
-    views = ViewsConfig(target="clean", mask_ratio=0.5)
+    views = ViewsConfig(target="clean", mask=MaskConfig(kind="random", ratio=(0.5, 0.5), patch=32))
     assert RunConfig(views=views).rendered_views == views
     plain = RunConfig(views=views, reconstruction=ReconstructionConfig(weight=0.0))
     assert plain.rendered_views == ViewsConfig(target="view")

@@ -15,7 +15,8 @@ from repre.errors import UserError, near_names
 from repre.frameworks import FRAMEWORKS, FrameworkConfig, MoCoV3Config, framework_name
 from repre.models.decoder import DecoderConfig
 from repre.models.encoder import EncoderConfig
-from repre.models.repre import ReconstructionConfig, check_multi_crop
+from repre.models.needs import check_needs, needs_mask_token, used_masks
+from repre.models.repre import ReconstructionConfig
 from repre.renamed_settings import unknown_setting
 from repre.training.optim import OptimConfig
 from repre.utils.config_checks import check_fields
@@ -135,7 +136,7 @@ class RunConfig:
                 raise UserError(f"{name} must be at least 1, not {getattr(self, name)}")
         if self.batch_size < 2:
             raise UserError("batch_size must be at least 2: the frameworks compare images of a batch")
-        check_multi_crop(self.framework, n_local=self.views.n_local)
+        check_needs(self.framework, self.views, self.reconstruction)
 
     @property
     def encoder_at_size(self) -> EncoderConfig:
@@ -146,10 +147,16 @@ class RunConfig:
 
     @property
     def rendered_views(self) -> ViewsConfig:
-        """The views to render: without the branch they need no clean targets and no masks."""
-        if self.reconstruction.weight:
-            return self.views
-        return dataclasses.replace(self.views, target="view", mask_ratio=0.0)
+        """The views to render: without clean targets and masks if nothing uses them."""
+        mask = used_masks(self.framework, self.views, self.reconstruction)
+        return dataclasses.replace(
+            self.views, target=self.views.target if self.reconstruction.weight else "view", mask=mask
+        )
+
+    @property
+    def mask_token(self) -> bool:
+        """Whether the encoder needs a mask token."""
+        return needs_mask_token(self.framework, self.views, self.reconstruction)
 
     @property
     def decode_size(self) -> int:

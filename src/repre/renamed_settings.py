@@ -29,6 +29,8 @@ RENAMED = {
     "views.first.solarise": "views.first.solarize",
     "views.second.solarise": "views.second.solarize",
     "views.local.solarise": "views.local.solarize",
+    "views.mask_ratio": "views.mask.ratio",
+    "views.mask_patch": "views.mask.patch",
     "view.grey": "view.grayscale",
     "view.solarise": "view.solarize",
 }

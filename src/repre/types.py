@@ -6,7 +6,7 @@ Shapes, everywhere in this project:
     H, W  height and width              S  side of a view, pixels  K  side of the canvas the loader stacks images on
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 
 import torch
@@ -19,11 +19,14 @@ class Features:
 
     Attributes:
         embedding: pooled embedding, [B, D].
+        patches: patch tokens after the encoder's final norm, row by row, [B, N, D_p]; of a pyramid its last map. Without
+            class and register tokens. None where they were not requested.
         maps: one feature map per level, each [B, C_l, H_l, W_l], finest grid first for pyramids and shallowest block
-            first for plain transformers; empty where only the embedding was requested.
+            first for plain transformers; empty where they were not requested.
     """
 
     embedding: Tensor
+    patches: Tensor | None = None
     maps: list[Tensor] = field(default_factory=list)
 
 
@@ -35,14 +38,41 @@ class Views:
         images: the views, each [B, C, S, S]; global views first, then local ones, which may have another S.
         targets: the pixels to reconstruct for each of the `n_global` global views, [B, C, S, S], normalized likewise.
         n_global: how many of `images` are global views.
-        masks: for each global view a bool map [B, 1, S, S], True where pixels are hidden from the encoder; None without
-            masking.
+        masks: for each global view which of its patches are hidden from the student, bool [B, rows, columns]; None without
+            masks.
+        masked: indices of all hidden patches in the concatenation of the global views' masks, flattened, int64 [M]; None
+            where they would have to be read from the device (`masked_patches` computes them).
+        crops: for each view the box that it shows, as shares of the image, and whether it is flipped: top, left, height,
+            width, 0 or 1, float32 [B, 5]. None unless the framework needs them.
     """
 
     images: list[Tensor]
     targets: list[Tensor]
     n_global: int
     masks: list[Tensor] | None = None
+    masked: Tensor | None = None
+    crops: list[Tensor] | None = None
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> "Views":
+        """The views with a function applied to every tensor that has a row for each image; `masked` is left out."""
+
+        def each(tensors: list[Tensor] | None) -> list[Tensor] | None:
+            return None if tensors is None else [function(tensor) for tensor in tensors]
+
+        images = each(self.images) or []
+        own = {id(image): changed for image, changed in zip(self.images, images)}  # targets may be the views themselves
+        return Views(
+            images=images,
+            targets=[own[id(target)] if id(target) in own else function(target) for target in self.targets],
+            n_global=self.n_global,
+            masks=each(self.masks),
+            crops=each(self.crops),
+        )
+
+    def masked_patches(self) -> Tensor:
+        """Indices of all hidden patches, as in `masked`; on CUDA the host waits where they are not known."""
+        assert self.masks is not None, "views without masks"
+        return torch.cat(self.masks).flatten().nonzero().flatten() if self.masked is None else self.masked
 
 
 @dataclass(frozen=True)
@@ -59,7 +89,7 @@ class ViewParameters:
         grayscale: bool [B].
         sigma: standard deviation of the blur, float32 [B]; 0 is no blur.
         solarize: bool [B].
-        hidden: patches that are hidden from the encoder, bool [B, rows, columns]; None without masking.
+        hidden: patches that are hidden from the student, bool [B, rows, columns]; None without masks.
     """
 
     boxes: Tensor
@@ -124,6 +154,7 @@ class FrameworkOutput:
 
     Attributes:
         loss: scalar to differentiate.
+        terms: the parts of a loss that has several, by name, before their weights: scalars, logged as loss_NAME.
         embedding: the student's embedding of the first view, [B, D], for the monitors.
         teacher_embedding: the teacher's embedding of the same view, [B, D]; None without a teacher.
         metrics: scalars that are logged under their names.
@@ -132,6 +163,7 @@ class FrameworkOutput:
 
     loss: Tensor
     embedding: Tensor
+    terms: dict[str, Tensor] = field(default_factory=dict)
     teacher_embedding: Tensor | None = None
     metrics: dict[str, Tensor] = field(default_factory=dict)
     state: dict[str, Tensor] = field(default_factory=dict)

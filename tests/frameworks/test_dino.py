@@ -6,7 +6,7 @@ from torch import nn
 
 from repre.frameworks import prototype_sums
 from repre.frameworks.dino import DINO, DINOConfig
-from repre.types import Features
+from repre.types import Features, Views
 
 
 def losses_in_rows(monkeypatch: pytest.MonkeyPatch, rows: int) -> tuple[dict[str, torch.Tensor], int]:
@@ -25,7 +25,10 @@ def losses_in_rows(monkeypatch: pytest.MonkeyPatch, rows: int) -> tuple[dict[str
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
         output = framework.loss(
-            [Features(view) for view in views], [Features(view.detach() + 0.1) for view in views[:2]], 0.5
+            [Features(view) for view in views],
+            [Features(view.detach() + 0.1) for view in views[:2]],
+            Views(images=[], targets=[], n_global=2),
+            0.5,
         )
     output.loss.backward()
     gradients = {f"view {number}": view.grad for number, view in enumerate(views)}

@@ -104,9 +104,18 @@ def test_pixel_in_the_order_of_the_patches(size: tuple[int, int], masked: bool) 
         assert float(pixel_loss(patches.detach(), target, stride=4, mask=mask)) == pytest.approx(
             slow.pixel(pixels.detach(), target, "l1", mask), rel=1e-12
         )
-        return (pixels - target).abs()[counted].mean()
+        return torch.stack([(p - t).abs()[c].mean() for p, t, c in zip(pixels, target, counted)]).mean()
 
     assert_equal(lambda p: pixel_loss(p, target, stride=4, mask=mask), oracle, draw(2, 48, 2, 3, seed=1))
+
+
+def test_pixel_of_images_without_counted_pixels_is_zero() -> None:
+    """Images count alike, so a batch in pieces has the same loss, however many pixels of each image count."""
+    prediction, target, mask = draw(4, 3, 4, 4, seed=1), draw(4, 3, 4, 4, seed=2), draw(4, 1, 4, 4, seed=3) > 0
+    mask[2] = False
+    values = [pixel_loss(*(x[i : i + 1] for x in (prediction, target)), mask=mask[i : i + 1]) for i in range(4)]
+    assert values[2] == 0
+    assert float(pixel_loss(prediction, target, mask=mask)) == pytest.approx(sum(map(float, values)) / 4, rel=1e-12)
 
 
 def test_pixel_of_low_precision_is_summed_in_float32() -> None:

@@ -117,13 +117,15 @@ def koleo(embeddings: Tensor, everyone: Tensor, offset: int = 0) -> Tensor:
 
 
 def pixel(prediction: Tensor, target: Tensor, kind: str, mask: Tensor | None = None) -> float:
-    values = []
+    means = []
     b, c, h, w = prediction.shape
     for i in range(b):
+        values = []
         for k in range(c):
             for y in range(h):
                 for x in range(w):
                     if mask is None or mask[i, 0, y, x]:
                         d = abs(float(prediction[i, k, y, x] - target[i, k, y, x]))
                         values.append({"l1": d, "l2": d * d, "smooth_l1": d - 0.5 if d > 1 else d * d / 2}[kind])
-    return math.fsum(values) / len(values)
+        means.append(math.fsum(values) / len(values) if values else 0.0)
+    return math.fsum(means) / len(means)

@@ -22,7 +22,7 @@ from repre.data.io.decode import UnreadableImage
 from repre.data.io.folders import FileSource
 from repre.data.loading.loader import LoaderConfig
 from repre.data.scenes import Scenes, ScenesConfig
-from repre.data.views.view_recipes import dino_views, moco_v3_views
+from repre.data.views.view_recipes import MaskConfig, dino_views, moco_v3_views
 from repre.errors import RunError, UserError
 from repre.models.decoder import DecoderConfig
 from repre.models.encoder import Encoder
@@ -280,7 +280,7 @@ def test_a_resumed_run_in_float16_keeps_its_scale_and_is_bit_equal(
 
 
 def test_masked_and_clean_targets_train(tmp_path: Path) -> None:
-    views = replace(moco_v3_views(32, target="clean"), mask_ratio=0.5, mask_patch=8)
+    views = replace(moco_v3_views(32, target="clean"), mask=MaskConfig(kind="random", ratio=(0.5, 0.5), patch=8))
     train(config(tmp_path / "run", epochs=1, views=views))
     assert (tmp_path / "run/summary.json").is_file()
 

@@ -1,10 +1,10 @@
 """The contract of a framework, and the teacher that most of them keep.
 
 A framework owns its heads, its teacher and its queue or center. It never sees an optimizer, the config of a run or the
-decoder. `train_step` calls it in this order::
+decoder; what it wants to see of an image it says in `needs`. `train_step` calls it in this order::
 
     teacher = framework.teacher_features(global_views)
-    output = framework.loss(student, teacher, progress)      # student: global views first, then local views
+    output = framework.loss(student, teacher, views, progress)   # student: global views first, then local views
     output.loss.backward()
     framework.before_step(progress)
     optimizer.step()
@@ -16,13 +16,13 @@ decoder. `train_step` calls it in this order::
 import copy
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from repre.models.ema import MovingAverage
-from repre.types import Features, FrameworkOutput
+from repre.types import Features, FrameworkOutput, Views
 from repre.utils.fsdp import is_dtensor
 from repre.utils.step_compile import StepFunction
 
@@ -32,11 +32,28 @@ class FrameworkConfig:
     """Settings of a framework; every field has a default."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Needs:
+    """What a framework needs of every image."""
+
+    global_views: int = 2
+    """Global views that it compares; 1 if it compares none."""
+    local_views: bool = False
+    """It accepts local views beside the global ones."""
+    patches: bool = False
+    """`Features.patches` of the global views, of student and teacher."""
+    masks: bool = False
+    """Masks: the student sees the global views with patches hidden, the teacher sees all of them."""
+    crops: bool = False
+    """`Views.crops`: where each view was cut out of the image."""
+    branch: bool = False
+    """The reconstruction branch, because it has no loss of its own."""
+
+
 class Framework(nn.Module, ABC):
     """What the model and the training step may call; the head of this file shows the order."""
 
-    supports_multi_crop: bool = False
-    """Whether `loss` accepts local views beside the two global ones."""
+    needs: ClassVar[Needs] = Needs()
 
     def teacher_features(self, views: list[Tensor]) -> list[Features]:
         """The teacher's features of views, each [B, C, S, S], without gradient; empty without a teacher.
@@ -46,12 +63,13 @@ class Framework(nn.Module, ABC):
         return []
 
     @abstractmethod
-    def loss(self, student: list[Features], teacher: list[Features], progress: float) -> FrameworkOutput:
+    def loss(self, student: list[Features], teacher: list[Features], views: Views, progress: float) -> FrameworkOutput:
         """The loss of the local batch, averaged over its images, with what the monitors and `after_step` need.
 
         Args:
-            student: features of every view, global views first.
+            student: features of every view, global views first; without maps.
             teacher: the teacher's features of the global views; empty without a teacher.
+            views: what the features are of, with masks and crops if `needs` asks for them.
             progress: share of the run that is done, in [0, 1].
         """
 
@@ -86,9 +104,9 @@ class Teacher(nn.Module):
         return super().train(False)
 
     @torch.no_grad()
-    def features(self, views: list[Tensor]) -> list[Features]:
-        """Embeddings of views of one size, each [B, C, S, S]."""
-        return self.encoder.encode(views, maps=False)
+    def features(self, views: list[Tensor], *, patches: bool = False) -> list[Features]:
+        """Embeddings, and with `patches` patch tokens, of views of one size, each [B, C, S, S]."""
+        return self.encoder.encode(views, maps=False, patches=patches)
 
     @torch.no_grad()
     def project(self, features: Features) -> Tensor:

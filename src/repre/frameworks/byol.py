@@ -9,7 +9,7 @@ from repre.frameworks.base import Framework, FrameworkConfig, Teacher
 from repre.frameworks.contrast_metrics import retrieval_accuracy
 from repre.losses import cosine_regression
 from repre.models.heads import mlp
-from repre.types import Features, FrameworkOutput
+from repre.types import Features, FrameworkOutput, Views
 from repre.utils.config_checks import check_fields
 from repre.utils.dist import all_gather_with_grad
 from repre.utils.schedule import cosine
@@ -48,7 +48,7 @@ class BYOL(Framework):
     def teacher_features(self, views: list[Tensor]) -> list[Features]:
         return self.teacher.features(views)
 
-    def loss(self, student: list[Features], teacher: list[Features], progress: float) -> FrameworkOutput:
+    def loss(self, student: list[Features], teacher: list[Features], views: Views, progress: float) -> FrameworkOutput:
         first, second = (self.predictor(self.projector(view.embedding)) for view in student)  # [B, P] each
         target_first, target_second = (self.teacher.project(view) for view in teacher)
         loss = cosine_regression(first, target_second) + cosine_regression(second, target_first)

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from repre.errors import UserError
-from repre.frameworks.base import Framework, FrameworkConfig, Teacher
+from repre.frameworks.base import Framework, FrameworkConfig, Needs, Teacher
 from repre.frameworks.prototype_sums import PrototypeSums, project_views, prototype_metrics
 from repre.models.heads import PrototypeHead
-from repre.types import Features, FrameworkOutput
+from repre.types import Features, FrameworkOutput, Views
 from repre.utils.config_checks import check_fields
 from repre.utils.dist import mean_over_ranks
 from repre.utils.schedule import cosine, warmup_constant
@@ -57,7 +57,7 @@ class DINOConfig(FrameworkConfig):
 class DINO(Framework):
     """Every view's distribution over prototypes follows the teacher's, of each other global view."""
 
-    supports_multi_crop = True
+    needs = Needs(local_views=True)
     center: Tensor
 
     def __init__(self, config: DINOConfig, encoder: nn.Module, *, embedding_dim: int) -> None:
@@ -77,7 +77,7 @@ class DINO(Framework):
     def teacher_features(self, views: list[Tensor]) -> list[Features]:
         return self.teacher.features(views)
 
-    def loss(self, student: list[Features], teacher: list[Features], progress: float) -> FrameworkOutput:
+    def loss(self, student: list[Features], teacher: list[Features], views: Views, progress: float) -> FrameworkOutput:
         c = self.config
         with torch.no_grad():
             targets = project_views(self.teacher.projector, teacher)
@@ -90,12 +90,12 @@ class DINO(Framework):
         )
         # a tensor: a new number would be compiled anew
         divisor = torch.full((), temperature, dtype=targets.points.dtype, device=targets.points.device)
-        views = self.sums.views(project_views(self.projector, student), targets, self.center, divisor)
+        of_views = self.sums.views(project_views(self.projector, student), targets, self.center, divisor)
         return FrameworkOutput(
-            loss=views.loss,
+            loss=of_views.loss,
             embedding=student[0].embedding.detach(),
             teacher_embedding=teacher[0].embedding,
-            metrics=prototype_metrics(views),
+            metrics=prototype_metrics(of_views),
             state={"teacher_mean": mean_logits},  # [prototypes]
         )
 

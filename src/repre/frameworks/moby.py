@@ -11,7 +11,7 @@ from repre.frameworks.base import Framework, FrameworkConfig, Teacher
 from repre.frameworks.contrast_metrics import negative_metrics, retrieval_accuracy
 from repre.losses import info_nce_queue
 from repre.models.heads import mlp
-from repre.types import Features, FrameworkOutput
+from repre.types import Features, FrameworkOutput, Views
 from repre.utils.config_checks import check_fields
 from repre.utils.dist import all_gather_with_grad
 from repre.utils.schedule import cosine
@@ -65,7 +65,7 @@ class MoBY(Framework):
     def teacher_features(self, views: list[Tensor]) -> list[Features]:
         return self.teacher.features(views)
 
-    def loss(self, student: list[Features], teacher: list[Features], progress: float) -> FrameworkOutput:
+    def loss(self, student: list[Features], teacher: list[Features], views: Views, progress: float) -> FrameworkOutput:
         first, second = (self.predictor(self.projector(view.embedding)) for view in student)  # [B, P] each
         keys = torch.stack([F.normalize(self.teacher.project(view), dim=1) for view in teacher])  # [view, B, P]
         t = self.config.temperature

@@ -9,7 +9,7 @@ from repre.frameworks.base import Framework, FrameworkConfig, Teacher
 from repre.frameworks.contrast_metrics import negative_metrics, positive_mask, retrieval_accuracy
 from repre.losses import info_nce
 from repre.models.heads import mlp
-from repre.types import Features, FrameworkOutput
+from repre.types import Features, FrameworkOutput, Views
 from repre.utils.config_checks import check_fields
 from repre.utils.dist import all_gather_with_grad, rank
 from repre.utils.schedule import cosine
@@ -53,7 +53,7 @@ class MoCoV3(Framework):
     def teacher_features(self, views: list[Tensor]) -> list[Features]:
         return self.teacher.features(views)
 
-    def loss(self, student: list[Features], teacher: list[Features], progress: float) -> FrameworkOutput:
+    def loss(self, student: list[Features], teacher: list[Features], views: Views, progress: float) -> FrameworkOutput:
         first, second = (self.predictor(self.projector(view.embedding)) for view in student)  # [B, P] each
         key_first, key_second = (self.teacher.project(view) for view in teacher)
         t = self.config.temperature

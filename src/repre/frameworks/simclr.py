@@ -10,7 +10,7 @@ from repre.frameworks.base import Framework, FrameworkConfig
 from repre.frameworks.contrast_metrics import negative_metrics, positive_mask, retrieval_accuracy
 from repre.losses import nt_xent
 from repre.models.heads import mlp
-from repre.types import Features, FrameworkOutput
+from repre.types import Features, FrameworkOutput, Views
 from repre.utils.config_checks import check_fields
 from repre.utils.dist import all_gather_with_grad, rank
 
@@ -44,7 +44,7 @@ class SimCLR(Framework):
         self.config = config
         self.projector = mlp(embedding_dim, config.hidden_dim, config.out_dim, layers=config.layers)
 
-    def loss(self, student: list[Features], teacher: list[Features], progress: float) -> FrameworkOutput:
+    def loss(self, student: list[Features], teacher: list[Features], views: Views, progress: float) -> FrameworkOutput:
         first, second = (self.projector(view.embedding) for view in student)  # [B, P] each
         all_first, all_second = all_gather_with_grad(first), all_gather_with_grad(second)  # [G, P] each
         t, offset = self.config.temperature, rank() * len(first)

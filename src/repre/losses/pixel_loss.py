@@ -25,8 +25,9 @@ def pixel_loss(
 ) -> Tensor:
     """Mean distance between predicted and true pixels.
 
-    With P the prediction after a pixel shuffle by `stride`: the mean of ``distance(P[i, c, y, x], target[i, c, y, x])`` over
-    all i, c, y and x inside the image where the mask is true, or over all without a mask. With d the difference, the
+    With P the prediction after a pixel shuffle by `stride`: for every image i the mean of ``distance(P[i, c, y, x],
+    target[i, c, y, x])`` over all c, y and x inside the image where the mask is true, or over all without a mask; then the
+    mean over the images, in which an image without any such pixel counts as 0. With d the difference, the
     distance is |d| (l1), d² (l2), or d²/2 where |d| < 1 and |d| - 1/2 elsewhere (smooth_l1).
 
     The prediction is not shuffled: the target is read in the order of the prediction instead, which the compiler fuses with
@@ -39,7 +40,7 @@ def pixel_loss(
         kind: the distance.
         patch_norm: side of the patches in which `normalize_patches` first normalizes the target (MAE, arXiv 2111.06377,
             section 4.1); 0 does not normalize. H and W must be multiples of it.
-        mask: bool [B, 1, H, W], True for the pixels that count, at least one; None counts all.
+        mask: bool [B, 1, H, W], True for the pixels that count; None counts all.
 
     Returns:
         A scalar, float32, or float64 for predictions in float64.
@@ -56,7 +57,8 @@ def pixel_loss(
         return distance(prediction, truth)
     counted = F.pixel_unshuffle(mask.float(), stride).to(prediction.dtype)  # [B, s s, h, w]
     errors = distance(prediction, truth, reduction="none").unflatten(1, (-1, stride**2)) * counted[:, None]
-    return errors.sum() / (mask.sum() * target.shape[1])
+    pixels_of_image = mask.sum((1, 2, 3)).clamp(min=1) * target.shape[1]  # [B]
+    return (errors.flatten(1).sum(1) / pixels_of_image).mean()
 
 
 def normalize_patches(images: Tensor, patch: int) -> Tensor:

@@ -196,7 +196,7 @@ def step_flops(cost: BranchCost, views: Any, *, teachers: int) -> float:
         views: numbers and sides of the views, a `ViewsConfig`. A local view counts by its area.
         teachers: encoders that only run forward, on the global views.
     """
-    n_global = 2
+    n_global = views.n_global
     local = views.n_local * (views.local_size / views.size) ** 2
     student = cost.encoder_flops * (n_global + local) + cost.decoder_flops * n_global
     return 3.0 * student + teachers * n_global * cost.encoder_flops

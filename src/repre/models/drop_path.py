@@ -1,6 +1,7 @@
 """Drop path whose random draws belong to images: a part of a batch, or a rank, drops what the whole batch would drop."""
 
 import torch
+from timm.layers import DropPath as TimmDropPath
 from torch import Tensor, nn
 
 
@@ -72,3 +73,15 @@ class DropPath(nn.Module):
 
     def extra_repr(self) -> str:
         return f"{self.probability:.3g}"
+
+
+def use_drop_paths(model: nn.Module, batch_slice: BatchSlice) -> list[DropPath]:
+    """Replaces timm's drop paths in a model by ours; returns them."""
+    replaced = []
+    for parent in list(model.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, TimmDropPath):
+                ours = DropPath(child.drop_prob or 0.0, batch_slice, scale=child.scale_by_keep)
+                setattr(parent, name, ours)
+                replaced.append(ours)
+    return replaced

@@ -5,23 +5,25 @@ Shapes:
     B  images    C  channels    H, W  height and width    D  embedding width    C_l, H_l, W_l  map of level l
 """
 
-import inspect
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from timm.layers import DropPath as TimmDropPath
 from timm.models import group_parameters
 from torch import Tensor, nn
 
 from repre.errors import UserError
-from repre.models.drop_path import BatchSlice, DropPath
+from repre.models.drop_path import BatchSlice, use_drop_paths
+from repre.models.mask_token import MaskToken
 from repre.models.patch_projection import use_patch_projections
 from repre.models.timm_model import (
     RESERVED_ARGUMENTS,
     FeatureLayout,
+    PatchLayout,
+    constructor_arguments,
     create_meta_model,
     create_timm_model,
     measure_features,
@@ -92,12 +94,16 @@ class Encoder(nn.Module):
 
     Args:
         config: a config, or the name of a timm model.
+        mask_token: have a learnt token that stands for hidden patches.
 
     Attributes:
         config: the config.
         model: the timm model.
         timm_arguments: arguments that the timm model was created with.
         embedding_dim: width D of the pooled embedding.
+        patch_dim: width D_p of the patch tokens.
+        patch_stride: pixels per patch token.
+        mask_token: stands for hidden patches after the patch embedding; None without.
         depth: number of blocks (flat models) or stages (pyramids) that can give a map.
         out_indices: the blocks or stages that do.
         widths, strides: channels of each map, and pixels per cell. Where the stride does not divide the image's size, the
@@ -108,28 +114,39 @@ class Encoder(nn.Module):
 
     Raises:
         UserError: timm has no such model; it gives no intermediate features; it refuses the size, the channels or the
-            arguments; or the start weights do not fit. In `forward`: the model refuses the size of the images.
+            arguments; the start weights do not fit; or a mask token has no place. In `forward`: the model refuses the size
+            of the images.
     """
 
-    def __init__(self, config: EncoderConfig | str) -> None:
+    def __init__(self, config: EncoderConfig | str, *, mask_token: bool = False) -> None:
         super().__init__()
         config = EncoderConfig(name=config) if isinstance(config, str) else config
         self.config = config
         meta_model = create_meta_model(config.name)
         self.image_size = _height_and_width(config.image_size or meta_model.pretrained_cfg["input_size"][1:])
-        self.timm_arguments = _constructor_arguments(config, meta_model, self.image_size)
+        self.timm_arguments = constructor_arguments(
+            meta_model,
+            config.name,
+            size=self.image_size,
+            channels=config.channels,
+            drop_path=config.drop_path,
+            patch_size=config.patch_size,
+            model_args=config.model_args,
+        )
         self._layouts: dict[tuple[int, int], FeatureLayout] = {}
         layout = self.check_size(*self.image_size)
         self.embedding_dim, self.depth = layout.embedding_dim, layout.depth
         self.out_indices, self.widths, self.strides = layout.out_indices, layout.widths, layout.strides
+        self.patch_dim, self.patch_stride = layout.patches.dim, layout.patch_stride
 
         self.model: Any = create_timm_model(config.name, self.timm_arguments, pretrained=config.weights == "hub")
         self.batch_slice = BatchSlice()
-        self._replace_drop_paths()
+        self._drop_paths = use_drop_paths(self.model, self.batch_slice)
         use_patch_projections(self.model, channels=config.channels)
         if hasattr(self.model, "norm_pre"):  # of flat transformers: the first thing that their tokens pass
             self.model.norm_pre.register_forward_hook(_in_bfloat16)
         use_onednn_linear(self.model)
+        self.mask_token = self._build_mask_token(layout) if mask_token else None
         self.encode_step = StepFunction(self._encode_views)
         if config.grad_checkpointing:
             self.enable_grad_checkpointing()
@@ -140,66 +157,115 @@ class Encoder(nn.Module):
         if config.freeze_patch_embed:
             self._freeze_patch_embed()
 
-    def forward(self, x: Tensor, *, maps: bool = True) -> Features:
-        """Features of images [B, C, H, W]: embedding [B, D] and, with `maps`, one [B, C_l, H_l, W_l] per level."""
-        layout = None if torch.compiler.is_compiling() else self.check_size(x.shape[-2], x.shape[-1])
-        return self._features(x, maps, None if layout is None else layout.token_grid)
+    def forward(self, x: Tensor, *, maps: bool = True, patches: bool = False, masks: Tensor | None = None) -> Features:
+        """Features of images [B, C, H, W].
 
-    def encode(self, images: Sequence[Tensor], *, maps: bool = True) -> list[Features]:
+        Args:
+            maps: give the maps, one [B, C_l, H_l, W_l] per level.
+            patches: give the patch tokens, [B, N, D_p].
+            masks: patches to hide behind the mask token, bool [B, rows, columns].
+        """
+        layout = None if torch.compiler.is_compiling() else self.check_size(x.shape[-2], x.shape[-1])
+        with self._hidden(masks):
+            return self._features(
+                x, maps, None if layout is None else layout.token_grid, layout.patches if layout and patches else None
+            )
+
+    def encode(
+        self,
+        images: Sequence[Tensor],
+        *,
+        maps: bool = True,
+        patches: bool = False,
+        masks: Sequence[Tensor] | None = None,
+    ) -> list[Features]:
         """Features of views of one size, each [B, C, H, W], in one pass; in training steps compiled, if `encode_step` is.
 
         A compiled pass gives the maps in the precision of autocast, with the channels last in memory.
+
+        Args:
+            maps, patches: as in `forward`.
+            masks: of every view, as in `forward`.
         """
+        joined_masks = None if masks is None else torch.cat(list(masks))
         if not self.encode_step.is_compiled:
-            features = self(torch.cat(list(images)), maps=maps)
-            levels_of_views = (
-                zip(*(level.chunk(len(images)) for level in features.maps)) if maps else [()] * len(images)
-            )
-            embeddings = features.embedding.chunk(len(images))
-            return [Features(embedding, list(levels)) for embedding, levels in zip(embeddings, levels_of_views)]
-        token_grid = self.check_size(images[0].shape[-2], images[0].shape[-1]).token_grid
+            features = self(torch.cat(list(images)), maps=maps, patches=patches, masks=joined_masks)
+            return [Features(*view) for view in _of_views(features, len(images))]
+        layout = self.check_size(images[0].shape[-2], images[0].shape[-1])
         drop_paths = [drop_path for drop_path in self._drop_paths if drop_path.drops]
         for drop_path in drop_paths:
             drop_path.drawn = drop_path.draw(sum(map(len, images)), images[0].device)
         try:
-            return [Features(*view) for view in self.encode_step(list(images), maps, token_grid)]
+            with self._hidden(joined_masks):
+                views = self.encode_step(list(images), maps, layout.token_grid, layout.patches if patches else None)
+                return [Features(*view) for view in views]
         finally:
             for drop_path in drop_paths:
                 drop_path.drawn = None
 
     def _encode_views(
-        self, images: list[Tensor], maps: bool, token_grid: tuple[int, int] | None
-    ) -> list[tuple[Tensor, list[Tensor]]]:
-        """Embedding and maps of every view.
+        self, images: list[Tensor], maps: bool, token_grid: tuple[int, int] | None, patches: PatchLayout | None
+    ) -> list[tuple[Tensor, Tensor | None, list[Tensor]]]:
+        """Embedding, patch tokens and maps of every view.
 
         Every output is a copy: autograd follows outputs of a compiled function that share memory outside of it, by a pass
         over the whole memory for each.
         """
-        features = self._features(torch.cat(images), maps, token_grid)
+        features = self._features(torch.cat(images), maps, token_grid, patches)
         device = images[0].device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else features.embedding.dtype
-        levels_of_views: list[list[Tensor]] = [[] for _ in images]
-        for level in features.maps:
-            for levels, view in zip(levels_of_views, level.chunk(len(images))):
-                levels.append(view.to(dtype, copy=True, memory_format=torch.channels_last))
-        embeddings = (view.clone() for view in features.embedding.chunk(len(images)))
-        return list(zip(embeddings, levels_of_views))
+        return [
+            (
+                embedding.clone(),
+                None if tokens is None else tokens.clone(),
+                [level.to(dtype, copy=True, memory_format=torch.channels_last) for level in levels],
+            )
+            for embedding, tokens, levels in _of_views(features, len(images))
+        ]
 
-    def _features(self, x: Tensor, maps: bool, token_grid: tuple[int, int] | None) -> Features:
+    def _features(
+        self, x: Tensor, maps: bool, token_grid: tuple[int, int] | None, patches: PatchLayout | None
+    ) -> Features:
         """Features of images.
 
         Args:
             token_grid: rows and columns of the patch tokens, if the model gives the maps as tokens: they are then views of
                 the tokens, with the channels last in memory.
+            patches: where the patch tokens are, if they are wanted.
         """
-        if not maps:
-            return Features(self.model.forward_head(self.model.forward_features(x), pre_logits=True))
-        final, levels = self.model.forward_intermediates(
-            x, indices=self.out_indices, stop_early=False, output_fmt="NCHW" if token_grid is None else "NLC"
-        )
-        if token_grid is not None:
-            levels = [level.unflatten(1, token_grid).permute(0, 3, 1, 2) for level in levels]
-        return Features(self.model.forward_head(final, pre_logits=True), list(levels))
+        levels: Sequence[Tensor] = ()
+        if maps:
+            final, levels = self.model.forward_intermediates(
+                x, indices=self.out_indices, stop_early=False, output_fmt="NCHW" if token_grid is None else "NLC"
+            )
+            if token_grid is not None:
+                levels = [level.unflatten(1, token_grid).permute(0, 3, 1, 2) for level in levels]
+        else:
+            final = self.model.forward_features(x)
+        tokens = None if patches is None else self._patch_tokens(final, patches)
+        return Features(self.model.forward_head(final, pre_logits=True), tokens, list(levels))
+
+    def _patch_tokens(self, final: Tensor, layout: PatchLayout) -> Tensor:
+        """Patch tokens [B, N, D_p] after the final norm, from the output of `forward_features`.
+
+        Models that average their tokens may have that norm behind the average (timm's fc_norm); it is then applied to every
+        token.
+        """
+        if final.ndim == 3:
+            tokens = final[:, layout.prefix :]
+        else:
+            tokens = final.flatten(2).mT if layout.channels_first else final.flatten(1, 2)
+        norm_of_average = getattr(self.model, "fc_norm", None)
+        if isinstance(getattr(self.model, "norm", None), nn.Identity) and norm_of_average is not None:
+            tokens = norm_of_average(tokens)
+        return tokens
+
+    def _hidden(self, masks: Tensor | None) -> AbstractContextManager[None]:
+        """Inside, masked patches are hidden behind the mask token."""
+        if masks is None:
+            return nullcontext()
+        assert self.mask_token is not None, "an encoder without a mask token got masks"
+        return self.mask_token.hiding(masks)
 
     def check_size(self, height: int, width: int) -> FeatureLayout:
         """The features that the model gives for images of this size. Allocates nothing and draws no random number.
@@ -227,7 +293,7 @@ class Encoder(nn.Module):
     def layer_ids(self) -> dict[str, int]:
         """Layer of each parameter by name, for layer-wise learning rates: 0 the stem, then the blocks, then the rest."""
         layers = group_parameters(self.model, self.model.group_matcher(coarse=False), reverse=True)
-        return {f"model.{name}": layer for name, layer in layers.items()}
+        return {"mask_token.token": 0} | {f"model.{name}": layer for name, layer in layers.items()}
 
     def enable_grad_checkpointing(self) -> None:
         """Recomputes activations in the backward pass from now on.
@@ -242,21 +308,27 @@ class Encoder(nn.Module):
                 f"encoder.grad_checkpointing: {self.config.name} does not support it; set it to False"
             ) from error
 
-    def _replace_drop_paths(self) -> None:
-        """Replaces timm's drop paths by ours, whose draws do not depend on how the batch is cut."""
-        self._drop_paths: list[DropPath] = []
-        for parent in list(self.model.modules()):
-            for name, child in list(parent.named_children()):
-                if isinstance(child, TimmDropPath):
-                    ours = DropPath(child.drop_prob or 0.0, self.batch_slice, scale=child.scale_by_keep)
-                    setattr(parent, name, ours)
-                    self._drop_paths.append(ours)
+    def _build_mask_token(self, layout: FeatureLayout) -> MaskToken:
+        if layout.embedded is None:
+            raise UserError(
+                f"encoder.name: {self.config.name} has no patch embedding that gives tokens, so no mask token can stand for "
+                "hidden patches; use a ViT or a Swin, or set reconstruction.masked_input to pixels"
+            )
+        return MaskToken(self.model.patch_embed, dim=layout.embedded[2])
 
     def _freeze_patch_embed(self) -> None:
         patch_embed = getattr(self.model, "patch_embed", None)
         if patch_embed is None:
             raise UserError(f"encoder.freeze_patch_embed: {self.config.name} has no patch embedding; set it to False")
         patch_embed.requires_grad_(False)
+
+
+def _of_views(features: Features, n: int) -> Iterator[tuple[Tensor, Tensor | None, list[Tensor]]]:
+    """Embedding, patch tokens and maps of each of n views that were encoded together."""
+    patches = [None] * n if features.patches is None else features.patches.chunk(n)
+    levels_of_views = zip(*(level.chunk(n) for level in features.maps)) if features.maps else [()] * n
+    for embedding, tokens, levels in zip(features.embedding.chunk(n), patches, levels_of_views):
+        yield embedding, tokens, list(levels)
 
 
 def _in_bfloat16(module: nn.Module, inputs: Any, tokens: Tensor) -> Tensor:
@@ -268,27 +340,6 @@ def _in_bfloat16(module: nn.Module, inputs: Any, tokens: Tensor) -> Tensor:
     if not tokens.is_cuda or not torch.is_autocast_enabled("cuda"):
         return tokens
     return tokens.to(torch.bfloat16) if torch.get_autocast_dtype("cuda") is torch.bfloat16 else tokens
-
-
-def _constructor_arguments(config: EncoderConfig, meta_model: Any, size: tuple[int, int]) -> dict[str, Any]:
-    """The arguments for timm's constructor: only those that it has."""
-    parameters = inspect.signature(type(meta_model)).parameters
-    arguments: dict[str, Any] = {"in_chans": config.channels, **config.model_args}
-    if "drop_path_rate" in parameters:  # also when it is 0: the default of some models is not
-        arguments["drop_path_rate"] = config.drop_path
-    elif config.drop_path:
-        raise UserError(f"encoder.drop_path: {config.name} has no stochastic depth; set it to 0")
-    if config.patch_size is not None:
-        if "patch_size" not in parameters:
-            raise UserError(f"encoder.patch_size: the patch size of {config.name} is fixed; leave it None")
-        arguments["patch_size"] = config.patch_size
-    if "img_size" in parameters:
-        arguments["img_size"] = size
-    if "strict_img_size" in parameters:
-        arguments["strict_img_size"] = False  # pyramids with windows: any grid, padded to whole windows
-    elif "dynamic_img_size" in parameters:
-        arguments["dynamic_img_size"] = True  # flat transformers: positions are resampled to the grid of each view
-    return arguments
 
 
 def _height_and_width(size: Any) -> tuple[int, int]:

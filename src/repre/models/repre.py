@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from repre.errors import UserError
-from repre.frameworks import FRAMEWORKS, Framework, FrameworkConfig, build_framework, framework_name
+from repre.frameworks import Framework, FrameworkConfig, build_framework
 from repre.losses import PixelLossKind, pixel_loss
 from repre.models.balance_gradients import balance_gradients
 from repre.models.decoder import Decoder, DecoderConfig
@@ -45,8 +45,11 @@ class ReconstructionConfig:
     masked_pixels: Literal["all", "masked"] = "masked"
     """With masking: the pixels that count, all or only those that the encoder did not see."""
     masked_forward: Literal["shared", "separate"] = "shared"
-    """With masking: `shared` computes both losses from one forward pass of the masked views; `separate` computes the
+    """With masks: `shared` computes both losses from one forward pass of the masked views; `separate` computes the
     contrastive loss from the unmasked views, in a forward pass of its own."""
+    masked_input: Literal["token", "pixels"] = "token"
+    """What the encoder sees of a hidden patch: `token`, a learnt one after the patch embedding, or `pixels` of the mean
+    color, for encoders that cannot have a token."""
 
     def __post_init__(self) -> None:
         check_fields(self, "reconstruction")
@@ -130,7 +133,7 @@ class RePre(nn.Module):
         if reconstruct and self.reconstruction.balance:
             student = balance_gradients(student, self.reconstruction.balance)
         teacher = self.teacher_features(views)
-        output = self.contrastive_loss(student, teacher, progress)
+        output = self.contrastive_loss(student, teacher, views, progress)
         return self.total_loss(output, self.reconstruction_loss(student, views) if reconstruct else None)
 
     def reconstructs(self, progress: float) -> bool:
@@ -151,35 +154,52 @@ class RePre(nn.Module):
 
         Args:
             views: views of one batch.
-            reconstruct: whether the branch takes part; with shared masking, the masked pixels of the global views are
-                then hidden from the encoder.
+            reconstruct: whether the branch takes part. Masks hide patches of the global views if the framework needs them,
+                or if the branch takes part and shares the pass.
             maps: whether to return the maps of the global views, which the decoder needs.
         """
         reconstruct = reconstruct and self.decoder is not None
-        maps = maps and reconstruct
-        images = views.images
-        if views.masks is not None and reconstruct and self.reconstruction.masked_forward == "shared":
-            masked = [mask_pixels(image, mask) for image, mask in zip(images, views.masks)]
-            images = masked + images[views.n_global :]
+        hide = self.framework.needs.masks or (reconstruct and self.reconstruction.masked_forward == "shared")
         features: list[Features] = []
         start = 0
-        while start < len(images):  # one pass for each size: the global views, then the local ones
+        while start < len(views.images):  # one pass for each size: the global views, then the local ones
+            is_global = start < views.n_global
             end = start + 1
-            while end < len(images) and images[end].shape == images[start].shape and end != views.n_global:
+            while (
+                end < len(views.images)
+                and views.images[end].shape == views.images[start].shape
+                and end != views.n_global
+            ):
                 end += 1
-            features += self.encoder.encode(images[start:end], maps=maps and start < views.n_global)
+            features += self._encode(
+                views.images[start:end],
+                maps=maps and reconstruct and is_global,
+                patches=self.framework.needs.patches and is_global,
+                masks=views.masks if hide and is_global else None,
+            )
             start = end
         return features
+
+    def _encode(
+        self, images: list[Tensor], *, maps: bool = True, patches: bool = False, masks: list[Tensor] | None
+    ) -> list[Features]:
+        """Features of views of one size, with patches hidden in the way that is set."""
+        if masks is not None and self.encoder.mask_token is None:
+            images = [image.masked_fill(in_pixels(mask, image), 0.0) for image, mask in zip(images, masks)]
+            masks = None
+        return self.encoder.encode(images, maps=maps, patches=patches, masks=masks)
 
     def teacher_features(self, views: Views) -> list[Features]:
         """Computes the teacher's features of every global view; an empty list without a teacher."""
         return self.framework.teacher_features(views.images[: views.n_global])
 
-    def contrastive_loss(self, student: list[Features], teacher: list[Features], progress: float) -> FrameworkOutput:
+    def contrastive_loss(
+        self, student: list[Features], teacher: list[Features], views: Views, progress: float
+    ) -> FrameworkOutput:
         """Computes the framework's loss, in float32 or more even under mixed precision: bfloat16 is too coarse for
         differences of cosines divided by a small temperature."""
         with autocast(student[0].embedding.device, torch.float32):
-            return self.framework.loss(_embeddings(student), _embeddings(teacher), progress)
+            return self.framework.loss(_without_maps(student), _without_maps(teacher), views, progress)
 
     def reconstruction_loss(self, student: list[Features], views: Views) -> Tensor | None:
         """Computes the pixel loss over the chosen global views, before its weight; None without a decoder."""
@@ -189,8 +209,7 @@ class RePre(nn.Module):
         n_views = views.n_global if config.views == "both" else 1
         features = student[:n_views]
         if views.masks is not None and config.masked_forward == "separate":
-            masked = [mask_pixels(image, mask) for image, mask in zip(views.images[:n_views], views.masks)]
-            features = self.encoder.encode(masked)
+            features = self._encode(views.images[:n_views], masks=views.masks[:n_views])
         masks = views.masks[:n_views] if views.masks is not None and config.masked_pixels == "masked" else None
         return self.pixel_loss_step([view.maps for view in features], views.targets[:n_views], masks)
 
@@ -207,7 +226,7 @@ class RePre(nn.Module):
             stride=self.decoder.stride,
             kind=self.reconstruction.loss,
             patch_norm=self.reconstruction.patch_norm,
-            mask=None if masks is None else torch.cat(masks),
+            mask=None if masks is None else in_pixels(torch.cat(masks), target),
         )
 
     def total_loss(self, output: FrameworkOutput, pixel: Tensor | None) -> Losses:
@@ -229,15 +248,21 @@ class RePre(nn.Module):
         return self.decoder(self.encoder(images).maps, images.shape[-2:])
 
 
-def mask_pixels(images: Tensor, mask: Tensor) -> Tensor:
-    """Replaces the masked pixels of normalized images [B, C, H, W] by 0, the mean; mask is bool [B, 1, H, W]."""
-    return images.masked_fill(mask, 0.0)
+def in_pixels(mask: Tensor, images: Tensor) -> Tensor:
+    """A mask of patches, bool [B, rows, columns], as a mask of the pixels of images [B, C, H, W]: bool [B, 1, H, W]."""
+    rows, columns = (side // cells for side, cells in zip(images.shape[-2:], mask.shape[-2:]))
+    return mask.repeat_interleave(rows, 1).repeat_interleave(columns, 2)[:, None]
 
 
-def _embeddings(views: list[Features]) -> list[Features]:
-    """The embeddings alone, in float32 or more."""
-    embeddings = [view.embedding for view in views]
-    return [Features(x if x.dtype == torch.float64 else x.float()) for x in embeddings]
+def _without_maps(views: list[Features]) -> list[Features]:
+    """Embeddings and patch tokens, in float32 or more."""
+
+    def precise(x: Tensor) -> Tensor:
+        return x if x.dtype == torch.float64 else x.float()
+
+    return [
+        Features(precise(view.embedding), None if view.patches is None else precise(view.patches)) for view in views
+    ]
 
 
 def build_model(
@@ -247,14 +272,17 @@ def build_model(
     decoder: DecoderConfig,
     reconstruction: ReconstructionConfig,
     seed: int,
+    mask_token: bool = False,
 ) -> RePre:
     """Builds the model of a run; its weights depend on `seed` alone.
+
+    With `mask_token` the encoder gets one; see `needs_mask_token`.
 
     Encoder and heads draw from torch's global generator, which this function seeds. The decoder has a generator of its own,
     so that training with and without the branch starts from the same weights.
     """
     torch.manual_seed(seed)
-    student = Encoder(encoder)
+    student = Encoder(encoder, mask_token=mask_token)
     contrastive = build_framework(framework, student, embedding_dim=student.embedding_dim)
     branch = None
     if reconstruction.weight:
@@ -266,16 +294,3 @@ def build_model(
             generator=torch.Generator().manual_seed(seed),
         )
     return RePre(encoder=student, framework=contrastive, decoder=branch, reconstruction=reconstruction)
-
-
-def check_multi_crop(framework: FrameworkConfig, *, n_local: int) -> None:
-    """Checks that a framework accepts the number of local views.
-
-    Raises:
-        UserError: the framework compares two global views only.
-    """
-    name = framework_name(framework)
-    if n_local and not FRAMEWORKS[name][1].supports_multi_crop:
-        raise UserError(
-            f"views.n_local is {n_local}, but {name} compares two global views only; set it to 0 or use dino"
-        )

@@ -141,6 +141,7 @@ def _build_from_checkpoint(state: dict[str, Any], path: Path) -> tuple[RePre, Ru
         decoder=config.decoder,
         reconstruction=config.reconstruction,
         seed=config.seed,
+        mask_token=config.mask_token,
     )
     model.load_state_dict(state["model"])
     return model.eval(), config
@@ -216,7 +217,7 @@ def _resolve_checkpoint(spec: str, path: Path) -> ResolvedEncoder:
         encoder = model.export_encoder
     elif "encoder" in state and (run / "config.yaml").is_file():
         config = load_yaml(run / "config.yaml")
-        encoder = Encoder(replace(config.encoder_at_size, weights=None))
+        encoder = Encoder(replace(config.encoder_at_size, weights=None), mask_token=config.mask_token)
         encoder.load_state_dict(state["encoder"])
     else:
         raise UserError(f"encoder {spec}: no config.yaml lies in {run}; give a checkpoint inside its run's folder")

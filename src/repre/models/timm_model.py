@@ -27,6 +27,19 @@ RESERVED_ARGUMENTS = {
 among them)."""
 
 
+class PatchLayout(NamedTuple):
+    """Where the patch tokens are in the output of `forward_features`."""
+
+    grid: tuple[int, int]
+    """Rows and columns of the tokens; of a pyramid those of its last stage."""
+    dim: int
+    """Width D_p of a token."""
+    prefix: int
+    """Class and register tokens before them."""
+    channels_first: bool
+    """Whether the output is a map [B, D_p, rows, columns] instead of tokens or [B, rows, columns, D_p]."""
+
+
 class FeatureLayout(NamedTuple):
     """The features that a model gives for images of one size."""
 
@@ -42,6 +55,12 @@ class FeatureLayout(NamedTuple):
     """Pixels per cell of each map."""
     token_grid: tuple[int, int] | None
     """Rows and columns of the maps, if the model also gives them as patch tokens [B, N, C_l]; else None."""
+    patches: PatchLayout
+    """The patch tokens after the final norm."""
+    patch_stride: int
+    """Pixels per patch token."""
+    embedded: tuple[int, int, int] | None
+    """Rows, columns and width of the tokens that its `patch_embed` gives; None if it has none that gives tokens."""
 
 
 def create_timm_model(name: str, arguments: Mapping[str, Any], *, pretrained: bool = False) -> Any:
@@ -63,6 +82,46 @@ def create_timm_model(name: str, arguments: Mapping[str, Any], *, pretrained: bo
         if pretrained:
             refusal, fix = f"{refusal} with the hub's weights", "use the published architecture, or other weights"
         raise UserError(f"encoder: {refusal}: {first_line(error)}; {fix}") from error
+
+
+def constructor_arguments(
+    model: Any,
+    name: str,
+    *,
+    size: tuple[int, int],
+    channels: int,
+    drop_path: float,
+    patch_size: int | None,
+    model_args: Mapping[str, Any],
+) -> dict[str, Any]:
+    """The arguments for the constructor of a timm model: only those that it has.
+
+    Args:
+        model: of the same class, such as that of `create_meta_model`.
+        name: of the model, for messages.
+        size: height and width of the images.
+        channels, drop_path, patch_size, model_args: as in `EncoderConfig`.
+
+    Raises:
+        UserError: the class has no such setting.
+    """
+    parameters = inspect.signature(type(model)).parameters
+    arguments: dict[str, Any] = {"in_chans": channels, **model_args}
+    if "drop_path_rate" in parameters:  # also when it is 0: the default of some models is not
+        arguments["drop_path_rate"] = drop_path
+    elif drop_path:
+        raise UserError(f"encoder.drop_path: {name} has no stochastic depth; set it to 0")
+    if patch_size is not None:
+        if "patch_size" not in parameters:
+            raise UserError(f"encoder.patch_size: the patch size of {name} is fixed; leave it None")
+        arguments["patch_size"] = patch_size
+    if "img_size" in parameters:
+        arguments["img_size"] = size
+    if "strict_img_size" in parameters:
+        arguments["strict_img_size"] = False  # pyramids with windows: any grid, padded to whole windows
+    elif "dynamic_img_size" in parameters:
+        arguments["dynamic_img_size"] = True  # flat transformers: positions are resampled to the grid of each view
+    return arguments
 
 
 def create_meta_model(name: str) -> Any:
@@ -144,8 +203,13 @@ def measure_features(
     feature_info = getattr(model.feature_info, "info", model.feature_info)
     reductions = [int(row["reduction"]) for row in feature_info]
     levels = _choose_levels(name, out_indices, reductions)
+    embedded: list[Any] = []
+    if isinstance(getattr(model, "patch_embed", None), torch.nn.Module):
+        model.patch_embed.register_forward_hook(lambda module, inputs, output: embedded.append(output))
     try:
-        final, maps = model.forward_intermediates(images, indices=levels, stop_early=False, output_fmt="NCHW")
+        last = len(reductions) - 1
+        indices = [*levels, *([last] if levels[-1] != last else [])]
+        final, maps = model.forward_intermediates(images, indices=indices, stop_early=False, output_fmt="NCHW")
         embedding = model.forward_head(final, pre_logits=True)
     except (AssertionError, RuntimeError, ValueError) as error:
         stride = max(reductions)
@@ -157,10 +221,33 @@ def measure_features(
         embedding_dim=embedding.shape[-1],
         depth=len(reductions),
         out_indices=levels,
-        widths=[level.shape[1] for level in maps],
+        widths=[level.shape[1] for level in maps[: len(levels)]],
         strides=[reductions[level] for level in levels],
-        token_grid=_token_grid(model, images, levels, maps),
+        token_grid=_token_grid(model, images, levels, maps[: len(levels)]),
+        patches=_patch_layout(final, maps[-1]),
+        patch_stride=reductions[-1],
+        embedded=_embedded_tokens(embedded[0], size) if embedded else None,
     )
+
+
+def _patch_layout(final: torch.Tensor, last_map: torch.Tensor) -> PatchLayout:
+    """Finds the patch tokens in a model's final output, by the grid [B, C, h, w] of its last map."""
+    rows, columns = last_map.shape[-2:]
+    if final.ndim == 3:
+        return PatchLayout((rows, columns), final.shape[-1], final.shape[1] - rows * columns, False)
+    channels_first = tuple(final.shape[1:3]) != (rows, columns)
+    return PatchLayout((rows, columns), final.shape[1 if channels_first else 3], 0, channels_first)
+
+
+def _embedded_tokens(output: Any, size: tuple[int, int]) -> tuple[int, int, int] | None:
+    """Rows, columns and width of the tokens that a patch embedding gave for images of a size; None if it gave none."""
+    tokens = output[0] if isinstance(output, tuple) else output
+    if tokens.ndim == 4:  # [B, rows, columns, D]; a map [B, D, rows, columns] is wider than high
+        rows, columns, dim = tokens.shape[1:]
+        return (rows, columns, dim) if abs(rows * size[1] - columns * size[0]) < max(size) else None
+    count, dim = tokens.shape[1:]
+    rows = round((count * size[0] / size[1]) ** 0.5)
+    return (rows, count // rows, dim) if rows and count % rows == 0 else None
 
 
 def _token_grid(

@@ -85,10 +85,10 @@ class Trainer:
         self._restore()
         check_ranks_agree(config, self.source, step=self.step)
 
-        on_cpu, views = device.type == "cpu", config.rendered_views
-        dtype = torch.float32 if on_cpu else self.state.precision
+        on_cpu, views = device.type == "cpu", self.state.views
+        dtype, crops = torch.float32 if on_cpu else self.state.precision, self.state.model.framework.needs.crops
         self.render: Callable[[Batch], Views] = partial(
-            make_views, config=views, seed=config.seed, device=device, dtype=dtype
+            make_views, config=views, seed=config.seed, device=device, dtype=dtype, with_crops=crops
         )
         keep = config.loader
         self.loader = Loader(

@@ -19,7 +19,7 @@ from repre.config import RunConfig
 from repre.data.loading.feeder import RENDERED_AT_ONCE
 from repre.data.loading.slots import leaves
 from repre.data.views.fused import SCRATCH
-from repre.models.repre import RePre
+from repre.data.views.render import draw_views
 from repre.training.nonfinite import save_buffers
 from repre.training.run_state import RunState
 from repre.training.step import forward_backward, split_views
@@ -276,12 +276,13 @@ def model_bytes(state: RunState) -> int:
 def view_bytes(config: RunConfig, count: int) -> int:
     """Bytes of the views of `count` images, and of their targets where those are other pixels."""
     views = config.rendered_views
-    large = 4 if views.target == "clean" else 2
+    large = views.n_global * (2 if views.target == "clean" else 1)
     return 4 * count * config.encoder.channels * (large * views.size**2 + views.n_local * views.local_size**2)
 
 
-def head_bytes(model: RePre, *, count: int, n_views: int) -> int:
+def head_bytes(state: RunState, *, count: int) -> int:
     """Bytes that heads and loss of `count` images keep for the backward pass, at any micro-batch, without weights."""
+    model, views = state.model, state.views
     weights = {tensor.untyped_storage().data_ptr() for tensor in model.state_dict().values()}
     kept: dict[int, int] = {}
 
@@ -291,12 +292,25 @@ def head_bytes(model: RePre, *, count: int, n_views: int) -> int:
             kept[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    device = next(model.parameters()).device
-    student, teacher = (
-        [Features(torch.ones(count, model.encoder.embedding_dim, device=device, requires_grad=train)) for _ in range(n)]
-        for n, train in ((n_views, True), (2, False))
-    )
+    device, encoder, n_global = next(model.parameters()).device, model.encoder, views.n_global
+    rows, columns = encoder.check_size(views.size, views.size).patches.grid
+
+    def features(n: int, *, train: bool) -> list[Features]:
+        def ones(*shape: int) -> Tensor:
+            return torch.ones(count, *shape, device=device, requires_grad=train)
+
+        patches = model.framework.needs.patches
+        return [
+            Features(ones(encoder.embedding_dim), ones(rows * columns, encoder.patch_dim) if patches else None)
+            for _ in range(n)
+        ]
+
+    positions = torch.arange(count)
+    drawn = draw_views(views, torch.full((count, 2), views.size), positions, epoch=0, seed=0)[:n_global]
+    masks = [view.hidden.to(device) for view in drawn if view.hidden is not None]
+    student, teacher = features(n_global + views.n_local, train=True), features(n_global, train=False)
+    seen = Views(images=[], targets=[], n_global=n_global, masks=masks or None)
     with torch.autograd.graph.saved_tensors_hooks(count_storage, lambda tensor: tensor), single_process():
-        output = model.contrastive_loss(student, teacher, 0.5)
+        output = model.contrastive_loss(student, teacher, seen, 0.5)
     del output  # the graph had to live until here
     return sum(kept.values())

@@ -138,8 +138,7 @@ class MicroBatch:
         """
         free_memory()
         config, state, count, reason = self.config, self.state, self.count, self._whole_batch_reason()
-        n_views = 2 + config.views.n_local
-        heads = attempt(partial(head_bytes, state.model, count=count, n_views=n_views))
+        heads = attempt(partial(head_bytes, state, count=count))
         at_once = count if reason is not None else piece_sizes(count)[-1]
         shares: list[tuple[str, float | None]] = [
             ("weights, gradients and optimizer", model_bytes(state)),

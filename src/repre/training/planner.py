@@ -5,7 +5,7 @@ training steps on real images, in the largest pieces that fit.
 """
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -15,6 +15,7 @@ from repre.data.io.sources import Source, open_source
 from repre.data.loading.loader import stack
 from repre.data.loading.order import epoch_order
 from repre.data.views.render import make_views
+from repre.data.views.view_recipes import MaskConfig
 from repre.errors import UserError
 from repre.training.trials import Trial, run_trials
 from repre.types import Batch
@@ -111,7 +112,8 @@ def plan(config: RunConfig, *, seconds: float = 30.0, max_hours: float | None = 
     batch, decode_per_s = _decode(source, config, limit=seconds / 4)
     if device.type == "cpu":  # the processes that decode also make the views
         begin = time.monotonic()
-        make_views(batch, config.rendered_views, seed=config.seed, device=device)
+        views = replace(config.rendered_views, mask=MaskConfig())
+        make_views(batch, views, seed=config.seed, device=device)
         decode_per_s = 1 / (1 / decode_per_s + (time.monotonic() - begin) / config.batch_size)
     trials, fitting = run_trials(config, batch, device, seconds=seconds * 3 / 4)
     if not fitting:

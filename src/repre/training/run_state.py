@@ -10,6 +10,7 @@ from repre.config import RunConfig
 from repre.errors import UserError
 from repre.models.decoder import branch_cost, step_flops
 from repre.models.encoder import Encoder
+from repre.models.needs import fit_masks
 from repre.models.repre import RePre, build_model
 from repre.training.checkpoint import load_latest, save_checkpoint
 from repre.training.optim import build_optimizer
@@ -31,6 +32,7 @@ class RunState:
         images: images that the run will show in all its epochs, for `compute.compile auto`; None: too few to compile.
 
     Attributes:
+        views: to render, with masks that fit the encoder.
         model: split over the processes with `runtime.shard`.
         precision: of encoder and decoder.
         branch_cost: what the reconstruction branch adds to the encoder.
@@ -50,7 +52,9 @@ class RunState:
             decoder=config.decoder,
             reconstruction=config.reconstruction,
             seed=config.seed,
+            mask_token=config.mask_token,
         ).train()
+        self.views = fit_masks(config.rendered_views, self.model.encoder, self.model.framework.needs)
         given = config.compute.micro_batch
         validate_micro_batch(self.model.encoder, config.reconstruction, micro_batch=0 if given == "auto" else given)
         size = (config.views.size, config.views.size)

@@ -5,6 +5,7 @@ reduction, one wait) -> clip -> `before_step` -> optimizer -> `after_step`
 """
 
 import math
+import operator
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -242,9 +243,9 @@ def _in_pieces(
     """The gradient cache (Gao et al. 2021, arXiv 2101.06983): the update of the whole batch in the memory of a piece.
 
     1. Encode every piece without a graph.
-    2. Compute heads and contrastive loss over the whole batch; this gives the gradient of every embedding.
-    3. Encode every piece again, with the same drop path, and back-propagate the gradient of its embeddings together
-       with its share of the pixel loss.
+    2. Compute heads and contrastive loss over the whole batch; this gives the gradient of every embedding and patch token.
+    3. Encode every piece again, with the same drop path, and back-propagate the gradient of its embeddings and patch tokens
+       together with its share of the pixel loss.
     """
     pieces, reconstruct = list(split_views(views, micro_batch)), model.reconstructs(progress)
     student: list[list[Features]] = []
@@ -254,9 +255,10 @@ def _in_pieces(
         with mixed(), torch.no_grad():
             student.append(model.student_features(piece, reconstruct=reconstruct, maps=False))
             teacher.append(model.teacher_features(piece))
-    leaves = [Features(_join(view).requires_grad_()) for view in zip(*student)]
-    output = model.contrastive_loss(leaves, [Features(_join(view)) for view in zip(*teacher)], progress)
-    scale(output.loss).backward()
+    leaves = [_join(view, requires_grad=True) for view in zip(*student)]
+    output = model.contrastive_loss(leaves, [_join(view) for view in zip(*teacher)], views, progress)
+    if output.loss.requires_grad:
+        scale(output.loss).backward()
 
     count = len(views.images[0])
     pixel: Tensor | None = None
@@ -267,17 +269,17 @@ def _in_pieces(
         with mixed():
             features = model.student_features(piece, reconstruct=reconstruct)
             piece_pixel = model.reconstruction_loss(features, piece) if reconstruct else None
-        surrogate = torch.stack(  # its gradient with respect to the embeddings is the cached one, already scaled
-            [
-                (view.embedding * leaf.embedding.grad[start : start + size]).sum()  # type: ignore[index]
-                for view, leaf in zip(features, leaves)
-            ]
-        ).sum()
+        surrogates = [  # the gradient with respect to what the loss took is the cached one, already scaled
+            (own * cached.grad[start : start + size]).sum()
+            for view, leaf in zip(features, leaves)
+            for own, cached in zip(_of_loss(view), _of_loss(leaf))
+            if cached.grad is not None
+        ]
         if piece_pixel is not None:
             piece_pixel = piece_pixel * (size / count)
-            surrogate = surrogate + scale(model.reconstruction.weight * piece_pixel)
+            surrogates.append(scale(model.reconstruction.weight * piece_pixel))
             pixel = piece_pixel.detach() if pixel is None else pixel + piece_pixel.detach()
-        surrogate.backward()
+        torch.stack(surrogates).sum().backward()
         start += size
     return model.total_loss(replace(output, loss=output.loss.detach()), pixel)
 
@@ -301,16 +303,19 @@ def split_views(views: Views, size: int) -> Iterator[Views]:
     count = len(views.images[0])
     for start in range(0, count, size or count):
         rows = slice(start, start + (size or count))
-        yield Views(
-            images=[view[rows] for view in views.images],
-            targets=[target[rows] for target in views.targets],
-            n_global=views.n_global,
-            masks=None if views.masks is None else [mask[rows] for mask in views.masks],
-        )
+        yield views.map(operator.itemgetter(rows))
 
 
-def _join(pieces: tuple[Features, ...]) -> Tensor:
-    return torch.cat([piece.embedding for piece in pieces])
+def _of_loss(view: Features) -> list[Tensor]:
+    """What the contrastive loss takes of a view."""
+    return [x for x in (view.embedding, view.patches) if x is not None]
+
+
+def _join(pieces: tuple[Features, ...], *, requires_grad: bool = False) -> Features:
+    """What the contrastive loss takes of a view, for all pieces of the batch."""
+    embedding = torch.cat([piece.embedding for piece in pieces]).requires_grad_(requires_grad)
+    patches = [piece.patches for piece in pieces if piece.patches is not None]
+    return Features(embedding, torch.cat(patches).requires_grad_(requires_grad) if patches else None)
 
 
 def validate_micro_batch(encoder: nn.Module, reconstruction: ReconstructionConfig, *, micro_batch: int) -> None:

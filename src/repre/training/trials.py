@@ -116,7 +116,7 @@ def _run_trial(trial: Trial, batch: Batch, device: torch.device, config: RunConf
 def _measure(trial: Trial, batch: Batch, device: torch.device, config: RunConfig) -> Trial:
     memory: DeviceMemory = device_memory(device) or ProcessMemory()
     state = RunState(config, device)
-    render = partial(make_views, batch, config.rendered_views, seed=config.seed, device=device)
+    render = partial(make_views, batch, state.views, seed=config.seed, device=device)
     views = render()
     step = StepMemory(state, views, progress=0.5, memory=memory)
     if whole_batch_reason(state.model.encoder, config.reconstruction) is None:
@@ -148,5 +148,5 @@ def _measure(trial: Trial, batch: Batch, device: torch.device, config: RunConfig
         train()
         steps += 1
     rate = steps * config.batch_size / (time.monotonic() - begin)
-    heads = head_bytes(state.model, count=config.batch_size, n_views=2 + config.views.n_local)
+    heads = head_bytes(state, count=config.batch_size)
     return replace(trial, micro_batch=size, images_per_s=rate, memory_gib=memory.peak() / GIB, heads_gib=heads / GIB)

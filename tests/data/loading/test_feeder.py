@@ -13,7 +13,7 @@ from torch import Tensor
 from repre.data.loading.feeder import CudaLane, Feeder, Lane
 from repre.data.loading.loader import EXTRA_SLOTS, Loader
 from repre.data.views.render import draw_views, make_views
-from repre.data.views.view_recipes import dino_views
+from repre.data.views.view_recipes import MaskConfig, dino_views
 from repre.errors import RunError
 from repre.types import Batch, Views
 from tests.data.loading.test_loader import Numbers
@@ -66,7 +66,7 @@ def test_parts_give_the_steps_of_whole_batches(
 @pytest.mark.parametrize("workers", [0, 2])
 def test_parameters_that_workers_draw_are_those_of_the_batch(workers: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """With hidden patches too; nothing is drawn again where the views are made."""
-    config = replace(VIEWS, mask_ratio=0.5, mask_patch=8)
+    config = replace(VIEWS, mask=MaskConfig(kind="random", ratio=(0.5, 0.5), patch=8))
     draw = partial(draw_views, config, seed=3)
     make = partial(make_views, config=config, seed=3, device="cpu")
     drawn_here = steps(Feeder(loader(), make, CPU), 2)

@@ -21,7 +21,7 @@ from repre.data.views import fused, render
 from repre.data.views.augmentations import Filter, ViewConfig, ViewParameters
 from repre.data.views.fused import ViewGroup, fused_views
 from repre.data.views.render import center_view, make_views
-from repre.data.views.view_recipes import ViewsConfig, dino_views, moco_v3_views, simclr_views
+from repre.data.views.view_recipes import MaskConfig, ViewsConfig, dino_views, moco_v3_views, simclr_views
 from repre.types import Batch, Views
 from tests.oracles.views import BYTES, canvas
 
@@ -178,7 +178,7 @@ def everything(views: Views) -> list[Tensor]:
 @pytest.mark.parametrize(
     "config",
     [
-        replace(moco_v3_views(16), mask_ratio=0.3, mask_patch=8),
+        replace(moco_v3_views(16), mask=MaskConfig(kind="random", ratio=(0.3, 0.3), patch=8)),
         dino_views(16, 9, 1, target="view"),
         ViewsConfig(size=16, second=ViewConfig(solarize=1.0)),
     ],
@@ -259,7 +259,7 @@ class Operators(TorchDispatchMode):
 
 
 def test_few_operators_make_all_views(launches: Launches, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = replace(dino_views(32, 16, 6), mask_ratio=0.5, mask_patch=8)
+    config = replace(dino_views(32, 16, 6), mask=MaskConfig(kind="random", ratio=(0.5, 0.5), patch=8))
     given = replace(batch(), pixels=batch().pixels.to("meta"))
     with Operators() as before:
         expected = make_views(given, config, seed=0, device="meta")
@@ -305,7 +305,7 @@ def test_the_kernels_compile_without_a_gpu(launches: Launches, monkeypatch: pyte
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_nothing_waits_for_cuda() -> None:
-    config = replace(dino_views(32, 16, 2), mask_ratio=0.5, mask_patch=8)
+    config = replace(dino_views(32, 16, 2), mask=MaskConfig(kind="random", ratio=(0.5, 0.5), patch=8))
     pinned = replace(batch(), pixels=batch().pixels.pin_memory())
     make_views(pinned, config, seed=0, device="cuda")  # compiles the kernels
     center_view(pinned.pixels.cuda(), pinned.sizes, size=16, config=config)

@@ -6,23 +6,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from repre.data.views.patch_masks import ASPECT, block_masks, draw_masks, enlarge, hide_patches, mask_counts
+from repre.data.views.patch_masks import ASPECT, block_masks, draw_masks, hide_patches, mask_counts
 from repre.data.views.random_streams import RandomStreams
 
 
 def uniforms(*shape: int) -> Tensor:
     return torch.rand(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-
-
-def test_masks_hide_an_exact_share_in_patches() -> None:
-    hidden = hide_patches(uniforms(6, 49), torch.full((6,), round(0.3 * 49))).view(6, 7, 7)
-    masks = enlarge(hidden, patch=32)
-    assert masks.shape == (6, 1, 224, 224)
-    assert masks.dtype == torch.bool
-    assert (masks.sum(dim=(1, 2, 3)) == round(0.3 * 49) * 32**2).all()
-    patches = masks.view(6, 7, 32, 7, 32).float().mean(dim=(2, 4))
-    assert set(patches.unique().tolist()) == {0.0, 1.0}
-    assert len(patches.unique(dim=0)) == 6
 
 
 def test_the_lowest_numbers_hide_their_patches() -> None:

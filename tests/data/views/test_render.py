@@ -10,7 +10,7 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode
 
 from repre.data.views.render import center_view, denormalize, draw_views, make_views
-from repre.data.views.view_recipes import ViewsConfig, dino_views, moco_v3_views, simclr_views
+from repre.data.views.view_recipes import MaskConfig, ViewsConfig, dino_views, moco_v3_views, simclr_views
 from repre.errors import UserError
 from repre.types import Batch, ViewParameters, Views
 from tests.oracles.views import photo
@@ -36,20 +36,73 @@ def everything(views: Views) -> list[Tensor]:
 
 
 def test_shapes_and_order_of_all_views() -> None:
-    config = replace(dino_views(64, 32, 3, target="clean"), mask_ratio=0.5, mask_patch=16)
+    config = replace(dino_views(64, 32, 3, target="clean"), mask=MaskConfig(kind="random", ratio=(0.5, 0.5), patch=16))
     views = make_views(batch(), config, seed=0, device="cpu")
     assert [tuple(v.shape) for v in views.images] == [(8, 3, 64, 64)] * 2 + [(8, 3, 32, 32)] * 3
     assert [tuple(t.shape) for t in views.targets] == [(8, 3, 64, 64)] * 2
     assert views.n_global == 2
     assert views.masks is not None
-    assert [tuple(m.shape) for m in views.masks] == [(8, 1, 64, 64)] * 2
+    assert [tuple(m.shape) for m in views.masks] == [(8, 4, 4)] * 2
     assert all(m.float().mean() == 0.5 for m in views.masks)
     assert all(v.isfinite().all() for v in views.images)
     assert all(not torch.equal(a, b) for i, a in enumerate(views.images) for b in views.images[:i])
 
 
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"ratio": (0.5, 1.0)}, "highest < 1"),
+        ({"ratio": (0.0, 0.5)}, "0 < lowest"),
+        ({"ratio": (0.5, 0.4)}, "lowest <= highest"),
+        ({"image_share": 0.0}, "share above 0"),
+        ({"patch": 0}, "1 or more pixels"),
+        ({"kind": "blocks"}, "none, random, block, not"),
+    ],
+)
+def test_wrong_settings_of_masks_are_refused(change: dict, says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        MaskConfig(**change)
+
+
+def test_one_global_view_is_the_first_of_two() -> None:
+    config = moco_v3_views(32)
+    two = make_views(batch(), config, seed=0, device="cpu")
+    one = make_views(batch(), replace(config, n_global=1), seed=0, device="cpu")
+    assert (len(two.images), len(one.images), one.n_global, len(one.targets)) == (2, 1, 1, 1)
+    assert torch.equal(one.images[0], two.images[0])
+
+
+def test_hidden_patches_are_listed_over_all_views() -> None:
+    mask = MaskConfig(kind="block", ratio=(0.1, 0.5), image_share=0.5, patch=8)
+    views = make_views(batch(), replace(moco_v3_views(64), mask=mask), seed=0, device="cpu")
+    assert views.masks is not None
+    assert views.masked is not None
+    listed = torch.zeros(2 * 8 * 64, dtype=torch.bool)
+    listed[views.masked] = True
+    assert torch.equal(listed.view(2, 8, 8, 8), torch.stack(views.masks))
+    assert torch.equal(replace(views, masked=None).masked_patches(), views.masked)
+
+
+def test_crops_say_where_a_view_was_cut() -> None:
+    """A pixel of a plain view shows the place of the image that its crop says."""
+    rows, columns = torch.meshgrid(torch.arange(64), torch.arange(64), indexing="ij")
+    ramp = torch.stack([rows, columns, rows]).mul(4)[None].byte()
+    first = torch.zeros(1, dtype=torch.long)
+    given = Batch(ramp, torch.tensor([[64, 64]]), first, first, epoch=0)
+    config = ViewsConfig(size=16, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+    for seed in range(4):
+        views = make_views(given, config, seed=seed, device="cpu", with_crops=True)
+        assert views.crops is not None
+        for image, crop in zip(views.images, views.crops):
+            top, left, height, width, flip = crop[0].tolist()
+            y, x = top + height * (3.5 / 16), left + width * ((16 - 3.5) / 16 if flip else 3.5 / 16)
+            assert float(image[0, 0, 3, 3]) * 255 / 256 == pytest.approx(y - 0.5 / 64, abs=0.02)
+            assert float(image[0, 1, 3, 3]) * 255 / 256 == pytest.approx(x - 0.5 / 64, abs=0.02)
+    assert make_views(given, config, seed=0, device="cpu").crops is None
+
+
 def test_views_do_not_depend_on_how_samples_are_batched() -> None:
-    config = replace(dino_views(32, 16, 2, target="clean"), mask_ratio=0.25, mask_patch=8)
+    config = replace(dino_views(32, 16, 2, target="clean"), mask=MaskConfig(kind="random", ratio=(0.25, 0.25), patch=8))
     whole = batch()
     reference = everything(make_views(whole, config, seed=3, device="cpu"))
     parts = [make_views(part(whole, rows), config, seed=3, device="cpu") for rows in (slice(0, 4), slice(4, 8))]
@@ -79,14 +132,14 @@ def test_views_repeat_and_differ_between_epochs_seeds_and_samples() -> None:
 def test_masks_leave_the_views_as_they_are() -> None:
     config = moco_v3_views(32)
     plain = make_views(batch(), config, seed=0, device="cpu")
-    masked = make_views(batch(), replace(config, mask_ratio=0.5, mask_patch=8), seed=0, device="cpu")
+    masked = make_views(batch(), replace(config, mask=MaskConfig(kind="random", ratio=(0.5, 0.5), patch=8)), seed=0, device="cpu")
     assert plain.masks is None
     assert all(torch.equal(a, b) for a, b in zip(plain.images, masked.images))
 
 
 def test_parameters_drawn_in_parts_and_sent_give_the_same_views() -> None:
     """As decoding workers do: each draws for its images, and the parameters are pickled."""
-    config, given = replace(dino_views(32, 16, 2), mask_ratio=0.5, mask_patch=8), batch(epoch=1)
+    config, given = replace(dino_views(32, 16, 2), mask=MaskConfig(kind="random", ratio=(0.5, 0.5), patch=8)), batch(epoch=1)
     parts = []
     for rows in (slice(3), slice(3, 8)):
         drawn = draw_views(config, given.sizes[rows], given.positions[rows], epoch=1, seed=3)
@@ -206,9 +259,10 @@ def test_published_settings() -> None:
         ({"local_size": 0}, "at least 8"),
         ({"n_local": -1}, "0 or more"),
         ({"target": "blurred"}, "view, clean, not"),
-        ({"mask_ratio": 1.0}, "below 1"),
-        ({"mask_ratio": 0.5, "mask_patch": 30}, "divisor"),
-        ({"mask_ratio": 0.001}, "none or all"),
+        ({"n_global": 3}, "give 2, or 1"),
+        ({"n_global": 1, "n_local": 2}, "without local views"),
+        ({"mask": MaskConfig(kind="random", patch=30)}, "divisor"),
+        ({"mask": MaskConfig(kind="random", ratio=(0.001, 0.001), patch=32)}, "none or all"),
         ({"mean": (0.5,)}, "belong together"),
         ({"mean": (0.5,), "std": (0.0,)}, "above 0"),
         ({"mean": (0.5,), "std": (0.2, 0.2)}, "one of each"),
@@ -222,7 +276,7 @@ def test_a_wrong_setting_is_refused_with_the_fix(change: dict, says: str) -> Non
 
 def test_nothing_waits_for_an_accelerator() -> None:
     """The meta device has no values: reading one on the host, or mixing devices, raises. Also center_view."""
-    config = replace(dino_views(32, 16, 2, target="clean"), mask_ratio=0.5, mask_patch=8)
+    config = replace(dino_views(32, 16, 2, target="clean"), mask=MaskConfig(kind="random", ratio=(0.5, 0.5), patch=8))
     given = batch()
     views = make_views(given, config, seed=0, device="meta")
     assert {v.device.type for v in everything(views)} == {"meta"}
@@ -234,7 +288,7 @@ def test_nothing_waits_for_an_accelerator() -> None:
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_cuda_equals_the_cpu() -> None:
-    config = replace(dino_views(64, 32, 2, target="clean"), mask_ratio=0.5, mask_patch=16)
+    config = replace(dino_views(64, 32, 2, target="clean"), mask=MaskConfig(kind="random", ratio=(0.5, 0.5), patch=16))
     config = replace(config, second=replace(config.second, solarize=0.0))
     given = batch()
     for pixels in (given.pixels, (given.pixels.to(torch.int32) * 257).to(torch.uint16)):

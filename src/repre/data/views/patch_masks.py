@@ -128,8 +128,3 @@ def _rectangles(numbers: np.ndarray, count: np.ndarray, rows: int, columns: int)
         going = (left > 0) & (failures < FAILURES)
         active, left, failures = active[going], left[going], failures[going]
     return hidden
-
-
-def enlarge(hidden: Tensor, *, patch: int) -> Tensor:
-    """Masks of pixels, bool [B, 1, S, S], from masks of patches [B, rows, columns] with a side of `patch` pixels."""
-    return hidden[:, None].repeat_interleave(patch, dim=2).repeat_interleave(patch, dim=3)

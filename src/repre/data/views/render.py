@@ -16,9 +16,9 @@ from repre.data.views.augmentations import Range, ViewConfig, ViewParameters, dr
 from repre.data.views.color import apply_color, normalize
 from repre.data.views.fused import Rendered, ViewGroup, fused_views, fused_window, is_fused
 from repre.data.views.geometry import chunks, crop_resize, resample
-from repre.data.views.patch_masks import draw_masks, enlarge
+from repre.data.views.patch_masks import draw_masks
 from repre.data.views.random_streams import RandomStreams
-from repre.data.views.view_recipes import N_GLOBAL, ViewsConfig
+from repre.data.views.view_recipes import ViewsConfig
 from repre.errors import UserError
 from repre.types import Batch, Views
 
@@ -37,17 +37,16 @@ def draw_views(config: ViewsConfig, sizes: Tensor, positions: Tensor, *, epoch: 
     """
     streams = RandomStreams(seed=seed, epoch=epoch, positions=positions)
     drawn = draw_all(config.views, sizes, streams)
-    if config.mask_ratio > 0:
-        side = config.size // config.mask_patch
+    if config.mask.kind != "none":
         hidden = draw_masks(
             streams,
-            kind="random",
-            ratio=(config.mask_ratio, config.mask_ratio),
-            image_share=1.0,
-            grid=(side, side),
-            views=range(N_GLOBAL),
+            kind=config.mask.kind,
+            ratio=config.mask.ratio,
+            image_share=config.mask.image_share,
+            grid=(config.mask_grid, config.mask_grid),
+            views=range(config.n_global),
         )
-        drawn[:N_GLOBAL] = [replace(view, hidden=mask) for view, mask in zip(drawn, hidden)]
+        drawn[: config.n_global] = [replace(view, hidden=mask) for view, mask in zip(drawn, hidden)]
     return drawn
 
 
@@ -58,6 +57,7 @@ def make_views(
     seed: int,
     device: torch.device | str,
     dtype: torch.dtype = torch.float32,
+    with_crops: bool = False,
 ) -> Views:
     """Makes all views of a batch, and their targets, on the device. They are a function of (seed, epoch, view, position).
 
@@ -69,6 +69,7 @@ def make_views(
         seed: seed of the run.
         device: where the views are made.
         dtype: type of the views and targets, which are rounded to it at the very end.
+        with_crops: also return where each view was cut out.
 
     Raises:
         UserError: the config does not fit the pixels' type or channels.
@@ -81,18 +82,27 @@ def make_views(
     assert len(drawn) == len(configs), "the batch brings parameters of other views"
     pixels = batch.pixels.to(device, non_blocking=True)
     clean = config.target == "clean"
-    groups = [ViewGroup(config.size, drawn[:N_GLOBAL], configs[:N_GLOBAL], clean)]
+    n = config.n_global
+    groups = [ViewGroup(config.size, drawn[:n], configs[:n], clean)]
     if config.n_local > 0:
-        groups.append(ViewGroup(config.local_size, drawn[N_GLOBAL:], configs[N_GLOBAL:]))
+        groups.append(ViewGroup(config.local_size, drawn[n:], configs[n:]))
     rendered = render(pixels, groups, value_range=value_range, mean=mean, std=std, dtype=dtype)
     images = [image for group in rendered for image in group.images]
-    masks = [
-        enlarge(view.hidden.to(device, non_blocking=True), patch=config.mask_patch)
-        for view in drawn
-        if view.hidden is not None
-    ]
-    targets = images[:N_GLOBAL] if rendered[0].clean is None else list(rendered[0].clean)
-    return Views(images=images, targets=targets, n_global=N_GLOBAL, masks=masks or None)
+    hidden = [view.hidden for view in drawn if view.hidden is not None]
+    return Views(
+        images=images,
+        targets=images[:n] if rendered[0].clean is None else list(rendered[0].clean),
+        n_global=n,
+        masks=[mask.to(device, non_blocking=True) for mask in hidden] or None,
+        masked=torch.cat(hidden).flatten().nonzero().flatten().to(device, non_blocking=True) if hidden else None,
+        crops=[_crop(view, batch.sizes).to(device, non_blocking=True) for view in drawn] if with_crops else None,
+    )
+
+
+def _crop(view: ViewParameters, sizes: Tensor) -> Tensor:
+    """The box of a view as shares of the image and whether it is flipped, float32 [B, 5]; see `Views.crops`."""
+    sides = sizes.cpu().repeat(1, 2)  # height, width, height, width
+    return torch.cat([view.boxes / sides, view.flip[:, None]], dim=1).float()
 
 
 def random_view(

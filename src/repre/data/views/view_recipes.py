@@ -17,8 +17,29 @@ from repre.utils.config_checks import check_fields
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 VALUE_RANGES = {torch.uint8: (0.0, 255.0), torch.uint16: (0.0, 65535.0), torch.float32: (0.0, 1.0)}
-N_GLOBAL = 2
-"""Global views of a sample."""
+
+
+@dataclass(frozen=True)
+class MaskConfig:
+    """Which patches of the global views are hidden from the student."""
+
+    kind: Literal["none", "random", "block"] = "none"
+    """`none`; `random` patches, as in SimMIM; `block`: rectangles of patches, as in BEiT, iBOT and DINOv2."""
+    ratio: Range = (0.6, 0.6)
+    """Share of the patches to hide, lowest and highest; drawn for every view of every image."""
+    image_share: float = 1.0
+    """Share of the images whose views have hidden patches."""
+    patch: int | None = None
+    """Side of a hidden patch in pixels; None: that of the encoder's patch tokens (of a pyramid, of its last map)."""
+
+    def __post_init__(self) -> None:
+        check_fields(self, "views.mask")
+        if not 0 < self.ratio[0] <= self.ratio[1] < 1:
+            raise UserError(f"views.mask.ratio={self.ratio}: give (lowest, highest), 0 < lowest <= highest < 1")
+        if not 0 < self.image_share <= 1:
+            raise UserError(f"views.mask.image_share={self.image_share}: give a share above 0, at most 1")
+        if self.patch is not None and self.patch < 1:
+            raise UserError(f"views.mask.patch={self.patch}: give a side of 1 or more pixels")
 
 
 @dataclass(frozen=True)
@@ -31,6 +52,8 @@ class ViewsConfig:
     """The first global view."""
     second: ViewConfig = field(default_factory=ViewConfig)
     """The second global view."""
+    n_global: int = 2
+    """Number of global views: 2, or 1 (the first alone) for a framework that compares none."""
     n_local: int = 0
     """Number of local views, for frameworks with multi-crop."""
     local_size: int = 96
@@ -39,10 +62,8 @@ class ViewsConfig:
     """The local views."""
     target: Literal["view", "clean"] = "clean"
     """Target of the reconstruction: the view that the encoder sees, or the same crop before its colors are changed."""
-    mask_ratio: float = 0.0
-    """Share of the patches of the global views that are hidden from the encoder; 0 hides nothing."""
-    mask_patch: int = 32
-    """Side of a hidden patch in pixels; must divide the size of the global views."""
+    mask: MaskConfig = field(default_factory=MaskConfig)
+    """Patches that are hidden from the student."""
     mean: tuple[float, ...] | None = None
     """Mean of every channel in [0, 1]; by default ImageNet's for three channels, otherwise 0.5."""
     std: tuple[float, ...] | None = None
@@ -57,19 +78,9 @@ class ViewsConfig:
                 raise UserError(f"{name}={getattr(self, name)}: a view has at least 8 pixels a side")
         if self.n_local < 0:
             raise UserError(f"n_local={self.n_local}: give 0 or more")
-        if not 0 <= self.mask_ratio < 1:
-            raise UserError(f"mask_ratio={self.mask_ratio}: give a share from 0 to below 1")
-        if self.mask_ratio > 0:
-            if self.mask_patch < 1 or self.size % self.mask_patch:
-                raise UserError(
-                    f"mask_patch={self.mask_patch} does not divide views of {self.size} pixels: give a divisor of it"
-                )
-            patches = (self.size // self.mask_patch) ** 2
-            if not 0 < round(self.mask_ratio * patches) < patches:
-                raise UserError(
-                    f"mask_ratio={self.mask_ratio} of {patches} patches hides none or all: lower mask_patch "
-                    "or change mask_ratio"
-                )
+        if self.n_global not in (1, 2) or (self.n_global == 1 and self.n_local):
+            raise UserError(f"n_global={self.n_global}: give 2, or 1 without local views")
+        self._check_mask()
         if (self.mean is None) != (self.std is None):
             raise UserError("mean and std belong together: give both, or neither")
         if self.mean is not None and self.std is not None:
@@ -80,10 +91,31 @@ class ViewsConfig:
         if self.value_range is not None and not self.value_range[0] < self.value_range[1]:
             raise UserError(f"value_range={self.value_range}: give (lowest, highest)")
 
+    def _check_mask(self) -> None:
+        if self.mask.kind == "none" or self.mask.patch is None:
+            return
+        if self.size % self.mask.patch:
+            raise UserError(
+                f"views.mask.patch={self.mask.patch} does not divide views of {self.size} pixels: give a divisor of it"
+            )
+        patches = self.mask_grid**2
+        low, high = (round(share * patches) for share in self.mask.ratio)
+        if high < 1 or low >= patches:
+            raise UserError(
+                f"views.mask.ratio={self.mask.ratio} of {patches} patches hides none or all: lower views.mask.patch or "
+                "change views.mask.ratio"
+            )
+
+    @property
+    def mask_grid(self) -> int:
+        """Rows, and columns, of the masks."""
+        assert self.mask.patch is not None, "masks need their patch: see `repre.models.masks.fit_masks`"
+        return self.size // self.mask.patch
+
     @property
     def views(self) -> list[ViewConfig]:
         """The settings of every view: global ones first, then local ones."""
-        return [self.first, self.second] + [self.local] * self.n_local
+        return [self.first, self.second][: self.n_global] + [self.local] * self.n_local
 
     def statistics(self, channels: int) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of every channel, each [C, 1, 1] on the CPU.

@@ -98,7 +98,7 @@ def _gradients(
         student = model.student_features(views)
         if balanced:
             student = balance_gradients(student, balanced)
-        loss = model.contrastive_loss(student, model.teacher_features(views), progress).loss
+        loss = model.contrastive_loss(student, model.teacher_features(views), views, progress).loss
         pixel_loss = model.reconstruction_loss(student, views)
         assert pixel_loss is not None, "a model that rebuilds has a pixel loss"
         contrastive = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)

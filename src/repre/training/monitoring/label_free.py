@@ -24,7 +24,7 @@ from repre.data.loading.loader import stack
 from repre.data.views.augmentations import draw
 from repre.data.views.random_streams import RandomStreams
 from repre.data.views.render import center_view, make_views
-from repre.data.views.view_recipes import ViewsConfig
+from repre.data.views.view_recipes import MaskConfig, ViewsConfig
 from repre.errors import RunError
 from repre.models.encoder import Encoder
 from repre.models.repre import RePre
@@ -108,7 +108,7 @@ class Monitors:
     def __init__(self, sample: Sample, *, views: ViewsConfig, seed: int, device: torch.device) -> None:
         self.images, self.views, self.device = sample.images, views, device
         batch = sample.decoded
-        global_only = replace(views, n_local=0, mask_ratio=0.0, target="view")
+        global_only = replace(views, n_global=2, n_local=0, mask=MaskConfig(), target="view")
         self.pairs = make_views(batch, global_only, seed=seed, device="cpu").images
         streams = RandomStreams(seed=seed, epoch=EPOCH, positions=batch.positions)
         self.parameters = [
@@ -225,12 +225,7 @@ def isolated_evaluation(model: nn.Module, device: torch.device) -> Iterator[None
 
 def to_device(views: Views, device: torch.device) -> Views:
     """Copies all tensors of the views to the device."""
-    return Views(
-        images=[image.to(device) for image in views.images],
-        targets=[target.to(device) for target in views.targets],
-        n_global=views.n_global,
-        masks=None if views.masks is None else [mask.to(device) for mask in views.masks],
-    )
+    return views.map(lambda tensor: tensor.to(device))
 
 
 @torch.no_grad()

@@ -13,14 +13,15 @@ from repre.utils.fsdp import total_norm
 
 
 def step_metrics(output: FrameworkOutput) -> dict[str, Tensor]:
-    """The framework's own metrics and those of its embeddings: scalars on the device. A collective call.
+    """The terms of the framework's loss, its metrics and those of its embeddings: scalars on the device. A collective call.
 
     batch_std: `normalized_std` of the student's embeddings of the global batch.
     agreement: mean cosine of the teacher's and the student's embeddings of one view; only with a teacher. Drop path is
         active in the student.
     """
     embedding = output.embedding.float()
-    metrics = {**output.metrics, "batch_std": normalized_std(all_gather_with_grad(embedding))}
+    terms = {f"loss_{name}": term.detach() for name, term in output.terms.items()}
+    metrics = {**terms, **output.metrics, "batch_std": normalized_std(all_gather_with_grad(embedding))}
     if output.teacher_embedding is not None:
         metrics["agreement"] = F.cosine_similarity(embedding, output.teacher_embedding.float()).mean()
     return metrics
