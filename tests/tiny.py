@@ -10,6 +10,7 @@ from torch import Tensor
 from repre.frameworks import (
     BYOLConfig,
     DINOConfig,
+    DINOv2Config,
     FrameworkConfig,
     MoBYConfig,
     MoCoV3Config,
@@ -46,6 +47,12 @@ FRAMEWORKS: dict[str, FrameworkConfig] = {
     "byol": BYOLConfig(hidden_dim=24, out_dim=16),
     "simclr": SimCLRConfig(hidden_dim=24, out_dim=16),
     "pixels": PixelsConfig(),
+    "dinov2": DINOv2Config(
+        hidden_dim=24, bottleneck_dim=8, prototypes=32, freeze_last_layer=0.0, shared_head=False, centering="sinkhorn"
+    ),
+    "ibot": DINOv2Config(
+        hidden_dim=24, bottleneck_dim=8, prototypes=32, freeze_last_layer=0.0, koleo_weight=0.0, patch_center="all"
+    ),
 }
 WITHOUT_TEACHER = ("simclr", "pixels")
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from repre.losses import centered_softmax, dino_loss, ibot_patch_loss
+from repre.losses import centered_softmax, dino_loss, ibot_patch_loss, sinkhorn_center
 from repre.models.heads import PrototypeHead
 from repre.types import Features
 from repre.utils.dist import mean_over_ranks
@@ -37,6 +37,24 @@ class Points(NamedTuple):
         """Logits averaged over all views and rows, [P]."""
         return linear(self.points.mean((0, 1))[None], self.prototypes)[0]
 
+    def sum_of_logits(self, weights: Tensor | None = None) -> Tensor:
+        """Logits of the first view summed over the rows, with a weight for each [n] if they are given: [P]."""
+        rows = self.points[0] if weights is None else self.points[0] * weights[:, None]
+        return linear(rows.sum(0, keepdim=True), self.prototypes)[0]
+
+    def sinkhorn_center(self, temperature: Tensor, counted: Tensor | None = None) -> Tensor:
+        """`sinkhorn_center` of all rows of all views, or of those that are counted, bool [V n]: [P]."""
+        rows = self.points.flatten(0, 1)
+        if counted is None:
+            counted = torch.ones(len(rows), dtype=torch.bool, device=rows.device)
+        piece = rows_at_once(1, len(self.prototypes))
+        if piece >= len(rows):
+            logits = linear(rows, self.prototypes)
+            return sinkhorn_center(lambda part: logits[part], counted, temperature=temperature)
+        return sinkhorn_center(
+            lambda part: linear(rows[part], self.prototypes), counted, temperature=temperature, piece=piece
+        )
+
 
 class ViewSums(NamedTuple):
     """Attributes:
@@ -50,11 +68,16 @@ class ViewSums(NamedTuple):
     entropy: Tensor
 
 
+def project(head: nn.Module, rows: Tensor) -> Points:
+    """Embeddings or patches [n, D] among the prototypes of a `PrototypeHead`, as one view."""
+    assert isinstance(head, PrototypeHead)
+    return Points(head.points(rows)[None], head.prototypes())
+
+
 def project_views(head: nn.Module, views: list[Features]) -> Points:
     """The embeddings of all views among the prototypes of a `PrototypeHead`, in one pass."""
-    assert isinstance(head, PrototypeHead)
-    points = head.points(torch.cat([view.embedding for view in views]))
-    return Points(points.unflatten(0, (len(views), -1)), head.prototypes())
+    points, prototypes = project(head, torch.cat([view.embedding for view in views]))
+    return Points(points[0].unflatten(0, (len(views), -1)), prototypes)
 
 
 def prototype_metrics(views: ViewSums) -> dict[str, Tensor]:
