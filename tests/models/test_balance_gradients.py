@@ -26,7 +26,7 @@ def features(seed: int) -> list[Features]:
     def draw(*shape: int) -> Tensor:
         return torch.randn(*shape, generator=generator, dtype=torch.float64).requires_grad_()
 
-    return [Features(draw(3, 5), [draw(3, 4, 2, 2), draw(3, 5, 1, 1)] if view < 2 else []) for view in range(3)]
+    return [Features(draw(3, 5), maps=[draw(3, 4, 2, 2), draw(3, 5, 1, 1)] if view < 2 else []) for view in range(3)]
 
 
 @pytest.mark.parametrize("ratio", [0.3, 1.0, 20.0])

@@ -13,10 +13,10 @@ from repre.utils.dist import world_size
 def balance_gradients(views: list[Features], ratio: float) -> list[Features]:
     """Returns the same features; in the backward pass, scales the gradient of all maps.
 
-    After scaling, its norm is `ratio` times the norm of the gradient of all embeddings and patch tokens. Both norms are those
-    of the whole batch over all ranks. Like the upper bound of MGDA (Sener and Koltun 2018, arXiv 1810.04650, section 3.3),
-    this compares gradients of shared features, not of shared weights, which would need a backward pass for each loss. The
-    gradients inside the decoder and the heads do not change.
+    After scaling, its norm is `ratio` times the norm of the gradient of all embeddings and patch tokens. Both norms are
+    those of the whole batch over all ranks. Like the upper bound of MGDA (Sener and Koltun 2018, arXiv 1810.04650,
+    section 3.3), this compares gradients of shared features, not of shared weights, which would need a backward pass for
+    each loss. The gradients inside the decoder and the heads do not change.
 
     Args:
         views: features of every view; some may have no maps.

@@ -14,6 +14,14 @@ def uniforms(*shape: int) -> Tensor:
     return torch.rand(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 
 
+def test_masks_hide_an_exact_share_in_patches() -> None:
+    hidden = hide_patches(uniforms(6, 49), torch.full((6,), round(0.3 * 49)))
+    assert hidden.shape == (6, 49)
+    assert hidden.dtype == torch.bool
+    assert (hidden.sum(1) == round(0.3 * 49)).all()
+    assert len(hidden.unique(dim=0)) == 6
+
+
 def test_the_lowest_numbers_hide_their_patches() -> None:
     numbers = torch.tensor([[0.4, 0.1, 0.3, 0.2], [0.1, 0.2, 0.3, 0.4], [0.9, 0.8, 0.7, 0.6]], dtype=torch.float64)
     hidden = hide_patches(numbers, torch.tensor([2, 0, 4]))

@@ -132,14 +132,19 @@ def test_views_repeat_and_differ_between_epochs_seeds_and_samples() -> None:
 def test_masks_leave_the_views_as_they_are() -> None:
     config = moco_v3_views(32)
     plain = make_views(batch(), config, seed=0, device="cpu")
-    masked = make_views(batch(), replace(config, mask=MaskConfig(kind="random", ratio=(0.5, 0.5), patch=8)), seed=0, device="cpu")
+    masked = make_views(
+        batch(), replace(config, mask=MaskConfig(kind="random", ratio=(0.5, 0.5), patch=8)), seed=0, device="cpu"
+    )
     assert plain.masks is None
     assert all(torch.equal(a, b) for a, b in zip(plain.images, masked.images))
 
 
 def test_parameters_drawn_in_parts_and_sent_give_the_same_views() -> None:
     """As decoding workers do: each draws for its images, and the parameters are pickled."""
-    config, given = replace(dino_views(32, 16, 2), mask=MaskConfig(kind="random", ratio=(0.5, 0.5), patch=8)), batch(epoch=1)
+    config, given = (
+        replace(dino_views(32, 16, 2), mask=MaskConfig(kind="random", ratio=(0.5, 0.5), patch=8)),
+        batch(epoch=1),
+    )
     parts = []
     for rows in (slice(3), slice(3, 8)):
         drawn = draw_views(config, given.sizes[rows], given.positions[rows], epoch=1, seed=3)
