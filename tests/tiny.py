@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from repre.data.views.view_recipes import MaskConfig
 from repre.frameworks import (
     BYOLConfig,
     DINOConfig,
@@ -59,6 +60,13 @@ WITHOUT_TEACHER = ("simclr", "pixels")
 
 def needs(framework: str) -> Needs:
     return framework_needs(FRAMEWORKS[framework])
+
+
+def mask_config(framework: str, encoder: str = "vit") -> MaskConfig:
+    """Masks for a framework that needs them."""
+    if not needs(framework).masks:
+        return MaskConfig()
+    return MaskConfig(kind="block", ratio=(0.1, 0.5), image_share=0.5, patch=MASK_PATCH[encoder])
 
 
 def tiny_model(

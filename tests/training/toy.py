@@ -33,6 +33,7 @@ def toy(out: Path, framework: str = "simclr", **changes: Any) -> RunConfig:
         views=replace(
             dino_views(32, 16, 1) if framework == "dino" else ViewsConfig(size=32, first=VIEW, second=VIEW),
             target="view",
+            mask=tiny.mask_config(framework),
         ),
         optim=OptimConfig(lr=4e-3, base_batch_size=32, warmup_fraction=0.1, clip_grad_norm=3.0),
         runtime=RuntimeConfig(device="cpu", workers=0, log_every=1, eval_every_epochs=1, monitor_samples=64),
