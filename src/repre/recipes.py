@@ -29,6 +29,8 @@ ENCODERS = {
 }
 BLOCKS = MaskConfig(kind="block", ratio=(0.1, 0.5), image_share=0.5)
 """The masks of iBOT and DINOv2: half of the views have blocks of hidden patches, 10 % to 50 % of all."""
+ALL_PIXELS = ReconstructionConfig(weight=1.0, masked_pixels="all")
+"""The branch beside a framework with masks: it rebuilds all pixels, as beside the others, not the hidden ones alone."""
 
 
 def quickstart() -> RunConfig:
@@ -124,7 +126,7 @@ def dinov2(encoder: str) -> RunConfig:
         encoder=EncoderConfig(name=ENCODERS[encoder], drop_path=0.3),
         framework=DINOv2Config(),
         decoder=_decoder(encoder),
-        reconstruction=ReconstructionConfig(weight=1.0),
+        reconstruction=ALL_PIXELS,
         views=replace(dino_views(224, local_size=96, n_local=8), mask=BLOCKS),
         optim=OptimConfig(
             lr=0.004 * 2**0.5,
@@ -154,6 +156,7 @@ def ibot(encoder: str) -> RunConfig:
         out=f"runs/{encoder}-ibot",
         epochs=epochs,
         framework=framework,
+        reconstruction=ALL_PIXELS,
         views=replace(dino_views(224, local_size=96, n_local=10), mask=BLOCKS),
         optim=replace(dino(encoder).optim, warmup_fraction=10 / epochs),
     )
