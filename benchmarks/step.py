@@ -73,7 +73,7 @@ class Preset:
 
 
 SMALL: dict[str, Any] = {"embed_dim": 192, "depth": 4, "num_heads": 3}
-VIT, SWIN = "vit-small-moco-v3", "swin-tiny-moby"
+VIT, SWIN = "vit-small-moco-v3-timm", "swin-tiny-moby"
 
 
 def variants(batch: int, large_batch: int, micro_batch: int, *, small: bool) -> dict[str, Variant]:

@@ -1,9 +1,8 @@
 """The recipes: named, complete configs of runs. A recipe is a function that returns a RunConfig; a variant changes another.
 
-Published settings: MoCo v3 (arXiv 2104.02057), DINO (2104.14294), MoBY (2105.04553). BYOL and SimCLR were published with
-ResNets and LARS; for transformers their recipes take MoCo v3's ViT settings. Durations that a paper counts in epochs are
-a fraction of the run here. The encoders are timm's: MoCo v3's own ViT-S has 12 heads and fixed positions, timm's has 6 and
-learned ones.
+Published settings: MoCo v3 (arXiv 2104.02057), DINO (2104.14294), MoBY (2105.04553), each of one run that its authors give
+a command for. BYOL and SimCLR were published with ResNets and LARS; for transformers their recipes take MoCo v3's ViT
+settings. Durations that the authors count in epochs are a fraction of the run here. docs/method.md lists every difference.
 """
 
 from collections.abc import Callable
@@ -59,12 +58,17 @@ def quickstart() -> RunConfig:
 
 
 def moco_v3(encoder: str) -> RunConfig:
-    """MoCo v3 with its settings for ViTs: 300 epochs, AdamW, the patch embedding frozen (section 4.2)."""
+    """MoCo v3's command for ViT-S on one node: 300 epochs, AdamW, its own ViT, the patch embedding frozen (section 4.2)."""
+    config = EncoderConfig(name=ENCODERS[encoder])
+    if encoder.startswith("vit"):
+        config = replace(config, init="moco-v3", freeze_patch_embed=True)
+    if encoder == "vit-small":  # timm's has 6 heads
+        config = replace(config, model_args={"num_heads": 12})
     return RunConfig(
         out=f"runs/{encoder}-moco-v3",
         epochs=300,
         batch_size=1024,
-        encoder=EncoderConfig(name=ENCODERS[encoder], freeze_patch_embed=encoder.startswith("vit")),
+        encoder=config,
         framework=MoCoV3Config(),
         decoder=_decoder(encoder),
         views=moco_v3_views(224),
@@ -72,13 +76,19 @@ def moco_v3(encoder: str) -> RunConfig:
     )
 
 
+def moco_v3_on_timm(encoder: str) -> RunConfig:
+    """MoCo v3's settings with timm's ViT: its heads, its start and learned positions, so the hub's weights fit."""
+    config = EncoderConfig(name=ENCODERS[encoder], freeze_patch_embed=True)
+    return replace(moco_v3(encoder), out=f"runs/{encoder}-moco-v3-timm", encoder=config)
+
+
 def byol(encoder: str) -> RunConfig:
-    """BYOL's heads and momentum with MoCo v3's settings for ViTs."""
+    """BYOL's heads and momentum with MoCo v3's ViT and settings."""
     return replace(moco_v3(encoder), out=f"runs/{encoder}-byol", framework=BYOLConfig())
 
 
 def simclr(encoder: str) -> RunConfig:
-    """SimCLR's projector and views with MoCo v3's settings for ViTs."""
+    """SimCLR's projector and views with MoCo v3's ViT and settings."""
     return replace(moco_v3(encoder), out=f"runs/{encoder}-simclr", framework=SimCLRConfig(), views=simclr_views(224))
 
 
@@ -92,23 +102,45 @@ def moby(encoder: str) -> RunConfig:
         framework=MoBYConfig(),
         decoder=_decoder(encoder),
         views=moco_v3_views(224),
-        optim=OptimConfig(lr=1e-3, base_batch_size=512, warmup_fraction=5 / 300, weight_decay=0.05),
+        optim=OptimConfig(
+            lr=1e-3,
+            base_batch_size=512,
+            min_lr=5e-6,
+            warmup_fraction=5 / 300,
+            warmup_lr=5e-7,
+            weight_decay=0.05,
+            clip_grad_norm=5.0,
+        ),
     )
 
 
 def dino(encoder: str) -> RunConfig:
-    """DINO with multi-crop: 100 epochs, batch 1024, weight decay 0.04 to 0.4, gradient clipped at 3."""
+    """DINO's full command for ViT-S/16 with multi-crop: 300 epochs, batch 1024, each parameter's gradient clipped at 3.
+
+    The prototypes of other encoders keep length 1: the authors call learned lengths safe with ViT-S alone. ViT-B follows the
+    authors' command for it: 100 epochs and a constant temperature of the teacher.
+    """
+    epochs = 100 if encoder == "vit-base" else 300
+    framework = DINOConfig(norm_last_layer=encoder != "vit-small", freeze_last_layer=1 / epochs)
+    if encoder == "vit-base":
+        framework = replace(framework, teacher_temperature=0.04, teacher_temperature_warmup=0.0)
     return RunConfig(
         out=f"runs/{encoder}-dino",
-        epochs=100,
+        epochs=epochs,
         batch_size=1024,
         encoder=EncoderConfig(name=ENCODERS[encoder], drop_path=0.1),
-        framework=DINOConfig(),
+        framework=framework,
         decoder=_decoder(encoder),
         reconstruction=ReconstructionConfig(weight=1.0),  # DINO's gradient is a tenth of MoCo v3's
-        views=dino_views(224, local_size=96, n_local=8),
+        views=dino_views(224, local_size=96, n_local=8, split=0.4),
         optim=OptimConfig(
-            lr=5e-4, min_lr=1e-6, warmup_fraction=0.1, weight_decay=0.04, weight_decay_end=0.4, clip_grad_norm=3.0
+            lr=5e-4,
+            min_lr=1e-6,
+            warmup_fraction=10 / epochs,
+            weight_decay=0.04,
+            weight_decay_end=0.4,
+            clip_grad_norm=3.0,
+            clip_per_parameter=True,
         ),
     )
 
@@ -180,6 +212,7 @@ RECIPES: dict[str, Callable[[], RunConfig]] = {"quickstart": quickstart} | {
     )
     for encoder in ENCODERS
 }
+RECIPES["vit-small-moco-v3-timm"] = partial(moco_v3_on_timm, "vit-small")
 
 
 def recipe(name: str) -> RunConfig:

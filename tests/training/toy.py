@@ -29,9 +29,8 @@ def toy(out: Path, framework: str = "simclr", **changes: Any) -> RunConfig:
         encoder=replace(tiny.ENCODERS["vit"], model_args=model_args),
         framework=tiny.FRAMEWORKS[framework],
         decoder=DecoderConfig(dim=64),
-        reconstruction=ReconstructionConfig(
-            weight=1.0, masked_pixels="all"
-        ),  # what is broken on purpose is measured out for this weight
+        # what is broken on purpose is measured out for this weight
+        reconstruction=ReconstructionConfig(weight=1.0, masked_pixels="all"),
         views=replace(
             dino_views(32, 16, 1) if framework == "dino" else ViewsConfig(size=32, first=VIEW, second=VIEW),
             target="view",

@@ -11,7 +11,6 @@ from repre.frameworks.base import Framework, FrameworkConfig, Needs, Teacher
 from repre.frameworks.prototype_sums import PrototypeSums, project_views, prototype_metrics
 from repre.models.heads import PrototypeHead
 from repre.types import Features, FrameworkOutput, Views
-from repre.utils.config_checks import check_fields
 from repre.utils.dist import mean_over_ranks
 from repre.utils.schedule import cosine, warmup_constant
 from repre.utils.step_compile import StepFunction
@@ -33,19 +32,20 @@ class DINOConfig(FrameworkConfig):
     """Temperature of the teacher's distribution at the start."""
     teacher_temperature: float = 0.07
     """Temperature of the teacher's distribution after its warm-up."""
-    teacher_temperature_warmup: float = 0.3
-    """Share of the run over which the teacher's temperature rises (30 of 100 epochs in the authors' script)."""
+    teacher_temperature_warmup: float = 0.1
+    """Share of the run over which the teacher's temperature rises (30 of 300 epochs in the authors' full command for ViT-S;
+    their script alone keeps 0.04)."""
     momentum: float = 0.996
     """Share of the teacher that stays at each step, at the start; rises to 1 along a cosine."""
     center_momentum: float = 0.9
     """Share of the center that stays at each step."""
     freeze_last_layer: float = 0.01
-    """Share of the run during which the prototypes do not learn (1 of 100 epochs in the authors' script)."""
+    """Share of the run during which the prototypes do not learn (1 epoch in the authors' commands)."""
     norm_last_layer: bool = True
-    """Prototypes of length 1. False learns their lengths, as the published ViT-S run does."""
+    """Prototypes of length 1. False learns their lengths, as the authors do for ViT-S, and only there."""
 
     def __post_init__(self) -> None:
-        check_fields(self, "framework")
+        super().__post_init__()
         for name in ("student_temperature", "teacher_temperature_start", "teacher_temperature"):
             if getattr(self, name) <= 0:
                 raise UserError(f"framework.{name} must be above 0, not {getattr(self, name)}")
@@ -101,6 +101,12 @@ class DINO(Framework):
 
     def step_functions(self) -> list[StepFunction[..., Any]]:
         return [self.sums.view_step]
+
+    def uses_weight_decay(self, name: str, parameter: Tensor, *, default: bool) -> bool:
+        """All but biases and vectors, as in the authors' code: positions and tokens decay, and so do the prototypes'
+        lengths, which are a matrix of one column there."""
+        is_matrix = parameter.ndim > 1 and not name.endswith(".bias")
+        return is_matrix or name == "framework.projector.lengths"
 
     def before_step(self, progress: float) -> None:
         if progress < self.config.freeze_last_layer:

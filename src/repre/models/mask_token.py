@@ -7,12 +7,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from repre.errors import UserError
+from repre.models.patch_projection import cuts_patches
+
 
 class MaskToken(nn.Module):
     """Replaces what a patch embedding gives for hidden patches, before positions are added.
 
     Args:
-        patch_embed: gives tokens [B, rows, columns, D] or [B, rows x columns, D], alone or first in a tuple.
+        patch_embed: gives tokens [B, rows, columns, D] or [B, rows x columns, D].
         dim: width D of the tokens.
     """
 
@@ -33,12 +36,30 @@ class MaskToken(nn.Module):
         finally:
             self._masks = None
 
-    def _replace(self, module: nn.Module, inputs: Any, output: Any) -> Any:
+    def _replace(self, module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
         if self._masks is None:
             return output
-        tokens, rest = (output[0], output[1:]) if isinstance(output, tuple) else (output, None)
-        repeats = round((tokens[0, ..., 0].numel() / self._masks[0].numel()) ** 0.5)
+        repeats = round((output[0, ..., 0].numel() / self._masks[0].numel()) ** 0.5)
         hidden = self._masks.repeat_interleave(repeats, 1).repeat_interleave(repeats, 2)
-        hidden = hidden if tokens.ndim == 4 else hidden.flatten(1)
-        tokens = torch.where(hidden[..., None], self.token.to(tokens.dtype), tokens)
-        return tokens if rest is None else (tokens, *rest)
+        hidden = hidden if output.ndim == 4 else hidden.flatten(1)
+        return torch.where(hidden[..., None], self.token.to(output.dtype), output)
+
+
+def build_mask_token(model: Any, embedded: tuple[int, int, int] | None, *, name: str) -> MaskToken:
+    """The mask token of a timm model.
+
+    Args:
+        embedded: rows, columns and width of the tokens that the model's patch embedding gives, if it has one.
+        name: of the model, for messages.
+
+    Raises:
+        UserError: the model has no such tokens, or its patches overlap.
+    """
+    if embedded is None or not cuts_patches(model.patch_embed):
+        reason = "the patches of its patch embedding overlap, so that hidden pixels would show in their neighbors"
+        raise UserError(
+            f"encoder.name: {name} cannot have a mask token: "
+            f"{'it has no patch embedding that gives tokens' if embedded is None else reason}; use a ViT or a Swin, or set "
+            "reconstruction.masked_input to pixels if only the branch needs masks"
+        )
+    return MaskToken(model.patch_embed, dim=embedded[2])
