@@ -11,9 +11,9 @@ from functools import partial
 
 from repre.config import RunConfig, RuntimeConfig
 from repre.data.views.augmentations import ViewConfig
-from repre.data.views.view_recipes import ViewsConfig, dino_views, moco_v3_views, simclr_views
+from repre.data.views.view_recipes import MaskConfig, ViewsConfig, dino_views, moco_v3_views, simclr_views
 from repre.errors import UserError, near_names
-from repre.frameworks import BYOLConfig, DINOConfig, MoBYConfig, MoCoV3Config, SimCLRConfig
+from repre.frameworks import BYOLConfig, DINOConfig, DINOv2Config, MoBYConfig, MoCoV3Config, SimCLRConfig
 from repre.models.decoder import DecoderConfig
 from repre.models.encoder import EncoderConfig
 from repre.models.repre import ReconstructionConfig
@@ -26,6 +26,10 @@ ENCODERS = {
     "swin-tiny": "swin_tiny_patch4_window7_224",
     "swin-small": "swin_small_patch4_window7_224",
 }
+BLOCKS = MaskConfig(kind="block", ratio=(0.1, 0.5), image_share=0.5)
+"""The masks of iBOT and DINOv2: half of the views have blocks of hidden patches, 10 % to 50 % of all."""
+ALL_PIXELS = ReconstructionConfig(weight=1.0, masked_pixels="all")
+"""The branch beside a framework with masks: it rebuilds all pixels, as beside the others, not the hidden ones alone."""
 
 
 def quickstart() -> RunConfig:
@@ -141,6 +145,55 @@ def dino(encoder: str) -> RunConfig:
     )
 
 
+def dinov2(encoder: str) -> RunConfig:
+    """DINOv2's run on ImageNet-1k, which the authors made with ViT-L/16 alone; their smaller models are distilled.
+
+    Of 100 epochs of 1250 steps with 2048 images, which are 200 passes over ImageNet. The learning rate is 0.004 per 1024
+    images, scaled by the square root of the batch; so this batch has the authors' rate, and another one has to set its own.
+    """
+    return RunConfig(
+        out=f"runs/{encoder}-dinov2",
+        epochs=200,
+        batch_size=2048,
+        encoder=EncoderConfig(name=ENCODERS[encoder], drop_path=0.3),
+        framework=DINOv2Config(),
+        decoder=_decoder(encoder),
+        reconstruction=ALL_PIXELS,
+        views=replace(dino_views(224, local_size=96, n_local=8), mask=BLOCKS),
+        optim=OptimConfig(
+            lr=0.004 * 2**0.5,
+            base_batch_size=2048,
+            min_lr=1e-6,
+            warmup_fraction=0.1,
+            weight_decay=0.04,
+            weight_decay_end=0.4,
+            clip_grad_norm=3.0,
+        ),
+    )
+
+
+def ibot(encoder: str) -> RunConfig:
+    """iBOT's command for ViT-S/16: 800 epochs, batch 1024, 10 small views. Swin is trained for 300 epochs."""
+    epochs = 300 if encoder.startswith("swin") else 800
+    framework = DINOv2Config(
+        prototypes=8192,
+        momentum=0.996,
+        teacher_temperature_warmup=30 / epochs,
+        freeze_last_layer=1 / epochs,
+        patch_center="all",
+        koleo_weight=0.0,
+    )
+    return replace(
+        dino(encoder),
+        out=f"runs/{encoder}-ibot",
+        epochs=epochs,
+        framework=framework,
+        reconstruction=ALL_PIXELS,
+        views=replace(dino_views(224, local_size=96, n_local=10), mask=BLOCKS),
+        optim=replace(dino(encoder).optim, warmup_fraction=10 / epochs),
+    )
+
+
 def _decoder(encoder: str) -> DecoderConfig:
     """The decoder's size: a pyramid's finest grid has sixteen times the cells of a ViT's, so its decoder is narrower."""
     return DecoderConfig(dim=64 if encoder.startswith("swin") else 128)
@@ -148,7 +201,15 @@ def _decoder(encoder: str) -> DecoderConfig:
 
 RECIPES: dict[str, Callable[[], RunConfig]] = {"quickstart": quickstart} | {
     f"{encoder}-{name}": partial(recipe, encoder)
-    for name, recipe in (("moco-v3", moco_v3), ("dino", dino), ("moby", moby), ("byol", byol), ("simclr", simclr))
+    for name, recipe in (
+        ("moco-v3", moco_v3),
+        ("dino", dino),
+        ("moby", moby),
+        ("byol", byol),
+        ("simclr", simclr),
+        ("dinov2", dinov2),
+        ("ibot", ibot),
+    )
     for encoder in ENCODERS
 }
 RECIPES["vit-small-moco-v3-timm"] = partial(moco_v3_on_timm, "vit-small")

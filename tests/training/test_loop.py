@@ -48,7 +48,7 @@ def config(out: Path, framework: str = "moco-v3", encoder: str = "vit", **change
         encoder=replace(tiny.ENCODERS[encoder], drop_path=0.2),
         framework=tiny.FRAMEWORKS[framework],
         decoder=DecoderConfig(dim=16),
-        views=views,
+        views=replace(views, mask=tiny.mask_config(framework, encoder)),
         optim=OptimConfig(lr=1e-3, base_batch_size=8, warmup_fraction=0.1),
         runtime=QUIET,
     )
@@ -77,7 +77,9 @@ def stop_at(step: int) -> Probe:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("framework", "encoder"), [("moco-v3", "vit"), ("dino", "vit"), ("moby", "swin")])
+@pytest.mark.parametrize(
+    ("framework", "encoder"), [("moco-v3", "vit"), ("dino", "vit"), ("moby", "swin"), ("dinov2", "vit")]
+)
 def test_a_stopped_and_resumed_run_is_bit_equal(tmp_path: Path, framework: str, encoder: str) -> None:
     train(config(tmp_path / "straight", framework, encoder))
     stopped = config(tmp_path / "stopped", framework, encoder)

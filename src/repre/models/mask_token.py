@@ -21,7 +21,9 @@ class MaskToken(nn.Module):
 
     def __init__(self, patch_embed: nn.Module, *, dim: int) -> None:
         super().__init__()
-        self.token = nn.Parameter(torch.zeros(dim))  # zero as iBOT's, so nothing is drawn for it
+        # SimMIM's deviation. iBOT's zeros stay zeros in a window of Swin that is all hidden, where each norm multiplies the
+        # gradient by 300. The generator is its own, so that everything else is drawn as without a token.
+        self.token = nn.Parameter(0.02 * torch.randn(dim, generator=torch.Generator().manual_seed(0)))
         self._masks: Tensor | None = None
         patch_embed.register_forward_hook(self._replace)
 

@@ -1,6 +1,7 @@
 """The fixed sample, and measurements of a whole model: repeatable and without a trace."""
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ CPU = torch.device("cpu")
 def monitors(framework: str, encoder: str = "vit") -> Monitors:
     side = tiny.SIDES[encoder]
     views = dino_views(side, side // 2, 1) if framework == "dino" else moco_v3_views(side)
+    views = replace(views, mask=tiny.mask_config(framework, encoder))
     sample = fixed_sample(open_source(f"scenes:40:{side}"), count=16, views=views)
     return Monitors(sample, views=views, seed=0, device=CPU)
 
