@@ -63,8 +63,8 @@ def test_hidden_patches_consist_of_whole_patches() -> None:
     vit, swin = (Encoder(tiny.ENCODERS[name], mask_token=True) for name in ("vit", "swin"))
     views = ViewsConfig(size=64, mask=replace(RANDOM, patch=16))
     fit_masks(views, swin, Needs())  # four tokens of its patch embedding in each direction
-    with pytest.raises(UserError, match=r"patch is 16 pixels.*multiple of the 32 pixels of a patch of swin"):
-        fit_masks(views, swin, Needs(patches=True))
+    with pytest.raises(UserError, match=r"patch is 16 pixels.*hidden patch tokens of 32 pixels; leave it out"):
+        fit_masks(views, swin, Needs(patches=True, masks=True))
     with pytest.raises(UserError, match=r"patch is 4 pixels.*multiple of the 8 pixels of a patch of vit"):
         fit_masks(replace(views, size=32, mask=replace(RANDOM, patch=4)), vit, Needs())
     pixels = Encoder(tiny.ENCODERS["vit"])

@@ -11,6 +11,7 @@ from repre.data.views.view_recipes import ViewsConfig, dino_views
 from repre.models.decoder import DecoderConfig
 from repre.models.repre import ReconstructionConfig
 from repre.training.loop import train
+from repre.training.monitoring.validator import Probe
 from repre.training.optim import OptimConfig
 from tests import tiny
 
@@ -42,7 +43,7 @@ def toy(out: Path, framework: str = "simclr", **changes: Any) -> RunConfig:
     return replace(made, **changes)
 
 
-def run(config: RunConfig) -> dict[str, Any]:
+def run(config: RunConfig, *, probe: Probe | None = None) -> dict[str, Any]:
     """The summary of the run, trained."""
-    train(config)
+    train(config, probe=probe)
     return json.loads((Path(config.out) / "summary.json").read_text())
