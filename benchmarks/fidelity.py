@@ -40,7 +40,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="photographs as JPEG files, searched recursively")
     parser.add_argument("--at-least", type=int, default=0, help="leave out files whose long side is shorter")
-    parser.add_argument("--sizes", type=int, nargs="*", default=[108, 216, 448, 504, 512, 624, 768])
+    parser.add_argument("--sizes", type=int, nargs="*", default=[216, 448, 504, 512, 624, 768])
     parser.add_argument("--rounds", type=int, default=5, help="rounds of the times, after one to warm up")
     args = parser.parse_args()
     torch.set_num_threads(1)

@@ -118,7 +118,7 @@ def gradient_ratios(run: Path, images: str) -> dict[str, Any]:
     views = make_views(batch, config.views, seed=config.seed, device=torch.device("cpu"))
     initial = build_model(
         encoder=config.encoder_at_size, framework=config.framework, decoder=config.decoder,
-        reconstruction=config.reconstruction, seed=config.seed,
+        reconstruction=config.reconstruction, seed=config.seed, mask_token=config.mask_token,
     ).eval()  # fmt: skip
     with torch.no_grad():
         ratio_start, ratio_end = (

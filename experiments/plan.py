@@ -8,9 +8,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from experiments.baselines import PixelsConfig
 from experiments.presets import Data, Kind, Preset
 from repre.config import ComputeConfig, RunConfig, RuntimeConfig
+from repre.data.views.view_recipes import MaskConfig
+from repre.frameworks import PixelsConfig
 from repre.models.decoder import DecoderConfig
 from repre.models.repre import ReconstructionConfig
 from repre.recipes import recipe
@@ -170,7 +171,7 @@ class Plan:
             framework=preset.frameworks[framework] if framework in preset.frameworks else PixelsConfig(),
             decoder=decoder or DecoderConfig(dim=preset.decoder_dim[encoder]),
             reconstruction=reconstruction or default,
-            views=replace(preset.views(framework), mask_patch=preset.mask_patch, **(views or {})),
+            views=replace(preset.views(framework), **(views or {})),
             optim=preset.optim.get(framework, preset.optim["moco-v3"]),
             compute=ComputeConfig(precision=preset.precision),
             runtime=RuntimeConfig(
@@ -179,6 +180,11 @@ class Plan:
         )
         name = f"{'fresh-' * fresh}{kind}-{framework}-{encoder}-{variant}" + (f"-fold{fold}" if fold else "")
         return self._method(name, "pretrain", config, kind, fold, same_time_as=same_time_as, fresh=fresh)
+
+    def masked(self, ratio: float) -> dict[str, Any]:
+        """Returns settings for `pretrained` that hide this share of the patches, with the mean color instead of a token."""
+        mask = MaskConfig(kind="random", ratio=(ratio, ratio), patch=self.preset.mask_patch)
+        return {"reconstruction": ReconstructionConfig(masked_input="pixels"), "views": {"mask": mask}}
 
     def not_pretrained(self, kind: Literal["random", "supervised"], encoder: str, *, fresh: bool = False) -> Method:
         """Returns the encoder at random init, or trained on the labels of the images that the others pre-train on."""
@@ -253,20 +259,16 @@ class Plan:
         yield changed("last level only", "last-level", decoder=DecoderConfig(dim=dim, levels=(VIT_LEVELS - 1,)))
         yield weight(1.0)
         yield changed("linear decoder", "linear-decoder", decoder=DecoderConfig(kind="linear", dim=dim))
-        yield changed("40 % masked", "mask0.4", views={"mask_ratio": 0.4})
+        yield changed("40 % masked", "mask0.4", **self.masked(0.4))
         yield changed("two levels", "two-levels", decoder=DecoderConfig(dim=dim, levels=(1, 3)))
         yield changed("L2", "l2", reconstruction=ReconstructionConfig(loss="l2"))
         yield changed("first view only", "first-view", reconstruction=ReconstructionConfig(views="first"))
-        yield changed("75 % masked", "mask0.75", views={"mask_ratio": 0.75})
+        yield changed("75 % masked", "mask0.75", **self.masked(0.75))
         yield weight(0.1)
-        yield changed(
-            "weight 30, augmented view as target", "weight30-view", reconstruction=ReconstructionConfig(weight=30.0),
-            views={"target": "view"},
-        )  # fmt: skip
-        yield self.row(
-            "2", "weight 1, augmented view as target", self.first_defaults("moco-v3", "vit"), "defaults",
-            FROZEN_AND_GRADIENTS,
-        )  # fmt: skip
+        settings = {"reconstruction": ReconstructionConfig(weight=30.0), "views": {"target": "view"}}
+        yield changed("weight 30, augmented view as target", "weight30-view", **settings)
+        first = self.first_defaults("moco-v3", "vit")
+        yield self.row("2", "weight 1, augmented view as target", first, "defaults", FROZEN_AND_GRADIENTS)
 
     def first_defaults(self, framework: str, encoder: str) -> Method:
         """Returns the branch with its defaults before any measurement: weight 1, and the augmented view as target."""
@@ -278,7 +280,7 @@ class Plan:
     def methods(self) -> Iterator[Row]:
         """Table 3: other methods against RePre. All see as many images; the supervised baseline sees as many views."""
         last_level = DecoderConfig(dim=self.preset.decoder_dim["vit"], levels=(VIT_LEVELS - 1,))
-        masked: dict[str, Any] = {"mask_ratio": 0.6}
+        masked = self.masked(0.6)
         repre = "RePre: moco-v3 + branch"
         yield self.row("3", repre, self.pretrained("moco-v3", "vit"), None, self.all_evaluations)
         for label, method in (
@@ -288,12 +290,12 @@ class Plan:
             ("dino", self.pretrained("dino", "vit", "plain")),
             (
                 "masked pixels only (after SimMIM)",
-                self.pretrained("pixels", "vit", "simmim", decoder=DecoderConfig(kind="linear"), views=masked),
+                self.pretrained("pixels", "vit", "simmim", decoder=DecoderConfig(kind="linear"), **masked),
             ),
             ("branch only", self.pretrained("pixels", "vit", "alone")),
             (
                 "masked student, last level only (after CMAE)",
-                self.pretrained("moco-v3", "vit", "cmae", decoder=last_level, views=masked),
+                self.pretrained("moco-v3", "vit", "cmae", decoder=last_level, **masked),
             ),
         ):
             yield self.row("3", label, method, repre, self.all_evaluations)

@@ -15,7 +15,6 @@ from pathlib import Path
 
 import torch
 
-from experiments.baselines import register
 from experiments.build_scenes import DATA
 from experiments.debian_packages import download
 from experiments.plan import COST_TIERS, TITLES, Plan, tasks
@@ -63,7 +62,6 @@ def main() -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measures or lists the chosen tasks; returns how many results are missing in the end."""
-    register()
     preset = PRESETS[args.preset]
     rows = [row for row in Plan(preset).rows() if is_chosen(row.table, args.only)]
     if args.seeds is not None:

@@ -23,16 +23,17 @@ from experiments import measure
 from experiments.datasets import ensure_dataset, labels_spec
 from experiments.plan import COST_TIERS, Method, Plan, Task
 from experiments.presets import Data, Preset
+from experiments.recorded_config import recorded_run
 from experiments.time_ratio import training_time_ratio
 from repre.api import Run, pretrain
-from repre.config import RunConfig, differences, from_dict, identity, to_dict
+from repre.config import differences, identity, to_dict
 from repre.errors import RunError, UserError
 from repre.evaluation.options import RuntimeOptions
 from repre.utils.io import write_json
 from repre.utils.signals import Interrupted
 
 HASHED_MODULES = (
-    "build_scenes", "compose_scenes", "source_images", "debian_packages", "datasets", "measure", "baselines", "time_ratio",
+    "build_scenes", "compose_scenes", "source_images", "debian_packages", "datasets", "measure", "time_ratio",
 )  # fmt: skip
 """Modules of this folder that results depend on."""
 SUMMARY_KEYS = ("steps", "epochs", "images", "seconds", "images_per_s", "final", "costs", "monitor_seconds")
@@ -152,7 +153,7 @@ class Runner:
             planned = to_dict(measure.supervised_config(self.preset, method.data.name))
             recorded = record.get("config") or planned  # older records have none
         else:
-            run = from_dict(RunConfig, record["config"])
+            run = recorded_run(record["config"])
             epochs = run.epochs if method.same_time_as else method.config.epochs
             config = replace(method.config, data=method.data.name, seed=seed, epochs=epochs)
             planned, recorded = (identity(replace(each, views=each.rendered_views)) for each in (config, run))

@@ -1,22 +1,9 @@
 """Fixtures of the experiments' tests."""
 
-from collections.abc import Iterator
-
 import pytest
-from experiments.baselines import register
 from experiments.plan import Plan, Task
 from experiments.presets import TOY
 from experiments.runner import Folders, Runner
-
-from repre.frameworks import FRAMEWORKS
-
-
-@pytest.fixture(scope="package", autouse=True)
-def pixels_framework() -> Iterator[None]:
-    """Registers the framework `pixels` for these tests only."""
-    register()
-    yield
-    del FRAMEWORKS["pixels"]
 
 
 @pytest.fixture(scope="package")

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 from experiments.analysis import load_results
-from experiments.plan import Plan, Task
-from experiments.presets import TOY
+from experiments.plan import Plan, Task, tasks
+from experiments.presets import CPU, TOY
+from experiments.recorded_config import recorded_run
+from experiments.run import RESULTS
 from experiments.runner import Folders, Runner
 from experiments.tables import evidence_page
 
@@ -29,6 +31,27 @@ def copy_results(runner: Runner, folder: Path, *, work: Path | None = None) -> R
     copied = Runner(TOY, replace(runner.folders, results=folder / "results", work=work or runner.folders.work))
     copied.machine = runner.machine  # also if somebody edits the code while the tests run
     return copied
+
+
+def test_the_stored_results_are_those_of_the_plan(tmp_path: Path) -> None:
+    runner = Runner(CPU, replace(new_runner(tmp_path).folders, results=RESULTS))
+    planned = tasks(Plan(CPU).rows())
+    assert sum(runner.result_path(task).is_file() for task in planned) > 200
+    for task in planned:
+        runner.check_result(task)
+    for method, seed in {(task.method.name, task.seed): (task.method, task.seed) for task in planned}.values():
+        runner.check_training(method, seed)
+
+
+def test_a_record_with_the_old_settings_of_masks_is_understood() -> None:
+    method = next(row.method for row in Plan(CPU).rows() if row.method.name.endswith("simmim"))
+    record = json.loads((RESULTS / "cpu" / method.name / "seed1-train.json").read_text())["config"]
+    assert record["views"]["mask_ratio"] == 0.6
+    run = recorded_run(record)
+    assert (run.views.mask, run.reconstruction.masked_input) == (method.config.views.mask, "pixels")
+    assert run.views.mask.ratio == (0.6, 0.6)
+    record["views"]["mask_ratio"] = 0.0
+    assert recorded_run(record).rendered_views.mask.kind == "none"
 
 
 @slow

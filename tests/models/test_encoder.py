@@ -185,7 +185,6 @@ def test_drop_path_of_a_micro_batch_is_that_of_the_whole_batch(name: str) -> Non
         ({"model_args": {"in_chans": 1}}, r"encoder\.model_args\.in_chans cannot be set here"),
         ({"model_args": {"checkpoint_path": "x.pth"}}, r"encoder\.model_args\.checkpoint_path cannot be set here"),
         ({"drop_path": 1.0}, "drop_path must lie"),
-        ({"init": "moco-v3", "weights": "hub"}, "weights replaces all weights that it draws; set encoder.init to timm"),
         ({"channels": 0}, "channels must be at least 1"),
         ({"image_size": 0}, "image_size must be at least 1"),
         ({"patch_size": 0}, "patch_size must be at least 1"),

@@ -76,6 +76,17 @@ def stop_at(step: int) -> Probe:
     return probe
 
 
+def test_start_weights_are_reported_once(tmp_path: Path) -> None:
+    torch.save(Encoder(tiny.ENCODERS["vit"]).model.state_dict(), tmp_path / "start.pth")
+    run = config(tmp_path / "run", encoder="vit", epochs=2)
+    run = replace(run, encoder=replace(run.encoder, weights=str(tmp_path / "start.pth")))
+    with pytest.raises(Interrupted):
+        train(run, probe=stop_at(3))
+    train(run)
+    log = (tmp_path / "run/log.txt").read_text()
+    assert log.count(f"encoder.weights {tmp_path / 'start.pth'}: timm's names; 54 tensors loaded") == 1
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("framework", "encoder"), [("moco-v3", "vit"), ("dino", "vit"), ("moby", "swin"), ("dinov2", "vit")]

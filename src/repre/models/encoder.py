@@ -86,10 +86,6 @@ class EncoderConfig:
                 f"encoder.init {self.init} fixes the positions and draws new weights, so the hub's would be lost: set "
                 "encoder.init to timm, and leave out encoder.model_args.num_heads"
             )
-        if self.init != "timm" and self.weights is not None:
-            raise UserError(
-                f"encoder.init is {self.init}, but encoder.weights replaces all weights that it draws; set encoder.init to timm"
-            )
         for key, value in self.model_args.items():
             if key in RESERVED_ARGUMENTS:
                 raise UserError(f"encoder.model_args.{key} cannot be set here; use the encoder's own settings for it")

@@ -34,11 +34,15 @@ UNREADABLE = (
 
 BYSTANDERS = (
     "argparse.Namespace",
-    *(f"pathlib.{name}" for name in ("Path", "PosixPath", "PurePosixPath", "WindowsPath", "PureWindowsPath")),
-    *(f"pathlib._local.{name}" for name in ("Path", "PosixPath", "PurePosixPath", "WindowsPath", "PureWindowsPath")),
-    *("numpy.dtype", "numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar"),
+    *(
+        f"{module}.{name}"
+        for module in ("pathlib", "pathlib._local")  # the second in Python 3.13
+        for name in ("Path", "PosixPath", "PurePosixPath", "WindowsPath", "PureWindowsPath")
+    ),
+    *("numpy.dtype", "numpy.ndarray"),
+    *(f"numpy.{core}.multiarray.{name}" for core in ("core", "_core") for name in ("scalar", "_reconstruct")),
 )
-"""Objects that training scripts save beside the weights (options, paths, numbers of numpy). `Ignored` stands for each."""
+"""Objects that training scripts save beside the weights: options, paths, numbers and arrays of numpy."""
 
 
 class Ignored:

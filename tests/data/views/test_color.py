@@ -2,9 +2,12 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 import torchvision.transforms.v2.functional as TF
+from PIL import Image, ImageFilter
 from torch import Tensor
 
 from repre.data.views import color as color
@@ -93,6 +96,18 @@ def test_the_blur_has_its_sigma_at_every_size(size: int, dense: bool) -> None:
         taps = 2 * min(math.ceil(10 * value), size - 1) + 1
         whole = TF.gaussian_blur(images[i].double(), [taps] * 2, [value] * 2)
         assert (out[i] - whole).abs().max() < 2 * cut  # along two axes
+
+
+@pytest.mark.parametrize("size", [48, 96, 224])
+def test_the_blur_is_that_of_pillow(size: int) -> None:
+    """DINO's and MoCo v3's. Pillow adds boxes up, and rounds to bytes."""
+    smooth = F.avg_pool2d(canvas([(size, size)], size).float(), 3, stride=1, padding=1, count_include_pad=False)
+    image = smooth[0].round().to(torch.uint8)
+    for sigma in (1.0, 2.0):
+        picture = Image.fromarray(image.permute(1, 2, 0).numpy()).filter(ImageFilter.GaussianBlur(sigma))
+        out = 255 * color.blur(image[None].float() / 255, torch.tensor([sigma]))[0]
+        difference = (out - torch.from_numpy(np.array(picture)).permute(2, 0, 1)).abs()
+        assert difference.mean() < 1.0, sigma
 
 
 def test_the_blur_of_an_image_does_not_depend_on_the_others() -> None:
