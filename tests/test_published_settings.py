@@ -130,12 +130,71 @@ DINO_BASE = DINO | {
     "framework.teacher_temperature_warmup": 0.0,
     "optim.warmup_fraction": 10 / 100,
 }
+
+MASKS = {"views.mask.kind": "block", "views.mask.ratio": (0.1, 0.5), "views.mask.image_share": 0.5}
+# github.com/facebookresearch/dinov2 at b8931f7: configs/train/vitl16_short.yaml over configs/ssl_default_config.yaml.
+# README.md: 4 nodes of 8 GPUs. 100 epochs of 1250 steps are 200 passes over ImageNet-1k with this batch.
+DINOV2 = DINO | {
+    "epochs": 200,
+    "batch_size": 4 * 8 * 64,
+    "encoder.drop_path": 0.3,
+    "framework.norm_last_layer": False,
+    "framework.freeze_last_layer": 1 / 100,
+    "framework.momentum": 0.992,
+    "framework.teacher_temperature_warmup": 30 / 100,
+    "framework.patch_temperature": 0.07,
+    "framework.shared_head": True,
+    "framework.centering": "centering",
+    "framework.patch_center": "masked",
+    "framework.ibot_weight": 1.0,
+    "framework.koleo_weight": 0.1,
+    "optim.lr": 0.004 * (4 * 8 * 64 / 1024) ** 0.5,
+    "optim.base_batch_size": 4 * 8 * 64,
+    "optim.warmup_fraction": 10 / 100,
+    "optim.clip_per_parameter": False,
+    "optim.layer_decay": 0.9,
+    "optim.patch_embed_lr_scale": 0.2,
+    "views.first.scale": (0.32, 1.0),
+    "views.second.scale": (0.32, 1.0),
+    "views.local.scale": (0.05, 0.32),
+    **MASKS,
+}
+# github.com/bytedance/ibot at da316d8. README.md, "iBOT Pre-Training with ViTs" and "with Swins"; the rest are defaults of
+# main_ibot.py. 16 GPUs of 64 images. Swin-T has 40 GPUs of 26, window 14, and masks from epoch 50 on.
+IBOT = DINO | {
+    "epochs": 800,
+    "framework.prototypes": 8192,
+    "framework.freeze_last_layer": 1 / 800,
+    "framework.teacher_temperature_warmup": 30 / 800,
+    "framework.patch_temperature": 0.07,
+    "framework.shared_head": True,
+    "framework.centering": "centering",
+    "framework.patch_center": "all",
+    "framework.ibot_weight": 1.0,
+    "framework.koleo_weight": 0.0,
+    "optim.warmup_fraction": 10 / 800,
+    "views.n_local": 10,
+    "views.first.scale": (0.25, 1.0),
+    "views.second.scale": (0.25, 1.0),
+    "views.local.scale": (0.05, 0.25),
+    **MASKS,
+}
+IBOT_SWIN = IBOT | {
+    "epochs": 300,
+    "framework.freeze_last_layer": 1 / 300,
+    "framework.teacher_temperature_warmup": 30 / 300,
+    "optim.warmup_fraction": 10 / 300,
+}
 PUBLISHED = {
     "vit-small-moco-v3": MOCO_V3,
     "swin-tiny-moby": MOBY,
     "vit-small-moby": MOBY,  # DeiT-S has the architecture of timm's ViT-S
     "vit-small-dino": DINO,
     "vit-base-dino": DINO_BASE,
+    "vit-small-dinov2": DINOV2 | {"encoder.model_args.init_values": 1e-5},
+    "vit-base-dinov2": DINOV2 | {"encoder.model_args.init_values": 1e-5},
+    "vit-small-ibot": IBOT,
+    "swin-tiny-ibot": IBOT_SWIN,
 }
 
 
@@ -159,7 +218,7 @@ def test_a_recipe_has_the_published_settings(name: str) -> None:
 def test_no_setting_of_optimizer_and_framework_is_left_out(name: str) -> None:
     """What a recipe sets beside the published values must be neutral: a default that changes nothing."""
     neutral = {"optim.layer_decay": 1.0, "optim.patch_embed_lr_scale": 1.0, "framework.head_warmup": 0.0}
-    neutral |= {"optim.clip_per_parameter": False, "framework.name": name.split("-", 2)[2]}
+    neutral |= {"optim.clip_per_parameter": False, "framework.name": name.split("-", 2)[2].replace("ibot", "dinov2")}
     here = flat(to_dict(recipe(name)))
     for setting, value in here.items():
         if setting.startswith(("optim.", "framework.")) and setting not in PUBLISHED[name]:

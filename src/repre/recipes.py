@@ -146,20 +146,23 @@ def dino(encoder: str) -> RunConfig:
 
 
 def dinov2(encoder: str) -> RunConfig:
-    """DINOv2's run on ImageNet-1k, which the authors made with ViT-L/16 alone; their smaller models are distilled.
+    """DINOv2's run on ImageNet-1k: 125,000 steps with 2048 images, layers with their own learning rates, LayerScale.
 
-    Of 100 epochs of 1250 steps with 2048 images, which are 200 passes over ImageNet. The learning rate is 0.004 per 1024
-    images, scaled by the square root of the batch; so this batch has the authors' rate, and another one has to set its own.
+    The authors made it with ViT-L/16 alone, and distilled smaller models from a larger one. Their learning rate, 0.004 for
+    1024 images, grows with the square root of the batch; this is its value for 2048.
     """
+    is_vit = encoder.startswith("vit")
     return RunConfig(
         out=f"runs/{encoder}-dinov2",
         epochs=200,
         batch_size=2048,
-        encoder=EncoderConfig(name=ENCODERS[encoder], drop_path=0.3),
+        encoder=EncoderConfig(
+            name=ENCODERS[encoder], drop_path=0.3, model_args={"init_values": 1e-5} if is_vit else {}
+        ),
         framework=DINOv2Config(),
         decoder=_decoder(encoder),
         reconstruction=ALL_PIXELS,
-        views=replace(dino_views(224, local_size=96, n_local=8), mask=BLOCKS),
+        views=replace(dino_views(224, local_size=96, n_local=8, split=0.32), mask=BLOCKS),
         optim=OptimConfig(
             lr=0.004 * 2**0.5,
             base_batch_size=2048,
@@ -168,29 +171,38 @@ def dinov2(encoder: str) -> RunConfig:
             weight_decay=0.04,
             weight_decay_end=0.4,
             clip_grad_norm=3.0,
+            layer_decay=0.9,
+            patch_embed_lr_scale=0.2,
         ),
     )
 
 
 def ibot(encoder: str) -> RunConfig:
-    """iBOT's command for ViT-S/16: 800 epochs, batch 1024, 10 small views. Swin is trained for 300 epochs."""
+    """iBOT's command for ViT-S/16, 800 epochs, and for Swin-T, 300 epochs; DINO's optimizer, 10 small views.
+
+    ViT-B has the command of ViT-S with prototypes of length 1, as the authors advise: their own for it cannot be read.
+    """
     epochs = 300 if encoder.startswith("swin") else 800
+    like = dino("vit-small")
     framework = DINOv2Config(
         prototypes=8192,
         momentum=0.996,
         teacher_temperature_warmup=30 / epochs,
         freeze_last_layer=1 / epochs,
+        norm_last_layer=encoder == "vit-base",
         patch_center="all",
         koleo_weight=0.0,
     )
     return replace(
-        dino(encoder),
+        like,
         out=f"runs/{encoder}-ibot",
         epochs=epochs,
+        encoder=replace(like.encoder, name=ENCODERS[encoder]),
         framework=framework,
+        decoder=_decoder(encoder),
         reconstruction=ALL_PIXELS,
-        views=replace(dino_views(224, local_size=96, n_local=10), mask=BLOCKS),
-        optim=replace(dino(encoder).optim, warmup_fraction=10 / epochs),
+        views=replace(dino_views(224, local_size=96, n_local=10, split=0.25), mask=BLOCKS),
+        optim=replace(like.optim, warmup_fraction=10 / epochs),
     )
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from repre.errors import UserError
-from repre.frameworks import FRAMEWORKS, FrameworkConfig
+from repre.frameworks import FRAMEWORKS, DINOv2Config, FrameworkConfig
 from repre.models.encoder import EncoderConfig
 from repre.models.repre import RePre, build_model
 from repre.training.optim import OptimConfig, set_schedule
@@ -32,12 +32,13 @@ def model_of(framework: FrameworkConfig, encoder: str) -> RePre:
         decoder=tiny.DecoderConfig(dim=16),
         reconstruction=tiny.ReconstructionConfig(),
         seed=0,
+        mask_token=type(framework) is DINOv2Config,
     )
 
 
 def config_of(framework: str) -> FrameworkConfig:
     config = FRAMEWORKS[framework][0]()
-    changes = SMALL | ({"prototypes": 16, "norm_last_layer": False} if framework == "dino" else {})
+    changes = SMALL | ({"prototypes": 16, "norm_last_layer": False} if framework.startswith("dino") else {})
     return replace(config, **changes)
 
 
@@ -51,6 +52,10 @@ def authors_rule(framework: str, name: str, parameter: nn.Parameter) -> bool:
     if framework == "moco-v3":
         return True
     is_vector = len(parameter.shape) == 1
+    if (
+        framework == "dinov2"
+    ):  # param_groups.py; iBOT's utils.py gives the same, where mask token and weight_g are matrices
+        return not (name.endswith(".bias") or "norm" in name or "gamma" in name)
     if framework == "dino":
         if name.endswith("projector.lengths"):  # weight_g there, of shape [prototypes, 1]
             is_vector = False
@@ -62,7 +67,7 @@ def authors_rule(framework: str, name: str, parameter: nn.Parameter) -> bool:
 
 
 @pytest.mark.parametrize("encoder", ENCODERS)
-@pytest.mark.parametrize("framework", ["moco-v3", "dino", "moby", "byol", "simclr"])
+@pytest.mark.parametrize("framework", ["moco-v3", "dino", "moby", "byol", "simclr", "dinov2"])
 def test_weight_decay_follows_the_authors(framework: str, encoder: str) -> None:
     model = model_of(config_of(framework), encoder)
     groups = pretraining_groups(OptimConfig(), model)
@@ -130,7 +135,7 @@ def train(model: RePre, optimizer: torch.optim.Optimizer, config: OptimConfig, f
         train_step(model, optimizer, views, optim=config, batch_size=256, progress=step / 8, seed=step)
 
 
-@pytest.mark.parametrize("framework", ["dino", "moco-v3", "simclr"])
+@pytest.mark.parametrize("framework", ["dino", "moco-v3", "simclr", "dinov2"])
 def test_the_encoder_waits_while_heads_and_decoder_learn(framework: str, monkeypatch: pytest.MonkeyPatch) -> None:
     warm: Any = replace(tiny.FRAMEWORKS[framework], head_warmup=0.375)
     monkeypatch.setitem(tiny.FRAMEWORKS, framework, warm)

@@ -169,6 +169,12 @@ class DINOv2(Framework):
     def step_functions(self) -> list[StepFunction[..., Any]]:
         return self.sums.step_functions()
 
+    def uses_weight_decay(self, name: str, parameter: Tensor, *, default: bool) -> bool:
+        """All but biases and vectors, as in the authors' codes: positions and tokens decay, and so do the mask token and the
+        prototypes' lengths, which are matrices there."""
+        is_matrix = parameter.ndim > 1 and not name.endswith(".bias")
+        return is_matrix or name.endswith(".lengths") or name == "encoder.mask_token.token"
+
     def before_step(self, progress: float) -> None:
         if progress < self.config.freeze_last_layer:
             for head in self.projector.values():
