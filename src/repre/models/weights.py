@@ -158,7 +158,7 @@ def _check_published(model: Any, name: str) -> LoadReport:
     source = ".".join(str(cfg[key]) for key in ("architecture", "tag") if cfg.get(key)) or name
     own = model.state_dict()
     if not published:
-        return LoadReport(source=f"hub, {source}", layout="timm's published weights", loaded=len(own))
+        return LoadReport(source=f"hub, {source}", layout="timm's published weights, not compared", loaded=len(own))
     state, adapted = _fit_shapes(model, convert(published, own))
     differences = _compare(own, state)
     unused = differences.pop("unexpected")  # such as the attention pooling of a model that is built without it
