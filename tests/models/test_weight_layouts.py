@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
 
 from repre.models.encoder import Encoder, EncoderConfig
@@ -145,3 +146,29 @@ def test_features_equal_those_of_transformers(tmp_path: Path, source: Source, ki
     assert report.layout == "transformers' names"
     assert report.loaded == len(encoder.model.state_dict())
     assert (report.adapted, report.differences()) == ((), "")
+
+
+def test_a_grid_that_is_not_square_is_read_from_the_config_of_transformers(tmp_path: Path) -> None:
+    """2 x 8 patches are as many as 4 x 4."""
+    source = dataclasses.replace(SOURCES["vit"], arguments=SOURCES["vit"].arguments | {"image_size": [16, 64]})
+    theirs = source.build()
+    theirs.save_pretrained(tmp_path)  # type: ignore[operator]
+    encoder = source.load(tmp_path, image_size=32)
+    positions = theirs.state_dict()["embeddings.position_embeddings"]
+    expected = resample_abs_pos_embed(positions, [4, 4], old_size=[2, 8], num_prefix_tokens=1)
+    assert torch.equal(encoder.model.pos_embed, expected)
+    assert encoder.load_report is not None
+    assert encoder.load_report.adapted == ("position embedding resampled from 2 x 8 to 4 x 4",)
+
+
+def test_registers_positions_and_patches_are_adapted_from_transformers(tmp_path: Path) -> None:
+    source = SOURCES["dinov2 registers"]
+    source.build().save_pretrained(tmp_path)  # type: ignore[operator]
+    encoder = source.load(tmp_path, image_size=48, patch_size=4, channels=1)
+    assert encoder.load_report is not None
+    assert encoder.load_report.adapted == (
+        "position embedding resampled from 4 x 4 to 12 x 12",
+        "patch kernel resampled from 8 x 8 to 4 x 4",
+        "channels adapted from 3 to 1",
+    )
+    assert encoder(torch.zeros(1, 1, 48, 48)).embedding.shape == (1, 32)

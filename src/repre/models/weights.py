@@ -158,7 +158,7 @@ def _check_published(model: Any, name: str) -> LoadReport:
     source = ".".join(str(cfg[key]) for key in ("architecture", "tag") if cfg.get(key)) or name
     own = model.state_dict()
     if not published:
-        return LoadReport(source=f"hub, {source}", layout="timm's published weights", loaded=len(own))
+        return LoadReport(source=f"hub, {source}", layout="timm's published weights, not compared", loaded=len(own))
     state, adapted = _fit_shapes(model, convert(published, own))
     differences = _compare(own, state)
     unused = differences.pop("unexpected")  # such as the attention pooling of a model that is built without it
@@ -208,7 +208,7 @@ def _describe_positions(model: Any, given: Mapping[str, Tensor], state: Mapping[
     words, old, new = [], given.get("pos_embed"), state.get("pos_embed")
     grid = getattr(getattr(model, "patch_embed", None), "grid_size", None)
     if old is not None and new is not None and grid is not None and old.ndim == 3 and not _same_patches(old, new):
-        words.append(f"position embedding resampled from {_grid_words(old.shape[1])} to {_cross(grid)}")
+        words.append(f"position embedding resampled from {_source_grid(model, given)} to {_cross(grid)}")
     tables = sum(
         key in given and given[key].shape != value.shape
         for key, value in state.items()
@@ -223,12 +223,19 @@ def _same_patches(old: Tensor, new: Tensor) -> bool:
     return abs(old.shape[1] - new.shape[1]) <= 2 and bool((old[:, -count:] == new[:, -count:]).all())
 
 
-def _grid_words(tokens: int) -> str:
-    """Rows and columns of a square grid with up to two further tokens; the number of tokens where it is not square."""
-    for extra in range(3):
+def _source_grid(model: Any, given: Mapping[str, Tensor]) -> str:
+    """Rows and columns of a file's position embedding, by its config or else square; its tokens where neither fits them."""
+    tokens, kernel = given["pos_embed"].shape[1], given.get("patch_embed.proj.weight")
+    size = getattr(model, "pretrained_model_args", {}).get("img_size")
+    for extra in range(3):  # class and distillation tokens
         side = math.isqrt(max(tokens - extra, 0))
-        if side and side * side == tokens - extra:
-            return _cross((side, side))
+        grids = [(side, side)]
+        if size is not None and kernel is not None:
+            height, width = (size, size) if isinstance(size, int) else size
+            grids.insert(0, (height // kernel.shape[-2], width // kernel.shape[-1]))
+        for rows, columns in grids:
+            if rows * columns == tokens - extra > 0:
+                return _cross((rows, columns))
     return f"{tokens} tokens"
 
 
