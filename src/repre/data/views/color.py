@@ -122,7 +122,8 @@ def _blur_shifts(images: Tensor, sigma: Tensor) -> Tensor:
     most = int(reach[0])
     away = torch.arange(most + 1)
     weights = torch.exp(-0.5 * (away / sigma[:, None]) ** 2) * (away <= reach[:, None])
-    weights = (weights / (2 * weights.sum(dim=1, keepdim=True) - 1))[..., None, None, None]  # [B, distances, 1, 1, 1]
+    total = 2 * weights.cumsum(dim=1)[:, -1:] - 1  # one by one: zeros that wider blurs add change no bit
+    weights = (weights / total)[..., None, None, None]  # [B, distances, 1, 1, 1]
     for axis in (2, 3):
         padded = F.pad(images, (0, 0, most, most) if axis == 2 else (most, most, 0, 0), mode="reflect")
         images = padded.narrow(axis, most, side) * weights[:, 0]
