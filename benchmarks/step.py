@@ -30,7 +30,6 @@ from machine import describe_machine, machine
 from repre.config import ComputeConfig, RunConfig
 from repre.data.views.render import make_views
 from repre.data.views.view_recipes import ViewsConfig
-from repre.frameworks import FRAMEWORKS
 from repre.recipes import recipe
 from repre.training.run_state import RunState
 from repre.training.step import train_step
@@ -98,13 +97,14 @@ def variants(batch: int, large_batch: int, micro_batch: int, *, small: bool) -> 
 
 
 def framework_variants(vit: str, swin: str, batch: int) -> dict[str, Variant]:
-    """Returns every framework with two encoders of the recipes, without and with the branch where it has a loss of its own."""
+    """Returns the recipes of every framework for two encoders, without and with the branch."""
+    frameworks = ("moco-v3", "dino", "moby", "byol", "simclr", "dinov2", "ibot", "pixels")
     return {
         f"{framework}, {encoder}{', branch' * branch}": Variant(f"{encoder}-{framework}", batch, branch=branch)
-        for framework, (_, kind) in FRAMEWORKS.items()
+        for framework in frameworks
         for encoder in (vit, swin)
         for branch in (False, True)
-        if branch or not kind.needs.branch
+        if branch or framework != "pixels"
     }
 
 
