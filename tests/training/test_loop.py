@@ -76,15 +76,29 @@ def stop_at(step: int) -> Probe:
     return probe
 
 
-def test_start_weights_are_reported_once(tmp_path: Path) -> None:
-    torch.save(Encoder(tiny.ENCODERS["vit"]).model.state_dict(), tmp_path / "start.pth")
-    run = config(tmp_path / "run", encoder="vit", epochs=2)
-    run = replace(run, encoder=replace(run.encoder, weights=str(tmp_path / "start.pth")))
+@pytest.mark.parametrize("framework", ["moco-v3", "dino"])
+def test_a_run_begins_with_its_start_weights_and_reports_them_once(tmp_path: Path, framework: str) -> None:
+    """The features at step 0 are those of the start, bit for bit, so every k-NN is too; DINO gives its teacher's."""
+    weights = tmp_path / "start.pth"
+    torch.save(Encoder(tiny.ENCODERS["vit"]).model.state_dict(), weights)
+    images = torch.randn(4, 3, 32, 32)
+    embeddings: dict[int, torch.Tensor] = {}
+
+    def probe(encoder: Encoder, step: int) -> dict[str, float]:
+        first = step not in embeddings
+        embeddings[step] = encoder(images).embedding.clone()
+        return stop_at(3 if first else -1)(encoder, step)
+
+    run = config(tmp_path / "run", framework, epochs=2)
+    run = replace(run, encoder=replace(run.encoder, weights=str(weights), drop_path=0.0))
     with pytest.raises(Interrupted):
-        train(run, probe=stop_at(3))
-    train(run)
+        train(run, probe=probe)
+    train(run, probe=probe)
+    start = Encoder(replace(tiny.ENCODERS["vit"], weights=str(weights))).eval()
+    assert torch.equal(embeddings[0], start(images).embedding)
+    assert not torch.equal(embeddings[6], embeddings[0])
     log = (tmp_path / "run/log.txt").read_text()
-    assert log.count(f"encoder.weights {tmp_path / 'start.pth'}: timm's names; 54 tensors loaded") == 1
+    assert log.count(f"encoder.weights {weights}: timm's names; 54 tensors loaded") == 1
 
 
 @pytest.mark.slow
