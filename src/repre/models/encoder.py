@@ -25,10 +25,11 @@ from repre.models.timm_model import (
     RESERVED_ARGUMENTS,
     FeatureLayout,
     PatchLayout,
-    check_published_heads,
+    check_heads,
     constructor_arguments,
     create_meta_model,
     create_timm_model,
+    heads,
     measure_features,
 )
 from repre.models.weights import load_start_weights
@@ -81,10 +82,10 @@ class EncoderConfig:
             raise UserError(f"encoder.image_size must be at least 1, not {self.image_size}")
         if self.patch_size is not None and self.patch_size < 1:
             raise UserError(f"encoder.patch_size must be at least 1, not {self.patch_size}")
-        if self.init != "timm" and self.weights == "hub":
+        if self.init != "timm" and self.weights is not None:
             raise UserError(
-                f"encoder.init {self.init} fixes the positions and draws new weights, so the hub's would be lost: set "
-                "encoder.init to timm, and leave out encoder.model_args.num_heads"
+                f"encoder.init is {self.init}, but encoder.weights replaces what it draws: set encoder.init to timm, and "
+                "encoder.model_args.num_heads to that of the weights (12 for MoCo v3's ViT-S; 6 for timm's, DINO's, DeiT's)"
             )
         for key, value in self.model_args.items():
             if key in RESERVED_ARGUMENTS:
@@ -152,7 +153,7 @@ class Encoder(nn.Module):
 
         self.model: Any = create_timm_model(config.name, self.timm_arguments, pretrained=config.weights == "hub")
         if config.weights == "hub":
-            check_published_heads(meta_model, self.model, name=config.name)
+            check_heads(heads(meta_model), heads(self.model), source="hub")
         if config.init == "moco-v3":
             start_as_moco_v3(self.model, name=config.name)
         self.batch_slice = BatchSlice()

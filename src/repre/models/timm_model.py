@@ -124,20 +124,22 @@ def constructor_arguments(
     return arguments
 
 
-def check_published_heads(published: Any, model: Any, *, name: str) -> None:
-    """Checks that a model has as many attention heads as timm's own: another number takes the same weights in silence.
+def heads(model: Any) -> list[int]:
+    """Numbers of attention heads of all blocks. They do not show in the shapes of weights, so those of a model with other
+    heads load in silence."""
+    return [module.num_heads for module in model.modules() if hasattr(module, "num_heads")]
 
-    Args:
-        published: the model as timm's weights were trained, such as that of `create_meta_model`.
+
+def check_heads(theirs: list[int], own: list[int], *, source: str) -> None:
+    """Checks that a model has the attention heads that weights were trained with.
 
     Raises:
         UserError: it has others.
     """
-    theirs, own = ([m.num_heads for m in each.modules() if hasattr(m, "num_heads")] for each in (published, model))
     if theirs != own:
         raise UserError(
-            f"encoder.weights hub: {name} was published with {theirs[0]} attention heads in its first block, not {own[0]}; "
-            "remove num_heads from encoder.model_args"
+            f"encoder.weights {source}: these weights were trained with {theirs[0]} attention heads in the first block, but "
+            f"the encoder has {own[0]}; set encoder.model_args.num_heads to that of the weights"
         )
 
 
