@@ -136,11 +136,12 @@ def check_heads(theirs: list[int], own: list[int], *, source: str) -> None:
     Raises:
         UserError: it has others.
     """
-    if theirs != own:
-        raise UserError(
-            f"encoder.weights {source}: these weights were trained with {theirs[0]} attention heads in the first block, but "
-            f"the encoder has {own[0]}; set encoder.model_args.num_heads to that of the weights"
-        )
+    for block, (number, other) in enumerate(zip(theirs, own)):  # of models with more blocks, the shared ones
+        if number != other:
+            raise UserError(
+                f"encoder.weights {source}: these weights were trained with {number} attention heads in block {block}, but "
+                f"the encoder has {other}; set encoder.model_args.num_heads to that of the weights"
+            )
 
 
 def create_meta_model(name: str) -> Any:
