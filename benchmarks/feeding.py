@@ -127,7 +127,7 @@ def view_jobs(folder: Path, size: int, device: torch.device) -> list[Job]:
     """Returns the jobs that make the views of a batch."""
     paths = sorted(folder.glob("*.jpg"))[:64]
     canvas = 512
-    pixels, sizes = stack([read_image(path, canvas=canvas) for path in paths], canvas=canvas)
+    pixels, sizes = stack([read_image(path, canvas=canvas) for path in paths])
     positions = torch.arange(len(paths))
     batch = Batch(pixels, sizes, positions, positions, 0)
     images = [Image.open(path).convert("RGB") for path in paths]

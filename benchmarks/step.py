@@ -2,6 +2,7 @@
 
     python benchmarks/step.py                       # ViT-S/16 and Swin-T at 224 with small batches on the CPU; ~20 minutes
     python benchmarks/step.py --preset cuda         # batches that fill a GPU, bf16
+    python benchmarks/step.py --preset frameworks   # every framework x {ViT, Swin}, without and with the branch
 
 A step is `repre.training.step.train_step`: everything from views to updated weights. Every variant runs alone in its own
 process, so that its peak memory is its own. The variants alternate, and ratios are between times of the same round. The
@@ -28,6 +29,7 @@ from machine import describe_machine, machine
 
 from repre.config import ComputeConfig, RunConfig
 from repre.data.views.render import make_views
+from repre.data.views.view_recipes import ViewsConfig
 from repre.recipes import recipe
 from repre.training.run_state import RunState
 from repre.training.step import train_step
@@ -73,7 +75,7 @@ class Preset:
 
 
 SMALL: dict[str, Any] = {"embed_dim": 192, "depth": 4, "num_heads": 3}
-VIT, SWIN = "vit-small-moco-v3", "swin-tiny-moby"
+VIT, SWIN = "vit-small-moco-v3-timm", "swin-tiny-moby"
 
 
 def variants(batch: int, large_batch: int, micro_batch: int, *, small: bool) -> dict[str, Variant]:
@@ -94,7 +96,25 @@ def variants(batch: int, large_batch: int, micro_batch: int, *, small: bool) -> 
     }
 
 
+def framework_variants(vit: str, swin: str, batch: int) -> dict[str, Variant]:
+    """Returns the recipes of every framework for two encoders, without and with the branch."""
+    frameworks = ("moco-v3", "dino", "moby", "byol", "simclr", "dinov2", "ibot", "pixels")
+    return {
+        f"{framework}, {encoder}{', branch' * branch}": Variant(f"{encoder}-{framework}", batch, branch=branch)
+        for framework in frameworks
+        for encoder in (vit, swin)
+        for branch in (False, True)
+        if branch or framework != "pixels"
+    }
+
+
 PRESETS = {
+    "frameworks": Preset(
+        framework_variants("vit-tiny", "swin-tiny", 4), size=224, small_size=96, steps=3, device="cpu"
+    ),
+    "frameworks-cuda": Preset(
+        framework_variants("vit-small", "swin-tiny", 64), size=224, small_size=224, steps=10, device="cuda"
+    ),
     "cpu": Preset(variants(8, 1024, 64, small=True), size=224, small_size=96, steps=3, device="cpu"),
     "cuda": Preset(variants(256, 4096, 256, small=False), size=224, small_size=224, steps=10, device="cuda"),
     "toy": Preset(
@@ -213,7 +233,7 @@ def build_step(config: RunConfig, device: torch.device) -> Callable[[], object]:
         train_step,
         state.model,
         state.optimizer,
-        random_views(config, device),
+        random_views(config, state.views, device),
         optim=config.optim,
         batch_size=config.batch_size,
         progress=0.5,
@@ -224,15 +244,15 @@ def build_step(config: RunConfig, device: torch.device) -> Callable[[], object]:
     )
 
 
-def random_views(config: RunConfig, device: torch.device) -> Views:
+def random_views(config: RunConfig, views: ViewsConfig, device: torch.device) -> Views:
     """Returns the views of a batch of random images."""
     generator = torch.Generator().manual_seed(0)
-    batch, side = config.batch_size, config.views.size
+    batch, side = config.batch_size, views.size
     pixels = torch.randint(0, 256, (batch, 3, side, side), dtype=torch.uint8, generator=generator)
     positions = torch.arange(batch)
     images = Batch(pixels, torch.full((batch, 2), side), positions, positions, 0)
     dtype = torch.float32 if device.type == "cpu" else pick_precision(config.compute.precision, device)
-    return make_views(images, config.rendered_views, seed=0, device=device, dtype=dtype)
+    return make_views(images, views, seed=0, device=device, dtype=dtype)
 
 
 def median_seconds(function: Callable[[], object], calls: int, device: torch.device) -> float:

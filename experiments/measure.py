@@ -113,7 +113,7 @@ def gradient_ratios(run: Path, images: str) -> dict[str, Any]:
     final, config = load_model(run)
     source = open_source(images, channels=config.encoder.channels, canvas=config.decode_size)
     indices = torch.arange(min(GRADIENT_IMAGES, len(source)))
-    pixels, sizes = stack([source.load(index) for index in indices.tolist()], canvas=config.decode_size)
+    pixels, sizes = stack([source.load(index) for index in indices.tolist()])
     batch = Batch(pixels, sizes, indices, indices, epoch=0)
     views = make_views(batch, config.views, seed=config.seed, device=torch.device("cpu"))
     initial = build_model(

@@ -155,7 +155,11 @@ def _frameworks(
         "moco-v3": MoCoV3Config(hidden_dim=hidden_dim, out_dim=out_dim, momentum=momentum),
         "moby": MoBYConfig(hidden_dim=hidden_dim, out_dim=out_dim, queue=queue, momentum=momentum),
         "dino": DINOConfig(
-            hidden_dim=hidden_dim, bottleneck_dim=out_dim, prototypes=prototypes, momentum=max(momentum, 0.99)
+            hidden_dim=hidden_dim,
+            bottleneck_dim=out_dim,
+            prototypes=prototypes,
+            momentum=max(momentum, 0.99),
+            teacher_temperature_warmup=0.3,
         ),
     }
 

@@ -11,8 +11,11 @@ import pytest
 import repre
 from repre.cli.run_options import RunOptions, parse_run_options
 from repre.config import RunConfig, differences, dump_yaml, from_dict, identity, load_yaml, to_dict
+from repre.data.loading.loader import LoaderConfig
+from repre.data.views.augmentations import ViewConfig
 from repre.data.views.view_recipes import MaskConfig, ViewsConfig
 from repre.errors import UserError
+from repre.frameworks.dino import DINOConfig
 from repre.models.repre import ReconstructionConfig
 from repre.recipes import RECIPES, recipe
 
@@ -116,3 +119,12 @@ def test_on_and_off_may_be_written_without_quotes(tmp_path: Path, written: str, 
     path.write_text(f"compute:\n  compile: {written}\nloader:\n  cache: {written}\n")
     config = load_yaml(path)
     assert (config.compute.compile, config.loader.cache) == (meant, meant)
+
+
+def test_files_of_up_to_512_pixels_are_not_shrunk_and_a_given_decode_size_is_taken() -> None:
+    small_crops = ViewConfig(scale=(0.01, 0.02))
+    views = ViewsConfig(size=48, n_local=2, local_size=96, local=small_crops)
+    assert RunConfig(views=ViewsConfig(size=48)).decode_size == 512
+    assert RunConfig(views=replace(views, n_local=0)).decode_size == 512
+    assert RunConfig(views=views, framework=DINOConfig()).decode_size == 1072, "96 / sqrt(3/4 x 0.011), in whole 16s"
+    assert RunConfig(views=views, framework=DINOConfig(), loader=LoaderConfig(decode_size=200)).decode_size == 200

@@ -7,9 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from repre.data.views.view_recipes import MaskConfig
 from repre.frameworks import (
     BYOLConfig,
     DINOConfig,
+    DINOv2Config,
     FrameworkConfig,
     MoBYConfig,
     MoCoV3Config,
@@ -46,12 +48,25 @@ FRAMEWORKS: dict[str, FrameworkConfig] = {
     "byol": BYOLConfig(hidden_dim=24, out_dim=16),
     "simclr": SimCLRConfig(hidden_dim=24, out_dim=16),
     "pixels": PixelsConfig(),
+    "dinov2": DINOv2Config(
+        hidden_dim=24, bottleneck_dim=8, prototypes=32, freeze_last_layer=0.0, shared_head=False, centering="sinkhorn"
+    ),
+    "ibot": DINOv2Config(
+        hidden_dim=24, bottleneck_dim=8, prototypes=32, freeze_last_layer=0.0, koleo_weight=0.0, patch_center="all"
+    ),
 }
 WITHOUT_TEACHER = ("simclr", "pixels")
 
 
 def needs(framework: str) -> Needs:
     return framework_needs(FRAMEWORKS[framework])
+
+
+def mask_config(framework: str, encoder: str = "vit") -> MaskConfig:
+    """Masks for a framework that needs them."""
+    if not needs(framework).masks:
+        return MaskConfig()
+    return MaskConfig(kind="block", ratio=(0.1, 0.5), image_share=0.5, patch=MASK_PATCH[encoder])
 
 
 def tiny_model(

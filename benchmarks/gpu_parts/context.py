@@ -15,7 +15,7 @@ from repre.recipes import recipe
 
 RECIPES = {
     "simclr": "vit-small-simclr",
-    "moco-v3": "vit-small-moco-v3",
+    "moco-v3": "vit-small-moco-v3-timm",
     "dino": "vit-small-dino",
     "moby": "swin-tiny-moby",
 }

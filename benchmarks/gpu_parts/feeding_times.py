@@ -80,7 +80,7 @@ def read_batch(folder: Path, count: int, canvas: int) -> Batch:
     """Decodes a batch of the first files of a folder, which repeat if there are few."""
     paths = sorted(folder.glob("*.jpg"))[:DISTINCT]
     images = [read_image(path, canvas=canvas) for path in paths]
-    pixels, sizes = stack([images[index % len(images)] for index in range(count)], canvas=canvas)
+    pixels, sizes = stack([images[index % len(images)] for index in range(count)])
     positions = torch.arange(count)
     return Batch(pixels, sizes, positions, positions, 0)
 

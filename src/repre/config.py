@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import yaml
 
-from repre.data.loading.loader import LoaderConfig
+from repre.data.loading.loader import LoaderConfig, sufficient_size
 from repre.data.views.view_recipes import ViewsConfig
 from repre.errors import UserError, near_names
 from repre.frameworks import FRAMEWORKS, FrameworkConfig, MoCoV3Config, framework_name
@@ -160,8 +160,10 @@ class RunConfig:
 
     @property
     def decode_size(self) -> int:
-        """Side of the square that the loader decodes images to."""
-        return self.loader.decode_size or 9 * self.views.size // 4
+        """Side of the square that images are shrunk to fit where they are larger."""
+        sizes = [self.views.size] * self.views.n_global + [self.views.local_size] * self.views.n_local
+        crops = ((size, view.scale) for size, view in zip(sizes, self.views.views))
+        return self.loader.decode_size or sufficient_size(crops)
 
 
 def identity(config: RunConfig | dict[str, Any]) -> dict[str, Any]:

@@ -1,9 +1,8 @@
 """The recipes: named, complete configs of runs. A recipe is a function that returns a RunConfig; a variant changes another.
 
-Published settings: MoCo v3 (arXiv 2104.02057), DINO (2104.14294), MoBY (2105.04553). BYOL and SimCLR were published with
-ResNets and LARS; for transformers their recipes take MoCo v3's ViT settings. Durations that a paper counts in epochs are
-a fraction of the run here. The encoders are timm's: MoCo v3's own ViT-S has 12 heads and fixed positions, timm's has 6 and
-learned ones.
+Published settings: MoCo v3 (arXiv 2104.02057), DINO (2104.14294), MoBY (2105.04553), each of one run that its authors give
+a command for. BYOL and SimCLR were published with ResNets and LARS; for transformers their recipes take MoCo v3's ViT
+settings. Durations that the authors count in epochs are a fraction of the run here. docs/method.md lists every difference.
 """
 
 from collections.abc import Callable
@@ -12,9 +11,9 @@ from functools import partial
 
 from repre.config import RunConfig, RuntimeConfig
 from repre.data.views.augmentations import ViewConfig
-from repre.data.views.view_recipes import ViewsConfig, dino_views, moco_v3_views, simclr_views, simmim_views
+from repre.data.views.view_recipes import MaskConfig, ViewsConfig, dino_views, moco_v3_views, simclr_views, simmim_views
 from repre.errors import UserError, near_names
-from repre.frameworks import BYOLConfig, DINOConfig, MoBYConfig, MoCoV3Config, PixelsConfig, SimCLRConfig
+from repre.frameworks import BYOLConfig, DINOConfig, DINOv2Config, MoBYConfig, MoCoV3Config, PixelsConfig, SimCLRConfig
 from repre.models.decoder import DecoderConfig
 from repre.models.encoder import EncoderConfig
 from repre.models.repre import ReconstructionConfig
@@ -27,6 +26,10 @@ ENCODERS = {
     "swin-tiny": "swin_tiny_patch4_window7_224",
     "swin-small": "swin_small_patch4_window7_224",
 }
+BLOCKS = MaskConfig(kind="block", ratio=(0.1, 0.5), image_share=0.5)
+"""The masks of iBOT and DINOv2: half of the views have blocks of hidden patches, 10 % to 50 % of all."""
+ALL_PIXELS = ReconstructionConfig(weight=1.0, masked_pixels="all")
+"""The branch beside a framework with masks: it rebuilds all pixels, as beside the others, not the hidden ones alone."""
 
 
 def quickstart() -> RunConfig:
@@ -55,12 +58,17 @@ def quickstart() -> RunConfig:
 
 
 def moco_v3(encoder: str) -> RunConfig:
-    """MoCo v3 with its settings for ViTs: 300 epochs, AdamW, the patch embedding frozen (section 4.2)."""
+    """MoCo v3's command for ViT-S on one node: 300 epochs, AdamW, its own ViT, the patch embedding frozen (section 4.2)."""
+    config = EncoderConfig(name=ENCODERS[encoder])
+    if encoder.startswith("vit"):
+        config = replace(config, init="moco-v3", freeze_patch_embed=True)
+    if encoder == "vit-small":  # timm's has 6 heads
+        config = replace(config, model_args={"num_heads": 12})
     return RunConfig(
         out=f"runs/{encoder}-moco-v3",
         epochs=300,
         batch_size=1024,
-        encoder=EncoderConfig(name=ENCODERS[encoder], freeze_patch_embed=encoder.startswith("vit")),
+        encoder=config,
         framework=MoCoV3Config(),
         decoder=_decoder(encoder),
         views=moco_v3_views(224),
@@ -68,13 +76,19 @@ def moco_v3(encoder: str) -> RunConfig:
     )
 
 
+def moco_v3_on_timm(encoder: str) -> RunConfig:
+    """MoCo v3's settings with timm's ViT: its heads, its start and learned positions, so the hub's weights fit."""
+    config = EncoderConfig(name=ENCODERS[encoder], freeze_patch_embed=True)
+    return replace(moco_v3(encoder), out=f"runs/{encoder}-moco-v3-timm", encoder=config)
+
+
 def byol(encoder: str) -> RunConfig:
-    """BYOL's heads and momentum with MoCo v3's settings for ViTs."""
+    """BYOL's heads and momentum with MoCo v3's ViT and settings."""
     return replace(moco_v3(encoder), out=f"runs/{encoder}-byol", framework=BYOLConfig())
 
 
 def simclr(encoder: str) -> RunConfig:
-    """SimCLR's projector and views with MoCo v3's settings for ViTs."""
+    """SimCLR's projector and views with MoCo v3's ViT and settings."""
     return replace(moco_v3(encoder), out=f"runs/{encoder}-simclr", framework=SimCLRConfig(), views=simclr_views(224))
 
 
@@ -88,24 +102,107 @@ def moby(encoder: str) -> RunConfig:
         framework=MoBYConfig(),
         decoder=_decoder(encoder),
         views=moco_v3_views(224),
-        optim=OptimConfig(lr=1e-3, base_batch_size=512, warmup_fraction=5 / 300, weight_decay=0.05),
+        optim=OptimConfig(
+            lr=1e-3,
+            base_batch_size=512,
+            min_lr=5e-6,
+            warmup_fraction=5 / 300,
+            warmup_lr=5e-7,
+            weight_decay=0.05,
+            clip_grad_norm=5.0,
+        ),
     )
 
 
 def dino(encoder: str) -> RunConfig:
-    """DINO with multi-crop: 100 epochs, batch 1024, weight decay 0.04 to 0.4, gradient clipped at 3."""
+    """DINO's full command for ViT-S/16 with multi-crop: 300 epochs, batch 1024, each parameter's gradient clipped at 3.
+
+    The prototypes of other encoders keep length 1: the authors call learned lengths safe with ViT-S alone. ViT-B follows the
+    authors' command for it: 100 epochs and a constant temperature of the teacher.
+    """
+    epochs = 100 if encoder == "vit-base" else 300
+    framework = DINOConfig(norm_last_layer=encoder != "vit-small", freeze_last_layer=1 / epochs)
+    if encoder == "vit-base":
+        framework = replace(framework, teacher_temperature=0.04, teacher_temperature_warmup=0.0)
     return RunConfig(
         out=f"runs/{encoder}-dino",
-        epochs=100,
+        epochs=epochs,
         batch_size=1024,
         encoder=EncoderConfig(name=ENCODERS[encoder], drop_path=0.1),
-        framework=DINOConfig(),
+        framework=framework,
         decoder=_decoder(encoder),
         reconstruction=ReconstructionConfig(weight=1.0),  # DINO's gradient is a tenth of MoCo v3's
-        views=dino_views(224, local_size=96, n_local=8),
+        views=dino_views(224, local_size=96, n_local=8, split=0.4),
         optim=OptimConfig(
-            lr=5e-4, min_lr=1e-6, warmup_fraction=0.1, weight_decay=0.04, weight_decay_end=0.4, clip_grad_norm=3.0
+            lr=5e-4,
+            min_lr=1e-6,
+            warmup_fraction=10 / epochs,
+            weight_decay=0.04,
+            weight_decay_end=0.4,
+            clip_grad_norm=3.0,
+            clip_per_parameter=True,
         ),
+    )
+
+
+def dinov2(encoder: str) -> RunConfig:
+    """DINOv2's run on ImageNet-1k: 125,000 steps with 2048 images, layers with their own learning rates, LayerScale.
+
+    The authors made it with ViT-L/16 alone, and distilled smaller models from a larger one. Their learning rate, 0.004 for
+    1024 images, grows with the square root of the batch; this is its value for 2048.
+    """
+    is_vit = encoder.startswith("vit")
+    return RunConfig(
+        out=f"runs/{encoder}-dinov2",
+        epochs=200,
+        batch_size=2048,
+        encoder=EncoderConfig(
+            name=ENCODERS[encoder], drop_path=0.3, model_args={"init_values": 1e-5} if is_vit else {}
+        ),
+        framework=DINOv2Config(),
+        decoder=_decoder(encoder),
+        reconstruction=ALL_PIXELS,
+        views=replace(dino_views(224, local_size=96, n_local=8, split=0.32), mask=BLOCKS),
+        optim=OptimConfig(
+            lr=0.004 * 2**0.5,
+            base_batch_size=2048,
+            min_lr=1e-6,
+            warmup_fraction=0.1,
+            weight_decay=0.04,
+            weight_decay_end=0.4,
+            clip_grad_norm=3.0,
+            layer_decay=0.9,
+            patch_embed_lr_scale=0.2,
+        ),
+    )
+
+
+def ibot(encoder: str) -> RunConfig:
+    """iBOT's command for ViT-S/16, 800 epochs, and for Swin-T, 300 epochs; DINO's optimizer, 10 small views.
+
+    ViT-B has the command of ViT-S with prototypes of length 1, as the authors advise: their own for it cannot be read.
+    """
+    epochs = 300 if encoder.startswith("swin") else 800
+    like = dino("vit-small")
+    framework = DINOv2Config(
+        prototypes=8192,
+        momentum=0.996,
+        teacher_temperature_warmup=30 / epochs,
+        freeze_last_layer=1 / epochs,
+        norm_last_layer=encoder == "vit-base",
+        patch_center="all",
+        koleo_weight=0.0,
+    )
+    return replace(
+        like,
+        out=f"runs/{encoder}-ibot",
+        epochs=epochs,
+        encoder=replace(like.encoder, name=ENCODERS[encoder]),
+        framework=framework,
+        decoder=_decoder(encoder),
+        reconstruction=ALL_PIXELS,
+        views=replace(dino_views(224, local_size=96, n_local=10, split=0.25), mask=BLOCKS),
+        optim=replace(like.optim, warmup_fraction=10 / epochs),
     )
 
 
@@ -131,7 +228,8 @@ def pixels(encoder: str) -> RunConfig:
         optim=OptimConfig(
             lr=1e-4 if is_vit else 2e-4,
             base_batch_size=512,
-            min_lr=0.0 if is_vit else 4e-5,  # 1e-5 per 512 images
+            min_lr=0.0 if is_vit else 4e-5,  # this and the next one are the authors', times 2048 / 512
+            warmup_lr=2e-6 if is_vit else 4e-6,
             warmup_fraction=10 / 800 if is_vit else 0.1,
             weight_decay=0.05,
             clip_grad_norm=5.0,
@@ -146,10 +244,19 @@ def _decoder(encoder: str) -> DecoderConfig:
 
 RECIPES: dict[str, Callable[[], RunConfig]] = {"quickstart": quickstart} | {
     f"{encoder}-{name}": partial(recipe, encoder)
-    for name, recipe in (("moco-v3", moco_v3), ("dino", dino), ("moby", moby), ("byol", byol), ("simclr", simclr))
+    for name, recipe in (
+        ("moco-v3", moco_v3),
+        ("dino", dino),
+        ("moby", moby),
+        ("byol", byol),
+        ("simclr", simclr),
+        ("dinov2", dinov2),
+        ("ibot", ibot),
+        ("pixels", pixels),
+    )
     for encoder in ENCODERS
 }
-RECIPES |= {f"{encoder}-pixels": partial(pixels, encoder) for encoder in ENCODERS}
+RECIPES["vit-small-moco-v3-timm"] = partial(moco_v3_on_timm, "vit-small")
 
 
 def recipe(name: str) -> RunConfig:

@@ -6,8 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
@@ -48,6 +50,18 @@ def test_feeding_compares_reading_loading_and_views(tmp_path: Path) -> None:
     baselines = set(results["against"].values()) - {""}
     assert baselines
     assert baselines <= results["ms_per_image"].keys()
+
+
+@pytest.mark.slow
+def test_fidelity_compares_views_of_whole_and_of_shrunk_files(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (150, 200, 3)).astype(np.uint8)
+    Image.fromarray(noise).save(tmp_path / "a.jpg", quality=95)
+    Image.fromarray(noise[:40, :40]).save(tmp_path / "small.jpg")
+    printed = run_benchmark("fidelity.py", str(tmp_path), "--at-least", "100", "--sizes", "100", "300", "--rounds", "1")
+    assert "1 files" in printed
+    rows = {line.split(" | ")[0]: line.split(" | ")[3:] for line in printed.splitlines() if line.startswith("| ")}
+    assert all(float(cell.split(",")[0]) < 0.5 for cell in rows["| 100"]), "noise is lost where files are shrunk"
+    assert rows["| 300"] == rows["| whole files"]
 
 
 @pytest.mark.slow

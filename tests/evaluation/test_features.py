@@ -66,7 +66,7 @@ def test_batches_and_workers_change_nothing(tmp_path: Path) -> None:
     resolved = tiny_resolved()
     encoder = resolved.build().eval()
     transform = eval_transform(resolved, encoder)
-    pixels, sizes = stack([images.load(i) for i in range(5)], canvas=32)
+    pixels, sizes = stack([images.load(i) for i in range(5)])
     with torch.no_grad():
         expected = encoder(transform(pixels, sizes)).embedding
     for options in (on_cpu(tmp_path, batch=2), on_cpu(tmp_path, batch=5), on_cpu(tmp_path, batch=2, workers=2)):

@@ -55,7 +55,7 @@ def expected(folder: Path, paths: list[str]) -> dict[str, np.ndarray]:
     encoder = load_saved_encoder(folder / "encoder").eval()
     features = []
     for path in paths:
-        pixels, sizes = stack([read_image(Path(path), canvas=128)], canvas=128)
+        pixels, sizes = stack([read_image(Path(path), canvas=128)])
         features.append(encoder(center_view(pixels, sizes, size=64, config=ViewsConfig(size=64), crop_pct=1.0)))
     levels = {f"level_{i}": torch.cat([f.maps[i] for f in features]).numpy() for i in range(4)}
     return levels | {"features": torch.cat([f.embedding for f in features]).numpy(), "patch": levels["level_3"]}

@@ -155,6 +155,8 @@ def test_the_recipes_have_simmims_settings(name: str) -> None:
     warmup = round(optim.warmup_fraction * steps) * made.epochs / steps
     assert warmup == pytest.approx(10, abs=0.01)
     peak = optim.lr_at(optim.warmup_fraction, batch_size=2048)
+    start = 4 * (5e-7 if name.startswith("vit") else 1e-6)
+    assert optim.lr_at(0.0, batch_size=2048) == pytest.approx(start)
     if name.startswith("vit"):
         assert (made.epochs, views.size, made.encoder.drop_path, peak) == (800, 224, 0.1, pytest.approx(4e-4))
     else:

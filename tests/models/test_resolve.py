@@ -103,6 +103,9 @@ def test_arguments_in_brackets_and_weights_of_a_timm_model(tmp_path: Path) -> No
     save_file({k: v.contiguous() for k, v in source.model.state_dict().items()}, tmp_path / "w.safetensors")
     loaded = resolve_encoder(f"{name}={tmp_path / 'w.safetensors'}").build()
     assert torch.equal(loaded.model.blocks[0].attn.qkv.weight, source.model.blocks[0].attn.qkv.weight)
+    encoder = resolve_encoder(f"random:{small}").build(seed=3)
+    torch.save(encoder.model.state_dict(), tmp_path / "small.pth")
+    assert same(resolve_encoder(f"{small}={tmp_path / 'small.pth'}").build(), encoder)
 
 
 def test_another_size_and_drop_path_are_built(run: tuple[Path, Encoder]) -> None:

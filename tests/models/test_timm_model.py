@@ -5,7 +5,7 @@ import timm
 from torch import nn
 
 from repre.errors import UserError
-from repre.models.timm_model import create_meta_model, create_timm_model, published_statistics
+from repre.models.timm_model import check_published_heads, create_meta_model, create_timm_model, published_statistics
 
 
 @pytest.mark.parametrize(
@@ -50,3 +50,12 @@ def test_a_failed_download_is_told_from_a_refusal(
 def test_published_statistics_are_those_of_the_weights() -> None:
     assert published_statistics("vit_small_patch16_224.augreg_in1k") == ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
     assert published_statistics("resnet18.a1_in1k") == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+
+def test_other_heads_than_those_of_published_weights_are_refused() -> None:
+    """They have weights of the same shapes, so timm would load them."""
+    published = create_meta_model("vit_tiny_patch16_224")
+    same, other = (create_timm_model("vit_tiny_patch16_224", arguments) for arguments in ({}, {"num_heads": 6}))
+    check_published_heads(published, same, name="vit_tiny")
+    with pytest.raises(UserError, match="vit_tiny was published with 3 attention heads in its first block, not 6"):
+        check_published_heads(published, other, name="vit_tiny")

@@ -1,42 +1,22 @@
 """Start weights: from every usual wrapper and file, fitted to the model, or refused with the reason."""
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import save_file
+from timm.layers import resample_abs_pos_embed, resample_patch_embed
+from timm.models import _builder, adapt_input_conv
 from torch import Tensor, nn
 
 from repre.errors import UserError
+from repre.models.encoder import Encoder
 from repre.models.timm_folder import save_encoder
 from repre.models.weights import read_weights
-from tests.models.timm_models import THREE_MODELS, build, draw_images, perturb, same_weights
+from tests import tiny
+from tests.models.timm_models import PYRAMID, THREE_MODELS, VIT, build, draw_images, perturb, same_weights
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-WRAPPERS: dict[str, Callable[[dict[str, Tensor]], dict[str, Any]]] = {
-    "plain": lambda state: state,
-    "training script": lambda state: {"epoch": torch.tensor(3), "model": {f"module.{k}": v for k, v in state.items()}},
-    "dino": lambda state: {
-        "student": {f"module.backbone.{k}": torch.zeros_like(v) for k, v in state.items()},
-        "teacher": {f"backbone.{k}": v for k, v in state.items()} | {"head.mlp.0.weight": torch.zeros(2, 2)},
-    },
-    "moco v3": lambda state: {
-        "state_dict": {f"module.base_encoder.{k}": v for k, v in state.items()}
-        | {f"module.momentum_encoder.{k}": torch.zeros_like(v) for k, v in state.items()}
-    },
-    "supervised": lambda state: state | {"head.weight": torch.zeros(10, 48), "head.bias": torch.zeros(10)},
-}
-
-
-@pytest.mark.parametrize("wrapper", WRAPPERS)
-def test_weights_are_found_in_the_usual_wrappers(tmp_path: Path, wrapper: str) -> None:
-    source = perturb(build("vit_tiny_patch16_224"))
-    torch.save(WRAPPERS[wrapper](dict(source.model.state_dict())), tmp_path / "start.pth")
-    assert same_weights(source, build("vit_tiny_patch16_224", weights=str(tmp_path / "start.pth")))
 
 
 @THREE_MODELS
@@ -58,13 +38,107 @@ def test_weights_of_other_positions_and_channels_are_adapted(tmp_path: Path) -> 
     torch.testing.assert_close(gray(x).embedding, source(x.expand(-1, 3, -1, -1)).embedding, rtol=1e-4, atol=1e-4)
 
 
+def test_patches_positions_and_channels_are_adapted_as_timm_does(tmp_path: Path) -> None:
+    """From a 4 x 4 grid of 16 pixels and 3 channels to 4 x 12 patches of 8 pixels and 4 channels."""
+    source = perturb(build("vit_tiny_patch16_224")).model
+    torch.save({"teacher": {f"backbone.{k}": v for k, v in source.state_dict().items()}}, tmp_path / "start.pth")
+    encoder = build(
+        "vit_tiny_patch16_224", image_size=(32, 96), patch_size=8, channels=4, weights=str(tmp_path / "start.pth")
+    )
+    kernel = resample_patch_embed(source.patch_embed.proj.weight.detach(), [8, 8])
+    positions = resample_abs_pos_embed(source.pos_embed.detach(), [4, 12], num_prefix_tokens=1)
+    assert torch.equal(encoder.model.patch_embed.proj.weight, adapt_input_conv(4, kernel))
+    assert torch.equal(encoder.model.pos_embed, positions)
+    assert str(encoder.load_report) == (
+        f"encoder.weights {tmp_path / 'start.pth'}: timm's names under teacher.backbone; 54 tensors loaded, position "
+        "embedding resampled from 4 x 4 to 4 x 12, patch kernel resampled from 16 x 16 to 8 x 8, channels adapted from 3 "
+        "to 4"
+    )
+
+
+def test_relative_positions_of_other_windows_are_resampled(tmp_path: Path) -> None:
+    name = "swin_tiny_patch4_window7_224"
+    torch.save(perturb(build(name)).model.state_dict(), tmp_path / "start.pth")
+    larger = build(name, model_args=PYRAMID | {"window_size": 8}, weights=str(tmp_path / "start.pth"))
+    assert larger.load_report is not None
+    assert larger.load_report.adapted == ("2 relative position tables resampled",)
+
+
+def test_a_file_of_another_grid_that_is_not_square_needs_its_size(tmp_path: Path) -> None:
+    state = perturb(build("vit_tiny_patch16_224", image_size=(32, 128))).model.state_dict()
+    torch.save(state | {"pos_embed": state["pos_embed"][:, :16]}, tmp_path / "start.pth")  # 15 patches
+    with pytest.raises(UserError, match=r"1 of another shape \(pos_embed\)"):
+        build("vit_tiny_patch16_224", weights=str(tmp_path / "start.pth"))
+
+
+@pytest.mark.parametrize("suffix", ["pth", "safetensors"])
+def test_truncated_weights_are_refused(tmp_path: Path, suffix: str) -> None:
+    path, state = tmp_path / f"start.{suffix}", dict(build("vit_tiny_patch16_224").model.state_dict())
+    torch.save(state, path) if suffix == "pth" else save_file(state, path)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(UserError, match="cannot be read as weights"):
+        build("vit_tiny_patch16_224", weights=str(path))
+
+
+def test_positions_that_the_model_lacks_are_of_another_model(tmp_path: Path) -> None:
+    """Weights without a place in the model would be lost in silence: only heads and decoders may be."""
+    state = perturb(build("vit_tiny_patch16_224")).model.state_dict()
+    torch.save(state | {"norm_pre.weight": torch.ones(48)}, tmp_path / "start.pth")
+    with pytest.raises(UserError, match=r"1 not in the model \(norm_pre.weight\)"):
+        build("vit_tiny_patch16_224", weights=str(tmp_path / "start.pth"))
+
+
+@pytest.fixture
+def published(monkeypatch: pytest.MonkeyPatch) -> dict[str, Tensor]:
+    """What timm downloads, instead of a download."""
+    content: dict[str, Tensor] = {}
+    monkeypatch.setattr(_builder, "load_state_dict_from_hf", lambda *_, **__: dict(content))
+    return content
+
+
+def test_published_weights_are_adapted_and_reported(published: dict[str, Tensor]) -> None:
+    source = perturb(build("vit_tiny_patch16_224"))
+    published |= source.model.state_dict() | {"head.weight": torch.zeros(1000, 48), "head.bias": torch.zeros(1000)}
+    assert same_weights(source, build("vit_tiny_patch16_224", weights="hub"))
+    adapted = build("vit_tiny_patch16_224", image_size=(32, 96), patch_size=8, channels=4, weights="hub")
+    assert str(adapted.load_report) == (
+        "encoder.weights hub, vit_tiny_patch16_224.augreg_in21k_ft_in1k: timm's published weights; 54 tensors loaded, "
+        "position embedding resampled from 4 x 4 to 4 x 12, patch kernel resampled from 16 x 16 to 8 x 8, channels adapted "
+        "from 3 to 4; unused: head.* (2)"
+    )
+
+
+def test_published_weights_of_fewer_blocks_are_refused(published: dict[str, Tensor]) -> None:
+    """timm would leave the blocks that it has no weights for at random init."""
+    source = perturb(build("vit_tiny_patch16_224"))
+    published |= source.model.state_dict()
+    deeper = {"model_args": VIT | {"depth": 5}, "weights": "hub"}
+    with pytest.raises(UserError, match=r"hub does not match vit_tiny_patch16_224: 12 missing \(blocks.4.norm1.weight"):
+        build("vit_tiny_patch16_224", **deeper)
+    with pytest.warns(UserWarning, match="54 tensors loaded; loaded in part: 12 missing"):
+        partial = build("vit_tiny_patch16_224", **deeper, allow_partial=True)
+    assert same_weights(source.model.blocks[3], partial.model.blocks[3])
+
+
+@pytest.mark.parametrize("framework", tiny.FRAMEWORKS)
+def test_teacher_and_student_start_alike(tmp_path: Path, framework: str) -> None:
+    source = perturb(Encoder(tiny.ENCODERS["vit"])).model.state_dict()
+    torch.save(source, tmp_path / "start.pth")
+    model = tiny.tiny_model(framework, "vit", weights=str(tmp_path / "start.pth"))
+    encoders = [module for module in model.modules() if isinstance(module, Encoder)]
+    assert len(encoders) == (1 if framework in ("simclr", "pixels") else 2)
+    for encoder in encoders:
+        state = encoder.model.state_dict()
+        assert all(torch.equal(state[key], value) for key, value in source.items())
+
+
 def test_weights_of_another_model_are_refused_with_counts(tmp_path: Path) -> None:
     source = perturb(build("vit_tiny_patch16_224"))
     path = str(tmp_path / "start.safetensors")
     save_file({k.replace("blocks.3", "blocks.9"): v for k, v in source.model.state_dict().items()}, path)
     with pytest.raises(UserError, match=r"12 missing \(blocks.3.\S+, .*12 not in the model \(blocks.9.*allow-partial"):
         build("vit_tiny_patch16_224", weights=path)
-    with pytest.warns(UserWarning, match=r"loaded in part; 12 missing"):
+    with pytest.warns(UserWarning, match=r"timm's names; 42 tensors .* in part: 12 missing"):
         partial = build("vit_tiny_patch16_224", weights=path, allow_partial=True)
     assert same_weights(source.model.blocks[2], partial.model.blocks[2])
     assert not same_weights(source.model.blocks[3], partial.model.blocks[3])

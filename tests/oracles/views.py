@@ -8,7 +8,6 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode
 
 from repre.data.views.augmentations import ATTEMPTS, ViewConfig, ViewParameters
-from repre.data.views.color import blur_taps
 
 BYTES = (0.0, 255.0)
 
@@ -53,7 +52,9 @@ def make_view(
     if parameters.grayscale[row]:
         image = TF.rgb_to_grayscale(image, num_output_channels=3)
     if parameters.sigma[row] > 0:
-        image = TF.gaussian_blur(image, [blur_taps(size)] * 2, [float(parameters.sigma[row])] * 2)
+        sigma = float(parameters.sigma[row])
+        taps = 2 * min(math.ceil(4 * sigma), size - 1) + 1
+        image = TF.gaussian_blur(image, [taps] * 2, [sigma] * 2)
     if parameters.solarize[row]:
         image = TF.solarize(image, config.threshold)
     return image, crop

@@ -18,7 +18,7 @@ from torch import Tensor
 from repre.config import RunConfig
 from repre.data.views.augmentations import ViewConfig
 from repre.data.views.view_recipes import ViewsConfig
-from repre.models.repre import ReconstructionConfig, RePre
+from repre.models.repre import RePre
 from repre.recipes import recipe
 from repre.training.monitoring.alarm_rules import RULES, Bound, Rule
 from repre.types import Features, FrameworkOutput, Views
@@ -129,7 +129,7 @@ BREAKS: dict[str, tuple[int, Callable[[RunConfig], dict[str, Any]], dict[str, An
     "learning rate x100, few images": (8, lambda config: rate(config, 100, data=FEW), {}),
     "learning rate x100, small patches": (4, small_patches, {}),
     "learning rate 0": (10, lambda config: rate(config, 1e-9, data=FEW), {}),
-    "branch weight x1000": (4, lambda config: {"reconstruction": ReconstructionConfig(weight=1000.0)}, {}),
+    "branch weight x1000": (4, lambda config: {"reconstruction": replace(config.reconstruction, weight=1000.0)}, {}),
     "one image": (1, one_image, {}),
     "frozen center": (6, frozen_center, {}),
     "pushed apart": (3, two_kinds_of_views, {"contrastive_loss": pushed_apart}),

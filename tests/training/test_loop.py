@@ -48,7 +48,7 @@ def config(out: Path, framework: str = "moco-v3", encoder: str = "vit", **change
         encoder=replace(tiny.ENCODERS[encoder], drop_path=0.2),
         framework=tiny.FRAMEWORKS[framework],
         decoder=DecoderConfig(dim=16),
-        views=views,
+        views=replace(views, mask=tiny.mask_config(framework, encoder)),
         optim=OptimConfig(lr=1e-3, base_batch_size=8, warmup_fraction=0.1),
         runtime=QUIET,
     )
@@ -76,8 +76,35 @@ def stop_at(step: int) -> Probe:
     return probe
 
 
+@pytest.mark.parametrize("framework", ["moco-v3", "dino"])
+def test_a_run_begins_with_its_start_weights_and_reports_them_once(tmp_path: Path, framework: str) -> None:
+    """The features at step 0 are those of the start, bit for bit, so every k-NN is too; DINO gives its teacher's."""
+    weights = tmp_path / "start.pth"
+    torch.save(Encoder(tiny.ENCODERS["vit"]).model.state_dict(), weights)
+    images = torch.randn(4, 3, 32, 32)
+    embeddings: dict[int, torch.Tensor] = {}
+
+    def probe(encoder: Encoder, step: int) -> dict[str, float]:
+        first = step not in embeddings
+        embeddings[step] = encoder(images).embedding.clone()
+        return stop_at(3 if first else -1)(encoder, step)
+
+    run = config(tmp_path / "run", framework, epochs=2)
+    run = replace(run, encoder=replace(run.encoder, weights=str(weights), drop_path=0.0))
+    with pytest.raises(Interrupted):
+        train(run, probe=probe)
+    train(run, probe=probe)
+    start = Encoder(replace(tiny.ENCODERS["vit"], weights=str(weights))).eval()
+    assert torch.equal(embeddings[0], start(images).embedding)
+    assert not torch.equal(embeddings[6], embeddings[0])
+    log = (tmp_path / "run/log.txt").read_text()
+    assert log.count(f"encoder.weights {weights}: timm's names; 54 tensors loaded") == 1
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(("framework", "encoder"), [("moco-v3", "vit"), ("dino", "vit"), ("moby", "swin")])
+@pytest.mark.parametrize(
+    ("framework", "encoder"), [("moco-v3", "vit"), ("dino", "vit"), ("moby", "swin"), ("dinov2", "vit")]
+)
 def test_a_stopped_and_resumed_run_is_bit_equal(tmp_path: Path, framework: str, encoder: str) -> None:
     train(config(tmp_path / "straight", framework, encoder))
     stopped = config(tmp_path / "stopped", framework, encoder)

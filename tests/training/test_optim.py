@@ -49,6 +49,29 @@ def test_learning_rate_scales_with_the_batch_size_and_vectors_stay_without_decay
     assert vectors["weight_decay"] == 0.0
 
 
+def test_the_warm_up_starts_from_its_own_rate() -> None:
+    config = OptimConfig(lr=1e-3, warmup_lr=1e-4, min_lr=1e-5, warmup_fraction=0.1)
+    rates = [config.lr_at(progress, batch_size=256) for progress in (0.0, 0.05, 0.1, 1.0)]
+    assert rates == pytest.approx([1e-4, 5.5e-4, 1e-3, 1e-5])
+
+
+def test_parameters_that_start_later_warm_up_then_and_join_the_curve_of_the_others() -> None:
+    config = OptimConfig(lr=1e-3, warmup_lr=1e-4, warmup_fraction=0.2, base_batch_size=256)
+
+    def rate(progress: float, start: float) -> float:
+        return config.lr_at(progress, batch_size=256, start=start)
+
+    assert rate(0.0, 0.3) == rate(0.299, 0.3) == 0.0
+    assert [rate(progress, 0.3) for progress in (0.3, 0.35, 0.4)] == pytest.approx([1e-4, 3.25e-4, 5.5e-4])
+    rising = [rate(0.3 + number / 1000, 0.3) for number in range(700)]
+    joined = next(n for n, value in enumerate(rising) if value == rate(0.3 + n / 1000, 0.0))
+    assert 0.1 < joined / 1000 < 0.2
+    assert rising[joined:] == [rate(0.3 + n / 1000, 0.0) for n in range(joined, 700)]
+    assert max(abs(a - b) for a, b in zip(rising[1:], rising)) < 1e-5  # no jump
+    immediate = OptimConfig(lr=1e-3, warmup_fraction=0.0)
+    assert immediate.lr_at(0.3, batch_size=256, start=0.3) == immediate.lr_at(0.3, batch_size=256)
+
+
 def test_weight_decay_is_constant_by_default() -> None:
     config = OptimConfig(weight_decay=0.1)
     assert config.weight_decay_at(0.0) == config.weight_decay_at(0.7) == pytest.approx(0.1)
@@ -64,6 +87,10 @@ def test_weight_decay_is_constant_by_default() -> None:
         ("warmup_fraction", 1.5),
         ("clip_grad_norm", 0.0),
         ("base_batch_size", 0),
+        ("warmup_lr", -1e-9),
+        ("layer_decay", 0.0),
+        ("layer_decay", 1.1),
+        ("patch_embed_lr_scale", -0.1),
     ],
 )
 def test_bad_settings_are_named(name: str, value: float) -> None:

@@ -11,6 +11,7 @@ from repre.data.views.view_recipes import ViewsConfig, dino_views
 from repre.models.decoder import DecoderConfig
 from repre.models.repre import ReconstructionConfig
 from repre.training.loop import train
+from repre.training.monitoring.validator import Probe
 from repre.training.optim import OptimConfig
 from tests import tiny
 
@@ -29,10 +30,12 @@ def toy(out: Path, framework: str = "simclr", **changes: Any) -> RunConfig:
         encoder=replace(tiny.ENCODERS["vit"], model_args=model_args),
         framework=tiny.FRAMEWORKS[framework],
         decoder=DecoderConfig(dim=64),
-        reconstruction=ReconstructionConfig(weight=1.0),  # what is broken on purpose is measured out for this weight
+        # what is broken on purpose is measured out for this weight
+        reconstruction=ReconstructionConfig(weight=1.0, masked_pixels="all"),
         views=replace(
             dino_views(32, 16, 1) if framework == "dino" else ViewsConfig(size=32, first=VIEW, second=VIEW),
             target="view",
+            mask=tiny.mask_config(framework),
         ),
         optim=OptimConfig(lr=4e-3, base_batch_size=32, warmup_fraction=0.1, clip_grad_norm=3.0),
         runtime=RuntimeConfig(device="cpu", workers=0, log_every=1, eval_every_epochs=1, monitor_samples=64),
@@ -40,7 +43,7 @@ def toy(out: Path, framework: str = "simclr", **changes: Any) -> RunConfig:
     return replace(made, **changes)
 
 
-def run(config: RunConfig) -> dict[str, Any]:
+def run(config: RunConfig, *, probe: Probe | None = None) -> dict[str, Any]:
     """The summary of the run, trained."""
-    train(config)
+    train(config, probe=probe)
     return json.loads((Path(config.out) / "summary.json").read_text())

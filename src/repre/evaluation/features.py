@@ -115,8 +115,7 @@ class _DecodedBatches(Dataset[tuple[Tensor, Tensor] | UserError]):
             except UnreadableImage as error:
                 # `in_workers` raises returned errors; an error raised here would carry the traceback of a worker.
                 return UserError(f"{self.images.describe(index)} cannot be read: {error}; repair or remove it")
-        side = max(max(image.shape[:2]) for image in loaded)
-        return stack(loaded, canvas=side, keep_values=self.keep_values)
+        return stack(loaded, keep_values=self.keep_values)
 
 
 def stream_views(images: Source, transform: Transform, *, runtime: RuntimeOptions) -> Iterator[Tensor]:

@@ -178,5 +178,4 @@ class _DecodedBatches(Dataset[_Batch]):
                 failures.append(f"{name}\t{error}")
         if not images:
             return _Batch(torch.empty(0), torch.empty(0), names, failures)
-        side = max(max(image.shape[:2]) for image in images)
-        return _Batch(*stack(images, canvas=side, keep_values=self.keep_values), names, failures)
+        return _Batch(*stack(images, keep_values=self.keep_values), names, failures)

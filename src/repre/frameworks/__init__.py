@@ -6,6 +6,7 @@ from torch import nn
 from repre.frameworks.base import Framework, FrameworkConfig, Needs
 from repre.frameworks.byol import BYOL, BYOLConfig
 from repre.frameworks.dino import DINO, DINOConfig
+from repre.frameworks.dinov2 import DINOv2, DINOv2Config
 from repre.frameworks.moby import MoBY, MoBYConfig
 from repre.frameworks.moco_v3 import MoCoV3, MoCoV3Config
 from repre.frameworks.pixels import Pixels, PixelsConfig
@@ -21,6 +22,7 @@ FRAMEWORKS: dict[str, tuple[type[FrameworkConfig], type[Framework]]] = {
     "byol": (BYOLConfig, BYOL),
     "simclr": (SimCLRConfig, SimCLR),
     "pixels": (PixelsConfig, Pixels),
+    "dinov2": (DINOv2Config, DINOv2),
 }
 
 
@@ -84,6 +86,8 @@ __all__ = [
     "FRAMEWORKS",
     "BYOLConfig",
     "DINOConfig",
+    "DINOv2",
+    "DINOv2Config",
     "Framework",
     "FrameworkConfig",
     "MoBY",

@@ -21,15 +21,28 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from repre.errors import UserError
 from repre.models.ema import MovingAverage
 from repre.types import Features, FrameworkOutput, Views
+from repre.utils.config_checks import check_fields
 from repre.utils.fsdp import is_dtensor
 from repre.utils.step_compile import StepFunction
 
 
 @dataclass(frozen=True, kw_only=True)
 class FrameworkConfig:
-    """Settings of a framework; every field has a default."""
+    """Settings of a framework; every field has a default. A subclass with checks of its own calls these first."""
+
+    head_warmup: float = 0.0
+    """Share of the run in which the encoder stays as it is while heads and decoder learn; its learning rate then rises over
+    `optim.warmup_fraction`. For runs that continue from trained weights."""
+
+    def __post_init__(self) -> None:
+        check_fields(self, "framework")
+        if not 0 <= self.head_warmup < 1:
+            raise UserError(
+                f"framework.head_warmup is a share of the run and must lie in [0, 1), not {self.head_warmup}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +66,8 @@ class Needs:
 class Framework(nn.Module, ABC):
     """What the model and the training step may call; the head of this file shows the order."""
 
+    config: Any
+    """The framework's own config."""
     needs: ClassVar[Needs] = Needs()
 
     def teacher_features(self, views: list[Tensor]) -> list[Features]:
@@ -76,6 +91,16 @@ class Framework(nn.Module, ABC):
     def step_functions(self) -> list[StepFunction[..., Any]]:
         """Parts of `loss` that are worth compiling."""
         return []
+
+    def uses_weight_decay(self, name: str, parameter: Tensor, *, default: bool) -> bool:
+        """Whether the optimizer decays a parameter of the encoder or the framework.
+
+        Args:
+            name: in the model, such as ``encoder.model.pos_embed`` or ``framework.projector.0.weight``.
+            default: the project's rule: not for parameters of at most one dimension (biases, norms), position embeddings,
+                tokens, and what timm exempts.
+        """
+        return default
 
     def before_step(self, progress: float) -> None:
         """Hook to edit gradients after clipping."""

@@ -10,7 +10,6 @@ from repre.frameworks.contrast_metrics import retrieval_accuracy
 from repre.losses import cosine_regression
 from repre.models.heads import mlp
 from repre.types import Features, FrameworkOutput, Views
-from repre.utils.config_checks import check_fields
 from repre.utils.dist import all_gather_with_grad
 from repre.utils.schedule import cosine
 
@@ -27,7 +26,7 @@ class BYOLConfig(FrameworkConfig):
     """Share of the teacher that stays at each step, at the start; rises to 1 along a cosine."""
 
     def __post_init__(self) -> None:
-        check_fields(self, "framework")
+        super().__post_init__()
         if not 0 <= self.momentum <= 1:
             raise UserError(f"framework.momentum must lie in [0, 1], not {self.momentum}")
 

@@ -12,7 +12,6 @@ from repre.frameworks.contrast_metrics import negative_metrics, retrieval_accura
 from repre.losses import info_nce_queue
 from repre.models.heads import mlp
 from repre.types import Features, FrameworkOutput, Views
-from repre.utils.config_checks import check_fields
 from repre.utils.dist import all_gather_with_grad
 from repre.utils.schedule import cosine
 
@@ -34,7 +33,7 @@ class MoBYConfig(FrameworkConfig):
     batch larger than the queue leaves its last keys."""
 
     def __post_init__(self) -> None:
-        check_fields(self, "framework")
+        super().__post_init__()
         if self.temperature <= 0:
             raise UserError(f"framework.temperature must be above 0, not {self.temperature}")
         if not 0 <= self.momentum <= 1:
@@ -82,6 +81,11 @@ class MoBY(Framework):
             },
             state={"keys": keys},
         )
+
+    def uses_weight_decay(self, name: str, parameter: Tensor, *, default: bool) -> bool:
+        """All but biases and vectors: the authors' code finds no exemptions, so positions, tokens and the tables of relative
+        positions decay."""
+        return parameter.ndim > 1 and not name.endswith(".bias")
 
     @torch.no_grad()
     def after_step(self, encoder: nn.Module, output: FrameworkOutput, progress: float) -> None:

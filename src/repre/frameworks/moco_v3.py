@@ -10,7 +10,6 @@ from repre.frameworks.contrast_metrics import negative_metrics, positive_mask, r
 from repre.losses import info_nce
 from repre.models.heads import mlp
 from repre.types import Features, FrameworkOutput, Views
-from repre.utils.config_checks import check_fields
 from repre.utils.dist import all_gather_with_grad, rank
 from repre.utils.schedule import cosine
 
@@ -29,7 +28,7 @@ class MoCoV3Config(FrameworkConfig):
     """Share of the teacher that stays at each step, at the start; rises to 1 along a cosine."""
 
     def __post_init__(self) -> None:
-        check_fields(self, "framework")
+        super().__post_init__()
         if self.temperature <= 0:
             raise UserError(f"framework.temperature must be above 0, not {self.temperature}")
         if not 0 <= self.momentum <= 1:
@@ -71,6 +70,10 @@ class MoCoV3(Framework):
                 **negative_metrics(first, keys, positive, temperature=t),
             },
         )
+
+    def uses_weight_decay(self, name: str, parameter: Tensor, *, default: bool) -> bool:
+        """All parameters, as in the authors' code, which gives the optimizer one group."""
+        return True
 
     def after_step(self, encoder: nn.Module, output: FrameworkOutput, progress: float) -> None:
         self.teacher.update(encoder, self.projector, momentum=cosine(progress, self.config.momentum, 1.0))

@@ -10,15 +10,11 @@ from torch import nn
 
 from repre.frameworks.base import Framework, FrameworkConfig, Needs
 from repre.types import Features, FrameworkOutput, Views
-from repre.utils.config_checks import check_fields
 
 
 @dataclass(frozen=True, kw_only=True)
 class PixelsConfig(FrameworkConfig):
     """Settings of the pixels framework; the sections `reconstruction`, `decoder` and `views.mask` have them."""
-
-    def __post_init__(self) -> None:
-        check_fields(self, "framework")
 
 
 class Pixels(Framework):

@@ -11,7 +11,6 @@ from repre.frameworks.contrast_metrics import negative_metrics, positive_mask, r
 from repre.losses import nt_xent
 from repre.models.heads import mlp
 from repre.types import Features, FrameworkOutput, Views
-from repre.utils.config_checks import check_fields
 from repre.utils.dist import all_gather_with_grad, rank
 
 
@@ -29,7 +28,7 @@ class SimCLRConfig(FrameworkConfig):
     """Divides the cosines; the paper's best lie between 0.1 and 0.5, growing as the batch shrinks."""
 
     def __post_init__(self) -> None:
-        check_fields(self, "framework")
+        super().__post_init__()
         if self.temperature <= 0:
             raise UserError(f"framework.temperature must be above 0, not {self.temperature}")
         if self.layers < 1:

@@ -8,8 +8,7 @@ Shapes:
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from timm.models import group_parameters
@@ -17,12 +16,16 @@ from torch import Tensor, nn
 
 from repre.errors import UserError
 from repre.models.drop_path import BatchSlice, use_drop_paths
-from repre.models.mask_token import MaskToken
+from repre.models.load_report import LoadReport
+from repre.models.mask_token import build_mask_token
+from repre.models.moco_v3_init import start_as_moco_v3
 from repre.models.patch_projection import use_patch_projections
+from repre.models.residual_sums import use_bfloat16_sums
 from repre.models.timm_model import (
     RESERVED_ARGUMENTS,
     FeatureLayout,
     PatchLayout,
+    check_published_heads,
     constructor_arguments,
     create_meta_model,
     create_timm_model,
@@ -56,6 +59,8 @@ class EncoderConfig:
     """Start weights: a .safetensors or .pth file, a run folder, or `hub` for timm's; None: random init."""
     allow_partial: bool = False
     """Load start weights even if some parameters are missing, unexpected or of another shape."""
+    init: Literal["timm", "moco-v3"] = "timm"
+    """How random weights are drawn: as timm does, or as MoCo v3's authors do for ViTs, with fixed sin-cos positions."""
     grad_checkpointing: bool = False
     """Recompute activations in the backward pass to save memory."""
     freeze_patch_embed: bool = False
@@ -76,6 +81,11 @@ class EncoderConfig:
             raise UserError(f"encoder.image_size must be at least 1, not {self.image_size}")
         if self.patch_size is not None and self.patch_size < 1:
             raise UserError(f"encoder.patch_size must be at least 1, not {self.patch_size}")
+        if self.init != "timm" and self.weights == "hub":
+            raise UserError(
+                f"encoder.init {self.init} fixes the positions and draws new weights, so the hub's would be lost: set "
+                "encoder.init to timm, and leave out encoder.model_args.num_heads"
+            )
         for key, value in self.model_args.items():
             if key in RESERVED_ARGUMENTS:
                 raise UserError(f"encoder.model_args.{key} cannot be set here; use the encoder's own settings for it")
@@ -109,6 +119,7 @@ class Encoder(nn.Module):
         widths, strides: channels of each map, and pixels per cell. Where the stride does not divide the image's size, the
             model rounds the grid up or down.
         image_size: height and width that the model was built for; it takes other sizes if its architecture allows.
+        load_report: what became of the start weights; None at random init.
         batch_slice: the images of the whole batch that the next passes encode, for drop path.
         encode_step: computes `encode` in training steps once it is compiled.
 
@@ -140,19 +151,23 @@ class Encoder(nn.Module):
         self.patch_dim, self.patch_stride = layout.patches.dim, layout.patch_stride
 
         self.model: Any = create_timm_model(config.name, self.timm_arguments, pretrained=config.weights == "hub")
+        if config.weights == "hub":
+            check_published_heads(meta_model, self.model, name=config.name)
+        if config.init == "moco-v3":
+            start_as_moco_v3(self.model, name=config.name)
         self.batch_slice = BatchSlice()
         self._drop_paths = use_drop_paths(self.model, self.batch_slice)
         use_patch_projections(self.model, channels=config.channels)
-        if hasattr(self.model, "norm_pre"):  # of flat transformers: the first thing that their tokens pass
-            self.model.norm_pre.register_forward_hook(_in_bfloat16)
+        use_bfloat16_sums(self.model)
         use_onednn_linear(self.model)
-        self.mask_token = self._build_mask_token(layout) if mask_token else None
+        self.mask_token = build_mask_token(self.model, layout.embedded, name=config.name) if mask_token else None
         self.encode_step = StepFunction(self._encode_views)
         if config.grad_checkpointing:
             self.enable_grad_checkpointing()
-        if config.weights not in (None, "hub"):
-            load_start_weights(
-                self.model, Path(str(config.weights)), name=config.name, allow_partial=config.allow_partial
+        self.load_report: LoadReport | None = None
+        if config.weights is not None:
+            self.load_report = load_start_weights(
+                self.model, config.weights, name=config.name, allow_partial=config.allow_partial
             )
         if config.freeze_patch_embed:
             self._freeze_patch_embed()
@@ -308,14 +323,6 @@ class Encoder(nn.Module):
                 f"encoder.grad_checkpointing: {self.config.name} does not support it; set it to False"
             ) from error
 
-    def _build_mask_token(self, layout: FeatureLayout) -> MaskToken:
-        if layout.embedded is None:
-            raise UserError(
-                f"encoder.name: {self.config.name} has no patch embedding that gives tokens, so no mask token can stand for "
-                "hidden patches; use a ViT or a Swin, or set reconstruction.masked_input to pixels"
-            )
-        return MaskToken(self.model.patch_embed, dim=layout.embedded[2])
-
     def _freeze_patch_embed(self) -> None:
         patch_embed = getattr(self.model, "patch_embed", None)
         if patch_embed is None:
@@ -329,17 +336,6 @@ def _of_views(features: Features, n: int) -> Iterator[tuple[Tensor, Tensor | Non
     levels_of_views = zip(*(level.chunk(n) for level in features.maps)) if features.maps else [()] * n
     for embedding, tokens, levels in zip(features.embedding.chunk(n), patches, levels_of_views):
         yield embedding, tokens, list(levels)
-
-
-def _in_bfloat16(module: nn.Module, inputs: Any, tokens: Tensor) -> Tensor:
-    """On CUDA the tokens in bfloat16 under its autocast, so that all residual sums are: half the memory and traffic.
-
-    Positions are float32 parameters, and adding them to the patches would make all sums float32. Norms are still computed in
-    float32, and so is the embedding; the CPU's autocast would leave them in bfloat16.
-    """
-    if not tokens.is_cuda or not torch.is_autocast_enabled("cuda"):
-        return tokens
-    return tokens.to(torch.bfloat16) if torch.get_autocast_dtype("cuda") is torch.bfloat16 else tokens
 
 
 def _height_and_width(size: Any) -> tuple[int, int]:

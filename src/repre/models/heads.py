@@ -1,10 +1,13 @@
-"""Builds projection and prediction heads."""
+"""Projection and prediction heads."""
 
 from typing import Literal
 
-from torch import nn
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from repre.models.norms import BatchNorm
+from repre.utils.onednn_linear import linear
 
 
 def mlp(
@@ -41,3 +44,48 @@ def mlp(
     if last_norm != "none":
         modules.append(BatchNorm(out_dim, affine=last_norm == "affine"))
     return nn.Sequential(*modules)
+
+
+class PrototypeHead(nn.Module):
+    """DINO's head (arXiv 2104.14294, appendix C): an MLP of three layers with GELU, L2 norm, prototypes.
+
+    [B, D] -> [B, prototypes]
+
+    Args:
+        embedding_dim: D.
+        hidden_dim: width of the hidden layers.
+        bottleneck_dim: width of the normalized space in front of the prototypes.
+        prototypes: their number.
+        norm_last_layer: prototypes of length 1; otherwise their lengths are learned.
+    """
+
+    def __init__(
+        self, embedding_dim: int, *, hidden_dim: int, bottleneck_dim: int, prototypes: int, norm_last_layer: bool
+    ) -> None:
+        super().__init__()
+        self.mlp = mlp(embedding_dim, hidden_dim, bottleneck_dim, layers=3, norm=False, activation=nn.GELU)
+        for layer in self.mlp:
+            if isinstance(layer, nn.Linear):
+                nn.init.trunc_normal_(layer.weight, std=0.02)
+                nn.init.zeros_(layer.bias)
+        # Of a linear layer's size, as the authors': their length sets how far a step of AdamW turns them.
+        self.directions = nn.Parameter(nn.Linear(bottleneck_dim, prototypes, bias=False).weight.detach())
+        self.lengths = None if norm_last_layer else nn.Parameter(torch.ones(prototypes))
+
+    def forward(self, embedding: Tensor) -> Tensor:
+        return linear(self.points(embedding), self.prototypes())
+
+    def points(self, embedding: Tensor) -> Tensor:
+        """Where embeddings [B, D] lie on the sphere, [B, bottleneck]; their products with the prototypes are the logits."""
+        return F.normalize(self.mlp(embedding), dim=1)
+
+    def prototypes(self) -> Tensor:
+        """[prototypes, bottleneck], as long as they are."""
+        directions = F.normalize(self.directions, dim=1)
+        return directions if self.lengths is None else directions * self.lengths[:, None]
+
+    def freeze_prototypes(self) -> None:
+        """Drops the gradient of the prototypes, so that the next update leaves them as they are."""
+        self.directions.grad = None
+        if self.lengths is not None:
+            self.lengths.grad = None

@@ -65,11 +65,19 @@ def fit_masks(views: ViewsConfig, encoder: Encoder, needs: Needs) -> ViewsConfig
     patch = views.mask.patch or encoder.patch_stride
     layout = encoder.check_size(views.size, views.size)
     unit = 1
-    if needs.patches:
-        unit = encoder.patch_stride
-    elif encoder.mask_token is not None:
+    if needs.masks and needs.patches and patch != encoder.patch_stride:
+        raise UserError(
+            f"views.mask.patch is {patch} pixels, but the framework predicts hidden patch tokens of "
+            f"{encoder.patch_stride} pixels; leave it out"
+        )
+    if encoder.mask_token is not None:
         assert layout.embedded is not None
         unit = -(-views.size // layout.embedded[0])
+    if needs.patches and patch != unit:
+        raise UserError(
+            f"views.mask.patch is {patch} pixels, but the framework predicts single patches of {encoder.config.name}, which "
+            f"have {unit}; leave it out"
+        )
     if patch % unit or views.size % patch:
         raise UserError(
             f"views.mask.patch is {patch} pixels; it must divide views.size {views.size} and be a multiple of the {unit} "

@@ -36,11 +36,17 @@ def use_patch_projections(model: nn.Module, *, channels: int) -> None:
     """Replaces every convolution of a model that cuts images of `channels` channels into patches that do not overlap."""
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):
-            if type(child) is nn.Conv2d and child.in_channels == channels and _cuts_patches(child):
+            if type(child) is nn.Conv2d and child.in_channels == channels and _is_patch_projection(child):
                 setattr(parent, name, PatchProjection(child))
 
 
-def _cuts_patches(convolution: nn.Conv2d) -> bool:
+def cuts_patches(patch_embed: nn.Module) -> bool:
+    """Whether a patch embedding cuts images into patches that do not overlap, after `use_patch_projections`."""
+    convolutions = [module for module in patch_embed.modules() if isinstance(module, nn.Conv2d)]
+    return bool(convolutions) and all(isinstance(module, PatchProjection) for module in convolutions)
+
+
+def _is_patch_projection(convolution: nn.Conv2d) -> bool:
     return (
         tuple(convolution.stride) == tuple(convolution.kernel_size)
         and convolution.padding in ((0, 0), "valid")

@@ -5,6 +5,7 @@ runs/photos/checkpoints/best.pt            one checkpoint of a run
 encoder/ or encoder/model.safetensors      what `save_encoder` and `repre export` write
 vit_small_patch16_224                      timm's published weights (also hub:vit_small_patch16_224)
 vit_small_patch16_224=weights.pth          a timm model with weights from a file
+vit_small_patch16_224[patch_size=8]=weights.pth
 random:vit_small_patch16_224               the same model at random init
 random:runs/photos                         the model of a run at random init: the baseline of pre-training
 random:vit_tiny_patch16_224[patch_size=4,depth=6,embed_dim=192]
@@ -12,6 +13,7 @@ random:vit_tiny_patch16_224[patch_size=4,depth=6,embed_dim=192]
 
 import ast
 import hashlib
+import re
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -102,11 +104,12 @@ def resolve_encoder(spec: str) -> ResolvedEncoder:
         return _resolve_folder(spec, path)
     if path.is_file():
         return _resolve_file(spec, path)
-    name, equals, weights = spec.partition("=")
-    if equals and "[" not in name:
+    if match := re.fullmatch(r"([^\[=]+)(?:\[(.*\]))?=(.+)", spec):
+        name, arguments, weights = match.groups()
         if not Path(weights).expanduser().exists():
             raise UserError(f"encoder {spec}: there is no file {weights}; give timm's name and a file as NAME=FILE")
-        return ResolvedEncoder(spec, EncoderConfig(name=name, weights=str(Path(weights).expanduser())), None)
+        config = _architecture(spec, name, arguments)
+        return ResolvedEncoder(spec, replace(config, weights=str(Path(weights).expanduser())), None)
     if "/" in spec or path.suffix in (".pt", ".pth", ".safetensors"):
         raise UserError(
             f"encoder {spec}: there is no such run or file; give a run's folder, a checkpoint, NAME=FILE, or a timm name"
@@ -156,18 +159,22 @@ def _resolve_random(spec: str) -> ResolvedEncoder:
     if not bracket and Path(name).expanduser().exists():
         trained = resolve_encoder(name)
         return replace(trained, spec=spec, config=replace(trained.config, weights=None), folder=None)
-    model_args = _parse_arguments(spec, arguments) if bracket else {}
+    return ResolvedEncoder(spec, _architecture(spec, name, arguments if bracket else None), None)
+
+
+def _architecture(spec: str, name: str, arguments: str | None) -> EncoderConfig:
+    """A timm model at random init; `arguments` are what follows the opening bracket, None without one."""
+    model_args = {} if arguments is None else _parse_arguments(spec, arguments)
     image_size, patch_size = model_args.pop("image_size", None), model_args.pop("patch_size", None)
     if not all(size is None or isinstance(size, int) for size in (image_size, patch_size)):
         raise UserError(f"encoder {spec}: image_size and patch_size must be whole numbers")
-    config = EncoderConfig(name=name, image_size=image_size, patch_size=patch_size, model_args=model_args)
-    return ResolvedEncoder(spec, config, None)
+    return EncoderConfig(name=name, image_size=image_size, patch_size=patch_size, model_args=model_args)
 
 
 def _parse_arguments(spec: str, text: str) -> dict[str, Any]:
     """Parses what follows the opening bracket: ``depth=6,embed_dim=192]``."""
     if not text.endswith("]"):
-        raise UserError(f"encoder {spec}: the bracket is not closed; write random:NAME[depth=6,embed_dim=192]")
+        raise UserError(f"encoder {spec}: the bracket is not closed; write NAME[depth=6,embed_dim=192]")
     try:
         call = ast.parse(f"f({text[:-1]})", mode="eval").body
         if not isinstance(call, ast.Call) or call.args:

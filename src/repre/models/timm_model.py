@@ -124,6 +124,23 @@ def constructor_arguments(
     return arguments
 
 
+def check_published_heads(published: Any, model: Any, *, name: str) -> None:
+    """Checks that a model has as many attention heads as timm's own: another number takes the same weights in silence.
+
+    Args:
+        published: the model as timm's weights were trained, such as that of `create_meta_model`.
+
+    Raises:
+        UserError: it has others.
+    """
+    theirs, own = ([m.num_heads for m in each.modules() if hasattr(m, "num_heads")] for each in (published, model))
+    if theirs != own:
+        raise UserError(
+            f"encoder.weights hub: {name} was published with {theirs[0]} attention heads in its first block, not {own[0]}; "
+            "remove num_heads from encoder.model_args"
+        )
+
+
 def create_meta_model(name: str) -> Any:
     """Creates a timm model on the meta device (shapes without memory), to ask what it can do.
 

@@ -3,79 +3,80 @@
 import contextlib
 import inspect
 import json
+import math
 import pickle
+import re
 import warnings
-from collections.abc import Iterable
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from safetensors.torch import load_file
-from timm.models import adapt_input_conv
+from timm.models import adapt_input_conv, load_pretrained
 from torch import Tensor
 
 from repre.errors import UserError
+from repre.models.load_report import LoadReport, shorten
 from repre.models.timm_model import first_line
+from repre.models.weight_names import convert, is_block, rename
+from repre.models.weight_parts import find_encoder, flatten
 from repre.utils.safe_load import UNREADABLE, load_tensors
 
-WRAPPER_KEYS = ("state_dict", "model", "encoder", "teacher", "student", "module")
-"""Keys under which training scripts store the weights of a model; the first that a file has counts."""
-WRAPPER_PREFIXES = ("module.", "_orig_mod.", "backbone.", "base_encoder.", "encoder.", "model.")
-"""Prefixes that wrappers put before the names of an encoder's parameters; names without the prefix are other parts."""
+OTHER_PARTS = re.compile(
+    r"(?:(?:\w+_)?head\w*|fc|(?:\w+_)?classifier|pooler|(?:\w+_)?decoder\w*|\w*mask_token|projectors?|predictor|prototypes)"
+    r"(?:\.|$)"
+)
+"""Names of what lies beside an encoder under the same prefix. All else that the model lacks belongs to another model."""
 
 
-def load_start_weights(model: Any, path: Path, *, name: str, allow_partial: bool = False) -> None:
+def load_start_weights(model: Any, source: str, *, name: str, allow_partial: bool = False) -> LoadReport:
     """Loads start weights into a timm model.
 
-    timm renames old keys, resamples position embeddings and patch kernels, and adapts the input channels. Classifier
-    heads in the file are ignored.
+    Parameters may have timm's, transformers' or Meta's names (docs/start.md has the list). timm renames old keys, resamples
+    position embeddings and patch kernels, and the input channels are adapted as timm does. Heads, decoders and optimizers in
+    the file are ignored.
 
     Args:
-        model: the timm model.
-        path: see `read_weights`.
+        model: the timm model. With `hub` it has loaded its published weights already, and they are only checked.
+        source: a path, see `weights_file`, or `hub`.
         name: of the model, for messages.
         allow_partial: load what fits, with a warning, when names or shapes differ.
 
     Raises:
         UserError: the file cannot be read, or does not match the model.
     """
-    own = model.state_dict()
-    state = _fit_to_model(model, read_weights(path, model_keys=own), path)
-    heads = tuple(
-        f"{head}." for head in ("head", "fc", "head_dist", *_as_tuple(model.pretrained_cfg.get("classifier")))
-    )
-    state = {key: value for key, value in state.items() if key in own or not key.startswith(heads)}
-    missing = sorted(own.keys() - state.keys())
-    unexpected = sorted(state.keys() - own.keys())
-    misshapen = sorted(key for key in own.keys() & state.keys() if own[key].shape != state[key].shape)
-    if missing or unexpected or misshapen:
-        differences = "; ".join(
-            f"{len(keys)} {what} ({', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''})"
-            for what, keys in (("missing", missing), ("not in the model", unexpected), ("of another shape", misshapen))
-            if keys
-        )
-        if not allow_partial or len(missing) + len(misshapen) == len(own):
+    if source == "hub":
+        report = _check_published(model, name)
+        fix = "use the published architecture"
+    else:
+        state, report = _fit_file(model, Path(source))
+        fix = "set encoder.name to the model of the file"
+    if report.is_partial:
+        if not allow_partial or not report.loaded:
             raise UserError(
-                f"encoder.weights {path} does not match {name}: {differences}; set encoder.name to the model of the "
-                "file, or set encoder.allow_partial (--encoder.allow-partial) to load the parameters that fit"
+                f"encoder.weights {source} does not match {name}: {report.differences()}; {fix}, or set "
+                "encoder.allow_partial (--encoder.allow-partial) to load the parameters that fit"
             )
-        warnings.warn(f"encoder.weights {path}: loaded in part; {differences}", stacklevel=3)
-    fitting = {key: value for key, value in state.items() if key in own and key not in misshapen}
-    model.load_state_dict(fitting, strict=False)
+        warnings.warn(str(report), stacklevel=3)
+    if source != "hub":
+        own = model.state_dict()
+        fitting = {key: value for key, value in state.items() if key in own and own[key].shape == value.shape}
+        model.load_state_dict(fitting, strict=False)
+    return report
 
 
-def read_weights(path: Path, *, model_keys: Iterable[str] = ()) -> dict[str, Tensor]:
-    """Reads the tensors of a file, without the keys and prefixes that wrappers add.
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Reads all tensors of a file; those in nested dictionaries by their keys joined with dots.
 
     Args:
         path: a .safetensors or .pth file, the folder of a saved encoder, or the folder of a run that has one.
-        model_keys: names of the model's parameters; a prefix that they have too is not a wrapper's.
 
     Raises:
         UserError: there is no such file, it is damaged, or it holds no tensors.
     """
     path = weights_file(path)
     try:
-        state: Any = load_file(path) if path.suffix == ".safetensors" else load_tensors(path)
+        tensors = flatten(load_file(path) if path.suffix == ".safetensors" else load_tensors(path))
     except pickle.UnpicklingError as error:
         raise UserError(
             f"encoder.weights: {path} cannot be read as weights: it is damaged, or it holds more than tensors. Other "
@@ -87,18 +88,8 @@ def read_weights(path: Path, *, model_keys: Iterable[str] = ()) -> dict[str, Ten
         raise UserError(
             f"encoder.weights: {path} cannot be read as weights ({first_line(error)}); give a .safetensors or .pth file"
         ) from error
-    while isinstance(state, dict) and (inner := [state[k] for k in WRAPPER_KEYS if isinstance(state.get(k), dict)]):
-        state = inner[0]
-    tensors = {k: v for k, v in state.items() if isinstance(v, Tensor)} if isinstance(state, dict) else {}
     if not tensors:
-        raise UserError(
-            f"encoder.weights: {path} holds no tensors, neither at its top nor under {', '.join(WRAPPER_KEYS)}; save the "
-            "model's state_dict"
-        )
-    while prefix := next(
-        (p for p in WRAPPER_PREFIXES if _any_starts_with(tensors, p) and not _any_starts_with(model_keys, p)), None
-    ):
-        tensors = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+        raise UserError(f"encoder.weights: {path} holds no tensors; save the model's state_dict")
     return tensors
 
 
@@ -118,31 +109,147 @@ def weights_file(path: Path) -> Path:
     return path
 
 
-def _fit_to_model(model: Any, state: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
-    """Converts names and shapes with timm's own functions; what timm does not know stays as it is."""
+def _fit_file(model: Any, path: Path) -> tuple[dict[str, Tensor], LoadReport]:
+    """The tensors of a file as the model holds them, and what became of them; loads nothing."""
+    tensors, own = read_weights(path), model.state_dict()
+    layout, names = rename(tensors, own)
+    if len(set(names.values())) < len(names):
+        raise _mixed_layouts(path, [old for old, new in names.items() if old != new])
+    part = find_encoder(names.values(), own)
+    inside = {old: new.removeprefix(part.prefix) for old, new in names.items() if new.startswith(part.prefix)}
+    plain = [old for old, new in inside.items() if is_block(new) and names[old] == old]
+    if layout and plain:
+        raise _mixed_layouts(path, plain)
+    state = convert({new: tensors[old] for old, new in inside.items()}, own)
+    with contextlib.suppress(
+        OSError, ValueError, KeyError, TypeError, AttributeError
+    ):  # only saved encoders have this file
+        config = json.loads(weights_file(path).with_name("config.json").read_text(encoding="utf-8"))
+        # tells timm a position grid that is not square
+        model.pretrained_model_args = dict(config.get("model_args") or {"img_size": config["image_size"]})
+    state, adapted = _fit_shapes(model, state)
+    others = [key for key in state if key not in own and OTHER_PARTS.match(key)]
+    if not layout:  # timm's own conversion may have renamed more
+        known = sum(new in own for new in inside.values())
+        layout = "timm's names" if known == sum(key in own for key in state) else "other names, converted by timm"
+    report = LoadReport(
+        source=str(path),
+        layout=layout,
+        part=part.prefix.rstrip("."),
+        left_out=tuple(prefix.rstrip(".") or "the top" for prefix in part.left_out),
+        adapted=adapted,
+        unused=(*(old for old in names if old not in inside), *others),
+        **_compare(own, {key: value for key, value in state.items() if key not in others}),
+    )
+    return state, report
+
+
+def _check_published(model: Any, name: str) -> LoadReport:
+    """Compares a model with the published weights that timm loaded into it, since timm leaves silently what does not fit."""
+    published: dict[str, Tensor] = {}
+
+    def keep(state: Mapping[str, Tensor], model: Any) -> dict[str, Tensor]:
+        published.update(flatten(state))
+        return {}
+
+    with contextlib.suppress(*UNREADABLE):  # formats that timm reads with functions of their own
+        load_pretrained(model, num_classes=0, in_chans=3, filter_fn=keep, strict=False)
+    cfg = model.pretrained_cfg
+    source = ".".join(str(cfg[key]) for key in ("architecture", "tag") if cfg.get(key)) or name
     own = model.state_dict()
+    if not published:
+        return LoadReport(source=f"hub, {source}", layout="timm's published weights, not compared", loaded=len(own))
+    state, adapted = _fit_shapes(model, convert(published, own))
+    differences = _compare(own, state)
+    unused = differences.pop("unexpected")  # such as the attention pooling of a model that is built without it
+    return LoadReport(
+        source=f"hub, {source}", layout="timm's published weights", adapted=adapted, unused=unused, **differences
+    )
+
+
+def _compare(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> dict[str, Any]:
+    """The fields of a `LoadReport` that compare a model's tensors with those that fit it."""
+    misshapen = tuple(key for key in own if key in state and own[key].shape != state[key].shape)
+    return {
+        "loaded": sum(key in state for key in own) - len(misshapen),
+        "missing": tuple(key for key in own if key not in state),
+        "unexpected": tuple(key for key in state if key not in own),
+        "misshapen": misshapen,
+    }
+
+
+def _fit_shapes(model: Any, state: dict[str, Tensor]) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """Converts names and shapes with timm's own functions, and tells the adaptations; what timm does not know stays."""
+    own, given = model.state_dict(), state
     if own.keys() == state.keys() and all(own[key].shape == value.shape for key, value in state.items()):
-        return state
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # only saved encoders have this file
-        saved_config = json.loads(weights_file(path).with_name("config.json").read_text(encoding="utf-8"))
-        model.pretrained_model_args = dict(saved_config["model_args"])  # tells timm a position grid that is not square
-    convert = getattr(inspect.getmodule(type(model)), "checkpoint_filter_fn", None)
-    if convert is not None:
+        return state, ()
+    biases = {key: value for key, value in state.items() if key.endswith("qkv.bias") and key not in own}
+    filter_fn = getattr(inspect.getmodule(type(model)), "checkpoint_filter_fn", None)
+    if filter_fn is not None:
         with contextlib.suppress(KeyError, RuntimeError, AssertionError, IndexError, AttributeError):  # another model
-            state = convert(dict(state), model)
-    state = dict(state)
+            kept = {key: value for key, value in state.items() if key not in biases}  # timm would leave them out
+            state = filter_fn(kept, model) | biases
+    state, adapted = dict(state), []
     for layer in _as_tuple(model.pretrained_cfg.get("first_conv")):
         key = f"{layer}.weight"
-        kernel, channels = state.get(key), own[key].shape[1]
-        if kernel is not None and kernel.ndim == 4 and kernel.shape[1] == 3 and channels != 3:
-            state[key] = adapt_input_conv(channels, kernel)
-    return state
+        kernel, wanted = state.get(key), own[key].shape
+        if kernel is None or kernel.ndim != 4 or len(wanted) != 4:
+            continue
+        if given.get(key, kernel).shape[2:] != kernel.shape[2:]:
+            adapted.append(f"patch kernel resampled from {_cross(given[key].shape[2:])} to {_cross(kernel.shape[2:])}")
+        if kernel.shape[1] != wanted[1]:
+            adapted.append(f"channels adapted from {kernel.shape[1]} to {wanted[1]}")
+            state[key] = adapt_input_conv(wanted[1], kernel, base_chans=kernel.shape[1])
+    return state, (*_describe_positions(model, given, state), *adapted)
+
+
+def _describe_positions(model: Any, given: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> tuple[str, ...]:
+    """Which position tables were resampled, in words."""
+    words, old, new = [], given.get("pos_embed"), state.get("pos_embed")
+    grid = getattr(getattr(model, "patch_embed", None), "grid_size", None)
+    if old is not None and new is not None and grid is not None and old.ndim == 3 and not _same_patches(old, new):
+        words.append(f"position embedding resampled from {_source_grid(model, given)} to {_cross(grid)}")
+    tables = sum(
+        key in given and given[key].shape != value.shape
+        for key, value in state.items()
+        if key.endswith("relative_position_bias_table")
+    )
+    return (*words, f"{tables} relative position tables resampled") if tables else tuple(words)
+
+
+def _same_patches(old: Tensor, new: Tensor) -> bool:
+    """Whether two position embeddings [1, N, D] have the same patches; timm may have taken the class token's away."""
+    count = min(old.shape[1], new.shape[1])
+    return abs(old.shape[1] - new.shape[1]) <= 2 and bool((old[:, -count:] == new[:, -count:]).all())
+
+
+def _source_grid(model: Any, given: Mapping[str, Tensor]) -> str:
+    """Rows and columns of a file's position embedding, by its config or else square; its tokens where neither fits them."""
+    tokens, kernel = given["pos_embed"].shape[1], given.get("patch_embed.proj.weight")
+    size = getattr(model, "pretrained_model_args", {}).get("img_size")
+    for extra in range(3):  # class and distillation tokens
+        side = math.isqrt(max(tokens - extra, 0))
+        grids = [(side, side)]
+        if size is not None and kernel is not None:
+            height, width = (size, size) if isinstance(size, int) else size
+            grids.insert(0, (height // kernel.shape[-2], width // kernel.shape[-1]))
+        for rows, columns in grids:
+            if rows * columns == tokens - extra > 0:
+                return _cross((rows, columns))
+    return f"{tokens} tokens"
+
+
+def _cross(sizes: Collection[int]) -> str:
+    return " x ".join(map(str, sizes))
+
+
+def _mixed_layouts(path: Path, names: list[str]) -> UserError:
+    return UserError(
+        f"encoder.weights {path} mixes the names of two layouts ({shorten(names)} beside others); save the "
+        "state_dict of one model"
+    )
 
 
 def _as_tuple(names: str | tuple[str, ...] | None) -> tuple[str, ...]:
     """timm's configs give one name, several or none."""
     return (names,) if isinstance(names, str) else tuple(names or ())
-
-
-def _any_starts_with(names: Iterable[str], prefix: str) -> bool:
-    return any(name.startswith(prefix) for name in names)

@@ -25,8 +25,8 @@ class Family:
 
 
 FAMILIES = (
-    Family("Objectives", "Losses", r"loss|contrastive|pixel",
-           "The training objective: contrastive loss, pixel loss and their weighted sum."),
+    Family("Objectives", "Losses", r"loss(_\w+)?|contrastive|pixel",
+           "The training objective: contrastive loss and its terms, pixel loss and their weighted sum."),
     Family("Objectives", "Contrastive accuracy", r"accuracy",
            "Share of the batch whose most similar key is the other view of the same image.", "share"),
     Family("Objectives", "Effective negatives", r"effective_negatives",

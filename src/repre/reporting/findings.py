@@ -147,7 +147,8 @@ def losses(run: RunData) -> list[Finding]:
     run. There the divergence counts, which is the loss minus the teacher's entropy.
     """
     findings = []
-    contrastive, entropy = run.series("contrastive")[1], run.series("teacher_entropy")[1]
+    contrastive = run.series("loss_dino")[1] or run.series("contrastive")[1]
+    entropy = run.series("teacher_entropy")[1]
     contrastive_name = "Contrastive loss"
     if entropy and len(entropy) == len(contrastive):
         contrastive = [loss - teacher for loss, teacher in zip(contrastive, entropy)]

@@ -312,10 +312,11 @@ class Trainer:
         self.saved_step = self.step
 
     def _restore(self) -> None:
-        restored = self.state.restore(self.folder)
-        if restored is None:
+        if (restored := self.state.restore(self.folder)) is None:
             if is_main_process():
                 self.folder.discard_after(0)
+            if (report := self.state.model.encoder.load_report) is not None:
+                self.log.message(str(report))
             return
         progress, warning = restored
         if warning is not None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -10,7 +10,10 @@ from torch import nn
 from repre.errors import UserError
 from repre.utils.config_checks import check_fields
 from repre.utils.fsdp import is_dtensor
-from repre.utils.schedule import cosine, warmup_cosine
+from repre.utils.schedule import cosine, linear, warmup_cosine
+
+FINAL_NORMS = ("model.norm.", "model.fc_norm.", "model.head.norm.")
+"""Where timm's models keep the normalization after the last block."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,25 +27,37 @@ class OptimConfig:
     min_lr: float = 0.0
     """Learning rate at the end of the cosine schedule; not scaled."""
     warmup_fraction: float = 40 / 300
-    """Share of the run over which the learning rate rises linearly from 0."""
+    """Share of the run over which the learning rate rises linearly."""
+    warmup_lr: float = 0.0
+    """Learning rate that the warm-up starts from; not scaled."""
+    layer_decay: float = 1.0
+    """Factor of the encoder's learning rate from one layer to the layer below. The last block has this factor; the final
+    norm, heads and decoder have 1."""
+    patch_embed_lr_scale: float = 1.0
+    """Further factor of the patch embedding's learning rate."""
     weight_decay: float = 0.1
-    """Weight decay of matrices and kernels; biases, norms, position embeddings and tokens have none."""
+    """Weight decay of matrices and kernels. The framework decides on the rest: without a rule of its own, biases, norms,
+    position embeddings and tokens have none."""
     weight_decay_end: float | None = None
     """Weight decay at the end of a cosine schedule; None keeps it constant."""
     betas: tuple[float, float] = (0.9, 0.999)
     """AdamW's decay rates for the averages of the gradient and of its square."""
     clip_grad_norm: float | None = None
     """Maximum norm of the whole gradient; None does not clip."""
+    clip_per_parameter: bool = False
+    """Apply `clip_grad_norm` to the norm of each parameter's gradient by itself, as DINO's authors do."""
 
     def __post_init__(self) -> None:
         check_fields(self, "optim")
-        for name in ("lr", "weight_decay", "min_lr"):
+        for name in ("lr", "weight_decay", "min_lr", "warmup_lr", "patch_embed_lr_scale"):
             if getattr(self, name) < 0:
                 raise UserError(f"optim.{name} must not be negative, not {getattr(self, name)}")
         if not 0 <= self.warmup_fraction <= 1:
             raise UserError(
                 f"optim.warmup_fraction is a share of the run and must lie in [0, 1], not {self.warmup_fraction}"
             )
+        if not 0 < self.layer_decay <= 1:
+            raise UserError(f"optim.layer_decay must lie in (0, 1], not {self.layer_decay}")
         if self.clip_grad_norm is not None and self.clip_grad_norm <= 0:
             raise UserError(
                 f"optim.clip_grad_norm must be above 0 (or None for no clipping), not {self.clip_grad_norm}"
@@ -50,15 +65,35 @@ class OptimConfig:
         if self.base_batch_size < 1:
             raise UserError(f"optim.base_batch_size must be at least 1, not {self.base_batch_size}")
 
-    def lr_at(self, progress: float, *, batch_size: int) -> float:
-        """Learning rate for a global batch when a share `progress` of the run, in [0, 1], is done."""
+    def lr_at(self, progress: float, *, batch_size: int, start: float = 0.0) -> float:
+        """Learning rate for a global batch when a share `progress` of the run, in [0, 1], is done.
+
+        Args:
+            start: share of the run in which the parameters do not learn. Their warm-up begins after it, and ends on the
+                curve of those that learn from the first step on.
+        """
+        if progress < start:
+            return 0.0
         peak = self.lr * batch_size / self.base_batch_size
-        return warmup_cosine(progress, warmup=self.warmup_fraction, peak=peak, end=self.min_lr)
+        rate = warmup_cosine(progress, warmup=self.warmup_fraction, peak=peak, end=self.min_lr, start=self.warmup_lr)
+        if start > 0 and progress - start < self.warmup_fraction:
+            return min(rate, linear((progress - start) / self.warmup_fraction, self.warmup_lr, peak))
+        return rate
 
     def weight_decay_at(self, progress: float) -> float:
         """Weight decay of the decayed groups when a share `progress` of the run, in [0, 1], is done."""
         end = self.weight_decay if self.weight_decay_end is None else self.weight_decay_end
         return cosine(progress, self.weight_decay, end)
+
+
+class Treatment(NamedTuple):
+    """How the optimizer treats a parameter; parameters with the same treatment form a group."""
+
+    lr_scale: float
+    """Factor of the learning rate."""
+    use_weight_decay: bool
+    start: float = 0.0
+    """Share of the run before the parameter learns."""
 
 
 def parameter_groups(
@@ -76,24 +111,38 @@ def parameter_groups(
             at most one dimension have none either.
         layers: index of the layer of parameters by name, 0 for the first. With it there are up to two groups per layer, and
             the learning rate of layer l is scaled by ``layer_decay ** (n - l)``, where n is the number of layers.
-            Parameters that are not named (a head) count as layer n.
+            Parameters that are not named (a head) and the final norm have the factor 1, as in MAE and DINOv2.
         layer_decay: the factor by which the learning rate falls from one layer to the one below it.
 
     Returns:
-        Groups with the keys params, use_weight_decay and lr_scale, which `set_schedule` reads.
+        Groups with the keys params, lr_scale, use_weight_decay and start, which `set_schedule` reads.
     """
-    endings = tuple(no_weight_decay)
-    layers = layers or {}
-    top = max(layers.values(), default=0) + 1
-    groups: dict[tuple[int, bool], list[nn.Parameter]] = {} if layers else {(top, True): [], (top, False): []}
-    for name, parameter in model.named_parameters():
+    endings, rates = tuple(no_weight_decay), layer_rates(layers or {}, layer_decay)
+    return group_alike(
+        (parameter, Treatment(rates.get(name, 1.0), parameter.ndim > 1 and not name.endswith(endings)))
+        for name, parameter in model.named_parameters()
+    )
+
+
+def layer_rates(layers: Mapping[str, int], layer_decay: float) -> dict[str, float]:
+    """Factors of the learning rate by name: the last layer's is `layer_decay`; final norms are left out, theirs is 1.
+
+    Args:
+        layers: index of the layer by the parameter's name, 0 for the first.
+    """
+    inner = {name: layer for name, layer in layers.items() if not any(norm in name for norm in FINAL_NORMS)}
+    top = max(inner.values(), default=0) + 1
+    return {name: layer_decay ** (top - layer) for name, layer in inner.items()}
+
+
+def group_alike(parameters: Iterable[tuple[nn.Parameter, Treatment]]) -> list[dict[str, Any]]:
+    """Groups of the trainable parameters, those with weight decay first; `set_schedule` reads their other keys."""
+    groups: dict[Treatment, list[nn.Parameter]] = {}
+    for parameter, treatment in parameters:
         if parameter.requires_grad:
-            use_weight_decay = parameter.ndim > 1 and not name.endswith(endings)
-            groups.setdefault((layers.get(name, top), use_weight_decay), []).append(parameter)
-    return [
-        {"params": parameters, "use_weight_decay": use_weight_decay, "lr_scale": layer_decay ** (top - layer)}
-        for (layer, use_weight_decay), parameters in groups.items()
-    ]
+            groups.setdefault(treatment, []).append(parameter)
+    decayed_first = sorted(groups, key=lambda treatment: not treatment.use_weight_decay)
+    return [{"params": groups[treatment], **treatment._asdict()} for treatment in decayed_first]
 
 
 def build_optimizer(
@@ -108,7 +157,13 @@ def build_optimizer(
 
     The learning rate is 0 until `set_schedule` sets it; call that before every step.
     """
-    groups = parameter_groups(model, no_weight_decay=no_weight_decay, layers=layers, layer_decay=layer_decay)
+    return adamw(
+        config, parameter_groups(model, no_weight_decay=no_weight_decay, layers=layers, layer_decay=layer_decay)
+    )
+
+
+def adamw(config: OptimConfig, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+    """Builds AdamW over groups of `group_alike`; the learning rate is 0 until `set_schedule` sets it."""
     parameters = [p for group in groups for p in group["params"]]
     if any(map(is_dtensor, parameters)):  # no fused or foreach kernel takes sharded and whole parameters together
         return torch.optim.AdamW(groups, lr=0.0, betas=config.betas, foreach=False, fused=False)
@@ -117,14 +172,16 @@ def build_optimizer(
 
 
 def set_schedule(optimizer: torch.optim.Optimizer, config: OptimConfig, *, progress: float, batch_size: int) -> float:
-    """Sets learning rate and weight decay of every group; returns the learning rate before `lr_scale`.
+    """Sets learning rate and weight decay of every group; returns the learning rate of those that learn from the first step
+    on, before `lr_scale`.
 
     Args:
         progress: share of the run that is done, in [0, 1].
         batch_size: images of the global batch.
     """
-    lr, weight_decay = config.lr_at(progress, batch_size=batch_size), config.weight_decay_at(progress)
+    weight_decay = config.weight_decay_at(progress)
     for group in optimizer.param_groups:
-        group["lr"] = lr * group["lr_scale"]
+        start = group.get("start", 0.0)  # older checkpoints have none
+        group["lr"] = config.lr_at(progress, batch_size=batch_size, start=start) * group["lr_scale"]
         group["weight_decay"] = weight_decay if group["use_weight_decay"] else 0.0
-    return lr
+    return config.lr_at(progress, batch_size=batch_size)

@@ -13,7 +13,7 @@ from repre.models.encoder import Encoder
 from repre.models.needs import fit_masks
 from repre.models.repre import RePre, build_model
 from repre.training.checkpoint import load_latest, save_checkpoint
-from repre.training.optim import build_optimizer
+from repre.training.pretraining_groups import build_pretraining_optimizer
 from repre.training.run_folder import RunFolder
 from repre.training.step import validate_micro_batch
 from repre.utils.device import pick_precision
@@ -66,7 +66,7 @@ class RunState:
             self._shard(config)
         else:
             self.model.to(device)
-        self.optimizer = build_optimizer(config.optim, self.model, no_weight_decay=self.model.encoder.no_weight_decay)
+        self.optimizer = build_pretraining_optimizer(config.optim, self.model)
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.precision is torch.float16)
         if device.type == "cuda" and self.model.decoder is not None:
             self.model.decoder.to(memory_format=torch.channels_last)

@@ -18,11 +18,12 @@ from torch import Tensor, nn
 
 from repre.errors import UserError
 from repre.models.repre import ReconstructionConfig, RePre
+from repre.training.clip_gradients import clip_gradients
 from repre.training.optim import OptimConfig, set_schedule
 from repre.types import Features, Losses, Views
 from repre.utils.amp import autocast, tf32
 from repre.utils.dist import rank, world_size
-from repre.utils.fsdp import join_norms, local_tensor, partial_norms
+from repre.utils.fsdp import join_norms, partial_norms
 from repre.utils.gradient_exchange import exchange_gradients
 from repre.utils.onednn_linear import fast_linear
 from repre.utils.pieces import batch_dependence, batch_norm, no_repetition
@@ -152,7 +153,9 @@ def _update_weights(
     """Clips the gradient and updates the weights. If loss or norm are not finite, neither gradients nor weights change; a
     fused optimizer decides that on the device, by the protocol that torch's GradScaler uses."""
     not_finite = ~status[:2].isfinite().all()
-    clip_gradients(_gradients(optimizer), grad_norm, optim.clip_grad_norm, unless=not_finite)
+    clip_gradients(
+        _gradients(optimizer), grad_norm, optim.clip_grad_norm, unless=not_finite, each=optim.clip_per_parameter
+    )
     model.framework.before_step(progress)
     if scaler.is_enabled():
         scaler.step(optimizer)
@@ -184,13 +187,6 @@ def _status(gradients: list[Tensor], losses: Losses, flags: Sequence[bool]) -> t
     if squares is not None:
         norm = join_norms(norm, status[1])
     return norm, torch.cat([torch.stack([loss, norm.to(loss.device, loss.dtype)]), status[2:]])
-
-
-def clip_gradients(gradients: Sequence[Tensor], norm: Tensor, limit: float | None, *, unless: Tensor) -> None:
-    """Scales gradients of this norm down to norm `limit`, in place, unless `unless` is true; None does not clip."""
-    if limit is not None:
-        factor = (limit / (norm + 1e-6)).clamp(max=1.0)
-        torch._foreach_mul_([local_tensor(x) for x in gradients], factor.where(~unless.to(factor.device), 1.0))
 
 
 # ------------------------------------------------------------------------------------------- forward and backward

@@ -110,6 +110,18 @@ def partial_norms(tensors: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:
     return norm, nn.utils.get_total_norm(parts).square() if parts else None
 
 
+def whole_norms(tensors: Sequence[Tensor]) -> Tensor:
+    """The norm of each tensor, [n]; a collective call if some are sharded, all of which must be on one device."""
+    norms = list(torch._foreach_norm([local_tensor(x) for x in tensors]))
+    sharded = [number for number, x in enumerate(tensors) if is_dtensor(x)]
+    if sharded:
+        squares = torch.stack([norms[number] for number in sharded]).square()
+        torch.distributed.all_reduce(squares)
+        for number, square in zip(sharded, squares.unbind()):
+            norms[number] = square.sqrt()
+    return torch.stack(norms)
+
+
 def join_norms(norm: Tensor, squares: Tensor) -> Tensor:
     """The norm of everything, from the norm of what is not sharded and the squared norm of what is."""
     return (norm.square().to(squares.device) + squares).sqrt()

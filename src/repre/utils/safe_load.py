@@ -32,8 +32,33 @@ UNREADABLE = (
 """What torch and safetensors raise on files that are damaged or in another format."""
 
 
+BYSTANDERS = (
+    "argparse.Namespace",
+    *(
+        f"{module}.{name}"
+        for module in ("pathlib", "pathlib._local")  # the second in Python 3.13
+        for name in ("Path", "PosixPath", "PurePosixPath", "WindowsPath", "PureWindowsPath")
+    ),
+    *("numpy.dtype", "numpy.ndarray"),
+    *(f"numpy.{core}.multiarray.{name}" for core in ("core", "_core") for name in ("scalar", "_reconstruct")),
+)
+"""Objects that training scripts save beside the weights: options, paths, numbers and arrays of numpy."""
+
+
+class Ignored:
+    """Stands for an object that is not needed: takes what its pickle gives and keeps nothing."""
+
+    def __init__(self, *values: Any) -> None:
+        pass
+
+    def __setstate__(self, state: Any) -> None:
+        pass
+
+
 def load_tensors(path: Path, *, device: torch.device | str = "cpu") -> Any:
     """What `torch.save` wrote: nested dictionaries and lists of tensors and plain values.
+
+    An `Ignored` takes the place of every object of `BYSTANDERS`, whose own code does not run.
 
     Raises:
         UserError: the file claims to hold more than it can.
@@ -41,7 +66,8 @@ def load_tensors(path: Path, *, device: torch.device | str = "cpu") -> Any:
         Exception: one of `UNREADABLE` where it is damaged.
     """
     _check_archive(path)
-    state = torch.load(path, map_location=device, weights_only=True)
+    with torch.serialization.safe_globals([(Ignored, name) for name in BYSTANDERS]):
+        state = torch.load(path, map_location=device, weights_only=True)
     _check_tensors(state, path)
     return state
 
@@ -84,12 +110,13 @@ def _check_archive(path: Path) -> None:
 def _check_tensors(content: Any, path: Path) -> None:
     """Refuses tensors that claim to be larger than their file: a view of one number can stand for terabytes."""
     waiting, largest = [content], path.stat().st_size
+    seen: set[int] = set()
     while waiting:
         value = waiting.pop()
-        if isinstance(value, dict):
-            waiting += value.values()
-        elif isinstance(value, list | tuple):
-            waiting += value
+        if isinstance(value, dict | list | tuple):
+            if id(value) not in seen:  # a container may hold itself
+                seen.add(id(value))
+                waiting += value.values() if isinstance(value, dict) else value
         elif isinstance(value, Tensor):
             if value.layout is not torch.strided or value.is_quantized:
                 raise UserError(f"{path} holds a tensor of another layout ({value.layout}); it is not used")

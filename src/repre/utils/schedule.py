@@ -15,10 +15,10 @@ def linear(progress: float, start: float, end: float) -> float:
     return start + (end - start) * min(max(progress, 0.0), 1.0)
 
 
-def warmup_cosine(progress: float, *, warmup: float, peak: float, end: float) -> float:
-    """A straight line from 0 to `peak` over the fraction `warmup` of the run, then half a cosine to `end`."""
+def warmup_cosine(progress: float, *, warmup: float, peak: float, end: float, start: float = 0.0) -> float:
+    """A straight line from `start` to `peak` over the fraction `warmup` of the run, then half a cosine to `end`."""
     if progress < warmup:
-        return linear(progress / warmup, 0.0, peak)
+        return linear(progress / warmup, start, peak)
     return cosine((progress - warmup) / (1.0 - warmup), peak, end) if warmup < 1.0 else peak
 
 

@@ -1,5 +1,6 @@
 """Every format and mode that is promised, and every kind of damage as one clear reason."""
 
+import math
 import os
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from repre.data.io.decode import UnreadableImage, read_image
+from repre.data.io.decode import UnreadableImage, _read_with_pillow, read_image
 
 COLOR = np.zeros((40, 60, 3), np.uint8)
 COLOR[:, :30] = (200, 40, 40)
@@ -124,6 +125,14 @@ def test_shrinking_agrees_with_pillow_on_the_whole_image(tmp_path: Path) -> None
             found = read_image(tmp_path / "a.jpg", canvas=canvas).astype(int)
             assert np.abs(found - wanted).mean() < 1
             assert np.abs(found - wanted).max() <= 10
+
+
+@pytest.mark.parametrize("shape", [(683, 1023), (683, 1024), (300, 512), (90, 2047), (2049, 30), (40, 30)])
+def test_the_decoder_shrinks_by_halves_and_never_below_the_canvas(tmp_path: Path, shape: tuple[int, int]) -> None:
+    Image.fromarray(np.zeros((*shape, 3), np.uint8)).save(tmp_path / "a.jpg")
+    decoded = max(_read_with_pillow(tmp_path / "a.jpg", 3, 512).shape)
+    assert min(512, max(shape)) <= decoded <= 1024
+    assert decoded == -(-max(shape) // (2 ** max(0, int(math.log2(max(shape) / 512)))))
 
 
 def damaged(path: Path, kind: str) -> str:

@@ -159,7 +159,7 @@ def test_a_slot_is_requested_again_once_the_copy_from_it_is_done(monkeypatch: py
     for _ in steps(Feeder(made, render, CPU, lane=lane, at_once=1000), 1):
         assert lane.most_running == EXTRA_SLOTS
         assert lane.awaited == 24 - EXTRA_SLOTS, "copies of all slots but the newest are complete"
-    assert {used for _, used in lane.locked} == {8 * 8 * 3}
+    assert {used for _, used in lane.locked} == {5 * 5 * 3, 6 * 6 * 3}
     assert len({address for address, _ in lane.locked}) == made.cut.slots
 
 

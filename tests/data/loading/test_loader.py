@@ -7,10 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from repre.data.io.decode import UnreadableImage
-from repre.data.loading.loader import Loader, LoaderConfig, stack
+from repre.data.loading.loader import LIKELY, WHOLE, Loader, LoaderConfig, stack, sufficient_size
 from repre.data.loading.sub_batches import cut_batch
+from repre.data.views.augmentations import Range, ViewConfig, draw
+from repre.data.views.random_streams import RandomStreams
 from repre.data.views.render import make_views
 from repre.data.views.view_recipes import dino_views
 from repre.errors import RunError, UserError
@@ -64,8 +67,12 @@ def test_ranks_and_workers_change_nothing(world_size: int, workers: int) -> None
     ]
     for step, batch in enumerate(single):
         for field in ("pixels", "sizes", "positions", "indices"):
-            joined = torch.cat([getattr(part[step], field) for part in parts])
-            assert torch.equal(joined, getattr(batch, field)), field
+            whole = getattr(batch, field)
+            rows = [getattr(part[step], field) for part in parts]
+            if field == "pixels":  # the canvases of a rank are as large as its images need
+                beyond = [whole.shape[-1] - canvases.shape[-1] for canvases in rows]
+                rows = [F.pad(canvases, (0, more, 0, more)) for canvases, more in zip(rows, beyond)]
+            assert torch.equal(torch.cat(rows), whole), field
 
 
 def test_a_resumed_run_shows_the_remaining_batches() -> None:
@@ -100,18 +107,46 @@ def test_batches_must_fit() -> None:
         batches(Numbers(24), world_size=4)
 
 
+def test_a_canvas_is_as_large_as_its_images_need() -> None:
+    images = [np.full((3, 5, 1), 7, np.uint8), np.full((4, 2, 1), 9, np.uint8)]
+    pixels, sizes = stack(images)
+    assert pixels.shape == (2, 1, 5, 5)
+    assert sizes.tolist() == [[3, 5], [4, 2]]
+    assert pixels.sum() == 15 * 7 + 8 * 9
+
+
+@pytest.mark.parametrize("size", [160, 224, 512])
+@pytest.mark.parametrize("scale", [(0.08, 1.0), (0.25, 1.0), (0.05, 0.25)])
+def test_nine_of_ten_crops_keep_the_pixels_of_their_view(size: int, scale: Range) -> None:
+    side = sufficient_size([(size, scale)])
+    drawn = draw(
+        ViewConfig(scale=scale),
+        torch.tensor([[3 * side // 4, side]]).expand(4000, 2),
+        RandomStreams(seed=0, epoch=0, positions=torch.arange(4000)),
+    )
+    enlarged = (drawn.boxes[:, 2:].prod(dim=1) < size**2).float().mean()
+    assert enlarged < LIKELY + 0.05, "large crops more often do not fit the image, and are drawn again"
+    assert enlarged > LIKELY - 0.03 or side == WHOLE
+
+
+def test_the_default_decode_size_is_that_of_the_views_that_need_most() -> None:
+    assert [sufficient_size([(size, (0.08, 1.0))]) for size in (48, 96, 224, 384)] == [512, 512, 624, 1072]
+    assert sufficient_size([(224, (0.25, 1.0)), (96, (0.05, 0.25))]) == 512
+    assert sufficient_size([(224, (0.25, 1.0)), (384, (0.08, 1.0))]) == 1072
+
+
 def test_mixed_types_become_float32() -> None:
     images = [
         np.full((2, 2, 1), 51, np.uint8),
         np.full((2, 2, 1), 13107, np.uint16),
         np.full((2, 2, 1), 0.2, np.float32),
     ]
-    pixels, _ = stack(images, canvas=2)
+    pixels, _ = stack(images)
     assert pixels.dtype == torch.float32
     torch.testing.assert_close(pixels, torch.full((3, 1, 2, 2), 0.2))
-    assert stack(images, canvas=2, keep_values=True)[0][:, 0, 0, 0].tolist() == pytest.approx([51, 13107, 0.2])
-    assert stack(images[:1], canvas=2)[0].dtype == torch.uint8
-    assert stack(images[1:2], canvas=2)[0].dtype == torch.uint16
+    assert stack(images, keep_values=True)[0][:, 0, 0, 0].tolist() == pytest.approx([51, 13107, 0.2])
+    assert stack(images[:1])[0].dtype == torch.uint8
+    assert stack(images[1:2])[0].dtype == torch.uint16
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -1,8 +1,13 @@
 """Color changes, each against torchvision given the same parameters, and whole views against the loop over images."""
 
+import math
+
+import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 import torchvision.transforms.v2.functional as TF
+from PIL import Image, ImageFilter
 from torch import Tensor
 
 from repre.data.views import color as color
@@ -54,23 +59,65 @@ def test_gray_and_solarize_equal_torchvision() -> None:
     assert torch.equal(out[~chosen], images[~chosen])
 
 
-@pytest.mark.parametrize("size", [48, 96, 224])
+def blurred(images: Tensor, sigma: Tensor, *, dense: bool) -> Tensor:
+    """By shifts, as on the CPU, or by matrices, as on other devices."""
+    if not dense:
+        return color.blur(images, sigma)
+    bands = color._blur_bands(sigma, images.shape[-1])
+    return separable(bands, images, bands)
+
+
+@pytest.mark.parametrize("size", [8, 48, 96, 224])
 @pytest.mark.parametrize("dense", [False, True])
 def test_blur_equals_torchvision(size: int, dense: bool) -> None:
     images = canvas([(size, size)] * 4, size).float() / 255
-    sigma = torch.tensor([0.1, 0.7, 2.0, 6.0])
-    taps = color.blur_taps(size)
-    if dense:
-        bands = color._blur_bands(sigma, taps, size)
-        out = separable(bands, images, bands)
-    else:
-        out = color.blur(images, sigma, taps)
+    sigma = torch.tensor([0.7, 2.0, 0.1, 6.0])
+    out = blurred(images, sigma, dense=dense)
     for i, value in enumerate(sigma.tolist()):
-        torch.testing.assert_close(out[i], TF.gaussian_blur(images[i], [taps] * 2, [value] * 2), rtol=0, atol=3e-6)
+        taps = 2 * min(math.ceil(4 * value), size - 1) + 1
+        expected = TF.gaussian_blur(images[i].double(), [taps] * 2, [value] * 2)
+        torch.testing.assert_close(out[i].double(), expected, rtol=0, atol=3e-6)
 
 
-def test_the_blur_covers_a_tenth_of_the_view() -> None:
-    assert [color.blur_taps(s) for s in (8, 32, 64, 96, 224)] == [3, 3, 7, 9, 23]
+@pytest.mark.parametrize("size", [48, 96, 224])
+@pytest.mark.parametrize("dense", [False, True])
+def test_the_blur_has_its_sigma_at_every_size(size: int, dense: bool) -> None:
+    """A point of light spreads by sigma, and cutting the kernel off changes no pixel by more than the share cut off."""
+    sigma = torch.tensor([0.8, 1.0, 2.0, 3.0])
+    point = torch.zeros(4, 1, size, size)
+    point[..., size // 2, size // 2] = 1
+    rows = blurred(point, sigma, dense=dense).sum(dim=3)[:, 0].double()
+    away = torch.arange(size).double() - size // 2
+    torch.testing.assert_close(rows.sum(dim=1), torch.ones(4).double(), rtol=0, atol=1e-6)
+    torch.testing.assert_close((rows * away**2).sum(dim=1).sqrt(), sigma.double(), rtol=2e-3, atol=0)
+    images = canvas([(size, size)] * 4, size).float() / 255
+    out, cut = blurred(images, sigma, dense=dense), math.erfc(4 / math.sqrt(2))
+    for i, value in enumerate(sigma.tolist()):
+        taps = 2 * min(math.ceil(10 * value), size - 1) + 1
+        whole = TF.gaussian_blur(images[i].double(), [taps] * 2, [value] * 2)
+        assert (out[i] - whole).abs().max() < 2 * cut  # along two axes
+
+
+@pytest.mark.parametrize("size", [48, 96, 224])
+def test_the_blur_is_that_of_pillow(size: int) -> None:
+    """DINO's and MoCo v3's. Pillow adds boxes up, and rounds to bytes."""
+    smooth = F.avg_pool2d(canvas([(size, size)], size).float(), 3, stride=1, padding=1, count_include_pad=False)
+    image = smooth[0].round().to(torch.uint8)
+    for sigma in (1.0, 2.0):
+        picture = Image.fromarray(image.permute(1, 2, 0).numpy()).filter(ImageFilter.GaussianBlur(sigma))
+        out = 255 * color.blur(image[None].float() / 255, torch.tensor([sigma]))[0]
+        difference = (out - torch.from_numpy(np.array(picture)).permute(2, 0, 1)).abs()
+        assert difference.mean() < 1.0, sigma
+
+
+def test_the_blur_of_an_image_does_not_depend_on_the_others() -> None:
+    """To the bit, though the widest blur of a batch decides how many weights are computed."""
+    count = 64
+    images, sigma = canvas([(32, 32)] * count, 32).float() / 255, torch.linspace(0.1, 6.0, count)
+    together = color.blur(images, sigma)
+    for part in (1, 7, 16):
+        rows = [slice(start, start + part) for start in range(0, count, part)]
+        assert torch.equal(torch.cat([color.blur(images[row], sigma[row]) for row in rows]), together), part
 
 
 @pytest.mark.parametrize("filter", ["bilinear", "bicubic"])

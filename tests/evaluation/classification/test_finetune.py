@@ -174,7 +174,7 @@ def test_with_both_each_is_taken_in_half_of_the_steps() -> None:
 
 def test_a_random_view_of_the_whole_image_is_the_plain_one() -> None:
     images = [np.random.default_rng(i).integers(0, 256, (40, 40, 3)).astype(np.uint8) for i in range(6)]
-    pixels, sizes = stack([image.astype(np.float32) / 255 for image in images], canvas=48)  # bytes would be rounded
+    pixels, sizes = stack([image.astype(np.float32) / 255 for image in images])  # bytes would be rounded
     batch = Batch(pixels, sizes, torch.arange(6), torch.arange(6), epoch=0)
     config = ViewsConfig(size=24)
     whole = ViewConfig(scale=(1.0, 1.0), ratio=(1.0, 1.0), flip=0.0, filter="bicubic")

@@ -1,6 +1,7 @@
 """The fixed sample, and measurements of a whole model: repeatable and without a trace."""
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,8 @@ CPU = torch.device("cpu")
 def monitors(framework: str, encoder: str = "vit") -> Monitors:
     side = tiny.SIDES[encoder]
     views = dino_views(side, side // 2, 1) if framework == "dino" else moco_v3_views(side)
-    sample = fixed_sample(open_source(f"scenes:40:{side}"), count=16, canvas=2 * side, views=views)
+    views = replace(views, mask=tiny.mask_config(framework, encoder))
+    sample = fixed_sample(open_source(f"scenes:40:{side}"), count=16, views=views)
     return Monitors(sample, views=views, seed=0, device=CPU)
 
 
@@ -43,8 +45,8 @@ def test_the_sample_is_spread_shuffled_and_the_same_every_time(tmp_path: Path) -
     (tmp_path / "29.png").write_text("not an image")
     source = open_source(str(tmp_path), canvas=16)
     views = ViewsConfig(size=8, mean=(0.0,) * 3, std=(1.0,) * 3)
-    sample = fixed_sample(source, count=10, canvas=16, views=views)
-    assert torch.equal(sample.images, fixed_sample(source, count=10, canvas=16, views=views).images)
+    sample = fixed_sample(source, count=10, views=views)
+    assert torch.equal(sample.images, fixed_sample(source, count=10, views=views).images)
     indices = (sample.images[:, 0, 0, 0] * 255 / 8).round().int().tolist()
     assert sorted(indices) == [0, 3, 6, 9, 12, 16, 19, 22, 25]  # of 0, 3, ... 29; the last one cannot be read
     assert indices != sorted(indices)
@@ -55,7 +57,7 @@ def test_the_sample_is_spread_shuffled_and_the_same_every_time(tmp_path: Path) -
 def test_a_sample_of_unreadable_files_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_text("nothing")
     with pytest.raises(RunError, match="can be read"):
-        fixed_sample(open_source(str(tmp_path), canvas=16), count=4, canvas=16, views=ViewsConfig(size=8))
+        fixed_sample(open_source(str(tmp_path), canvas=16), count=4, views=ViewsConfig(size=8))
 
 
 # --------------------------------------------------------------------------------------------------- measurements

@@ -6,7 +6,8 @@ the processes. A resumed run starts its loader at the step where it stopped.
     B  images in the local batch    C  channels    K  side of the canvas
 """
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -26,10 +27,15 @@ from repre.data.loading.order import RunOrder
 from repre.data.loading.slots import SlotRing
 from repre.data.loading.sub_batches import BatchJoiner, Cut, cut_batch
 from repre.data.loading.workers import IN_FLIGHT_GIB, in_workers, load_tracked
+from repre.data.views.augmentations import Range
 from repre.errors import RunError, UserError
 from repre.types import Batch, ViewParameters, Views
 from repre.utils.config_checks import check_fields
 
+WHOLE = 512
+"""Files of up to so many pixels a side, as most of ImageNet's, are not shrunk by default."""
+LIKELY = 0.1
+"""Share of the crops that may have fewer pixels than their view because of the default decode size."""
 ATTEMPTS = 32
 """Images tried for one position of the order before the run stops."""
 EXTRA_SLOTS = 4
@@ -41,9 +47,9 @@ class LoaderConfig:
     """From files to stacked pixels."""
 
     decode_size: int = 0
-    """Side of the square that images are stacked on; larger images are shrunk to fit it, with antialiasing.
-    0: 9/4 of the side of the global views, which is 504 for views of 224: shrinking images of 500 pixels, as in ImageNet,
-    would take as long as decoding them."""
+    """Images larger than this many pixels a side are shrunk to fit a square of it, with antialiasing. 0: 512, or more where
+    nine of ten crops of an image of 4:3 would otherwise have fewer pixels than the view, as 624 for crops of 8 to 100 % at
+    224 px (docs/data.md)."""
     max_unreadable: float = 0.05
     """Share of unreadable files above which the run stops; up to it they are skipped, counted and listed."""
     in_flight_gib: float = IN_FLIGHT_GIB
@@ -68,14 +74,24 @@ class LoaderConfig:
             raise UserError(f"loader.cache_gib must not be negative, not {self.cache_gib}")
 
 
+def sufficient_size(crops: Iterable[tuple[int, Range]]) -> int:
+    """The decode size that leaves files of `WHOLE` pixels a side alone, and nine of ten crops with the pixels of their view.
+
+    Args:
+        crops: of every view, its side in pixels, and the lowest and highest share of an image of 4:3 that it covers.
+    """
+    sides = [size / math.sqrt(3 / 4 * (low + LIKELY * (high - low))) for size, (low, high) in crops]
+    return max(WHOLE, *(16 * math.ceil(side / 16) for side in sides))
+
+
 class Draw(Protocol):
     """Draws the parameters of all views, as `repre.data.views.render.draw_views` with config and seed."""
 
     def __call__(self, sizes: Tensor, positions: Tensor, *, epoch: int) -> list[ViewParameters]: ...
 
 
-def stack(images: list[np.ndarray], *, canvas: int, keep_values: bool = False) -> tuple[Tensor, Tensor]:
-    """Stacks images [H, W, C] of any size on a square canvas.
+def stack(images: list[np.ndarray], *, keep_values: bool = False) -> tuple[Tensor, Tensor]:
+    """Stacks images [H, W, C] of any size on square canvases whose side is the longest one of all images.
 
     Images of one dtype keep it. Mixed dtypes become float32: integers are divided by their largest value, unless
     `keep_values` is set (for a declared value range).
@@ -86,6 +102,7 @@ def stack(images: list[np.ndarray], *, canvas: int, keep_values: bool = False) -
     mixed = len({image.dtype for image in images}) > 1
     dtype = np.dtype(np.float32) if mixed else images[0].dtype
     sizes = torch.tensor([image.shape[:2] for image in images])
+    canvas = int(sizes.max())
     pixels = slots.empty((len(images), canvas, canvas, images[0].shape[2]), dtype)
     for square, image in zip(pixels, images):
         height, width = image.shape[:2]
@@ -109,13 +126,12 @@ class _Parts(Dataset[Batch | RunError]):
         order: RunOrder,
         cut: Cut,
         *,
-        canvas: int,
         keep_values: bool,
         draw: Draw | None,
         render: Callable[[Batch], Views] | None,
     ) -> None:
         self.source, self.order, self.cut = source, order, cut
-        self.canvas, self.keep_values, self.draw, self.render = canvas, keep_values, draw, render
+        self.keep_values, self.draw, self.render = keep_values, draw, render
 
     def __getitem__(self, number: int) -> Batch | RunError:
         step, part = divmod(number, self.cut.parts)
@@ -134,7 +150,7 @@ class _Parts(Dataset[Batch | RunError]):
             indices.append(loaded[0])
             images.append(loaded[1])
         with nullcontext() if self.render is None else slots.outside():
-            pixels, sizes = stack(images, canvas=self.canvas, keep_values=self.keep_values)
+            pixels, sizes = stack(images, keep_values=self.keep_values)
         numbers = torch.arange(positions.start, positions.stop)
         batch = Batch(
             pixels=pixels,
@@ -168,7 +184,7 @@ class Loader:
         source: where the images come from, decoded to fit `canvas`.
         batch_size: images per step over all ranks; a multiple of `world_size`.
         epochs: passes over the data. Images that do not fill a last batch are left out of their epoch.
-        canvas: side K of the square that images are stacked on.
+        canvas: largest side K of the squares that images are stacked on; each batch takes the longest side of its images.
         workers: number of worker processes; 0 decodes in this process.
         start: first step to show.
         keep_values: see `stack`.
@@ -230,7 +246,7 @@ class Loader:
                 f"{self.cut.workers} of {workers} workers decode: images of up to {image_bytes / 2**20:.1f} MiB do not fit "
                 f"{in_flight_gib} GiB; use a smaller --loader.decode-size or a larger --loader.in-flight-gib"
             )
-        self._data = _Parts(source, order, self.cut, canvas=canvas, keep_values=keep_values, draw=draw, render=render)
+        self._data = _Parts(source, order, self.cut, keep_values=keep_values, draw=draw, render=render)
 
     def parts(self, ring: SlotRing | None) -> Iterator[Batch]:
         """The sub-batches in order, `cut.parts` of them for every step.

@@ -106,10 +106,42 @@ class Joiner:
             pin_memory=self.pin,
         )
 
-    def in_float32(self, *, keep_values: bool) -> None:
-        """Converts what is there; the following parts are to have that type too."""
-        self.whole = in_float32(self.whole, keep_values=keep_values)
-        self._targets = leaves(self.whole)
+
+class CanvasJoiner(Joiner):
+    """Joins canvases [n, C, K, K]: of different types in float32, of different sides on the largest, zero beyond the others.
+
+    Args:
+        keep_values: see `repre.data.loading.loader.stack`.
+    """
+
+    def __init__(self, count: int, *, keep_values: bool, device: torch.device | None = None, pin: bool = False) -> None:
+        super().__init__(count, device=device, pin=pin)
+        self.keep_values = keep_values
+
+    def add(self, part: Tensor) -> None:
+        """Copies the canvases of the next part."""
+        if self.whole is not None and self.whole.dtype != part.dtype:  # as `stack` joins types
+            self._replace(in_float32(self.whole, keep_values=self.keep_values))
+            part = in_float32(part, keep_values=self.keep_values)
+        if self.whole is not None and self.whole.shape[-1] < part.shape[-1]:
+            there = self.whole[: self.filled]
+            self._replace(self._allocate(part))
+            _to_corner(self.whole[: self.filled], there)
+        if self.whole is None or self.whole.shape[-1] == part.shape[-1]:
+            super().add(part)
+        else:  # to the device as it is: copies that rearrange on the way are slow
+            smaller = part.to(self.whole.device, non_blocking=True)
+            _to_corner(self.whole[self.filled : self.filled + len(part)], smaller)
+            self.filled += len(part)
+
+    def _replace(self, whole: Tensor) -> None:
+        self.whole, self._targets = whole, [whole]
+
+
+def _to_corner(canvases: Tensor, smaller: Tensor) -> None:
+    side = smaller.shape[-1]
+    canvases.zero_()
+    canvases[..., :side, :side] = smaller
 
 
 class BatchJoiner:
@@ -123,8 +155,8 @@ class BatchJoiner:
     """
 
     def __init__(self, count: int, *, keep_values: bool, device: torch.device | None = None, pin: bool = False) -> None:
-        self.keep_values = keep_values
-        self._pixels, self._rest = Joiner(count, device=device, pin=pin), Joiner(count)
+        self._pixels = CanvasJoiner(count, keep_values=keep_values, device=device, pin=pin)
+        self._rest = Joiner(count)
         self._last: Batch | None = None
         self._failures: list[tuple[int, str]] = []
         self._changed: list[int] = []
@@ -132,11 +164,7 @@ class BatchJoiner:
 
     def add(self, part: Batch) -> None:
         """Copies a sub-batch."""
-        pixels = part.pixels
-        if self._pixels.whole is not None and self._pixels.whole.dtype != pixels.dtype:  # as `stack` joins types
-            self._pixels.in_float32(keep_values=self.keep_values)
-            pixels = in_float32(pixels, keep_values=self.keep_values)
-        self._pixels.add(pixels)
+        self._pixels.add(part.pixels)
         self._rest.add([part.sizes, part.positions, part.indices, part.views])
         self._parameters.append(part.parameters)
         self._failures += part.failures

@@ -66,7 +66,7 @@ class ViewConfig:
     grayscale: float = 0.0
     """Probability of grayscale."""
     blur: float = 0.0
-    """Probability of a Gaussian blur; its kernel covers a tenth of the view (23 pixels at 224)."""
+    """Probability of a Gaussian blur; its kernel reaches 4 sigma, whatever the side of the view."""
     sigma: Range = (0.1, 2.0)
     """Standard deviation of the blur in pixels of the view, lowest and highest."""
     solarize: float = 0.0

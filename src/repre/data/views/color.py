@@ -5,10 +5,9 @@ order of MoCo v3's script: jitter, grayscale, blur, solarize. The parameters are
 device. An operation leaves every bit of the images that it does not select.
 
     B  images in the batch        C  channels
-    S  side of the view           t  taps of the blur
+    S  side of the view
 """
 
-import math
 from collections.abc import Callable
 
 import torch
@@ -30,8 +29,7 @@ def apply_color(images: Tensor, parameters: ViewParameters, config: ViewConfig) 
         if images.shape[1] == 3:
             _on_chosen(images, (change == HUE) & (factor != 0), adjust_hue, factor)
     _on_chosen(images, parameters.grayscale, lambda chosen: to_grayscale(chosen).expand_as(chosen))
-    taps = blur_taps(images.shape[-1])
-    _on_chosen(images, parameters.sigma > 0, lambda chosen, sigma: blur(chosen, sigma, taps), parameters.sigma)
+    _on_chosen(images, parameters.sigma > 0, blur, parameters.sigma)
     _on_chosen(images, parameters.solarize, lambda chosen: torch.where(chosen >= config.threshold, 1 - chosen, chosen))
     return images  # [B, C, S, S]
 
@@ -96,44 +94,53 @@ def adjust_hue(images: Tensor, turn: Tensor) -> Tensor:
     return value - chroma * share  # [B, 3, S, S]
 
 
-def blur_taps(size: int) -> int:
-    """Length of the blur's kernel, odd: a tenth of the view as in SimCLR, 23 at 224 pixels, at least 3."""
-    return max(3, 2 * round((size * 23 / 224 - 1) / 2) + 1)
+def blur_reach(sigma: Tensor, side: int) -> Tensor:
+    """Pixels to each side that a blur of `sigma` [B] takes in, int64 [B]: 4 sigma, but no more than a reflection has.
+
+    Weights beyond 4 sigma have a share of 6e-5. Pillow's blur, which MoCo v3 and DINO use, does not depend on the view's
+    side either; SimCLR's kernel covers a tenth of the view: 5.5 of the largest sigma at 224 px, but 2 at 96 px.
+    """
+    return (4 * sigma).ceil().long().clamp(max=side - 1)
 
 
-def blur(images: Tensor, sigma: Tensor, taps: int) -> Tensor:
-    """Blurs every image [B, C, S, S] by a Gaussian with its own sigma [B] over `taps` pixels; borders are reflected.
+def blur(images: Tensor, sigma: Tensor) -> Tensor:
+    """Blurs every image [B, C, S, S] by a Gaussian with its own sigma [B] over `blur_reach`; borders are reflected.
 
     Two implementations: on the CPU (one thread, 64 to 224 pixels) adding shifted images takes a fifth of the time of
     products with matrices, and half to two thirds of that of a grouped convolution.
     """
     if images.device.type == "cpu":
-        return _blur_shifts(images, sigma, taps)
-    bands = _blur_bands(sigma, taps, images.shape[-1])
+        return _blur_shifts(images, sigma)
+    bands = _blur_bands(sigma, images.shape[-1])
     return separable(bands, images, bands)
 
 
-def _blur_shifts(images: Tensor, sigma: Tensor, taps: int) -> Tensor:
-    reach = taps // 2
-    weights = torch.exp(-0.5 * (torch.arange(-reach, reach + 1) / sigma[:, None]) ** 2)
-    weights = (weights / weights.sum(dim=1, keepdim=True))[..., None, None, None]  # [B, t, 1, 1, 1]
-    near = min(reach, math.ceil(5 * float(sigma.max())))  # weights beyond 5 sigma are below 1e-6
-    side = images.shape[-1]
+def _blur_shifts(images: Tensor, sigma: Tensor) -> Tensor:
+    side, order = images.shape[-1], sigma.argsort(descending=True)  # the widest first: the others need fewer shifts
+    images, sigma = images[order], sigma[order]
+    reach = blur_reach(sigma, side)
+    most = int(reach[0])
+    away = torch.arange(most + 1)
+    weights = torch.exp(-0.5 * (away / sigma[:, None]) ** 2) * (away <= reach[:, None])
+    total = 2 * weights.cumsum(dim=1)[:, -1:] - 1  # one by one: zeros that wider blurs add change no bit
+    weights = (weights / total)[..., None, None, None]  # [B, distances, 1, 1, 1]
     for axis in (2, 3):
-        padded = F.pad(images, (0, 0, near, near) if axis == 2 else (near, near, 0, 0), mode="reflect")
-        images = padded.narrow(axis, near, side) * weights[:, reach]
-        for away in range(1, near + 1):
-            for start in (near - away, near + away):
-                images.addcmul_(padded.narrow(axis, start, side), weights[:, reach + away])
-    return images
+        padded = F.pad(images, (0, 0, most, most) if axis == 2 else (most, most, 0, 0), mode="reflect")
+        images = padded.narrow(axis, most, side) * weights[:, 0]
+        for distance in range(1, most + 1):
+            count = int((reach >= distance).sum())
+            for start in (most - distance, most + distance):
+                images[:count].addcmul_(padded[:count].narrow(axis, start, side), weights[:count, distance])
+    return torch.empty_like(images).index_copy_(0, order, images)
 
 
-def _blur_bands(sigma: Tensor, taps: int, side: int) -> Tensor:
+def _blur_bands(sigma: Tensor, side: int) -> Tensor:
     """The blur along one axis as matrices [B, S, S]; a reflected pixel adds its weight to the pixel that it mirrors."""
     to, source = torch.arange(side, device=sigma.device)[:, None], torch.arange(side, device=sigma.device)[None, :]
+    reach = blur_reach(sigma, side)[:, None, None]
 
     def weight(away: Tensor) -> Tensor:
-        return torch.exp(-0.5 * (away / sigma[:, None, None]) ** 2) * (away.abs() <= taps // 2)
+        return torch.exp(-0.5 * (away / sigma[:, None, None]) ** 2) * (away.abs() <= reach)
 
     last = side - 1
     bands = weight(to - source) + weight(to + source) * (source > 0)

@@ -18,7 +18,6 @@ import torch
 from torch import Tensor
 
 from repre.data.views.augmentations import Range, ViewConfig
-from repre.data.views.color import blur_taps
 from repre.types import ViewParameters
 
 SCRATCH = 2**28
@@ -218,6 +217,6 @@ def _launch(
             for source, target, vertical in ((draft, drafts[1], False), (drafts[1], images, True)):
                 triton_kernels.blur[(rows * planes,)](
                     source, table, statistics, target, planes, first,
-                    REACH=blur_taps(size) // 2, VERTICAL=vertical, BLOCK=PIXELS, **shape,
+                    VERTICAL=vertical, BLOCK=PIXELS, **shape,
                 )  # fmt: skip
     return Rendered(images, clean)

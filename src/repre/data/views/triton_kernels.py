@@ -272,7 +272,7 @@ def recolor(
 @triton.jit(do_not_specialize=COUNTS)
 def blur(
     source, table, statistics, target, tiles, first,
-    SIZE: tl.constexpr, CHANNELS: tl.constexpr, REACH: tl.constexpr, VERTICAL: tl.constexpr, BLOCK: tl.constexpr,
+    SIZE: tl.constexpr, CHANNELS: tl.constexpr, VERTICAL: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Blurs the images with a sigma along one axis, borders reflected. The vertical pass solarizes and normalizes."""
     row, tile = tl.program_id(0) // tiles, tl.program_id(0) % tiles
@@ -288,7 +288,7 @@ def blur(
         line = source + row.to(tl.int64) * (CHANNELS * SIZE * SIZE) + (n - at * stride)
         value = tl.load(line + at * stride, mask=inside, other=0.0)
         total = 1.0
-        reach = tl.minimum(REACH, tl.ceil(5.0 * sigma).to(tl.int32))  # weights beyond 5 sigma are below 1e-5
+        reach = tl.minimum(tl.ceil(4.0 * sigma).to(tl.int32), SIZE - 1)
         away = 1
         while away <= reach:
             ratio = away / sigma

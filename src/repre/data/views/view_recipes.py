@@ -150,10 +150,20 @@ def moco_v3_views(size: int = 224, *, target: Literal["view", "clean"] = "clean"
 
 
 def dino_views(
-    size: int = 224, local_size: int = 96, n_local: int = 8, *, target: Literal["view", "clean"] = "clean"
+    size: int = 224,
+    local_size: int = 96,
+    n_local: int = 8,
+    *,
+    split: float = 0.25,
+    target: Literal["view", "clean"] = "clean",
 ) -> ViewsConfig:
-    """Views of DINO (arXiv 2104.14294): BYOL's pair from larger crops, and small local views, all resized bicubically."""
-    large, small = (0.25, 1.0), (0.05, 0.25)
+    """Views of DINO (arXiv 2104.14294): BYOL's pair from larger crops, and small local views, all resized bicubically.
+
+    Args:
+        split: share of the image's area that a global crop covers at least and a local one at most. The commands of DINO's
+            authors take 0.4, iBOT's 0.25, DINOv2's 0.32.
+    """
+    large, small = (split, 1.0), (0.05, split)
     first = ViewConfig(scale=large, filter="bicubic", jitter=0.8, grayscale=0.2, blur=1.0)
     second = ViewConfig(scale=large, filter="bicubic", jitter=0.8, grayscale=0.2, blur=0.1, solarize=0.2)
     local = ViewConfig(scale=small, filter="bicubic", jitter=0.8, grayscale=0.2, blur=0.5)

@@ -62,14 +62,11 @@ class Sample:
     decoded: Batch
 
 
-def fixed_sample(source: Source, *, count: int, canvas: int, views: ViewsConfig) -> Sample:
+def fixed_sample(source: Source, *, count: int, views: ViewsConfig) -> Sample:
     """Reads up to `count` images, spread evenly over the source and shuffled, so that the first few represent it too.
 
     Half of them, at most `MAX_PAIRS`, are also kept as they were decoded. Unreadable files are left out; training reports
     them.
-
-    Args:
-        canvas: side of the square on which decoded images are stacked.
 
     Raises:
         RunError: no image of the sample can be read.
@@ -84,14 +81,14 @@ def fixed_sample(source: Source, *, count: int, canvas: int, views: ViewsConfig)
             image = source.load(index)
         except UnreadableImage:
             continue
-        pixels, sizes = stack([image], canvas=canvas, keep_values=keep_values)
+        pixels, sizes = stack([image], keep_values=keep_values)
         images[readable] = center_view(pixels, sizes, size=views.size, config=views)[0]
         readable += 1
         if len(decoded) < min(MAX_PAIRS, -(-count // 2)):
             decoded.append((index, image))
     if not readable:
         raise RunError(f"none of {len(evenly_spaced)} sampled images of {source.spec} can be read; check the files")
-    pixels, sizes = stack([image for _, image in decoded], canvas=canvas, keep_values=keep_values)
+    pixels, sizes = stack([image for _, image in decoded], keep_values=keep_values)
     indices = torch.tensor([index for index, _ in decoded])
     return Sample(images[:readable], Batch(pixels, sizes, torch.arange(len(decoded)), indices, EPOCH))
 

@@ -68,7 +68,7 @@ class Validator:
         self.probe, self.log = probe, log
         images_between = len(source) * config.runtime.eval_every_epochs
         count = min(config.runtime.monitor_samples, max(MIN_SAMPLE, int(SAMPLE_SHARE * images_between)))
-        sample = fixed_sample(source, count=count, canvas=config.decode_size, views=views)
+        sample = fixed_sample(source, count=count, views=views)
         self.images = sample.images
         self.monitors = (
             Monitors(sample, views=views, seed=config.seed, device=device) if config.runtime.monitors else None
