@@ -11,9 +11,9 @@ from functools import partial
 
 from repre.config import RunConfig, RuntimeConfig
 from repre.data.views.augmentations import ViewConfig
-from repre.data.views.view_recipes import MaskConfig, ViewsConfig, dino_views, moco_v3_views, simclr_views
+from repre.data.views.view_recipes import MaskConfig, ViewsConfig, dino_views, moco_v3_views, simclr_views, simmim_views
 from repre.errors import UserError, near_names
-from repre.frameworks import BYOLConfig, DINOConfig, DINOv2Config, MoBYConfig, MoCoV3Config, SimCLRConfig
+from repre.frameworks import BYOLConfig, DINOConfig, DINOv2Config, MoBYConfig, MoCoV3Config, PixelsConfig, SimCLRConfig
 from repre.models.decoder import DecoderConfig
 from repre.models.encoder import EncoderConfig
 from repre.models.repre import ReconstructionConfig
@@ -145,6 +145,19 @@ def dino(encoder: str) -> RunConfig:
     )
 
 
+def dino_released(encoder: str) -> RunConfig:
+    """DINO with what is known of the run behind the released ViT-S/16: 800 epochs, ten small crops, areas split at 0.25.
+
+    The authors keep its arguments beside the weights, not with the code; the rest is that of their full command.
+    """
+    command = dino(encoder)
+    views = dino_views(224, local_size=96, n_local=10, split=0.25)
+    framework = DINOConfig(norm_last_layer=False, teacher_temperature_warmup=30 / 800, freeze_last_layer=1 / 800)
+    optim = replace(command.optim, warmup_fraction=10 / 800)
+    out = f"runs/{encoder}-dino-released"
+    return replace(command, out=out, epochs=800, framework=framework, views=views, optim=optim)
+
+
 def dinov2(encoder: str) -> RunConfig:
     """DINOv2's run on ImageNet-1k: 125,000 steps with 2048 images, layers with their own learning rates, LayerScale.
 
@@ -206,6 +219,37 @@ def ibot(encoder: str) -> RunConfig:
     )
 
 
+def pixels(encoder: str) -> RunConfig:
+    """SimMIM as published, with RePre's decoder: ViT-B's settings for ViTs, those of Swin-B in 100 epochs for Swins.
+
+    ViTs pool by average: the class token gets no gradient. Swins have 192 pixels and windows of 6 x 6.
+    """
+    is_vit = encoder.startswith("vit")
+    return RunConfig(
+        out=f"runs/{encoder}-pixels",
+        epochs=800 if is_vit else 100,
+        batch_size=2048,
+        encoder=EncoderConfig(
+            name=ENCODERS[encoder],
+            drop_path=0.1 if is_vit else 0.0,
+            model_args={"global_pool": "avg"} if is_vit else {"window_size": 6},
+        ),
+        framework=PixelsConfig(),
+        decoder=_decoder(encoder),
+        reconstruction=ReconstructionConfig(weight=1.0),
+        views=simmim_views(224 if is_vit else 192),
+        optim=OptimConfig(
+            lr=1e-4 if is_vit else 2e-4,
+            base_batch_size=512,
+            min_lr=0.0 if is_vit else 4e-5,  # this and the next one are the authors', times 2048 / 512
+            warmup_lr=2e-6 if is_vit else 4e-6,
+            warmup_fraction=10 / 800 if is_vit else 0.1,
+            weight_decay=0.05,
+            clip_grad_norm=5.0,
+        ),
+    )
+
+
 def _decoder(encoder: str) -> DecoderConfig:
     """The decoder's size: a pyramid's finest grid has sixteen times the cells of a ViT's, so its decoder is narrower."""
     return DecoderConfig(dim=64 if encoder.startswith("swin") else 128)
@@ -221,10 +265,12 @@ RECIPES: dict[str, Callable[[], RunConfig]] = {"quickstart": quickstart} | {
         ("simclr", simclr),
         ("dinov2", dinov2),
         ("ibot", ibot),
+        ("pixels", pixels),
     )
     for encoder in ENCODERS
 }
 RECIPES["vit-small-moco-v3-timm"] = partial(moco_v3_on_timm, "vit-small")
+RECIPES["vit-small-dino-released"] = partial(dino_released, "vit-small")
 
 
 def recipe(name: str) -> RunConfig:

@@ -64,7 +64,7 @@ def test_weights_of_other_heads_are_refused(tmp_path: Path) -> None:
     for folder in (tmp_path / "ours", tmp_path):
         build("vit_tiny_patch16_224", weights=str(folder))
         with pytest.raises(
-            UserError, match=r"trained with 3 attention heads.*has 6; set encoder\.model_args\.num_heads"
+            UserError, match=r"trained with 3 attention heads in block 0.*has 6; set encoder\.model_args\.num_heads"
         ):
             build("vit_tiny_patch16_224", weights=str(folder), model_args=VIT | {"num_heads": 6})
 

@@ -80,42 +80,41 @@ def small_patches(config: RunConfig) -> dict[str, Any]:
 
 # ------------------------------------------------------------------------------------------ losses of the wrong sign
 
-CONTRASTIVE, FEATURES = RePre.contrastive_loss, RePre.student_features
+CONTRASTIVE = RePre.contrastive_loss
 
 
 def with_loss(output: FrameworkOutput, loss: Tensor) -> FrameworkOutput:
     return replace(output, loss=loss)
 
 
-def pushed_apart(self: RePre, student: list[Features], teacher: list[Features], progress: float) -> FrameworkOutput:
-    output = CONTRASTIVE(self, student, teacher, progress)
+def pushed_apart(
+    self: RePre, student: list[Features], teacher: list[Features], views: Views, progress: float
+) -> FrameworkOutput:
+    output = CONTRASTIVE(self, student, teacher, views, progress)
     return with_loss(output, -output.loss)
 
 
-def pulled_together(self: RePre, student: list[Features], teacher: list[Features], progress: float) -> FrameworkOutput:
+def pulled_together(
+    self: RePre, student: list[Features], teacher: list[Features], views: Views, progress: float
+) -> FrameworkOutput:
     """All images to one point."""
     directions = F.normalize(torch.cat([view.embedding for view in student]), dim=1)
-    return with_loss(CONTRASTIVE(self, student, teacher, progress), -directions.mean(0).square().sum())
+    return with_loss(CONTRASTIVE(self, student, teacher, views, progress), -directions.mean(0).square().sum())
 
 
 def away_from_the_teacher(
-    self: RePre, student: list[Features], teacher: list[Features], progress: float
+    self: RePre, student: list[Features], teacher: list[Features], views: Views, progress: float
 ) -> FrameworkOutput:
     cosine = F.cosine_similarity(student[0].embedding, teacher[0].embedding).mean()
-    return with_loss(CONTRASTIVE(self, student, teacher, progress), cosine)
-
-
-def remembered(self: RePre, views: Views, *, reconstruct: bool = True, maps: bool = True) -> list[Features]:
-    self.seen = views  # type: ignore[assignment]
-    return FEATURES(self, views, reconstruct=reconstruct, maps=maps)
+    return with_loss(CONTRASTIVE(self, student, teacher, views, progress), cosine)
 
 
 def against_the_branch(
-    self: RePre, student: list[Features], teacher: list[Features], progress: float
+    self: RePre, student: list[Features], teacher: list[Features], views: Views, progress: float
 ) -> FrameworkOutput:
     """Worse pixels are the better loss."""
-    output = CONTRASTIVE(self, student, teacher, progress)
-    pixel = self.reconstruction_loss(student, self.seen)  # type: ignore[arg-type]
+    output = CONTRASTIVE(self, student, teacher, views, progress)
+    pixel = self.reconstruction_loss(student, views)
     assert pixel is not None
     return with_loss(output, 0.01 * output.loss - 2 * pixel)
 
@@ -136,11 +135,7 @@ BREAKS: dict[str, tuple[int, Callable[[RunConfig], dict[str, Any]], dict[str, An
     "pushed apart": (3, two_kinds_of_views, {"contrastive_loss": pushed_apart}),
     "pulled together": (8, lambda config: {}, {"contrastive_loss": pulled_together}),
     "away from the teacher": (4, lambda config: {}, {"contrastive_loss": away_from_the_teacher}),
-    "against the branch": (
-        3,
-        lambda config: {},
-        {"contrastive_loss": against_the_branch, "student_features": remembered},
-    ),
+    "against the branch": (3, lambda config: {}, {"contrastive_loss": against_the_branch}),
 }
 """What is broken -> epochs, long enough for the patience of the rules; what changes in a healthy run; methods of the model
 that are replaced."""
@@ -191,7 +186,7 @@ FIRST = {
     "hot": ({"moco-v3", "simclr", "moby"}, "negative_share"),
     "cold": ({"moco-v3", "simclr", "moby"}, "effective_negatives"),
     "frozen teacher": ({"moco-v3", "dino", "moby", "byol"}, "teacher_follows"),
-    "branch weight x1000": ({*tiny.FRAMEWORKS}, "gradient_ratio"),
+    "branch weight x1000": ({name for name in tiny.FRAMEWORKS if not tiny.needs(name).branch}, "gradient_ratio"),
     "one image": ({*tiny.FRAMEWORKS}, "distinct_images"),
 }
 """What is broken -> the frameworks that have it, and the monitor that has to speak first and alone."""

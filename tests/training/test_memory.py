@@ -209,10 +209,12 @@ def test_an_optimizer_that_has_not_stepped_yet_is_counted(tmp_path: Any) -> None
 
 
 @pytest.mark.parametrize("framework", tiny.FRAMEWORKS)
-def test_what_heads_and_loss_keep_grows_with_the_batch(framework: str) -> None:
-    model = tiny.tiny_model(framework, "vit")
-    n_views = 4 if framework == "dino" else 2
-    small, large = (head_bytes(model, count=count, n_views=n_views) for count in (16, 64))
+def test_what_heads_and_loss_keep_grows_with_the_batch(tmp_path: Any, framework: str) -> None:
+    state, _ = state_and_views(tmp_path, framework)
+    small, large = (head_bytes(state, count=count) for count in (16, 64))
+    if tiny.needs(framework).branch:  # it has no heads
+        assert small == large == 0
+        return
     assert 2 < large / small < 12  # in proportion, beside what does not grow and what grows with the square
 
 

@@ -235,8 +235,11 @@ class RePre(nn.Module):
         return Losses(total, output.loss, pixel, output)
 
     @torch.no_grad()
-    def reconstruct(self, images: Tensor) -> Tensor:
+    def reconstruct(self, images: Tensor, masks: Tensor | None = None) -> Tensor:
         """Reconstructs normalized images [B, C, H, W] from their features, in the same normalization.
+
+        Args:
+            masks: patches to hide from the encoder, bool [B, rows, columns].
 
         Raises:
             UserError: the model has no decoder.
@@ -245,7 +248,8 @@ class RePre(nn.Module):
             raise UserError(
                 "this model has no decoder, because reconstruction.weight was 0; train with a reconstruction.weight above 0"
             )
-        return self.decoder(self.encoder(images).maps, images.shape[-2:])
+        (features,) = self._encode([images], masks=None if masks is None else [masks])
+        return self.decoder(features.maps, images.shape[-2:])
 
 
 def in_pixels(mask: Tensor, images: Tensor) -> Tensor:

@@ -79,13 +79,13 @@ class Trainer:
         self.micro_batch = MicroBatch(config, folder, self.state, log=self.log.message)
         self.failures = FailureTracker(config, folder, self.source, device, log=self.log.message)
         self.validator: Validator | None = None
+        on_cpu, views = device.type == "cpu", self.state.views
         if is_main_process():
-            self.validator = Validator(config, folder, self.source, device, probe=probe, log=self.log.message)
+            self.validator = Validator(config, views, folder, self.source, device, probe=probe, log=self.log.message)
         self.step, self.seconds, self.saved_step = 0, 0.0, -1
         self._restore()
         check_ranks_agree(config, self.source, step=self.step)
 
-        on_cpu, views = device.type == "cpu", self.state.views
         dtype, crops = torch.float32 if on_cpu else self.state.precision, self.state.model.framework.needs.crops
         self.render: Callable[[Batch], Views] = partial(
             make_views, config=views, seed=config.seed, device=device, dtype=dtype, with_crops=crops
@@ -170,7 +170,7 @@ class Trainer:
 
             row = None
             if log_this:
-                row = metrics_row(result, step=self.step, steps_per_epoch=epoch, change=self.change)
+                row = metrics_row(self.state.model, result, step=self.step, steps_per_epoch=epoch, change=self.change)
                 row |= throughput.read(self.step)
                 self.log.metrics(row, step=self.step)
                 if self.validator is not None:

@@ -8,12 +8,13 @@ from repre.data.io.decode import UnreadableImage, read_image
 from repre.data.loading.loader import stack
 from repre.data.views.render import center_view
 from repre.errors import UserError
+from repre.models.needs import fit_masks
 from repre.models.resolve import load_model
 from repre.training.monitoring.reconstructions import psnr, rebuild, save_panel
 
 
 def reconstruct(images: tuple[Path, ...], *, run: Path, out: Path, checkpoint: Path | None = None) -> list[float]:
-    """Writes a PNG with the images in the upper row and their reconstructions in the lower row.
+    """Writes a PNG with the images in the upper row and their reconstructions in the lower row, as `rebuild` makes them.
 
     Args:
         images: image files, at least one.
@@ -38,6 +39,7 @@ def reconstruct(images: tuple[Path, ...], *, run: Path, out: Path, checkpoint: P
             raise UserError(f"{path} cannot be read: {error}") from error
     pixels, sizes = stack(decoded, keep_values=config.views.value_range is not None)
     view = center_view(pixels, sizes, size=config.views.size, config=config.views)
-    pictures = rebuild(model, view, views=config.views, device=torch.device("cpu"))
+    views = fit_masks(config.rendered_views, model.encoder, model.framework.needs)
+    pictures = rebuild(model, view, views=views, device=torch.device("cpu"))
     save_panel(*pictures, out)
     return psnr(*pictures).tolist()

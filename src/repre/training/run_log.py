@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from repre.config import RunConfig, to_dict
+from repre.models.repre import RePre
 from repre.training.monitoring.step_metrics import WeightChange, step_metrics
 from repre.training.run_folder import RunFolder
 from repre.training.step import StepResult
@@ -74,7 +75,9 @@ class RunLog:
             tracker.close()
 
 
-def metrics_row(result: StepResult, *, step: int, steps_per_epoch: int, change: WeightChange | None) -> dict[str, Any]:
+def metrics_row(
+    model: RePre, result: StepResult, *, step: int, steps_per_epoch: int, change: WeightChange | None
+) -> dict[str, Any]:
     """The metrics of a step, averaged over ranks in one reduction; a collective call.
 
     Args:
@@ -82,7 +85,7 @@ def metrics_row(result: StepResult, *, step: int, steps_per_epoch: int, change: 
         change: measures how far the step moved the weights, if that is to be logged.
     """
     losses = result.losses
-    values: dict[str, Tensor] = {"contrastive": losses.contrastive}
+    values: dict[str, Tensor] = {} if model.framework.needs.branch else {"contrastive": losses.contrastive}
     if losses.pixel is not None:
         values["pixel"] = losses.pixel
     values |= step_metrics(losses.output)

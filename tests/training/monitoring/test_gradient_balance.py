@@ -10,7 +10,7 @@ from repre.training.monitoring.limits import BLOCKS
 from tests import tiny
 
 
-@pytest.mark.parametrize("framework", tiny.FRAMEWORKS)
+@pytest.mark.parametrize("framework", [name for name in tiny.FRAMEWORKS if not tiny.needs(name).branch])
 def test_equal_to_two_whole_backward_passes(framework: str) -> None:
     model, views = tiny.tiny_model(framework, "vit").eval(), tiny.tiny_views(framework, "vit", batch=6)
     metrics = gradient_balance(model, views, progress=0.0)
@@ -37,6 +37,20 @@ def test_equal_to_two_whole_backward_passes(framework: str) -> None:
         assert metrics[f"gradient_cosine_{block}"] == pytest.approx(cosine, abs=1e-4)
     largest = max(metrics[f"gradient_pixel_{b}"] / metrics[f"gradient_contrastive_{b}"] for b in BLOCKS)
     assert metrics["gradient_ratio"] == pytest.approx(largest)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_without_a_loss_of_the_framework_only_the_branch_has_norms(masked: bool) -> None:
+    model = tiny.tiny_model("pixels", "vit", masked=masked).eval()
+    views = tiny.tiny_views("pixels", "vit", masked=masked)
+    metrics = gradient_balance(model, views, progress=0.0)
+    assert set(metrics) == {f"gradient_pixel_{block}" for block in BLOCKS}
+    model(views, progress=0.0).total.backward()
+    blocks = model.encoder.model.blocks
+    for name, block in zip(BLOCKS, (blocks[0], blocks[1], blocks[3])):
+        norm = sum(float(p.grad.square().sum()) for p in block.parameters()) ** 0.5  # type: ignore[union-attr]
+        assert metrics[f"gradient_pixel_{name}"] == pytest.approx(norm, rel=1e-4)
+    assert describe_balance(metrics) is None
 
 
 def test_the_ratio_of_a_balanced_branch_follows_the_balance_not_the_weight() -> None:

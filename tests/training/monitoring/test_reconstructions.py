@@ -1,13 +1,14 @@
 """Reconstructions: metrics against slow versions and known answers, and the panel."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from repre.data.views.view_recipes import ViewsConfig
+from repre.data.views.view_recipes import MaskConfig, ViewsConfig
 from repre.losses.pixel_loss import normalize_patches
 from repre.training.monitoring.reconstructions import (
     fidelity,
@@ -70,6 +71,25 @@ def test_rebuild_with_patch_norm_shows_each_patch_in_its_own_colors() -> None:
     assert torch.equal(images, pictures(side=32))
     patch = images[0, :, 8:16, 16:24]
     torch.testing.assert_close(rebuilt[0, :, 8:16, 16:24], patch.mean().expand_as(patch))
+
+
+@pytest.mark.parametrize("masked_input", ["token", "pixels"])
+def test_a_decoder_that_knows_hidden_patches_only_is_shown_only_there(masked_input: str) -> None:
+    views = ViewsConfig(size=32, mask=MaskConfig(kind="random", patch=8, image_share=0.1))
+    changes: dict[str, Any] = {"masked_input": masked_input}
+    model = tiny.tiny_model("pixels", "vit", masked=masked_input == "token", reconstruction=changes).eval()
+    images = pictures(5, side=32)
+    originals, shown = rebuild(model, images, views=views, device=torch.device("cpu"))
+    cells = (shown != originals).any(1).unflatten(1, (4, 8)).unflatten(3, (4, 8))
+    hidden = cells.any(4).any(2)  # [N, rows, columns]
+    assert hidden.flatten(1).sum(1).tolist() == [10] * 5  # 60 % of 16, in every image
+    assert torch.equal(cells, hidden[:, :, None, :, None].expand_as(cells))
+    assert not torch.equal(hidden[0], hidden[1])
+    pixels = hidden.repeat_interleave(8, 1).repeat_interleave(8, 2)[:, None]
+    other = images.where(~pixels, torch.rand_like(images))  # hidden pixels do not reach the encoder
+    torch.testing.assert_close(rebuild(model, other, views=views, device=torch.device("cpu"))[1], shown)
+    everywhere = tiny.tiny_model("pixels", "vit", reconstruction={"masked_pixels": "all"}).eval()
+    assert bool((rebuild(everywhere, images, views=views, device=torch.device("cpu"))[1] != originals).any(1).all())
 
 
 def test_level_shares_find_the_level_that_is_used() -> None:

@@ -179,3 +179,13 @@ def simclr_views(size: int = 224, strength: float = 1.0, *, target: Literal["vie
         jitter=0.8, brightness=strong, contrast=strong, saturation=strong, hue=weak, grayscale=0.2, blur=0.5
     )
     return ViewsConfig(size=size, first=view, second=view, target=target)
+
+
+def simmim_views(size: int = 224, *, target: Literal["view", "clean"] = "view") -> ViewsConfig:
+    """Views of SimMIM (arXiv 2111.09886, section 4.1): one large crop, flipped; 60 % of its squares of 32 pixels are hidden.
+
+    No color changes, so both targets are the same pixels. The second view is for monitors that compare two.
+    """
+    view = ViewConfig(scale=(0.67, 1.0))
+    mask = MaskConfig(kind="random", ratio=(0.6, 0.6), patch=32)
+    return ViewsConfig(size=size, first=view, second=view, n_global=1, target=target, mask=mask)

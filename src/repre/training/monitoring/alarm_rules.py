@@ -41,6 +41,8 @@ class Rule(Bound):
         start_ratio: if set, the value must also lie below (above) this multiple of the metric's first value.
         only_if: a second metric of the same validation or step, which must lie in this range too.
         patience: how many times in a row.
+        of_contrast: whether only a framework that trains the embedding has to keep the metric within its limit. Without one
+            a class token may give all images the same embedding.
         cause, fix: one clause and one sentence for the user.
     """
 
@@ -48,6 +50,7 @@ class Rule(Bound):
     start_ratio: float | None = None
     only_if: Bound | None = None
     patience: int = 1
+    of_contrast: bool = False
     cause: str
     fix: str
 
@@ -109,6 +112,7 @@ RULES: tuple[Rule, ...] = (
         below=0.15,
         start_ratio=0.2,
         patience=2,
+        of_contrast=True,
         cause="the embeddings collapse: all images get nearly the same one",
         fix="Lower --optim.lr or lengthen --optim.warmup-fraction; check the framework's temperature and momentum",
     ),
@@ -118,6 +122,7 @@ RULES: tuple[Rule, ...] = (
         below=2.0,
         start_ratio=0.3,
         patience=2,
+        of_contrast=True,
         cause="the embeddings collapse to a line: they use only one or two dimensions",
         fix="Lower --optim.lr, use a larger --batch-size or more negatives, or lower the weight decay",
     ),
@@ -127,6 +132,7 @@ RULES: tuple[Rule, ...] = (
         below=0.05,
         start_ratio=0.1,
         patience=10,
+        of_contrast=True,
         cause="the embeddings collapse: all images of a batch get nearly the same one",
         fix="Lower --optim.lr or lengthen --optim.warmup-fraction; check the framework's temperature and momentum",
     ),
@@ -136,6 +142,7 @@ RULES: tuple[Rule, ...] = (
         above=-0.1,
         start_ratio=0.1,
         patience=2,
+        of_contrast=True,
         cause="views of different images have nearly the same embedding: nothing pushes them apart",
         fix="Lower --optim.lr; if the framework has negatives, lower its temperature or use a larger --batch-size",
     ),
@@ -144,6 +151,7 @@ RULES: tuple[Rule, ...] = (
         scope="validation",
         above=1.9,
         patience=3,
+        of_contrast=True,
         cause="two views of one image are no more alike than views of different images: the contrastive task is not learned",
         fix="Weaken the augmentation (larger --views.first.scale and .second.scale, less color change), or train longer",
     ),
@@ -284,3 +292,8 @@ RULES: tuple[Rule, ...] = (
 )
 """The limits leave a wide margin to healthy runs of all frameworks (tests/training/test_broken_runs.py). An untrained
 encoder often gives all images nearly the same embedding, so the rules for collapse compare with the first value."""
+
+
+def rules_for(*, contrast: bool) -> tuple[Rule, ...]:
+    """The rules for a run with or without a framework that trains the embedding."""
+    return tuple(rule for rule in RULES if contrast or not rule.of_contrast)

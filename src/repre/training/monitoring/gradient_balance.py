@@ -23,6 +23,8 @@ def gradient_balance(model: RePre, views: Views, *, progress: float) -> dict[str
     gradient_cosine_BLOCK: cosine of the angle between them; below 0, a step for one loss works against the other.
     gradient_ratio: pixel norm over contrastive norm, the largest of the three blocks; at 1 the losses are in balance there.
 
+    A framework without a loss of its own (`needs.branch`) has the pixel norms only, at blocks that the pixel loss trains.
+
     Args:
         model: in evaluation mode, so that nothing is dropped and no statistic moves.
         views: of at least two images.
@@ -36,26 +38,30 @@ def gradient_balance(model: RePre, views: Views, *, progress: float) -> dict[str
     blocks = _shared_blocks(model)
     parameters = [parameter for block in blocks for parameter in block]
     contrastive, pixel = _gradients(model, views, parameters, progress=progress)
-    trained_by_both: list[slice] = []
+    objectives = (pixel,) if model.framework.needs.branch else (contrastive, pixel)
+    trained_by_all: list[slice] = []
     start = 0
     for block in blocks:
         part = slice(start, start := start + len(block))
-        if all(any(g is not None for g in gradients[part]) for gradients in (contrastive, pixel)):
-            trained_by_both.append(part)
-    if not trained_by_both:
+        if all(any(g is not None for g in gradients[part]) for gradients in objectives):
+            trained_by_all.append(part)
+    if not trained_by_all:
         return {}
     metrics: dict[str, float] = {}
     ratios = []
-    for name, number in zip(BLOCKS, (0, (len(trained_by_both) - 1) // 2, -1)):
-        part = trained_by_both[number]
+    for name, number in zip(BLOCKS, (0, (len(trained_by_all) - 1) // 2, -1)):
+        part = trained_by_all[number]
         contrastive_vector, pixel_vector = (_flatten(g[part], parameters[part]) for g in (contrastive, pixel))
         contrastive_norm, pixel_norm = contrastive_vector.norm(), pixel_vector.norm()
+        metrics[f"gradient_pixel_{name}"] = float(pixel_norm)
+        if model.framework.needs.branch:
+            continue
         cosine = contrastive_vector @ pixel_vector / (contrastive_norm * pixel_norm).clamp(min=1e-30)
         metrics[f"gradient_contrastive_{name}"] = float(contrastive_norm)
-        metrics[f"gradient_pixel_{name}"] = float(pixel_norm)
         metrics[f"gradient_cosine_{name}"] = float(cosine)
         ratios.append(pixel_norm / contrastive_norm.clamp(min=1e-12))
-    metrics["gradient_ratio"] = float(torch.stack(ratios).max())
+    if ratios:
+        metrics["gradient_ratio"] = float(torch.stack(ratios).max())
     return metrics
 
 
@@ -101,7 +107,9 @@ def _gradients(
         loss = model.contrastive_loss(student, model.teacher_features(views), views, progress).loss
         pixel_loss = model.reconstruction_loss(student, views)
         assert pixel_loss is not None, "a model that rebuilds has a pixel loss"
-        contrastive = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
+        contrastive: Gradients = (None,) * len(parameters)
+        if loss.requires_grad:
+            contrastive = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
         if not balanced:
             return contrastive, torch.autograd.grad(weight * pixel_loss, parameters, allow_unused=True)
         # balancing scales the pixel gradient by the contrastive one, so it needs both losses in one backward pass

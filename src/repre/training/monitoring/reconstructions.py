@@ -3,6 +3,7 @@
 N  images    C  channels    S  side of an image    C_l, H_l, W_l  shape of level l's feature map
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +12,10 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from repre.data.views.render import denormalize
+from repre.data.views.render import denormalize, draw_views
 from repre.data.views.view_recipes import ViewsConfig
 from repre.models.decoder import Decoder
-from repre.models.repre import RePre
+from repre.models.repre import RePre, in_pixels
 from repre.utils.io import write_atomically
 from repre.utils.pieces import Halving
 
@@ -25,18 +26,34 @@ PANEL_IMAGES = 8
 def rebuild(model: RePre, images: Tensor, *, views: ViewsConfig, device: torch.device) -> tuple[Tensor, Tensor]:
     """Reconstructs normalized images [N, C, S, S].
 
+    A decoder that was trained on hidden patches alone knows nothing of the others. Then fixed patches of each image are
+    hidden, and the picture shows the image itself everywhere else.
+
     Args:
         model: in evaluation mode.
+        views: of the run, with masks that fit the encoder.
 
     Returns:
         Images and reconstructions in [0, 1], each [N, C, S, S], on the CPU.
     """
+    masks = _fixed_masks(len(images), views) if model.reconstruction.masked_pixels == "masked" else None
 
     def reconstruct(rows: slice) -> Tensor:
-        return model.reconstruct(images[rows].to(device)).float().cpu()
+        hidden = None if masks is None else masks[rows].to(device)
+        return model.reconstruct(images[rows].to(device), hidden).float().cpu()
 
     rebuilt = torch.cat([*Halving()(len(images), reconstruct)])
-    return denormalize(images, views), to_pictures(rebuilt, images, model, views)
+    originals, pictures = denormalize(images, views), to_pictures(rebuilt, images, model, views)
+    return originals, pictures if masks is None else pictures.where(in_pixels(masks, images), originals)
+
+
+def _fixed_masks(count: int, views: ViewsConfig) -> Tensor | None:
+    """For each of `count` images the patches to hide, bool [N, rows, columns]; None without masks."""
+    if views.mask.kind == "none":
+        return None
+    one_view = replace(views, n_global=1, n_local=0, mask=replace(views.mask, image_share=1.0))
+    (drawn,) = draw_views(one_view, torch.full((count, 2), views.size), torch.arange(count), epoch=0, seed=0)
+    return drawn.hidden
 
 
 def to_pictures(rebuilt: Tensor, images: Tensor, model: RePre, views: ViewsConfig) -> Tensor:

@@ -26,7 +26,7 @@ from repre.data.views.render import denormalize
 from repre.data.views.view_recipes import ViewsConfig
 from repre.models.repre import RePre
 from repre.training.monitoring.label_free import embed, isolated_evaluation, maps_of
-from repre.training.monitoring.reconstructions import rebuild_from_level, to_pictures, to_rgb, to_uint8
+from repre.training.monitoring.reconstructions import rebuild, rebuild_from_level, to_pictures, to_rgb, to_uint8
 from repre.utils.io import write_atomically
 
 IMAGES, NEIGHBORS, COMPONENTS = 12, 6, 32
@@ -57,12 +57,11 @@ def snapshot_arrays(model: RePre, images: Tensor, *, views: ViewsConfig, device:
     arrays = {"images": to_picture(denormalize(first, views))}
     if model.decoder is not None:
         maps, size = maps_of(model.encoder, first, device=device), first.shape[-2:]
-        rebuilt = model.decoder(maps, size).float().cpu()
-        arrays["rebuilt"] = to_picture(to_pictures(rebuilt, first, model, views))
+        arrays["rebuilt"] = to_picture(rebuild(model, first, views=views, device=device)[1])
         for level in model.decoder.levels:
             rebuilt = rebuild_from_level(model.decoder, maps, level, size).float().cpu()
             arrays[f"rebuilt_level_{level}"] = to_picture(to_pictures(rebuilt, first, model, views))
-    export_maps = [level.float().cpu() for level in maps_of(model.export_encoder, first, device=device)]
+    export_maps = [level.float().cpu() for level in maps_of(model.export_encoder, first, device=device, norm=True)]
     for level, level_map in enumerate(export_maps):
         arrays[f"pca_level_{level}"] = pca_colors(level_map)
     arrays["patches"] = quantized_patches(export_maps[-1])

@@ -12,11 +12,13 @@ import torch
 
 from repre.config import RunConfig
 from repre.data.io.sources import Source
+from repre.data.views.view_recipes import ViewsConfig
 from repre.errors import UserError, near_names
 from repre.models.encoder import Encoder
+from repre.models.needs import framework_needs
 from repre.models.repre import RePre
 from repre.training.checkpoint import save_checkpoint
-from repre.training.monitoring.alarm_rules import Scope
+from repre.training.monitoring.alarm_rules import Scope, rules_for
 from repre.training.monitoring.alarms import AlarmMonitor
 from repre.training.monitoring.embedding_metrics import embedding_metrics
 from repre.training.monitoring.label_free import Monitors, embed, fixed_sample, isolated_evaluation
@@ -42,6 +44,7 @@ class Validator:
     """Validates a run and follows its metrics.
 
     Args:
+        views: of the run, with masks that fit the encoder.
         probe: see `Probe`.
         log: prints a line.
 
@@ -53,6 +56,7 @@ class Validator:
     def __init__(
         self,
         config: RunConfig,
+        views: ViewsConfig,
         folder: RunFolder,
         source: Source,
         device: torch.device,
@@ -60,16 +64,16 @@ class Validator:
         probe: Probe | None,
         log: Callable[[str], None],
     ) -> None:
-        self.config, self.folder, self.device = config, folder, device
+        self.config, self.views, self.folder, self.device = config, views, folder, device
         self.probe, self.log = probe, log
         images_between = len(source) * config.runtime.eval_every_epochs
         count = min(config.runtime.monitor_samples, max(MIN_SAMPLE, int(SAMPLE_SHARE * images_between)))
-        sample = fixed_sample(source, count=count, views=config.views)
+        sample = fixed_sample(source, count=count, views=views)
         self.images = sample.images
         self.monitors = (
-            Monitors(sample, views=config.views, seed=config.seed, device=device) if config.runtime.monitors else None
+            Monitors(sample, views=views, seed=config.seed, device=device) if config.runtime.monitors else None
         )
-        self.alarms = AlarmMonitor()
+        self.alarms = AlarmMonitor(rules_for(contrast=not framework_needs(config.framework).branch))
         self.validations: list[dict[str, Any]] = []
         self.best: dict[str, Any] = {}
         self.probe_seconds = 0.0
@@ -161,7 +165,7 @@ class Validator:
 
     def _write_pictures(self, model: RePre, *, step: int, last: bool) -> None:
         begin = time.monotonic()
-        views = self.config.views
+        views = self.views
         if model.decoder is not None:
             pictures = rebuild(model, self.images[:PANEL_IMAGES], views=views, device=self.device)
             save_panel(*pictures, self.folder.panel / f"step-{step:07d}.png")
