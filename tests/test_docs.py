@@ -177,6 +177,7 @@ def mine(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ("command", "said"),
     [
         ("pretrain vicreg --data scenes:64 --epochs 1 --batch-size 32 --runtime.monitor-samples 64", "encoder: timm"),
+        ("pretrain places --data scenes:64 --epochs 1 --batch-size 32 --runtime.monitor-samples 64", "encoder: timm"),
         ("eval classmean --encoder random:vit_narrow_patch8_64 --data scenes:64 --runtime.cache cache", "class_mean"),
         ("eval knn --encoder runs/vicreg --data scenes:64 --runtime.cache cache", "knn20"),
     ],

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 
+from repre.frameworks import Needs
 from repre.training import memory
 from repre.training.memory import (
     SMALLEST,
@@ -21,6 +22,7 @@ from repre.training.memory import (
 )
 from repre.training.run_state import RunState
 from repre.training.step import train_step
+from repre.types import FrameworkOutput, Views
 from tests import tiny
 from tests.training.fake_memory import FakeMemory, install
 from tests.training.toy import toy
@@ -216,6 +218,23 @@ def test_what_heads_and_loss_keep_grows_with_the_batch(tmp_path: Any, framework:
         assert small == large == 0
         return
     assert 2 < large / small < 12  # in proportion, beside what does not grow and what grows with the square
+
+
+def test_heads_that_need_crops_get_them(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    state, _ = state_and_views(tmp_path, "simclr")
+    kind, found = type(state.model.framework), []
+    loss = kind.loss
+
+    def with_crops(self: Any, student: Any, teacher: Any, views: Views, progress: float) -> FrameworkOutput:
+        found.append(views.crops)
+        return loss(self, student, teacher, views, progress)
+
+    monkeypatch.setattr(kind, "loss", with_crops)
+    for needs in (Needs(), Needs(crops=True)):
+        monkeypatch.setattr(kind, "needs", needs)
+        head_bytes(state, count=4)
+    assert found[0] is None
+    assert [crops.shape for crops in found[1]] == [(4, 5)] * 2
 
 
 @pytest.mark.cuda

@@ -309,7 +309,9 @@ def head_bytes(state: RunState, *, count: int) -> int:
     drawn = draw_views(views, torch.full((count, 2), views.size), positions, epoch=0, seed=0)[:n_global]
     masks = [view.hidden.to(device) for view in drawn if view.hidden is not None]
     student, teacher = features(n_global + views.n_local, train=True), features(n_global, train=False)
-    seen = Views(images=[], targets=[], n_global=n_global, masks=masks or None)
+    whole = torch.tensor([[0.0, 0.0, 1.0, 1.0, 0.0]], device=device).expand(count, 5)
+    crops = [whole] * len(student) if model.framework.needs.crops else None
+    seen = Views(images=[], targets=[], n_global=n_global, masks=masks or None, crops=crops)
     with torch.autograd.graph.saved_tensors_hooks(count_storage, lambda tensor: tensor), single_process():
         output = model.contrastive_loss(student, teacher, seen, 0.5)
     del output  # the graph had to live until here

@@ -114,7 +114,7 @@ class Monitors:
         ]
         few = slice(BALANCE_IMAGES)
         first_images = Batch(batch.pixels[few], batch.sizes[few], batch.positions[few], batch.indices[few], EPOCH)
-        self.balance_views = make_views(first_images, views, seed=seed, device="cpu")
+        self.balance_views = make_views(first_images, views, seed=seed, device="cpu", with_crops=True)
         self.distinct_share = distinct_share(sample.images)
         self.previous_embeddings: list[Tensor] = []
 
