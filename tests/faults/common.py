@@ -22,8 +22,16 @@ from PIL import Image
 from repre.cli import main as cli
 from repre.config import RunConfig, RuntimeConfig, dump_yaml
 from repre.data.scenes import Scenes, ScenesConfig
-from repre.data.views.view_recipes import dino_views, moco_v3_views
-from repre.frameworks import BYOLConfig, DINOConfig, FrameworkConfig, MoBYConfig, MoCoV3Config, SimCLRConfig
+from repre.data.views.view_recipes import MaskConfig, dino_views, moco_v3_views, simmim_views
+from repre.frameworks import (
+    BYOLConfig,
+    DINOConfig,
+    FrameworkConfig,
+    MoBYConfig,
+    MoCoV3Config,
+    PixelsConfig,
+    SimCLRConfig,
+)
 from repre.models.decoder import DecoderConfig
 from repre.models.encoder import EncoderConfig
 from repre.training.optim import OptimConfig
@@ -34,6 +42,7 @@ FRAMEWORKS: dict[str, FrameworkConfig] = {
     "moby": MoBYConfig(hidden_dim=24, out_dim=16, queue=32),
     "byol": BYOLConfig(hidden_dim=24, out_dim=16),
     "simclr": SimCLRConfig(hidden_dim=24, out_dim=16),
+    "pixels": PixelsConfig(),
 }
 RUNTIME = RuntimeConfig(
     device="cpu", workers=0, log_every=1, eval_every_epochs=2, checkpoint_minutes=0.0, monitor_samples=8, trackers=()
@@ -88,6 +97,8 @@ def tiny_run(out: Path, framework: str = "moco-v3", **changes: Any) -> RunConfig
         changes: fields of the config to replace.
     """
     views = dino_views(32, 16, 1) if framework == "dino" else moco_v3_views(32)
+    if framework == "pixels":
+        views = replace(simmim_views(), size=32, mask=MaskConfig(kind="random", patch=8))
     encoder = EncoderConfig(
         name="vit_tiny_patch16_224",
         image_size=32,
