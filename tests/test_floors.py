@@ -28,6 +28,7 @@ FLOORS: list[list[str]] = [
         "models.decoder",
     ],
     ["models.heads", "models.timm_model"],
+    ["models.timm_features"],
     ["models.weights"],
     ["models.encoder"],
     ["models.timm_folder"],
