@@ -21,7 +21,7 @@ import timm
 
 encoder = timm.create_model("hf-hub:YOU/NAME", pretrained=True)  # or "local-dir:FOLDER"
 embedding = encoder(images)  # [B, {width}] for images [B, {channels}, {height}, {image_width}], normalized as in config.json
-maps = encoder.forward_intermediates(images, intermediates_only=True)
+maps = encoder.forward_intermediates(images, intermediates_only=True)  # raw; norm=True: after the final norm
 ```
 
 ```python

@@ -76,7 +76,7 @@ def test_pairs_of_views_match_where_their_parameters_say() -> None:
     def features(view: torch.Tensor) -> torch.Tensor:
         """Puts each coordinate of a 4 x 4 patch on a circle, so that the cosine grows with nearness."""
         means = F.avg_pool2d(view, 4)[:, :2]
-        return torch.cat([means.cos(), means.sin()], 1)
+        return torch.cat([means.cos(), means.sin()], 1).flatten(2).mT
 
     first, second = measuring.pairs
     cells, visible = matching_cells(*measuring.parameters, grid=(8, 8))
