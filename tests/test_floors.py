@@ -29,7 +29,6 @@ FLOORS: list[list[str]] = [
         "models.balance_gradients",
         "models.decoder",
     ],
-<<<<<<< HEAD
     [
         "models.heads",
         "models.mask_token",
@@ -38,10 +37,7 @@ FLOORS: list[list[str]] = [
         "models.weight_names",
         "models.weight_parts",
     ],
-=======
-    ["models.heads", "models.timm_model"],
     ["models.timm_features"],
->>>>>>> norm
     ["models.weights"],
     ["models.encoder"],
     ["models.timm_folder"],
