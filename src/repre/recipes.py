@@ -145,6 +145,19 @@ def dino(encoder: str) -> RunConfig:
     )
 
 
+def dino_released(encoder: str) -> RunConfig:
+    """DINO with what is known of the run behind the released ViT-S/16: 800 epochs, ten small crops, areas split at 0.25.
+
+    The authors keep its arguments beside the weights, not with the code; the rest is that of their full command.
+    """
+    command = dino(encoder)
+    views = dino_views(224, local_size=96, n_local=10, split=0.25)
+    framework = DINOConfig(norm_last_layer=False, teacher_temperature_warmup=30 / 800, freeze_last_layer=1 / 800)
+    optim = replace(command.optim, warmup_fraction=10 / 800)
+    out = f"runs/{encoder}-dino-released"
+    return replace(command, out=out, epochs=800, framework=framework, views=views, optim=optim)
+
+
 def dinov2(encoder: str) -> RunConfig:
     """DINOv2's run on ImageNet-1k: 125,000 steps with 2048 images, layers with their own learning rates, LayerScale.
 
@@ -257,6 +270,7 @@ RECIPES: dict[str, Callable[[], RunConfig]] = {"quickstart": quickstart} | {
     for encoder in ENCODERS
 }
 RECIPES["vit-small-moco-v3-timm"] = partial(moco_v3_on_timm, "vit-small")
+RECIPES["vit-small-dino-released"] = partial(dino_released, "vit-small")
 
 
 def recipe(name: str) -> RunConfig:

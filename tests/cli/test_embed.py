@@ -36,6 +36,7 @@ def test_unreadable_files_are_pointed_at(repre: Repre, finished_run: Path, photo
         (("--run", "x_y_z", "--data", "a", "--out", "b.npz"), "no model"),
         (("--run", "a", "--data", "a", "--out", "b.txt"), ".npz or "),
         (("--run", "a", "--data", "a", "--kind", "all"), "pyramid"),
+        (("--run", "a", "--data", "a", "--features", "norm"), "normed"),
         (("--run", "a", "--data", "a", "--runtime.batch", "0"), "runtime.batch must be at least 1"),
         (("--run", "a"), "--data"),
     ],

@@ -35,9 +35,9 @@ class Counted:
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.images, forward = 0, Encoder.forward
 
-        def counting(encoder: Encoder, x: Tensor, *, maps: bool = True) -> Features:
+        def counting(encoder: Encoder, x: Tensor, **options: bool) -> Features:
             self.images += len(x)
-            return forward(encoder, x, maps=maps)
+            return forward(encoder, x, **options)
 
         patch.setattr(Encoder, "forward", counting)
 
@@ -76,12 +76,12 @@ def test_batches_and_workers_change_nothing(tmp_path: Path) -> None:
         assert pixel_features.shape == (5, 3 * 16 * 16)
 
 
-def test_tokens_append_the_mean_of_the_last_map() -> None:
+def test_tokens_append_the_mean_of_the_normed_last_map() -> None:
     encoder = tiny_resolved().build().eval()
     images = torch.randn(3, 3, 16, 16)
     (both,) = extract_features([images], [encoder_extractor(encoder, tokens=True)])
     with torch.no_grad():
-        features = encoder(images)
+        features = encoder(images, norm=True)
     torch.testing.assert_close(both, torch.cat([features.embedding, features.maps[-1].flatten(2).mean(2)], 1))
 
 

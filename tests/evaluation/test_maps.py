@@ -24,10 +24,12 @@ def encoder(name: str = "vit", seed: int = 0) -> Encoder:
 
 
 def store(model: Encoder, cache: Path, *, data: str = "scenes:5:32", levels: tuple[int, ...] = (0, 3), size: int = 32,
-          std: torch.Tensor = STD, batch: int = 3) -> CachedMaps:  # fmt: skip
+          std: torch.Tensor = STD, batch: int = 3, norm: bool = True) -> CachedMaps:  # fmt: skip
     runtime = RuntimeOptions(device="cpu", workers=0, batch=batch, cache=cache)
     windows = WindowsConfig(size=size, short_side=0)
-    return cached_maps(model, open_masks(data), windows, mean=MEAN, std=std, levels=list(levels), runtime=runtime)
+    return cached_maps(
+        model, open_masks(data), windows, mean=MEAN, std=std, levels=list(levels), norm=norm, runtime=runtime
+    )
 
 
 def forbid(model: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -37,16 +39,17 @@ def forbid(model: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(type(model), "forward", refuse)
 
 
+@pytest.mark.parametrize("norm", [True, False])
 @pytest.mark.parametrize("name", ["vit", "swin"])
-def test_maps_are_the_encoders(name: str, tmp_path: Path) -> None:
+def test_maps_are_the_encoders(name: str, norm: bool, tmp_path: Path) -> None:
     model, source = encoder(name), open_masks("scenes:5:32")
-    maps = store(model, tmp_path)
+    maps = store(model, tmp_path, norm=norm)
     assert maps.first.tolist() == [0, 1, 2, 3, 4, 5]
     for index in range(5):
         image, mask = source.load(index)
         pixels = (torch.from_numpy(image).permute(2, 0, 1)[None] / 255 - MEAN) / STD
         with torch.no_grad():
-            expected = model.eval()(pixels).maps
+            expected = model.eval()(pixels, norm=norm).maps
         levels = maps.read(np.array([index]), torch.device("cpu"))
         for level, number in zip(levels, (0, 3)):
             torch.testing.assert_close(level, expected[number], rtol=2e-3, atol=2e-3)
@@ -71,7 +74,7 @@ def test_a_second_call_reads_the_cache(tmp_path: Path, monkeypatch: pytest.Monke
     assert first.plans == second.plans
 
 
-@pytest.mark.parametrize("change", ["weights", "model", "data", "levels", "std"])
+@pytest.mark.parametrize("change", ["weights", "model", "data", "levels", "std", "norm"])
 def test_what_defines_maps_gives_another_entry(change: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store(encoder(), tmp_path)
     model = encoder(seed=1) if change == "weights" else encoder()
@@ -87,6 +90,7 @@ def test_what_defines_maps_gives_another_entry(change: str, tmp_path: Path, monk
             data="scenes:6:32" if change == "data" else "scenes:5:32",
             levels=(0,) if change == "levels" else (0, 3),
             std=2 * STD if change == "std" else STD,
+            norm=change != "norm",
         )
 
 
@@ -94,12 +98,12 @@ def test_a_stopped_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monk
     model = encoder()
     forward, calls = type(model).forward, 0
 
-    def stop_after_one(self: Encoder, x: torch.Tensor) -> object:
+    def stop_after_one(self: Encoder, x: torch.Tensor, *, norm: bool) -> object:
         nonlocal calls
         calls += 1
         if calls > 1:
             raise KeyboardInterrupt
-        return forward(self, x)
+        return forward(self, x, norm=norm)
 
     monkeypatch.setattr(type(model), "forward", stop_after_one)
     with pytest.raises(KeyboardInterrupt):

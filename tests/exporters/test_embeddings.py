@@ -37,7 +37,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def call(folder: Path, name: str = "f.npz", kind: Kind = "pooled", **more: bool) -> int:
+def call(folder: Path, name: str = "f.npz", kind: Kind = "pooled", **more: Any) -> int:
     return embed(
         str(folder / "encoder"),
         data=str(folder / "photos"),
@@ -50,13 +50,14 @@ def call(folder: Path, name: str = "f.npz", kind: Kind = "pooled", **more: bool)
 
 
 @torch.no_grad()
-def expected(folder: Path, paths: list[str]) -> dict[str, np.ndarray]:
+def expected(folder: Path, paths: list[str], *, norm: bool = True) -> dict[str, np.ndarray]:
     """The features of one image at a time."""
     encoder = load_saved_encoder(folder / "encoder").eval()
     features = []
     for path in paths:
         pixels, sizes = stack([read_image(Path(path), canvas=128)])
-        features.append(encoder(center_view(pixels, sizes, size=64, config=ViewsConfig(size=64), crop_pct=1.0)))
+        view = center_view(pixels, sizes, size=64, config=ViewsConfig(size=64), crop_pct=1.0)
+        features.append(encoder(view, norm=norm))
     levels = {f"level_{i}": torch.cat([f.maps[i] for f in features]).numpy() for i in range(4)}
     return levels | {"features": torch.cat([f.embedding for f in features]).numpy(), "patch": levels["level_3"]}
 
@@ -109,6 +110,22 @@ def interrupt(monkeypatch: pytest.MonkeyPatch, *, after: int) -> list[None]:
 
     monkeypatch.setattr(Encoder, "forward", counted)
     return runs
+
+
+@pytest.mark.parametrize("kind", ["patch", "pyramid"])
+def test_raw_maps_on_request_without_parts_of_normed_ones(
+    folder: Path, kind: Kind, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        interrupt(patch, after=3)
+        with pytest.raises(KeyboardInterrupt):
+            call(folder, kind=kind)
+    call(folder, kind=kind, features="raw")
+    paths, arrays = read(folder / "f.npz")
+    raw, normed = (expected(folder, paths, norm=norm)["patch"] for norm in (False, True))
+    last = arrays["features" if kind == "patch" else "level_3"]
+    assert np.allclose(last, raw, atol=1e-5)
+    assert not np.allclose(raw, normed, atol=0.1)
 
 
 def test_an_interrupted_call_resumes(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

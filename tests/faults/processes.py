@@ -111,8 +111,8 @@ def use_float64() -> None:
     loop.make_views = double_views
     forward = Encoder.forward
 
-    def double_forward(encoder: Encoder, x: torch.Tensor, **settings: Any) -> Features:
-        return forward(encoder, x.to(next(encoder.parameters()).dtype), **settings)  # the monitors make their own views
+    def double_forward(encoder: Encoder, x: torch.Tensor, **options: Any) -> Features:
+        return forward(encoder, x.to(next(encoder.parameters()).dtype), **options)  # the monitors make their own views
 
     Encoder.forward = double_forward  # type: ignore[method-assign]
 

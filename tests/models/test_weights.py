@@ -56,6 +56,19 @@ def test_patches_positions_and_channels_are_adapted_as_timm_does(tmp_path: Path)
     )
 
 
+def test_weights_of_other_heads_are_refused(tmp_path: Path) -> None:
+    """Their shapes are the same; the config beside the weights tells, of this project, timm and transformers."""
+    save_encoder(build("vit_tiny_patch16_224"), tmp_path / "ours")
+    save_file(dict(build("vit_tiny_patch16_224").model.state_dict()), tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text('{"num_attention_heads": 3, "image_size": 64}')
+    for folder in (tmp_path / "ours", tmp_path):
+        build("vit_tiny_patch16_224", weights=str(folder))
+        with pytest.raises(
+            UserError, match=r"trained with 3 attention heads in block 0.*has 6; set encoder\.model_args\.num_heads"
+        ):
+            build("vit_tiny_patch16_224", weights=str(folder), model_args=VIT | {"num_heads": 6})
+
+
 def test_relative_positions_of_other_windows_are_resampled(tmp_path: Path) -> None:
     name = "swin_tiny_patch4_window7_224"
     torch.save(perturb(build(name)).model.state_dict(), tmp_path / "start.pth")

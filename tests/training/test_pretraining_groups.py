@@ -38,6 +38,8 @@ def model_of(framework: FrameworkConfig, encoder: str) -> RePre:
 
 def config_of(framework: str) -> FrameworkConfig:
     config = FRAMEWORKS[framework][0]()
+    if framework == "pixels":
+        return config
     changes = SMALL | ({"prototypes": 16, "norm_last_layer": False} if framework.startswith("dino") else {})
     return replace(config, **changes)
 
@@ -47,14 +49,14 @@ def authors_rule(framework: str, name: str, parameter: nn.Parameter) -> bool:
 
     moco-v3: main_moco.py, ``AdamW(model.parameters())``. dino: utils.py, ``get_params_groups``. moby: optimizer.py,
     ``set_weight_decay``; its exemptions are read from the attributes ``no_weight_decay`` of the class MoBY, which has none.
-    BYOL and SimCLR exempt biases and batch normalization, all of one dimension; on positions and tokens they say nothing.
+    dinov2: param_groups.py; iBOT's utils.py gives the same, where mask token and weight_g are matrices. pixels: SimMIM's
+    optimizer.py, with what its models exempt. BYOL and SimCLR exempt biases and batch normalization, all of one dimension;
+    on positions and tokens they say nothing.
     """
     if framework == "moco-v3":
         return True
     is_vector = len(parameter.shape) == 1
-    if (
-        framework == "dinov2"
-    ):  # param_groups.py; iBOT's utils.py gives the same, where mask token and weight_g are matrices
+    if framework == "dinov2":
         return not (name.endswith(".bias") or "norm" in name or "gamma" in name)
     if framework == "dino":
         if name.endswith("projector.lengths"):  # weight_g there, of shape [prototypes, 1]
@@ -62,12 +64,12 @@ def authors_rule(framework: str, name: str, parameter: nn.Parameter) -> bool:
         return not (name.endswith(".bias") or is_vector)
     if framework == "moby":
         return not (is_vector or name.endswith(".bias"))
-    tables = ("pos_embed", "cls_token", "relative_position_bias_table")
+    tables = ("pos_embed", "cls_token", "relative_position_bias_table", "mask_token.token")
     return not (is_vector or name.endswith(tables))
 
 
 @pytest.mark.parametrize("encoder", ENCODERS)
-@pytest.mark.parametrize("framework", ["moco-v3", "dino", "moby", "byol", "simclr", "dinov2"])
+@pytest.mark.parametrize("framework", FRAMEWORKS)
 def test_weight_decay_follows_the_authors(framework: str, encoder: str) -> None:
     model = model_of(config_of(framework), encoder)
     groups = pretraining_groups(OptimConfig(), model)

@@ -48,7 +48,8 @@ def test_balanced_gradients_need_the_whole_batch() -> None:
 
 
 @pytest.mark.parametrize(
-    ("framework", "encoder", "micro_batch"), [("moco-v3", "vit", 0), ("dino", "vit", 2), ("moby", "swin", 0)]
+    ("framework", "encoder", "micro_batch"),
+    [("moco-v3", "vit", 0), ("dino", "vit", 2), ("moby", "swin", 0), ("dinov2", "vit", 2), ("ibot", "swin", 0)],
 )
 def test_a_compiled_step_is_the_eager_step(framework: str, encoder: str, micro_batch: int) -> None:
     """Of the same operations, so all gradients are equal but for the order of sums: also with drop path, a part of which the

@@ -54,6 +54,7 @@ def embed(
     data: PathLike,
     out: PathLike = "features.npz",
     kind: Literal["pooled", "patch", "pyramid"] = "pooled",
+    features: Literal["normed", "raw"] = "normed",
     size: int | None = None,
     half: bool = False,
     value_range: tuple[float, float] | None = None,
@@ -67,6 +68,7 @@ def embed(
         out: a .npz or .parquet file. It holds `paths` and `features` ([N, D] for pooled, [N, C, h, w] for patch), or
             `level_0`, `level_1`, ... for pyramid.
         kind: the pooled embedding, the last feature map, or the feature maps of all levels.
+        features: maps after the encoder's final norm, or raw, as its blocks leave them.
         size: side of the images in pixels; None uses the encoder's own.
         half: store float16 instead of float32.
         value_range: pixel values that map to 0 and 1; None uses those of the encoder's training, or of the file type.
@@ -84,6 +86,7 @@ def embed(
         data=str(data),
         out=path,
         kind=kind,
+        features=features,
         size=size,
         half=half,
         value_range=value_range,

@@ -9,7 +9,7 @@ import tyro
 
 from repre import api
 from repre.cli.parsing import parse
-from repre.evaluation.options import RuntimeOptions
+from repre.evaluation.options import DenseFeatures, RuntimeOptions
 
 DESCRIPTION = """Write the features of many images to a file. Run the same command again to resume.
 
@@ -29,6 +29,8 @@ class EmbedOptions:
     """A .npz or .parquet file."""
     kind: Literal["pooled", "patch", "pyramid"] = "pooled"
     """The pooled embedding, the last feature map, or the feature maps of all levels."""
+    features: DenseFeatures = "normed"
+    """Maps after the encoder's final norm, or raw, as its blocks leave them."""
     size: int | None = None
     """Side of the images in pixels; None uses the encoder's own."""
     half: bool = False

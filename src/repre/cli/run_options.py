@@ -17,7 +17,6 @@ from repre.cli.old_options import refuse_old_options
 from repre.cli.parsing import parse, parse_known
 from repre.config import RunConfig, dump_yaml, load_yaml
 from repre.errors import UserError
-from repre.frameworks import FRAMEWORKS
 from repre.recipes import ENCODERS, RECIPES, recipe
 
 COMMON = (
@@ -112,8 +111,10 @@ def parse_run_options(
 
 
 def recipe_table() -> str:
-    """All recipes as text: a table of encoders by frameworks, and those with other names."""
-    frameworks = [name for name in FRAMEWORKS if any(f"{encoder}-{name}" in RECIPES for encoder in ENCODERS)]
+    """All recipes as text: a table of encoders by names that all encoders have, and those with other names."""
+    first, *rest = ENCODERS
+    names = [recipe.removeprefix(f"{first}-") for recipe in RECIPES if recipe.startswith(f"{first}-")]
+    frameworks = [name for name in names if all(f"{encoder}-{name}" in RECIPES for encoder in rest)]
     rows = [["", *frameworks]]
     for encoder in ENCODERS:
         rows.append([encoder, *("x" if f"{encoder}-{name}" in RECIPES else "" for name in frameworks)])

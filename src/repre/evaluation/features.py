@@ -163,7 +163,7 @@ def encoder_extractor(encoder: Encoder, *, tokens: bool = False, precision: torc
     """Returns an extractor of an encoder's pooled embedding. It runs in evaluation mode and restores the encoder's mode.
 
     Args:
-        tokens: append the mean over the cells of the last map, as DINOv2's linear probe does (arXiv 2304.07193, B.3).
+        tokens: append the mean of the final-normed patch tokens, as DINOv2's linear probe does (arXiv 2304.07193, B.3).
         precision: bfloat16 computes under autocast.
     """
     device = next(encoder.parameters()).device
@@ -173,12 +173,12 @@ def encoder_extractor(encoder: Encoder, *, tokens: bool = False, precision: torc
         encoder.eval()
         try:
             with autocast(device, precision):
-                features = encoder(images.to(device), maps=tokens)
+                features = encoder(images.to(device), maps=False, patches=tokens)
         finally:
             encoder.train(training)
-        if not tokens:
+        if features.patches is None:
             return features.embedding
-        return torch.cat([features.embedding.float(), features.maps[-1].float().mean((2, 3))], dim=1)
+        return torch.cat([features.embedding.float(), features.patches.float().mean(1)], dim=1)
 
     return extract
 
@@ -236,7 +236,7 @@ def _key(encoder: Encoder, images: LabeledImages, transform: Transform, tokens: 
         "images": images.identity(),
         "view": asdict(transform.views),
         "crop_pct": transform.crop_pct,
-        "tokens": tokens,
+        "tokens": tokens and "normed",  # True stands for raw ones in older caches
         "precision": str(precision),
     }
     return json_hash(content, length=40)

@@ -1,7 +1,8 @@
 """The maps of a frozen encoder for every window of a data set, computed once and cached on disk.
 
 A cache entry is a folder whose name is a hash of everything that defines it: weights, data, windows, normalization,
-levels, precision. It is written under a hidden name and renamed when it is complete, so a reader never sees a part.
+levels and their norm, precision. It is written under a hidden name and renamed when it is complete, so a reader never
+sees a part.
 
     <cache>/maps/5f0c.../level-0.f16   float16 [N, C_l, H_l, W_l], raw
                          masks.u8      uint8 [N, S, S], raw
@@ -79,6 +80,7 @@ def cached_maps(
     mean: Tensor,
     std: Tensor,
     levels: list[int],
+    norm: bool,
     runtime: RuntimeOptions,
 ) -> CachedMaps:
     """Returns the maps of every image of `source`, from the cache if they are there.
@@ -89,6 +91,7 @@ def cached_maps(
         config: how the images are cut into windows.
         mean, std: normalization, [C, 1, 1].
         levels: indices of the encoder's maps to cache.
+        norm: whether they come after the encoder's final norm.
         runtime: device, precision, batch, workers and cache.
 
     Raises:
@@ -105,6 +108,7 @@ def cached_maps(
         "windows": asdict(config),
         "statistics": [mean.flatten().tolist(), std.flatten().tolist()],
         "levels": [encoder.out_indices[level] for level in levels],
+        "norm": norm,
         "precision": str(runtime.dtype),
         "device": runtime.torch_device.type,
     }
@@ -115,7 +119,7 @@ def cached_maps(
         partial = folder.with_name(f".{key}.{os.getpid()}")
         try:
             partial.mkdir(parents=True)
-            _write(partial, encoder, source, config, mean=mean, std=std, levels=levels, runtime=runtime)
+            _write(partial, encoder, source, config, mean=mean, std=std, levels=levels, norm=norm, runtime=runtime)
             if not folder.exists():  # another process may have been faster
                 partial.rename(folder)
         except OSError as error:
@@ -139,6 +143,7 @@ def _write(
     mean: Tensor,
     std: Tensor,
     levels: list[int],
+    norm: bool,
     runtime: RuntimeOptions,
 ) -> None:
     """Computes the maps and fills the folder of an entry."""
@@ -150,7 +155,7 @@ def _write(
 
     def maps_of(images: Tensor, rows: slice) -> list[Tensor]:
         with autocast(device, runtime.dtype):
-            maps = encoder(images[rows]).maps
+            maps = encoder(images[rows], norm=norm).maps
         if not all(bool(maps[level].isfinite().all()) for level in levels):
             raise RunError(f"the maps of {source.spec} are not finite; the encoder's weights are broken")
         return [maps[level].float().clamp(-FLOAT16_MAX, FLOAT16_MAX).half().cpu() for level in levels]

@@ -1,4 +1,4 @@
-"""Where evaluations compute and what they cache. Nothing here changes a metric beyond rounding."""
+"""Options that evaluations share: where they compute and what they cache, and which maps they see."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,10 +10,13 @@ from repre.errors import UserError
 from repre.utils.config_checks import check_fields
 from repre.utils.device import pick_device, pick_precision, pick_workers
 
+DenseFeatures = Literal["normed", "raw"]
+"""Maps of an encoder after its final norm, as DINOv2's, or as its blocks leave them."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class RuntimeOptions:
-    """Device, workers, caches."""
+    """Device, workers, caches. Nothing here changes a metric beyond rounding."""
 
     device: str = "auto"
     """cpu, cuda, cuda:N or mps; `auto` uses the fastest that is available."""

@@ -26,7 +26,7 @@ from repre.data.loading.loader import stack
 from repre.data.loading.workers import in_workers, load_tracked
 from repre.errors import UserError
 from repre.evaluation.features import eval_transform
-from repre.evaluation.options import RuntimeOptions
+from repre.evaluation.options import DenseFeatures, RuntimeOptions
 from repre.exporters.feature_files import FeatureParts, check_format, join_parts
 from repre.models.resolve import resolve_encoder
 from repre.types import Features
@@ -45,6 +45,7 @@ def embed(
     data: str,
     out: Path,
     kind: Kind = "pooled",
+    features: DenseFeatures = "normed",
     size: int | None = None,
     half: bool = False,
     value_range: tuple[float, float] | None = None,
@@ -62,6 +63,7 @@ def embed(
         data: images, as for `repre pretrain --data`.
         out: the file, .npz or .parquet.
         kind: the pooled embedding, the last feature map, or the feature maps of all levels.
+        features: maps after the encoder's final norm, or raw, as its blocks leave them.
         size: side of the images in pixels; None uses the encoder's own.
         half: store float16 instead of float32.
         value_range: pixel values that map to 0 and 1; None uses those of the encoder's training, or of the file type.
@@ -75,6 +77,9 @@ def embed(
     check_format(out)
     if kind not in get_args(Kind):
         raise UserError(f"--kind {kind}: choose pooled, patch or pyramid")
+    if features not in get_args(DenseFeatures):
+        raise UserError(f"--features {features}: choose normed or raw")
+    norm = kind != "pooled" and features == "normed"
     runtime = runtime or RuntimeOptions()
     resolved = resolve_encoder(spec)
     encoder = resolved.build(image_size=size).to(runtime.torch_device).eval()
@@ -86,6 +91,7 @@ def embed(
         "data": [source.spec, source_identity(source)],
         "view": asdict(transform.views) | {"crop_pct": transform.crop_pct},
         "kind": kind,
+        "norm": norm,
         "half": half,
         "precision": str(runtime.dtype),
         "images_per_part": images_per_part,
@@ -99,8 +105,8 @@ def embed(
 
     def features_of(views: Tensor, rows: slice) -> dict[str, np.ndarray]:
         with autocast(device, runtime.dtype):
-            features = encoder(views[rows], maps=kind != "pooled")
-        return {name: values.float().cpu().numpy().astype(dtype) for name, values in _select(features, kind).items()}
+            selected = _select(encoder(views[rows], maps=kind != "pooled", norm=norm), kind)
+        return {name: values.float().cpu().numpy().astype(dtype) for name, values in selected.items()}
 
     def extract(batch: _Batch) -> list[dict[str, np.ndarray]]:
         views = transform(batch.pixels.to(device, non_blocking=True), batch.sizes)

@@ -144,17 +144,14 @@ class DINOv2(Framework):
             targets = project(head, patches.index_select(0, rows))
             if c.centering == "sinkhorn":
                 center = targets.sinkhorn_center(temperature, weights > 0)
+            elif c.patch_center == "masked":
+                center, hidden = self.patch_center, (weights > 0).to(weights.dtype)
+                state = {"patch_sum": targets.sum_of_logits(hidden), "patch_count": hidden.sum()}
             else:
                 center = self.patch_center
-                hidden = (weights > 0).to(weights.dtype)
-                state = {"patch_sum": targets.sum_of_logits(hidden), "patch_count": hidden.sum()}
-                if c.patch_center == "all":
-                    sums = [project(head, part).sum_of_logits() for part in patches.split(ROWS)]
-                    state = {
-                        "patch_sum": torch.stack(sums).sum(0),
-                        "patch_count": torch.full_like(weights[0], len(patches)),
-                    }
-        points = project(_head(self.projector, "patches"), _patches(student)[rows])
+                sums = torch.stack([project(head, part).sum_of_logits() for part in patches.split(ROWS)])
+                state = {"patch_sum": sums.sum(0), "patch_count": torch.full_like(weights[0], len(patches))}
+        points = project(_head(self.projector, "patches"), _patches(student).index_select(0, rows))
         images = len(student) * len(student[0].embedding)
         return self.sums.patches(points, targets, center, temperature, weights, images=images), state
 

@@ -7,7 +7,7 @@ Shapes:
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
@@ -21,14 +21,16 @@ from repre.models.mask_token import build_mask_token
 from repre.models.moco_v3_init import start_as_moco_v3
 from repre.models.patch_projection import use_patch_projections
 from repre.models.residual_sums import use_bfloat16_sums
+from repre.models.timm_features import timm_features
 from repre.models.timm_model import (
     RESERVED_ARGUMENTS,
     FeatureLayout,
     PatchLayout,
-    check_published_heads,
+    check_heads,
     constructor_arguments,
     create_meta_model,
     create_timm_model,
+    heads,
     measure_features,
 )
 from repre.models.weights import load_start_weights
@@ -81,10 +83,10 @@ class EncoderConfig:
             raise UserError(f"encoder.image_size must be at least 1, not {self.image_size}")
         if self.patch_size is not None and self.patch_size < 1:
             raise UserError(f"encoder.patch_size must be at least 1, not {self.patch_size}")
-        if self.init != "timm" and self.weights == "hub":
+        if self.init != "timm" and self.weights is not None:
             raise UserError(
-                f"encoder.init {self.init} fixes the positions and draws new weights, so the hub's would be lost: set "
-                "encoder.init to timm, and leave out encoder.model_args.num_heads"
+                f"encoder.init is {self.init}, but encoder.weights replaces what it draws: set encoder.init to timm, and "
+                "encoder.model_args.num_heads to that of the weights (12 for MoCo v3's ViT-S; 6 for timm's, DINO's, DeiT's)"
             )
         for key, value in self.model_args.items():
             if key in RESERVED_ARGUMENTS:
@@ -152,7 +154,7 @@ class Encoder(nn.Module):
 
         self.model: Any = create_timm_model(config.name, self.timm_arguments, pretrained=config.weights == "hub")
         if config.weights == "hub":
-            check_published_heads(meta_model, self.model, name=config.name)
+            check_heads(heads(meta_model), heads(self.model), source="hub")
         if config.init == "moco-v3":
             start_as_moco_v3(self.model, name=config.name)
         self.batch_slice = BatchSlice()
@@ -172,19 +174,35 @@ class Encoder(nn.Module):
         if config.freeze_patch_embed:
             self._freeze_patch_embed()
 
-    def forward(self, x: Tensor, *, maps: bool = True, patches: bool = False, masks: Tensor | None = None) -> Features:
+    def forward(
+        self,
+        x: Tensor,
+        *,
+        maps: bool = True,
+        patches: bool = False,
+        masks: Tensor | None = None,
+        norm: bool = False,
+    ) -> Features:
         """Features of images [B, C, H, W].
 
         Args:
             maps: give the maps, one [B, C_l, H_l, W_l] per level.
             patches: give the patch tokens, [B, N, D_p].
             masks: patches to hide behind the mask token, bool [B, rows, columns].
+            norm: give the maps after the final norm (see `timm_features`), not as the blocks leave them.
         """
         layout = None if torch.compiler.is_compiling() else self.check_size(x.shape[-2], x.shape[-1])
+        normed = layout.normed if layout and maps and norm else "none"
         with self._hidden(masks):
-            return self._features(
-                x, maps, None if layout is None else layout.token_grid, layout.patches if layout and patches else None
+            features = timm_features(
+                self.model,
+                x,
+                indices=self.out_indices if maps else None,
+                token_grid=layout.token_grid if layout else None,
+                patches=layout.patches if layout and (patches or normed == "last") else None,
+                normed=normed,
             )
+        return features if patches or features.patches is None else replace(features, patches=None)
 
     def encode(
         self,
@@ -226,7 +244,13 @@ class Encoder(nn.Module):
         Every output is a copy: autograd follows outputs of a compiled function that share memory outside of it, by a pass
         over the whole memory for each.
         """
-        features = self._features(torch.cat(images), maps, token_grid, patches)
+        features = timm_features(
+            self.model,
+            torch.cat(images),
+            indices=self.out_indices if maps else None,
+            token_grid=token_grid,
+            patches=patches,
+        )
         device = images[0].device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else features.embedding.dtype
         return [
@@ -237,43 +261,6 @@ class Encoder(nn.Module):
             )
             for embedding, tokens, levels in _of_views(features, len(images))
         ]
-
-    def _features(
-        self, x: Tensor, maps: bool, token_grid: tuple[int, int] | None, patches: PatchLayout | None
-    ) -> Features:
-        """Features of images.
-
-        Args:
-            token_grid: rows and columns of the patch tokens, if the model gives the maps as tokens: they are then views of
-                the tokens, with the channels last in memory.
-            patches: where the patch tokens are, if they are wanted.
-        """
-        levels: Sequence[Tensor] = ()
-        if maps:
-            final, levels = self.model.forward_intermediates(
-                x, indices=self.out_indices, stop_early=False, output_fmt="NCHW" if token_grid is None else "NLC"
-            )
-            if token_grid is not None:
-                levels = [level.unflatten(1, token_grid).permute(0, 3, 1, 2) for level in levels]
-        else:
-            final = self.model.forward_features(x)
-        tokens = None if patches is None else self._patch_tokens(final, patches)
-        return Features(self.model.forward_head(final, pre_logits=True), tokens, list(levels))
-
-    def _patch_tokens(self, final: Tensor, layout: PatchLayout) -> Tensor:
-        """Patch tokens [B, N, D_p] after the final norm, from the output of `forward_features`.
-
-        Models that average their tokens may have that norm behind the average (timm's fc_norm); it is then applied to every
-        token.
-        """
-        if final.ndim == 3:
-            tokens = final[:, layout.prefix :]
-        else:
-            tokens = final.flatten(2).mT if layout.channels_first else final.flatten(1, 2)
-        norm_of_average = getattr(self.model, "fc_norm", None)
-        if isinstance(getattr(self.model, "norm", None), nn.Identity) and norm_of_average is not None:
-            tokens = norm_of_average(tokens)
-        return tokens
 
     def _hidden(self, masks: Tensor | None) -> AbstractContextManager[None]:
         """Inside, masked patches are hidden behind the mask token."""

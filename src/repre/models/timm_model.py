@@ -7,7 +7,7 @@ from its name.
 import inspect
 import math
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import timm
 import torch
@@ -25,6 +25,10 @@ RESERVED_ARGUMENTS = {
 }
 """Arguments that `EncoderConfig.model_args` must not hold: the encoder's own, and those of timm's factory (paths to weights
 among them)."""
+
+
+NormedMaps = Literal["all", "last", "none"]
+"""Which maps come after the model's final norm."""
 
 
 class PatchLayout(NamedTuple):
@@ -59,6 +63,8 @@ class FeatureLayout(NamedTuple):
     """The patch tokens after the final norm."""
     patch_stride: int
     """Pixels per patch token."""
+    normed: NormedMaps
+    """Maps that can be had after the final norm: all, by timm's `norm=True`; or the last, as the patch tokens."""
     embedded: tuple[int, int, int] | None
     """Rows, columns and width of the tokens that its `patch_embed` gives; None if it has none that gives tokens."""
 
@@ -124,21 +130,24 @@ def constructor_arguments(
     return arguments
 
 
-def check_published_heads(published: Any, model: Any, *, name: str) -> None:
-    """Checks that a model has as many attention heads as timm's own: another number takes the same weights in silence.
+def heads(model: Any) -> list[int]:
+    """Numbers of attention heads of all blocks. They do not show in the shapes of weights, so those of a model with other
+    heads load in silence."""
+    return [module.num_heads for module in model.modules() if hasattr(module, "num_heads")]
 
-    Args:
-        published: the model as timm's weights were trained, such as that of `create_meta_model`.
+
+def check_heads(theirs: list[int], own: list[int], *, source: str) -> None:
+    """Checks that a model has the attention heads that weights were trained with.
 
     Raises:
         UserError: it has others.
     """
-    theirs, own = ([m.num_heads for m in each.modules() if hasattr(m, "num_heads")] for each in (published, model))
-    if theirs != own:
-        raise UserError(
-            f"encoder.weights hub: {name} was published with {theirs[0]} attention heads in its first block, not {own[0]}; "
-            "remove num_heads from encoder.model_args"
-        )
+    for block, (number, other) in enumerate(zip(theirs, own)):  # of models with more blocks, the shared ones
+        if number != other:
+            raise UserError(
+                f"encoder.weights {source}: these weights were trained with {number} attention heads in block {block}, but "
+                f"the encoder has {other}; set encoder.model_args.num_heads to that of the weights"
+            )
 
 
 def create_meta_model(name: str) -> Any:
@@ -234,15 +243,18 @@ def measure_features(
         raise UserError(
             f"encoder: {name} cannot take images of {size[0]} x {size[1]} ({first_line(error)}){fix}"
         ) from error
+    patches = _patch_layout(final, maps[-1])
+    maps = maps[: len(levels)]
     return FeatureLayout(
         embedding_dim=embedding.shape[-1],
         depth=len(reductions),
         out_indices=levels,
-        widths=[level.shape[1] for level in maps[: len(levels)]],
+        widths=[level.shape[1] for level in maps],
         strides=[reductions[level] for level in levels],
-        token_grid=_token_grid(model, images, levels, maps[: len(levels)]),
-        patches=_patch_layout(final, maps[-1]),
+        token_grid=_token_grid(model, images, levels, maps),
+        patches=patches,
         patch_stride=reductions[-1],
+        normed=_normed(model, images, levels, reductions, maps, patches),
         embedded=_embedded_tokens(embedded[0], size) if embedded else None,
     )
 
@@ -280,6 +292,27 @@ def _token_grid(
         return None
     (rows, columns) = grids.pop()
     return (rows, columns) if all(level.shape[1] == rows * columns for level in tokens) else None
+
+
+def _normed(
+    model: Any,
+    images: torch.Tensor,
+    levels: list[int],
+    reductions: list[int],
+    maps: list[torch.Tensor],
+    patches: PatchLayout,
+) -> NormedMaps:
+    """Finds which of the maps [B, C_l, h, w] the model gives after its final norm, in the same shapes."""
+    if len(set(reductions)) == 1:  # a pyramid's final norm fits the width of its last stage only
+        try:
+            _, normed = model.forward_intermediates(
+                images, indices=levels, norm=True, stop_early=False, output_fmt="NCHW"
+            )
+        except (AssertionError, RuntimeError):  # some of timm's models assert that no norm is asked for
+            normed = []
+        if [level.shape for level in normed] == [level.shape for level in maps]:
+            return "all"
+    return "last" if levels[-1] == len(reductions) - 1 and patches.dim == maps[-1].shape[1] else "none"
 
 
 def first_line(error: Exception) -> str:

@@ -11,13 +11,14 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import load_file
 from timm.models import adapt_input_conv, load_pretrained
 from torch import Tensor
 
 from repre.errors import UserError
 from repre.models.load_report import LoadReport, shorten
-from repre.models.timm_model import first_line
+from repre.models.timm_model import check_heads, create_timm_model, first_line, heads
 from repre.models.weight_names import convert, is_block, rename
 from repre.models.weight_parts import find_encoder, flatten
 from repre.utils.safe_load import UNREADABLE, load_tensors
@@ -121,12 +122,12 @@ def _fit_file(model: Any, path: Path) -> tuple[dict[str, Tensor], LoadReport]:
     if layout and plain:
         raise _mixed_layouts(path, plain)
     state = convert({new: tensors[old] for old, new in inside.items()}, own)
-    with contextlib.suppress(
-        OSError, ValueError, KeyError, TypeError, AttributeError
-    ):  # only saved encoders have this file
-        config = json.loads(weights_file(path).with_name("config.json").read_text(encoding="utf-8"))
-        # tells timm a position grid that is not square
-        model.pretrained_model_args = dict(config.get("model_args") or {"img_size": config["image_size"]})
+    config = _read_config(weights_file(path).with_name("config.json"))
+    arguments = config.get("model_args") or ({"img_size": config["image_size"]} if "image_size" in config else None)
+    if isinstance(arguments, dict):
+        model.pretrained_model_args = arguments  # tells timm a position grid that is not square
+    if (theirs := _heads(config, own=heads(model))) is not None:
+        check_heads(theirs, heads(model), source=str(path))
     state, adapted = _fit_shapes(model, state)
     others = [key for key in state if key not in own and OTHER_PARTS.match(key)]
     if not layout:  # timm's own conversion may have renamed more
@@ -142,6 +143,27 @@ def _fit_file(model: Any, path: Path) -> tuple[dict[str, Tensor], LoadReport]:
         **_compare(own, {key: value for key, value in state.items() if key not in others}),
     )
     return state, report
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    """What timm, transformers and `save_encoder` write beside weights; empty where there is no such file."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _heads(config: Mapping[str, Any], *, own: list[int]) -> list[int] | None:
+    """Attention heads of the blocks of the model that a config describes; None if it does not say."""
+    number = config.get("num_attention_heads")
+    if isinstance(number, int):
+        return [number] * len(own)
+    if "architecture" not in config or not isinstance(config.get("model_args", {}), dict):
+        return None
+    with torch.device("meta"), contextlib.suppress(UserError):
+        return heads(create_timm_model(str(config["architecture"]), config.get("model_args", {})))
+    return None
 
 
 def _check_published(model: Any, name: str) -> LoadReport:

@@ -30,6 +30,19 @@ def test_the_finest_grid_is_a_quarter_of_a_plain_transformers_stride() -> None:
     assert Backbone(Encoder(ENCODERS["swin"]), width=8).strides == [4, 8, 16, 32]
 
 
+@pytest.mark.parametrize("norm", [True, False])
+@pytest.mark.parametrize("kind", ["vit", "swin"])
+def test_the_pyramid_gets_normed_maps_or_raw_ones(kind: str, norm: bool) -> None:
+    torch.manual_seed(0)
+    encoder = Encoder(ENCODERS[kind]).eval()
+    backbone, images = Backbone(encoder, width=8, norm=norm), torch.rand(2, 3, 64, 64)
+    with torch.no_grad():
+        expected, other = (backbone.pyramid(encoder(images, norm=which).maps) for which in (norm, not norm))
+        for features, reference in zip(backbone(images).values(), expected, strict=True):
+            assert torch.equal(features, reference)
+    assert not torch.allclose(expected[-1], other[-1], rtol=0.01)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_frozen_encoder_stays_and_the_pyramid_learns(kind: str) -> None:
     config = KINDS[kind]

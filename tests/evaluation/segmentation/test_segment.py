@@ -20,7 +20,8 @@ from repre.evaluation.runner import evaluate
 from repre.evaluation.segmentation.miou import Confusion
 from repre.evaluation.segmentation.segment import SegmentConfig, open_train_and_test, predict, run
 from repre.models.encoder import Encoder, EncoderConfig
-from repre.models.resolve import ResolvedEncoder
+from repre.models.resolve import ResolvedEncoder, resolve_encoder
+from repre.models.timm_folder import save_encoder
 from repre.utils.signals import Interrupted
 from tests.evaluation.tiny_eval import count_steps, trained_weights
 from tests.tiny import ENCODERS
@@ -36,6 +37,16 @@ HEADS = [("linear", None), ("linear", False), ("upernet", None), ("upernet", Tru
 
 def resolved(name: str = "vit") -> ResolvedEncoder:
     return ResolvedEncoder(f"random:{name}", TINY[name], None)
+
+
+def scattered(resolved: ResolvedEncoder, folder: Path) -> ResolvedEncoder:
+    """The encoder with weights whose final norm changes more than the scale of a map."""
+    encoder, generator = resolved.build(seed=0), torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in encoder.parameters():
+            parameter += 0.3 * torch.randn(parameter.shape, generator=generator)
+    save_encoder(encoder, folder / "encoder")
+    return resolve_encoder(str(folder / "encoder"))
 
 
 def config(cache: Path, *, epochs: int = 2, lr: float = 3e-3, drop_path: float = 0.1, **more: Any) -> SegmentConfig:
@@ -189,6 +200,19 @@ def test_a_second_call_on_frozen_maps_reads_the_cache(tmp_path: Path, monkeypatc
     run(resolved(), config(tmp_path, lr=1e-2, label_fraction=(0.5,)))
     with pytest.raises(AssertionError, match="the encoder ran"):
         run(resolved(), config(tmp_path, seed=1))
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_a_result_says_which_maps_it_used(frozen: bool, tmp_path: Path) -> None:
+    """Also where both share a cache; normed ones are the default."""
+    encoder, settings = scattered(resolved("swin"), tmp_path), config(tmp_path, frozen=frozen)
+    by_default, normed, raw = (
+        evaluate("segment", encoder, replace(settings, **features), out=tmp_path / "out")
+        for features in ({}, {"features": "normed"}, {"features": "raw"})
+    )
+    assert by_default["path"] == normed["path"] != raw["path"]
+    assert [result["config"]["features"] for result in (by_default, raw)] == ["normed", "raw"]
+    assert by_default["details"]["iou"] == normed["details"]["iou"] != raw["details"]["iou"]
 
 
 @pytest.mark.parametrize("window", ["slide", "pad", "resize"])

@@ -1,5 +1,6 @@
 """Encoder and head as one model."""
 
+import pytest
 import torch
 
 from repre.evaluation.segmentation.segmentation_heads import LinearHead, resize
@@ -7,7 +8,8 @@ from repre.evaluation.segmentation.segmenter import Segmenter
 from repre.models.encoder import Encoder, EncoderConfig
 
 
-def test_a_frozen_encoder_is_not_touched() -> None:
+@pytest.mark.parametrize("norm", [True, False])
+def test_a_frozen_encoder_is_not_touched(norm: bool) -> None:
     torch.manual_seed(0)
     encoder = Encoder(
         EncoderConfig(
@@ -18,7 +20,7 @@ def test_a_frozen_encoder_is_not_touched() -> None:
         )
     )
     head = LinearHead(encoder.widths, 3, frozen=True)
-    frozen = Segmenter(encoder, head, [0, 1, 2, 3], frozen=True).train()
+    frozen = Segmenter(encoder, head, [0, 1, 2, 3], norm=norm, frozen=True).train()
     assert not encoder.training
     assert head.training
     images = torch.randn(2, 3, 64, 64)
@@ -27,5 +29,5 @@ def test_a_frozen_encoder_is_not_touched() -> None:
     assert all(parameter.grad is not None for parameter in head.parameters())
     with torch.no_grad():
         frozen.eval()
-        from_maps = resize(head(encoder(images).maps), (64, 64))
+        from_maps = resize(head(encoder(images, norm=norm).maps), (64, 64))
         torch.testing.assert_close(frozen(images), from_maps)

@@ -44,7 +44,8 @@ def test_cka_ignores_rotation_scale_and_resolution() -> None:
 
 def test_depth_metrics_compare_neighboring_levels() -> None:
     maps = [normal(6, 5, 8, 8), normal(6, 8, 4, 4, seed=1), normal(6, 8, 4, 4, seed=2)]
-    metrics = depth_metrics(maps)
+    patches = normal(6, 16, 8, seed=3)
+    metrics = depth_metrics(patches, maps)
     assert set(metrics) == {"patch_rank", "level_similarity_0_1", "level_similarity_1_2"}
-    assert metrics["patch_rank"] == effective_rank(maps[2].permute(0, 2, 3, 1).reshape(-1, 8))
+    assert metrics["patch_rank"] == effective_rank(patches.reshape(-1, 8))
     assert metrics["level_similarity_1_2"] == linear_cka(maps[1], maps[2])

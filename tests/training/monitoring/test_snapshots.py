@@ -71,7 +71,7 @@ def test_patches_keep_the_angles_of_the_centered_features(tmp_path: Path) -> Non
         patches = file["patches"].astype(np.float64)
     model = tiny.tiny_model("simclr", "vit").eval()
     with torch.no_grad():
-        x = model.encoder(images()[:12]).maps[-1].permute(0, 2, 3, 1).reshape(-1, 32).double()
+        x = model.encoder(images()[:12], norm=True).maps[-1].permute(0, 2, 3, 1).reshape(-1, 32).double()
     directions = torch.nn.functional.normalize(x - x.mean(0), dim=1).numpy()
     patches = patches.reshape(-1, 32) / 127
     assert np.abs(np.linalg.norm(patches, axis=1) - 1).max() < 0.03

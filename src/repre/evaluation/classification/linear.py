@@ -60,7 +60,7 @@ class LinearConfig:
     batch_size: int = 256
     """Images per step; all of them if there are fewer."""
     tokens: bool = False
-    """Append the mean of the last map's cells to the pooled embedding."""
+    """Append the mean of the patch tokens, after the final norm, to the pooled embedding."""
     size: int | None = None
     """Side of the images in pixels; None uses the encoder's own."""
     crop_pct: float | None = None

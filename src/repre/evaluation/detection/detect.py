@@ -27,7 +27,7 @@ from repre.evaluation.detection.mask_rcnn import Detector, mask_rcnn
 from repre.evaluation.detection.window_attention import use_windows
 from repre.evaluation.fit import FitConfig, fit
 from repre.evaluation.metrics import check_fractions, with_fraction
-from repre.evaluation.options import RuntimeOptions
+from repre.evaluation.options import DenseFeatures, RuntimeOptions
 from repre.evaluation.result import Result, definition
 from repre.models.resolve import ResolvedEncoder
 from repre.utils.amp import autocast
@@ -50,6 +50,8 @@ class DetectConfig:
     """Other data to test on; None uses the test images of `data`, or holds out a fifth."""
     frozen: bool = False
     """Whether the encoder is frozen and only pyramid and heads are trained."""
+    features: DenseFeatures = "normed"
+    """Maps after the encoder's final norm, or raw, as its blocks leave them."""
     masks: bool = True
     """Whether instance masks are predicted besides boxes."""
     size: int | None = None
@@ -168,6 +170,7 @@ def build_detector(resolved: ResolvedEncoder, config: DetectConfig, data: BoxSou
         width=config.width,
         anchor=config.anchor,
         masks=config.masks,
+        norm=config.features == "normed",
         frozen=config.frozen,
     )
 

@@ -81,6 +81,7 @@ def mask_rcnn(
     width: int | None = None,
     anchor: float | None = None,
     masks: bool = True,
+    norm: bool = True,
     frozen: bool = False,
 ) -> Detector:
     """Builds a detector; its heads are initialized from torch's random state.
@@ -96,11 +97,12 @@ def mask_rcnn(
         anchor: side of a map's anchors over its stride; None: 8, or less for small images, so that the smallest anchor
             is an eighth of the image.
         masks: whether instance masks are predicted.
+        norm: whether the encoder's maps come after its final norm.
         frozen: whether only pyramid and heads are trained.
     """
     small = size < SMALL_IMAGE
     width = width or (128 if small else 256)
-    backbone = Backbone(encoder, width=width, frozen=frozen)
+    backbone = Backbone(encoder, width=width, norm=norm, frozen=frozen)
     anchor = anchor or min(8.0, size / (8 * backbone.strides[0]))
     levels = [str(level) for level in range(len(backbone.strides))]
     hidden_dim, mask_layers = (256, 2) if small else (1024, 4)

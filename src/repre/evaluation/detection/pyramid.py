@@ -24,6 +24,7 @@ class Backbone(nn.Module):
     Args:
         encoder: its maps feed the pyramid.
         width: D.
+        norm: whether its maps come after its final norm.
         frozen: whether the encoder stays in evaluation mode and has no gradients.
 
     Attributes:
@@ -31,9 +32,9 @@ class Backbone(nn.Module):
         strides: pixels per cell of every map, finest first.
     """
 
-    def __init__(self, encoder: Encoder, *, width: int = 256, frozen: bool = False) -> None:
+    def __init__(self, encoder: Encoder, *, width: int = 256, norm: bool = True, frozen: bool = False) -> None:
         super().__init__()
-        self.encoder, self.frozen, self.out_channels = encoder, frozen, width
+        self.encoder, self.norm, self.frozen, self.out_channels = encoder, norm, frozen, width
         plain = len(set(encoder.strides)) == 1
         self.pyramid = SimplePyramid(encoder.widths[-1], width) if plain else _TopDown(encoder.widths, width)
         stride = encoder.strides[-1]
@@ -44,7 +45,7 @@ class Backbone(nn.Module):
     def forward(self, images: Tensor) -> "OrderedDict[str, Tensor]":
         """Images [B, 3, H, W] -> maps by name "0", "1", ..., float32 [B, D, H / s, W / s]."""
         with torch.no_grad() if self.frozen else nullcontext():
-            maps = self.encoder(images).maps
+            maps = self.encoder(images, norm=self.norm).maps
         return OrderedDict((str(level), output.float()) for level, output in enumerate(self.pyramid(maps)))
 
     def train(self, mode: bool = True) -> "Backbone":

@@ -66,5 +66,6 @@ def _maps(task: SegmentationTask, source: MaskSource) -> CachedMaps:
         mean=task.mean,
         std=task.std,
         levels=task.levels,
+        norm=task.norm,
         runtime=task.runtime,
     )

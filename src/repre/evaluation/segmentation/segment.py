@@ -25,7 +25,7 @@ from repre.data.views.view_recipes import ViewsConfig
 from repre.errors import UserError
 from repre.evaluation.fit import FitConfig
 from repre.evaluation.metrics import check_fractions, with_fraction
-from repre.evaluation.options import RuntimeOptions
+from repre.evaluation.options import DenseFeatures, RuntimeOptions
 from repre.evaluation.result import Result, definition
 from repre.evaluation.segmentation.frozen_maps import logits_of_maps, train_on_maps
 from repre.evaluation.segmentation.miou import Confusion, Scores
@@ -53,6 +53,8 @@ class SegmentConfig:
     """Whether the encoder is frozen; None: frozen with a linear head, trained with UPerNet."""
     levels: Literal["all", "last"] = "all"
     """Maps that the linear head uses; UPerNet uses all."""
+    features: DenseFeatures = "normed"
+    """Maps after the encoder's final norm, or raw, as its blocks leave them."""
     width: int = 256
     """Channels of UPerNet's maps; most published results use 512."""
     size: int | None = None
@@ -209,6 +211,7 @@ def _task(
         frozen=config.is_frozen,
         head=head,
         levels=levels,
+        norm=config.features == "normed",
         train=train,
         test=test,
         labeled=labeled,
@@ -237,7 +240,7 @@ def _train(task: SegmentationTask, *, use_maps: bool) -> tuple[dict[str, float],
     """Trains the head; returns the summary of `fit` and the logits of the test images, computed as they are read."""
     if use_maps:
         return train_on_maps(task), logits_of_maps(task)
-    model = Segmenter(task.encoder, task.head, task.levels, frozen=task.frozen).to(task.device)
+    model = Segmenter(task.encoder, task.head, task.levels, norm=task.norm, frozen=task.frozen).to(task.device)
     return train_on_crops(task, model), logits_of_images(task, model)
 
 

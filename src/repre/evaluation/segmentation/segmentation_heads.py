@@ -61,7 +61,7 @@ class UPerNet(nn.Module):
 
     Maps of one stride (a plain transformer's) first become a pyramid of strides 4, 8, 16, 32, as in BEiT and MAE: at 16
     pixels per cell, transposed convolutions upsample the shallowest map by 4, and pooling halves the deepest. Every level
-    is normalized over its channels, because the encoder's maps come before its last norm.
+    is normalized over its channels first, whether or not the encoder's final norm was applied.
 
     Args:
         widths, strides: channels, and pixels per cell, of the encoder's maps, shallowest first.

@@ -24,6 +24,7 @@ class SegmentationTask:
         frozen: whether the encoder stays as it is.
         head: takes the maps of `levels`.
         levels: indices of the encoder's maps.
+        norm: whether they come after the encoder's final norm.
         train, test: images with masks.
         labeled: indices of the training images that may be used.
         windows: how an image is cut into windows of the encoder's size.
@@ -40,6 +41,7 @@ class SegmentationTask:
     frozen: bool
     head: nn.Module
     levels: list[int]
+    norm: bool
     train: MaskSource
     test: MaskSource
     labeled: list[int]

@@ -25,17 +25,18 @@ class Segmenter(nn.Module):
 
     Args:
         head: takes the encoder's maps at the indices `levels`.
+        norm: whether the maps come after the encoder's final norm.
         frozen: whether the encoder has no gradients.
     """
 
-    def __init__(self, encoder: Encoder, head: nn.Module, levels: list[int], *, frozen: bool) -> None:
+    def __init__(self, encoder: Encoder, head: nn.Module, levels: list[int], *, norm: bool, frozen: bool) -> None:
         super().__init__()
-        self.encoder, self.head, self.levels, self.frozen = encoder, head, levels, frozen
+        self.encoder, self.head, self.levels, self.norm, self.frozen = encoder, head, levels, norm, frozen
         if frozen:
             encoder.requires_grad_(False)
 
     def forward(self, images: Tensor) -> Tensor:
-        maps = self.encoder(images).maps
+        maps = self.encoder(images, norm=self.norm).maps
         return resize(self.head([maps[level] for level in self.levels]).float(), images.shape[-2:])
 
     def train(self, mode: bool = True) -> "Segmenter":

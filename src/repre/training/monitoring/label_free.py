@@ -158,22 +158,26 @@ class Monitors:
         correspondence_chance: the same share for a random guess.
         """
         embeddings: tuple[list[Tensor], list[Tensor]] = [], []
+        grid = encoder.check_size(*self.pairs[0].shape[-2:]).patches.grid
         correct = visible_count = 0
         metrics: dict[str, float] = {}
 
+        def tokens(features: Features) -> Tensor:
+            assert features.patches is not None
+            return features.patches.float()
+
         def compare(rows: slice) -> tuple[slice, Features, Features, Tensor]:
-            first, second = (encoder(view[rows].to(self.device)) for view in self.pairs)
-            return rows, first, second, predicted_cells(first.maps[-1].float(), second.maps[-1].float()).cpu()
+            first, second = (encoder(view[rows].to(self.device), patches=True) for view in self.pairs)
+            return rows, first, second, predicted_cells(tokens(first), tokens(second)).cpu()
 
         for rows, first, second, predicted in Halving(BATCH_SIZE)(len(self.pairs[0]), compare):
             for view_embeddings, features in zip(embeddings, (first, second)):
                 view_embeddings.append(features.embedding.float().cpu())
-            grid = first.maps[-1].shape[-2:]
             cells, visible = matching_cells(self.parameters[0][rows], self.parameters[1][rows], grid=grid)
             correct += int((predicted == cells)[visible].sum())
             visible_count += int(visible.sum())
             if rows.start == 0:
-                metrics = depth_metrics([level.float().cpu() for level in first.maps])
+                metrics = depth_metrics(tokens(first).cpu(), [level.float().cpu() for level in first.maps])
         if visible_count:
             metrics |= {"correspondence": correct / visible_count, "correspondence_chance": 1 / (grid[0] * grid[1])}
         return alignment_and_uniformity(*map(torch.cat, embeddings)) | metrics
@@ -236,10 +240,11 @@ def embed(encoder: Encoder, images: Tensor, *, device: torch.device, batch_size:
 
 
 @torch.no_grad()
-def maps_of(encoder: Encoder, images: Tensor, *, device: torch.device) -> list[Tensor]:
-    """The feature maps of images [N, C, S, S], on the device. The encoder must be in evaluation mode."""
+def maps_of(encoder: Encoder, images: Tensor, *, device: torch.device, norm: bool = False) -> list[Tensor]:
+    """The feature maps of images [N, C, S, S], on the device; `norm`: after the final norm. The encoder must be in
+    evaluation mode."""
 
     def maps(rows: slice) -> list[Tensor]:
-        return encoder(images[rows].to(device)).maps
+        return encoder(images[rows].to(device), norm=norm).maps
 
     return [torch.cat(level) for level in zip(*Halving()(len(images), maps))]

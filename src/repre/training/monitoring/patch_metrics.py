@@ -43,22 +43,22 @@ def predicted_cells(first: Tensor, second: Tensor) -> Tensor:
     """Finds, by cosine of the features, the most similar cell of the second view for each cell of the first view.
 
     Args:
-        first, second: feature maps [B, C, h, w] of the two views.
+        first, second: patch tokens [B, P, C] of the two views.
 
     Returns:
         Index of the cell in the flattened grid, int64 [B, P].
     """
-    first, second = (F.normalize(maps.flatten(2), dim=1) for maps in (first, second))  # [B, C, P]
-    return (first.mT @ second).argmax(2)
+    first, second = (F.normalize(tokens, dim=2) for tokens in (first, second))
+    return (first @ second.mT).argmax(2)
 
 
-def depth_metrics(maps: list[Tensor]) -> dict[str, float]:
-    """Metrics of one view's feature maps, one [B, C_l, h_l, w_l] per level.
+def depth_metrics(patches: Tensor, maps: list[Tensor]) -> dict[str, float]:
+    """Metrics of one view's patch tokens [B, P, C], and of its feature maps, one [B, C_l, h_l, w_l] per level.
 
-    patch_rank: `effective_rank` of the last level's patch features.
+    patch_rank: `effective_rank` of the patch tokens.
     level_similarity_A_B: `linear_cka` of neighboring levels; 1 if level B adds nothing to level A.
     """
-    metrics = {"patch_rank": effective_rank(maps[-1].movedim(1, -1).flatten(0, 2))}
+    metrics = {"patch_rank": effective_rank(patches.flatten(0, 1))}
     for level, (shallow, deep) in enumerate(pairwise(maps)):
         metrics[f"level_similarity_{level}_{level + 1}"] = linear_cka(shallow, deep)
     return metrics

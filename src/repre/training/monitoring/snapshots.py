@@ -61,7 +61,7 @@ def snapshot_arrays(model: RePre, images: Tensor, *, views: ViewsConfig, device:
         for level in model.decoder.levels:
             rebuilt = rebuild_from_level(model.decoder, maps, level, size).float().cpu()
             arrays[f"rebuilt_level_{level}"] = to_picture(to_pictures(rebuilt, first, model, views))
-    export_maps = [level.float().cpu() for level in maps_of(model.export_encoder, first, device=device)]
+    export_maps = [level.float().cpu() for level in maps_of(model.export_encoder, first, device=device, norm=True)]
     for level, level_map in enumerate(export_maps):
         arrays[f"pca_level_{level}"] = pca_colors(level_map)
     arrays["patches"] = quantized_patches(export_maps[-1])
