@@ -22,7 +22,8 @@ class Features:
         patches: patch tokens after the encoder's final norm, row by row, [B, N, D_p]; of a pyramid its last map. Without
             class and register tokens. None where they were not requested.
         maps: one feature map per level, each [B, C_l, H_l, W_l], finest grid first for pyramids and shallowest block
-            first for plain transformers; empty where they were not requested.
+            first for plain transformers; empty where they were not requested. As the blocks leave them, unless the encoder
+            was asked for normed ones.
     """
 
     embedding: Tensor
