@@ -57,10 +57,12 @@ class Points(NamedTuple):
 
 
 class ViewSums(NamedTuple):
-    """Attributes:
-    loss: DINO's loss, the mean over the rows.
-    distribution: the teacher's for its first view, the mean over the rows, [P].
-    entropy: of that distribution of each row, the mean over the rows.
+    """DINO's loss of a batch, and what the monitors need.
+
+    Attributes:
+        loss: the mean over the rows.
+        distribution: the teacher's for its first view, the mean over the rows, [P].
+        entropy: of that distribution of each row, the mean over the rows.
     """
 
     loss: Tensor
