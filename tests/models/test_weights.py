@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from repre.errors import UserError
 from repre.models.encoder import Encoder
 from repre.models.timm_folder import save_encoder
-from repre.models.weights import read_weights
+from repre.models.timm_model import create_meta_model, create_timm_model
+from repre.models.weights import check_heads, heads, read_weights
 from tests import tiny
 from tests.models.timm_models import PYRAMID, THREE_MODELS, VIT, build, draw_images, perturb, same_weights
 
@@ -173,3 +174,12 @@ def test_unreadable_weights_are_refused(tmp_path: Path) -> None:
     }.items():
         with pytest.raises(UserError, match=message):
             read_weights(tmp_path / name)
+
+
+def test_other_heads_than_those_of_the_weights_are_refused() -> None:
+    """Their weights have the same shapes, so timm would load them."""
+    published = create_meta_model("vit_tiny_patch16_224")
+    same, other = (create_timm_model("vit_tiny_patch16_224", arguments) for arguments in ({}, {"num_heads": 6}))
+    check_heads(heads(published), heads(same), source="hub")
+    with pytest.raises(UserError, match=r"hub: these weights were trained with 3 attention heads.*encoder has 6"):
+        check_heads(heads(published), heads(other), source="hub")

@@ -26,14 +26,12 @@ from repre.models.timm_model import (
     RESERVED_ARGUMENTS,
     FeatureLayout,
     PatchLayout,
-    check_heads,
     constructor_arguments,
     create_meta_model,
     create_timm_model,
-    heads,
     measure_features,
 )
-from repre.models.weights import load_start_weights
+from repre.models.weights import check_heads, heads, load_start_weights
 from repre.types import Features
 from repre.utils.config_checks import check_fields
 from repre.utils.onednn_linear import use_onednn_linear
@@ -149,7 +147,9 @@ class Encoder(nn.Module):
         self._layouts: dict[tuple[int, int], FeatureLayout] = {}
         layout = self.check_size(*self.image_size)
         self.embedding_dim, self.depth = layout.embedding_dim, layout.depth
-        self.out_indices, self.widths, self.strides = layout.out_indices, layout.widths, layout.strides
+        self.out_indices, self.widths, self.strides = (
+            list(x) for x in (layout.out_indices, layout.widths, layout.strides)
+        )
         self.patch_dim, self.patch_stride = layout.patches.dim, layout.patch_stride
 
         self.model: Any = create_timm_model(config.name, self.timm_arguments, pretrained=config.weights == "hub")

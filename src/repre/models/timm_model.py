@@ -7,6 +7,7 @@ from its name.
 import inspect
 import math
 from collections.abc import Mapping
+from functools import cache
 from typing import Any, Literal, NamedTuple
 
 import timm
@@ -130,28 +131,9 @@ def constructor_arguments(
     return arguments
 
 
-def heads(model: Any) -> list[int]:
-    """Numbers of attention heads of all blocks. They do not show in the shapes of weights, so those of a model with other
-    heads load in silence."""
-    return [module.num_heads for module in model.modules() if hasattr(module, "num_heads")]
-
-
-def check_heads(theirs: list[int], own: list[int], *, source: str) -> None:
-    """Checks that a model has the attention heads that weights were trained with.
-
-    Raises:
-        UserError: it has others.
-    """
-    for block, (number, other) in enumerate(zip(theirs, own)):  # of models with more blocks, the shared ones
-        if number != other:
-            raise UserError(
-                f"encoder.weights {source}: these weights were trained with {number} attention heads in block {block}, but "
-                f"the encoder has {other}; set encoder.model_args.num_heads to that of the weights"
-            )
-
-
+@cache
 def create_meta_model(name: str) -> Any:
-    """Creates a timm model on the meta device (shapes without memory), to ask what it can do.
+    """Creates a timm model on the meta device (shapes without memory), to ask what it can do; the same one for every call.
 
     Raises:
         UserError: timm has no such model or no such weights, or the model gives no intermediate features.
@@ -206,6 +188,8 @@ def measure_features(
 ) -> FeatureLayout:
     """Measures the features for images of a size by a forward pass on the meta device: no memory, no random draw.
 
+    What was measured is remembered: creating a model takes as long as creating one that computes.
+
     Args:
         name, arguments: what the model is created from.
         size: height and width of the images.
@@ -215,6 +199,22 @@ def measure_features(
     Raises:
         UserError: the model refuses the size, or has no such block or stage.
     """
+    key = repr((name, sorted(arguments.items()), size, built_for, out_indices))
+    if key not in _measured:
+        _measured[key] = _measure_features(name, arguments, size, built_for, out_indices)
+    return _measured[key]
+
+
+_measured: dict[str, FeatureLayout] = {}
+
+
+def _measure_features(
+    name: str,
+    arguments: Mapping[str, Any],
+    size: tuple[int, int],
+    built_for: tuple[int, int],
+    out_indices: tuple[int, ...] | None,
+) -> FeatureLayout:
     with torch.device("meta"):
         model = create_timm_model(name, arguments).eval()
         images = torch.empty(2, arguments["in_chans"], *size)

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from repre.errors import UserError
 from repre.models.load_report import LoadReport, shorten
-from repre.models.timm_model import check_heads, create_timm_model, first_line, heads
+from repre.models.timm_model import create_timm_model, first_line
 from repre.models.weight_names import convert, is_block, rename
 from repre.models.weight_parts import find_encoder, flatten
 from repre.utils.safe_load import UNREADABLE, load_tensors
@@ -143,6 +143,26 @@ def _fit_file(model: Any, path: Path) -> tuple[dict[str, Tensor], LoadReport]:
         **_compare(own, {key: value for key, value in state.items() if key not in others}),
     )
     return state, report
+
+
+def heads(model: Any) -> list[int]:
+    """Numbers of attention heads of all blocks. They do not show in the shapes of weights, so those of a model with other
+    heads load in silence."""
+    return [module.num_heads for module in model.modules() if hasattr(module, "num_heads")]
+
+
+def check_heads(theirs: list[int], own: list[int], *, source: str) -> None:
+    """Checks that a model has the attention heads that weights were trained with.
+
+    Raises:
+        UserError: it has others.
+    """
+    for block, (number, other) in enumerate(zip(theirs, own)):  # of models with more blocks, the shared ones
+        if number != other:
+            raise UserError(
+                f"encoder.weights {source}: these weights were trained with {number} attention heads in block {block}, but "
+                f"the encoder has {other}; set encoder.model_args.num_heads to that of the weights"
+            )
 
 
 def _read_config(path: Path) -> dict[str, Any]:
