@@ -295,7 +295,8 @@ class Encoder(nn.Module):
     def layer_ids(self) -> dict[str, int]:
         """Layer of each parameter by name, for layer-wise learning rates: 0 the stem, then the blocks, then the rest."""
         layers = group_parameters(self.model, self.model.group_matcher(coarse=False), reverse=True)
-        return {"mask_token.token": 0} | {f"model.{name}": layer for name, layer in layers.items()}
+        token = {} if self.mask_token is None else {"mask_token.token": 0}
+        return token | {f"model.{name}": layer for name, layer in layers.items()}
 
     def enable_grad_checkpointing(self) -> None:
         """Recomputes activations in the backward pass from now on.
