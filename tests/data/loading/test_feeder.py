@@ -66,7 +66,7 @@ def test_parts_give_the_steps_of_whole_batches(
 @pytest.mark.parametrize("workers", [0, 2])
 def test_parameters_that_workers_draw_are_those_of_the_batch(workers: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """With hidden patches too; nothing is drawn again where the views are made."""
-    config = replace(VIEWS, mask=MaskConfig(kind="random", ratio=(0.5, 0.5), patch=8))
+    config = replace(VIEWS, mask=MaskConfig(kind="random", ratio=(0.2, 0.8), image_share=0.7, patch=8))
     draw = partial(draw_views, config, seed=3)
     make = partial(make_views, config=config, seed=3, device="cpu")
     drawn_here = steps(Feeder(loader(), make, CPU), 2)
@@ -76,6 +76,10 @@ def test_parameters_that_workers_draw_are_those_of_the_batch(workers: int, monke
         assert_same(one, other)
         assert one[1].masks is not None
         assert other[1].masks is not None
+        assert one[1].masked is not None
+        assert other[1].masked is not None
+        assert torch.equal(one[1].masked, other[1].masked)
+        assert torch.equal(one[1].masked, replace(one[1], masked=None).masked_patches())
         assert all(torch.equal(mask, reference) for mask, reference in zip(one[1].masks, other[1].masks, strict=True))
 
 

@@ -161,11 +161,17 @@ class BatchJoiner:
         self._failures: list[tuple[int, str]] = []
         self._changed: list[int] = []
         self._parameters: list[list[ViewParameters] | None] = []
+        self._masked: list[tuple[Tensor, int]] = []
+        self._count = count
 
     def add(self, part: Batch) -> None:
         """Copies a sub-batch."""
         self._pixels.add(part.pixels)
-        self._rest.add([part.sizes, part.positions, part.indices, part.views])
+        views = part.views
+        if views is not None and views.masked is not None:
+            self._masked.append((views.masked, len(part.positions)))
+            views = replace(views, masked=None)
+        self._rest.add([part.sizes, part.positions, part.indices, views])
         self._parameters.append(part.parameters)
         self._failures += part.failures
         self._changed += part.changed
@@ -175,6 +181,8 @@ class BatchJoiner:
         """The whole batch, once all sub-batches are there."""
         assert self._last is not None, "a batch has a part"
         sizes, positions, indices, views = self._rest.whole
+        if self._masked:
+            views = replace(views, masked=_join_masked(self._masked, self._count, patches=views.masks[0][0].numel()))
         return replace(
             self._last,
             pixels=self._pixels.whole,
@@ -192,6 +200,16 @@ def _join_parameters(parts: list[list[ViewParameters] | None]) -> list[ViewParam
     """The parameters of all views of a batch, from those of its sub-batches; None if they were not drawn."""
     drawn = [part for part in parts if part is not None]
     return [ViewParameters.concatenate(view) for view in zip(*drawn)] if drawn else None
+
+
+def _join_masked(parts: list[tuple[Tensor, int]], count: int, *, patches: int) -> Tensor:
+    """`Views.masked` of `count` images, from that of each part and the images in it; without waiting for the device."""
+    joined, start = [], 0
+    for masked, images in parts:
+        view = masked // (images * patches)  # what follows is the place within the images of the view
+        joined.append(view * count * patches + start * patches + masked % (images * patches))
+        start += images
+    return torch.cat(joined).sort().values
 
 
 def in_float32(pixels: Tensor, *, keep_values: bool) -> Tensor:
