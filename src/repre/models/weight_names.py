@@ -102,8 +102,9 @@ def convert(state: Mapping[str, Tensor], model_keys: Collection[str]) -> dict[st
 
 
 def _join_attention(state: dict[str, Tensor], model_keys: Collection[str]) -> dict[str, Tensor]:
-    """attn.q, attn.k, attn.v -> attn.qkv; a bias of the keys that is missing is 0."""
-    for query in [name for name in state if re.search(r"\.attn\.q\.(weight|bias)$", name)]:
+    """attn.q, attn.k, attn.v -> attn.qkv, unless the model has them apart; a bias of the keys that is missing is 0."""
+    queries = [name for name in state if re.search(r"\.attn\.q\.(weight|bias)$", name) and name not in model_keys]
+    for query in queries:
         stem, kind = query.rsplit("q.", 1)
         q, k, v = (state.get(f"{stem}{part}.{kind}") for part in "qkv")
         if q is None or v is None:
