@@ -54,6 +54,7 @@ def test_a_hidden_patch_is_a_patch_token_unless_it_is_set(encoder: str, patch: i
     built = Encoder(tiny.ENCODERS[encoder], mask_token=True)
     views = ViewsConfig(size=tiny.SIDES[encoder], mask=RANDOM)
     assert fit_masks(views, built, Needs()).mask.patch == patch
+    assert fit_masks(views, built, Needs(patches=True, masks=True)).mask.patch == patch
     assert fit_masks(replace(views, mask=MaskConfig()), built, Needs()).mask.patch is None
     larger = replace(views, mask=replace(RANDOM, patch=16))
     assert fit_masks(larger, built, Needs()) == larger

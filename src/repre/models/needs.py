@@ -73,11 +73,6 @@ def fit_masks(views: ViewsConfig, encoder: Encoder, needs: Needs) -> ViewsConfig
     if encoder.mask_token is not None:
         assert layout.embedded is not None
         unit = -(-views.size // layout.embedded[0])
-    if needs.patches and patch != unit:
-        raise UserError(
-            f"views.mask.patch is {patch} pixels, but the framework predicts single patches of {encoder.config.name}, which "
-            f"have {unit}; leave it out"
-        )
     if patch % unit or views.size % patch:
         raise UserError(
             f"views.mask.patch is {patch} pixels; it must divide views.size {views.size} and be a multiple of the {unit} "
