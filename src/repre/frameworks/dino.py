@@ -53,6 +53,12 @@ class DINOConfig(FrameworkConfig):
             if not 0 <= getattr(self, name) <= 1:
                 raise UserError(f"framework.{name} must lie in [0, 1], not {getattr(self, name)}")
 
+    def temperature_at(self, progress: float, *, end: float, like: Tensor) -> Tensor:
+        """The teacher's temperature, which rises to `end`; a tensor, because a new number would be compiled anew."""
+        warmup, start = self.teacher_temperature_warmup, self.teacher_temperature_start
+        value = warmup_constant(progress, warmup=warmup, start=start, end=end)
+        return torch.full((), value, dtype=like.dtype, device=like.device)
+
 
 class DINO(Framework):
     """Every view's distribution over prototypes follows the teacher's, of each other global view."""
@@ -82,15 +88,8 @@ class DINO(Framework):
         with torch.no_grad():
             targets = project_views(self.teacher.projector, teacher)
             mean_logits = targets.mean_logits()
-        temperature = warmup_constant(
-            progress,
-            warmup=c.teacher_temperature_warmup,
-            start=c.teacher_temperature_start,
-            end=c.teacher_temperature,
-        )
-        # a tensor: a new number would be compiled anew
-        divisor = torch.full((), temperature, dtype=targets.points.dtype, device=targets.points.device)
-        of_views = self.sums.views(project_views(self.projector, student), targets, self.center, divisor)
+        temperature = c.temperature_at(progress, end=c.teacher_temperature, like=targets.points)
+        of_views = self.sums.views(project_views(self.projector, student), targets, self.center, temperature)
         return FrameworkOutput(
             loss=of_views.loss,
             embedding=student[0].embedding.detach(),

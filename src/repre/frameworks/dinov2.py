@@ -18,7 +18,7 @@ from repre.losses import koleo
 from repre.models.heads import PrototypeHead
 from repre.types import Features, FrameworkOutput, Views
 from repre.utils.dist import all_gather_with_grad, mean_over_ranks, rank, sum_over_ranks
-from repre.utils.schedule import cosine, warmup_constant
+from repre.utils.schedule import cosine
 from repre.utils.step_compile import StepFunction
 
 PATCH_COUNTS = 32
@@ -105,7 +105,7 @@ class DINOv2(Framework):
     def loss(self, student: list[Features], teacher: list[Features], views: Views, progress: float) -> FrameworkOutput:
         c, n_global = self.config, views.n_global
         state: dict[str, Tensor] = {}
-        temperature = self._temperature(c.teacher_temperature, progress, like=student[0].embedding)
+        temperature = c.temperature_at(progress, end=c.teacher_temperature, like=student[0].embedding)
         with torch.no_grad():
             targets = project_views(_head(self.teacher.projector, "views"), teacher)
             if c.centering == "centering":
@@ -137,7 +137,7 @@ class DINOv2(Framework):
         """The loss on hidden patches of the global views, and what moves the center of the patches."""
         c, head = self.config, _head(self.teacher.projector, "patches")
         rows, weights = _hidden_rows(views, student[0].embedding.dtype)
-        temperature = self._temperature(c.patch_temperature, progress, like=weights)
+        temperature = c.temperature_at(progress, end=c.patch_temperature, like=weights)
         state: dict[str, Tensor] = {}
         with torch.no_grad():
             patches = _patches(teacher)
@@ -154,14 +154,6 @@ class DINOv2(Framework):
         points = project(_head(self.projector, "patches"), _patches(student).index_select(0, rows))
         images = len(student) * len(student[0].embedding)
         return self.sums.patches(points, targets, center, temperature, weights, images=images), state
-
-    def _temperature(self, end: float, progress: float, *, like: Tensor) -> Tensor:
-        """The teacher's temperature, as a tensor: a new number would be compiled anew."""
-        c = self.config
-        value = warmup_constant(
-            progress, warmup=c.teacher_temperature_warmup, start=c.teacher_temperature_start, end=end
-        )
-        return torch.full((), value, dtype=like.dtype, device=like.device)
 
     def step_functions(self) -> list[StepFunction[..., Any]]:
         return self.sums.step_functions()

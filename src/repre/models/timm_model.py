@@ -188,7 +188,7 @@ def measure_features(
 ) -> FeatureLayout:
     """Measures the features for images of a size by a forward pass on the meta device: no memory, no random draw.
 
-    What was measured is remembered: creating a model takes as long as creating one that computes.
+    The result is kept for later calls, because creating a model takes long on the meta device, too.
 
     Args:
         name, arguments: what the model is created from.

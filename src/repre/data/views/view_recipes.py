@@ -109,7 +109,7 @@ class ViewsConfig:
     @property
     def mask_grid(self) -> int:
         """Rows, and columns, of the masks."""
-        assert self.mask.patch is not None, "masks need their patch: see `repre.models.masks.fit_masks`"
+        assert self.mask.patch is not None, "masks need their patch: see `repre.models.needs.fit_masks`"
         return self.size // self.mask.patch
 
     @property
