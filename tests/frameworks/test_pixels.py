@@ -8,11 +8,9 @@ from typing import Any
 import pytest
 import torch
 
-from repre.config import ComputeConfig, RunConfig, RuntimeConfig
+from repre.config import ComputeConfig, RunConfig
 from repre.data.views.view_recipes import MaskConfig, ViewsConfig, simmim_views
 from repre.errors import UserError
-from repre.frameworks import PixelsConfig
-from repre.models.decoder import DecoderConfig
 from repre.models.repre import ReconstructionConfig
 from repre.recipes import recipe
 from repre.reporting import write_report
@@ -23,26 +21,17 @@ from repre.utils.signals import Interrupted
 from tests import tiny
 from tests.training.test_broken_runs import alarms
 from tests.training.test_loop import assert_equal, stop_at, weights
+from tests.training.test_loop import config as loop_config
 from tests.training.toy import run, toy
 
 
 def config(out: Path, encoder: str, *, masked: bool, n_global: int, **changes: Any) -> RunConfig:
-    side = tiny.SIDES[encoder]
     mask = MaskConfig(kind="random" if masked else "none")  # of the encoder's own patches
-    made = RunConfig(
-        data="scenes:24:32",
-        out=str(out),
-        epochs=2,
-        batch_size=8,
-        encoder=replace(tiny.ENCODERS[encoder], drop_path=0.2),
-        framework=PixelsConfig(),
-        decoder=DecoderConfig(dim=16),
-        reconstruction=ReconstructionConfig(weight=2.0),
-        views=replace(simmim_views(), size=side, n_global=n_global, mask=mask),
-        optim=OptimConfig(lr=1e-3, base_batch_size=8, warmup_fraction=0.1, clip_grad_norm=5.0),
-        runtime=RuntimeConfig(device="cpu", workers=0, log_every=1, eval_every_epochs=1, monitor_samples=12),
-    )
-    return replace(made, **changes)
+    views = replace(simmim_views(), size=tiny.SIDES[encoder], n_global=n_global, mask=mask)
+    optim = OptimConfig(lr=1e-3, base_batch_size=8, warmup_fraction=0.1, clip_grad_norm=5.0)
+    given: dict[str, Any] = {"epochs": 2, "views": views, "optim": optim}
+    given["reconstruction"] = ReconstructionConfig(weight=2.0)
+    return loop_config(out, "pixels", encoder, **(given | changes))
 
 
 @pytest.mark.slow
