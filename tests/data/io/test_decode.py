@@ -1,15 +1,17 @@
 """Every format and mode that is promised, and every kind of damage as one clear reason."""
 
+import io
 import math
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import tifffile
 from PIL import Image
 
-from repre.data.io.decode import UnreadableImage, _read_with_pillow, read_image
+from repre.data.io.decode import EXTENSIONS, UnreadableImage, _read_with_pillow, read_image
 
 COLOR = np.zeros((40, 60, 3), np.uint8)
 COLOR[:, :30] = (200, 40, 40)
@@ -98,6 +100,59 @@ def test_16_bit_color_tiff_keeps_its_depth(tmp_path: Path) -> None:
     assert (read_image(tmp_path / "a.tif") == deep).all()
 
 
+@pytest.mark.parametrize("ending", ["webp", "avif", "jp2", "png", "bmp", "gif", "ppm"])
+def test_lossless_formats_keep_every_pixel(tmp_path: Path, ending: str) -> None:
+    options: dict[str, Any] = {"webp": {"lossless": True}, "avif": {"quality": 100, "subsampling": "4:4:4"}}
+    Image.fromarray(COLOR).save(tmp_path / f"a.{ending}", **options.get(ending, {}))
+    assert np.abs(read_image(tmp_path / f"a.{ending}").astype(int) - COLOR).max() <= (
+        2 if ending == "avif" else 0
+    )  # YCbCr rounds
+
+
+def written(path: Path) -> Path:
+    """Writes an image in the format of the path's ending."""
+    noise = np.random.default_rng(0).integers(0, 255, (40, 60, 3)).astype(np.uint8)
+    if path.suffix == ".npy":
+        np.save(path, noise)
+    elif path.suffix == ".tiff":
+        tifffile.imwrite(path, noise.astype(np.uint16) * 257, photometric="rgb", compression="zlib")
+    elif path.suffix == ".tif":
+        Image.fromarray(noise).save(path, compression="tiff_lzw")
+    else:
+        Image.fromarray(noise).save(path)
+    return path
+
+
+ENDINGS = [ending for ending in EXTENSIONS if ending not in (".jpeg", ".dcm")]
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_an_open_file_gives_the_pixels_of_its_path(tmp_path: Path, ending: str) -> None:
+    """Whatever its ending says, and wherever it was read before."""
+    path = written(tmp_path / f"a{ending}")
+    image = read_image(path, canvas=32)
+    memory = io.BytesIO(path.read_bytes())
+    memory.seek(20)
+    assert np.array_equal(read_image(memory, canvas=32), image)
+    assert not memory.closed
+    for other in ("a", "a.jpg" if ending == ".npy" else "a.npy", "a.tif" if ending == ".png" else "a.png"):
+        assert np.array_equal(read_image(path.rename(tmp_path / other), canvas=32), image)
+        path = tmp_path / other
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_damage_of_an_open_file_is_named_as_that_of_its_path(tmp_path: Path, ending: str) -> None:
+    path = written(tmp_path / f"a{ending}")
+    whole = path.read_bytes()
+    for content in (b"", b"hello", whole[: len(whole) // 2]):
+        path.write_bytes(content)
+        with pytest.raises(UnreadableImage) as of_path:
+            read_image(path)
+        with pytest.raises(UnreadableImage) as of_memory:
+            read_image(io.BytesIO(content))
+        assert str(of_memory.value).split(" object at ")[0] == str(of_path.value).split(" object at ")[0]
+
+
 @pytest.mark.parametrize("ending", ["jpg", "png", "npy"])
 def test_a_large_image_is_shrunk_to_the_canvas(tmp_path: Path, ending: str) -> None:
     ramp = np.linspace(0, 255, 900)[None, :, None].repeat(600, 0).repeat(3, 2).astype(np.uint8)
@@ -130,7 +185,8 @@ def test_shrinking_agrees_with_pillow_on_the_whole_image(tmp_path: Path) -> None
 @pytest.mark.parametrize("shape", [(683, 1023), (683, 1024), (300, 512), (90, 2047), (2049, 30), (40, 30)])
 def test_the_decoder_shrinks_by_halves_and_never_below_the_canvas(tmp_path: Path, shape: tuple[int, int]) -> None:
     Image.fromarray(np.zeros((*shape, 3), np.uint8)).save(tmp_path / "a.jpg")
-    decoded = max(_read_with_pillow(tmp_path / "a.jpg", 3, 512).shape)
+    with open(tmp_path / "a.jpg", "rb") as file:
+        decoded = max(_read_with_pillow(file, 3, 512).shape)
     assert min(512, max(shape)) <= decoded <= 1024
     assert decoded == -(-max(shape) // (2 ** max(0, int(math.log2(max(shape) / 512)))))
 

@@ -1,25 +1,33 @@
 """From a file to pixels. Any fault of a file ends in `UnreadableImage` with a short reason, within bounded memory.
 
-What a file claims is checked before it is unpacked: its format, its size, and how far packed data would grow.
+The content of a file chooses its decoder, not its ending. What it claims is checked before it is unpacked: its format, its
+size, and how far packed data would grow.
 """
 
 import math
 import os
 import stat
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from repre.data.io.image_kinds import HEAD_BYTES, image_kind
 from repre.data.io.image_limits import UnreadableImage, check_shape, check_values
 from repre.data.io.tiff import needs_tifffile, read_tiff
 
 Array = np.ndarray
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".npy")
+EXTENSIONS = (
+    *(".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".npy"),
+    *(".avif", ".gif", ".jp2", ".ppm", ".pgm"),
+)
 """Endings of image files, in lower case."""
 
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "AVIF", "JPEG2000", "PPM")
@@ -32,7 +40,14 @@ def in_range(image: Array, value_range: tuple[float, float]) -> Array:
     return ((image.astype(np.float32) - np.float32(low)) / np.float32(high - low)).clip(0, 1)
 
 
-def read_image(path: Path, *, channels: int = 3, canvas: int | None = None) -> Array:
+def read_image(
+    file: Path | BinaryIO,
+    *,
+    name: str = "",
+    channels: int = 3,
+    canvas: int | None = None,
+    raw_values: bool = False,
+) -> Array:
     """Decodes a file to [H, W, channels] in uint8, uint16 or float32.
 
     One channel is gray and three are RGB: gray is repeated, transparent pixels are blended with mid-gray, CMYK is converted.
@@ -40,24 +55,23 @@ def read_image(path: Path, *, channels: int = 3, canvas: int | None = None) -> A
     is applied.
 
     Args:
+        file: a path, or an open file that can seek; it is read from its beginning and stays open.
+        name: name of an open file; a path has its own. One that ends in .dcm is DICOM, even without DICOM's first bytes.
         channels: channels of the result.
         canvas: images are shrunk to fit a square of this side, with antialiasing; None leaves them as they are.
+        raw_values: of DICOM return the measured values instead of the window that its tags name; see `read_dicom`.
 
     Raises:
         UnreadableImage: the file is missing, damaged, no image, of other channels, not finite, or of an absurd shape.
     """
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _opened(file) as opened:
             warnings.simplefilter("ignore")  # of Pillow, about odd metadata and large images
-            suffix = path.suffix.lower()
-            if not stat.S_ISREG(os.stat(path).st_mode):  # reading a pipe would wait forever
-                raise UnreadableImage("not a regular file")
-            if suffix == ".npy":
-                image = _arrange(_read_numpy(path), channels)
-            elif suffix in (".tif", ".tiff") and needs_tifffile(path, channels):
-                image = _arrange(read_tiff(path), channels)
-            else:
-                image = _read_with_pillow(path, channels, canvas)
+            head = opened.read(HEAD_BYTES)
+            if not head:
+                raise UnreadableImage("an empty file")
+            opened.seek(0)
+            image = _decode(opened, image_kind(head), channels, canvas)
     except UnreadableImage:
         raise
     except FileNotFoundError as error:
@@ -65,7 +79,7 @@ def read_image(path: Path, *, channels: int = 3, canvas: int | None = None) -> A
     except PermissionError as error:
         raise UnreadableImage("no permission to read it") from error
     except UnidentifiedImageError as error:
-        raise UnreadableImage("not an image" if _size(path) else "an empty file") from error
+        raise UnreadableImage("not an image") from error
     except Image.DecompressionBombError as error:
         raise UnreadableImage("too many pixels: a decompression bomb?") from error
     except Exception as error:  # decoders of damaged files raise anything: struct.error, IndexError, SyntaxError, ...
@@ -73,15 +87,42 @@ def read_image(path: Path, *, channels: int = 3, canvas: int | None = None) -> A
     return _fit(image, canvas)
 
 
-def _read_with_pillow(path: Path, channels: int, canvas: int | None) -> Array:
-    with Image.open(path, formats=FORMATS) as file:
-        check_shape(file.height, file.width)
-        if canvas is not None and file.format == "JPEG":
-            scale = canvas / max(file.size)  # `draft` decodes at 1, 1/2, 1/4 or 1/8 of the size, at least at this scale
-            file.draft(None, (max(1, int(file.width * scale)), max(1, int(file.height * scale))))
-        file.load()
-        ImageOps.exif_transpose(file, in_place=True)
-        return _arrange(_to_array(file, channels), channels)
+@contextmanager
+def _opened(file: Path | BinaryIO) -> Iterator[BinaryIO]:
+    """A file at its beginning; closes what it opens."""
+    if not isinstance(file, Path):
+        file.seek(0)
+        yield file
+        return
+    if not stat.S_ISREG(os.stat(file).st_mode):  # opening a pipe would wait forever
+        raise UnreadableImage("not a regular file")
+    with open(file, "rb") as opened:
+        yield opened
+
+
+def _decode(file: BinaryIO, kind: str, channels: int, canvas: int | None) -> Array:
+    """Decodes an open file of a kind of `image_kind`."""
+    if kind == "numpy":
+        return _arrange(_read_numpy(file), channels)
+    if kind == "tiff":
+        many = needs_tifffile(file, channels)
+        file.seek(0)
+        if many:
+            return _arrange(read_tiff(file), channels)
+    return _read_with_pillow(file, channels, canvas)
+
+
+def _read_with_pillow(file: BinaryIO, channels: int, canvas: int | None) -> Array:
+    with Image.open(file, formats=FORMATS) as image:
+        check_shape(image.height, image.width)
+        if canvas is not None and image.format == "JPEG":
+            scale = canvas / max(
+                image.size
+            )  # `draft` decodes at 1, 1/2, 1/4 or 1/8 of the size, at least at this scale
+            image.draft(None, (max(1, int(image.width * scale)), max(1, int(image.height * scale))))
+        image.load()
+        ImageOps.exif_transpose(image, in_place=True)
+        return _arrange(_to_array(image, channels), channels)
 
 
 def _to_array(image: Image.Image, channels: int) -> Array:
@@ -103,24 +144,17 @@ def _blend_with_gray(image: Image.Image) -> Image.Image:
     return Image.alpha_composite(background, image).convert("RGB")
 
 
-def _read_numpy(path: Path) -> Array:
+def _read_numpy(file: BinaryIO) -> Array:
     """Reads a NumPy file, after checking that it is as long as its header claims."""
-    with open(path, "rb") as file:
-        version = np.lib.format.read_magic(file)
-        read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, _, dtype = read_header(file)
-        check_values(shape)
-        if not dtype.hasobject and file.tell() + math.prod(shape) * dtype.itemsize > os.fstat(file.fileno()).st_size:
-            raise UnreadableImage("damaged: the file is shorter than its header says")
-        file.seek(0)
-        return np.asarray(np.load(file, allow_pickle=False))
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError:  # removed in the meantime
-        return 0
+    version = np.lib.format.read_magic(file)
+    read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read_header(file)
+    check_values(shape)
+    start, end = file.tell(), file.seek(0, os.SEEK_END)
+    if not dtype.hasobject and start + math.prod(shape) * dtype.itemsize > end:
+        raise UnreadableImage("damaged: the file is shorter than its header says")
+    file.seek(0)
+    return np.asarray(np.load(file, allow_pickle=False))
 
 
 def _arrange(values: Array, channels: int) -> Array:

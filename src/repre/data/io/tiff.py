@@ -9,8 +9,7 @@ import lzma
 import math
 import zlib
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import tifffile
@@ -37,22 +36,22 @@ except ImportError:  # before Python 3.14 tifffile does not unpack Zstandard eit
     pass
 
 
-def needs_tifffile(path: Path, channels: int) -> bool:
+def needs_tifffile(binary: BinaryIO, channels: int) -> bool:
     """Whether Pillow cannot read a TIFF: more than 8 bits in several channels, other numbers of channels, several pages."""
-    with tifffile.TiffFile(path) as file:
+    with tifffile.TiffFile(binary) as file:
         page = file.pages.first
         deep = page.bitspersample > 8 and page.samplesperpixel > 1
         return deep or channels not in (1, 3, 4) or page.samplesperpixel not in (1, 2, 3, 4) or len(file.pages) > 1
 
 
-def read_tiff(path: Path) -> Array:
+def read_tiff(binary: BinaryIO) -> Array:
     """The first series of a TIFF: its first image, or its pages stacked if all have one shape.
 
     Raises:
         UnreadableImage: the file claims too many values, or its segments unpack to more than they may hold.
         Exception: tifffile's errors on damaged files.
     """
-    with tifffile.TiffFile(path) as file:
+    with tifffile.TiffFile(binary) as file:
         series: Any = file.series[0]
         check_values(series.shape)
         compressions = {page.keyframe.compression for page in series.pages if page is not None}
