@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import yaml
 
+from repre.data.io.sources import FileChoice, Source, describe_data, open_source
 from repre.data.loading.loader import LoaderConfig, sufficient_size
 from repre.data.views.view_recipes import ViewsConfig
 from repre.errors import UserError, near_names
@@ -99,9 +100,18 @@ class RuntimeConfig:
 class RunConfig:
     """Everything that defines a pre-training run."""
 
-    data: str = "scenes"
-    """Images: a folder (searched recursively), a text list of files, cifar10:ROOT, cifar100:ROOT, stl10:ROOT,
-    fashion-mnist:ROOT, imagenet:ROOT, or the embedded `scenes`. Labels are not used."""
+    data: str | tuple[str, ...] = "scenes"
+    """Images, one or several of: a folder (searched recursively), a text list of files, a quoted pattern, tar shards
+    (shards/{0000..0099}.tar) or zip archives, hf:NAME[:SPLIT], a .parquet file, s3:// gs:// https:// addresses,
+    cifar10:ROOT, cifar100:ROOT, stl10:ROOT, fashion-mnist:ROOT, imagenet:ROOT, or the embedded `scenes`. Labels are not
+    used. A run whose images moved resumes with their new path."""
+    include: tuple[str, ...] = ()
+    """Use only files whose name in the folder or archive matches one of these patterns, such as 'day/*.jpg'; * also stands
+    for slashes."""
+    exclude: tuple[str, ...] = ()
+    """Leave out files that match one of these patterns, such as '*_mask.png'."""
+    any_ending: bool = False
+    """Also use files of other endings, or of none, in folders if their content is that of an image."""
     out: str = "runs/repre"
     """The run's folder. Run the same command again to resume an unfinished run."""
     epochs: int = 100
@@ -137,6 +147,30 @@ class RunConfig:
         if self.batch_size < 2:
             raise UserError("batch_size must be at least 2: the frameworks compare images of a batch")
         check_needs(self.framework, self.views, self.reconstruction)
+
+    @property
+    def data_name(self) -> str:
+        """`data` as one text for messages."""
+        return describe_data(self.data)
+
+    @property
+    def embedded_scenes(self) -> bool:
+        """Whether the images are the embedded scenes."""
+        return isinstance(self.data, str) and self.data.partition(":")[0] == "scenes"
+
+    def open_source(self) -> Source:
+        """Opens the images, decoded as the run needs them.
+
+        Raises:
+            UserError: they do not exist, or there are none.
+        """
+        return open_source(
+            self.data,
+            channels=self.encoder.channels,
+            canvas=self.decode_size,
+            raw_values=self.views.value_range is not None,
+            choice=FileChoice(self.include, self.exclude, self.any_ending),
+        )
 
     @property
     def encoder_at_size(self) -> EncoderConfig:

@@ -11,7 +11,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from repre.data.io.folders import FileSource
+from repre.data.io.image_files import FileSource
+from repre.data.io.local_files import LocalFiles
+from repre.data.io.names import Names
 from repre.data.labels.classes import open_labeled
 from repre.data.labels.splits import LabeledImages
 from repre.data.loading.loader import stack
@@ -57,7 +59,7 @@ def photos(root: Path, sizes: list[tuple[int, int]]) -> LabeledImages:
     names = [f"{number}.png" for number in range(len(sizes))]
     for name, (width, height) in zip(names, sizes):
         Image.fromarray(rng.integers(0, 256, (height, width, 3), np.uint8)).save(root / name)
-    source = FileSource(str(root), root, names, channels=3, canvas=32)
+    source = FileSource(str(root), LocalFiles(root, Names.of(names)), channels=3, canvas=32)
     return LabeledImages(source, np.zeros(len(sizes), np.int64), classes=["a", "b"])
 
 

@@ -19,7 +19,7 @@ from torch._dynamo.utils import counters
 from repre.api import load_encoder
 from repre.config import ComputeConfig, RunConfig, RuntimeConfig, load_yaml
 from repre.data.io.decode import UnreadableImage
-from repre.data.io.folders import FileSource
+from repre.data.io.image_files import FileSource
 from repre.data.loading.loader import LoaderConfig
 from repre.data.scenes import Scenes, ScenesConfig
 from repre.data.views.view_recipes import MaskConfig, dino_views, moco_v3_views

@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 from repre.config import RunConfig
-from repre.data.io.folders import FileSource
+from repre.data.io.image_files import FileSource
+from repre.data.io.local_files import LocalFiles
+from repre.data.io.names import Names
 from repre.data.io.sources import Source, open_source
 from repre.errors import UserError
 from repre.training import rank_check
@@ -21,7 +23,7 @@ Ranks = list[tuple[RunConfig, Source, int]]
 
 
 def files(*names: str) -> FileSource:
-    return FileSource("photos", Path("photos"), list(names), channels=3, canvas=None)
+    return FileSource("photos", LocalFiles(Path("photos"), Names.of(names)), channels=3, canvas=None)
 
 
 @pytest.fixture

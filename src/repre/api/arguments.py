@@ -17,6 +17,11 @@ def as_list(values: PathLike | Sequence[PathLike]) -> list[PathLike]:
     return [values] if isinstance(values, str | Path) else list(values)
 
 
+def as_data(data: PathLike | Sequence[PathLike]) -> str | tuple[str, ...]:
+    """Returns one or several ``--data`` strings, as configs hold them."""
+    return str(data) if isinstance(data, str | Path) else tuple(map(str, data))
+
+
 def build_config(kind: type[ConfigT], config: Any, settings: dict[str, Any], *, source: str) -> ConfigT:
     """Returns a config of class `kind` with changed settings.
 

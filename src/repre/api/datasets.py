@@ -5,20 +5,31 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from repre.api.arguments import PathLike, build_config
+from repre.api.arguments import PathLike, as_data, build_config
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from repre.data.io.sources import FileChoice
     from repre.data.scenes import ScenesConfig
     from repre.data.tools.check import Findings
 
 
-def check_data(data: PathLike, *, channels: int = 3, split: str = "train", workers: int | None = None) -> Findings:
+def check_data(
+    data: PathLike | Sequence[PathLike],
+    *,
+    channels: int = 3,
+    split: str = "train",
+    choice: FileChoice | None = None,
+    workers: int | None = None,
+) -> Findings:
     """Reads every image once and collects sizes, pixel types, unreadable files, duplicates and images of one color.
 
     Args:
         data: images, as for `pretrain`.
         channels: number of channels of the images.
         split: "train" or "val", for data sets that have both.
+        choice: which files are used; None: all images.
         workers: number of processes that decode images; None uses one less than the number of cores.
 
     Raises:
@@ -28,7 +39,8 @@ def check_data(data: PathLike, *, channels: int = 3, split: str = "train", worke
     from repre.data.tools.check import check
     from repre.utils.device import pick_workers
 
-    return check(open_source(str(data), split=split, channels=channels), workers=pick_workers(workers))
+    source = open_source(as_data(data), split=split, channels=channels, choice=choice)
+    return check(source, workers=pick_workers(workers))
 
 
 def write_scenes(

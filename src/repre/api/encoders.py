@@ -6,10 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from repre.api.arguments import PathLike, build_config
+from repre.api.arguments import PathLike, as_data, build_config
 from repre.errors import UserError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from repre.data.io.sources import FileChoice
     from repre.evaluation.options import RuntimeOptions
     from repre.exporters import Exported
     from repre.models.encoder import Encoder
@@ -51,20 +54,22 @@ def load_encoder(path: PathLike) -> Encoder:
 def embed(
     encoder: PathLike,
     *,
-    data: PathLike,
+    data: PathLike | Sequence[PathLike],
     out: PathLike = "features.npz",
     kind: Literal["pooled", "patch", "pyramid"] = "pooled",
     features: Literal["normed", "raw"] = "normed",
     size: int | None = None,
     half: bool = False,
     value_range: tuple[float, float] | None = None,
+    choice: FileChoice | None = None,
     runtime: RuntimeOptions | dict[str, Any] | None = None,
 ) -> Embeddings:
     """Computes the features of many images and writes them to a file. Call it again to resume after an interruption.
 
     Args:
         encoder: a run, a checkpoint, a weights file, a timm name or random:NAME (see `repre.models.resolve`).
-        data: images, as for `pretrain`.
+        data: images, as for `pretrain`, one or several.
+        choice: which files are used; None: all images.
         out: a .npz or .parquet file. It holds `paths` and `features` ([N, D] for pooled, [N, C, h, w] for patch), or
             `level_0`, `level_1`, ... for pyramid.
         kind: the pooled embedding, the last feature map, or the feature maps of all levels.
@@ -83,7 +88,8 @@ def embed(
     path = Path(out)
     count = embeddings.embed(
         str(encoder),
-        data=str(data),
+        data=as_data(data),
+        choice=choice,
         out=path,
         kind=kind,
         features=features,

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from repre.api.arguments import PathLike, as_list
+from repre.api.arguments import PathLike, as_data, as_list
 from repre.errors import UserError
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class Reconstruction:
 def pretrain(
     config: RunConfig | str = "quickstart",
     *,
-    data: PathLike | None = None,
+    data: PathLike | Sequence[PathLike] | None = None,
     out: PathLike | None = None,
     epochs: int | None = None,
     batch_size: int | None = None,
@@ -66,8 +66,10 @@ def pretrain(
     from repre.training.loop import train
     from repre.utils.dist import is_main_process
 
-    config = _run_config(config, data=data, out=out, epochs=epochs, batch_size=batch_size, seed=seed)
-    probe = KNNProbe.for_scenes(config.data, config.views) if config.data.split(":")[0] == "scenes" else None
+    config = _run_config(
+        config, data=None if data is None else as_data(data), out=out, epochs=epochs, batch_size=batch_size, seed=seed
+    )
+    probe = KNNProbe.for_scenes(config.data_name, config.views) if config.embedded_scenes else None
     path = train(config, probe=probe)
     if is_main_process():
         if probe is not None:
@@ -79,7 +81,7 @@ def pretrain(
 def plan(
     config: RunConfig | str = "quickstart",
     *,
-    data: PathLike | None = None,
+    data: PathLike | Sequence[PathLike] | None = None,
     epochs: int | None = None,
     batch_size: int | None = None,
     seconds: float = 30.0,
@@ -98,7 +100,7 @@ def plan(
     """
     from repre.training import planner
 
-    config = _run_config(config, data=data, epochs=epochs, batch_size=batch_size)
+    config = _run_config(config, data=None if data is None else as_data(data), epochs=epochs, batch_size=batch_size)
     return planner.plan(config, seconds=seconds, max_hours=max_hours)
 
 

@@ -9,6 +9,7 @@ import tyro
 
 from repre import api
 from repre.cli.parsing import parse
+from repre.data.io.sources import FileChoice
 from repre.data.scenes import ScenesConfig
 from repre.errors import UserError, near_names
 
@@ -33,8 +34,10 @@ def main(arguments: Sequence[str]) -> int:
 class CheckOptions:
     """Options of `repre data check`."""
 
-    data: tyro.conf.Positional[str]
-    """Images, as for pretrain."""
+    data: tyro.conf.Positional[tuple[str, ...]]
+    """Images, as for pretrain: one or several."""
+    choice: Annotated[FileChoice, tyro.conf.arg(name="")] = field(default_factory=FileChoice)
+    """Which files are used."""
     channels: int = 3
     """Channels of the images."""
     split: str = "train"

@@ -9,6 +9,7 @@ import tyro
 
 from repre import api
 from repre.cli.parsing import parse
+from repre.data.io.sources import FileChoice
 from repre.evaluation.options import DenseFeatures, RuntimeOptions
 
 DESCRIPTION = """Write the features of many images to a file. Run the same command again to resume.
@@ -23,8 +24,10 @@ class EmbedOptions:
 
     encoder: Annotated[str, tyro.conf.arg(aliases=["--run"])]
     """A run, a checkpoint, a weights file, a timm name or random:NAME."""
-    data: str
+    data: str | tuple[str, ...]
     """Images, as for pretrain."""
+    choice: Annotated[FileChoice, tyro.conf.arg(name="")] = field(default_factory=FileChoice)
+    """Which files are used."""
     out: Path = Path("features.npz")
     """A .npz or .parquet file."""
     kind: Literal["pooled", "patch", "pyramid"] = "pooled"

@@ -7,7 +7,7 @@ the parts are joined on disk, without holding all features in memory.
 """
 
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,7 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from repre.data.io.decode import UnreadableImage
-from repre.data.io.sources import Source, open_source
+from repre.data.io.sources import FileChoice, Source, open_source
 from repre.data.labels.splits import source_identity
 from repre.data.loading.loader import stack
 from repre.data.loading.workers import in_workers, load_tracked
@@ -42,13 +42,14 @@ Kind = Literal["pooled", "patch", "pyramid"]
 def embed(
     spec: str,
     *,
-    data: str,
+    data: str | Sequence[str],
     out: Path,
     kind: Kind = "pooled",
     features: DenseFeatures = "normed",
     size: int | None = None,
     half: bool = False,
     value_range: tuple[float, float] | None = None,
+    choice: FileChoice | None = None,
     runtime: RuntimeOptions | None = None,
     images_per_part: int = IMAGES_PER_PART,
 ) -> int:
@@ -61,6 +62,7 @@ def embed(
     Args:
         spec: the encoder, in any way that `repre.models.resolve` lists.
         data: images, as for `repre pretrain --data`.
+        choice: which files are used; None: all images.
         out: the file, .npz or .parquet.
         kind: the pooled embedding, the last feature map, or the feature maps of all levels.
         features: maps after the encoder's final norm, or raw, as its blocks leave them.
@@ -84,7 +86,13 @@ def embed(
     resolved = resolve_encoder(spec)
     encoder = resolved.build(image_size=size).to(runtime.torch_device).eval()
     transform = eval_transform(resolved, encoder, value_range=value_range)
-    source = open_source(data, channels=encoder.config.channels, canvas=transform.canvas)
+    source = open_source(
+        data,
+        channels=encoder.config.channels,
+        canvas=transform.canvas,
+        raw_values=transform.views.value_range is not None,
+        choice=choice,
+    )
     settings = {
         "weights": resolved.fingerprint,
         "encoder": str(encoder.config),

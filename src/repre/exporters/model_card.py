@@ -113,7 +113,7 @@ def _training(config: RunConfig, summary: dict[str, Any]) -> str:
         rows |= {"steps": summary["steps"], "images seen": summary["images"]}
     else:
         rows["weights"] = "of a checkpoint, possibly before the last epoch"
-    data = "the generated scenes of repre" if config.data.split(":")[0] == "scenes" else "own images, not published"
+    data = "the generated scenes of repre" if config.embedded_scenes else "own images, not published"
     table = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
     return f"## Training\n\nData: {data}.\n\n| setting | value |\n|---|---|\n{table}"
 

@@ -16,7 +16,7 @@ import torch
 
 from repre.config import RunConfig, to_dict
 from repre.data.io.cache_folders import with_cache
-from repre.data.io.sources import Source, open_source
+from repre.data.io.sources import Source
 from repre.data.loading.feeder import Feeder
 from repre.data.loading.loader import Loader
 from repre.data.loading.manifest import apply_manifest, write_manifest
@@ -112,13 +112,15 @@ class Trainer:
     def _open_source(self) -> Source:
         """The images, in the order of the manifest that the run began with."""
         config, folder = self.config, self.folder
-        source = open_source(config.data, channels=config.encoder.channels, canvas=config.decode_size)
+        source = config.open_source()
         if is_main_process() and not (folder.last.is_file() or folder.previous.is_file()):
             write_manifest(source, folder.files)
         barrier()
         source, warning = apply_manifest(source, folder.files)
         if warning is not None:
             self.log.message(warning)
+        if is_main_process():
+            folder.update_config(config)
         return source
 
     # ------------------------------------------------------------------------------------------------ the loop
@@ -132,7 +134,7 @@ class Trainer:
         config, total = self.config, self.loader.total_steps
         device, precision = str(self.device), str(self.state.precision).removeprefix("torch.")
         epoch = self.loader.steps_per_epoch
-        size = f"{len(self.source)} images of {config.data}, {epoch} steps per epoch, {total} in all"
+        size = f"{len(self.source)} images of {config.data_name}, {epoch} steps per epoch, {total} in all"
         resuming = f"; resuming from step {self.step}" if self.step else ""
         self.log.message(f"{size}; {device}, {precision}{resuming}")
         self.log.message(describe_cost(self.state.branch_cost))

@@ -7,13 +7,14 @@ training steps on real images, in the largest pieces that fit.
 import time
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 
 from repre.config import RunConfig
 from repre.data.io.decode import UnreadableImage
-from repre.data.io.sources import Source, open_source
+from repre.data.io.sources import Source
 from repre.data.loading.loader import stack
-from repre.data.loading.order import epoch_order
+from repre.data.loading.order import RunOrder
 from repre.data.views.render import make_views
 from repre.data.views.view_recipes import MaskConfig
 from repre.errors import UserError
@@ -106,7 +107,7 @@ def plan(config: RunConfig, *, seconds: float = 30.0, max_hours: float | None = 
         if value is not None and not value > 0:
             raise UserError(f"--{name.replace('_', '-')} must be above 0, not {value}")
     device = pick_device(config.runtime.device)
-    source = open_source(config.data, channels=config.encoder.channels, canvas=config.decode_size)
+    source = config.open_source()
     if config.batch_size > len(source):
         raise UserError(f"batch_size is {config.batch_size}, but {source.spec} has only {len(source)} images")
     batch, decode_per_s = _decode(source, config, limit=seconds / 4)
@@ -156,11 +157,12 @@ def _decode(source: Source, config: RunConfig, *, limit: float) -> tuple[Batch, 
 
     If `limit` seconds do not suffice for a whole batch, the images repeat.
     """
-    order, images, begin = epoch_order(len(source), seed=config.seed, epoch=0), [], time.monotonic()
-    seconds = 0.0
-    for index in order[: config.batch_size]:
+    order = RunOrder(count=len(source), batch_size=config.batch_size, seed=config.seed)
+    images: list[np.ndarray] = []
+    begin, seconds = time.monotonic(), 0.0
+    for position in range(config.batch_size):
         try:
-            images.append(source.load(int(index)))
+            images.append(source.load(order.index(0, position)))
         except UnreadableImage:
             continue  # the run counts and lists it
         seconds = time.monotonic() - begin

@@ -32,8 +32,8 @@ def _difference(config: RunConfig, first: dict[str, Any], other: dict[str, Any])
         return f"its settings differ ({'; '.join(lines[:8])}). Start all ranks with the same settings"
     if first["files"] != other["files"]:
         return (
-            f"it has {other['count']} images of {config.data}, rank 0 has {first['count']}, and the lists differ. Give all "
-            f"machines the same files, and an --out that they share ({config.out} may be on a local disk)"
+            f"it has {other['count']} images of {config.data_name}, rank 0 has {first['count']}, and the lists differ. Give "
+            f"all machines the same files, and an --out that they share ({config.out} may be on a local disk)"
         )
     if first["step"] != other["step"]:
         return (

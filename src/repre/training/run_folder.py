@@ -105,8 +105,8 @@ class RunFolder:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._acquire_lock()
-            recorded = self.recorded_micro_batch() if config.compute.micro_batch == "auto" else None
-            self.write_config(config, micro_batch=recorded)
+            if not self.config.is_file():
+                self.write_config(config)
             for folder in (self.last.parent, self.panel, self.tensorboard):
                 folder.mkdir(parents=True, exist_ok=True)
             write_json(self.environment, environment())
@@ -127,6 +127,11 @@ class RunFolder:
         number = compute.get("micro_batch") if isinstance(compute, dict) else None
         return number if isinstance(number, int) and number > 0 else None
 
+    def update_config(self, config: RunConfig) -> None:
+        """Writes the config of a run that resumes, which may have other data paths and a micro-batch of its own."""
+        recorded = self.recorded_micro_batch() if config.compute.micro_batch == "auto" else None
+        self.write_config(config, micro_batch=recorded)
+
     def write_config(self, config: RunConfig, *, micro_batch: int | None = None) -> None:
         """Writes config.yaml, with the micro-batch that was found to fit where there is one."""
         if micro_batch is not None:
@@ -146,7 +151,10 @@ class RunFolder:
         except UserError as error:
             raise UserError(f"{error}; repair the file, or name another --out") from error
         saved = identity(saved) if isinstance(saved, dict) else {}
-        lines = differences(_as_yaml(identity(config)), saved)
+        mine = _as_yaml(identity(config))
+        if self.files.is_file() and not self.summary.is_file():
+            mine["data"] = saved.get("data")  # the images may have moved; the manifest tells
+        lines = differences(mine, saved)
         if len(lines) > MAX_DIFFERENCES:
             lines[MAX_DIFFERENCES:] = [f"and {len(lines) - MAX_DIFFERENCES} more"]
         if lines:

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from repre.data.io.folders import FileSource
+from repre.data.io.image_files import FileSource
+from repre.data.io.local_files import LocalFiles
+from repre.data.io.names import Names
 from repre.data.io.torchvision_sets import ArraySource
 from repre.data.labels.splits import LabeledImages, draw_share, draw_shots, hold_out, label_subset
 from repre.data.scenes import Scenes, ScenesConfig
@@ -77,7 +79,9 @@ def test_identity_follows_the_pixels(tmp_path: Path) -> None:
 
     Image.new("L", (4, 4)).save(tmp_path / "a.png")
     images = LabeledImages(
-        FileSource("x", tmp_path, ["a.png"], channels=1, canvas=None), np.zeros(1, np.int64), classes=["a"]
+        FileSource("x", LocalFiles(tmp_path, Names.of(["a.png"])), channels=1, canvas=None),
+        np.zeros(1, np.int64),
+        classes=["a"],
     )
     before = images.identity()
     os.utime(tmp_path / "a.png", ns=(1, 1))

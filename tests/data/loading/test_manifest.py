@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from repre.data.io.folders import FileSource
+from repre.data.io.image_files import FileSource
 from repre.data.io.sources import open_source
 from repre.data.loading.loader import Loader
 from repre.data.loading.manifest import apply_manifest, changed_during_run, write_manifest

@@ -21,7 +21,7 @@ from repre.data import scenes
 from repre.data.io import decode, tiff
 from repre.data.io.decode import FORMATS
 from repre.data.io.decoded_cache import DecodedCache
-from repre.data.io.folders import FileSource
+from repre.data.io.image_files import FileSource
 from repre.data.io.sources import Source
 from repre.data.scenes import Scenes
 from repre.utils.io import cache_home, json_hash
@@ -57,11 +57,7 @@ class CachedSource:
     def load(self, index: int) -> np.ndarray:
         stamp = (0, 0)
         if isinstance(self.source, FileSource):
-            try:
-                status = os.stat(self.source.path(index))
-            except OSError:
-                return self.source.load(index)  # raises the reason
-            stamp = status.st_size, status.st_mtime_ns
+            stamp = self.source.files.stamp(index)
         return self.cache.load(index, stamp, lambda: self.source.load(index))
 
     def describe(self, index: int) -> str:
@@ -127,14 +123,15 @@ def estimate(source: Source) -> int:
     if not isinstance(source, FileSource):
         return len(source) * source.load(0).nbytes
     numbers = np.unique(np.linspace(0, len(source) - 1, SAMPLE).astype(int)).tolist()
-    sizes = [_decoded_bytes(source.path(number), source.channels, source.canvas or 0) for number in numbers]
+    sizes = [_decoded_bytes(source, number) for number in numbers]
     return int(np.mean(sizes) * len(source))
 
 
-def _decoded_bytes(path: Path, channels: int, canvas: int) -> float:
+def _decoded_bytes(source: FileSource, number: int) -> float:
     """Bytes of one decoded image by the header of its file; those of a full canvas if that cannot be read."""
+    canvas, channels = source.canvas or 0, source.channels
     try:
-        with Image.open(path, formats=FORMATS) as file:
+        with source.files.open(number) as content, Image.open(content, formats=FORMATS) as file:
             width, height, deep = *file.size, file.mode.startswith(("I", "F"))
     except Exception:  # damaged files raise anything
         width, height, deep = canvas, canvas, False
@@ -149,10 +146,12 @@ def _identity(source: Source) -> dict[str, Any] | None:
     if not isinstance(source, FileSource) or source.canvas is None:
         return None
     return {
-        "root": os.fsencode(source.root.resolve()).hex(),
-        "names": hashlib.sha256("\0".join(source.names()).encode("utf-8", "surrogateescape")).hexdigest(),
+        "root": os.fsencode(source.files.location).hex(),
+        "names": source.files.names.digest,
+        "counts": source.files.counts,
         "canvas": source.canvas,
         "channels": source.channels,
+        "raw_values": source.raw_values,
         "decoders": [version(name) for name in ("pillow", "torch", "numpy", "tifffile")],
         "libraries": [features.version(name) for name in ("libjpeg_turbo", "jpg", "zlib", "webp", "libtiff")],
         "code": _code(decode, tiff),

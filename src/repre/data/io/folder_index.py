@@ -2,70 +2,105 @@
 
 import contextlib
 import hashlib
-import json
 import os
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
+
 from repre.data.io.decode import EXTENSIONS
+from repre.data.io.image_kinds import HEAD_BYTES, is_image_content
+from repre.data.io.index_files import read_index, write_index
+from repre.data.io.names import Names
 from repre.errors import RunError, UserError
-from repre.utils.io import cache_home, write_atomically
+from repre.utils.io import cache_home
 
 
-def image_names(folder: Path, *, cache_dir: Path | None = None) -> list[str]:
-    """Paths of all image files below a folder, relative to it, in a fixed order.
+def image_names(folder: Path, *, any_ending: bool = False, cache_dir: Path | None = None) -> Names:
+    """Paths of all image files below a folder, relative to it, sorted by their bytes.
 
     Args:
+        any_ending: take files of other endings, or of none, too if their content is that of an image.
         cache_dir: folder of the cache, which is valid while no folder of the tree changes; by default the user's.
 
     Raises:
         UserError: a folder cannot be read, or there are no images.
     """
     root = folder.resolve()
-    cache = (cache_dir or cache_home() / "index") / f"{hashlib.sha256(os.fsencode(root)).hexdigest()[:32]}.json"
+    key = os.fsencode(root) + repr((EXTENSIONS, any_ending)).encode()
+    cache = (cache_dir or cache_home() / "index") / f"{hashlib.sha256(key).hexdigest()[:32]}.index"
     names = _read_cache(cache, root)
     if names is None:
-        names, folders = _scan(root)
+        folders: dict[str, int] = {}
+        names = Names.of(_scan(root, folders, any_ending=any_ending))
         _write_cache(cache, root, names, folders)
-    if not names:
+    if not len(names):
         raise UserError(f"--data: {_describe_content(folder)}")
     return names
 
 
-def _scan(root: Path) -> tuple[list[str], dict[str, int]]:
-    """Image files below `root`, sorted by their bytes, and the modification time of every folder searched.
+def holds_images(folder: Path) -> bool:
+    """Whether a folder, or one below it, holds a file with the ending of an image."""
+    return any(name.lower().endswith(EXTENSIONS) for _, _, names in os.walk(folder) for name in names)
+
+
+def _scan(root: Path, folders: dict[str, int], *, any_ending: bool) -> Iterator[str]:
+    """Image files below `root`, sorted by their bytes; adds the modification time of every folder searched to `folders`.
 
     Hidden files and folders are skipped. Linked folders are followed once, so that loops end. A dangling link is listed,
     and reported when it is read. A folder that cannot be read is an error, since its images would be missing silently.
     """
-    names: list[str] = []
-    folders: dict[str, int] = {}
     visited: set[tuple[int, int]] = set()
-    pending = [""]
-    while pending:
-        relative = pending.pop()
-        folder = root / relative if relative else root
-        try:
-            status = os.stat(folder)
-            if (status.st_dev, status.st_ino) in visited:
-                continue
-            visited.add((status.st_dev, status.st_ino))
-            folders[relative] = status.st_mtime_ns
-            with os.scandir(folder) as entries:
-                for entry in sorted(entries, key=lambda e: os.fsencode(e.name)):
-                    name = f"{relative}/{entry.name}" if relative else entry.name
-                    if entry.name.startswith("."):
-                        continue
-                    if _is(entry.is_dir):
-                        pending.append(name)
-                    elif entry.name.lower().endswith(EXTENSIONS) and (_is(entry.is_file) or _dangles(entry)):
-                        names.append(name)
-        except PermissionError as error:
-            raise UserError(f"--data: no permission to read the folder {folder}") from error
-        except OSError as error:
-            raise UserError(f"--data: cannot read the folder {folder}: {error.strerror}") from error
-    return sorted(names, key=os.fsencode), folders
+    pending: list[Iterator[tuple[bytes, str, bool]]] = [iter([(b"", "", True)])]
+    while (
+        pending
+    ):  # depth first; a folder sorts as its name and a slash, so that paths come in the order of their bytes
+        _, name, is_folder = next(pending[-1], (b"", None, False))
+        if name is None:
+            pending.pop()
+        elif is_folder:
+            pending.append(_entries(root, name, visited, folders, any_ending=any_ending))
+        else:
+            yield name
+
+
+def _entries(
+    root: Path, relative: str, visited: set[tuple[int, int]], folders: dict[str, int], *, any_ending: bool
+) -> Iterator[tuple[bytes, str, bool]]:
+    """The images and folders in a folder: key to sort by, path relative to `root`, whether it is a folder."""
+    folder = root / relative
+    found: list[tuple[bytes, str, bool]] = []
+    try:
+        status = os.stat(folder)
+        if (status.st_dev, status.st_ino) in visited:
+            return iter(())
+        visited.add((status.st_dev, status.st_ino))
+        folders[relative] = status.st_mtime_ns
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.name.startswith("."):
+                    continue
+                name = f"{relative}/{entry.name}" if relative else entry.name
+                if _is(entry.is_dir):
+                    found.append((os.fsencode(entry.name) + b"/", name, True))
+                elif _is_image(entry, any_ending=any_ending):
+                    found.append((os.fsencode(entry.name), name, False))
+    except PermissionError as error:
+        raise UserError(f"--data: no permission to read the folder {folder}") from error
+    except OSError as error:
+        raise UserError(f"--data: cannot read the folder {folder}: {error.strerror}") from error
+    return iter(sorted(found))
+
+
+def _is_image(entry: "os.DirEntry[str]", *, any_ending: bool) -> bool:
+    if entry.name.lower().endswith(EXTENSIONS):
+        return _is(entry.is_file) or (entry.is_symlink() and not os.path.exists(entry.path))
+    if not any_ending or not _is(entry.is_file):
+        return False
+    with contextlib.suppress(OSError), open(entry.path, "rb") as file:
+        return is_image_content(file.read(HEAD_BYTES))
+    return False
 
 
 def _is(test: Callable[[], bool]) -> bool:
@@ -75,35 +110,43 @@ def _is(test: Callable[[], bool]) -> bool:
         return False
 
 
-def _dangles(entry: "os.DirEntry[str]") -> bool:
-    return entry.is_symlink() and not os.path.exists(entry.path)
-
-
 def _describe_content(folder: Path) -> str:
     """What a folder without images holds instead."""
     endings = Counter((Path(name).suffix.lower() or "no ending") for _, _, names in os.walk(folder) for name in names)
     if not endings:
         return f"{folder} is an empty folder; name one that holds images ({', '.join(EXTENSIONS)})"
     counts = ", ".join(f"{count} of {ending}" for ending, count in endings.most_common(4))
-    return f"{folder} holds no images, only files with other endings ({counts}); {', '.join(EXTENSIONS)} are read"
+    return (
+        f"{folder} holds no images, only files with other endings ({counts}); {', '.join(EXTENSIONS)} are read, and with "
+        "--any-ending every file whose content is that of an image"
+    )
 
 
-def _read_cache(cache: Path, root: Path) -> list[str] | None:
-    try:
-        content = json.loads(cache.read_text(encoding="ascii"))
-        if content["root"] != str(root) or content["endings"] != list(EXTENSIONS):
-            return None
-        for relative, modified in content["folders"].items():
-            if os.stat(root / relative if relative else root).st_mtime_ns != modified:
-                return None
-        return list(content["names"])
-    except (OSError, ValueError, KeyError, TypeError):
+def _read_cache(cache: Path, root: Path) -> Names | None:
+    if (content := read_index(cache)) is None:
         return None
+    arrays, meta = content
+    if meta["root"] != str(root):
+        return None
+    folders = Names(arrays["folders"], arrays["folder_ends"])
+    try:
+        for relative, modified in zip(folders, arrays["modified"].tolist()):
+            if os.stat(root / relative).st_mtime_ns != modified:
+                return None
+    except OSError:
+        return None
+    return Names(arrays["names"], arrays["ends"])
 
 
-def _write_cache(cache: Path, root: Path, names: list[str], folders: dict[str, int]) -> None:
+def _write_cache(cache: Path, root: Path, names: Names, folders: dict[str, int]) -> None:
     """Best effort: without the cache the next run searches again."""
-    content = {"root": str(root), "endings": list(EXTENSIONS), "folders": folders, "names": names}
-    with contextlib.suppress(OSError, RunError):
-        cache.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(cache, lambda file: file.write(json.dumps(content).encode("ascii")))
+    searched = Names.of(folders)
+    arrays = {
+        "names": names.block,
+        "ends": names.ends,
+        "folders": searched.block,
+        "folder_ends": searched.ends,
+        "modified": np.array([*folders.values()], np.int64),
+    }
+    with contextlib.suppress(OSError, RunError, UnicodeEncodeError):
+        write_index(cache, arrays, {"root": str(root)})

@@ -1,16 +1,41 @@
-"""What a ``--data`` string means: a folder, a list of files, a data set by name, or the embedded scenes."""
+"""What a ``--data`` string means: files anywhere, a data set by name, or the embedded scenes.
 
+photos/                         a folder, searched recursively; one of tar archives alone is read as shards
+photos.txt                      a text list of files
+'photos/*/raw'                  folders, archives or images by a pattern
+shards/{0000..0099}.tar         tar shards; photos.zip: a zip archive
+hf:NAME[:SPLIT], hf:FOLDER      Hugging Face; photos.parquet with bytes of images
+s3://, gs://, https://          a folder, a text list or archives elsewhere
+cifar10:ROOT                    likewise cifar100, stl10, fashion-mnist, imagenet
+scenes:COUNT:SIZE               the embedded scenes
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from repre.data.io.folders import open_folder
+from repre.data.io.archives import open_archives
+from repre.data.io.blobs import LocalBlob
+from repre.data.io.decode import EXTENSIONS
+from repre.data.io.folder_index import holds_images, image_names
+from repre.data.io.image_files import Files, FileSource, class_labels
+from repre.data.io.joined_files import ChosenFiles, JoinedFiles, filter_files
+from repre.data.io.local_files import LocalFiles, check_listed, is_file, read_list
+from repre.data.io.names import Names
+from repre.data.io.spec_patterns import expand_braces, expand_pattern, has_pattern
 from repre.data.io.torchvision_sets import DATA_SETS, ArraySource
 from repre.data.scenes import Scenes, ScenesConfig
 from repre.errors import UserError, near_names
 
 Array = np.ndarray
+
+ARCHIVES = (".tar", ".zip")
+"""Endings of archives, in lower case."""
+PACKED_ARCHIVES = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst", ".7z", ".rar")
+TABLES = (".parquet", ".arrow")
 
 
 class Source(Protocol):
@@ -36,35 +61,87 @@ class Source(Protocol):
         """Name of image `index` in messages."""
 
 
+@dataclass(frozen=True)
+class FileChoice:
+    """Which files of folders, lists and archives are used."""
+
+    include: tuple[str, ...] = ()
+    """Use only files whose name in the folder or archive matches one of these patterns; * also stands for slashes."""
+    exclude: tuple[str, ...] = ()
+    """Leave out files that match one of these patterns, such as '*_mask.png'."""
+    any_ending: bool = False
+    """Also use files of other endings, or of none, in folders if their content is that of an image."""
+
+
+class Opened(NamedTuple):
+    """Files, with the class of each if there are several."""
+
+    files: Files
+    labels: Array | None = None
+    classes: Sequence[str] = ()
+
+
 def open_source(
-    spec: str, *, split: str = "train", channels: int = 3, canvas: int | None = None, cache_dir: Path | None = None
+    data: str | Sequence[str],
+    *,
+    split: str = "train",
+    channels: int = 3,
+    canvas: int | None = None,
+    raw_values: bool = False,
+    choice: FileChoice | None = None,
+    cache_dir: Path | None = None,
 ) -> Source:
-    """Opens what `spec` names.
+    """Opens what `data` names; see the top of this file.
 
     Args:
-        spec: a folder, a .txt list of files, ``cifar10:ROOT``, ``cifar100:ROOT``, ``stl10:ROOT``, ``fashion-mnist:ROOT``,
-            ``imagenet:ROOT``, ``scenes``, ``scenes:COUNT`` or ``scenes:COUNT:SIZE``.
+        data: one string, or several whose files come one after another, without labels.
         split: train or val. The train split of STL-10 includes its unlabeled images; ``labeled`` leaves them out.
         channels: channels of the images.
         canvas: larger images are shrunk to fit this square.
-        cache_dir: folder for the index of a folder; by default the user's cache folder.
+        raw_values: see `FileSource`.
+        choice: which files are used; None: all images.
+        cache_dir: folder for the lists of folders and archives; by default the user's cache folder.
 
     Raises:
         UserError: the data do not exist or hold no images.
     """
-    if not spec:
+    choice = choice or FileChoice()
+    specs = [data] if isinstance(data, str) else list(data)
+    if not specs or not all(specs):
         raise UserError("--data is empty; name a folder of images, or scenes")
-    path = Path(spec).expanduser()
+    if len(specs) == 1 and (in_memory := _in_memory(specs[0], split=split, channels=channels)) is not None:
+        return in_memory
+    parts = [_open_files(spec, split=split, choice=choice, cache_dir=cache_dir) for spec in specs]
+    whole = parts[0] if len(parts) == 1 else Opened(JoinedFiles([part.files for part in parts]))
+    files, labels = filter_files(whole.files, include=choice.include, exclude=choice.exclude), whole.labels
+    if labels is not None and isinstance(files, ChosenFiles):
+        labels = labels[files.numbers]
+    return FileSource(
+        describe_data(data),
+        files,
+        channels=channels,
+        canvas=canvas,
+        raw_values=raw_values,
+        labels=labels,
+        classes=list(whole.classes),
+    )
+
+
+def describe_data(data: str | Sequence[str]) -> str:
+    """One or several ``--data`` strings as one text for messages."""
+    return data if isinstance(data, str) else ", ".join(data)
+
+
+# ------------------------------------------------------------------------------------------------------------ in memory
+
+
+def _in_memory(spec: str, *, split: str, channels: int) -> Source | None:
+    """The scenes or a data set by name; None for anything else."""
     name, _, root = spec.partition(":")
-    if path.exists() or not (root or name == "scenes"):
-        return open_folder(spec, path, split=split, channels=channels, canvas=canvas, cache_dir=cache_dir)
+    if Path(spec).expanduser().exists() or name not in ("scenes", *DATA_SETS):
+        return None
     if name == "scenes":
         return _open_scenes(spec, root, split=split, channels=channels)
-    if name == "imagenet":
-        return open_folder(spec, Path(root) / split, split=split, channels=channels, canvas=canvas, cache_dir=cache_dir)
-    if name not in DATA_SETS:
-        known = ["scenes", "imagenet", *DATA_SETS]
-        raise UserError(f"--data {spec}: no such folder, and no data set {name!r}{near_names(name, known)}")
     folder = Path(root).expanduser()
     if not folder.is_dir():
         raise UserError(f"--data {spec}: there is no folder {folder}")
@@ -82,3 +159,104 @@ def _open_scenes(spec: str, numbers: str, *, split: str, channels: int) -> Scene
     if count < 1:
         raise UserError(f"--data {spec}: write at least one scene")
     return Scenes(count, config=ScenesConfig(size=size), split=split)
+
+
+# ---------------------------------------------------------------------------------------------------------------- files
+
+
+def _open_files(spec: str, *, split: str, choice: FileChoice, cache_dir: Path | None) -> Opened:
+    name, _, rest = spec.partition(":")
+    path = Path(spec).expanduser()
+    if "://" in spec:
+        from repre.data.io.remote_files import open_remote
+
+        return _with_folders(open_remote(spec, split=split, any_ending=choice.any_ending, cache_dir=cache_dir))
+    if path.is_dir():
+        return _open_folder(spec, path, split=split, choice=choice, cache_dir=cache_dir)
+    if name == "hf" or spec.lower().endswith(TABLES):
+        from repre.data.io.hub_files import open_hub
+
+        return open_hub(spec, rest if name == "hf" else spec, split=split)
+    if name in ("scenes", *DATA_SETS):
+        raise UserError(f"--data {spec} is in memory and cannot be joined with other data; name it alone")
+    if is_file(path) or not rest:
+        return _open_path(spec, path, split=split, choice=choice, cache_dir=cache_dir)
+    if name == "imagenet":
+        return _open_folder(spec, Path(rest).expanduser() / split, split=split, choice=choice, cache_dir=cache_dir)
+    known = ["scenes", "imagenet", "hf", *DATA_SETS]
+    raise UserError(f"--data {spec}: no such folder, and no data set {name!r}{near_names(name, known)}")
+
+
+def _open_path(spec: str, path: Path, *, split: str, choice: FileChoice, cache_dir: Path | None) -> Opened:
+    """Archives, a text list, or a pattern."""
+    lower = spec.lower()
+    if lower.endswith(PACKED_ARCHIVES):
+        raise UserError(
+            f"--data {spec} is compressed as a whole, so no image can be read alone; unpack it, or write it again as .tar"
+        )
+    if not is_file(path) and "{" in spec:
+        paths = [Path(one).expanduser() for one in expand_braces(spec)]
+        if not lower.endswith(ARCHIVES):
+            raise UserError(f"--data {spec}: braces stand for numbered archives, such as shards/{{0000..0099}}.tar")
+        return _open_archives(paths, cache_dir)
+    if is_file(path):
+        if lower.endswith(ARCHIVES):
+            return _open_archives([path], cache_dir)
+        names = read_list(path)
+        if b"://" in names.encoded(0):
+            from repre.data.io.remote_files import RemoteFiles
+
+            return Opened(RemoteFiles.of_addresses(names))
+        check_listed(path, names)
+        return Opened(LocalFiles(path.parent, names))
+    if has_pattern(spec):
+        return _open_pattern(spec, split=split, choice=choice, cache_dir=cache_dir)
+    siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+    raise UserError(f"--data: there is no folder, list or archive {path}{near_names(path.name, siblings)}")
+
+
+def _open_archives(paths: Sequence[Path], cache_dir: Path | None) -> Opened:
+    return _with_folders(open_archives([LocalBlob(path) for path in paths], cache_dir=cache_dir))
+
+
+def _open_pattern(spec: str, *, split: str, choice: FileChoice, cache_dir: Path | None) -> Opened:
+    root, found = expand_pattern(spec)
+    images = [name for name in found if name.lower().endswith(EXTENSIONS)]
+    archives = [root / name for name in found if name.lower().endswith(ARCHIVES)]
+    folders = [root / name for name in found if (root / name).is_dir()]
+    parts: list[Files] = [LocalFiles(root, Names.of(images))] if images else []
+    if archives:
+        parts.append(open_archives([LocalBlob(path) for path in archives], cache_dir=cache_dir))
+    for folder in folders:
+        if not any(folder.is_relative_to(other) for other in folders if other != folder):
+            parts.append(_open_folder(spec, folder, split=split, choice=choice, cache_dir=cache_dir).files)
+    if not parts:
+        raise UserError(
+            f"--data {spec}: none of the {len(found)} files that match, such as {found[0]}, is an image, archive or folder"
+        )
+    return Opened(parts[0] if len(parts) == 1 else JoinedFiles(parts))
+
+
+def _open_folder(spec: str, path: Path, *, split: str, choice: FileChoice, cache_dir: Path | None) -> Opened:
+    """A folder of images, of shards, or of a saved data set of Hugging Face.
+
+    If every image is in a subfolder and there are several, the subfolders are classes. A folder that holds train/ and val/
+    stands for the one that `split` names.
+    """
+    if not path.is_dir():
+        siblings = [p.name for p in path.parent.iterdir() if p.is_dir()] if path.parent.is_dir() else []
+        raise UserError(f"--data: there is no folder {path}{near_names(path.name, siblings)}")
+    if (path / "train").is_dir() and (path / "val").is_dir():
+        path = path / split
+    if (path / "dataset_dict.json").is_file() or (path / "dataset_info.json").is_file():
+        from repre.data.io.hub_files import open_hub
+
+        return open_hub(spec, str(path), split=split)
+    archives = sorted(file for file in path.iterdir() if file.suffix.lower() in ARCHIVES)
+    if archives and not holds_images(path):
+        return _open_archives(archives, cache_dir)
+    return _with_folders(LocalFiles(path, image_names(path, any_ending=choice.any_ending, cache_dir=cache_dir)))
+
+
+def _with_folders(files: Files) -> Opened:
+    return Opened(files, *class_labels(files))

@@ -1,6 +1,8 @@
 """What a ``--data`` string means if images have labels: training, validation and test images with their classes.
 
-photos/                 train/ and val/ (or test/) with class folders; or class folders alone, then a share is held out
+photos/                 train/ and val/ (or test/) with class folders; or class folders alone, then a share is held out;
+                        likewise archives (shards/{0000..0099}.tar) and addresses (s3://bucket/photos)
+hf:NAME, hf:FOLDER      a data set of Hugging Face with a column of classes, and its splits
 csv:labels.csv          a table with the columns path, label and optionally split (train, val, test)
 cifar10:ROOT            likewise cifar100, stl10, fashion-mnist, imagenet; with their own training and test images
 scenes:COUNT:SIZE       embedded scenes; half as many others, at most 2000, to test
@@ -13,7 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from repre.data.io.folders import FileSource
+from repre.data.io.image_files import FileSource, class_labels
+from repre.data.io.joined_files import ChosenFiles
+from repre.data.io.local_files import LocalFiles
+from repre.data.io.names import Names
 from repre.data.io.sources import open_source
 from repre.data.io.torchvision_sets import DATA_SETS
 from repre.data.labels.splits import HELD_OUT, LabeledImages, hold_out
@@ -93,13 +98,15 @@ def _open(
     path, (name, _, rest) = Path(spec).expanduser(), spec.partition(":")
     if name == "csv" and not path.exists():
         return _read_table(spec, Path(rest).expanduser(), channels=channels, canvas=canvas, like=like)
-    if path.is_file() or spec.endswith(".csv"):
+    if spec.endswith((".csv", ".txt")):
         raise UserError(f"--data {spec} is not a folder; for a table of paths and labels write csv:{spec}")
-    if path.is_dir() or name == "imagenet":
+    if (path.is_dir() and _folders(path)) or name == "imagenet":
         root = path if path.is_dir() else Path(rest).expanduser()
         parts = {split: _class_folders(folder, channels, canvas) for split, folder in _split_folders(root).items()}
-    else:
+    elif name in ("scenes", *DATA_SETS):
         parts = _data_set(spec, channels=channels, canvas=canvas)
+    else:
+        parts = _files(spec, channels=channels, canvas=canvas)
     reference = like or next(iter(parts.values()))
     for part in parts.values():
         _check_classes(reference, part)
@@ -112,10 +119,8 @@ def _data_set(spec: str, *, channels: int, canvas: int | None) -> dict[str, Labe
     train = open_source(spec, split=split, channels=channels, canvas=canvas)
     if isinstance(train, Scenes):
         test: Any = train.held_out()
-    elif name in DATA_SETS:
-        test = open_source(spec, split="val", channels=channels, canvas=canvas)
     else:
-        raise UserError(f"--data {spec} has no labels; name class folders, csv:FILE or a labeled data set")
+        test = open_source(spec, split="val", channels=channels, canvas=canvas)
     parts = {}
     for part, source in (("train", train), ("test", test)):
         labels = source.labels
@@ -129,6 +134,47 @@ def _data_set(spec: str, *, channels: int, canvas: int | None) -> dict[str, Labe
             first = f"{part} label {labels[unknown[0]]} of {source.describe(int(unknown[0]))}"
             raise UserError(f"--data {spec}: {first} is none of the {len(source.classes)} classes; get the files again")
         parts[part] = LabeledImages(source, labels, classes=source.classes)
+    return parts
+
+
+# ----------------------------------------------------------------------------------------- archives, hubs and addresses
+
+
+def _files(spec: str, *, channels: int, canvas: int | None) -> dict[str, LabeledImages]:
+    """Data whose files bring their classes; folders train/, val/ and test/ in them are splits."""
+    if spec.startswith("hf:"):
+        return _hub(spec, channels=channels, canvas=canvas)
+    source = open_source(spec, channels=channels, canvas=canvas)
+    assert isinstance(source, FileSource), spec
+    if source.labels is None:
+        raise UserError(
+            f"--data {spec} has no labels; name class folders (also in archives), csv:FILE, hf:NAME or a labeled data set"
+        )
+    if "train" not in source.classes or not set(source.classes) <= set(SPLITS):
+        return {WHOLE: LabeledImages(source, source.labels, classes=source.classes)}
+    parts = {}
+    for split in source.classes:
+        numbers = np.flatnonzero(source.labels == source.classes.index(split))
+        names = Names.of(source.files.names[number].partition("/")[2] for number in numbers.tolist())
+        counts = np.bincount(np.searchsorted(np.cumsum(source.files.counts), numbers, side="right"))
+        files = ChosenFiles(source.files, names, numbers, counts.tolist())
+        labels, classes = class_labels(files)
+        if labels is None:
+            raise UserError(f"--data {spec}: the images of {split}/ are not in class folders, at least two")
+        part = FileSource(spec, files, channels=channels, canvas=canvas)
+        parts[split] = LabeledImages(part, labels, classes=classes)
+    return parts
+
+
+def _hub(spec: str, *, channels: int, canvas: int | None) -> dict[str, LabeledImages]:
+    from repre.data.io.hub_files import hub_splits
+
+    parts = {}
+    for split, exact in hub_splits(spec).items():
+        source = open_source(exact, channels=channels, canvas=canvas)
+        if source.labels is None:
+            raise UserError(f"--data {spec} has no column of classes; name a labeled data set")
+        parts[split or WHOLE] = LabeledImages(source, source.labels, classes=source.classes)
     return parts
 
 
@@ -154,10 +200,11 @@ def _class_folders(root: Path, channels: int, canvas: int | None) -> LabeledImag
         content = f"holds only {names[0]}/" if names else "holds none"
         raise UserError(f"--data {root}: labels are the names of folders, at least two, and this one {content}")
     source = open_source(str(root), channels=channels, canvas=canvas)
-    assert isinstance(source, FileSource)
+    assert isinstance(source, FileSource), root
+    files = source.files
     top_level: dict[str, int] = {}  # entries of `root` with an image that they hold or are; only if something is wrong
     if source.labels is None:
-        top_level = {source.path(index).relative_to(root).parts[0]: index for index in range(len(source))}
+        top_level = {name.partition("/")[0]: index for index, name in enumerate(files.names)}
     loose = next((index for name, index in top_level.items() if name not in names), None)
     if loose is not None:
         raise UserError(f"--data: {source.describe(loose)} lies beside the class folders; move it into its class")
@@ -228,7 +275,8 @@ def _read_table(
     parts = {}
     for split in splits:
         split_rows = [row for row in rows if row.split == split]
-        source = FileSource(spec, file.parent, [row.path for row in split_rows], channels=channels, canvas=canvas)
+        files = LocalFiles(file.parent, Names.of(row.path for row in split_rows))
+        source = FileSource(spec, files, channels=channels, canvas=canvas)
         if multilabel:
             targets = np.zeros((len(split_rows), len(known)), np.float32)
             for number, row in enumerate(split_rows):

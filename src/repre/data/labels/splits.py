@@ -10,7 +10,8 @@ from dataclasses import asdict
 
 import numpy as np
 
-from repre.data.io.folders import FileSource
+from repre.data.io.image_files import FileSource
+from repre.data.io.image_limits import UnreadableImage
 from repre.data.io.sources import Source
 from repre.data.io.torchvision_sets import ArraySource
 from repre.data.loading.order import epoch_order
@@ -82,10 +83,11 @@ def source_identity(source: Source, indices: Array | None = None) -> str:
     digest = hashlib.sha256()
     if isinstance(source, FileSource):
         for index in indices.tolist():
-            path = source.path(index)
-            status = os.stat(path) if path.exists() else None
-            digest.update(os.fsencode(path) + b"\0")
-            digest.update(repr((status.st_size, status.st_mtime_ns) if status else None).encode())
+            try:
+                stamp = source.files.stamp(index)
+            except UnreadableImage:
+                stamp = None
+            digest.update(os.fsencode(source.describe(index)) + b"\0" + repr(stamp).encode())
         digest.update(repr(source.canvas).encode())
     elif isinstance(source, Scenes):
         digest.update(json.dumps([asdict(source.config), source.split]).encode())

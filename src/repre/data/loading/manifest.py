@@ -2,92 +2,194 @@
 
 The order of a run is a permutation of its files: one file more or less would silently reshuffle all of it when the run is
 resumed. So the run's folder holds the list. A file that was removed is reported like any unreadable one, a new file is not
-used, and a file whose content changed is listed.
+used, and a file whose content changed is listed. If the data moved, the run resumes with the new path where the list and
+the content of a few files are the same.
 
-files.gz    gzip of: the time of the list in nanoseconds, then the names, each after a NUL byte
+files.gz    gzip of: a line of JSON (`_Header`), the length of every name as uint32, the names
 """
 
 import gzip
 import hashlib
-import os
+import json
 import time
 import zlib
-from pathlib import Path, PurePosixPath
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
 
 from repre.data.io.cache_folders import CachedSource
-from repre.data.io.folders import FileSource
+from repre.data.io.image_files import Files, FileSource
+from repre.data.io.image_limits import UnreadableImage
+from repre.data.io.joined_files import ChosenFiles
+from repre.data.io.names import Names
 from repre.data.io.sources import Source
 from repre.errors import UserError
 from repre.utils.io import write_atomically
 
-MAX_BYTES = 1 << 30
-"""A list that unpacks to more is refused."""
+MAX_HEADER = 1 << 24
+MAX_BYTES, MAX_GROWTH = 1 << 30, 4
+"""A list of more bytes, and of more than so many times those of the present names, is refused."""
+SAMPLE = 16
+"""Files whose content is compared where the data moved."""
+
+
+@dataclass(frozen=True)
+class _Header:
+    started: int
+    """When the run began, in nanoseconds."""
+    data: str
+    """The ``--data`` string of the run."""
+    digest: str
+    """Of the names; see `Names.digest`."""
+    counts: list[int]
+    """Files of each part of the data; see `Files`."""
+    size: int
+    """Bytes of all names together."""
+    sample: dict[str, str]
+    """SHA-256 of the content of a few files by their numbers."""
 
 
 def write_manifest(source: Source, path: Path) -> None:
     """Writes the list of files of a new run. Sources without files have none."""
-    if isinstance(source, FileSource):
-        parts = [str(time.time_ns()).encode(), *map(os.fsencode, source.names())]
-        content = gzip.compress(b"\0".join(parts), compresslevel=3, mtime=0)
-        write_atomically(path, lambda file: file.write(content))
+    if not isinstance(source, FileSource):
+        return
+    files = source.files
+    names = files.names
+    header = _Header(
+        started=time.time_ns(),
+        data=source.spec,
+        digest=names.digest,
+        counts=files.counts,
+        size=len(names.block),
+        sample=_sample(files),
+    )
+
+    def write(file: BinaryIO) -> None:
+        with gzip.GzipFile("", "wb", compresslevel=1, fileobj=file, mtime=0) as packed:
+            packed.write(json.dumps(asdict(header)).encode() + b"\n")
+            packed.write(np.diff(names.ends, prepend=0).astype("<u4").data)
+            packed.write(np.ascontiguousarray(names.block).data)
+
+    write_atomically(path, write)
 
 
 def apply_manifest(source: Source, path: Path) -> tuple[Source, str | None]:
     """The source with the run's own list of files, and a warning if the files differ from it.
 
     Raises:
-        UserError: the list is damaged, or names files outside of the data.
+        UserError: the list is damaged, or the data moved and are other ones now.
     """
     if not isinstance(source, FileSource) or not path.is_file():
         return source, None
-    run_started, listed = _read(path)
-    present = source.names()
-    if listed == present:
-        source.run_started = run_started
+    header, listed = _read(path, source.files)
+    moved = header.data != source.spec
+    if moved:
+        _check_moved(source, header, listed)
+    source.run_started = header.started
+    if listed is None:
         return source, None
-    if not any(map(_leaves_root, present)) and (outside := [name for name in listed if _leaves_root(name)]):
-        raise UserError(f"{path} names files outside of --data, such as {outside[0]!r}: it is not the list of this run")
-    removed, added = len(set(listed) - set(present)), len(set(present) - set(listed))
-    run_source = FileSource(source.spec, source.root, listed, channels=source.channels, canvas=source.canvas)
-    run_source.run_started = run_started
+    files = _choose(source.files, listed, header.counts)
+    if files is None:
+        raise UserError(
+            f"--data {source.spec} now has {len(source.files.counts)} parts (folders or archives), the run began with "
+            f"{len(header.counts)}; give the data as they were, or start a run with another --out"
+        )
+    removed = int((files.numbers < 0).sum())
+    added = len(source) - len(files) + removed
+    run_source = FileSource(
+        source.spec, files, channels=source.channels, canvas=source.canvas, raw_values=source.raw_values
+    )
+    run_source.run_started = header.started
     return run_source, (
-        f"--data changed since the run began: {removed} of its {len(listed)} files are gone, {added} are new; the run keeps "
+        f"--data changed since the run began: {removed} of its {len(files)} files are gone, {added} are new; the run keeps "
         "its list of files and their order (start a run with another --out to use the new files)"
     )
 
 
 def manifest_hash(source: Source) -> str:
     """SHA-256 of the names of all files in their order; of sources without files, of what they were opened from."""
-    names = source.names() if isinstance(source, FileSource) else [source.spec, str(len(source))]
-    return hashlib.sha256(b"\0".join(map(os.fsencode, names))).hexdigest()
+    if isinstance(source, FileSource):
+        return source.files.names.digest
+    return hashlib.sha256(f"{source.spec}\0{len(source)}".encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def changed_during_run(source: Source, index: int) -> bool:
-    """Whether a file was modified after its run began, by the clock of the file system."""
+    """Whether a file was modified after its run began, by the clock of where it is."""
     if isinstance(source, CachedSource):
         source = source.source
     if not isinstance(source, FileSource) or source.run_started is None:
         return False
     try:
-        return source.run_started < os.stat(source.path(index)).st_mtime_ns <= time.time_ns()
-    except OSError:
+        return source.run_started < source.files.stamp(index)[1] <= time.time_ns()
+    except UnreadableImage:
         return False
 
 
-def _read(path: Path) -> tuple[int, list[str]]:
-    """When the run began, in nanoseconds, and its files."""
+def _check_moved(source: FileSource, header: _Header, listed: Names | None) -> None:
+    """Refuses data at another path than before unless they are the same."""
+    if listed is None and header.counts == source.files.counts:
+        now = _sample(source.files, [int(number) for number in header.sample])
+        changed = [int(number) for number, content in header.sample.items() if now.get(number) != content]
+        if not changed:
+            return
+        difference = f"the content of {source.describe(changed[0])} is another"
+    else:
+        difference = f"{len(source)} images, then {sum(header.counts)}, or other names"
+    raise UserError(
+        f"--data {source.spec} does not hold the images that the run began with at {header.data} ({difference}); give the "
+        "folder to which they moved, or start a run with another --out"
+    )
+
+
+def _sample(files: Files, numbers: Sequence[int] | None = None) -> dict[str, str]:
+    """SHA-256 of the content of evenly spaced files, or of those with these numbers; without those that cannot be read."""
+    if numbers is None:
+        numbers = np.unique(np.linspace(0, len(files) - 1, SAMPLE).astype(np.int64)).tolist()
+    found: dict[str, str] = {}
+    for number in numbers:
+        try:
+            with files.open(number) as file:
+                found[str(number)] = hashlib.file_digest(file, "sha256").hexdigest()
+        except (UnreadableImage, OSError):
+            continue
+    return found
+
+
+def _choose(files: Files, listed: Names, counts: list[int]) -> ChosenFiles | None:
+    """The listed files among those that are there, part by part; None if there are other numbers of parts."""
+    if len(counts) != len(files.counts):
+        return None
+    numbers = np.full(len(listed), -1, np.int64)
+    start = there = 0
+    for count, present in zip(counts, files.counts):
+        places = {files.names.encoded(number): number for number in range(there, there + present)}
+        for number in range(start, start + count):
+            numbers[number] = places.get(listed.encoded(number), -1)
+        start, there = start + count, there + present
+    return ChosenFiles(files, listed, numbers, counts)
+
+
+def _read(path: Path, files: Files) -> tuple[_Header, Names | None]:
+    """The header of a list, and its names unless they are those of `files`."""
     try:
-        unpacker = zlib.decompressobj(31)
-        content = unpacker.decompress(path.read_bytes(), MAX_BYTES)
-        if not unpacker.eof:
-            raise ValueError("truncated, or larger than a list of files")
-        run_started, *names = content.split(b"\0")
-        return int(run_started), [os.fsdecode(name) for name in names]
-    except (OSError, ValueError, zlib.error) as error:
+        with gzip.open(path, "rb") as packed:
+            content: dict[str, Any] = json.loads(packed.readline(MAX_HEADER))
+            header = _Header(**content)
+            if header.digest == files.names.digest and header.counts == files.counts:
+                return header, None
+            count = sum(header.counts)
+            if 4 * count + header.size > max(MAX_BYTES, MAX_GROWTH * (len(files.names.block) + 4 * len(files))):
+                raise ValueError(f"{count} names of {header.size} bytes are not those of {len(files)} files")
+            lengths = np.frombuffer(packed.read(4 * count), "<u4")
+            block = np.frombuffer(packed.read(header.size), np.uint8)
+            names = Names(block, np.cumsum(lengths, dtype=np.int64))
+            if names.digest != header.digest:
+                raise ValueError("its checksum differs")
+            return header, names
+    except (OSError, EOFError, ValueError, TypeError, zlib.error) as error:
         raise UserError(
             f"{path}, the list of the run's files, is damaged ({error}); delete it to continue with the files of --data"
         ) from error
-
-
-def _leaves_root(name: str) -> bool:
-    return PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts

@@ -5,13 +5,45 @@ from functools import lru_cache
 
 import numpy as np
 
+ROUNDS = 8
+"""Rounds of the Feistel network; four would already look random to tests that know no key (Luby and Rackoff, 1988)."""
+MASK = 2**64 - 1
+
 
 def epoch_order(count: int, *, seed: int, epoch: int) -> np.ndarray:
-    """The order in which an epoch shows its images: a permutation of 0 .. count - 1, int64."""
+    """A permutation of 0 .. count - 1 for a pass over labeled images, int64."""
     return np.random.Generator(np.random.PCG64([seed, epoch])).permutation(count)
 
 
-_cached_order = lru_cache(maxsize=2)(epoch_order)
+@lru_cache(maxsize=8)
+def _round_keys(seed: int, epoch: int) -> list[int]:
+    return np.random.SeedSequence([seed, epoch]).generate_state(ROUNDS, np.uint64).tolist()
+
+
+def shuffled(position: int, count: int, *, seed: int, epoch: int) -> int:
+    """The image at a position of an epoch: a permutation of 0 .. count - 1 that takes no memory, whatever the count.
+
+    A Feistel network permutes the numbers of an even number of bits; a result of `count` or more is permuted again until it
+    is below ("cycle walking": Black and Rogaway, "Ciphers with arbitrary finite domains", 2002), less than four times on
+    average.
+    """
+    half = max(1, -(-(count - 1).bit_length() // 2))
+    low = (1 << half) - 1
+    keys = _round_keys(seed, epoch)
+    while True:
+        left, right = position >> half, position & low
+        for key in keys:
+            left, right = right, left ^ (_mix(right ^ key) & low)
+        position = left << half | right
+        if position < count:
+            return position
+
+
+def _mix(value: int) -> int:
+    """The finalizer of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014): every bit of the result depends on every bit."""
+    value = (value ^ value >> 30) * 0xBF58476D1CE4E5B9 & MASK
+    value = (value ^ value >> 27) * 0x94D049BB133111EB & MASK
+    return value ^ value >> 31
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,4 +85,4 @@ class RunOrder:
         """
         if attempt:
             position = (position + self.count // 2 + attempt - 1) % self.count
-        return int(_cached_order(self.count, seed=self.seed, epoch=epoch)[position])
+        return shuffled(position, self.count, seed=self.seed, epoch=epoch)

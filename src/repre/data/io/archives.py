@@ -1,0 +1,179 @@
+"""Images in archives: tar shards, as WebDataset names them, and zip files. Any image is read by its place in its archive.
+
+Where the members lie is listed once and kept in the user's cache; of archives that changed, the list is made again. The
+libraries of the field read shards as streams, or copy whole shards to the disk (`wids`): both exclude a seeded order over
+millions of images of archives that are elsewhere.
+"""
+
+import contextlib
+import hashlib
+import io
+import os
+from collections import OrderedDict
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from tqdm import tqdm
+
+from repre.data.io.archive_members import MAX_MEMBER_BYTES, Member, list_tar, list_zip, span, unpack
+from repre.data.io.blobs import Blob
+from repre.data.io.decode import EXTENSIONS
+from repre.data.io.image_files import Stamp
+from repre.data.io.image_limits import UnreadableImage
+from repre.data.io.index_files import read_index, write_index
+from repre.data.io.names import Names
+from repre.errors import RunError, UserError
+from repre.utils.io import cache_home
+
+Array = np.ndarray
+
+OPEN_ARCHIVES = 64
+"""Archives that a process keeps open."""
+TABLE = np.dtype(
+    [("offset", "<i8"), ("packed", "<i8"), ("size", "<i8"), ("checksum", "<u4"), ("packing", "<u4")], align=True
+)
+"""Where a member lies; see `Member`."""
+
+
+class ArchiveFiles:
+    """Images in archives, sorted by name within each.
+
+    Args:
+        archives: in the order of the images.
+        stamps: of the archives when they were listed.
+        counts: images of each archive.
+        names: of all images, those of the first archive first.
+        table: where they lie, `TABLE` [N].
+    """
+
+    def __init__(
+        self, archives: Sequence[Blob], stamps: list[Stamp], counts: list[int], names: Names, table: Array
+    ) -> None:
+        self.archives, self.stamps, self.counts, self.names, self.table = archives, stamps, counts, names, table
+        self.location = archives[0].location if len(archives) == 1 else os.path.dirname(archives[0].location)
+        self._ends = np.cumsum(counts)
+        self._used: OrderedDict[int, Blob] = OrderedDict()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_used": OrderedDict()}
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def _archive(self, index: int) -> int:
+        return int(np.searchsorted(self._ends, index, side="right"))
+
+    def open(self, index: int) -> BinaryIO:
+        member = Member("", *self.table[index].item())
+        if member.size > MAX_MEMBER_BYTES:
+            raise UnreadableImage(f"{member.size / 2**30:.1f} GiB: larger than any image")
+        content = self._opened(self._archive(index)).read(member.offset, span(member))
+        return io.BytesIO(unpack(member, content))
+
+    def _opened(self, number: int) -> Blob:
+        """An archive that is as it was when it was listed; those that were not used for long are closed."""
+        blob = self.archives[number]
+        if number not in self._used:
+            if blob.stamp() != self.stamps[number]:
+                raise UnreadableImage("its archive changed after it was listed; run the command again to list it again")
+            self._used[number] = blob
+            if len(self._used) > OPEN_ARCHIVES:
+                self._used.popitem(last=False)[1].close()
+        self._used.move_to_end(number)
+        return blob
+
+    def stamp(self, index: int) -> Stamp:
+        return int(self.table["size"][index]), self.stamps[self._archive(index)][1]
+
+    def describe(self, index: int) -> str:
+        return f"{self.archives[self._archive(index)].location}: {self.names[index]}"
+
+
+def open_archives(archives: Sequence[Blob], *, cache_dir: Path | None = None) -> ArchiveFiles:
+    """Opens archives by the list of their members, which is made where it is missing or older than an archive.
+
+    Args:
+        archives: tar or zip files, by the ending of their names.
+        cache_dir: folder of the lists; by default the user's.
+
+    Raises:
+        UserError: an archive is missing, damaged or cut, or holds two members of one name; or none holds an image.
+    """
+    key = "\0".join(blob.location for blob in archives) + repr(EXTENSIONS)
+    name = f"{hashlib.sha256(os.fsencode(key)).hexdigest()[:32]}.index"
+    cache = (cache_dir or cache_home() / "index") / name
+    stamps = [_stamp(blob) for blob in archives]
+    known = _read_cache(cache, len(archives))
+    if known is not None and known[0] == stamps:
+        files = ArchiveFiles(archives, stamps, *known[1:])
+    else:
+        files = _list(archives, stamps, known)
+        arrays = {"names": files.names.block, "ends": files.names.ends, "table": files.table.view(np.uint8)}
+        with contextlib.suppress(OSError, RunError):  # without the cache the next run lists them again
+            write_index(cache, arrays, {"stamps": stamps, "counts": files.counts})
+    if not len(files):
+        raise UserError(f"--data: {files.location} holds no images ({', '.join(EXTENSIONS)})")
+    return files
+
+
+def _stamp(blob: Blob) -> Stamp:
+    try:
+        return blob.stamp()
+    except UnreadableImage as error:
+        raise UserError(f"--data: cannot open {blob.location}: {error}") from error
+
+
+def _list(
+    archives: Sequence[Blob], stamps: list[Stamp], known: tuple[list[Stamp], list[int], Names, Array] | None
+) -> ArchiveFiles:
+    """Lists the archives, except those whose stamps are known."""
+    names: list[Names] = []
+    tables: list[Array] = []
+    end = 0
+    for number, blob in enumerate(tqdm(archives, desc="list archives", unit="archive", disable=None, leave=False)):
+        start, end = end, end + (known[1][number] if known else 0)
+        if known is not None and known[0][number] == stamps[number]:
+            names.append(known[2].between(start, end))
+            tables.append(known[3][start:end])
+        else:
+            listed, table = _members(blob)
+            names.append(listed)
+            tables.append(table)
+    return ArchiveFiles(archives, stamps, [*map(len, names)], Names.concatenate(names), np.concatenate(tables))
+
+
+def _members(blob: Blob) -> tuple[Names, Array]:
+    """Names and places of the images of one archive, sorted by the bytes of the names."""
+    reader = list_zip if blob.location.lower().endswith(".zip") else list_tar
+    members: list[tuple[bytes, tuple[int, ...]]] = []
+    try:
+        with blob.open() as file:
+            for member in reader(file, blob.location):
+                name = member.name.removeprefix("./")
+                hidden = any(part.startswith((".", "__MACOSX")) for part in name.split("/"))
+                if name.lower().endswith(EXTENSIONS) and not hidden:
+                    members.append((os.fsencode(name), member[1:]))
+    except (UnreadableImage, OSError) as error:
+        raise UserError(f"--data: cannot read {blob.location}: {error}") from error
+    members.sort()
+    for (one, _), (other, _) in pairwise(members):
+        if one == other:
+            raise UserError(
+                f"--data: {blob.location} holds two members called {os.fsdecode(one)!r}; which one counts? Write "
+                "the archive again with each name once"
+            )
+    return Names.of(name for name, _ in members), np.array([place for _, place in members], TABLE)
+
+
+def _read_cache(cache: Path, count: int) -> tuple[list[Stamp], list[int], Names, Array] | None:
+    content = read_index(cache)
+    if content is None:
+        return None
+    arrays, meta = content
+    stamps = [(int(size), int(modified)) for size, modified in meta["stamps"]]
+    if len(stamps) != count:
+        return None
+    return stamps, list(meta["counts"]), Names(arrays["names"], arrays["ends"]), arrays["table"].view(TABLE)

@@ -1,0 +1,105 @@
+"""Images in files of any kind, on a disk, in archives or elsewhere: `Files` opens them, `FileSource` decodes them."""
+
+from typing import BinaryIO, Protocol
+
+import numpy as np
+
+from repre.data.io.decode import read_image
+from repre.data.io.names import Names
+
+Array = np.ndarray
+
+Stamp = tuple[int, int]
+"""Size of a file in bytes, and when it was modified, in nanoseconds; 0 where that is unknown. Another stamp means another
+content."""
+
+
+class Files(Protocol):
+    """Encoded images by number, in a fixed order. They are sent to worker processes."""
+
+    names: Names
+    """Name of every file relative to `location`: the same after all of them have moved."""
+    counts: list[int]
+    """Files of each part, such as an archive or one of several folders. Names are unique within a part."""
+    location: str
+    """The folder, archive or address that holds them."""
+
+    def __len__(self) -> int: ...
+
+    def open(self, index: int) -> BinaryIO:
+        """File `index`, open for reading, with `seek`; raises UnreadableImage with a short reason."""
+
+    def stamp(self, index: int) -> Stamp:
+        """What changes with the content of file `index`; raises UnreadableImage if it is gone."""
+
+    def describe(self, index: int) -> str:
+        """File `index` in messages: its path, or its archive and the name in it."""
+
+
+class FileSource:
+    """Decoded images of files.
+
+    Args:
+        spec: the string that the source was opened from.
+        files: opens them.
+        channels: of every image.
+        canvas: larger images are shrunk to fit this square; None leaves them as they are.
+        raw_values: leave the values of DICOM files as they are, instead of applying their window.
+        labels: class of every image, int64 [N]; None without labels.
+        classes: names of the classes.
+
+    Attributes:
+        run_started: when the run that shows these files began, in nanoseconds; see `repre.data.loading.manifest`.
+    """
+
+    def __init__(
+        self,
+        spec: str,
+        files: Files,
+        *,
+        channels: int,
+        canvas: int | None,
+        raw_values: bool = False,
+        labels: Array | None = None,
+        classes: list[str] | None = None,
+    ) -> None:
+        self.spec, self.files, self.channels, self.canvas, self.raw_values = spec, files, channels, canvas, raw_values
+        self.labels, self.classes = labels, classes or []
+        self.run_started: int | None = None
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def load(self, index: int) -> Array:
+        with self.files.open(index) as file:
+            return read_image(
+                file,
+                name=self.files.names[index],
+                channels=self.channels,
+                canvas=self.canvas,
+                raw_values=self.raw_values,
+            )
+
+    def describe(self, index: int) -> str:
+        return self.files.describe(index)
+
+
+def class_labels(files: Files) -> tuple[Array | None, list[str]]:
+    """Labels by the first folder of every name: int64 [N] and the classes in alphabetical order.
+
+    Args:
+        files: sorted by the bytes of their names, in each part.
+
+    Returns:
+        None and no classes unless every file is in a folder and there are several.
+    """
+    ends = np.cumsum(files.counts).tolist()
+    found = [group for first, last in zip([0, *ends], ends) for group in files.names.prefix_groups(first, last)]
+    classes = sorted({folder for folder, _, _ in found})
+    if "" in classes or len(classes) < 2:
+        return None, []
+    number = {name: number for number, name in enumerate(classes)}
+    labels = np.empty(len(files), np.int64)
+    for folder, first, last in found:
+        labels[first:last] = number[folder]
+    return labels, classes

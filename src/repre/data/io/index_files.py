@@ -1,0 +1,78 @@
+"""Arrays on the disk that are mapped, not read: an index of ten million entries opens at once and is in memory only once.
+
+A file holds one line of JSON, which names the arrays, and the arrays, each from a multiple of `ALIGNMENT` on.
+"""
+
+import json
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from repre.utils.io import write_atomically
+
+Array = np.ndarray
+
+ALIGNMENT = 4096
+MAX_HEADER = 1 << 28
+"""A longer first line is no index."""
+
+
+class MappedArray(np.memmap):
+    """An array of an index file; sent to another process, it is mapped there again."""
+
+    def __reduce__(self) -> Any:
+        if isinstance(self._mmap, type(None)) or self.base is not self._mmap:
+            return np.asarray(self).__reduce__()
+        return _map, (str(self.filename), self.dtype.str, self.shape, self.offset)
+
+
+def write_index(path: Path, arrays: dict[str, Array], meta: dict[str, Any]) -> None:
+    """Writes arrays and plain values, atomically.
+
+    Raises:
+        RunError: the disk is full or the folder cannot be written.
+    """
+    places: dict[str, list[Any]] = {}
+    offset = 0
+    for name, array in arrays.items():
+        places[name] = [array.dtype.str, list(array.shape), offset]
+        offset += -(-array.nbytes // ALIGNMENT) * ALIGNMENT
+    header = json.dumps({"arrays": places, "bytes": offset, "meta": meta}).encode() + b"\n"
+
+    def write(file: BinaryIO) -> None:
+        file.write(header.ljust(_aligned(len(header)), b" "))
+        for array in arrays.values():
+            file.write(np.ascontiguousarray(array).data)
+            file.write(bytes(_aligned(array.nbytes) - array.nbytes))
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, write)
+
+
+def read_index(path: Path) -> tuple[dict[str, Array], dict[str, Any]] | None:
+    """The arrays and plain values of an index file; None if it is missing, cut or no index."""
+    try:
+        with open(path, "rb") as file:
+            header = file.readline(MAX_HEADER)
+            content = json.loads(header)
+            start = _aligned(len(header))
+            if path.stat().st_size != start + content["bytes"]:
+                return None
+        arrays = {
+            name: _map(str(path), dtype, tuple(shape), start + offset)
+            for name, (dtype, shape, offset) in content["arrays"].items()
+        }
+        return arrays, content["meta"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _aligned(count: int) -> int:
+    return -(-count // ALIGNMENT) * ALIGNMENT
+
+
+def _map(path: str, dtype: str, shape: tuple[int, ...], offset: int) -> Array:
+    if 0 in shape:
+        return np.empty(shape, dtype)
+    return MappedArray(path, np.dtype(dtype), "r", offset, shape)

@@ -1,0 +1,125 @@
+"""Image files on a disk: a folder, or a text list of files."""
+
+import codecs
+import os
+import stat
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from repre.data.io.decode import EXTENSIONS
+from repre.data.io.image_files import Stamp
+from repre.data.io.image_limits import UnreadableImage
+from repre.data.io.names import Names
+from repre.errors import UserError
+
+LIST_CHECKS = 100_000
+"""Files of a list whose existence is checked before a run; of longer lists, as many evenly spaced ones."""
+
+
+class LocalFiles:
+    """Files below a folder.
+
+    Args:
+        root: folder that `names` are relative to.
+        names: path of every file.
+    """
+
+    def __init__(self, root: Path, names: Names) -> None:
+        self.root, self.names, self.counts = root, names, [len(names)]
+        self.location = str(root.resolve())
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def path(self, index: int) -> Path:
+        """Path of file `index`."""
+        return self.root / self.names[index]
+
+    def open(self, index: int) -> BinaryIO:
+        return open_regular(self.path(index))
+
+    def stamp(self, index: int) -> Stamp:
+        try:
+            status = os.stat(self.path(index))
+        except OSError as error:
+            raise UnreadableImage(os_error_reason(error)) from error
+        return status.st_size, status.st_mtime_ns
+
+    def describe(self, index: int) -> str:
+        return str(self.path(index))
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """Opens a file; UnreadableImage if it is missing or no regular file, because reading a pipe would wait forever."""
+    try:
+        file = open(path, "rb", opener=_open_without_waiting)  # noqa: SIM115 - the caller closes it
+    except OSError as error:
+        raise UnreadableImage(os_error_reason(error)) from error
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise UnreadableImage("not a regular file")
+    return file
+
+
+def _open_without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+def os_error_reason(error: OSError) -> str:
+    """Why a file cannot be opened, in words."""
+    if isinstance(error, FileNotFoundError):
+        return "the file has vanished"
+    if isinstance(error, PermissionError):
+        return "no permission to read it"
+    if isinstance(error, IsADirectoryError):
+        return "not a regular file"
+    return f"cannot be read: {error.strerror or error}"
+
+
+def read_list(path: Path) -> Names:
+    """Paths of a text list, one per line, relative to the list's folder; skips blank lines and # comments.
+
+    Raises:
+        UserError: it is no text, names nothing, or names files that do not exist.
+    """
+    if path.suffix.lower() in EXTENSIONS:
+        raise UserError(f"--data {path} is one image; name a folder, or a text file with one path per line")
+    try:
+        with open(path, "rb") as file:
+            if b"\0" in file.read(4096):
+                raise UserError(
+                    f"--data {path} is neither a text list nor an archive that is read (.tar, .zip, .parquet); name a "
+                    "folder, an archive, or a text file with one path per line"
+                )
+            file.seek(0)
+            names = list_lines(file)
+    except OSError as error:
+        raise UserError(f"--data: cannot read the list {path}: {error.strerror}") from error
+    if not len(names):
+        raise UserError(f"--data: the list {path} names no files; write one path per line")
+    return names
+
+
+def check_listed(path: Path, names: Names) -> None:
+    """Refuses a list whose files do not exist; of a long list, see `LIST_CHECKS`."""
+    numbers = np.unique(np.linspace(0, len(names) - 1, min(LIST_CHECKS, len(names))).astype(np.int64)).tolist()
+    missing = [names[number] for number in numbers if not is_file(path.parent / names[number])]
+    if missing:
+        examples = ", ".join(repr(name)[1:-1] for name in missing[:3]) + (", ..." if len(missing) > 3 else "")
+        raise UserError(f"--data: {len(missing)} of {len(numbers)} files of the list {path} do not exist: {examples}")
+
+
+def is_file(path: Path) -> bool:
+    """Whether a file exists; a name that no file can have does not."""
+    try:
+        return stat.S_ISREG(os.stat(path).st_mode)
+    except (OSError, ValueError):
+        return False
+
+
+def list_lines(file: BinaryIO) -> Names:
+    """The names in a text list, without blank lines and # comments."""
+    lines = (line.removeprefix(codecs.BOM_UTF8).strip() for line in file)  # lines end at \n alone
+    return Names.of(line for line in lines if line and not line.startswith(b"#"))
