@@ -50,7 +50,7 @@ def test_later_epochs_and_runs_show_the_same_pixels_without_decoding(
     source, line = kept(photos, canvas=canvas)
     assert "may be deleted" in line
     first = load(source)
-    monkeypatch.setattr("repre.data.io.folders.read_image", None)  # decoding would raise
+    monkeypatch.setattr("repre.data.io.image_files.read_image", None)  # decoding would raise
     for images in (first, load(source), load(kept(photos, canvas=canvas)[0])):
         for one, other in zip(images, direct, strict=True):
             assert one.dtype == other.dtype

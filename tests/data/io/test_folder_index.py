@@ -31,7 +31,7 @@ def test_the_index_is_cached_and_renewed(tmp_path: Path, own_cache: Path, monkey
     photos = tmp_path / "photos"
     picture(photos / "a/1.png")
     assert names(photos) == ["a/1.png"]
-    assert len(list(own_cache.rglob("*.json"))) == 1
+    assert len(list(own_cache.rglob("*.index"))) == 1
     with monkeypatch.context() as patch:
         patch.setattr(os, "scandir", lambda *_: pytest.fail("the cache was not used"))
         assert names(photos) == ["a/1.png"]
@@ -39,7 +39,7 @@ def test_the_index_is_cached_and_renewed(tmp_path: Path, own_cache: Path, monkey
     assert names(photos) == ["a/1.png", "a/2.png"]
     (photos / "a/1.png").unlink()
     assert names(photos) == ["a/2.png"]
-    for cache in own_cache.rglob("*.json"):
+    for cache in own_cache.rglob("*.index"):
         cache.write_text("{torn")
     assert names(photos) == ["a/2.png"]
 
@@ -60,7 +60,7 @@ def test_links_to_nowhere_and_to_themselves_are_listed_and_reported_when_read(tm
     (tmp_path / "self.png").symlink_to(tmp_path / "self.png")
     source = open_source(str(tmp_path))
     assert len(source) == 3
-    for index, word in ((1, "vanished"), (2, "damaged")):
+    for index, word in ((1, "vanished"), (2, "cannot be read: Too many levels")):
         with pytest.raises(UnreadableImage, match=word):
             source.load(index)
 

@@ -25,7 +25,7 @@ render = partial(make_views, config=VIEWS, seed=3, device="cpu")
 
 def loader(source: Any = None, **changes: Any) -> Loader:
     settings: dict[str, Any] = {"batch_size": 24, "epochs": 2, "seed": 0, "canvas": 8, "workers": 0} | changes
-    return Loader(source or Numbers(50, broken=(3, 11)), **settings)
+    return Loader(source or Numbers(50, broken=(11, 17)), **settings)
 
 
 def steps(feeder: Feeder, count: int) -> list[tuple[Batch, Views]]:

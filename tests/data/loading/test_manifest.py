@@ -8,7 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from repre.data.io.decode import UnreadableImage
 from repre.data.io.image_files import FileSource
+from repre.data.io.local_files import LocalFiles
+from repre.data.io.names import Names
 from repre.data.io.sources import open_source
 from repre.data.loading.loader import Loader
 from repre.data.loading.manifest import apply_manifest, changed_during_run, write_manifest
@@ -36,7 +39,7 @@ def test_the_list_survives_names_that_are_no_utf8(tmp_path: Path) -> None:
     kept, note = apply_manifest(opened(folder), tmp_path / "files.gz")
     assert note is None
     assert isinstance(kept, FileSource)
-    assert kept.names() == source.names()
+    assert kept.files.names == source.files.names
 
 
 def test_files_that_come_or_go_do_not_reorder_the_run(tmp_path: Path) -> None:
@@ -75,19 +78,22 @@ def test_a_file_written_to_after_the_beginning_is_named(tmp_path: Path) -> None:
     assert [b.changed for b in loader] == [[3]]
 
 
-@pytest.mark.parametrize("damage", ["torn", "text", "number", "bomb"])
+@pytest.mark.parametrize("damage", ["torn", "text", "header", "bomb", "checksum"])
 def test_a_damaged_list_is_refused(tmp_path: Path, damage: str, monkeypatch: pytest.MonkeyPatch) -> None:
     folder, path = photos(tmp_path / "photos"), tmp_path / "files.gz"
     write_manifest(opened(folder), path)
-    whole = path.read_bytes()
+    (folder / "7.npy").unlink()  # else the digest in the header would do
+    whole = gzip.decompress(path.read_bytes())
+    header, rest = whole.split(b"\n", 1)
     if damage == "bomb":
         monkeypatch.setattr("repre.data.loading.manifest.MAX_BYTES", 1000)
     path.write_bytes(
         {
-            "torn": whole[:-9],
+            "torn": path.read_bytes()[:-20],
             "text": b"hello",
-            "number": gzip.compress(b"soon\0a.npy"),
-            "bomb": gzip.compress(bytes(10**6)),
+            "header": gzip.compress(b"[1]\n" + rest),
+            "bomb": gzip.compress(header.replace(b'"size": 40', b'"size": 900000') + b"\n" + bytes(10**6)),
+            "checksum": gzip.compress(whole.replace(b"3.npy", b"9.npy")),
         }[damage]
     )
     with pytest.raises(UserError, match="list of the run's files, is damaged"):
@@ -95,11 +101,50 @@ def test_a_damaged_list_is_refused(tmp_path: Path, damage: str, monkeypatch: pyt
 
 
 @pytest.mark.parametrize("name", ["../secret.npy", "/etc/passwd"])
-def test_a_list_that_climbs_out_of_the_data_is_refused(tmp_path: Path, name: str) -> None:
+def test_a_list_that_climbs_out_of_the_data_opens_nothing(tmp_path: Path, name: str) -> None:
+    """Names of the list are looked up among the files of --data; they are never opened by themselves."""
+    folder, path = photos(tmp_path / "photos", 1), tmp_path / "files.gz"
+    np.save(tmp_path / "secret.npy", np.zeros((6, 6, 3), np.uint8))
+    listed = FileSource(str(folder), LocalFiles(folder, Names.of([name])), channels=3, canvas=None)
+    write_manifest(listed, path)
+    source, note = apply_manifest(opened(folder), path)
+    assert note is not None
+    assert "1 of its 1 files are gone" in note
+    with pytest.raises(UnreadableImage, match="vanished"):
+        source.load(0)
+
+
+def test_data_that_moved_are_told_by_names_and_content(tmp_path: Path) -> None:
     path = tmp_path / "files.gz"
-    path.write_bytes(gzip.compress(f"1\x00{name}".encode()))
-    with pytest.raises(UserError, match="names files outside of --data"):
-        apply_manifest(opened(photos(tmp_path / "photos")), path)
+    source = opened(photos(tmp_path / "old"))
+    write_manifest(source, path)
+    (tmp_path / "old").rename(tmp_path / "new")
+    moved, note = apply_manifest(opened(tmp_path / "new"), path)
+    assert note is None
+    assert moved.load(5)[0, 0, 0] == 5
+    np.save(tmp_path / "new/0.npy", np.full((6, 6, 3), 77, np.uint8))
+    with pytest.raises(
+        UserError, match=r"does not hold the images that the run began with at .*old .*0.npy is another"
+    ):
+        apply_manifest(opened(tmp_path / "new"), path)
+    (tmp_path / "new/0.npy").unlink()
+    with pytest.raises(UserError, match="7 images, then 8"):
+        apply_manifest(opened(tmp_path / "new"), path)
+
+
+def test_parts_of_several_folders_keep_their_places(tmp_path: Path) -> None:
+    path = tmp_path / "files.gz"
+    folders = [str(photos(tmp_path / name, 3)) for name in ("a", "b")]
+    source = open_source(folders)
+    write_manifest(source, path)
+    (tmp_path / "a/1.npy").unlink()
+    np.save(tmp_path / "b/0000.npy", np.full((6, 6, 3), 99, np.uint8))
+    run, note = apply_manifest(open_source(folders), path)
+    assert note is not None
+    assert "1 of its 6 files are gone, 1 are new" in note
+    assert [run.describe(i) for i in range(6) if i != 1] == [source.describe(i) for i in range(6) if i != 1]
+    with pytest.raises(UserError, match=r"now has 1 parts .* began with 2"):
+        apply_manifest(FileSource(source.spec, opened(tmp_path / "b").files, channels=3, canvas=None), path)
 
 
 def test_sources_without_files_have_no_list(tmp_path: Path) -> None:

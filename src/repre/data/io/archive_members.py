@@ -56,7 +56,7 @@ def list_tar(file: BinaryIO, location: str) -> Iterator[Member]:
         with tarfile.open(fileobj=file, mode="r:") as archive:
             end = 0
             while (member := archive.next()) is not None:
-                archive.members.clear()  # which would grow with the archive
+                archive.members = []  # type: ignore[attr-defined]  # which would grow with the archive
                 end = archive.offset
                 if member.issym() or member.islnk():
                     raise UserError(

@@ -22,7 +22,7 @@ class MappedArray(np.memmap):
     """An array of an index file; sent to another process, it is mapped there again."""
 
     def __reduce__(self) -> Any:
-        if isinstance(self._mmap, type(None)) or self.base is not self._mmap:
+        if self.base is None or self.base is not getattr(self, "_mmap", None):
             return np.asarray(self).__reduce__()
         return _map, (str(self.filename), self.dtype.str, self.shape, self.offset)
 

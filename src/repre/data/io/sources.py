@@ -248,14 +248,24 @@ def _open_folder(spec: str, path: Path, *, split: str, choice: FileChoice, cache
         raise UserError(f"--data: there is no folder {path}{near_names(path.name, siblings)}")
     if (path / "train").is_dir() and (path / "val").is_dir():
         path = path / split
-    if (path / "dataset_dict.json").is_file() or (path / "dataset_info.json").is_file():
+    if is_saved_data_set(path):
         from repre.data.io.hub_files import open_hub
 
         return open_hub(spec, str(path), split=split)
-    archives = sorted(file for file in path.iterdir() if file.suffix.lower() in ARCHIVES)
-    if archives and not holds_images(path):
+    if archives := archives_alone(path):
         return _open_archives(archives, cache_dir)
     return _with_folders(LocalFiles(path, image_names(path, any_ending=choice.any_ending, cache_dir=cache_dir)))
+
+
+def is_saved_data_set(folder: Path) -> bool:
+    """Whether Hugging Face's `save_to_disk` wrote a folder."""
+    return (folder / "dataset_dict.json").is_file() or (folder / "dataset_info.json").is_file()
+
+
+def archives_alone(folder: Path) -> list[Path]:
+    """The archives in a folder without images, sorted; none if there are images beside them."""
+    archives = sorted(file for file in folder.iterdir() if file.suffix.lower() in ARCHIVES)
+    return [] if archives and holds_images(folder) else archives
 
 
 def _with_folders(files: Files) -> Opened:

@@ -19,7 +19,7 @@ from repre.data.io.image_files import FileSource, class_labels
 from repre.data.io.joined_files import ChosenFiles
 from repre.data.io.local_files import LocalFiles
 from repre.data.io.names import Names
-from repre.data.io.sources import open_source
+from repre.data.io.sources import archives_alone, is_saved_data_set, open_source
 from repre.data.io.torchvision_sets import DATA_SETS
 from repre.data.labels.splits import HELD_OUT, LabeledImages, hold_out
 from repre.data.scenes import Scenes
@@ -100,7 +100,7 @@ def _open(
         return _read_table(spec, Path(rest).expanduser(), channels=channels, canvas=canvas, like=like)
     if spec.endswith((".csv", ".txt")):
         raise UserError(f"--data {spec} is not a folder; for a table of paths and labels write csv:{spec}")
-    if (path.is_dir() and _folders(path)) or name == "imagenet":
+    if name == "imagenet" or (path.is_dir() and not is_saved_data_set(path) and not archives_alone(path)):
         root = path if path.is_dir() else Path(rest).expanduser()
         parts = {split: _class_folders(folder, channels, canvas) for split, folder in _split_folders(root).items()}
     elif name in ("scenes", *DATA_SETS):
@@ -142,7 +142,7 @@ def _data_set(spec: str, *, channels: int, canvas: int | None) -> dict[str, Labe
 
 def _files(spec: str, *, channels: int, canvas: int | None) -> dict[str, LabeledImages]:
     """Data whose files bring their classes; folders train/, val/ and test/ in them are splits."""
-    if spec.startswith("hf:"):
+    if spec.startswith("hf:") or is_saved_data_set(Path(spec).expanduser()):
         return _hub(spec, channels=channels, canvas=canvas)
     source = open_source(spec, channels=channels, canvas=canvas)
     assert isinstance(source, FileSource), spec

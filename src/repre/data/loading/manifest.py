@@ -152,7 +152,7 @@ def _sample(files: Files, numbers: Sequence[int] | None = None) -> dict[str, str
     for number in numbers:
         try:
             with files.open(number) as file:
-                found[str(number)] = hashlib.file_digest(file, "sha256").hexdigest()
+                found[str(number)] = hashlib.sha256(file.read()).hexdigest()
         except (UnreadableImage, OSError):
             continue
     return found
