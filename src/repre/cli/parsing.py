@@ -14,6 +14,37 @@ from repre.errors import UserError
 OptionsT = TypeVar("OptionsT")
 
 
+LISTS = ("--data", "--include", "--exclude")
+"""Options that take several values, also where they are given several times; of any other option the last counts."""
+
+
+def join_repeated(arguments: Sequence[str]) -> list[str]:
+    """Moves the values of every further option of `LISTS` behind those of the first: ``--data A --data B`` is ``--data A B``.
+
+    tyro would take the last one alone.
+    """
+    joined: list[str] = []
+    values: dict[str, list[str]] = {}
+    places: dict[str, int] = {}
+    current: str | None = None
+    for argument in arguments:
+        option, equals, value = argument.partition("=")
+        if option in LISTS:
+            current = option
+            if option not in places:
+                places[option] = len(joined)
+                joined.append(option)
+            values.setdefault(option, []).extend([value] if equals else [])
+        elif current is None or argument.startswith("-"):
+            current = None
+            joined.append(argument)
+        else:
+            values[current].append(argument)
+    for option in sorted(places, key=lambda name: places[name], reverse=True):
+        joined[places[option] + 1 : places[option] + 1] = values[option]
+    return joined
+
+
 def parse(
     options: type[OptionsT],
     arguments: Sequence[str],
@@ -36,7 +67,7 @@ def parse(
     """
     return _run_tyro(
         options,
-        args=arguments,
+        args=join_repeated(arguments),
         prog=f"repre {command}",
         description=description,
         default=tyro.MISSING_NONPROP if default is None else default,

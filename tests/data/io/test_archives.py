@@ -87,9 +87,9 @@ def test_a_shard_that_changes_under_a_run_is_noticed(tmp_path: Path) -> None:
     with pytest.raises(UnreadableImage, match="archive changed after its index was made"):
         [source.load(index) for index in range(len(source))]
     shard.unlink()
+    again = pickle.loads(pickle.dumps(source))
     with pytest.raises(UnreadableImage, match="vanished"):
-        opened_again = pickle.loads(pickle.dumps(source))
-        opened_again.load(0)
+        again.load(0)
 
 
 def test_more_archives_than_may_be_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

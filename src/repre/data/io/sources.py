@@ -111,7 +111,16 @@ def open_source(
         raise UserError("--data is empty; name a folder of images, or scenes")
     if len(specs) == 1 and (in_memory := _in_memory(specs[0], split=split, channels=channels)) is not None:
         return in_memory
-    parts = [_open_files(spec, split=split, choice=choice, cache_dir=cache_dir) for spec in specs]
+    parts = []
+    if len(specs) > 1:
+        images = [  # as a shell expands photos/*.jpg
+            spec for spec in specs if spec.lower().endswith(EXTENSIONS) and is_file(Path(spec).expanduser())
+        ]
+        if images:
+            others = set(specs) - set(images)
+            specs = [spec for spec in specs if spec in others]
+            parts.append(Opened(LocalFiles(Path(), Names.of(str(Path(image).expanduser()) for image in images))))
+    parts += [_open_files(spec, split=split, choice=choice, cache_dir=cache_dir) for spec in specs]
     whole = parts[0] if len(parts) == 1 else Opened(JoinedFiles([part.files for part in parts]))
     files, labels = filter_files(whole.files, include=choice.include, exclude=choice.exclude), whole.labels
     if labels is not None and isinstance(files, ChosenFiles):
