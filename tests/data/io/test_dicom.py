@@ -25,6 +25,7 @@ from pydicom.uid import (
 
 from repre.data.io.decode import UnreadableImage, read_image
 from repre.data.io.dicom import require_pydicom
+from repre.data.io.frame_notes import noting_frames
 from repre.errors import UserError
 
 PATIENT = "Secret^Name"
@@ -169,7 +170,12 @@ def test_colors_become_rgb() -> None:
 
 def test_the_first_of_several_frames() -> None:
     frames = np.stack([CT, CT[::-1], CT // 2])
-    assert np.array_equal(read(frames, NumberOfFrames=3, raw_values=True), CT)
+    with noting_frames() as note:
+        assert np.array_equal(read(frames, NumberOfFrames=3, raw_values=True), CT)
+    assert note.several
+    with noting_frames() as note:
+        read(CT)
+    assert not note.several
     many = dataset(frames, NumberOfFrames=3)
     for group, intercept, center in (("Shared", -7, 90), ("PerFrame", -1024, 40)):  # a frame's own ones count
         frame, change, window = Dataset(), Dataset(), Dataset()
@@ -235,7 +241,7 @@ def change(**elements: Any) -> Callable[[Dataset], None]:
         (change(Rows=0), "without pixels"),
         (change(Rows=240, Columns=320), "damaged DICOM"),
         (change(RescaleSlope=0, RescaleIntercept=1), "slope of 0"),
-        (change(RescaleSlope="nan", RescaleIntercept=1), "RescaleSlope is not finite"),
+        (change(RescaleSlope="1e999", RescaleIntercept=1), "RescaleSlope is not finite"),
         (change(PhotometricInterpretation="YBR_ICT"), "neither gray"),
         (change(BitsAllocated=12), "damaged DICOM"),
     ],

@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from repre.data.io.dicom import read_dicom
+from repre.data.io.frame_notes import note_several_frames
 from repre.data.io.image_kinds import HEAD_BYTES, image_kind
 from repre.data.io.image_limits import UnreadableImage, check_shape, check_values
 from repre.data.io.tiff import needs_tifffile, read_tiff
@@ -108,7 +109,7 @@ def _decode(file: BinaryIO, kind: str, channels: int, canvas: int | None, *, raw
     if kind == "numpy":
         return _arrange(_read_numpy(file), channels)
     if kind == "dicom":
-        frame, _ = read_dicom(file, raw_values=raw_values)
+        frame = read_dicom(file, raw_values=raw_values)
         if frame.shape[2:] == (3,) and frame.dtype == np.uint8:
             frame = _to_array(Image.fromarray(frame), channels)
         return _arrange(frame, channels)
@@ -116,13 +117,15 @@ def _decode(file: BinaryIO, kind: str, channels: int, canvas: int | None, *, raw
         many = needs_tifffile(file, channels)
         file.seek(0)
         if many:
-            return _arrange(read_tiff(file), channels)
+            return _arrange(read_tiff(file, channels), channels)
     return _read_with_pillow(file, channels, canvas)
 
 
 def _read_with_pillow(file: BinaryIO, channels: int, canvas: int | None) -> Array:
     with Image.open(file, formats=FORMATS) as image:
         check_shape(image.height, image.width)
+        if image.format not in ("TIFF", "MPO") and getattr(image, "is_animated", False):
+            note_several_frames()  # a TIFF was asked by `needs_tifffile`; an MPO is a photo with its preview
         if canvas is not None and image.format == "JPEG":
             scale = canvas / max(
                 image.size

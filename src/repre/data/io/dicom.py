@@ -14,6 +14,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from repre.data.io.frame_notes import note_several_frames
 from repre.data.io.image_limits import UnreadableImage, check_shape, check_values
 from repre.errors import UserError
 from repre.utils.optional_imports import require
@@ -49,8 +50,8 @@ def require_pydicom(purpose: str = "a DICOM file", module: str = "pydicom") -> M
     return require(module, extra="dicom", purpose=purpose)
 
 
-def read_dicom(file: BinaryIO, *, raw_values: bool = False) -> tuple[Array, int]:
-    """The first frame of a DICOM file, [H, W] or [H, W, 3].
+def read_dicom(file: BinaryIO, *, raw_values: bool = False) -> Array:
+    """The first frame of a DICOM file, [H, W] or [H, W, 3]. Notes whether there are more.
 
     Gray values are shown as the file says: by its first window or table, else over all values of its stored bits; then 0 is
     black and the largest value of the type is white, also where the file says the opposite (MONOCHROME1). The type is
@@ -60,9 +61,6 @@ def read_dicom(file: BinaryIO, *, raw_values: bool = False) -> tuple[Array, int]
         file: an open file at its beginning.
         raw_values: returns the modality values of gray frames instead, such as Hounsfield units, in float32; they are
             neither cut to a window nor inverted.
-
-    Returns:
-        The frame, and how many frames the file has.
 
     Raises:
         UnreadableImage: the file is damaged, too large, has no pixels, or needs a package that is missing.
@@ -81,8 +79,9 @@ def read_dicom(file: BinaryIO, *, raw_values: bool = False) -> tuple[Array, int]
         _check_decoder(pixels, syntax)
         file.seek(0)
         stored = pixels.pixel_array(file, index=0, transfer_syntax_uid=syntax)
-        image = _finished(stored, header, pixels, raw_values=raw_values, order="<" if syntax.is_little_endian else ">")
-        return image, int(header.get("NumberOfFrames") or 1)
+        if int(header.get("NumberOfFrames") or 1) > 1:
+            note_several_frames()
+        return _finished(stored, header, pixels, raw_values=raw_values, order="<" if syntax.is_little_endian else ">")
     except UnreadableImage:
         raise
     except Exception as error:  # damaged files raise anything, with values of the header in the message
