@@ -56,7 +56,14 @@ FLOORS: list[list[str]] = [
 """Rooms and files from the ground up; of two entries that fit a module the longer one counts."""
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
 MOST_LINES = 350
-FOREIGN = {"timm": "models", "tyro": "cli", "tensorboard": "training", "tifffile": "data/io", "triton": "data/views"}
+FOREIGN = {
+    "timm": "models",
+    "tyro": "cli",
+    "tensorboard": "training",
+    "tifffile": "data/io",
+    "pydicom": "data/io",
+    "triton": "data/views",
+}
 """Where a foreign library may be imported."""
 
 

@@ -134,6 +134,7 @@ class Batch:
         epoch: epoch of the batch, counted from 0.
         failures: (index, reason) of every file of this batch that could not be read and was replaced.
         changed: index of every file of this batch whose content changed after the run began.
+        several_frames: index of every file of this batch that holds further frames or pages, which are not used.
         views: the views, if the loader was asked to make them; `pixels` is then empty, [B, C, 0, 0].
         parameters: of every view, if they were drawn already, where the pixels were decoded.
     """
@@ -145,6 +146,7 @@ class Batch:
     epoch: int
     failures: list[tuple[int, str]] = field(default_factory=list)
     changed: list[int] = field(default_factory=list)
+    several_frames: list[int] = field(default_factory=list)
     views: Views | None = None
     parameters: list[ViewParameters] | None = None
 

@@ -49,6 +49,17 @@ def call(folder: Path, name: str = "f.npz", kind: Kind = "pooled", **more: Any) 
     )
 
 
+def test_files_of_several_frames_are_said_once(folder: Path) -> None:
+    frames = [Image.new("RGB", (66, 66), color) for color in ("red", "lime")]
+    for name in ("03.gif", "12.webp"):
+        frames[0].save(folder / "photos" / name, save_all=True, append_images=frames[1:])
+    said: list[str] = []
+    assert call(folder, log=said.append) == 13
+    (line,) = said
+    assert line.startswith("2 files hold several frames or pages, such as ")
+    assert line.endswith("03.gif; only the first one is used")
+
+
 @torch.no_grad()
 def expected(folder: Path, paths: list[str], *, norm: bool = True) -> dict[str, np.ndarray]:
     """The features of one image at a time."""
@@ -203,7 +214,7 @@ def test_a_declared_range_of_pixels(folder: Path) -> None:
     ("name", "data", "message"),
     [
         ("f.csv", "photos", "has to end with .npz or .parquet"),
-        ("f.npz", "nothing", "no folder or list"),
+        ("f.npz", "nothing", "no folder, list or archive"),
         ("f.npz", "broken", "none of 1 images can be read"),
     ],
 )

@@ -15,9 +15,9 @@ def parts(tmp_path: Path) -> FeatureParts:
     """Three parts; the second has no readable image, and one name is not UTF-8."""
     parts = FeatureParts(tmp_path / "f.parts", count=3)
     parts.open("key")
-    parts.write(0, {"features": np.arange(6, dtype=np.float32).reshape(2, 3)}, ["a.png", "\udcff.png"], [])
-    parts.write(1, {}, [], ["c.png\tnot an image"])
-    parts.write(2, {"features": np.full((1, 3), 9, np.float32)}, ["d.png"], [])
+    parts.write(0, {"features": np.arange(6, dtype=np.float32).reshape(2, 3)}, {"names": ["a.png", "\udcff.png"]})
+    parts.write(1, {}, {"names": [], "failures": ["c.png\tnot an image"]})
+    parts.write(2, {"features": np.full((1, 3), 9, np.float32)}, {"names": ["d.png"]})
     return parts
 
 
@@ -54,7 +54,7 @@ def test_a_part_without_its_last_file_is_not_finished(parts: FeatureParts) -> No
 def test_nothing_readable_is_an_error(tmp_path: Path) -> None:
     parts = FeatureParts(tmp_path / "f.parts", count=1)
     parts.open("key")
-    parts.write(0, {}, [], ["c.png\tnot an image"])
+    parts.write(0, {}, {"names": [], "failures": ["c.png\tnot an image"]})
     with pytest.raises(UserError, match=r"none of 1 images can be read; the first: c\.png"):
         join_parts(parts, tmp_path / "f.npz")
 

@@ -4,15 +4,17 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 from repre.config import ComputeConfig, RunConfig
 from repre.data.io.sources import open_source
+from repre.data.loading.loader import LoaderConfig
 from repre.data.views.render import make_views
 from repre.errors import RunError
 from repre.models.encoder import Encoder
@@ -138,6 +140,42 @@ def test_files_that_changed_before_are_found_without_a_search(tmp_path: Path) ->
     assert tracker.state()["changed"] == list(range(20500))
     assert not messages, "the first changed file was announced earlier"
     assert len((tmp_path / "changed.txt").read_text().splitlines()) == 20000 + 500
+
+
+@pytest.mark.parametrize("cache", ["off", "on"])
+def test_files_of_several_frames_are_said_once_and_counted(
+    tmp_path: Path, cache: Literal["off", "on"], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REPRE_CACHE", str(tmp_path / "cache"))
+    config = small(tmp_path, loader=LoaderConfig(cache=cache))
+    frames = [Image.new("RGB", (36, 36), color) for color in ("red", "lime")]
+    for name in ("20.gif", "21.gif"):
+        frames[0].save(tmp_path / "photos" / name, save_all=True, append_images=frames[1:])
+    config = replace(config, batch_size=6)
+
+    gathers = []
+    gather = failures.gather_objects
+    monkeypatch.setattr(failures, "gather_objects", lambda objects: gathers.append(objects) or gather(objects))
+    train(config)
+    said = [line for line in capsys.readouterr().out.splitlines() if "several frames" in line]
+    assert len(said) == 1
+    assert ".gif holds several frames or pages" in said[0]
+    assert json.loads((tmp_path / "run/summary.json").read_text())["several_frames"] == 2
+    assert not any(gathers[6:]), "files that are counted already are not gathered again"
+
+    state = load_checkpoint(tmp_path / "run/checkpoints/last.pt")
+    assert state["several_frames"].tolist() == [16, 17]
+    messages: list[str] = []
+    source = open_source(config.data)
+    tracker = FailureTracker(config, RunFolder(tmp_path / "run"), source, torch.device("cpu"), log=messages.append)
+    tracker.restore(state)
+    nothing = torch.empty(0)
+    batch = Batch(nothing, nothing, nothing, nothing, epoch=0, several_frames=[17])
+    assert not tracker.concerns(batch)
+    assert tracker.concerns(replace(batch, several_frames=[3, 17]))
+    tracker.add_files(replace(batch, several_frames=[3, 17]))
+    assert not messages, "it was said before"
+    assert tracker.state()["several_frames"].tolist() == [3, 16, 17]
 
 
 def test_an_infinite_layer_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,7 @@ LISTS = ("--data", "--include", "--exclude")
 
 
 def join_repeated(arguments: Sequence[str]) -> list[str]:
-    """Moves the values of every further option of `LISTS` behind those of the first: ``--data A --data B`` is ``--data A B``.
+    """Moves the values of every further option of `LISTS` behind those of the first: --data A --data B is --data A B.
 
     tyro would take the last one alone.
     """

@@ -20,6 +20,7 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from repre.data.io.decode import UnreadableImage
+from repre.data.io.frame_notes import describe_several, noting_frames
 from repre.data.io.sources import FileChoice, Source, open_source
 from repre.data.labels.splits import source_identity
 from repre.data.loading.loader import stack
@@ -52,6 +53,7 @@ def embed(
     choice: FileChoice | None = None,
     runtime: RuntimeOptions | None = None,
     images_per_part: int = IMAGES_PER_PART,
+    log: Callable[[str], object] = print,
 ) -> int:
     """Writes the features of all images of `data`; gives the number of images that could be read.
 
@@ -71,6 +73,7 @@ def embed(
         value_range: pixel values that map to 0 and 1; None uses those of the encoder's training, or of the file type.
         runtime: device, workers and batch size.
         images_per_part: how many images may have to be computed again after an interruption.
+        log: prints a message for the user.
 
     Raises:
         UserError: no such encoder or images, no readable image, or `out` cannot be written.
@@ -128,26 +131,29 @@ def embed(
                 continue
             data_set = _DecodedBatches(source, indices, batch=runtime.batch, keep_values=keep_values)
             batches = in_workers(data_set, range(len(data_set)), workers=runtime.processes, pin=device.type == "cuda")
-            parts.write(number, *_collect(batches, extract, bar))
+            arrays, texts = _collect(batches, extract, bar)
+            parts.write(number, arrays, texts)
     count = join_parts(parts, out)
+    if several := parts.texts("several_frames"):
+        log(describe_several(len(several), several[0]))
     shutil.rmtree(parts.folder)
     return count
 
 
 def _collect(
     batches: Iterable["_Batch"], extract: Callable[["_Batch"], list[dict[str, np.ndarray]]], bar: "tqdm[Any]"
-) -> tuple[dict[str, np.ndarray], list[str], list[str]]:
-    """Gives the features of all readable images by name, the images' names, and the failures."""
+) -> tuple[dict[str, np.ndarray], dict[str, list[str]]]:
+    """Gives the features of all readable images by name, and the texts of their part by kind, as in `_Batch`."""
     arrays: dict[str, list[np.ndarray]] = {}
-    names, failures = [], []
+    texts: dict[str, list[str]] = {"names": [], "failures": [], "several_frames": []}
     for batch in batches:
         for part in extract(batch) if batch.names else ():
             for name, values in part.items():
                 arrays.setdefault(name, []).append(values)
-        names += batch.names
-        failures += batch.failures
+        for kind, lines in texts.items():
+            lines += getattr(batch, kind)
         bar.update(len(batch.names) + len(batch.failures))
-    return {name: np.concatenate(pieces) for name, pieces in arrays.items()}, names, failures
+    return {name: np.concatenate(pieces) for name, pieces in arrays.items()}, texts
 
 
 def _select(features: Features, kind: Kind) -> dict[str, Tensor]:
@@ -170,6 +176,8 @@ class _Batch(NamedTuple):
     """Name of each."""
     failures: list[str]
     """Name and reason of each unreadable image, separated by a tab."""
+    several_frames: list[str]
+    """Name of each file of which only the first frame or page was used."""
 
 
 class _DecodedBatches(Dataset[_Batch]):
@@ -182,14 +190,16 @@ class _DecodedBatches(Dataset[_Batch]):
         return -(-len(self.indices) // self.batch)
 
     def __getitem__(self, number: int) -> _Batch:
-        images, names, failures = [], [], []
+        images, names, failures, several = [], [], [], []
         for index in self.indices[number * self.batch : (number + 1) * self.batch]:
             name = self.source.describe(index)
             try:
-                images.append(load_tracked(self.source, index))
+                with noting_frames() as note:
+                    images.append(load_tracked(self.source, index))
                 names.append(name)
+                several += [name] if note.several else []
             except UnreadableImage as error:
                 failures.append(f"{name}\t{error}")
         if not images:
-            return _Batch(torch.empty(0), torch.empty(0), names, failures)
-        return _Batch(*stack(images, keep_values=self.keep_values), names, failures)
+            return _Batch(torch.empty(0), torch.empty(0), names, failures, several)
+        return _Batch(*stack(images, keep_values=self.keep_values), names, failures, several)

@@ -3,7 +3,7 @@
 import json
 import shutil
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -41,16 +41,16 @@ class FeatureParts:
     def is_finished(self, number: int) -> bool:
         return self._path(number, "json").is_file()
 
-    def write(self, number: int, arrays: dict[str, np.ndarray], names: Sequence[str], failures: Sequence[str]) -> None:
+    def write(self, number: int, arrays: dict[str, np.ndarray], texts: Mapping[str, Sequence[str]]) -> None:
         """Writes one part; the JSON file comes last and marks it as finished."""
         for name, values in arrays.items():
             write_atomically(self._path(number, f"{name}.npy"), partial(_save, values))
-        write_json(self._path(number, "json"), {"names": names, "failures": failures})
+        write_json(self._path(number, "json"), texts)
 
     def texts(self, key: str) -> list[str]:
-        """Gives the `names` or the `failures` of all parts."""
+        """Gives the `names`, the `failures` or the files of `several_frames` of all parts."""
         contents = (json.loads(self._path(number, "json").read_text(encoding="utf-8")) for number in range(self.count))
-        return [text for content in contents for text in content[key]]
+        return [text for content in contents for text in content.get(key, [])]
 
     def array_names(self) -> list[str]:
         return sorted({path.name.split(".")[1] for path in self.folder.glob("*.npy")})

@@ -1,7 +1,7 @@
-"""Failures that need not end a run: files that cannot be read or that change, steps that are not finite.
+"""What need not end a run: files that cannot be read, that change or have several frames; steps that are not finite.
 
-They are counted, listed in the run folder with the reason, kept in the checkpoint, and end the run where there are too
-many. All ranks see the same failures, so they end together.
+They are counted and kept in the checkpoint. Failures are listed in the run folder with the reason, and end the run where
+there are too many. All ranks see the same failures, so they end together.
 """
 
 import errno
@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 
 from repre.config import RunConfig
@@ -61,6 +62,7 @@ class FailureTracker:
     Attributes:
         unreadable: index -> reason, of files that cannot be read.
         changed: indices of files whose content changed after the run began, in the order they were met.
+        several: for every file whether it was met and holds frames or pages that are not used, bool [N].
         seen: images that the run has met so far, at most all.
         skipped: steps that were not finite and skipped.
         consecutive: how many of the last steps were skipped.
@@ -78,6 +80,7 @@ class FailureTracker:
         self.config, self.folder, self.source, self.device, self.log = config, folder, source, device, log
         self.unreadable: dict[int, str] = {}
         self.changed: dict[int, None] = {}  # a set that keeps its order
+        self.several = np.zeros(len(source), bool)
         self.seen = self.skipped = self.consecutive = 0
 
     def state(self) -> dict[str, Any]:
@@ -85,6 +88,7 @@ class FailureTracker:
         return {
             "unreadable": dict(self.unreadable),
             "changed": list(self.changed),
+            "several_frames": torch.from_numpy(np.flatnonzero(self.several)),
             "seen": self.seen,
             "skipped": self.skipped,
             "skipped_in_a_row": self.consecutive,
@@ -93,6 +97,8 @@ class FailureTracker:
     def restore(self, state: dict[str, Any]) -> None:
         """Loads what `state` returned, and rewrites the lists as they were then."""
         self.unreadable, self.changed = state["unreadable"], dict.fromkeys(state["changed"])
+        if "several_frames" in state:  # older checkpoints do not have it
+            self.several[state["several_frames"].numpy()] = True
         self.seen, self.skipped, self.consecutive = state["seen"], state["skipped"], state["skipped_in_a_row"]
         if is_main_process():
             if self.unreadable or self.folder.unreadable.exists():
@@ -102,13 +108,18 @@ class FailureTracker:
 
     # --------------------------------------------------------------------------------------------------- files
 
+    def concerns(self, batch: Batch) -> bool:
+        """Whether the batch has files to count; those with several frames only when they are met first."""
+        return bool(batch.failures or batch.changed) or not self.several[batch.several_frames].all()
+
     def add_files(self, batch: Batch) -> None:
-        """Counts and lists the batch's files that could not be read, or that changed; a collective call.
+        """Counts the batch's files that could not be read, that changed, or of several frames; a collective call.
 
         Raises:
             RunError: more files are unreadable than `loader.max_unreadable` allows.
         """
         failures, changed = gather_objects(batch.failures), gather_objects(batch.changed)
+        self._add_several(gather_objects(batch.several_frames))
         self._add_changed([index for index in dict.fromkeys(changed) if index not in self.changed])
         new = {index: reason for index, reason in failures if index not in self.unreadable}
         if not new:
@@ -137,6 +148,14 @@ class FailureTracker:
         self.changed |= dict.fromkeys(new)
         if is_main_process():
             self.folder.append_list(self.folder.changed, self._names(new))
+
+    def _add_several(self, indices: list[int]) -> None:
+        if indices and not self.several.any():
+            self.log(
+                f"{self.source.describe(indices[0])} holds several frames or pages; of this and other such files the first "
+                "one is used"
+            )
+        self.several[indices] = True
 
     def _names(self, indices: Iterable[int]) -> list[str]:
         return [self.source.describe(index) for index in indices]

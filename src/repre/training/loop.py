@@ -234,7 +234,7 @@ class Trainer:
                 micro_batch=size,
                 precision=state.precision,
                 scaler=state.scaler,
-                flags=(stop.signal is not None, bool(batch.failures or batch.changed), save_due),
+                flags=(stop.signal is not None, self.failures.concerns(batch), save_due),
                 overlap=overlap,
             )
         )

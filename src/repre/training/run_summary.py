@@ -31,6 +31,7 @@ class Summary:
     probe_seconds: float
     unreadable: int
     changed: int
+    several_frames: int
     skipped: int
     costs: BranchCost
 
@@ -65,6 +66,7 @@ def write_summary(
         probe_seconds=sum(validation.get("probe_seconds", 0.0) for validation in validations),
         unreadable=len(failures.unreadable),
         changed=len(failures.changed),
+        several_frames=int(failures.several.sum()),
         skipped=failures.skipped,
         costs=cost,
     )

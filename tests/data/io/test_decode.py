@@ -12,6 +12,7 @@ import tifffile
 from PIL import Image
 
 from repre.data.io.decode import EXTENSIONS, UnreadableImage, _read_with_pillow, read_image
+from repre.data.io.frame_notes import noting_frames
 
 COLOR = np.zeros((40, 60, 3), np.uint8)
 COLOR[:, :30] = (200, 40, 40)
@@ -104,9 +105,8 @@ def test_16_bit_color_tiff_keeps_its_depth(tmp_path: Path) -> None:
 def test_lossless_formats_keep_every_pixel(tmp_path: Path, ending: str) -> None:
     options: dict[str, Any] = {"webp": {"lossless": True}, "avif": {"quality": 100, "subsampling": "4:4:4"}}
     Image.fromarray(COLOR).save(tmp_path / f"a.{ending}", **options.get(ending, {}))
-    assert np.abs(read_image(tmp_path / f"a.{ending}").astype(int) - COLOR).max() <= (
-        2 if ending == "avif" else 0
-    )  # YCbCr rounds
+    difference = np.abs(read_image(tmp_path / f"a.{ending}").astype(int) - COLOR)
+    assert difference.max() <= (2 if ending == "avif" else 0), "AVIF rounds its luma and chroma"
 
 
 def written(path: Path) -> Path:
@@ -189,6 +189,29 @@ def test_the_decoder_shrinks_by_halves_and_never_below_the_canvas(tmp_path: Path
         decoded = max(_read_with_pillow(file, 3, 512).shape)
     assert min(512, max(shape)) <= decoded <= 1024
     assert decoded == -(-max(shape) // (2 ** max(0, int(math.log2(max(shape) / 512)))))
+
+
+@pytest.mark.parametrize("ending", ["gif", "png", "webp", "avif"])
+def test_the_first_frame_of_an_animation(tmp_path: Path, ending: str) -> None:
+    colors = ["red", "lime", "blue"]
+    frames = [Image.new("RGB", (60, 40), color) for color in colors]
+    options: dict[str, Any] = {"webp": {"lossless": True}, "avif": {"quality": 100, "subsampling": "4:4:4"}}
+    frames[0].save(tmp_path / f"one.{ending}", **options.get(ending, {}))
+    frames[0].save(tmp_path / f"all.{ending}", save_all=True, append_images=frames[1:], **options.get(ending, {}))
+    for name, several in (("one", False), ("all", True)):
+        with noting_frames() as note:
+            image = read_image(tmp_path / f"{name}.{ending}")
+        assert np.abs(image.astype(int) - (255, 0, 0)).max() <= (2 if ending == "avif" else 0)
+        assert note.several is several
+
+
+def test_a_photo_with_its_preview_is_one_image(tmp_path: Path) -> None:
+    """Phones write a second, smaller picture into the same JPEG."""
+    picture = Image.fromarray(COLOR)
+    picture.save(tmp_path / "a.jpg", "MPO", save_all=True, append_images=[picture.resize((30, 20))], quality=95)
+    with noting_frames() as note:
+        assert np.abs(read_image(tmp_path / "a.jpg").astype(int) - COLOR).mean() < 4
+    assert not note.several
 
 
 def damaged(path: Path, kind: str) -> str:

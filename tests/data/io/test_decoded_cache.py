@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from repre.data.io.decoded_cache import DecodedCache
+from repre.data.io.frame_notes import note_several_frames, noting_frames
 
 STAMP = (1000, 5)
 
@@ -57,6 +58,20 @@ def test_a_changed_file_is_decoded_anew(tmp_path: Path) -> None:
     assert np.array_equal(kept.load(2, (1000, 6), refuse), image(4))
 
 
+def test_the_cache_remembers_which_files_have_several_frames(tmp_path: Path) -> None:
+    def decode(number: int) -> np.ndarray:
+        if number % 2:
+            note_several_frames()
+        return image(number)
+
+    kept = cache(tmp_path)
+    for _ in range(2):  # decoded, and from the cache
+        for number in range(4):
+            with noting_frames() as note:
+                kept.load(number, STAMP, lambda number=number: decode(number))  # type: ignore[misc]
+            assert note.several is (number % 2 == 1)
+
+
 def test_what_cannot_be_decoded_is_not_kept(tmp_path: Path) -> None:
     kept = cache(tmp_path)
     for _ in range(2):
@@ -91,7 +106,7 @@ def _write_until_killed(folder: Path) -> None:
     while True:
         kept = cache(folder)
         for number in range(40):
-            kept._write(number, STAMP, image(number))
+            kept._write(number, STAMP, image(number), several=False)
 
 
 def test_processes_that_are_killed_while_they_write_leave_nothing_wrong(tmp_path: Path) -> None:
@@ -105,7 +120,7 @@ def test_processes_that_are_killed_while_they_write_leave_nothing_wrong(tmp_path
         while time.monotonic() < until:
             for number in range(40):
                 found = kept._read(number, STAMP)
-                assert found is None or np.array_equal(found, image(number))
+                assert found is None or np.array_equal(found[0], image(number))
         for writer in writers:
             os.kill(writer.pid or 0, signal.SIGKILL)
             writer.join()

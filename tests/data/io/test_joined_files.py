@@ -17,7 +17,7 @@ def value(source: FileSource, index: int) -> int:
     return int(source.load(index)[0, 0, 0])
 
 
-@pytest.fixture()
+@pytest.fixture
 def mixed(tmp_path: Path) -> list[str]:
     """Six images of the values 1 to 6: a folder, a list, an archive and a pattern."""
     for number, name in enumerate(("a/2.png", "a/1.png", "b/3.png", "t/4.png", "z/5.png", "g/x/6.png"), start=1):

@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 import tifffile
+from PIL import Image
 
 from repre.data.io import tiff
 from repre.data.io.decode import UnreadableImage, read_image
+from repre.data.io.frame_notes import noting_frames
 
 SHAPE = (50, 70, 5)
 VALUES = (np.arange(np.prod(SHAPE)).reshape(SHAPE) % 3001).astype(np.uint16)
@@ -135,3 +137,67 @@ def test_a_huge_dictionary_is_refused(tmp_path: Path) -> None:
     replace_strip(path, bytes(packed))
     with pytest.raises(UnreadableImage, match="LZMAError"):
         read_image(path, channels=5)
+
+
+def rows(number: int) -> np.ndarray:
+    """An RGB picture that differs with its number."""
+    return np.roll(np.arange(50 * 70 * 3, dtype=np.uint8).reshape(50, 70, 3), number, axis=0)
+
+
+@pytest.mark.parametrize("compression", [None, "tiff_lzw", "tiff_deflate", "jpeg"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_first_page_of_several_rgb_pages(tmp_path: Path, channels: int, compression: str | None) -> None:
+    pages = [Image.fromarray(rows(number)) for number in range(3)]
+    pages[0].save(tmp_path / "one.tif", compression=compression)
+    pages[0].save(tmp_path / "all.tif", compression=compression, save_all=True, append_images=pages[1:])
+    first = read_image(tmp_path / "one.tif", channels=channels)
+    assert first.shape == (50, 70, channels)
+    with noting_frames() as note:
+        assert np.array_equal(read_image(tmp_path / "all.tif", channels=channels), first)
+    assert note.several
+
+
+@pytest.mark.parametrize("compression", [None, "zlib"])
+def test_the_first_page_of_deep_pages(tmp_path: Path, compression: str | None) -> None:
+    pages = np.stack([VALUES, VALUES // 2])
+    write(tmp_path / "a.tif", pages, compression=compression)
+    assert np.array_equal(read_image(tmp_path / "a.tif", channels=5), VALUES)
+    colors = np.stack([VALUES[..., :3], VALUES[..., 2:]])
+    tifffile.imwrite(tmp_path / "a.tif", colors, compression=compression, photometric="rgb")
+    assert np.array_equal(read_image(tmp_path / "a.tif"), VALUES[..., :3])
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.float32])
+@pytest.mark.parametrize(("pages", "channels", "stacked"), [(3, 3, True), (5, 5, True), (5, 3, False), (3, 1, False)])
+def test_gray_pages_are_channels_where_they_are_as_many(
+    tmp_path: Path, pages: int, channels: int, stacked: bool, kind: type
+) -> None:
+    values = VALUES[..., :pages].astype(kind)
+    tifffile.imwrite(tmp_path / "a.tif", values.transpose(2, 0, 1), photometric="minisblack")
+    with noting_frames() as note:
+        image = read_image(tmp_path / "a.tif", channels=channels)
+    assert np.array_equal(image, values if stacked else values[..., :1].repeat(channels, axis=2))
+    assert image.dtype == kind
+    assert note.several is not stacked
+
+
+def test_rows_as_pages(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", VALUES)
+    with tifffile.TiffFile(tmp_path / "a.tif") as file:
+        assert len(file.pages) == 50
+    assert np.array_equal(read_image(tmp_path / "a.tif", channels=5), VALUES)
+
+
+def test_other_numbers_of_pages_are_not_channels(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", VALUES.transpose(2, 0, 1), photometric="minisblack")
+    with pytest.raises(UnreadableImage, match="not of 4 channels"):
+        read_image(tmp_path / "a.tif", channels=4)
+
+
+def test_the_levels_of_a_pyramid_are_not_pages(tmp_path: Path) -> None:
+    with tifffile.TiffWriter(tmp_path / "a.tif") as file:
+        file.write(rows(0), photometric="rgb")
+        file.write(rows(0)[::2, ::2], photometric="rgb", subfiletype=1)
+    with noting_frames() as note:
+        assert np.array_equal(read_image(tmp_path / "a.tif"), rows(0))
+    assert not note.several

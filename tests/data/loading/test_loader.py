@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from repre.data.io.decode import UnreadableImage
+from repre.data.io.frame_notes import note_several_frames
 from repre.data.loading.loader import LIKELY, WHOLE, Loader, LoaderConfig, stack, sufficient_size
 from repre.data.loading.sub_batches import cut_batch
 from repre.data.views.augmentations import Range, ViewConfig, draw
@@ -21,7 +22,7 @@ from repre.types import Batch
 
 
 class Numbers:
-    """Image i is filled with i; some cannot be read."""
+    """Image i is filled with i; some cannot be read, and every sixth is the first of several frames."""
 
     spec, channels, labels, classes = "numbers", 3, None, []
 
@@ -32,6 +33,8 @@ class Numbers:
         return self.count
 
     def load(self, index: int) -> np.ndarray:
+        if index % 6 == 0:
+            note_several_frames()
         if index in self.broken:
             raise UnreadableImage("broken on purpose")
         return np.full((4 + index % 3, 5, 3), index, np.uint8)
@@ -180,7 +183,7 @@ def test_sub_batches_join_to_the_whole_batch(
     most_images: int, keep_values: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings: dict[str, Any] = {"batch_size": 12, "epochs": 2, "seed": 0, "canvas": 8, "keep_values": keep_values}
-    for source in (Numbers(26, broken=(3, 11)), Mixed(26)):
+    for source in (Numbers(26, broken=(3, 11, 12)), Mixed(26)):
         whole = list(Loader(source, workers=0, **settings))
         with monkeypatch.context() as patch:
             patch.setattr("repre.data.loading.sub_batches.MOST_IMAGES", most_images)
@@ -191,6 +194,8 @@ def test_sub_batches_join_to_the_whole_batch(
             for field in ("pixels", "sizes", "positions", "indices"):
                 assert torch.equal(getattr(batch, field), getattr(joined, field)), field
             assert (batch.epoch, batch.failures, batch.changed) == (joined.epoch, joined.failures, joined.changed)
+            assert batch.several_frames == [index for index in batch.indices.tolist() if index % 6 == 0]
+            assert joined.several_frames == batch.several_frames
 
 
 def test_what_is_in_flight_is_bounded_for_any_batch_and_number_of_workers() -> None:

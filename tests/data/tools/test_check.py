@@ -18,6 +18,8 @@ def folder(root: Path) -> Path:
         Image.fromarray(rng.integers(0, 255, (height, width, 3), dtype=np.uint8)).save(root / f"{number}.png")
     (root / "copy.png").write_bytes((root / "0.png").read_bytes())
     Image.new("L", (9, 9), 77).save(root / "flat.png")
+    frames = [Image.fromarray(rng.integers(0, 255, (9, 9), dtype=np.uint8)) for _ in range(2)]
+    frames[0].save(root / "moving.gif", save_all=True, append_images=frames[1:])
     (root / "torn.png").write_bytes((root / "1.png").read_bytes()[:60])
     return root
 
@@ -26,14 +28,23 @@ def folder(root: Path) -> Path:
 def test_findings_are_counted_and_named(tmp_path: Path, workers: int) -> None:
     root = folder(tmp_path / "images")
     findings = check(open_source(str(root), cache_dir=tmp_path / "cache"), workers=workers)
-    assert findings.count == 6
+    assert findings.count == 7
     assert [Path(name).name for name, _ in findings.unreadable] == ["torn.png"]
-    assert findings.sizes == {(8, 12): 3, (20, 10): 1, (9, 9): 1}
-    assert findings.kinds == {"3 channels of uint8": 5}
+    assert findings.sizes == {(8, 12): 3, (20, 10): 1, (9, 9): 2}
+    assert findings.kinds == {"3 channels of uint8": 6}
     assert [{Path(name).name for name in group} for group in findings.copies] == [{"0.png", "copy.png"}]
     assert [Path(name).name for name in findings.flat] == ["flat.png"]
+    assert [Path(name).name for name in findings.several] == ["moving.gif"]
     report = "\n".join(findings.lines())
-    for text in ("6 images, 1 unreadable", "8 to 10 pixels", "8 x 12 (3)", "torn.png: ", "copies of other images (1)"):
+    for text in (
+        "7 images, 1 unreadable",
+        "1 file holds several frames",
+        f"  {root}/moving.gif",
+        "8 to 10 pixels",
+        "8 x 12 (3)",
+        "torn.png: ",
+        "copies of other images (1)",
+    ):
         assert text in report
 
 

@@ -10,7 +10,7 @@ import os
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict
-from importlib.metadata import version
+from importlib.metadata import distributions, version
 from pathlib import Path
 from typing import IO, Any, Literal
 
@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image, features
 
 from repre.data import scenes
-from repre.data.io import decode, tiff
+from repre.data.io import decode, dicom, image_kinds, tiff
 from repre.data.io.decode import FORMATS
 from repre.data.io.decoded_cache import DecodedCache
 from repre.data.io.image_files import FileSource
@@ -152,9 +152,12 @@ def _identity(source: Source) -> dict[str, Any] | None:
         "canvas": source.canvas,
         "channels": source.channels,
         "raw_values": source.raw_values,
-        "decoders": [version(name) for name in ("pillow", "torch", "numpy", "tifffile")],
-        "libraries": [features.version(name) for name in ("libjpeg_turbo", "jpg", "zlib", "webp", "libtiff")],
-        "code": _code(decode, tiff),
+        "decoders": [version(name) for name in ("pillow", "torch", "numpy", "tifffile")]
+        + [part.version for part in distributions(name="pydicom")],
+        "libraries": [
+            features.version(name) for name in ("libjpeg_turbo", "jpg", "zlib", "webp", "libtiff", "avif", "jpg_2000")
+        ],
+        "code": _code(decode, dicom, image_kinds, tiff),
     }
 
 

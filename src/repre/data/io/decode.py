@@ -18,6 +18,8 @@ import torch
 import torch.nn.functional as F
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from repre.data.io.dicom import read_dicom
+from repre.data.io.frame_notes import note_several_frames
 from repre.data.io.image_kinds import HEAD_BYTES, image_kind
 from repre.data.io.image_limits import UnreadableImage, check_shape, check_values
 from repre.data.io.tiff import needs_tifffile, read_tiff
@@ -26,7 +28,7 @@ Array = np.ndarray
 
 EXTENSIONS = (
     *(".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".npy"),
-    *(".avif", ".gif", ".jp2", ".ppm", ".pgm"),
+    *(".avif", ".gif", ".jp2", ".ppm", ".pgm", ".dcm"),
 )
 """Endings of image files, in lower case."""
 
@@ -71,7 +73,9 @@ def read_image(
             if not head:
                 raise UnreadableImage("an empty file")
             opened.seek(0)
-            image = _decode(opened, image_kind(head), channels, canvas)
+            ending = (name or (file.name if isinstance(file, Path) else ""))[-4:].lower()
+            kind = image_kind(head) or ("dicom" if ending == ".dcm" else "")
+            image = _decode(opened, kind, channels, canvas, raw_values=raw_values)
     except UnreadableImage:
         raise
     except FileNotFoundError as error:
@@ -100,21 +104,28 @@ def _opened(file: Path | BinaryIO) -> Iterator[BinaryIO]:
         yield opened
 
 
-def _decode(file: BinaryIO, kind: str, channels: int, canvas: int | None) -> Array:
+def _decode(file: BinaryIO, kind: str, channels: int, canvas: int | None, *, raw_values: bool) -> Array:
     """Decodes an open file of a kind of `image_kind`."""
     if kind == "numpy":
         return _arrange(_read_numpy(file), channels)
+    if kind == "dicom":
+        frame = read_dicom(file, raw_values=raw_values)
+        if frame.shape[2:] == (3,) and frame.dtype == np.uint8:
+            frame = _to_array(Image.fromarray(frame), channels)
+        return _arrange(frame, channels)
     if kind == "tiff":
         many = needs_tifffile(file, channels)
         file.seek(0)
         if many:
-            return _arrange(read_tiff(file), channels)
+            return _arrange(read_tiff(file, channels), channels)
     return _read_with_pillow(file, channels, canvas)
 
 
 def _read_with_pillow(file: BinaryIO, channels: int, canvas: int | None) -> Array:
     with Image.open(file, formats=FORMATS) as image:
         check_shape(image.height, image.width)
+        if image.format not in ("TIFF", "MPO") and getattr(image, "is_animated", False):
+            note_several_frames()  # a TIFF was asked by `needs_tifffile`; an MPO is a photo with its preview
         if canvas is not None and image.format == "JPEG":
             scale = canvas / max(
                 image.size

@@ -20,13 +20,15 @@ from typing import Any
 
 import numpy as np
 
+from repre.data.io.frame_notes import note_several_frames, noting_frames
 from repre.utils.shared_memory import shared_bytes
 
 Array = np.ndarray
 
 ENTRY_BYTES = 64
-ENTRY = struct.Struct("<qqIIIIQ")
-"""Size and modification time in nanoseconds of the file; height, width, channels, type of the pixels; their checksum."""
+ENTRY = struct.Struct("<qqIIIHHQ")
+"""Size and modification time in nanoseconds of the file; height, width, channels, type of the pixels; 1 if the
+file has several frames, else 0; the checksum of the pixels."""
 CHECK = struct.Struct("<I")
 TYPES = (np.dtype(np.uint8), np.dtype(np.uint16), np.dtype(np.float32))
 NOTICE_BYTES = 512
@@ -76,20 +78,25 @@ class DecodedCache:
 
     def load(self, number: int, stamp: Stamp, decode: Callable[[], Array]) -> Array:
         """Image `number` as it is kept, or decoded and kept; what `decode` raises is raised."""
-        image = self._read(number, stamp)
-        if image is None:
-            image = decode()
-            self._write(number, stamp, image)
+        kept = self._read(number, stamp)
+        if kept is None:
+            with noting_frames() as note:
+                image = decode()
+            self._write(number, stamp, image, several=note.several)
+            return image
+        image, several = kept
+        if several:
+            note_several_frames()
         return image
 
-    def _read(self, number: int, stamp: Stamp) -> Array | None:
-        """The image if it is there whole and was made of a file of this stamp."""
+    def _read(self, number: int, stamp: Stamp) -> tuple[Array, bool] | None:
+        """The image and whether its file has several frames, if it is there whole and was made of a file of this stamp."""
         try:
             index, images = self._open()
             entry = os.pread(index, ENTRY_BYTES, number * ENTRY_BYTES)
             if len(entry) < ENTRY_BYTES or entry[: ENTRY.size + CHECK.size] != _checked(entry[: ENTRY.size]):
                 return None
-            *found, height, width, channels, kind, checksum = ENTRY.unpack_from(entry)
+            *found, height, width, channels, kind, several, checksum = ENTRY.unpack_from(entry)
             if tuple(found) != stamp or kind >= len(TYPES):
                 return None
             image = np.empty((height, width, channels), TYPES[kind])
@@ -98,11 +105,11 @@ class DecodedCache:
                 content
             ):
                 return None
-            return image if _checksum(image) == checksum else None
+            return (image, bool(several)) if _checksum(image) == checksum else None
         except (OSError, ValueError):  # an empty image has no memory to cast
             return None
 
-    def _write(self, number: int, stamp: Stamp, image: Array) -> None:
+    def _write(self, number: int, stamp: Stamp, image: Array, *, several: bool) -> None:
         if self._notice[0] or image.dtype not in TYPES or not 0 < image.nbytes <= self.record_bytes:
             return
         image = np.ascontiguousarray(image)
@@ -115,7 +122,7 @@ class DecodedCache:
                 self._stop("the disk is almost full")
             else:
                 _write_all(images, image.data.cast("B"), number * self.record_bytes)
-                entry = ENTRY.pack(*stamp, *image.shape, TYPES.index(image.dtype), _checksum(image))
+                entry = ENTRY.pack(*stamp, *image.shape, TYPES.index(image.dtype), several, _checksum(image))
                 _write_all(index, memoryview(_checked(entry).ljust(ENTRY_BYTES, b"\0")), number * ENTRY_BYTES)
         except OSError as error:
             self._stop(str(error.strerror or error))

@@ -20,6 +20,7 @@ import numpy as np
 from repre.data.io.archives import open_archives
 from repre.data.io.blobs import LocalBlob
 from repre.data.io.decode import EXTENSIONS
+from repre.data.io.dicom import require_pydicom
 from repre.data.io.folder_index import holds_images, image_names
 from repre.data.io.image_files import Files, FileSource, class_labels
 from repre.data.io.joined_files import ChosenFiles, JoinedFiles, filter_files
@@ -35,6 +36,8 @@ Array = np.ndarray
 ARCHIVES = (".tar", ".zip")
 """Endings of archives, in lower case."""
 PACKED_ARCHIVES = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst", ".7z", ".rar")
+SAMPLE = 1000
+"""Names that are looked at for formats that need an extra."""
 TABLES = (".parquet", ".arrow")
 
 
@@ -123,6 +126,9 @@ def open_source(
     parts += [_open_files(spec, split=split, choice=choice, cache_dir=cache_dir) for spec in specs]
     whole = parts[0] if len(parts) == 1 else Opened(JoinedFiles([part.files for part in parts]))
     files, labels = filter_files(whole.files, include=choice.include, exclude=choice.exclude), whole.labels
+    some = np.unique(np.linspace(0, len(files) - 1, SAMPLE).astype(np.int64)).tolist()
+    if any(files.names[number].lower().endswith(".dcm") for number in some):
+        require_pydicom(f"the DICOM files of {files.location}")
     if labels is not None and isinstance(files, ChosenFiles):
         labels = labels[files.numbers]
     return FileSource(

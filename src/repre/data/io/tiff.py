@@ -14,6 +14,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import tifffile
 
+from repre.data.io.frame_notes import note_several_frames
 from repre.data.io.image_limits import UnreadableImage, check_values
 
 Array = np.ndarray
@@ -37,39 +38,59 @@ except ImportError:  # before Python 3.14 tifffile does not unpack Zstandard eit
 
 
 def needs_tifffile(binary: BinaryIO, channels: int) -> bool:
-    """Whether Pillow cannot read a TIFF: more than 8 bits in several channels, other numbers of channels, several pages."""
+    """Whether Pillow cannot read a TIFF: more than 8 bits in several channels, other numbers of channels, or pages that are
+    channels. Notes whether it has further pages that are not used."""
     with tifffile.TiffFile(binary) as file:
         page = file.pages.first
+        if len(file.pages) > 1:
+            if _stacks(file, channels):
+                return True
+            second: Any = file.pages[1]
+            if not (second.is_reduced or second.is_mask):  # of a pyramid
+                note_several_frames()
         deep = page.bitspersample > 8 and page.samplesperpixel > 1
-        return deep or channels not in (1, 3, 4) or page.samplesperpixel not in (1, 2, 3, 4) or len(file.pages) > 1
+        return deep or channels not in (1, 3, 4) or page.samplesperpixel not in (1, 2, 3, 4)
 
 
-def read_tiff(binary: BinaryIO) -> Array:
-    """The first series of a TIFF: its first image, or its pages stacked if all have one shape.
+def read_tiff(binary: BinaryIO, channels: int) -> Array:
+    """The first page of a TIFF, or all pages as channels if they are gray, of one shape, and as many.
 
     Raises:
         UnreadableImage: the file claims too many values, or its segments unpack to more than they may hold.
         Exception: tifffile's errors on damaged files.
     """
     with tifffile.TiffFile(binary) as file:
+        if not _stacks(file, channels):
+            page: Any = file.pages.first
+            check_values(page.shape)
+            return _read_packed([page], page)[0] if page.compression in UNPACKERS else np.asarray(page.asarray())
         series: Any = file.series[0]
         check_values(series.shape)
         compressions = {page.keyframe.compression for page in series.pages if page is not None}
         if not compressions & UNPACKERS.keys():
             return np.asarray(series.asarray())
-        if len(compressions) > 1 or series.keyframe.fillorder != 1:
-            raise UnreadableImage("pages of several compressions, or packed in reversed bits")
-        return _read_packed(series, UNPACKERS[compressions.pop()])
+        if len(compressions) > 1:
+            raise UnreadableImage("pages of several compressions")
+        return _read_packed(series.pages, series.keyframe)
 
 
-def _read_packed(series: Any, unpacker: Callable[[], Any]) -> Array:
-    """Reads the pages of a series, in the shape of the series."""
-    layout = series.keyframe
+def _stacks(file: Any, channels: int) -> bool:
+    """Whether the gray pages of a TIFF are one image: its channels, or its rows, as tifffile writes an array [H, W, C]."""
+    series = file.series[0]
+    gray = len(series.keyframe.shape) == 2 and len(series.shape) == 3
+    return gray and channels > 1 and channels in (series.shape[0], series.shape[2])
+
+
+def _read_packed(pages: Any, layout: Any) -> Array:
+    """Reads packed pages of one layout, [pages, *shape]."""
+    if layout.fillorder != 1:
+        raise UnreadableImage("packed in reversed bits")
+    unpacker = UNPACKERS[layout.compression]
     segments, values = math.prod(layout.chunked), math.prod(layout.chunks)
-    check_values((len(series.pages), segments, values))
+    check_values((len(pages), segments, values))
     most_bytes = max(segments * values, math.prod(layout.shape)) * -(-layout.bitspersample // 8)
-    images = np.zeros((len(series.pages), *layout.shaped), layout.dtype)
-    for page, image in zip(series.pages, images):
+    images = np.zeros((len(pages), *layout.shaped), layout.dtype)
+    for page, image in zip(pages, images):
         if page is None:  # a page that the file leaves out
             continue
         key, handle, left = page.keyframe, page.parent.filehandle, most_bytes
@@ -83,7 +104,7 @@ def _read_packed(series: Any, unpacker: Callable[[], Any]) -> Array:
             segment, (sample, depth, row, column, _), shape = key.decode(unpacked, index)
             area = image[sample, depth : depth + shape[0], row : row + shape[1], column : column + shape[2]]
             area[...] = key.nodata if segment is None else segment[tuple(map(slice, area.shape[:3]))]
-    return images.reshape(series.shape)
+    return images.reshape(len(pages), *layout.shape)
 
 
 def _unpack(unpacker: Any, packed: bytes, most_bytes: int) -> bytes:

@@ -20,6 +20,7 @@ from torch.utils.data import Dataset
 
 from repre.data.io.cache_folders import CachedSource
 from repre.data.io.decode import UnreadableImage
+from repre.data.io.frame_notes import noting_frames
 from repre.data.io.sources import Source
 from repre.data.loading import slots
 from repre.data.loading.manifest import changed_during_run
@@ -140,6 +141,7 @@ class _Parts(Dataset[Batch | RunError]):
         images: list[np.ndarray] = []
         indices: list[int] = []
         failures: list[tuple[int, str]] = []
+        several: list[int] = []
         for position in positions:
             loaded = self._load(epoch, position, failures)
             if loaded is None:
@@ -149,6 +151,8 @@ class _Parts(Dataset[Batch | RunError]):
                 )
             indices.append(loaded[0])
             images.append(loaded[1])
+            if loaded[2]:
+                several.append(loaded[0])
         with nullcontext() if self.render is None else slots.outside():
             pixels, sizes = stack(images, keep_values=self.keep_values)
         numbers = torch.arange(positions.start, positions.stop)
@@ -161,15 +165,19 @@ class _Parts(Dataset[Batch | RunError]):
             failures=failures,
             parameters=None if self.draw is None else self.draw(sizes, numbers, epoch=epoch),
             changed=[index for index in indices if changed_during_run(self.source, index)],
+            several_frames=several,
         )
         return batch if self.render is None else replace(without_pixels(batch), views=self.render(batch))
 
-    def _load(self, epoch: int, position: int, failures: list[tuple[int, str]]) -> tuple[int, np.ndarray] | None:
-        """Index and pixels of the image at a position or of a replacement; None if all attempts fail."""
+    def _load(self, epoch: int, position: int, failures: list[tuple[int, str]]) -> tuple[int, np.ndarray, bool] | None:
+        """Index and pixels of the image at a position or of a replacement, and whether its file has several frames; None if
+        all attempts fail."""
         for attempt in range(ATTEMPTS):
             index = self.order.index(epoch, position, attempt=attempt)
             try:
-                return index, load_tracked(self.source, index)
+                with noting_frames() as note:
+                    image = load_tracked(self.source, index)
+                return index, image, note.several
             except UnreadableImage as error:
                 failures.append((index, str(error)))
         return None

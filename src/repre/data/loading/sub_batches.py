@@ -160,6 +160,7 @@ class BatchJoiner:
         self._last: Batch | None = None
         self._failures: list[tuple[int, str]] = []
         self._changed: list[int] = []
+        self._several_frames: list[int] = []
         self._parameters: list[list[ViewParameters] | None] = []
         self._masked: list[tuple[Tensor, int]] = []
         self._count = count
@@ -175,6 +176,7 @@ class BatchJoiner:
         self._parameters.append(part.parameters)
         self._failures += part.failures
         self._changed += part.changed
+        self._several_frames += part.several_frames
         self._last = part
 
     def batch(self) -> Batch:
@@ -193,6 +195,7 @@ class BatchJoiner:
             views=views,
             failures=self._failures,
             changed=self._changed,
+            several_frames=self._several_frames,
         )
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from repre.data.io.decode import UnreadableImage
+from repre.data.io.frame_notes import noting_frames
 from repre.data.io.sources import Source
 from repre.data.loading.workers import in_workers, load_tracked
 
@@ -25,6 +26,7 @@ class ImageFacts(NamedTuple):
         kind: number of channels and dtype.
         digest: SHA-256 of shape and pixels.
         flat: whether all pixels have one color.
+        several: whether the file holds further frames or pages, which are not used.
         reason: why the image is unreadable; empty if it is readable.
     """
 
@@ -33,6 +35,7 @@ class ImageFacts(NamedTuple):
     kind: str
     digest: bytes
     flat: bool
+    several: bool
     reason: str
 
 
@@ -47,6 +50,7 @@ class Findings:
         kinds: number of images of each type of pixels.
         copies: groups of images with the same pixels.
         flat: images of one color.
+        several: files with several frames or pages.
     """
 
     count: int = 0
@@ -55,6 +59,7 @@ class Findings:
     kinds: Counter[str] = field(default_factory=Counter)
     copies: list[list[str]] = field(default_factory=list)
     flat: list[str] = field(default_factory=list)
+    several: list[str] = field(default_factory=list)
 
     def lines(self) -> list[str]:
         """The report, line by line."""
@@ -70,6 +75,8 @@ class Findings:
         copies = sum(len(group) - 1 for group in self.copies)
         lines += _some(f"copies of other images ({copies})", [" = ".join(group[:4]) for group in self.copies])
         lines += _some("of one color", self.flat)
+        hold = "1 file holds" if len(self.several) == 1 else f"{len(self.several)} files hold"
+        lines += _some(f"{hold} several frames or pages, of which the first is used", self.several)
         return lines
 
 
@@ -90,6 +97,8 @@ def check(source: Source, *, workers: int) -> Findings:
         by_digest.setdefault(facts.digest, []).append(facts.number)
         if facts.flat:
             findings.flat.append(source.describe(facts.number))
+        if facts.several:
+            findings.several.append(source.describe(facts.number))
     findings.copies = [[source.describe(i) for i in group] for group in by_digest.values() if len(group) > 1]
     return findings
 
@@ -102,13 +111,15 @@ class _Facts(Dataset[ImageFacts]):
 
     def __getitem__(self, index: int) -> ImageFacts:
         try:
-            image = load_tracked(self.source, index)
+            with noting_frames() as note:
+                image = load_tracked(self.source, index)
         except UnreadableImage as error:
-            return ImageFacts(index, (0, 0), "", b"", False, str(error))
+            return ImageFacts(index, (0, 0), "", b"", False, False, str(error))
         height, width, channels = image.shape
         kind = f"{channels} channel{'s' if channels > 1 else ''} of {image.dtype}"
         digest = hashlib.sha256(repr(image.shape).encode() + np.ascontiguousarray(image).tobytes()).digest()
-        return ImageFacts(index, (height, width), kind, digest, bool((image == image[:1, :1]).all()), "")
+        flat = bool((image == image[:1, :1]).all())
+        return ImageFacts(index, (height, width), kind, digest, flat, note.several, "")
 
 
 def _some(heading: str, names: list[str]) -> list[str]:
