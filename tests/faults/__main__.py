@@ -20,7 +20,17 @@ from typing import Any
 from tests.faults.page import write_page
 
 HERE = Path(__file__).parent
-AREAS = ("kills", "stop_signals", "processes", "bad_data", "disks", "nonfinite", "untrusted_files", "soak")
+AREAS = (
+    "kills",
+    "stop_signals",
+    "processes",
+    "bad_data",
+    "disks",
+    "nonfinite",
+    "untrusted_files",
+    "data_sources",
+    "soak",
+)
 """Modules of this folder with a function `rows`."""
 
 
