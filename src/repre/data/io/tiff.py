@@ -75,7 +75,7 @@ def read_tiff(binary: BinaryIO, channels: int) -> Array:
             return np.asarray(series.asarray())
         if len(compressions) > 1:
             raise UnreadableImage("pages of several compressions")
-        return _read_packed(series.pages, series.keyframe)
+        return _read_packed(series.pages, series.keyframe).reshape(series.shape)
 
 
 def _stacks(file: Any, channels: int) -> bool:
