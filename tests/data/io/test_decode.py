@@ -259,7 +259,7 @@ def test_random_damage_never_raises_anything_else(tmp_path: Path) -> None:
     generator = np.random.default_rng(0)
     picture = Image.fromarray(generator.integers(0, 255, (30, 30, 3)).astype(np.uint8))
     outcomes = {"read": 0, "refused": 0}
-    for ending in ("jpg", "png", "webp", "tif", "bmp"):
+    for ending in ("jpg", "png", "webp", "avif", "gif", "jp2", "ppm", "tif", "bmp"):
         path = tmp_path / f"whole.{ending}"
         picture.save(path)
         whole = path.read_bytes()

@@ -186,12 +186,23 @@ def test_rows_as_pages(tmp_path: Path) -> None:
     with tifffile.TiffFile(tmp_path / "a.tif") as file:
         assert len(file.pages) == 50
     assert np.array_equal(read_image(tmp_path / "a.tif", channels=5), VALUES)
+    with pytest.raises(UnreadableImage, match="an array of 50 x 70 x 5, not of 3 channels"):
+        read_image(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize("kind", [np.uint16, np.float32, np.float64])
+@pytest.mark.parametrize("pages", [1, 2])
+def test_kinds_that_pillow_does_not_know(tmp_path: Path, pages: int, kind: type) -> None:
+    """Big-endian BigTIFF, and floats of 64 bits."""
+    values = VALUES[..., :pages].astype(kind).transpose(2, 0, 1)
+    tifffile.imwrite(tmp_path / "a.tif", values, photometric="minisblack", bigtiff=True, byteorder=">")
+    assert np.array_equal(read_image(tmp_path / "a.tif", channels=1), VALUES[..., :1])
 
 
 def test_other_numbers_of_pages_are_not_channels(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "a.tif", VALUES.transpose(2, 0, 1), photometric="minisblack")
-    with pytest.raises(UnreadableImage, match="not of 4 channels"):
-        read_image(tmp_path / "a.tif", channels=4)
+    with pytest.raises(UnreadableImage, match="5 pages of one channel each, not of 6 channels"):
+        read_image(tmp_path / "a.tif", channels=6)
 
 
 def test_the_levels_of_a_pyramid_are_not_pages(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import AvifImagePlugin
 from torch.utils.data import Dataset
 
 from repre.data.io.sources import Source
@@ -175,6 +176,16 @@ def test_errors_that_are_items_are_raised_as_they_are(kind: type[Exception], wor
     assert [next(items), next(items)] == [0, 1]
     with pytest.raises(kind, match=r"^no mask of a.png$"):
         next(items)
+
+
+class Threads(Dataset[int]):
+    def __getitem__(self, _: int) -> int:
+        return AvifImagePlugin.DEFAULT_MAX_THREADS
+
+
+def test_a_worker_decodes_with_one_thread() -> None:
+    assert list(in_workers(Threads(), range(2), workers=1)) == [1, 1]
+    assert AvifImagePlugin.DEFAULT_MAX_THREADS == 0, "the main process keeps all"
 
 
 class OwnProcess(Dataset[int]):

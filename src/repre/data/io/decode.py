@@ -9,7 +9,7 @@ import os
 import stat
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -114,10 +114,12 @@ def _decode(file: BinaryIO, kind: str, channels: int, canvas: int | None, *, raw
             frame = _to_array(Image.fromarray(frame), channels)
         return _arrange(frame, channels)
     if kind == "tiff":
-        many = needs_tifffile(file, channels)
+        if not needs_tifffile(file, channels):
+            file.seek(0)
+            with suppress(UnidentifiedImageError):  # of types and byte orders that it does not know
+                return _read_with_pillow(file, channels, canvas)
         file.seek(0)
-        if many:
-            return _arrange(read_tiff(file, channels), channels)
+        return _arrange(read_tiff(file, channels), channels)
     return _read_with_pillow(file, channels, canvas)
 
 

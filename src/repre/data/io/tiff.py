@@ -22,6 +22,8 @@ logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # the reason of Unread
 
 LZMA_MEMORY = 2**28
 """Most bytes of an LZMA decoder; the strongest preset needs 2**26. A file may claim a dictionary of 4 GiB."""
+NARROW = 16
+"""Gray pages of at most so many pixels a row are rows of an array [H, W, C]."""
 UNPACKERS: dict[int, Callable[[], Any]] = {
     8: zlib.decompressobj,
     32946: zlib.decompressobj,
@@ -46,14 +48,14 @@ def needs_tifffile(binary: BinaryIO, channels: int) -> bool:
             if _stacks(file, channels):
                 return True
             second: Any = file.pages[1]
-            if not (second.is_reduced or second.is_mask):  # of a pyramid
+            if not any(getattr(second, kind, False) for kind in ("is_reduced", "is_mask")):  # of a pyramid
                 note_several_frames()
         deep = page.bitspersample > 8 and page.samplesperpixel > 1
         return deep or channels not in (1, 3, 4) or page.samplesperpixel not in (1, 2, 3, 4)
 
 
 def read_tiff(binary: BinaryIO, channels: int) -> Array:
-    """The first page of a TIFF, or all pages as channels if they are gray, of one shape, and as many.
+    """The first page of a TIFF, or all pages as channels if they are gray, of one shape, and as many; not in [H, W, C] yet.
 
     Raises:
         UnreadableImage: the file claims too many values, or its segments unpack to more than they may hold.
@@ -62,6 +64,8 @@ def read_tiff(binary: BinaryIO, channels: int) -> Array:
     with tifffile.TiffFile(binary) as file:
         if not _stacks(file, channels):
             page: Any = file.pages.first
+            if len(file.pages) > 1 and page.samplesperpixel == 1 and channels not in (1, 3):
+                raise UnreadableImage(f"{len(file.pages)} pages of one channel each, not of {channels} channels")
             check_values(page.shape)
             return _read_packed([page], page)[0] if page.compression in UNPACKERS else np.asarray(page.asarray())
         series: Any = file.series[0]
@@ -71,14 +75,16 @@ def read_tiff(binary: BinaryIO, channels: int) -> Array:
             return np.asarray(series.asarray())
         if len(compressions) > 1:
             raise UnreadableImage("pages of several compressions")
-        return _read_packed(series.pages, series.keyframe)
+        return _read_packed(series.pages, series.keyframe).reshape(series.shape)
 
 
 def _stacks(file: Any, channels: int) -> bool:
-    """Whether the gray pages of a TIFF are one image: its channels, or its rows, as tifffile writes an array [H, W, C]."""
+    """Whether the gray pages of a TIFF are one array: the channels of an image, or rows, as tifffile writes [H, W, C]."""
     series = file.series[0]
-    gray = len(series.keyframe.shape) == 2 and len(series.shape) == 3
-    return gray and channels > 1 and channels in (series.shape[0], series.shape[2])
+    shape, page = series.shape, series.keyframe.shape
+    if len(page) != 2 or len(shape) == 2:
+        return False
+    return page[1] <= NARROW or (len(shape) == 3 and channels > 1 and channels in (shape[0], shape[2]))
 
 
 def _read_packed(pages: Any, layout: Any) -> Array:

@@ -26,6 +26,7 @@ from weakref import WeakKeyDictionary, WeakSet
 
 import numpy as np
 import torch
+from PIL import AvifImagePlugin
 from torch.utils.data import DataLoader, Dataset
 
 from repre.data.loading.slots import SlotRing, private_copy
@@ -173,7 +174,7 @@ _last_opened: np.ndarray | None = None
 
 
 def _begin_worker(pool: "_Pool", worker: int) -> None:
-    """Makes a worker record the files that it opens, ignore signals, and end with its parent.
+    """Makes a worker record the files that it opens, use one thread, ignore signals, and end with its parent.
 
     Ctrl-C, a scheduler and `timeout` signal the whole process group, but the main process has to save before workers end.
     """
@@ -184,6 +185,9 @@ def _begin_worker(pool: "_Pool", worker: int) -> None:
             os._exit(1)
     pool.pids[worker] = os.getpid()
     _last_opened = pool.names[worker].numpy()
+    AvifImagePlugin.DEFAULT_MAX_THREADS = (
+        1  # else every AVIF starts as many threads as there are cores; torch's are set
+    )
     for name in ("SIGINT", "SIGTERM", "SIGUSR1"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
