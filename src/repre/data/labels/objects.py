@@ -35,6 +35,10 @@ class BoxSource(Protocol):
     """The string that it was opened from."""
     classes: list[str]
     """Names of the classes; label c means classes[c - 1]."""
+    has_masks: bool
+    """Whether objects have outlines; else their masks are their boxes."""
+    notes: list[str]
+    """What a user should know of the data, a sentence each: images without labels, how test images are chosen."""
 
     def __len__(self) -> int: ...
 
