@@ -23,7 +23,7 @@ from repre.data.labels.coco_boxes import CocoBoxes
 from repre.data.labels.coco_json import find_coco, read_coco_json
 from repre.data.labels.coco_masks import encode_mask
 from repre.data.labels.mask_files import VOC_FOLDERS, find_root
-from repre.data.labels.objects import BoxSource, Objects
+from repre.data.labels.objects import HELD_OUT_NOTE, BoxSource, Objects
 from repre.data.labels.problems import Problems
 from repre.data.labels.voc_xml import find_voc, read_voc
 from repre.data.labels.yolo_folders import find_yolo
@@ -116,7 +116,7 @@ def _open_files(
     source = CocoBoxes(spec, folder, content, channels=channels, skip_unlabeled=skip_unlabeled, problems=problems)
     if not hold_out or whole:
         return source
-    source.notes.append("the data have no test images: a fifth of the images is held out to test")
+    source.notes.append(HELD_OUT_NOTE)
     return source.split(split)
 
 

@@ -50,6 +50,7 @@ class LabelMap:
         entries: name and values in the files of every class, by its number; numbers may have gaps.
         options: what is ignored.
         table: the table that the values come from; None if they are the numbers of the classes.
+        strict: whether there have to be 2 to 255 classes; False for a report, in which `ignore_index` is no class.
 
     Attributes:
         classes: names of the classes that are left, in order of their numbers.
@@ -59,12 +60,18 @@ class LabelMap:
     """
 
     def __init__(
-        self, entries: Mapping[int, tuple[str, Sequence[int]]], options: MaskOptions, *, table: ColorTable | None = None
+        self,
+        entries: Mapping[int, tuple[str, Sequence[int]]],
+        options: MaskOptions,
+        *,
+        table: ColorTable | None = None,
+        strict: bool = True,
     ) -> None:
         self.table = table
+        self.ignore_index = IGNORE if strict else -2
         ignored = set(_ignored_numbers(entries, options))
         kept = {number: entry for number, entry in sorted(entries.items()) if number not in ignored}
-        if not 2 <= len(kept) <= IGNORE:
+        if strict and not 2 <= len(kept) <= IGNORE:
             raise UserError(f"{len(kept)} classes are left of {len(entries)}; there have to be 2 to {IGNORE}")
         self.classes = [name for name, _ in kept.values()]
         self.values = [list(values) for _, values in kept.values()]
@@ -73,7 +80,7 @@ class LabelMap:
         if not self.in_color:
             of_ignored |= {number for number in ignored if number not in entries} | {IGNORE}
         self.ignored = sorted(of_ignored - class_of.keys())
-        class_of |= dict.fromkeys(self.ignored, IGNORE)
+        class_of |= dict.fromkeys(self.ignored, self.ignore_index)
         self._keys = np.array(sorted(class_of), np.int64)
         self._classes = np.array([class_of[value] for value in self._keys.tolist()], np.int64)
         self._direct: Array | None = None
@@ -91,7 +98,7 @@ class LabelMap:
         return read_colors(path) if self.in_color else read_labels(path)
 
     def classify(self, values: Array) -> Array:
-        """The class of every value, int16 [H, W]: `IGNORE` where it is ignored, -1 where it is unknown."""
+        """The class of every value, int16 [H, W]: `ignore_index` where it is ignored, -1 where it is unknown."""
         if self._direct is not None:
             return self._direct[np.where((values < 0) | (values >= TABLE_SIZE), TABLE_SIZE, values)]
         position = np.searchsorted(self._keys, values).clip(max=len(self._keys) - 1)

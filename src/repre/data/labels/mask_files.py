@@ -14,6 +14,8 @@ from repre.data.io.image_limits import UnreadableImage
 from repre.data.labels.label_map import IGNORE, LabelMap, MaskOptions, is_in_color, ranges, read_labels
 from repre.data.labels.mask_colors import USUAL_NAMES, ColorTable, read_color_table
 from repre.data.labels.mask_pairs import MASKS, Pairs, find_pairs, find_pairs_in_one, image_paths
+from repre.data.labels.objects import HELD_OUT_NOTE
+from repre.data.labels.problems import Problems
 from repre.data.labels.splits import fixed_hold_out
 from repre.errors import UserError
 
@@ -134,13 +136,14 @@ def open_voc(spec: str, folder: str, split: str, channels: int, options: MaskOpt
 
 
 def open_pairs(
-    spec: str, folders: str, split: str, channels: int, options: MaskOptions, *, hold_out: bool
+    spec: str, folders: str, split: str, channels: int, options: MaskOptions, *, hold_out: bool, problems: Problems
 ) -> FileMasks:
     """Opens IMAGES,MASKS: two folders with matching names; or one folder with both.
 
     Args:
         options: how the pixels of masks become classes.
         hold_out: hold images out for validation if the folders have no train/ and val/.
+        problems: what happens with mistakes in the masks from which the classes are counted.
     """
     parts = [part.strip() for part in folders.split(",")]
     if len(parts) > 2 or not all(parts):
@@ -159,14 +162,16 @@ def open_pairs(
         return find_pairs(image_paths(places[0]), places[1], suffix=suffix, skip_unlabeled=options.skip_unlabeled)
 
     found = {name: find(places) for name, places in of_split.items()}
-    labels, notes = _labels_of(roots, tuple(mask for part in found.values() for _, mask in part.pairs), options)
+    labels, notes = _labels_of(
+        roots, tuple(mask for part in found.values() for _, mask in part.pairs), options, problems
+    )
     if found["train"].pairs == found["val"].pairs and hold_out:
         everything = found["train"].pairs
         if len(everything) < 2:
             raise UserError(f"--data {spec}: one image cannot be split into training and validation; add more")
         chosen = fixed_hold_out(len(everything))[("train", "val").index(split)]
         found[split] = Pairs([everything[i] for i in chosen], found[split].unlabeled)
-        notes.append("the data have no train/ and val/: a fifth of the images is held out to test")
+        notes.append(HELD_OUT_NOTE)
     source = FileMasks(spec, found[split], labels, channels=channels)
     source.notes += notes
     return source
@@ -185,7 +190,9 @@ def _split_pattern(spec: str, masks: str) -> tuple[str, str | None]:
 # ------------------------------------------------------------------------------------------------------------ classes
 
 
-def _labels_of(roots: list[Path], masks: tuple[Path, ...], options: MaskOptions) -> tuple[LabelMap, list[str]]:
+def _labels_of(
+    roots: list[Path], masks: tuple[Path, ...], options: MaskOptions, problems: Problems
+) -> tuple[LabelMap, list[str]]:
     """The classes of masks, by a table of colors, names in a classes.txt, or the numbers in the masks; and notes."""
     folders = [folder for root in roots for folder in (root, Path(str(root).partition("{split}")[0]), root.parent)]
     table = find_table(folders, masks, options)
@@ -200,19 +207,26 @@ def _labels_of(roots: list[Path], masks: tuple[Path, ...], options: MaskOptions)
         return LabelMap({0: (names[0], [0]), 1: (names[1], [1, IGNORE])}, options), []
     if names is not None:
         return LabelMap(_numbered(["0", *names] if options.reduce_zero_label else names), options), []
-    seen = labels_in(masks, tuple(mask.stat().st_mtime_ns for mask in masks))
+    return _counted(masks, options, problems)
+
+
+def _counted(masks: tuple[Path, ...], options: MaskOptions, problems: Problems) -> tuple[LabelMap, list[str]]:
+    """The numbers in the masks up to the largest as classes, and notes."""
+    seen, damaged = labels_in(masks, tuple(mask.stat().st_mtime_ns for mask in masks), stop=not problems.collect)
+    if damaged and not problems.collect:
+        raise UserError(damaged[0])  # a report reads every mask again
     ignored = {int(label) for label in options.ignore_label if str(label).isdecimal()}
     counted = [label for label in seen if label != IGNORE and label not in ignored]
     if not counted or counted[-1] < 1:
         hint = f" It holds {IGNORE}, which is ignored: --binary makes it the class 1." if IGNORE in seen else ""
-        raise UserError(
-            f"the masks beside {masks[0]} hold no label above 0, and a single class cannot be learned.{hint}"
-        )
-    if counted[-1] > IGNORE:
-        raise UserError(
+        problems.add(f"the masks beside {masks[0]} hold no label above 0, and a single class cannot be learned.{hint}")
+    elif counted[-1] > IGNORE:
+        problems.add(
             f"the masks beside {masks[0]} hold {len(seen)} labels, {ranges(seen)[:200]}; without a table labels are 0 to "
             f"{IGNORE - 1}. Write a file with a line `class: number` for each, and name it with --colors"
         )
+    if problems.messages:  # for a report
+        return LabelMap({label: (str(label), [label]) for label in counted}, options, strict=False), []
     never = sorted(set(range(counted[-1])) - set(seen) - ignored - ({0} if options.reduce_zero_label else set()))
     notes = [f"{len(never)} of {counted[-1] + 1} classes occur in no mask: {ranges(never)}"] if never else []
     return LabelMap(_numbered([str(number) for number in range(counted[-1] + 1)]), options), notes
@@ -249,13 +263,25 @@ def _without_zero(options: MaskOptions) -> MaskOptions:
 
 
 @lru_cache(maxsize=4)
-def labels_in(masks: tuple[Path, ...], modified: tuple[int, ...]) -> list[int]:
-    """The labels that occur in masks, sorted. They are read once, and again if one of them was modified."""
+def labels_in(masks: tuple[Path, ...], modified: tuple[int, ...], *, stop: bool = True) -> tuple[list[int], list[str]]:
+    """The labels that occur in masks, sorted, and what is wrong with masks that cannot be read.
+
+    They are read once, and again if one of them was modified.
+
+    Args:
+        stop: whether the first mask that cannot be read ends the reading.
+    """
     assert len(masks) == len(modified)
     labels: set[int] = set()
+    damaged: list[str] = []
     for path in tqdm(masks, desc="masks", unit="mask", disable=None, leave=False):
-        labels |= set(np.unique(read_labels(path)).tolist())
-    return sorted(labels)
+        try:
+            labels |= set(np.unique(read_labels(path)).tolist())
+        except UserError as error:
+            damaged.append(str(error))
+            if stop:
+                break
+    return sorted(labels), damaged
 
 
 FORMATS: dict[str, Callable[[str, str, str, int, MaskOptions], FileMasks]] = {"ade20k": open_ade20k, "voc": open_voc}

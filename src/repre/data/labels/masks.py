@@ -22,6 +22,7 @@ from repre.data.io.decode import in_range
 from repre.data.io.sources import open_source
 from repre.data.labels.label_map import IGNORE, MaskOptions
 from repre.data.labels.mask_files import FORMATS, open_pairs
+from repre.data.labels.problems import Problems
 from repre.data.scenes import MAX_CACHED_BYTES, Scenes
 from repre.errors import UserError, near_names
 
@@ -66,6 +67,7 @@ def open_masks(
     whole: bool = False,
     value_range: tuple[float, float] | None = None,
     options: MaskOptions | None = None,
+    problems: Problems | None = None,
 ) -> MaskSource:
     """Opens what `spec` names; see the top of this file.
 
@@ -75,17 +77,18 @@ def open_masks(
         whole: hold nothing out of `pairs:` without splits, because other data are tested on.
         value_range: pixel values that become 0 and 1; None leaves the images as they are.
         options: how the pixels of mask files become classes.
+        problems: collects mistakes in the masks from which classes are counted; None raises the first one.
 
     Raises:
         UserError: the data do not exist, an image has no mask, or there are no images.
     """
     if split not in ("train", "val"):
         raise UserError(f"masks have no split {split!r}; there are train and val")
-    source = _open(spec, split, channels, options or MaskOptions(), whole=whole)
+    source = _open(spec, split, channels, options or MaskOptions(), problems or Problems(), whole=whole)
     return source if value_range is None else RangedMasks(source, value_range)
 
 
-def _open(spec: str, split: str, channels: int, options: MaskOptions, *, whole: bool) -> MaskSource:
+def _open(spec: str, split: str, channels: int, options: MaskOptions, problems: Problems, *, whole: bool) -> MaskSource:
     name, _, rest = spec.partition(":")
     if name == "scenes":
         if options != MaskOptions():
@@ -101,7 +104,7 @@ def _open(spec: str, split: str, channels: int, options: MaskOptions, *, whole: 
         usage = "pairs:IMAGES,MASKS" if name == "pairs" else f"{name}:DIR"
         raise UserError(f"--data {spec}: name the folder too: {usage}")
     if name == "pairs":
-        return open_pairs(spec, rest, split, channels, options, hold_out=not whole)
+        return open_pairs(spec, rest, split, channels, options, hold_out=not whole, problems=problems)
     if options.colors is not None or options.binary:
         raise UserError(f"--data {spec}: --colors and --binary are for pairs:; {name} has its own numbers")
     return FORMATS[name](spec, rest, split, channels, options)

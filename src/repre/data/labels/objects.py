@@ -9,6 +9,9 @@ import numpy as np
 
 Array = np.ndarray
 
+HELD_OUT_NOTE = "the data have no test images: a fifth of the images is held out to test"
+"""Note of a source that has no split of its own."""
+
 
 class Objects(NamedTuple):
     """An image and its objects.

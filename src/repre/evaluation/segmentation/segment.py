@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from repre.data.labels.masks import MaskOptions, MaskSource, open_masks
+from repre.data.labels.objects import HELD_OUT_NOTE
 from repre.data.labels.splits import label_subset
 from repre.data.labels.windows import Plan, WindowsConfig, merge
 from repre.data.views.view_recipes import ViewsConfig
@@ -156,7 +157,8 @@ def run(resolved: ResolvedEncoder, config: SegmentConfig, *, work_dir: Path | No
     )
     metrics: dict[str, float] = {}
     details: dict[str, Any] = {"train_images": len(train), "val_images": len(test), "frozen": config.is_frozen}
-    details |= {"test_set": config.test or "val", "notes": list(dict.fromkeys([*train.notes, *test.notes]))}
+    details["notes"] = list(dict.fromkeys([*train.notes, *test.notes]))
+    details["test_set"] = config.test or ("held out" if HELD_OUT_NOTE in details["notes"] else "val")
     for note in details["notes"]:
         print(note, flush=True)
     fractions = sorted(config.label_fraction, reverse=True)
