@@ -140,7 +140,9 @@ def _parse(data: bytes) -> ElementTree.Element:
     """Parses XML. A document type is refused before anything is expanded: entities can fill the memory or read files."""
 
     def refuse(name: str, *_: Any) -> None:
-        raise ValueError(f"it declares a document type (<!DOCTYPE {name}), which may hide entities; remove that line")
+        raise ValueError(
+            f"it declares a document type (<!DOCTYPE {name} ...>), which may hide entities; remove that line"
+        )
 
     parser = expat.ParserCreate()
     parser.StartDoctypeDeclHandler = refuse
