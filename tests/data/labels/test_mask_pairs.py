@@ -87,5 +87,5 @@ def test_a_folder_that_is_not_clear(names: str, words: str, tmp_path: Path) -> N
 def test_no_folder(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="there is no folder of masks"):
         found(save(tmp_path / "im", "a.jpg"), tmp_path / "m")
-    with pytest.raises(UserError, match="there is no folder .*imm; did you mean 'im'"):
+    with pytest.raises(UserError, match=r"there is no folder .*imm; did you mean 'im'"):
         find_pairs_in_one(tmp_path / "imm")

@@ -40,18 +40,10 @@ class FileMasks:
     """
 
     def __init__(self, spec: str, found: Pairs, labels: LabelMap, *, channels: int) -> None:
-        self.spec, self.pairs, self.unlabeled, self.labels, self.channels = (
-            spec,
-            found.pairs,
-            found.unlabeled,
-            labels,
-            channels,
-        )
+        self.spec, self.labels, self.channels = spec, labels, channels
+        self.pairs, self.unlabeled = found.pairs, found.unlabeled
         self.classes = labels.classes
-        self.notes: list[str] = []
-        if found.unlabeled:
-            count = len(found.unlabeled) + len(found.pairs)
-            self.notes.append(f"{len(found.unlabeled)} of {count} images have no mask and are left out")
+        self.notes = found.notes()
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -165,6 +157,7 @@ def open_pairs(
     labels, notes = _labels_of(
         roots, tuple(mask for part in found.values() for _, mask in part.pairs), options, problems
     )
+    notes = found[split].notes() + notes
     if found["train"].pairs == found["val"].pairs and hold_out:
         everything = found["train"].pairs
         if len(everything) < 2:
@@ -173,7 +166,7 @@ def open_pairs(
         found[split] = Pairs([everything[i] for i in chosen], found[split].unlabeled)
         notes.append(HELD_OUT_NOTE)
     source = FileMasks(spec, found[split], labels, channels=channels)
-    source.notes += notes
+    source.notes = notes
     return source
 
 

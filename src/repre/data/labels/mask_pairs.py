@@ -23,12 +23,15 @@ class Pairs:
     Attributes:
         pairs: image and mask.
         unlabeled: images without a mask.
-        suffix: what follows the name of an image in that of its mask.
     """
 
     pairs: list[tuple[Path, Path]]
     unlabeled: list[Path]
-    suffix: str = ""
+
+    def notes(self) -> list[str]:
+        """How many images are left out, if any are."""
+        count = len(self.pairs) + len(self.unlabeled)
+        return [f"{len(self.unlabeled)} of {count} images have no mask and are left out"] if self.unlabeled else []
 
 
 def image_paths(folder: Path) -> dict[str, Path]:
@@ -73,7 +76,7 @@ def find_pairs(
     if unlabeled and (not skip_unlabeled or not pairs):
         stem = next(stem for stem, path in images.items() if path == unlabeled[0])
         raise UserError(_without_mask(unlabeled, len(images), masks / f"{stem}{suffix}{MASKS}"))
-    return Pairs(pairs, unlabeled, suffix)
+    return Pairs(pairs, unlabeled)
 
 
 def find_pairs_in_one(folder: Path, *, suffix: str | None = None, skip_unlabeled: bool = False) -> Pairs:

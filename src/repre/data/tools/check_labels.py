@@ -43,11 +43,13 @@ class LabelReport:
         title: which labels these are.
         facts: lines of text.
         problems: what is wrong; an evaluation would stop at the first.
+        images: what was read: the kind of labels, and the names of all images.
     """
 
     title: str
     facts: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    images: str = ""
 
     def lines(self) -> list[str]:
         """The report, line by line."""
@@ -86,8 +88,7 @@ def check_labels(
             reports.append(_check_masks(spec, part, channels, options, workers))
         if boxes:
             reports.append(_check_boxes(spec, part, channels, options))
-    first, *others = reports
-    return [first, *(report for report in others if report.facts != first.facts or report.problems != first.problems)]
+    return list({report.images: report for report in reversed(reports)}.values())[::-1]  # without a split, both are one
 
 
 def _holds(folder: Path, content: str) -> bool:
@@ -139,6 +140,7 @@ def _check_masks(spec: str, split: str, channels: int, options: MaskOptions, wor
     source = open_masks(spec, split=split, channels=channels, whole=True, options=lenient, problems=problems)
     assert isinstance(source, FileMasks)
     report = LabelReport(f"{split}: masks of {len(source)} images", problems=problems.messages)
+    report.images = "\n".join(["masks", *(str(path) for path, _ in source.pairs)])
     report.facts += [note for note in source.notes if not note.endswith("left out")]
     if source.unlabeled:
         names = _some(f"images without a mask ({len(source.unlabeled)})", [str(path) for path in source.unlabeled])
@@ -193,6 +195,7 @@ def _check_boxes(spec: str, split: str, channels: int, options: MaskOptions) -> 
     )
     assert isinstance(source, CocoBoxes)
     report = LabelReport("", problems=problems.messages)
+    report.images = "\n".join(["boxes", *(str(source.path(index)) for index in range(len(source)))])
     objects, images = np.zeros((2, len(source.classes)), np.int64)
     sizes: Counter[tuple[int, int]] = Counter()
     areas: Counter[str] = Counter()
