@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from repre.data.labels.label_map import IGNORE, LabelMap, MaskOptions, is_in_color, ranges, read_colors, read_labels
+from repre.data.labels.label_map import (
+    IGNORE,
+    LabelMap,
+    MaskOptions,
+    count_values,
+    is_in_color,
+    ranges,
+    read_colors,
+    read_labels,
+)
 from repre.data.labels.mask_colors import ColorTable, pack
 from repre.errors import UserError
 from tests.data.labels.label_files import save_image
@@ -121,6 +130,14 @@ def test_every_kind_of_png_is_read(tmp_path: Path) -> None:
     assert not is_in_color(tmp_path / "none.png")
     with pytest.raises(UserError, match=r"color.png is a picture with colors \(RGB\), and no table.*--colors"):
         read_labels(color)
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.int32, np.int64])
+def test_values_are_counted(kind: type) -> None:
+    values = np.array([[3, 0, 3], [255, 3, 0]], kind)
+    found, counts = count_values(values)
+    assert (found.tolist(), counts.tolist()) == ([0, 3, 255], [2, 3, 1])
+    assert LabelMap(NUMBERS, MaskOptions()).classify(values).tolist() == [[3, 0, 3], [IGNORE, 3, 0]]
 
 
 def test_numbers_as_text() -> None:

@@ -120,7 +120,7 @@ def test_what_is_wrong_is_named(harm: Callable[[Path], object], words: str, tmp_
         ("yolo:{tmp}/images,{tmp}/none", "there is no folder .*none"),
         ("yolo:{tmp}/none.yaml", "cannot read .*none.yaml"),
         ("yolo:{tmp}/images", "no data.yaml with train and val, no images/train"),
-        ("yolo:{tmp}/images/train,{tmp}/labels/train,{tmp}/none.txt", "cannot read the names"),
+        ("yolo:{tmp}/images/train,{tmp}/labels/train,{tmp}/none.txt", "cannot read .*none.txt: No such file"),
         ("yolo:{tmp}/labels,{tmp}/labels", "no images"),
     ],
 )

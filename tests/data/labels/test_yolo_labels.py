@@ -114,6 +114,7 @@ def test_an_image_on_its_side_is_measured_upright(tmp_path: Path) -> None:
         ("2 0.5 0.5 0.1 0.1", "the class 2 has no name: .*names.yaml names 2 classes, 0 to 1"),
         ("-1 0.5 0.5 0.1 0.1", "the class -1 is not a whole number"),
         ("0.5 0.5 0.5 0.1 0.1", "the class 0.5 is not a whole number"),
+        ("1e9 0.5 0.5 0.1 0.1", "the class 1e9 has no name"),
         ("cat 0.5 0.5 0.1 0.1", "'cat' is not a number"),
         ("0 0.5 0,5 0.1 0.1", "'0,5' is not a number"),
         ("0 nan 0.5 0.1 0.1", "nan is not a finite number"),
@@ -141,6 +142,14 @@ def test_an_image_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         opened(spec)
     problems = Problems(collect=True)
     assert len(opened(spec, problems=problems)) == 1
+
+
+def test_classes_without_names_are_counted_up_to_a_limit(tmp_path: Path) -> None:
+    write_yolo(tmp_path / "im", tmp_path / "lab", {"a": ["12 0.5 0.5 0.1 0.1"]})
+    assert opened(f"yolo:{tmp_path / 'im'},{tmp_path / 'lab'}").classes == [str(number) for number in range(13)]
+    write_text(tmp_path / "lab" / "a.txt", "1e9 0.5 0.5 0.1 0.1")
+    with pytest.raises(UserError, match="the class 1e9 is above 99999"):
+        opened(f"yolo:{tmp_path / 'im'},{tmp_path / 'lab'}")
 
 
 def test_the_fingerprint_changes_with_a_label(tmp_path: Path) -> None:

@@ -94,11 +94,13 @@ class LabelMap:
         return self.table is not None and self.table.in_color
 
     def read(self, path: Path) -> Array:
-        """Reads the values of a mask file, int64 [H, W]; UserError if it is damaged."""
+        """Reads the values of a mask file, whole numbers [H, W]; UserError if it is damaged."""
         return read_colors(path) if self.in_color else read_labels(path)
 
     def classify(self, values: Array) -> Array:
         """The class of every value, int16 [H, W]: `ignore_index` where it is ignored, -1 where it is unknown."""
+        if self._direct is not None and values.dtype in (np.uint8, np.uint16):
+            return self._direct[values]
         if self._direct is not None:
             return self._direct[np.where((values < 0) | (values >= TABLE_SIZE), TABLE_SIZE, values)]
         position = np.searchsorted(self._keys, values).clip(max=len(self._keys) - 1)
@@ -172,8 +174,17 @@ def _text(color: tuple[int, int, int]) -> str:
 # --------------------------------------------------------------------------------------------------------- mask files
 
 
+def count_values(values: Array) -> tuple[Array, Array]:
+    """The values that occur, sorted, and the number of pixels of each."""
+    if values.dtype not in (np.uint8, np.uint16):
+        return np.unique(values, return_counts=True)
+    counts = np.bincount(values.ravel())  # several times as fast
+    found = np.flatnonzero(counts)
+    return found, counts[found]
+
+
 def read_labels(path: Path) -> Array:
-    """Reads the numbers of a gray or palette PNG, int64 [H, W].
+    """Reads the numbers of a gray or palette PNG, [H, W] in the type of the file.
 
     Raises:
         UserError: the file is missing or damaged, or it holds colors.
@@ -209,7 +220,8 @@ def _read(path: Path, *, in_color: bool) -> Array:
                     f"{path} is a picture with colors ({file.mode}), and no table says which classes they stand for: write "
                     "colors.txt beside the folder with a line `class: r,g,b` for each, or name such a file with --colors"
                 )
-            return np.asarray(file).astype(np.int64)
+            values = np.asarray(file)
+            return values.astype(np.uint8) if values.dtype == np.bool_ else values
     except FileNotFoundError as error:
         raise UserError(f"there is no mask {path}") from error
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:

@@ -11,12 +11,13 @@ from tqdm import tqdm
 
 from repre.data.io.decode import read_image
 from repre.data.io.image_limits import UnreadableImage
-from repre.data.labels.label_map import IGNORE, LabelMap, MaskOptions, is_in_color, ranges, read_labels
+from repre.data.labels.label_map import IGNORE, LabelMap, MaskOptions, count_values, is_in_color, ranges, read_labels
 from repre.data.labels.mask_colors import USUAL_NAMES, ColorTable, read_color_table
 from repre.data.labels.mask_pairs import MASKS, Pairs, find_pairs, find_pairs_in_one, image_paths
 from repre.data.labels.objects import HELD_OUT_NOTE
 from repre.data.labels.problems import Problems
 from repre.data.labels.splits import fixed_hold_out
+from repre.data.labels.text_lines import read_lines
 from repre.errors import UserError
 
 Array = np.ndarray
@@ -98,7 +99,7 @@ def open_ade20k(spec: str, folder: str, split: str, channels: int, options: Mask
     classes = [str(number) for number in range(1, 151)]
     table = root / "objectInfo150.txt"
     if table.is_file():
-        rows = [line.split("\t") for line in table.read_text(encoding="utf-8").splitlines()[1:] if line.strip()]
+        rows = [line.split("\t") for line in read_lines(table)[1:]]
         if len(rows) != 150:
             raise UserError(f"{table} lists {len(rows)} classes, not 150; restore the original file or remove it")
         classes = [row[-1].split(",")[0].strip() for row in rows]
@@ -114,7 +115,7 @@ def open_voc(spec: str, folder: str, split: str, channels: int, options: MaskOpt
     listed = root / lists / f"{split}.txt"
     if not listed.is_file():
         raise UserError(f"--data {spec}: there is no list {listed}")
-    stems = listed.read_text(encoding="utf-8").split()
+    stems = read_lines(listed)
     images = {stem: root / "JPEGImages" / f"{stem}.jpg" for stem in stems}
     missing = [path for path in images.values() if not path.is_file()]
     if not images:
@@ -241,7 +242,7 @@ def _names_file(folders: list[Path]) -> list[str] | None:
     file = next((folder / "classes.txt" for folder in folders if (folder / "classes.txt").is_file()), None)
     if file is None:
         return None
-    classes = [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+    classes = read_lines(file)
     if not 2 <= len(classes) <= IGNORE:
         raise UserError(f"{file} names {len(classes)} classes; write 2 to {IGNORE} of them, one per line")
     return classes
@@ -269,7 +270,7 @@ def labels_in(masks: tuple[Path, ...], modified: tuple[int, ...], *, stop: bool 
     damaged: list[str] = []
     for path in tqdm(masks, desc="masks", unit="mask", disable=None, leave=False):
         try:
-            labels |= set(np.unique(read_labels(path)).tolist())
+            labels |= set(count_values(read_labels(path))[0].tolist())
         except UserError as error:
             damaged.append(str(error))
             if stop:

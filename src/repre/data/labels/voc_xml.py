@@ -18,6 +18,7 @@ from repre.data.io.image_limits import UnreadableImage
 from repre.data.labels.coco_json import Annotations
 from repre.data.labels.image_sizes import image_size
 from repre.data.labels.problems import Problems
+from repre.data.labels.text_lines import read_lines
 from repre.errors import UserError, near_names
 
 LISTS = {"train": ("train",), "val": ("val", "test")}
@@ -36,7 +37,7 @@ def find_voc(root: Path, split: str) -> list[str] | None:
         if any(files.values()):
             raise UserError(f"--data: {folder} has no {' or '.join(f'{stem}.txt' for stem in LISTS[split])}")
         return None
-    stems = [line.split()[0] for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+    stems = [line.split()[0] for line in read_lines(file)]
     if not stems:
         raise UserError(f"--data: {file} is empty")
     return stems
@@ -133,7 +134,7 @@ def _classes(root: Path, found: list[str], problems: Problems) -> list[str]:
         if not found:
             problems.add(f"--data: the files in {root / 'Annotations'} have no objects at all")
         return found or ["object"]
-    return [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+    return read_lines(file)
 
 
 def _parse(data: bytes) -> ElementTree.Element:

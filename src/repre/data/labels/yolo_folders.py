@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from repre.data.io.decode import EXTENSIONS
+from repre.data.labels.text_lines import read_lines
 from repre.data.labels.yolo_labels import YoloFiles
 from repre.errors import UserError, near_names
 
@@ -162,8 +163,7 @@ def _listed(file: Path, content: dict[str, Any], split: str) -> list[Path]:
         if place.is_dir():
             images += _image_files([place])
             continue
-        lines = (line.strip() for line in place.read_text(encoding="utf-8").splitlines())
-        listed = [path if (path := Path(line)).is_absolute() else place.parent / line for line in lines if line]
+        listed = [place.parent / line for line in read_lines(place)]  # absolute paths stay as they are
         if missing := [path for path in listed if not path.is_file()]:
             raise UserError(f"--data: {place} lists {len(missing)} images that do not exist, the first is {missing[0]}")
         images += listed
@@ -208,10 +208,7 @@ def _read_names(file: Path) -> _Names:
         if found is None:
             raise UserError(f"--data: {file} has no names")
         return found
-    try:
-        names = [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"--data: cannot read the names of the classes in {file}: {error}") from error
+    names = read_lines(file)
     if not names:
         raise UserError(f"--data: {file} names no classes; write one per line")
     return _Names(file, names)

@@ -22,6 +22,8 @@ from repre.data.labels.problems import Problems
 
 BOX = ("center x", "center y", "width", "height")
 """Names of the four numbers of a box."""
+MAX_CLASSES = 100_000
+"""Larger numbers of classes are mistakes, and would need names."""
 
 
 @dataclass(frozen=True)
@@ -121,13 +123,15 @@ def _object(words: list[str], files: YoloFiles, *, height: int, width: int) -> d
 
 
 def _class_id(word: str, files: YoloFiles) -> int:
-    value = _number(word) if not word.isdigit() else int(word)
+    value = _number(word)
     if value < 0 or value != int(value):
         raise ValueError(f"the class {word} is not a whole number of 0 or more")
     if files.names is not None and value >= len(files.names):
         raise ValueError(
             f"the class {word} has no name: {files.names_file} names {len(files.names)} classes, 0 to {len(files.names) - 1}"
         )
+    if value >= MAX_CLASSES:
+        raise ValueError(f"the class {word} is above {MAX_CLASSES - 1}")
     return int(value)
 
 

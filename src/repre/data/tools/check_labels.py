@@ -17,6 +17,7 @@ from repre.data.labels.boxes import open_boxes
 from repre.data.labels.classes import open_labeled
 from repre.data.labels.coco_boxes import CocoBoxes
 from repre.data.labels.image_sizes import image_size
+from repre.data.labels.label_map import count_values
 from repre.data.labels.mask_colors import unpack
 from repre.data.labels.mask_files import VOC_FOLDERS, FileMasks, other_size
 from repre.data.labels.masks import MaskOptions, open_masks
@@ -130,7 +131,7 @@ class _Masks(Dataset[_MaskFacts]):
         classes = self.source.labels.classify(values)
         if (classes == -1).any():
             problems.append(self.source.labels.explain(mask, values, classes))
-        found, counts = np.unique(values, return_counts=True)
+        found, counts = count_values(values)
         return _MaskFacts((values.shape[0], values.shape[1]), found, counts, problems)
 
 
