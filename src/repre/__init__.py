@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         Reconstruction,
         Run,
         check_data,
+        check_labels,
         compare,
         embed,
         evaluate,
@@ -103,6 +104,7 @@ __all__ = [
     "Views",
     "build_model",
     "check_data",
+    "check_labels",
     "compare",
     "embed",
     "evaluate",
@@ -118,8 +120,8 @@ __all__ = [
 ]
 
 _NAMES = {
-    "repre.api": "Comparison Embeddings EvaluationResult Reconstruction Run check_data compare embed evaluate export "
-    "load_encoder plan pretrain reconstruct report write_scenes",
+    "repre.api": "Comparison Embeddings EvaluationResult Reconstruction Run check_data check_labels compare embed evaluate "
+    "export load_encoder plan pretrain reconstruct report write_scenes",
     "repre.config": "RunConfig",
     "repre.errors": "RunError UserError",
     "repre.evaluation.classification.finetune": "FinetuneConfig",

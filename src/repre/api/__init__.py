@@ -3,7 +3,7 @@
 Each function imports the modules that it needs when it is called, so that `repre --help` and `repre report` load no torch.
 """
 
-from repre.api.datasets import check_data, write_scenes
+from repre.api.datasets import check_data, check_labels, write_scenes
 from repre.api.encoders import Embeddings, embed, export, load_encoder
 from repre.api.evaluations import Comparison, EvaluationResult, compare, evaluate
 from repre.api.runs import Reconstruction, Run, plan, pretrain, reconstruct, report
@@ -15,6 +15,7 @@ __all__ = [
     "Reconstruction",
     "Run",
     "check_data",
+    "check_labels",
     "compare",
     "embed",
     "evaluate",

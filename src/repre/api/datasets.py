@@ -11,8 +11,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from repre.data.io.sources import FileChoice
+    from repre.data.labels.label_map import MaskOptions
     from repre.data.scenes import ScenesConfig
     from repre.data.tools.check import Findings
+    from repre.data.tools.check_labels import LabelReport
 
 
 def check_data(
@@ -41,6 +43,39 @@ def check_data(
 
     source = open_source(as_data(data), split=split, channels=channels, choice=choice)
     return check(source, workers=pick_workers(workers))
+
+
+def check_labels(
+    data: PathLike,
+    *,
+    channels: int = 3,
+    split: str | None = None,
+    workers: int | None = None,
+    masks: MaskOptions | None = None,
+    **settings: Any,
+) -> list[LabelReport]:
+    """Reads all labels and collects classes, counts, sizes, and everything that is wrong with them.
+
+    Args:
+        data: labeled data, as for `evaluate`.
+        channels: number of channels of the images.
+        split: "train" or "val"; None for all.
+        workers: number of processes that read masks; None uses one less than the number of cores.
+        masks: how the pixels of mask files become classes; None uses the defaults.
+        settings: fields of `masks` to replace, such as `ignore_label`.
+
+    Returns:
+        A report for every split and kind of labels.
+
+    Raises:
+        UserError: an unknown setting, or there are no such data.
+    """
+    from repre.data.labels.label_map import MaskOptions
+    from repre.data.tools import check_labels as tool
+    from repre.utils.device import pick_workers
+
+    options = build_config(MaskOptions, masks, settings, source="masks")
+    return tool.check_labels(str(data), split=split, channels=channels, options=options, workers=pick_workers(workers))
 
 
 def write_scenes(

@@ -3,17 +3,19 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 import tyro
 
 from repre import api
 from repre.cli.parsing import parse
 from repre.data.io.sources import FileChoice
+from repre.data.labels.label_map import MaskOptions
 from repre.data.scenes import ScenesConfig
 from repre.errors import UserError, near_names
 
 USAGE = """repre data check photos/        Read every image once. List unreadable files, duplicates and sizes.
+repre data check --labels yolo:photos/  Read the labels: classes, counts, sizes, what is wrong.
 repre data scenes --out scenes/ Write the embedded scenes as files, with labels, masks and boxes.
 
 `repre data ACTION --help` lists the options."""
@@ -35,15 +37,19 @@ class CheckOptions:
     """Options of `repre data check`."""
 
     data: tyro.conf.Positional[tuple[str, ...]]
-    """Images, as for pretrain: one or several."""
+    """Images, as for pretrain, one or several; with --labels labeled data, as for eval."""
+    labels: bool = False
+    """Check the labels instead of the images."""
     choice: Annotated[FileChoice, tyro.conf.arg(name="")] = field(default_factory=FileChoice)
     """Which files are used."""
     channels: int = 3
     """Channels of the images."""
-    split: str = "train"
-    """train or val, for data sets that have both."""
+    split: Literal["train", "val"] | None = None
+    """train or val, for data sets that have both; None: train, and of labels both."""
     workers: int | None = None
     """Processes that decode images; None uses one less than the number of cores."""
+    masks: Annotated[MaskOptions, tyro.conf.arg(name="")] = field(default_factory=MaskOptions)
+    """How the pixels of mask files become classes, with --labels."""
 
 
 def _check(arguments: Sequence[str]) -> int:
@@ -51,9 +57,21 @@ def _check(arguments: Sequence[str]) -> int:
         CheckOptions,
         arguments,
         command="data check",
-        description="Read every image once. List sizes, unreadable files, duplicates and images of one color.",
+        description="Read every image once. List sizes, unreadable files, duplicates and images of one color. "
+        "With --labels read the labels, and list classes, counts and everything that is wrong.",
     )
-    findings = api.check_data(**vars(options))
+    shared: dict[str, Any] = {"channels": options.channels, "workers": options.workers}
+    if options.labels:
+        if len(options.data) > 1 or options.choice != FileChoice():
+            raise UserError(
+                "--labels checks one data set as a whole; name one, without --include, --exclude, --any-ending"
+            )
+        reports = api.check_labels(options.data[0], split=options.split, masks=options.masks, **shared)
+        print("\n".join(line for report in reports for line in report.lines()))
+        return 1 if any(report.problems for report in reports) else 0
+    if options.masks != MaskOptions():
+        raise UserError("--colors, --ignore-label and the other options of masks need --labels")
+    findings = api.check_data(options.data, split=options.split or "train", choice=options.choice, **shared)
     print("\n".join(findings.lines()))
     return 1 if findings.unreadable else 0
 

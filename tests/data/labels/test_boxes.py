@@ -98,6 +98,39 @@ def test_boxes_without_masks_are_their_own_masks(content: dict[str, Any], write:
     assert found.masks.sum() == 8 * 14
 
 
+def test_crowds_and_areas(content: dict[str, Any], write: Callable[..., str]) -> None:
+    """Plain and compressed run lengths are the same mask; without an area its pixels are counted."""
+    mask = decode_mask(content["annotations"][4]["segmentation"], height=HEIGHT, width=WIDTH)
+    mask[4, 6] = False
+    edges = np.flatnonzero(np.diff(mask.T.ravel().astype(int))) + 1
+    counts = np.diff(np.concatenate([[0], edges, [mask.size]])).tolist()
+    content["annotations"][4] |= {"segmentation": {"size": [HEIGHT, WIDTH], "counts": counts}}
+    content["annotations"][5] |= {"segmentation": encode_mask(mask)}
+    del content["annotations"][4]["area"], content["annotations"][5]["area"]
+    source = open_boxes(write(content), whole=True)
+    for index, crowd in ((4, True), (5, False)):
+        found = source.load(index)
+        assert (found.masks[0] == mask).all()
+        assert found.crowd.tolist() == [crowd]
+        assert source.truth(index)[0]["area"] == mask.sum() == 111
+
+
+def test_only_crowds_have_outlines(content: dict[str, Any], write: Callable[..., str]) -> None:
+    assert open_boxes(write(content), whole=True).has_masks
+    for row in content["annotations"]:
+        if not row["iscrowd"]:
+            del row["segmentation"]
+    assert not open_boxes(write(content), whole=True).has_masks
+
+
+def test_images_without_annotations_can_be_left_out(content: dict[str, Any], write: Callable[..., str]) -> None:
+    del content["annotations"][3]
+    assert len(open_boxes(write(content), whole=True)) == COUNT
+    source = open_boxes(write(content), whole=True, skip_unlabeled=True)
+    assert len(source) == COUNT - 1
+    assert source.notes == ["1 images without labels are left out"]
+
+
 def test_scenes_have_their_masks_in_their_boxes() -> None:
     source = open_boxes("scenes:8:48", split="train")
     for index in range(8):
@@ -129,6 +162,7 @@ Change = Callable[[dict[str, Any]], Any]
         (lambda c: c["images"][0].update(id=3), "two images have one id"),
         (lambda c: c.pop("categories"), "no list 'categories'"),
         (lambda c: c["annotations"].clear(), "no objects at all"),
+        (lambda c: c["annotations"][2].update(segments_info=[]), "panoptic annotations"),
         (lambda c: c["images"].clear(), "belongs to image|lists no images"),
     ],
 )
@@ -164,6 +198,7 @@ def test_what_only_the_image_tells_is_named(
         ("cocoo:{tmp}", "did you mean 'coco'"),
         ("coco:{tmp}", "neither annotations/instances_train"),
         ("coco:{tmp}/none", "there is no folder"),
+        ("voc:", "no data with boxes is called 'voc'"),
         ("coco:{tmp},{tmp}/none.json", "cannot read"),
         ("coco:{tmp},{tmp}/text.json", "is not JSON"),
         ("coco:{tmp},{tmp}/list.json", "is not COCO's JSON"),

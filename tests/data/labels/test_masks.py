@@ -199,7 +199,10 @@ def read_all(spec: str) -> None:
         (jpeg_mask, r"there is 3\.jpg; masks have to be PNG"),
         (colored_mask, r"masks/3\.png is a picture with colors"),
         (other_size, r"masks/3\.png has 5 x 8 pixels, but its image .*3\.png has 6 x 8"),
-        (out_of_range, r"masks/3\.png holds the label 7, but there are 3 classes: labels are 0 to 2"),
+        (
+            out_of_range,
+            r"masks/3\.png holds the label 7 .first at row 0, column 1., but there are 3 classes: labels are 0 to 2",
+        ),
         (damaged_mask, r"mask .*masks/3\.png cannot be read"),
         (damaged_image, r"images/3\.png cannot be read"),
         (twins, r"3\.jpg and .*3\.png would share one mask"),
@@ -218,7 +221,9 @@ def test_what_is_wrong_is_named_by_file(tmp_path: Path, harm: Callable[[Path], N
 def test_ade20k_refuses_labels_beyond_its_classes(tmp_path: Path) -> None:
     save(tmp_path / "images" / "training" / "x.jpg", picture())
     save(tmp_path / "annotations" / "training" / "x.png", mask(0, 151))
-    with pytest.raises(UserError, match="label 151, but there are 150 classes: labels are 1 to 150"):
+    with pytest.raises(
+        UserError, match=r"label 151 \(first at row 0, column 1\), but there are 150 classes: labels are 1 to 150"
+    ):
         open_masks(f"ade20k:{tmp_path}").load(0)
 
 
@@ -229,7 +234,8 @@ def test_ade20k_refuses_labels_beyond_its_classes(tmp_path: Path) -> None:
         ("ade:/data", "did you mean 'ade20k'"),
         ("nothing", "there are scenes, ade20k, voc, pairs"),
         ("pairs:", "pairs:IMAGES,MASKS"),
-        ("pairs:a", "two folders with a comma"),
+        ("pairs:a,b,c", "two folders with a comma"),
+        ("pairs:a", "there is no folder a"),
         ("pairs:nowhere,masks", "there is no folder nowhere"),
         ("voc:nowhere", "has no ImageSets"),
         (".", "where are the masks"),

@@ -118,3 +118,32 @@ def test_detections_above_a_threshold() -> None:
     assert above.boxes.shape == (2, 4)
     assert above.masks is not None
     assert above.masks.shape == (2, 1, 3)
+
+
+def test_a_crowd_in_plain_run_lengths_forgives_what_lies_in_it() -> None:
+    """Detections inside a crowd count neither for nor against, whichever way its mask is written."""
+    boxes, _, masks = scene(np.random.default_rng(0), count=2)
+    masks[1] = False
+    masks[1, 60:, :] = True
+    boxes[0], boxes[1] = (10, 10, 40, 40), (0, 60, 120, 120)
+    masks[0] = False
+    masks[0, 10:40, 10:40] = True
+    runs = np.flatnonzero(np.diff(np.concatenate([[False], masks[1].T.ravel(), [False]]).astype(int)))
+    counts = np.diff(np.concatenate([[0], runs, [masks[1].size]])).tolist()
+    inside = np.array([[20.0, 70, 60, 100]] * 5)
+    few = np.zeros((5, 120, 120), bool)
+    few[:, 70:100, 20:60] = True
+    found = Detections(
+        np.concatenate([inside, boxes[:1]]),
+        np.ones(6, np.int64),
+        np.linspace(0.9, 0.4, 6),
+        np.concatenate([few, masks[:1]]),
+    )
+    for plain in (False, True):
+        rows = truth_rows(boxes, np.ones(2, np.int64), masks, np.array([0, 1]))
+        if plain:
+            rows[1]["segmentation"] = {"size": [120, 120], "counts": counts}
+        evaluator = Evaluator(CLASSES)
+        evaluator.add(size=(120, 120), truth=rows, detections=found)
+        assert evaluator.scores("segm")[0]["ap"] == pytest.approx(1)
+        assert evaluator.scores("bbox")[0]["ap"] == pytest.approx(1)

@@ -29,19 +29,28 @@ def decode_mask(segmentation: Any, *, height: int, width: int) -> Array:
     Raises:
         ValueError: it is neither polygons nor run lengths of an image of this size; the message is the reason.
     """
-    if isinstance(segmentation, list):
-        polygons = [_checked_polygon(polygon, height, width) for polygon in segmentation]
-        encoded = coco_mask.merge(coco_mask.frPyObjects(polygons, height, width))
-    elif isinstance(segmentation, dict) and "counts" in segmentation and "size" in segmentation:
-        if segmentation["size"] != [height, width]:
-            raise ValueError(f"a mask of {segmentation['size']} for an image of {[height, width]}")
-        encoded = _compressed(segmentation["counts"], height, width)
-    else:
-        raise ValueError("neither polygons nor run lengths")
+    encoded = _encoded(segmentation, height, width)
     try:
         return coco_mask.decode(encoded).astype(bool)
     except (RuntimeError, ValueError) as error:
         raise ValueError(f"damaged run lengths ({error})") from error
+
+
+def _encoded(segmentation: Any, height: int, width: int) -> dict[str, Any]:
+    """A COCO ``segmentation`` as compressed run lengths, after its content was checked."""
+    if isinstance(segmentation, list):
+        polygons = [_checked_polygon(polygon, height, width) for polygon in segmentation]
+        return dict(coco_mask.merge(coco_mask.frPyObjects(polygons, height, width)))
+    if not isinstance(segmentation, dict) or "counts" not in segmentation or "size" not in segmentation:
+        raise ValueError("neither polygons nor run lengths")
+    if segmentation["size"] != [height, width]:
+        raise ValueError(f"a mask of {segmentation['size']} for an image of {[height, width]}")
+    return _compressed(segmentation["counts"], height, width)
+
+
+def mask_area(segmentation: Any, *, height: int, width: int) -> float:
+    """Number of pixels of a COCO ``segmentation``; ValueError as in `decode_mask`."""
+    return float(coco_mask.area(_encoded(segmentation, height, width)))
 
 
 def _checked_polygon(polygon: Any, height: int, width: int) -> list[float]:

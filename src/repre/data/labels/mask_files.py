@@ -1,4 +1,4 @@
-"""Images with a PNG of labels each: ADE20K, Pascal VOC, and any two folders with matching names."""
+"""Images with a PNG of labels each: ADE20K, Pascal VOC, and any images and masks with matching names."""
 
 import hashlib
 import os
@@ -7,21 +7,27 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
-from repre.data.io.decode import EXTENSIONS, UnreadableImage, read_image
+from repre.data.io.decode import read_image
+from repre.data.io.image_limits import UnreadableImage
+from repre.data.labels.label_map import IGNORE, LabelMap, MaskOptions, count_values, is_in_color, ranges, read_labels
+from repre.data.labels.mask_colors import USUAL_NAMES, ColorTable, read_color_table
+from repre.data.labels.mask_pairs import MASKS, Pairs, find_pairs, find_pairs_in_one, image_paths
+from repre.data.labels.objects import HELD_OUT_NOTE
+from repre.data.labels.problems import Problems
 from repre.data.labels.splits import fixed_hold_out
-from repre.errors import UserError, near_names
+from repre.data.labels.text_lines import read_lines
+from repre.errors import UserError
 
 Array = np.ndarray
 
-IGNORE = 255
-"""Label of pixels that count neither in a loss nor in a metric."""
 VOC_CLASSES = [
     "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "table", "dog",
     "horse", "motorbike", "person", "plant", "sheep", "sofa", "train", "monitor",
 ]  # fmt: skip
+VOC_FOLDERS = ["VOC2012", "VOCdevkit/VOC2012", "VOC2007", "VOCdevkit/VOC2007"]
+"""Folders that the archives of Pascal VOC unpack to."""
 
 
 class FileMasks:
@@ -29,17 +35,16 @@ class FileMasks:
 
     Args:
         spec: the string that the source was opened from.
-        pairs: image and mask of every sample.
-        classes: names of the classes.
+        found: images with their masks, and without.
+        labels: the classes, and the values in the files that stand for them.
         channels: channels of every image.
-        first_label: label of class 0 in the files; smaller labels are ignored.
     """
 
-    def __init__(
-        self, spec: str, pairs: list[tuple[Path, Path]], classes: list[str], *, channels: int, first_label: int = 0
-    ) -> None:
-        self.spec, self.pairs, self.classes, self.channels = spec, pairs, classes, channels
-        self.first_label = first_label
+    def __init__(self, spec: str, found: Pairs, labels: LabelMap, *, channels: int) -> None:
+        self.spec, self.labels, self.channels = spec, labels, channels
+        self.pairs, self.unlabeled = found.pairs, found.unlabeled
+        self.classes = labels.classes
+        self.notes = found.notes()
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -50,97 +55,31 @@ class FileMasks:
             image = read_image(path, channels=self.channels)
         except UnreadableImage as error:
             raise UserError(f"{path} cannot be read: {error}; repair it, or remove it with its mask") from error
-        labels = read_labels(mask_path)
-        if labels.shape != image.shape[:2]:
-            raise UserError(
-                f"{mask_path} has {_size(labels)} pixels, but its image {path} has {_size(image)}; save the mask at the "
-                "size of its image (an image rotated by its EXIF data is turned upright first)"
-            )
-        first, last = self.first_label, self.first_label + len(self.classes) - 1
-        unknown = labels[(labels > last) & (labels != IGNORE)]
-        if len(unknown):
-            raise UserError(
-                f"{mask_path} holds the label {unknown.max()}, but there are {len(self.classes)} classes: labels are "
-                f"{first} to {last}, and {IGNORE} for pixels to ignore"
-            )
-        ignored = (labels == IGNORE) | (labels < first)
-        return image, np.where(ignored, IGNORE, labels - first).astype(np.uint8)
+        values = self.labels.read(mask_path)
+        if values.shape != image.shape[:2]:
+            raise UserError(other_size(path, image.shape[:2], mask_path, values.shape))
+        return image, self.labels.to_classes(mask_path, values)
 
     def describe(self, index: int) -> str:
         return str(self.pairs[index][0])
 
     def fingerprint(self) -> str:
-        digest = hashlib.sha256(f"{self.first_label} {len(self.classes)}".encode())
+        digest = hashlib.sha256(self.labels.identity().encode())
         for path in (path for pair in self.pairs for path in pair):
             status = os.stat(path)
             digest.update(os.fsencode(path.absolute()) + f" {status.st_size} {status.st_mtime_ns}\n".encode())
         return digest.hexdigest()
 
 
-def read_labels(path: Path) -> Array:
-    """Reads the labels of a gray or palette PNG, int64 [H, W].
-
-    Raises:
-        UserError: the file is missing or damaged, or it holds colors.
-    """
-    try:
-        with Image.open(path) as file:
-            if file.mode not in ("L", "P", "1", "I", "I;16", "I;16B"):
-                raise UserError(
-                    f"{path} is a picture with colors ({file.mode}), not a mask: save the number of the class as gray "
-                    "value or palette index"
-                )
-            return np.asarray(file).astype(np.int64)
-    except FileNotFoundError as error:
-        raise UserError(f"there is no mask {path}") from error
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-        if isinstance(error, UserError):
-            raise
-        raise UserError(f"the mask {path} cannot be read: {error}") from error
+def other_size(path: Path, size: tuple[int, ...], mask: Path, mask_size: tuple[int, ...]) -> str:
+    """What is wrong with a mask of another size than its image; sizes are height and width."""
+    return (
+        f"{mask} has {mask_size[0]} x {mask_size[1]} pixels, but its image {path} has {size[0]} x {size[1]}; save the mask "
+        "at the size of its image (an image rotated by its EXIF data is turned upright first)"
+    )
 
 
-def _size(values: Array) -> str:
-    return f"{values.shape[0]} x {values.shape[1]}"
-
-
-# ---------------------------------------------------------------------------------------------- images and their masks
-
-
-def _image_paths(folder: Path) -> dict[str, Path]:
-    """Image files below a folder by their relative path without its ending, sorted."""
-    if not folder.is_dir():
-        siblings = [p.name for p in folder.parent.iterdir() if p.is_dir()] if folder.parent.is_dir() else []
-        raise UserError(f"--data: there is no folder {folder}{near_names(folder.name, siblings)}")
-    paths: dict[str, Path] = {}
-    for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() in EXTENSIONS and not path.name.startswith("."):
-            stem = path.relative_to(folder).with_suffix("").as_posix()
-            if stem in paths:
-                raise UserError(f"{paths[stem]} and {path} would share one mask; rename or remove one of them")
-            paths[stem] = path
-    if not paths:
-        raise UserError(f"--data: {folder} holds no images ({', '.join(EXTENSIONS)})")
-    return paths
-
-
-def _pair(images: dict[str, Path], masks: Path) -> list[tuple[Path, Path]]:
-    """Every image with the PNG of its stem in the folder `masks`."""
-    if not masks.is_dir():
-        raise UserError(f"--data: there is no folder of masks {masks}")
-    pairs = [(path, masks / f"{stem}.png") for stem, path in images.items()]
-    missing = [(path, mask) for path, mask in pairs if not mask.is_file()]
-    if missing:
-        path, mask = missing[0]
-        same_stem = [p.name for p in mask.parent.glob(f"{mask.stem}.*")] if mask.parent.is_dir() else []
-        hint = f" (there is {same_stem[0]}; masks have to be PNG, which keeps labels exact)" if same_stem else ""
-        raise UserError(
-            f"{len(missing)} of {len(pairs)} images have no mask; the first is {path}, whose mask would be {mask}{hint}. "
-            "Add the masks, or move the images out of the folder"
-        )
-    return pairs
-
-
-def _find_root(folder: Path, usual: list[str], content: str) -> Path:
+def find_root(folder: Path, usual: list[str], content: str) -> Path:
     """The folder that holds `content`: `folder` itself or one of the usual folders inside it."""
     for root in [folder, *(folder / name for name in usual)]:
         if (root / content).exists():
@@ -151,29 +90,32 @@ def _find_root(folder: Path, usual: list[str], content: str) -> Path:
 # ------------------------------------------------------------------------------------------------------------ formats
 
 
-def open_ade20k(spec: str, folder: str, split: str, channels: int) -> FileMasks:
+def open_ade20k(spec: str, folder: str, split: str, channels: int, options: MaskOptions) -> FileMasks:
     """Opens ADEChallengeData2016: label 0 is ignored, labels 1 to 150 become classes 0 to 149."""
-    root = _find_root(Path(folder).expanduser(), ["ADEChallengeData2016"], "annotations")
+    root = find_root(Path(folder).expanduser(), ["ADEChallengeData2016"], "annotations")
     part = "training" if split == "train" else "validation"
-    pairs = _pair(_image_paths(root / "images" / part), root / "annotations" / part)
+    images = image_paths(root / "images" / part)
+    found = find_pairs(images, root / "annotations" / part, suffix="", skip_unlabeled=options.skip_unlabeled)
     classes = [str(number) for number in range(1, 151)]
     table = root / "objectInfo150.txt"
     if table.is_file():
-        rows = [line.split("\t") for line in table.read_text(encoding="utf-8").splitlines()[1:] if line.strip()]
+        rows = [line.split("\t") for line in read_lines(table)[1:]]
         if len(rows) != 150:
             raise UserError(f"{table} lists {len(rows)} classes, not 150; restore the original file or remove it")
         classes = [row[-1].split(",")[0].strip() for row in rows]
-    return FileMasks(spec, pairs, classes, channels=channels, first_label=1)
+    entries = _numbered(["0", *classes])
+    options = _without_zero(options)
+    return FileMasks(spec, found, LabelMap(entries, options), channels=channels)
 
 
-def open_voc(spec: str, folder: str, split: str, channels: int) -> FileMasks:
-    """Opens Pascal VOC 2012 by the lists of ImageSets/Segmentation."""
+def open_voc(spec: str, folder: str, split: str, channels: int, options: MaskOptions) -> FileMasks:
+    """Opens Pascal VOC by the lists of ImageSets/Segmentation; a classes.txt in the folder replaces VOC's 21 classes."""
     lists = Path("ImageSets") / "Segmentation"
-    root = _find_root(Path(folder).expanduser(), ["VOC2012", "VOCdevkit/VOC2012"], str(lists))
+    root = find_root(Path(folder).expanduser(), VOC_FOLDERS, str(lists))
     listed = root / lists / f"{split}.txt"
     if not listed.is_file():
         raise UserError(f"--data {spec}: there is no list {listed}")
-    stems = listed.read_text(encoding="utf-8").split()
+    stems = read_lines(listed)
     images = {stem: root / "JPEGImages" / f"{stem}.jpg" for stem in stems}
     missing = [path for path in images.values() if not path.is_file()]
     if not images:
@@ -181,61 +123,160 @@ def open_voc(spec: str, folder: str, split: str, channels: int) -> FileMasks:
     if missing:
         count = f"{len(missing)} of {len(images)} images of {listed}"
         raise UserError(f"--data {spec}: {count} do not exist, the first is {missing[0]}")
-    return FileMasks(spec, _pair(images, root / "SegmentationClass"), VOC_CLASSES, channels=channels)
+    found = find_pairs(images, root / "SegmentationClass", suffix="", skip_unlabeled=options.skip_unlabeled)
+    entries = _numbered(_names_file([root]) or VOC_CLASSES)
+    return FileMasks(spec, found, LabelMap(entries, options), channels=channels)
 
 
-def open_pairs(spec: str, folders: str, split: str, channels: int, *, hold_out: bool) -> FileMasks:
-    """Opens IMAGES,MASKS: two folders with the same stems.
+def open_pairs(
+    spec: str, folders: str, split: str, channels: int, options: MaskOptions, *, hold_out: bool, problems: Problems
+) -> FileMasks:
+    """Opens IMAGES,MASKS: two folders with matching names; or one folder with both.
 
     Args:
+        options: how the pixels of masks become classes.
         hold_out: hold images out for validation if the folders have no train/ and val/.
+        problems: what happens with mistakes in the masks from which the classes are counted.
     """
-    parts = folders.split(",")
-    if len(parts) != 2 or not all(parts):
-        raise UserError(f"--data {spec}: write pairs:IMAGES,MASKS, two folders with a comma between them")
-    roots = [Path(part).expanduser() for part in parts]
+    parts = [part.strip() for part in folders.split(",")]
+    if len(parts) > 2 or not all(parts):
+        raise UserError(
+            f"--data {spec}: write pairs:IMAGES,MASKS, two folders with a comma between them, or pairs:DIR, one with both"
+        )
+    masks, suffix = _split_pattern(spec, parts[-1])
+    roots = [Path(part).expanduser() for part in [*parts[:-1], masks]]
     of_split = {name: [Path(str(root).replace("{split}", name)) for root in roots] for name in ("train", "val")}
     if all((roots[0] / name).is_dir() for name in of_split):
         of_split = {name: [root / name for root in roots] for name in of_split}
-    pairs = {name: _pair(_image_paths(images), masks) for name, (images, masks) in of_split.items()}
-    if pairs["train"] == pairs["val"] and hold_out:
-        everything = pairs["train"]
+
+    def find(places: list[Path]) -> Pairs:
+        if len(places) == 1:
+            return find_pairs_in_one(places[0], suffix=suffix, skip_unlabeled=options.skip_unlabeled)
+        return find_pairs(image_paths(places[0]), places[1], suffix=suffix, skip_unlabeled=options.skip_unlabeled)
+
+    found = {name: find(places) for name, places in of_split.items()}
+    labels, notes = _labels_of(
+        roots, tuple(mask for part in found.values() for _, mask in part.pairs), options, problems
+    )
+    notes = found[split].notes() + notes
+    if found["train"].pairs == found["val"].pairs and hold_out:
+        everything = found["train"].pairs
         if len(everything) < 2:
             raise UserError(f"--data {spec}: one image cannot be split into training and validation; add more")
-        kept, held_out = fixed_hold_out(len(everything))
-        pairs = {"train": [everything[i] for i in kept], "val": [everything[i] for i in held_out]}
-    masks = tuple(mask for part in pairs.values() for _, mask in part)
-    return FileMasks(spec, pairs[split], _pair_classes(roots, masks), channels=channels)
+        chosen = fixed_hold_out(len(everything))[("train", "val").index(split)]
+        found[split] = Pairs([everything[i] for i in chosen], found[split].unlabeled)
+        notes.append(HELD_OUT_NOTE)
+    source = FileMasks(spec, found[split], labels, channels=channels)
+    source.notes = notes
+    return source
 
 
-def _pair_classes(roots: list[Path], masks: tuple[Path, ...]) -> list[str]:
-    """Names of the classes: the lines of a classes.txt in or beside the folders, or numbers up to the largest label."""
+def _split_pattern(spec: str, masks: str) -> tuple[str, str | None]:
+    """The folder of masks, and the suffix of their names if it is written as DIR/*_mask.png."""
+    folder, star, ending = masks.partition("*")
+    if not star:
+        return masks, None
+    if not folder.endswith("/") or not ending.endswith(MASKS):
+        raise UserError(f"--data {spec}: write the names of masks as DIR/*SUFFIX{MASKS}, such as masks/*_mask{MASKS}")
+    return folder.rstrip("/") or "/", ending.removesuffix(MASKS)
+
+
+# ------------------------------------------------------------------------------------------------------------ classes
+
+
+def _labels_of(
+    roots: list[Path], masks: tuple[Path, ...], options: MaskOptions, problems: Problems
+) -> tuple[LabelMap, list[str]]:
+    """The classes of masks, by a table of colors, names in a classes.txt, or the numbers in the masks; and notes."""
     folders = [folder for root in roots for folder in (root, Path(str(root).partition("{split}")[0]), root.parent)]
+    table = find_table(folders, masks, options)
+    if table is not None:
+        entries = {number: (name, values) for number, (name, values) in enumerate(table.values.items())}
+        return LabelMap(entries, options, table=table), [f"masks are read by {table.file}"]
+    names = _names_file(folders)
+    if options.binary:
+        names = names or ["background", "foreground"]
+        if len(names) != 2:
+            raise UserError(f"binary masks have two classes, but classes.txt names {len(names)}")
+        return LabelMap({0: (names[0], [0]), 1: (names[1], [1, IGNORE])}, options), []
+    if names is not None:
+        return LabelMap(_numbered(["0", *names] if options.reduce_zero_label else names), options), []
+    return _counted(masks, options, problems)
+
+
+def _counted(masks: tuple[Path, ...], options: MaskOptions, problems: Problems) -> tuple[LabelMap, list[str]]:
+    """The numbers in the masks up to the largest as classes, and notes."""
+    seen, damaged = labels_in(masks, tuple(mask.stat().st_mtime_ns for mask in masks), stop=not problems.collect)
+    if damaged and not problems.collect:
+        raise UserError(damaged[0])  # a report reads every mask again
+    ignored = {int(label) for label in options.ignore_label if str(label).isdecimal()}
+    counted = [label for label in seen if label != IGNORE and label not in ignored]
+    if not counted or counted[-1] < 1:
+        hint = f" It holds {IGNORE}, which is ignored: --binary makes it the class 1." if IGNORE in seen else ""
+        problems.add(f"the masks beside {masks[0]} hold no label above 0, and a single class cannot be learned.{hint}")
+    elif counted[-1] > IGNORE:
+        problems.add(
+            f"the masks beside {masks[0]} hold {len(seen)} labels, {ranges(seen)[:200]}; without a table labels are 0 to "
+            f"{IGNORE - 1}. Write a file with a line `class: number` for each, and name it with --colors"
+        )
+    if problems.messages:  # for a report
+        return LabelMap({label: (str(label), [label]) for label in counted}, options, strict=False), []
+    never = sorted(set(range(counted[-1])) - set(seen) - ignored - ({0} if options.reduce_zero_label else set()))
+    notes = [f"{len(never)} of {counted[-1] + 1} classes occur in no mask: {ranges(never)}"] if never else []
+    return LabelMap(_numbered([str(number) for number in range(counted[-1] + 1)]), options), notes
+
+
+def find_table(folders: list[Path], masks: tuple[Path, ...], options: MaskOptions) -> ColorTable | None:
+    """The table that the options name, or one beside the folders if the masks are in color."""
+    if options.colors is not None:
+        return read_color_table(Path(options.colors).expanduser())
+    if options.binary or not masks or not is_in_color(masks[0]):
+        return None
+    files = [folder / name for folder in folders for name in USUAL_NAMES]
+    file = next((file for file in files if file.is_file()), None)
+    return None if file is None else read_color_table(file)
+
+
+def _names_file(folders: list[Path]) -> list[str] | None:
+    """The lines of a classes.txt in one of the folders."""
     file = next((folder / "classes.txt" for folder in folders if (folder / "classes.txt").is_file()), None)
     if file is None:
-        largest = _largest_label(masks, tuple(mask.stat().st_mtime_ns for mask in masks))
-        return [str(number) for number in range(largest + 1)]
-    classes = [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+        return None
+    classes = read_lines(file)
     if not 2 <= len(classes) <= IGNORE:
         raise UserError(f"{file} names {len(classes)} classes; write 2 to {IGNORE} of them, one per line")
     return classes
 
 
+def _numbered(names: list[str]) -> dict[int, tuple[str, list[int]]]:
+    return {number: (name, [number]) for number, name in enumerate(names)}
+
+
+def _without_zero(options: MaskOptions) -> MaskOptions:
+    return MaskOptions(ignore_label=(0, *options.ignore_label), skip_unlabeled=options.skip_unlabeled)
+
+
 @lru_cache(maxsize=4)
-def _largest_label(masks: tuple[Path, ...], modified: tuple[int, ...]) -> int:
-    """The largest label of all masks. They are read once, and again if one of them was modified."""
+def labels_in(masks: tuple[Path, ...], modified: tuple[int, ...], *, stop: bool = True) -> tuple[list[int], list[str]]:
+    """The labels that occur in masks, sorted, and what is wrong with masks that cannot be read.
+
+    They are read once, and again if one of them was modified.
+
+    Args:
+        stop: whether the first mask that cannot be read ends the reading.
+    """
     assert len(masks) == len(modified)
-    largest = 0
+    labels: set[int] = set()
+    damaged: list[str] = []
     for path in tqdm(masks, desc="masks", unit="mask", disable=None, leave=False):
-        labels = read_labels(path)
-        known = labels[labels != IGNORE]
-        if known.size and known.max() > IGNORE:
-            raise UserError(f"{path} holds the label {known.max()}; labels are 0 to {IGNORE - 1}, {IGNORE} is ignored")
-        largest = max(largest, int(known.max(initial=0)))
-    if largest < 1:
-        raise UserError(f"the masks beside {masks[0]} hold no label above 0, and a single class cannot be learned")
-    return largest
+        try:
+            labels |= set(count_values(read_labels(path))[0].tolist())
+        except UserError as error:
+            damaged.append(str(error))
+            if stop:
+                break
+    return sorted(labels), damaged
 
 
-FORMATS: dict[str, Callable[[str, str, str, int], FileMasks]] = {"ade20k": open_ade20k, "voc": open_voc}
+FORMATS: dict[str, Callable[[str, str, str, int, MaskOptions], FileMasks]] = {"ade20k": open_ade20k, "voc": open_voc}
 """Data sets of one folder, by their names in ``--data``."""

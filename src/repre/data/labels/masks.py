@@ -2,9 +2,13 @@
 
 scenes, scenes:COUNT, scenes:COUNT:SIZE   the embedded scenes; class 0 is the background
 ade20k:DIR                                ADEChallengeData2016; the label 0 is ignored, 1..150 become 0..149
-voc:DIR                                   Pascal VOC 2012, the lists of ImageSets/Segmentation; 21 classes
-pairs:IMAGES,MASKS                        two folders with the same stems, masks as gray or palette PNG; both may hold
-                                          train/ and val/, or be written with {split}; else a fifth is held out
+voc:DIR                                   Pascal VOC 2012, the lists of ImageSets/Segmentation; 21 classes, or classes.txt
+pairs:IMAGES,MASKS                        two folders with matching names, masks as PNG; both may hold train/ and val/, or be
+                                          written with {split}; else a fifth is held out
+pairs:DIR                                 one folder with x.jpg and x_mask.png, or x.jpg and x.png
+
+A mask has the name of its image, or one suffix for all, which DIR/*_suffix.png names if there are several. It holds numbers
+of classes (gray or palette), or colors (`mask_colors`); `MaskOptions` says what is ignored.
 
     H, W  height and width    C  channels
 """
@@ -16,11 +20,13 @@ import numpy as np
 
 from repre.data.io.decode import in_range
 from repre.data.io.sources import open_source
-from repre.data.labels.mask_files import FORMATS, IGNORE, open_pairs
+from repre.data.labels.label_map import IGNORE, MaskOptions
+from repre.data.labels.mask_files import FORMATS, open_pairs
+from repre.data.labels.problems import Problems
 from repre.data.scenes import MAX_CACHED_BYTES, Scenes
 from repre.errors import UserError, near_names
 
-__all__ = ["IGNORE", "MaskSource", "open_masks"]
+__all__ = ["IGNORE", "MaskOptions", "MaskSource", "open_masks"]
 
 Array = np.ndarray
 
@@ -34,6 +40,8 @@ class MaskSource(Protocol):
     """Channels of every image."""
     classes: list[str]
     """Names of the classes; label c means classes[c]."""
+    notes: list[str]
+    """What a user should know of the data, a sentence each: images without masks, how test images are chosen."""
 
     def __len__(self) -> int: ...
 
@@ -58,6 +66,8 @@ def open_masks(
     channels: int = 3,
     whole: bool = False,
     value_range: tuple[float, float] | None = None,
+    options: MaskOptions | None = None,
+    problems: Problems | None = None,
 ) -> MaskSource:
     """Opens what `spec` names; see the top of this file.
 
@@ -66,19 +76,23 @@ def open_masks(
         channels: channels of the images.
         whole: hold nothing out of `pairs:` without splits, because other data are tested on.
         value_range: pixel values that become 0 and 1; None leaves the images as they are.
+        options: how the pixels of mask files become classes.
+        problems: collects mistakes in the masks from which classes are counted; None raises the first one.
 
     Raises:
         UserError: the data do not exist, an image has no mask, or there are no images.
     """
     if split not in ("train", "val"):
         raise UserError(f"masks have no split {split!r}; there are train and val")
-    source = _open(spec, split, channels, whole=whole)
+    source = _open(spec, split, channels, options or MaskOptions(), problems or Problems(), whole=whole)
     return source if value_range is None else RangedMasks(source, value_range)
 
 
-def _open(spec: str, split: str, channels: int, *, whole: bool) -> MaskSource:
+def _open(spec: str, split: str, channels: int, options: MaskOptions, problems: Problems, *, whole: bool) -> MaskSource:
     name, _, rest = spec.partition(":")
     if name == "scenes":
+        if options != MaskOptions():
+            raise UserError(f"--data {spec}: every pixel has a class; leave out the options of mask files")
         return SceneMasks(spec, split, channels)
     if name not in ("pairs", *FORMATS):
         known = ["scenes", *FORMATS, "pairs"]
@@ -90,8 +104,10 @@ def _open(spec: str, split: str, channels: int, *, whole: bool) -> MaskSource:
         usage = "pairs:IMAGES,MASKS" if name == "pairs" else f"{name}:DIR"
         raise UserError(f"--data {spec}: name the folder too: {usage}")
     if name == "pairs":
-        return open_pairs(spec, rest, split, channels, hold_out=not whole)
-    return FORMATS[name](spec, rest, split, channels)
+        return open_pairs(spec, rest, split, channels, options, hold_out=not whole, problems=problems)
+    if options.colors is not None or options.binary:
+        raise UserError(f"--data {spec}: --colors and --binary are for pairs:; {name} has its own numbers")
+    return FORMATS[name](spec, rest, split, channels, options)
 
 
 class RangedMasks:
@@ -100,6 +116,7 @@ class RangedMasks:
     def __init__(self, source: MaskSource, value_range: tuple[float, float]) -> None:
         self.source, self.value_range = source, value_range
         self.spec, self.channels, self.classes = source.spec, source.channels, source.classes
+        self.notes = source.notes
 
     def __len__(self) -> int:
         return len(self.source)
@@ -125,6 +142,7 @@ class SceneMasks:
         assert isinstance(scenes, Scenes)
         self.scenes = scenes if split == "train" else scenes.held_out(dense=True)
         self.spec, self.classes = spec, ["background", *scenes.classes]
+        self.notes: list[str] = []
         self._cached: dict[int, tuple[Array, Array]] = {}
 
     def __getstate__(self) -> dict[str, object]:

@@ -9,6 +9,9 @@ import numpy as np
 
 Array = np.ndarray
 
+HELD_OUT_NOTE = "the data have no test images: a fifth of the images is held out to test"
+"""Note of a source that has no split of its own."""
+
 
 class Objects(NamedTuple):
     """An image and its objects.
@@ -35,6 +38,10 @@ class BoxSource(Protocol):
     """The string that it was opened from."""
     classes: list[str]
     """Names of the classes; label c means classes[c - 1]."""
+    has_masks: bool
+    """Whether objects have outlines; else their masks are their boxes."""
+    notes: list[str]
+    """What a user should know of the data, a sentence each: images without labels, how test images are chosen."""
 
     def __len__(self) -> int: ...
 

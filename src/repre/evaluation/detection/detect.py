@@ -16,6 +16,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from repre.data.labels.boxes import BoxSource, Objects, open_boxes
+from repre.data.labels.objects import HELD_OUT_NOTE
 from repre.data.labels.splits import label_subset
 from repre.data.loading.workers import in_workers
 from repre.data.views.view_recipes import ViewsConfig
@@ -45,15 +46,18 @@ class DetectConfig:
     """Detection and instance segmentation."""
 
     data: str = "scenes"
-    """Images with objects: scenes, scenes:COUNT:SIZE, coco:IMAGES,ANNOTATIONS.json or coco:DIR."""
+    """Images with objects: scenes, scenes:COUNT:SIZE, coco:DIR, coco:IMAGES,ANNOTATIONS.json, yolo:DIR,
+    yolo:IMAGES,LABELS or voc:DIR."""
     test: str | None = None
     """Other data to test on; None uses the test images of `data`, or holds out a fifth."""
+    skip_unlabeled: bool = False
+    """Leave out images that nobody labeled, instead of taking them for images without objects."""
     frozen: bool = False
     """Whether the encoder is frozen and only pyramid and heads are trained."""
     features: DenseFeatures = "normed"
     """Maps after the encoder's final norm, or raw, as its blocks leave them."""
-    masks: bool = True
-    """Whether instance masks are predicted besides boxes."""
+    masks: bool | None = None
+    """Whether instance masks are predicted besides boxes; None: if the objects of `data` have outlines."""
     size: int | None = None
     """Short side of the images in pixels; None: that of the first training image, at most 800."""
     long_side: int | None = None
@@ -116,17 +120,28 @@ def run(resolved: ResolvedEncoder, config: DetectConfig, *, work_dir: Path | Non
         raise UserError("save_predictions needs work_dir, the folder to save to")
     value_range = config.value_range or resolved.value_range
     train, test = (
-        open_boxes(spec, split=split, whole=config.test is not None, value_range=value_range)
+        open_boxes(
+            spec,
+            split=split,
+            whole=config.test is not None,
+            value_range=value_range,
+            skip_unlabeled=config.skip_unlabeled,
+        )
         for spec, split in ((config.data, "train"), (config.test or config.data, "val"))
     )
-    if test.classes != train.classes:
+    if test.classes != train.classes[: len(test.classes)]:
         raise UserError(
             f"the classes of --test {config.test} ({test.classes[:5]}) differ from those of --data {config.data} "
             f"({train.classes[:5]}); give both the same categories"
         )
+    test.classes = train.classes  # classes without names are counted, and test images may lack the last ones
+    config, notes = _with_masks(config, train, test)
+    for note in notes:
+        print(note, flush=True)
     metrics: dict[str, float] = {}
     details: dict[str, Any] = {"train_images": len(train), "test_images": len(test), "classes": train.classes}
-    details["test_set"] = config.test or ("held out" if "," in config.data else "val")
+    details["notes"] = notes
+    details["test_set"] = config.test or ("held out" if HELD_OUT_NOTE in notes else "val")
     for fraction in sorted(config.label_fraction):
         labeled = label_subset(len(train), fraction, seed=config.seed)
         absent = _classes_without_boxes(train, labeled)
@@ -142,6 +157,19 @@ def run(resolved: ResolvedEncoder, config: DetectConfig, *, work_dir: Path | Non
         if largest:
             details |= by_class
     return Result(metrics, main="box_ap", details=details)
+
+
+def _with_masks(config: DetectConfig, train: BoxSource, test: BoxSource) -> tuple[DetectConfig, list[str]]:
+    """The config with a decision on masks, and what a user should know of the data."""
+    has_masks = train.has_masks and test.has_masks
+    notes = list(dict.fromkeys([*train.notes, *test.notes]))
+    if config.masks and not has_masks:
+        raise UserError(
+            f"masks True needs outlines, but the objects of {config.data} have boxes only; leave --masks out"
+        )
+    if config.masks is None and not has_masks:
+        notes.append("the objects have boxes only, so no masks are predicted or scored")
+    return replace(config, masks=has_masks if config.masks is None else config.masks), notes
 
 
 def build_detector(resolved: ResolvedEncoder, config: DetectConfig, data: BoxSource) -> Detector:
@@ -169,7 +197,7 @@ def build_detector(resolved: ResolvedEncoder, config: DetectConfig, data: BoxSou
         std=std,
         width=config.width,
         anchor=config.anchor,
-        masks=config.masks,
+        masks=data.has_masks if config.masks is None else config.masks,
         norm=config.features == "normed",
         frozen=config.frozen,
     )
@@ -258,7 +286,7 @@ def _detect(model: Detector, source: BoxSource, config: DetectConfig) -> Iterato
     def detections(batch: list[tuple[int, Objects]], rows: slice) -> list[Detections]:
         with autocast(device, runtime.dtype):
             outputs = model(to_images([objects for _, objects in batch[rows]], device))
-        return [_to_detections(output, masks=config.masks) for output in outputs]
+        return [_to_detections(output, masks=bool(config.masks)) for output in outputs]
 
     for index, truth in tqdm(images, total=len(source), desc="detect", unit="image", disable=None, leave=False):
         batch.append((index, truth))

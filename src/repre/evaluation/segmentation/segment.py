@@ -18,7 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from repre.data.labels.masks import MaskSource, open_masks
+from repre.data.labels.masks import MaskOptions, MaskSource, open_masks
+from repre.data.labels.objects import HELD_OUT_NOTE
 from repre.data.labels.splits import label_subset
 from repre.data.labels.windows import Plan, WindowsConfig, merge
 from repre.data.views.view_recipes import ViewsConfig
@@ -44,9 +45,20 @@ class SegmentConfig:
     """Semantic segmentation of any data with masks."""
 
     data: str = "scenes"
-    """Images with masks: scenes, scenes:COUNT:SIZE, ade20k:DIR, voc:DIR or pairs:IMAGES,MASKS."""
+    """Images with masks: scenes, scenes:COUNT:SIZE, ade20k:DIR, voc:DIR, pairs:IMAGES,MASKS or pairs:DIR."""
     test: str | None = None
     """Other data to test on, with the same classes; None uses the validation images of `data`, or holds out a fifth."""
+    colors: str | None = None
+    """Table of the colors of the classes in masks: a line `class: r,g,b` each (or `class: number`), or a CSV with the header
+    name,r,g,b. None: masks in color use colors.txt or class_dict.csv beside their folder."""
+    ignore_label: tuple[int | str, ...] = ()
+    """Numbers or names of classes that count neither in the loss nor in the metric; so does 255, unless it is a class."""
+    reduce_zero_label: bool = False
+    """Ignore the number 0; 1 becomes the first class."""
+    binary: bool = False
+    """The masks have two classes: 0, and 255 or 1."""
+    skip_unlabeled: bool = False
+    """Leave out images that have no mask."""
     head: Literal["linear", "upernet"] = "linear"
     """Batch normalization and a 1x1 convolution, or UPerNet."""
     frozen: bool | None = None
@@ -88,6 +100,7 @@ class SegmentConfig:
     def __post_init__(self) -> None:
         check_fields(self, "segment")
         check_fractions(self.label_fraction)
+        _ = self.masks  # its own checks
         if self.width < 1:
             raise UserError(f"segment.width must be at least 1, not {self.width}")
         if self.size is not None and self.size < 8:
@@ -104,6 +117,17 @@ class SegmentConfig:
             raise UserError(f"segment.save_predictions must not be negative, not {self.save_predictions}")
         if self.head == "upernet" and self.fit.batch_size < 2:
             raise UserError("fit.batch_size must be at least 2 with UPerNet, which normalizes over the batch")
+
+    @property
+    def masks(self) -> MaskOptions:
+        """How the pixels of mask files become classes."""
+        return MaskOptions(
+            colors=self.colors,
+            ignore_label=self.ignore_label,
+            reduce_zero_label=self.reduce_zero_label,
+            binary=self.binary,
+            skip_unlabeled=self.skip_unlabeled,
+        )
 
     @property
     def is_frozen(self) -> bool:
@@ -125,11 +149,18 @@ def run(resolved: ResolvedEncoder, config: SegmentConfig, *, work_dir: Path | No
         raise UserError("save_predictions needs work_dir, the folder to save to")
     value_range = config.value_range or resolved.value_range
     train, test = open_train_and_test(
-        config.data, config.test, channels=resolved.config.channels, value_range=value_range
+        config.data,
+        config.test,
+        channels=resolved.config.channels,
+        value_range=value_range,
+        options=config.masks,
     )
     metrics: dict[str, float] = {}
     details: dict[str, Any] = {"train_images": len(train), "val_images": len(test), "frozen": config.is_frozen}
-    details["test_set"] = config.test or "val"
+    details["notes"] = list(dict.fromkeys([*train.notes, *test.notes]))
+    details["test_set"] = config.test or ("held out" if HELD_OUT_NOTE in details["notes"] else "val")
+    for note in details["notes"]:
+        print(note, flush=True)
     fractions = sorted(config.label_fraction, reverse=True)
     for fraction in fractions:
         labeled = label_subset(len(train), fraction, seed=config.seed)
@@ -145,7 +176,12 @@ def run(resolved: ResolvedEncoder, config: SegmentConfig, *, work_dir: Path | No
 
 
 def open_train_and_test(
-    data: str, test: str | None, *, channels: int, value_range: tuple[float, float] | None = None
+    data: str,
+    test: str | None,
+    *,
+    channels: int,
+    value_range: tuple[float, float] | None = None,
+    options: MaskOptions | None = None,
 ) -> tuple[MaskSource, MaskSource]:
     """Opens training images, and test images with the same classes.
 
@@ -153,12 +189,15 @@ def open_train_and_test(
         data, test: as in `SegmentConfig`.
         channels: of the images.
         value_range: pixel values that map to 0 and 1; None uses those of the file type.
+        options: how the pixels of mask files become classes.
 
     Raises:
         UserError: there are no such images, or their classes differ.
     """
     train_images, test_images = (
-        open_masks(spec, split=split, channels=channels, whole=test is not None, value_range=value_range)
+        open_masks(
+            spec, split=split, channels=channels, whole=test is not None, value_range=value_range, options=options
+        )
         for spec, split in ((data, "train"), (test or data, "val"))
     )
     train_classes, test_classes = train_images.classes, test_images.classes

@@ -1,0 +1,171 @@
+"""Finds the mask of every image: the same name, or one suffix for all masks, in two folders or in one."""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from repre.data.io.decode import EXTENSIONS
+from repre.errors import UserError, near_names
+
+MASKS = ".png"
+"""Ending of masks: PNG keeps numbers and colors exactly."""
+SEPARATORS = "_-."
+"""Characters that begin the suffix of a mask's name."""
+IMAGE_SUFFIXES = ("_leftImg8bit", "_image", "_img", "_rgb", "_sat")
+"""Suffixes of images that their masks do not repeat: Cityscapes, DeepGlobe and others."""
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Images and their masks.
+
+    Attributes:
+        pairs: image and mask.
+        unlabeled: images without a mask.
+    """
+
+    pairs: list[tuple[Path, Path]]
+    unlabeled: list[Path]
+
+    def notes(self) -> list[str]:
+        """How many images are left out, if any are."""
+        count = len(self.pairs) + len(self.unlabeled)
+        return [f"{len(self.unlabeled)} of {count} images have no mask and are left out"] if self.unlabeled else []
+
+
+def image_paths(folder: Path) -> dict[str, Path]:
+    """Image files below a folder by their relative path without its ending, sorted."""
+    paths: dict[str, Path] = {}
+    for path in _files(folder):
+        stem = path.relative_to(folder).with_suffix("").as_posix()
+        if stem in paths:
+            raise UserError(f"{paths[stem]} and {path} would share one mask; rename or remove one of them")
+        paths[stem] = path
+    return paths
+
+
+def find_pairs(
+    images: dict[str, Path], masks: Path, *, suffix: str | None = None, skip_unlabeled: bool = False
+) -> Pairs:
+    """Pairs images with the masks in a folder.
+
+    Args:
+        images: image files by their path without its ending, relative to their folder.
+        masks: the folder of masks.
+        suffix: what follows the name of an image in that of its mask; None: the one that most masks have.
+        skip_unlabeled: whether images without a mask are left out.
+
+    Raises:
+        UserError: an image has no mask, or several suffixes fit.
+    """
+    if not masks.is_dir():
+        raise UserError(f"--data: there is no folder of masks {masks}")
+    if suffix is None:
+        stems = {path.relative_to(masks).with_suffix("").as_posix() for path in masks.rglob(f"*{MASKS}")}
+        suffix = common_suffix(images, stems, str(masks))
+    pairs, unlabeled = [], []
+    for stem, path in images.items():
+        mask = next(
+            (file for base in _bases(stem, suffix) if (file := masks / f"{base}{suffix}{MASKS}").is_file()), None
+        )
+        if mask is None:
+            unlabeled.append(path)
+        else:
+            pairs.append((path, mask))
+    if unlabeled and (not skip_unlabeled or not pairs):
+        stem = next(stem for stem, path in images.items() if path == unlabeled[0])
+        raise UserError(_without_mask(unlabeled, len(images), masks / f"{stem}{suffix}{MASKS}"))
+    return Pairs(pairs, unlabeled)
+
+
+def find_pairs_in_one(folder: Path, *, suffix: str | None = None, skip_unlabeled: bool = False) -> Pairs:
+    """Pairs images and masks of one folder: x.jpg with x_mask.png, or x.jpg with x.png.
+
+    Args:
+        folder: the folder.
+        suffix, skip_unlabeled: as for `find_pairs`.
+
+    Raises:
+        UserError: an image has no mask, or several suffixes fit.
+    """
+    files = _files(folder)
+    names = {path: path.relative_to(folder).with_suffix("").as_posix() for path in files}
+    masks = {name for path, name in names.items() if path.suffix.lower() == MASKS}
+    if suffix is None:
+        others = [name for path, name in names.items() if path.suffix.lower() != MASKS]
+        suffix = common_suffix(others or list(masks), masks, str(folder), same_name=bool(others))
+    counts = Counter(names.values())
+    images: dict[str, Path] = {}
+    for path, name in names.items():
+        is_mask = path.suffix.lower() == MASKS and name.endswith(suffix)
+        if is_mask and (suffix or counts[name] > 1):
+            continue
+        if name in images:
+            raise UserError(f"{images[name]} and {path} would share one mask; rename or remove one of them")
+        images[name] = path
+    if not images or (not suffix and all(path.suffix.lower() == MASKS for path in images.values())):
+        raise UserError(
+            f"--data: {folder} holds no masks beside its images; name them like x_mask.png for x.jpg, or write "
+            "pairs:IMAGES,MASKS"
+        )
+    return find_pairs(images, folder, suffix=suffix, skip_unlabeled=skip_unlabeled)
+
+
+def common_suffix(images: Iterable[str], masks: set[str], place: str, *, same_name: bool = True) -> str:
+    """The suffix that most masks have after the name of an image; "" where no mask has one.
+
+    Args:
+        images, masks: names without their endings, relative to their folders.
+        place: the folder of masks, for messages.
+        same_name: whether a mask may have the name of its image.
+
+    Raises:
+        UserError: several suffixes fit as many images.
+    """
+    stems = set(images)
+    bases = {base for stem in stems for base in _bases(stem, "_")}
+    counts: Counter[str] = Counter()
+    for mask in masks:
+        if same_name and mask in stems:
+            counts[""] += 1
+        start = mask.rfind("/") + 1
+        for position in range(start + 1, len(mask)):
+            if mask[position] in SEPARATORS and mask[:position] in bases:
+                counts[mask[position:]] += 1
+    most = max(counts.values(), default=0)
+    best = sorted(suffix for suffix, count in counts.items() if count == most)
+    if not best or "" in best:
+        return ""
+    if len(best) > 1:
+        named = ", ".join(f"*{suffix}{MASKS}" for suffix in best[:5])
+        raise UserError(
+            f"--data: images have several masks in {place}: {named}; write which: "
+            f"pairs:IMAGES,{place}/*{best[0]}{MASKS}"
+        )
+    return best[0]
+
+
+def _bases(stem: str, suffix: str) -> list[str]:
+    """Names that the mask of an image may begin with."""
+    shorter = [stem.removesuffix(ending) for ending in IMAGE_SUFFIXES if stem.endswith(ending)] if suffix else []
+    return [stem, *shorter]
+
+
+def _files(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        siblings = [path.name for path in folder.parent.iterdir() if path.is_dir()] if folder.parent.is_dir() else []
+        raise UserError(f"--data: there is no folder {folder}{near_names(folder.name, siblings)}")
+    files = [path for path in folder.rglob("*") if path.suffix.lower() in EXTENSIONS and not path.name.startswith(".")]
+    if not files:
+        raise UserError(f"--data: {folder} holds no images ({', '.join(EXTENSIONS)})")
+    return sorted(files)
+
+
+def _without_mask(unlabeled: list[Path], count: int, mask: Path) -> str:
+    same_stem = [path.name for path in mask.parent.glob(f"{mask.stem}.*")] if mask.parent.is_dir() else []
+    hint = f" (there is {same_stem[0]}; masks have to be PNG, which keeps labels exact)" if same_stem else ""
+    return (
+        f"{len(unlabeled)} of {count} images have no mask; the first is {unlabeled[0]}, whose mask would be {mask}{hint}. "
+        "Add the masks, or leave such images out with --skip-unlabeled"
+    )
