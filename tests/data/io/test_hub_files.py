@@ -17,9 +17,12 @@ from repre.data.io.sources import open_source
 from repre.data.labels.classes import open_labeled
 from repre.data.loading.loader import LoaderConfig
 from repre.errors import UserError
+from repre.evaluation.classification.knn import KNNConfig
+from repre.evaluation.classification.knn import run as run_knn
 from repre.training.loop import train
 from repre.utils.signals import Interrupted
 from tests.data.io.hub import CLASSES, class_folders, encoded, offline, rows
+from tests.evaluation.tiny_eval import on_cpu, tiny_resolved
 from tests.training.test_loop import QUIET, assert_equal, config, stop_at, weights
 
 datasets = pytest.importorskip("datasets")
@@ -154,6 +157,15 @@ def test_one_part_is_divided_and_test_images_without_labels_are_left_out(tmp_pat
     datasets.DatasetDict(parts).save_to_disk(tmp_path / "dict")
     assert list(hub_splits(f"hf:{tmp_path}/dict")) == ["train"]
     assert open_source(f"hf:{tmp_path}/dict:test").labels is None
+
+
+def test_k_nearest_neighbors_of_both_are_the_same(tmp_path: Path) -> None:
+    """Their numbers, because the features are in the order of the rows."""
+    results = []
+    for data in (str(class_folders(tmp_path / "photos")), save_folder(tmp_path)):
+        cache = tmp_path / f"cache-{len(results)}"
+        results.append(run_knn(tiny_resolved(), KNNConfig(data=data, k=(1, 3), runtime=on_cpu(cache))))
+    assert results[0].metrics == results[1].metrics
 
 
 def test_columns_are_chosen_where_there_are_several(tmp_path: Path) -> None:
