@@ -320,6 +320,19 @@ def test_errors_of_the_hub_are_explained_without_secrets(
     assert error.value.__suppress_context__
 
 
+def test_the_revision_of_a_data_set_of_the_hub_is_part_of_its_images_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The library keeps each commit in a folder of its own; another one must not read cached features of the first."""
+    commits = {"0123456789" * 4: "@01234567", "abcdef0123" * 4: "@abcdef01"}
+    for commit, shown in commits.items():
+        rows().save_to_disk(tmp_path / commit)
+        content = datasets.DatasetDict({"train": datasets.load_from_disk(tmp_path / commit)})
+        monkeypatch.setattr(datasets, "load_dataset", lambda *_, content=content, **__: content)
+        source = open_source("hf:owner/name")
+        assert source.describe(3) == f"owner/name{shown}[train] row 3"
+
+
 def test_the_table_stays_on_the_disk(tmp_path: Path) -> None:
     source = open_source(save_folder(tmp_path))
     assert isinstance(source, FileSource)

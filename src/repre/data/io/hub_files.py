@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -84,9 +85,9 @@ def open_hub(spec: str, rest: str, *, split: str) -> Opened:
     data = load_hub(named)
     name = choose_split(named, data, split=split)
     rows = data.splits[name]
-    where = f"{named.name}[{name}]" if name else named.name
     if not len(rows):
-        raise UserError(f"--data {spec}: {where} has no rows")
+        raise UserError(f"--data {spec}: the data set has no rows{f' in {name}' if name else ''}")
+    where = named.name + _revision(rows) + (f"[{name}]" if name else "")
     files = HubFiles(rows.select_columns([_image_column(named, rows)]), where=where, modified=data.modified)
     found = _labels(named, rows)
     if found is None or found[0].min() < 0 or len(found[1]) < 2:
@@ -125,6 +126,13 @@ def hub_splits(spec: str) -> dict[str, str]:
             raise UserError(f"--data {spec}: {missing} of {len(found[0])} rows of {name or named.name} have no label")
         exact[ours] = named.with_split(name)
     return exact
+
+
+def _revision(rows: Any) -> str:
+    """The commit of a data set of the hub, which is the name of its folder in the library's cache; else nothing."""
+    folders = {os.path.basename(os.path.dirname(file["filename"])) for file in rows.cache_files}
+    commit = re.fullmatch(r"([0-9a-f]{8})[0-9a-f]{32}", folders.pop() if len(folders) == 1 else "")
+    return f"@{commit[1]}" if commit else ""
 
 
 def _image_column(spec: HubSpec, rows: Any) -> str:
