@@ -1,6 +1,7 @@
 """Images in files of any kind, on a disk, in archives or elsewhere: `Files` opens them, `FileSource` decodes them."""
 
-from typing import BinaryIO, Protocol
+from collections.abc import Sequence
+from typing import BinaryIO, NamedTuple, Protocol
 
 import numpy as np
 
@@ -34,6 +35,14 @@ class Files(Protocol):
 
     def describe(self, index: int) -> str:
         """File `index` in messages: its path, or its archive and the name in it."""
+
+
+class Opened(NamedTuple):
+    """Files, with the class of each if there are several."""
+
+    files: Files
+    labels: Array | None = None
+    classes: Sequence[str] = ()
 
 
 class FileSource:

@@ -4,7 +4,7 @@ photos/                         a folder, searched recursively; one of tar archi
 photos.txt                      a text list of files
 'photos/*/raw'                  folders, archives or images by a pattern
 shards/{0000..0099}.tar         tar shards; photos.zip: a zip archive
-hf:NAME[:SPLIT], hf:FOLDER      Hugging Face; photos.parquet with bytes of images
+hf:NAME[:SPLIT], hf:FOLDER      Hugging Face, see `hub_data`; photos.parquet with bytes of images
 s3://, gs://, https://          a folder, a text list or archives elsewhere
 cifar10:ROOT                    likewise cifar100, stl10, fashion-mnist, imagenet
 scenes:COUNT:SIZE               the embedded scenes
@@ -13,7 +13,7 @@ scenes:COUNT:SIZE               the embedded scenes
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -22,7 +22,7 @@ from repre.data.io.blobs import LocalBlob
 from repre.data.io.decode import EXTENSIONS
 from repre.data.io.dicom import require_pydicom
 from repre.data.io.folder_index import holds_images, image_names
-from repre.data.io.image_files import Files, FileSource, class_labels
+from repre.data.io.image_files import Files, FileSource, Opened, class_labels
 from repre.data.io.joined_files import ChosenFiles, JoinedFiles, filter_files
 from repre.data.io.local_files import LocalFiles, check_listed, is_file, read_list
 from repre.data.io.names import Names
@@ -74,14 +74,6 @@ class FileChoice:
     """Leave out files that match one of these patterns, such as '*_mask.png'."""
     any_ending: bool = False
     """Also use files of other endings, or of none, in folders if their content is that of an image."""
-
-
-class Opened(NamedTuple):
-    """Files, with the class of each if there are several."""
-
-    files: Files
-    labels: Array | None = None
-    classes: Sequence[str] = ()
 
 
 def open_source(
