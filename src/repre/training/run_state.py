@@ -55,10 +55,11 @@ class RunState:
             mask_token=config.mask_token,
         ).train()
         self.views = fit_masks(config.rendered_views, self.model.encoder, self.model.framework.needs)
+        if config.views.n_local:
+            self.model.encoder.check_size(*config.views.local_shape)
         given = config.compute.micro_batch
         validate_micro_batch(self.model.encoder, config.reconstruction, micro_batch=0 if given == "auto" else given)
-        size = (config.views.size, config.views.size)
-        self.branch_cost = branch_cost(self.model.encoder, self.model.decoder, size=size)
+        self.branch_cost = branch_cost(self.model.encoder, self.model.decoder, size=config.views.shape)
         self.step_flops = step_flops(self.branch_cost, config.views, teachers=self._count_teachers())
         self.sharded = config.runtime.shard and world_size() > 1
         self._replica: RePre | None = None

@@ -48,7 +48,7 @@ class ViewConfig:
     scale: Range = (0.08, 1.0)
     """Share of the image's area that the crop covers, lowest and highest."""
     ratio: Range = (3 / 4, 4 / 3)
-    """Width / height of the crop, lowest and highest."""
+    """Width / height of the crop, lowest and highest; times that of the view, if the view is not square."""
     filter: Filter = "bilinear"
     """Filter of the antialiased resize: torchvision's default, or bicubic as in DINO."""
     flip: float = 0.5
