@@ -13,6 +13,7 @@ from torchvision.transforms import InterpolationMode
 from repre.data.views import geometry as resize
 from repre.data.views.augmentations import Filter
 from repre.data.views.geometry import crop_resize
+from repre.utils.image_size import Size, height_and_width
 from tests.oracles.views import BYTES, canvas, photo
 
 BOXES = torch.tensor([[0, 0, 375, 500], [30, 41, 200, 150], [100, 0, 275, 90], [10, 300, 40, 40], [374, 499, 1, 1]])
