@@ -20,6 +20,7 @@ from repre.models.load_report import LoadReport
 from repre.models.mask_token import build_mask_token
 from repre.models.moco_v3_init import start_as_moco_v3
 from repre.models.patch_projection import use_patch_projections
+from repre.models.position_tables import check_windows
 from repre.models.residual_sums import use_bfloat16_sums
 from repre.models.timm_features import timm_features
 from repre.models.timm_model import (
@@ -153,6 +154,7 @@ class Encoder(nn.Module):
         self.patch_dim, self.patch_stride = layout.patches.dim, layout.patch_stride
 
         self.model: Any = create_timm_model(config.name, self.timm_arguments, pretrained=config.weights == "hub")
+        check_windows(self.model, name=config.name, size=self.image_size)
         if config.weights == "hub":
             check_heads(heads(meta_model), heads(self.model), source="hub")
         if config.init == "moco-v3":
