@@ -30,6 +30,7 @@ from repre.models.timm_folder import save_encoder, saved_encoder_config, saved_p
 from repre.models.timm_model import published_statistics
 from repre.models.weights import weights_file
 from repre.training.checkpoint import load_checkpoint
+from repre.utils.image_size import Size, height_and_width
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class ResolvedEncoder:
     def image_size(self) -> tuple[int, int] | None:
         """Height and width that the encoder was trained at; None where only timm knows."""
         size = self.config.image_size
-        return (size, size) if isinstance(size, int) else size
+        return None if size is None else height_and_width(size)
 
     @property
     def fingerprint(self) -> str:
@@ -68,7 +69,7 @@ class ResolvedEncoder:
     def build(
         self,
         *,
-        image_size: int | tuple[int, int] | None = None,
+        image_size: Size | None = None,
         drop_path: float = 0.0,
         grad_checkpointing: bool = False,
         seed: int = 0,
