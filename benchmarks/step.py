@@ -247,7 +247,7 @@ def build_step(config: RunConfig, device: torch.device) -> Callable[[], object]:
 def random_views(config: RunConfig, views: ViewsConfig, device: torch.device) -> Views:
     """Returns the views of a batch of random images."""
     generator = torch.Generator().manual_seed(0)
-    batch, side = config.batch_size, views.size
+    batch, side = config.batch_size, max(views.shape)
     pixels = torch.randint(0, 256, (batch, 3, side, side), dtype=torch.uint8, generator=generator)
     positions = torch.arange(batch)
     images = Batch(pixels, torch.full((batch, 2), side), positions, positions, 0)

@@ -121,6 +121,23 @@ def test_on_and_off_may_be_written_without_quotes(tmp_path: Path, written: str, 
     assert (config.compute.compile, config.loader.cache) == (meant, meant)
 
 
+@pytest.mark.parametrize(("written", "meant"), [(96, 96), ([96, 128], (96, 128)), ([96, 96], 96)])
+def test_a_size_is_a_side_or_height_and_width(tmp_path: Path, written: object, meant: object) -> None:
+    """A square is its side however it is written, so that both are the same run."""
+    path = tmp_path / "config.yaml"
+    path.write_text(f"views: {{size: {written}, local_size: {written}}}")
+    config = load_yaml(path)
+    assert (config.views.size, config.views.local_size, config.encoder_at_size.image_size) == (meant, meant, meant)
+    path.write_text(dump_yaml(config))
+    assert load_yaml(path) == config
+    assert identity(config) == identity(RunConfig(views=ViewsConfig(size=meant, local_size=meant)))  # type: ignore[arg-type]
+    option = ["--views.size", *str(written).strip("[]").split(", ")]
+    assert parse_run_options(RunOptions, option, command="pretrain", description="").run.views.size == meant
+    for wrong in ([96], [96, 128, 3], "large", [96, 1.5]):
+        with pytest.raises(UserError, match=r"views\.size"):
+            from_dict(RunConfig, {"views": {"size": wrong}})
+
+
 def test_files_of_up_to_512_pixels_are_not_shrunk_and_a_given_decode_size_is_taken() -> None:
     small_crops = ViewConfig(scale=(0.01, 0.02))
     views = ViewsConfig(size=48, n_local=2, local_size=96, local=small_crops)

@@ -91,16 +91,24 @@ def tiny_model(
 
 
 def tiny_views(
-    framework: str, encoder: str, *, batch: int = 4, seed: int = 0, masked: bool = False, local_share: int = 2
+    framework: str,
+    encoder: str,
+    *,
+    batch: int = 4,
+    seed: int = 0,
+    masked: bool = False,
+    local_share: int = 2,
+    columns: float = 1,
 ) -> Views:
-    """Two global views, and for multi-crop two local ones of half the side, or another share of it.
+    """Two global views, and for multi-crop two local ones of half the side, or another share of it. Their width is `columns`
+    times their height.
 
     Tests of equality in float64 take the whole side: timm resamples a ViT's positions to other grids in float32.
     """
     generator = torch.Generator().manual_seed(seed)
 
     def draw(side: int) -> Tensor:
-        return torch.randn(batch, 3, side, side, generator=generator)
+        return torch.randn(batch, 3, side, round(columns * side), generator=generator)
 
     side = SIDES[encoder]
     images = [draw(side), draw(side)] + (
@@ -110,7 +118,8 @@ def tiny_views(
     masks = None
     if masked or needs(framework).masks:  # of other images in each view; every third image has none
         grid = side // MASK_PATCH[encoder]
-        masks = [torch.rand(batch, grid, grid, generator=generator) < 0.5 for _ in range(2)]
+        shape = batch, grid, round(columns * grid)
+        masks = [torch.rand(shape, generator=generator) < 0.5 for _ in range(2)]
         for view, mask in enumerate(masks):
             mask[:, 0, 0] = True
             mask[view::3] = False

@@ -21,6 +21,7 @@ from repre.models.repre import ReconstructionConfig
 from repre.renamed_settings import unknown_setting
 from repre.training.optim import OptimConfig
 from repre.utils.config_checks import check_fields
+from repre.utils.image_size import as_option, as_text, height_and_width
 
 SAME_UPDATE = {
     "compute": ("micro_batch",),
@@ -147,6 +148,12 @@ class RunConfig:
         if self.batch_size < 2:
             raise UserError("batch_size must be at least 2: the frameworks compare images of a batch")
         check_needs(self.framework, self.views, self.reconstruction)
+        size = self.encoder.image_size
+        if size is not None and height_and_width(size) != self.views.shape:
+            raise UserError(
+                f"encoder.image_size is {as_text(size)}, but the global views have {as_text(self.views.size)} pixels, the "
+                f"only size that the encoder is trained at; leave it out and set --views.size {as_option(size)}"
+            )
 
     @property
     def data_name(self) -> str:
@@ -174,9 +181,7 @@ class RunConfig:
 
     @property
     def encoder_at_size(self) -> EncoderConfig:
-        """The encoder's config, with the size of the global views if it has no size of its own."""
-        if self.encoder.image_size is not None:
-            return self.encoder
+        """The encoder's config, with the size of the global views."""
         return dataclasses.replace(self.encoder, image_size=self.views.size)
 
     @property
@@ -195,8 +200,9 @@ class RunConfig:
     @property
     def decode_size(self) -> int:
         """Side of the square that images are shrunk to fit where they are larger."""
-        sizes = [self.views.size] * self.views.n_global + [self.views.local_size] * self.views.n_local
-        crops = ((size, view.scale) for size, view in zip(sizes, self.views.views))
+        views = self.views
+        shapes = [views.shape] * views.n_global + [views.local_shape] * views.n_local
+        crops = ((shape, view.scale) for shape, view in zip(shapes, views.views))
         return self.loader.decode_size or sufficient_size(crops)
 
 

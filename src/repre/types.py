@@ -3,7 +3,7 @@
 Shapes, everywhere in this project:
 
     B  images in the local batch        D  embedding width         C  channels
-    H, W  height and width              S  side of a view, pixels  K  side of the canvas the loader stacks images on
+    H, W  height and width              K  side of the canvas the loader stacks images on
 """
 
 from collections.abc import Callable, Sequence
@@ -36,8 +36,8 @@ class Views:
     """Augmented, normalized views of one batch, on the device.
 
     Attributes:
-        images: the views, each [B, C, S, S]; global views first, then local ones, which may have another S.
-        targets: the pixels to reconstruct for each of the `n_global` global views, [B, C, S, S], normalized likewise.
+        images: the views, each [B, C, H, W]; global views first, then local ones, which may have another size.
+        targets: the pixels to reconstruct for each of the `n_global` global views, [B, C, H, W], normalized likewise.
         n_global: how many of `images` are global views.
         masks: for each global view which of its patches are hidden from the student, bool [B, rows, columns]; None without
             masks.

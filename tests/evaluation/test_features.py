@@ -190,5 +190,7 @@ def test_the_transform_takes_what_the_encoder_expects() -> None:
     assert (large.views.size, large.crop_pct) == (112, 224 / 256)
     own = eval_transform(replace(resolved, mean=(0.2,) * 3, std=(0.4,) * 3), resolved.build(), crop_pct=0.75)
     assert (own.views.mean, own.views.std, own.crop_pct) == ((0.2,) * 3, (0.4,) * 3, 0.75)
-    with pytest.raises(UserError, match="16 x 32 pixels; give a square --size"):
-        eval_transform(resolved, resolved.build(image_size=(16, 32)))
+    wide = eval_transform(resolved, resolved.build(image_size=(96, 192)))
+    assert (wide.views.shape, wide.crop_pct, wide.canvas) == ((96, 192), 224 / 256, 438)
+    flat = eval_transform(resolved, resolved.build(image_size=(32, 192)))
+    assert flat.crop_pct == 1.0, "images with a side below 96 pixels are shown whole"

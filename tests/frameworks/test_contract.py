@@ -64,6 +64,25 @@ def test_finite_loss_and_a_gradient_on_every_parameter(framework: str, encoder: 
             assert parameter.grad.abs().max() > 1e-12, name
 
 
+@pytest.mark.parametrize(("framework", "encoder"), [(f, e) for f in tiny.FRAMEWORKS for e in tiny.ENCODERS])
+def test_views_that_are_not_square_train_and_are_cut_into_pieces(framework: str, encoder: str) -> None:
+    """Half as wide again as high: the gradient is that of the batch in pieces, and pictures have the shape of the views."""
+    side = tiny.SIDES[encoder]
+    model = tiny.tiny_model(framework, encoder, image_size=(side, 3 * side // 2), masked=True).double()
+    views = tiny.double(tiny.tiny_views(framework, encoder, columns=1.5, masked=True, local_share=1))
+    whole = forward_backward(model, views, progress=0.5, seed=0)
+    assert whole.pixel is not None
+    gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    assert {name.partition(".")[0] for name in gradients} >= {"encoder", "decoder"}
+    model.zero_grad(set_to_none=True)
+    pieces = forward_backward(model, views, progress=0.5, seed=0, micro_batch=2)
+    torch.testing.assert_close(pieces.total, whole.total)
+    for name, parameter in model.named_parameters():
+        if name in gradients:
+            torch.testing.assert_close(parameter.grad, gradients[name], msg=name)
+    assert model.reconstruct(views.images[0]).shape == views.images[0].shape
+
+
 @contract
 def test_loss_has_no_side_effect_and_backward_leaves_the_teacher(framework: str, encoder: str, weight: float) -> None:
     model = tiny.tiny_model(framework, encoder, weight=weight)

@@ -8,6 +8,7 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode
 
 from repre.data.views.augmentations import ATTEMPTS, ViewConfig, ViewParameters
+from repre.utils.image_size import Size, height_and_width
 
 BYTES = (0.0, 255.0)
 
@@ -24,19 +25,20 @@ def draw_box(config: ViewConfig, numbers: list[float], height: int, width: int) 
             return int(top), int(left), h, w
     w, h = width, height
     if width / height < config.ratio[0]:
-        h = round(width / config.ratio[0])
+        h = max(1, round(width / config.ratio[0]))
     elif width / height > config.ratio[1]:
-        w = round(height * config.ratio[1])
+        w = max(1, round(height * config.ratio[1]))
     return (height - h) // 2, (width - w) // 2, h, w
 
 
 def make_view(
-    image: Tensor, parameters: ViewParameters, row: int, config: ViewConfig, size: int
+    image: Tensor, parameters: ViewParameters, row: int, config: ViewConfig, size: Size
 ) -> tuple[Tensor, Tensor]:
-    """One RGB image in [0, 1], [3, H, W] -> (view, crop before color changes), each [3, S, S], not normalized."""
+    """One RGB image in [0, 1], [3, H, W] -> (view, crop before color changes), each [3, h, w], not normalized."""
     top, left, height, width = parameters.boxes[row].tolist()
+    shape = list(height_and_width(size))
     mode = InterpolationMode(config.filter)
-    image = TF.resized_crop(image, top, left, height, width, [size] * 2, mode, antialias=True).clamp(0, 1)
+    image = TF.resized_crop(image, top, left, height, width, shape, mode, antialias=True).clamp(0, 1)
     image = image.flip(-1) if parameters.flip[row] else image
     crop = image
     brightness, contrast, saturation, hue = parameters.factors[row].tolist()
@@ -53,8 +55,8 @@ def make_view(
         image = TF.rgb_to_grayscale(image, num_output_channels=3)
     if parameters.sigma[row] > 0:
         sigma = float(parameters.sigma[row])
-        taps = 2 * min(math.ceil(4 * sigma), size - 1) + 1
-        image = TF.gaussian_blur(image, [taps] * 2, [sigma] * 2)
+        tall, wide = (2 * min(math.ceil(4 * sigma), side - 1) + 1 for side in shape)
+        image = TF.gaussian_blur(image, [wide, tall], [sigma] * 2)
     if parameters.solarize[row]:
         image = TF.solarize(image, config.threshold)
     return image, crop

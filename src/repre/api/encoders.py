@@ -58,7 +58,7 @@ def embed(
     out: PathLike = "features.npz",
     kind: Literal["pooled", "patch", "pyramid"] = "pooled",
     features: Literal["normed", "raw"] = "normed",
-    size: int | None = None,
+    size: int | tuple[int, int] | None = None,
     half: bool = False,
     value_range: tuple[float, float] | None = None,
     choice: FileChoice | None = None,
@@ -74,7 +74,7 @@ def embed(
             `level_0`, `level_1`, ... for pyramid.
         kind: the pooled embedding, the last feature map, or the feature maps of all levels.
         features: maps after the encoder's final norm, or raw, as its blocks leave them.
-        size: side of the images in pixels; None uses the encoder's own.
+        size: side of the images in pixels, or (height, width); None uses the encoder's own.
         half: store float16 instead of float32.
         value_range: pixel values that map to 0 and 1; None uses those of the encoder's training, or of the file type.
         runtime: device, workers and batch size, as `RuntimeOptions` or as a dictionary of its fields.

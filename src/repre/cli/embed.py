@@ -11,6 +11,7 @@ from repre import api
 from repre.cli.parsing import parse
 from repre.data.io.sources import FileChoice
 from repre.evaluation.options import DenseFeatures, RuntimeOptions
+from repre.utils.image_size import Size
 
 DESCRIPTION = """Write the features of many images to a file. Run the same command again to resume.
 
@@ -34,8 +35,8 @@ class EmbedOptions:
     """The pooled embedding, the last feature map, or the feature maps of all levels."""
     features: DenseFeatures = "normed"
     """Maps after the encoder's final norm, or raw, as its blocks leave them."""
-    size: int | None = None
-    """Side of the images in pixels; None uses the encoder's own."""
+    size: Size | None = None
+    """Side of the images in pixels, or their height and width; None uses the encoder's own."""
     half: bool = False
     """Store float16 instead of float32."""
     value_range: tuple[float, float] | None = None

@@ -1,6 +1,7 @@
 """Features of images: streamed through extractors, and cached on disk.
 
-N  images of the data    B  images in a batch    C  channels    S  side of a view    D  dimensions of the features
+N  images of the data    B  images in a batch    C  channels    H, W  height and width of a view
+D  dimensions of the features
 """
 
 import warnings
@@ -35,12 +36,12 @@ from repre.utils.safe_load import content_hash
 FORMAT = 1
 """Version of the cached features; increased when the same key would stand for other values."""
 SMALL_VIEW = 96
-"""Below this side, as with CIFAR, objects fill the image, so the test view shows all of it."""
+"""Below this shorter side, as with CIFAR, objects fill the image, so the test view shows all of it."""
 CROP_PCT = 224 / 256
 """Share of the short side that the center crop of larger images covers, as usual on ImageNet."""
 
 Extractor = Callable[[Tensor], Tensor]
-"""Maps normalized images [B, C, S, S] to features [B, D]."""
+"""Maps normalized images [B, C, H, W] to features [B, D]."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Transform:
 
     Attributes:
         views: size, normalization and range of the pixels.
-        crop_pct: share of the short side that the crop covers.
+        crop_pct: share of the short side that the crop covers; see `center_view`.
     """
 
     views: ViewsConfig
@@ -58,11 +59,11 @@ class Transform:
     @property
     def canvas(self) -> int:
         """Side of the square that decoded images must fit; the decoder shrinks larger ones."""
-        return 2 * round(self.views.size / self.crop_pct)
+        return 2 * round(max(self.views.shape) / self.crop_pct)
 
     def __call__(self, pixels: Tensor, sizes: Tensor) -> Tensor:
-        """Images of `sizes` [B, 2] (height, width) on a canvas [B, C, K, K] -> views [B, C, S, S]."""
-        return center_view(pixels, sizes, size=self.views.size, config=self.views, crop_pct=self.crop_pct)
+        """Images of `sizes` [B, 2] (height, width) on a canvas [B, C, K, K] -> views [B, C, H, W]."""
+        return center_view(pixels, sizes, size=self.views.shape, config=self.views, crop_pct=self.crop_pct)
 
 
 def eval_transform(
@@ -77,21 +78,18 @@ def eval_transform(
     Args:
         resolved: where the encoder comes from; gives normalization and range of the pixels.
         encoder: built from `resolved`; gives the image size.
-        crop_pct: None shows images below 96 pixels whole and crops 224 of 256 pixels of larger ones.
+        crop_pct: None shows images with a side below 96 pixels whole and crops 224 of 256 pixels of larger ones.
         value_range: pixel values that map to 0 and 1; None uses those of the encoder's training, or of the file type.
 
     Raises:
-        UserError: the encoder's images are not square, or the normalization has another number of channels.
+        UserError: the normalization has another number of channels.
     """
-    height, width = encoder.image_size
-    if height != width:
-        raise UserError(f"--encoder {resolved.spec} takes images of {height} x {width} pixels; give a square --size")
     views = ViewsConfig(
-        size=height, mean=resolved.mean, std=resolved.std, value_range=value_range or resolved.value_range
+        size=encoder.image_size, mean=resolved.mean, std=resolved.std, value_range=value_range or resolved.value_range
     )
     views.statistics(encoder.config.channels)
     if crop_pct is None:
-        crop_pct = 1.0 if height < SMALL_VIEW else CROP_PCT
+        crop_pct = 1.0 if min(views.shape) < SMALL_VIEW else CROP_PCT
     return Transform(views, crop_pct)
 
 
@@ -119,7 +117,7 @@ class _DecodedBatches(Dataset[tuple[Tensor, Tensor] | UserError]):
 
 
 def stream_views(images: Source, transform: Transform, *, runtime: RuntimeOptions) -> Iterator[Tensor]:
-    """Yields the test views of all images in order, in batches [B, C, S, S] on the device.
+    """Yields the test views of all images in order, in batches [B, C, H, W] on the device.
 
     Raises:
         UserError: an image cannot be read.
@@ -142,7 +140,7 @@ def extract_features(batches: Iterable[Tensor], extractors: Sequence[Extractor])
     A batch that does not fit into memory is halved.
 
     Args:
-        batches: views of the images, [B, C, S, S]; read once.
+        batches: views of the images, [B, C, H, W]; read once.
     """
     parts: list[list[Tensor]] = [[] for _ in extractors]
     pieces = [Halving() for _ in extractors]

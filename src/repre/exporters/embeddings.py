@@ -32,6 +32,7 @@ from repre.exporters.feature_files import FeatureParts, check_format, join_parts
 from repre.models.resolve import resolve_encoder
 from repre.types import Features
 from repre.utils.amp import autocast
+from repre.utils.image_size import Size
 from repre.utils.io import json_hash
 from repre.utils.pieces import Halving
 
@@ -47,7 +48,7 @@ def embed(
     out: Path,
     kind: Kind = "pooled",
     features: DenseFeatures = "normed",
-    size: int | None = None,
+    size: Size | None = None,
     half: bool = False,
     value_range: tuple[float, float] | None = None,
     choice: FileChoice | None = None,
@@ -68,7 +69,7 @@ def embed(
         out: the file, .npz or .parquet.
         kind: the pooled embedding, the last feature map, or the feature maps of all levels.
         features: maps after the encoder's final norm, or raw, as its blocks leave them.
-        size: side of the images in pixels; None uses the encoder's own.
+        size: side of the images in pixels, or (height, width); None uses the encoder's own.
         half: store float16 instead of float32.
         value_range: pixel values that map to 0 and 1; None uses those of the encoder's training, or of the file type.
         runtime: device, workers and batch size.

@@ -13,6 +13,7 @@ from repre.config import RunConfig, load_yaml
 from repre.frameworks import framework_name
 from repre.models.encoder import Encoder
 from repre.models.resolve import ResolvedEncoder
+from repre.utils.image_size import as_text
 
 USAGE = """## Use
 
@@ -103,7 +104,7 @@ def _training(config: RunConfig, summary: dict[str, Any]) -> str:
     rows = {
         "framework": framework_name(config.framework),
         "reconstruction weight": weight or "0: no branch",
-        "views": f"{views.size} px" + (f" and {views.n_local} local" if views.n_local else ""),
+        "views": f"{as_text(views.size)} px" + (f" and {views.n_local} local" if views.n_local else ""),
         "epochs": config.epochs,
         "images per step": config.batch_size,
         "learning rate": f"{config.optim.lr:g} per {config.optim.base_batch_size} images",

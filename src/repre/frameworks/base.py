@@ -71,7 +71,7 @@ class Framework(nn.Module, ABC):
     needs: ClassVar[Needs] = Needs()
 
     def teacher_features(self, views: list[Tensor]) -> list[Features]:
-        """The teacher's features of views, each [B, C, S, S], without gradient; empty without a teacher.
+        """The teacher's features of views, each [B, C, H, W], without gradient; empty without a teacher.
 
         The views of a batch may arrive in pieces.
         """
@@ -130,7 +130,7 @@ class Teacher(nn.Module):
 
     @torch.no_grad()
     def features(self, views: list[Tensor], *, patches: bool = False) -> list[Features]:
-        """Embeddings, and with `patches` patch tokens, of views of one size, each [B, C, S, S]."""
+        """Embeddings, and with `patches` patch tokens, of views of one size, each [B, C, H, W]."""
         return self.encoder.encode(views, maps=False, patches=patches)
 
     @torch.no_grad()

@@ -9,6 +9,7 @@ Shapes:
 """
 
 import copy
+import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -193,10 +194,10 @@ def step_flops(cost: BranchCost, views: Any, *, teachers: int) -> float:
 
     Args:
         cost: of a global view.
-        views: numbers and sides of the views, a `ViewsConfig`. A local view counts by its area.
+        views: numbers and sizes of the views, a `ViewsConfig`. A local view counts by its area.
         teachers: encoders that only run forward, on the global views.
     """
     n_global = views.n_global
-    local = views.n_local * (views.local_size / views.size) ** 2
+    local = views.n_local * math.prod(views.local_shape) / math.prod(views.shape)
     student = cost.encoder_flops * (n_global + local) + cost.decoder_flops * n_global
     return 3.0 * student + teachers * n_global * cost.encoder_flops

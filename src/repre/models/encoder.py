@@ -20,6 +20,7 @@ from repre.models.load_report import LoadReport
 from repre.models.mask_token import build_mask_token
 from repre.models.moco_v3_init import start_as_moco_v3
 from repre.models.patch_projection import use_patch_projections
+from repre.models.position_tables import check_windows
 from repre.models.residual_sums import use_bfloat16_sums
 from repre.models.timm_features import timm_features
 from repre.models.timm_model import (
@@ -34,6 +35,7 @@ from repre.models.timm_model import (
 from repre.models.weights import check_heads, heads, load_start_weights
 from repre.types import Features
 from repre.utils.config_checks import check_fields
+from repre.utils.image_size import Size, height_and_width
 from repre.utils.onednn_linear import use_onednn_linear
 from repre.utils.step_compile import StepFunction
 
@@ -47,8 +49,8 @@ class EncoderConfig:
 
     name: str = "vit_small_patch16_224"
     """Any timm model with intermediate features: ViT, DINOv2, EVA, XCiT, Swin, PVT, MViT, Hiera and more."""
-    image_size: int | tuple[int, int] | None = None
-    """Side of square images, or height and width. None: the size of the global views in a run, else the model's own."""
+    image_size: Size | None = None
+    """Side of square images, or height and width. None: the model's own. In a run leave it out, or give `views.size`."""
     channels: int = 3
     """Channels of the images."""
     patch_size: int | None = None
@@ -77,7 +79,7 @@ class EncoderConfig:
             raise UserError(f"encoder.channels must be at least 1, not {self.channels}")
         if not 0 <= self.drop_path < 1:
             raise UserError(f"encoder.drop_path must lie in [0, 1), not {self.drop_path}")
-        if self.image_size is not None and min(_height_and_width(self.image_size)) < 1:
+        if self.image_size is not None and min(height_and_width(self.image_size)) < 1:
             raise UserError(f"encoder.image_size must be at least 1, not {self.image_size}")
         if self.patch_size is not None and self.patch_size < 1:
             raise UserError(f"encoder.patch_size must be at least 1, not {self.patch_size}")
@@ -134,7 +136,7 @@ class Encoder(nn.Module):
         config = EncoderConfig(name=config) if isinstance(config, str) else config
         self.config = config
         meta_model = create_meta_model(config.name)
-        self.image_size = _height_and_width(config.image_size or meta_model.pretrained_cfg["input_size"][1:])
+        self.image_size = height_and_width(config.image_size or meta_model.pretrained_cfg["input_size"][1:])
         self.timm_arguments = constructor_arguments(
             meta_model,
             config.name,
@@ -153,6 +155,7 @@ class Encoder(nn.Module):
         self.patch_dim, self.patch_stride = layout.patches.dim, layout.patch_stride
 
         self.model: Any = create_timm_model(config.name, self.timm_arguments, pretrained=config.weights == "hub")
+        check_windows(self.model, name=config.name, size=self.image_size)
         if config.weights == "hub":
             check_heads(heads(meta_model), heads(self.model), source="hub")
         if config.init == "moco-v3":
@@ -324,7 +327,3 @@ def _of_views(features: Features, n: int) -> Iterator[tuple[Tensor, Tensor | Non
     levels_of_views = zip(*(level.chunk(n) for level in features.maps)) if features.maps else [()] * n
     for embedding, tokens, levels in zip(features.embedding.chunk(n), patches, levels_of_views):
         yield embedding, tokens, list(levels)
-
-
-def _height_and_width(size: Any) -> tuple[int, int]:
-    return (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))

@@ -1,5 +1,6 @@
 """What a framework needs of views, branch and encoder: the checks before a run, and masks that fit the encoder."""
 
+import math
 from dataclasses import replace
 
 from repre.data.views.view_recipes import MaskConfig, ViewsConfig
@@ -8,6 +9,7 @@ from repre.frameworks import FRAMEWORKS, FrameworkConfig, framework_name
 from repre.frameworks.base import Needs
 from repre.models.encoder import Encoder
 from repre.models.repre import ReconstructionConfig
+from repre.utils.image_size import as_text
 
 
 def framework_needs(framework: FrameworkConfig) -> Needs:
@@ -33,6 +35,15 @@ def check_needs(framework: FrameworkConfig, views: ViewsConfig, reconstruction: 
         raise UserError(f"{name} predicts hidden patches, but views.mask.kind is none; set it to block or random")
     if needs.masks and reconstruction.weight and reconstruction.masked_forward == "separate":
         raise UserError(f"reconstruction.masked_forward is separate, but {name} itself hides patches; set it to shared")
+    if (
+        reconstruction.weight
+        and reconstruction.patch_norm
+        and any(side % reconstruction.patch_norm for side in views.shape)
+    ):
+        raise UserError(
+            f"reconstruction.patch_norm is {reconstruction.patch_norm} pixels, which do not divide global views of "
+            f"{as_text(views.size)}; set it to a divisor of {math.gcd(*views.shape)}"
+        )
     if needs.branch and (not reconstruction.weight or reconstruction.end_fraction < 1 or reconstruction.balance):
         raise UserError(
             f"{name} trains by the reconstruction branch alone: it needs a reconstruction.weight above 0, "
@@ -63,7 +74,7 @@ def fit_masks(views: ViewsConfig, encoder: Encoder, needs: Needs) -> ViewsConfig
     if views.mask.kind == "none":
         return views
     patch = views.mask.patch or encoder.patch_stride
-    layout = encoder.check_size(views.size, views.size)
+    layout = encoder.check_size(*views.shape)
     unit = 1
     if needs.masks and needs.patches and patch != encoder.patch_stride:
         raise UserError(
@@ -72,10 +83,10 @@ def fit_masks(views: ViewsConfig, encoder: Encoder, needs: Needs) -> ViewsConfig
         )
     if encoder.mask_token is not None:
         assert layout.embedded is not None
-        unit = -(-views.size // layout.embedded[0])
-    if patch % unit or views.size % patch:
+        unit = -(-views.shape[0] // layout.embedded[0])
+    if patch % unit or any(side % patch for side in views.shape):
         raise UserError(
-            f"views.mask.patch is {patch} pixels; it must divide views.size {views.size} and be a multiple of the {unit} "
-            f"pixels of a patch of {encoder.config.name}"
+            f"views.mask.patch is {patch} pixels; it must divide views.size {as_text(views.size)} and be a multiple of the "
+            f"{unit} pixels of a patch of {encoder.config.name}"
         )
     return replace(views, mask=replace(views.mask, patch=patch))

@@ -8,7 +8,7 @@ vit_small_patch16_224=weights.pth          a timm model with weights from a file
 vit_small_patch16_224[patch_size=8]=weights.pth
 random:vit_small_patch16_224               the same model at random init
 random:runs/photos                         the model of a run at random init: the baseline of pre-training
-random:vit_tiny_patch16_224[patch_size=4,depth=6,embed_dim=192]
+random:vit_tiny_patch16_224[patch_size=4,depth=6,embed_dim=192,image_size=(96,128)]
 """
 
 import ast
@@ -30,6 +30,7 @@ from repre.models.timm_folder import save_encoder, saved_encoder_config, saved_p
 from repre.models.timm_model import published_statistics
 from repre.models.weights import weights_file
 from repre.training.checkpoint import load_checkpoint
+from repre.utils.image_size import Size, height_and_width
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class ResolvedEncoder:
     def image_size(self) -> tuple[int, int] | None:
         """Height and width that the encoder was trained at; None where only timm knows."""
         size = self.config.image_size
-        return (size, size) if isinstance(size, int) else size
+        return None if size is None else height_and_width(size)
 
     @property
     def fingerprint(self) -> str:
@@ -68,7 +69,7 @@ class ResolvedEncoder:
     def build(
         self,
         *,
-        image_size: int | tuple[int, int] | None = None,
+        image_size: Size | None = None,
         drop_path: float = 0.0,
         grad_checkpointing: bool = False,
         seed: int = 0,
@@ -166,8 +167,11 @@ def _architecture(spec: str, name: str, arguments: str | None) -> EncoderConfig:
     """A timm model at random init; `arguments` are what follows the opening bracket, None without one."""
     model_args = {} if arguments is None else _parse_arguments(spec, arguments)
     image_size, patch_size = model_args.pop("image_size", None), model_args.pop("patch_size", None)
-    if not all(size is None or isinstance(size, int) for size in (image_size, patch_size)):
-        raise UserError(f"encoder {spec}: image_size and patch_size must be whole numbers")
+    sides = image_size if isinstance(image_size, tuple) and len(image_size) == 2 else (image_size,)
+    if not all(size is None or isinstance(size, int) for size in (*sides, patch_size)):
+        raise UserError(
+            f"encoder {spec}: image_size and patch_size must be whole numbers, image_size also (height, width)"
+        )
     return EncoderConfig(name=name, image_size=image_size, patch_size=patch_size, model_args=model_args)
 
 

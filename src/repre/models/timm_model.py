@@ -14,6 +14,7 @@ import timm
 import torch
 
 from repre.errors import UserError, near_names
+from repre.utils.image_size import as_text
 
 ENCODER_METHODS = ("forward_intermediates", "forward_head", "feature_info")
 """Attributes of a timm model that can serve as an encoder."""
@@ -86,6 +87,10 @@ def create_timm_model(name: str, arguments: Mapping[str, Any], *, pretrained: bo
     except (AssertionError, ValueError, TypeError, RuntimeError, KeyError, ZeroDivisionError) as error:
         call = f"{name}({', '.join(f'{key}={value}' for key, value in arguments.items())})"
         refusal, fix = f"timm refuses {call}", "change encoder.model_args, encoder.image_size or encoder.patch_size"
+        if "img_size" in arguments:
+            reductions = _reductions(create_meta_model(name))
+            patch = arguments.get("patch_size") if len(set(reductions)) == 1 else None
+            fix = _sizes_that_fit(arguments["img_size"], patch or max(reductions)) or fix
         if pretrained:
             refusal, fix = f"{refusal} with the hub's weights", "use the published architecture, or other weights"
         raise UserError(f"encoder: {refusal}: {first_line(error)}; {fix}") from error
@@ -226,8 +231,7 @@ def _measure_features(
                     f"encoder: {name} cannot take images of {size[0]} x {size[1]}: its parameters have the "
                     f"shapes of the size that it was built for, {built_for[0]} x {built_for[1]}; use that size"
                 )
-    feature_info = getattr(model.feature_info, "info", model.feature_info)
-    reductions = [int(row["reduction"]) for row in feature_info]
+    reductions = _reductions(model)
     levels = _choose_levels(name, out_indices, reductions)
     embedded: list[Any] = []
     if isinstance(getattr(model, "patch_embed", None), torch.nn.Module):
@@ -238,10 +242,9 @@ def _measure_features(
         final, maps = model.forward_intermediates(images, indices=indices, stop_early=False, output_fmt="NCHW")
         embedding = model.forward_head(final, pre_logits=True)
     except (AssertionError, RuntimeError, ValueError) as error:
-        stride = max(reductions)
-        fix = f"; use a multiple of {stride}" if any(side % stride for side in size) else ""
+        fix = _sizes_that_fit(size, max(reductions))
         raise UserError(
-            f"encoder: {name} cannot take images of {size[0]} x {size[1]} ({first_line(error)}){fix}"
+            f"encoder: {name} cannot take images of {size[0]} x {size[1]} ({first_line(error)}){fix and f'; {fix}'}"
         ) from error
     patches = _patch_layout(final, maps[-1])
     maps = maps[: len(levels)]
@@ -257,6 +260,20 @@ def _measure_features(
         normed=_normed(model, images, levels, reductions, maps, patches),
         embedded=_embedded_tokens(embedded[0], size) if embedded else None,
     )
+
+
+def _reductions(model: Any) -> list[int]:
+    """Pixels per cell of every block or stage of a timm model."""
+    return [int(row["reduction"]) for row in getattr(model.feature_info, "info", model.feature_info)]
+
+
+def _sizes_that_fit(size: tuple[int, int], stride: int) -> str:
+    """Advice with the next smaller and larger sizes whose sides are multiples of the stride; empty if these are."""
+    if not any(side % stride for side in size):
+        return ""
+    smaller, larger = ([max(1, round_(side / stride)) * stride for side in size] for round_ in (math.floor, math.ceil))
+    texts = dict.fromkeys(as_text((height, width)) for height, width in (smaller, larger))
+    return f"use a multiple of {stride} for each side, such as {' or '.join(texts)}"
 
 
 def _patch_layout(final: torch.Tensor, last_map: torch.Tensor) -> PatchLayout:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from repre.errors import UserError
 from repre.models.load_report import LoadReport, shorten
+from repre.models.position_tables import Windows, fit_tables, table_windows
 from repre.models.timm_model import create_timm_model, first_line
 from repre.models.weight_names import convert, is_block, rename
 from repre.models.weight_parts import find_encoder, flatten
@@ -126,9 +127,10 @@ def _fit_file(model: Any, path: Path) -> tuple[dict[str, Tensor], LoadReport]:
     arguments = config.get("model_args") or ({"img_size": config["image_size"]} if "image_size" in config else None)
     if isinstance(arguments, dict):
         model.pretrained_model_args = arguments  # tells timm a position grid that is not square
-    if (theirs := _heads(config, own=heads(model))) is not None:
+    source = _source_model(config)
+    if (theirs := _heads(config, source, own=heads(model))) is not None:
         check_heads(theirs, heads(model), source=str(path))
-    state, adapted = _fit_shapes(model, state)
+    state, adapted = _fit_shapes(model, state, {} if source is None else table_windows(source))
     others = [key for key in state if key not in own and OTHER_PARTS.match(key)]
     if not layout:  # timm's own conversion may have renamed more
         known = sum(new in own for new in inside.values())
@@ -174,16 +176,20 @@ def _read_config(path: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def _heads(config: Mapping[str, Any], *, own: list[int]) -> list[int] | None:
+def _source_model(config: Mapping[str, Any]) -> Any:
+    """The timm model that a config describes, on the meta device; None if it describes none."""
+    if "architecture" in config and isinstance(config.get("model_args", {}), dict):
+        with torch.device("meta"), contextlib.suppress(UserError):
+            return create_timm_model(str(config["architecture"]), config.get("model_args", {}))
+    return None
+
+
+def _heads(config: Mapping[str, Any], source: Any, *, own: list[int]) -> list[int] | None:
     """Attention heads of the blocks of the model that a config describes; None if it does not say."""
     number = config.get("num_attention_heads")
     if isinstance(number, int):
         return [number] * len(own)
-    if "architecture" not in config or not isinstance(config.get("model_args", {}), dict):
-        return None
-    with torch.device("meta"), contextlib.suppress(UserError):
-        return heads(create_timm_model(str(config["architecture"]), config.get("model_args", {})))
-    return None
+    return None if source is None else heads(source)
 
 
 def _check_published(model: Any, name: str) -> LoadReport:
@@ -201,7 +207,7 @@ def _check_published(model: Any, name: str) -> LoadReport:
     own = model.state_dict()
     if not published:
         return LoadReport(source=f"hub, {source}", layout="timm's published weights, not compared", loaded=len(own))
-    state, adapted = _fit_shapes(model, convert(published, own))
+    state, adapted = _fit_shapes(model, convert(published, own), {})
     differences = _compare(own, state)
     unused = differences.pop("unexpected")  # such as the attention pooling of a model that is built without it
     return LoadReport(
@@ -220,17 +226,22 @@ def _compare(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> dict[str
     }
 
 
-def _fit_shapes(model: Any, state: dict[str, Tensor]) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """Converts names and shapes with timm's own functions, and tells the adaptations; what timm does not know stays."""
-    own, given = model.state_dict(), state
+def _fit_shapes(model: Any, state: dict[str, Tensor], windows: Windows) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """Converts names and shapes with timm's own functions, and tells the adaptations; what timm does not know stays.
+
+    Args:
+        windows: of those tables of the state whose windows are known.
+    """
+    own, given, tables = model.state_dict(), state, fit_tables(model, state, windows)
+    state = state | tables
     if own.keys() == state.keys() and all(own[key].shape == value.shape for key, value in state.items()):
-        return state, ()
+        return state, _describe_positions(model, given, state)
     biases = {key: value for key, value in state.items() if key.endswith("qkv.bias") and key not in own}
+    rest = {key: value for key, value in state.items() if key not in biases | tables}  # timm would leave out the biases
     filter_fn = getattr(inspect.getmodule(type(model)), "checkpoint_filter_fn", None)
-    if filter_fn is not None:
-        with contextlib.suppress(KeyError, RuntimeError, AssertionError, IndexError, AttributeError):  # another model
-            kept = {key: value for key, value in state.items() if key not in biases}  # timm would leave them out
-            state = filter_fn(kept, model) | biases
+    if filter_fn is not None:  # the errors are those of weights of another model, and of tables of unknown windows
+        with contextlib.suppress(KeyError, RuntimeError, AssertionError, IndexError, AttributeError, ValueError):
+            state = filter_fn(rest, model) | biases | tables
     state, adapted = dict(state), []
     for layer in _as_tuple(model.pretrained_cfg.get("first_conv")):
         key = f"{layer}.weight"
@@ -252,7 +263,7 @@ def _describe_positions(model: Any, given: Mapping[str, Tensor], state: Mapping[
     if old is not None and new is not None and grid is not None and old.ndim == 3 and not _same_patches(old, new):
         words.append(f"position embedding resampled from {_source_grid(model, given)} to {_cross(grid)}")
     tables = sum(
-        key in given and given[key].shape != value.shape
+        key in given and (given[key].shape != value.shape or not torch.equal(given[key], value))
         for key, value in state.items()
         if key.endswith("relative_position_bias_table")
     )

@@ -121,16 +121,17 @@ def _split_panel(path: Path, *, gap: int = 2) -> tuple[list[np.ndarray], list[np
     """Cuts a panel into its images and their reconstructions, without the frame of `gap` pixels around each."""
     try:
         with Image.open(path) as image:
-            pixels = np.asarray(image.convert("RGB"))
+            pixels, said = np.asarray(image.convert("RGB")), str(image.info.get("images", ""))
     except (OSError, ValueError, Image.DecompressionBombError):
         return None
-    side = pixels.shape[0] // 2
-    count = pixels.shape[1] // side if side else 0
-    if side <= 2 * gap or pixels.shape[:2] != (2 * side, count * side):
+    height = pixels.shape[0] // 2
+    count = int(said) if said.isdecimal() else pixels.shape[1] // max(height, 1)  # older panels: squares
+    width = pixels.shape[1] // max(count, 1)
+    if min(height, width) <= 2 * gap or pixels.shape[:2] != (2 * height, count * width):
         return None
-    rows = slice(gap, side - gap)
+    rows = slice(gap, height - gap)
     upper, lower = (
-        [half[rows, i * side + gap : (i + 1) * side - gap] for i in range(count)] for half in np.split(pixels, 2)
+        [half[rows, i * width + gap : (i + 1) * width - gap] for i in range(count)] for half in np.split(pixels, 2)
     )
     return upper, lower
 

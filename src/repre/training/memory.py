@@ -5,6 +5,7 @@ found by measuring: real forward and backward passes of a few images, then of th
 those predict. Everything that could change the run is left as it was.
 """
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -277,7 +278,8 @@ def view_bytes(config: RunConfig, count: int) -> int:
     """Bytes of the views of `count` images, and of their targets where those are other pixels."""
     views = config.rendered_views
     large = views.n_global * (2 if views.target == "clean" else 1)
-    return 4 * count * config.encoder.channels * (large * views.size**2 + views.n_local * views.local_size**2)
+    pixels = large * math.prod(views.shape) + views.n_local * math.prod(views.local_shape)
+    return 4 * count * config.encoder.channels * pixels
 
 
 def head_bytes(state: RunState, *, count: int) -> int:
@@ -293,7 +295,7 @@ def head_bytes(state: RunState, *, count: int) -> int:
         return tensor
 
     device, encoder, n_global = next(model.parameters()).device, model.encoder, views.n_global
-    rows, columns = encoder.check_size(views.size, views.size).patches.grid
+    rows, columns = encoder.check_size(*views.shape).patches.grid
 
     def features(n: int, *, train: bool) -> list[Features]:
         def ones(*shape: int) -> Tensor:
@@ -306,7 +308,7 @@ def head_bytes(state: RunState, *, count: int) -> int:
         ]
 
     positions = torch.arange(count)
-    drawn = draw_views(views, torch.full((count, 2), views.size), positions, epoch=0, seed=0)[:n_global]
+    drawn = draw_views(views, torch.tensor(views.shape).expand(count, 2), positions, epoch=0, seed=0)[:n_global]
     masks = [view.hidden.to(device) for view in drawn if view.hidden is not None]
     student, teacher = features(n_global + views.n_local, train=True), features(n_global, train=False)
     whole = torch.tensor([[0.0, 0.0, 1.0, 1.0, 0.0]], device=device).expand(count, 5)

@@ -19,6 +19,7 @@ from repre.training.step import validate_micro_batch
 from repre.utils.device import pick_precision
 from repre.utils.dist import is_main_process, world_size
 from repre.utils.fsdp import copy_state, distribute_like, full_tensors, is_dtensor, move_rest, shard
+from repre.utils.image_size import as_option
 
 COMPILE_FLOPS = 3e16
 """FLOPs of a training from which compiling pays: it saves about 30 % of the time (docs/performance.md), and takes a minute;
@@ -55,10 +56,14 @@ class RunState:
             mask_token=config.mask_token,
         ).train()
         self.views = fit_masks(config.rendered_views, self.model.encoder, self.model.framework.needs)
+        if config.views.n_local:
+            try:
+                self.model.encoder.check_size(*config.views.local_shape)
+            except UserError as error:
+                raise UserError(f"views.local_size {as_option(config.views.local_size)}: {error}") from error
         given = config.compute.micro_batch
         validate_micro_batch(self.model.encoder, config.reconstruction, micro_batch=0 if given == "auto" else given)
-        size = (config.views.size, config.views.size)
-        self.branch_cost = branch_cost(self.model.encoder, self.model.decoder, size=size)
+        self.branch_cost = branch_cost(self.model.encoder, self.model.decoder, size=config.views.shape)
         self.step_flops = step_flops(self.branch_cost, config.views, teachers=self._count_teachers())
         self.sharded = config.runtime.shard and world_size() > 1
         self._replica: RePre | None = None

@@ -136,6 +136,8 @@ def test_the_default_decode_size_is_that_of_the_views_that_need_most() -> None:
     assert [sufficient_size([(size, (0.08, 1.0))]) for size in (48, 96, 224, 384)] == [512, 512, 624, 1072]
     assert sufficient_size([(224, (0.25, 1.0)), (96, (0.05, 0.25))]) == 512
     assert sufficient_size([(224, (0.25, 1.0)), (384, (0.08, 1.0))]) == 1072
+    assert sufficient_size([((224, 224), (0.08, 1.0))]) == sufficient_size([((112, 448), (0.08, 1.0))]) == 624
+    assert sufficient_size([((16, 800), (0.08, 1.0))]) == 800, "never less than the longer side"
 
 
 def test_mixed_types_become_float32() -> None:

@@ -15,6 +15,7 @@ from repre.data.views.augmentations import Filter, ViewConfig, ViewParameters, d
 from repre.data.views.color import apply_color
 from repre.data.views.geometry import crop_resize, separable
 from repre.data.views.random_streams import RandomStreams
+from repre.utils.image_size import Size, height_and_width
 from tests.oracles.views import BYTES, canvas, make_view
 
 
@@ -63,19 +64,20 @@ def blurred(images: Tensor, sigma: Tensor, *, dense: bool) -> Tensor:
     """By shifts, as on the CPU, or by matrices, as on other devices."""
     if not dense:
         return color.blur(images, sigma)
-    bands = color._blur_bands(sigma, images.shape[-1])
-    return separable(bands, images, bands)
+    rows, columns = (color._blur_bands(sigma, side) for side in images.shape[-2:])
+    return separable(rows, images, columns)
 
 
-@pytest.mark.parametrize("size", [8, 48, 96, 224])
+@pytest.mark.parametrize("size", [8, 48, 96, 224, (9, 40), (64, 12)])
 @pytest.mark.parametrize("dense", [False, True])
-def test_blur_equals_torchvision(size: int, dense: bool) -> None:
-    images = canvas([(size, size)] * 4, size).float() / 255
+def test_blur_equals_torchvision(size: Size, dense: bool) -> None:
+    height, width = height_and_width(size)
+    images = canvas([(height, width)] * 4, max(height, width))[..., :height, :width].float() / 255
     sigma = torch.tensor([0.7, 2.0, 0.1, 6.0])
     out = blurred(images, sigma, dense=dense)
     for i, value in enumerate(sigma.tolist()):
-        taps = 2 * min(math.ceil(4 * value), size - 1) + 1
-        expected = TF.gaussian_blur(images[i].double(), [taps] * 2, [value] * 2)
+        tall, wide = (2 * min(math.ceil(4 * value), side - 1) + 1 for side in (height, width))
+        expected = TF.gaussian_blur(images[i].double(), [wide, tall], [value] * 2)
         torch.testing.assert_close(out[i].double(), expected, rtol=0, atol=3e-6)
 
 
@@ -120,16 +122,17 @@ def test_the_blur_of_an_image_does_not_depend_on_the_others() -> None:
         assert torch.equal(torch.cat([color.blur(images[row], sigma[row]) for row in rows]), together), part
 
 
+@pytest.mark.parametrize("size", [48, (40, 56)])
 @pytest.mark.parametrize("filter", ["bilinear", "bicubic"])
-def test_whole_views_equal_the_loop_over_images(filter: Filter) -> None:
+def test_whole_views_equal_the_loop_over_images(filter: Filter, size: Size) -> None:
     config = ViewConfig(filter=filter, jitter=0.8, hue=0.3, grayscale=0.3, blur=0.7, solarize=0.3)
     sizes = [(80, 96), (96, 64), (30, 40), (96, 96)] * 8
     pixels = canvas(sizes, 96).float()
     drawn = draw(config, torch.tensor(sizes), RandomStreams(seed=5, epoch=0, positions=torch.arange(len(sizes))))
-    crops = crop_resize(pixels, drawn.boxes, drawn.flip, size=48, value_range=BYTES, filter=filter)
+    crops = crop_resize(pixels, drawn.boxes, drawn.flip, size=size, value_range=BYTES, filter=filter)
     views = apply_color(crops.clone(), drawn, config)
     for i, (height, width) in enumerate(sizes):
-        view, crop = make_view(pixels[i, :, :height, :width].float() / 255, drawn, i, config, 48)
+        view, crop = make_view(pixels[i, :, :height, :width].float() / 255, drawn, i, config, size)
         torch.testing.assert_close(crops[i], crop, rtol=0, atol=1e-5)
         if drawn.solarize[i]:  # a pixel at the threshold may fall on either side of it
             near = (views[i] - view).abs() > 1e-4

@@ -23,6 +23,7 @@ from repre.data.views.fused import ViewGroup, fused_views
 from repre.data.views.render import center_view, make_views
 from repre.data.views.view_recipes import MaskConfig, ViewsConfig, dino_views, moco_v3_views, simclr_views
 from repre.types import Batch, Views
+from repre.utils.image_size import Size
 from tests.oracles.views import BYTES, canvas
 
 ROOT = Path(__file__).parents[3]
@@ -100,10 +101,12 @@ BOXES = torch.tensor([[0, 0, 40, 40], [3, 5, 1, 1], [10, 2, 30, 7], [39, 0, 1, 4
         ("bilinear", 9, 3, torch.float32, torch.contiguous_format),
         ("bicubic", 8, 6, torch.float32, torch.channels_last),
         ("bicubic", 11, 1, torch.uint16, torch.channels_last),
+        ("bicubic", (9, 20), 3, torch.uint8, torch.channels_last),
+        ("bilinear", (21, 10), 6, torch.float32, torch.contiguous_format),
     ],
 )
 def test_crops(
-    filter: Filter, size: int, channels: int, dtype: torch.dtype, layout: torch.memory_format, device: str
+    filter: Filter, size: Size, channels: int, dtype: torch.dtype, layout: torch.memory_format, device: str
 ) -> None:
     """The whole canvas, single pixels, rows, growing, shrinking, no change of size; each other one is mirrored."""
     pixels = canvas([(40, 40)] * 6, 40, channels)
@@ -156,8 +159,8 @@ def test_colors_in_every_order(channels: int, device: str) -> None:
         assert not ((images - references).abs() > 2e-5)[to_threshold.abs() > 2e-5].any()
 
 
-@pytest.mark.parametrize("size", [8, 31])
-def test_blur(size: int, device: str) -> None:
+@pytest.mark.parametrize("size", [8, 31, (9, 22), (30, 8)])
+def test_blur(size: Size, device: str) -> None:
     sigma = torch.tensor([0.0, 0.1, 0.5, 1.0, 2.0, 6.0])
     pixels = canvas([(32, 32)] * 6, 32).float()
     box = torch.tensor([[5, 0, 8, 32]]).repeat(6, 1)
@@ -181,6 +184,7 @@ def everything(views: Views) -> list[Tensor]:
         replace(moco_v3_views(16), mask=MaskConfig(kind="random", ratio=(0.3, 0.3), patch=8)),
         dino_views(16, 9, 1, target="view"),
         ViewsConfig(size=16, second=ViewConfig(solarize=1.0)),
+        replace(dino_views((16, 24), (8, 12), 1), mask=MaskConfig(kind="block", ratio=(0.3, 0.6), patch=4)),
     ],
 )
 def test_whole_views(config: ViewsConfig, device: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -204,14 +208,15 @@ def test_turns_and_types_leave_the_views(device: str, monkeypatch: pytest.Monkey
     assert all(torch.equal(turn, view.half()) for turn, view in zip(turns, views, strict=True))
 
 
+@pytest.mark.parametrize("size", [16, (12, 20)])
 @pytest.mark.parametrize("crop_pct", [0.7, 1.0])
-def test_center_views(crop_pct: float, device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_center_views(crop_pct: float, size: Size, device: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also of a strip, whose window shows a small part of the resized image."""
     sizes = [*SIZES, (40, 5)]
     pixels, config = canvas(sizes, 40), ViewsConfig(mean=(0.0,) * 3, std=(1.0,) * 3)
-    expected = center_view(pixels, torch.tensor(sizes), size=16, config=config, crop_pct=crop_pct)
+    expected = center_view(pixels, torch.tensor(sizes), size=size, config=config, crop_pct=crop_pct)
     monkeypatch.setattr(render, "is_fused", lambda _: True)
-    views = center_view(pixels.to(device), torch.tensor(sizes), size=16, config=config, crop_pct=crop_pct)
+    views = center_view(pixels.to(device), torch.tensor(sizes), size=size, config=config, crop_pct=crop_pct)
     torch.testing.assert_close(views.cpu(), expected, rtol=0, atol=2e-5)
 
 
@@ -287,7 +292,7 @@ def test_the_kernels_compile_without_a_gpu(launches: Launches, monkeypatch: pyte
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
     monkeypatch.setattr(render, "is_fused", lambda _: True)
     given = replace(batch(), pixels=batch().pixels.to("meta"))
-    make_views(given, simclr_views(32), seed=0, device="meta", dtype=torch.bfloat16)
+    make_views(given, simclr_views((24, 32)), seed=0, device="meta", dtype=torch.bfloat16)
     names = {torch.uint8: "*u8", torch.float32: "*fp32", torch.bfloat16: "*bf16"}
     for name, args, constants in launches.made:
         kernel = getattr(triton_kernels, name)

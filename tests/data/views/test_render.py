@@ -9,13 +9,15 @@ import torchvision.transforms.v2.functional as TF
 from torch import Tensor
 from torchvision.transforms import InterpolationMode
 
-from repre.data.views.render import center_view, denormalize, draw_views, make_views
+from repre.data.views.fused import ViewGroup
+from repre.data.views.render import center_view, denormalize, draw_views, make_views, render
 from repre.data.views.view_recipes import MaskConfig, ViewsConfig, dino_views, moco_v3_views, simclr_views
 from repre.errors import UserError
 from repre.types import Batch, ViewParameters, Views
-from tests.oracles.views import photo
+from tests.oracles.views import BYTES, photo
 
 SIZES = [(80, 96), (96, 64), (50, 40), (96, 96)] * 2
+PLAIN: dict = {"value_range": BYTES, "mean": torch.zeros(3, 1, 1), "std": torch.ones(3, 1, 1)}
 
 
 def batch(*, sizes: list[tuple[int, int]] = SIZES, channels: int = 3, epoch: int = 0, first: int = 0) -> Batch:
@@ -240,6 +242,56 @@ def test_center_view_equals_resize_and_center_crop(crop_pct: float) -> None:
         center_view(given.pixels, given.sizes, size=56, config=config, crop_pct=1.1)
 
 
+@pytest.mark.parametrize("crop_pct", [1.0, 224 / 256])
+@pytest.mark.parametrize("shape", [(40, 72), (72, 40), (56, 56)])
+def test_center_view_covers_any_rectangle(shape: tuple[int, int], crop_pct: float) -> None:
+    """The image is enlarged until both sides reach those of the view over crop_pct, and then cut."""
+    config, given = ViewsConfig(mean=(0.5,) * 3, std=(0.25,) * 3), batch()
+    views = center_view(given.pixels, given.sizes, size=shape, config=config, crop_pct=crop_pct)
+    for view, pixels, (height, width) in zip(views, given.pixels, SIZES):
+        least = [round(side / crop_pct) for side in shape]
+        grid = [least[0], least[0] * width // height]
+        if grid[1] < least[1]:
+            grid = [least[1] * height // width, least[1]]
+        image = pixels[:, :height, :width].float() / 255
+        image = TF.resize(image, grid, InterpolationMode.BICUBIC, antialias=True).clamp(0, 1)
+        torch.testing.assert_close(view, (TF.center_crop(image, list(shape)) - 0.5) / 0.25, rtol=0, atol=1e-4)
+
+
+def test_views_of_any_shape() -> None:
+    config = replace(dino_views((48, 64), (16, 32), 2), mask=MaskConfig(kind="block", ratio=(0.3, 0.6), patch=16))
+    views = make_views(batch(), config, seed=0, device="cpu")
+    assert [tuple(v.shape) for v in views.images] == [(8, 3, 48, 64)] * 2 + [(8, 3, 16, 32)] * 2
+    assert [tuple(t.shape) for t in views.targets] == [(8, 3, 48, 64)] * 2
+    assert views.masks is not None
+    assert [tuple(m.shape) for m in views.masks] == [(8, 3, 4)] * 2
+
+
+def test_a_square_is_its_side() -> None:
+    """Also with both sides named: the same setting, the same views to the bit."""
+    one, two = dino_views(64, 32, 1), dino_views((64, 64), (32, 32), 1)
+    assert one == two
+    assert (two.size, two.local_size, two.shape, two.local_shape) == (64, 32, (64, 64), (32, 32))
+    drawn = draw_views(one, batch().sizes, batch().positions, epoch=0, seed=0)
+    whole = render(batch().pixels, [ViewGroup(64, drawn[:2], one.views[:2])], **PLAIN)[0].images
+    both = render(batch().pixels, [ViewGroup((64, 64), drawn[:2], one.views[:2])], **PLAIN)[0].images
+    assert torch.equal(whole, both)
+
+
+def test_crops_have_about_the_shape_of_their_view() -> None:
+    """The ratio is relative to the view, so that no view is squeezed more than a square one."""
+    config, sizes = (
+        ViewsConfig(size=(32, 96), n_local=1, local_size=(64, 32)),
+        torch.tensor([[120, 360]]).expand(400, 2),
+    )
+    drawn = draw_views(config, sizes, torch.arange(400), epoch=0, seed=0)
+    for view, shape in zip(drawn, [(32, 96), (32, 96), (64, 32)]):
+        squeezed = view.boxes[:, 3] / view.boxes[:, 2] / (shape[1] / shape[0])
+        assert squeezed.min() > 0.7
+        assert squeezed.max() < 1.4
+        assert len(view.boxes.unique(dim=0)) > 300, "crops still vary"
+
+
 def test_published_settings() -> None:
     moco = moco_v3_views(224)
     assert (moco.first.blur, moco.second.blur) == (1.0, 0.1)
@@ -262,6 +314,8 @@ def test_published_settings() -> None:
     [
         ({"size": 4}, "at least 8"),
         ({"local_size": 0}, "at least 8"),
+        ({"size": (96, 4)}, "size is 96 x 4: a view has at least 8"),
+        ({"size": (64, 96), "mask": MaskConfig(kind="random", patch=24)}, "64 x 96 pixels: give a divisor of 32"),
         ({"n_local": -1}, "0 or more"),
         ({"target": "blurred"}, "view, clean, not"),
         ({"n_global": 3}, "give 2, or 1"),

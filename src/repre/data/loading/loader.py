@@ -32,6 +32,7 @@ from repre.data.views.augmentations import Range
 from repre.errors import RunError, UserError
 from repre.types import Batch, ViewParameters, Views
 from repre.utils.config_checks import check_fields
+from repre.utils.image_size import Size, height_and_width
 
 WHOLE = 512
 """Files of up to so many pixels a side, as most of ImageNet's, are not shrunk by default."""
@@ -75,14 +76,17 @@ class LoaderConfig:
             raise UserError(f"loader.cache_gib must not be negative, not {self.cache_gib}")
 
 
-def sufficient_size(crops: Iterable[tuple[int, Range]]) -> int:
+def sufficient_size(crops: Iterable[tuple[Size, Range]]) -> int:
     """The decode size that leaves files of `WHOLE` pixels a side alone, and nine of ten crops with the pixels of their view.
 
     Args:
-        crops: of every view, its side in pixels, and the lowest and highest share of an image of 4:3 that it covers.
+        crops: of every view, its size in pixels, and the lowest and highest share of an image of 4:3 that it covers.
     """
-    sides = [size / math.sqrt(3 / 4 * (low + LIKELY * (high - low))) for size, (low, high) in crops]
-    return max(WHOLE, *(16 * math.ceil(side / 16) for side in sides))
+    sides: list[float] = [WHOLE]
+    for size, (low, high) in crops:
+        height, width = height_and_width(size)
+        sides += [height, width, math.sqrt(height * width) / math.sqrt(3 / 4 * (low + LIKELY * (high - low)))]
+    return 16 * math.ceil(max(sides) / 16)
 
 
 class Draw(Protocol):

@@ -48,7 +48,7 @@ class ViewConfig:
     scale: Range = (0.08, 1.0)
     """Share of the image's area that the crop covers, lowest and highest."""
     ratio: Range = (3 / 4, 4 / 3)
-    """Width / height of the crop, lowest and highest."""
+    """Width / height of the crop, lowest and highest; times that of the view, if the view is not square."""
     filter: Filter = "bilinear"
     """Filter of the antialiased resize: torchvision's default, or bicubic as in DINO."""
     flip: float = 0.5
@@ -167,8 +167,8 @@ def _boxes(configs: Sequence[ViewConfig], numbers: Tensor, sizes: Tensor) -> Ten
     top = (numbers[..., 2 * ATTEMPTS] * (height - h + 1)).floor()
     left = (numbers[..., 2 * ATTEMPTS + 1] * (width - w + 1)).floor()
 
-    central_w = torch.minimum(width, (height * ratio_high).round())
-    central_h = torch.minimum(height, (width / ratio_low).round())
+    central_w = torch.minimum(width, (height * ratio_high).round().clamp(min=1))
+    central_h = torch.minimum(height, (width / ratio_low).round().clamp(min=1))
     w, h = torch.where(fits, w, central_w), torch.where(fits, h, central_h)
     top = torch.where(fits, top, ((height - h) / 2).floor())
     left = torch.where(fits, left, ((width - w) / 2).floor())

@@ -4,8 +4,8 @@ The operations are torchvision's (transforms.v2.functional on float images), wit
 order of MoCo v3's script: jitter, grayscale, blur, solarize. The parameters are on the CPU, so nothing here waits for the
 device. An operation leaves every bit of the images that it does not select.
 
-    B  images in the batch        C  channels
-    S  side of the view
+    B  images in the batch    C  channels
+    H, W  height and width of a view
 """
 
 from collections.abc import Callable
@@ -21,7 +21,7 @@ LUMA = (0.2989, 0.587, 0.114)
 
 
 def apply_color(images: Tensor, parameters: ViewParameters, config: ViewConfig) -> Tensor:
-    """Applies color jitter, grayscale, blur and solarize, in place on images in [0, 1], [B, C, S, S]."""
+    """Applies color jitter, grayscale, blur and solarize, in place on images in [0, 1], [B, C, H, W]."""
     for step in range(4):
         change = parameters.order[:, step]
         factor = parameters.factors.gather(1, change[:, None])[:, 0]
@@ -31,7 +31,7 @@ def apply_color(images: Tensor, parameters: ViewParameters, config: ViewConfig) 
     _on_chosen(images, parameters.grayscale, lambda chosen: to_grayscale(chosen).expand_as(chosen))
     _on_chosen(images, parameters.sigma > 0, blur, parameters.sigma)
     _on_chosen(images, parameters.solarize, lambda chosen: torch.where(chosen >= config.threshold, 1 - chosen, chosen))
-    return images  # [B, C, S, S]
+    return images  # [B, C, H, W]
 
 
 def normalize(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
@@ -72,7 +72,7 @@ def _blend(images: Tensor, change: Tensor, factor: Tensor) -> None:
 
 
 def to_grayscale(images: Tensor) -> Tensor:
-    """Brightness of every pixel, [B, 1, S, S]: the luma of three channels, or the mean of any other number."""
+    """Brightness of every pixel, [B, 1, H, W]: the luma of three channels, or the mean of any other number."""
     if images.shape[1] != 3:
         return images.mean(dim=1, keepdim=True)
     red, green, blue = (images[:, i : i + 1] for i in range(3))
@@ -80,7 +80,7 @@ def to_grayscale(images: Tensor) -> Tensor:
 
 
 def adjust_hue(images: Tensor, turn: Tensor) -> Tensor:
-    """Turns the hue of RGB images [B, 3, S, S] by `turn` [B] of the circle; keeps HSV's value and saturation."""
+    """Turns the hue of RGB images [B, 3, H, W] by `turn` [B] of the circle; keeps HSV's value and saturation."""
     red, green, blue = images.split(1, dim=1)
     value = images.amax(dim=1, keepdim=True)
     chroma = value - images.amin(dim=1, keepdim=True)
@@ -91,7 +91,7 @@ def adjust_hue(images: Tensor, turn: Tensor) -> Tensor:
     # A channel is `value` minus a share of `chroma`: a trapezoid over the circle, shifted for each channel.
     shift = torch.tensor([5.0, 3.0, 1.0]).view(1, 3, 1, 1).to(images.device, non_blocking=True)
     share = (sextant + shift).remainder_(6).sub_(2).abs_().neg_().add_(2).clamp_(0, 1)
-    return value - chroma * share  # [B, 3, S, S]
+    return value - chroma * share  # [B, 3, H, W]
 
 
 def blur_reach(sigma: Tensor, side: int) -> Tensor:
@@ -104,27 +104,28 @@ def blur_reach(sigma: Tensor, side: int) -> Tensor:
 
 
 def blur(images: Tensor, sigma: Tensor) -> Tensor:
-    """Blurs every image [B, C, S, S] by a Gaussian with its own sigma [B] over `blur_reach`; borders are reflected.
+    """Blurs every image [B, C, H, W] by a Gaussian with its own sigma [B] over `blur_reach`; borders are reflected.
 
     Two implementations: on the CPU (one thread, 64 to 224 pixels) adding shifted images takes a fifth of the time of
     products with matrices, and half to two thirds of that of a grouped convolution.
     """
     if images.device.type == "cpu":
         return _blur_shifts(images, sigma)
-    bands = _blur_bands(sigma, images.shape[-1])
-    return separable(bands, images, bands)
+    rows, columns = (_blur_bands(sigma, side) for side in images.shape[-2:])
+    return separable(rows, images, columns)
 
 
 def _blur_shifts(images: Tensor, sigma: Tensor) -> Tensor:
-    side, order = images.shape[-1], sigma.argsort(descending=True)  # the widest first: the others need fewer shifts
+    order = sigma.argsort(descending=True)  # the widest first: the others need fewer shifts
     images, sigma = images[order], sigma[order]
-    reach = blur_reach(sigma, side)
-    most = int(reach[0])
-    away = torch.arange(most + 1)
-    weights = torch.exp(-0.5 * (away / sigma[:, None]) ** 2) * (away <= reach[:, None])
-    total = 2 * weights.cumsum(dim=1)[:, -1:] - 1  # one by one: zeros that wider blurs add change no bit
-    weights = (weights / total)[..., None, None, None]  # [B, distances, 1, 1, 1]
     for axis in (2, 3):
+        side = images.shape[axis]
+        reach = blur_reach(sigma, side)
+        most = int(reach[0])
+        away = torch.arange(most + 1)
+        weights = torch.exp(-0.5 * (away / sigma[:, None]) ** 2) * (away <= reach[:, None])
+        total = 2 * weights.cumsum(dim=1)[:, -1:] - 1  # one by one: zeros that wider blurs add change no bit
+        weights = (weights / total)[..., None, None, None]  # [B, distances, 1, 1, 1]
         padded = F.pad(images, (0, 0, most, most) if axis == 2 else (most, most, 0, 0), mode="reflect")
         images = padded.narrow(axis, most, side) * weights[:, 0]
         for distance in range(1, most + 1):
@@ -135,7 +136,7 @@ def _blur_shifts(images: Tensor, sigma: Tensor) -> Tensor:
 
 
 def _blur_bands(sigma: Tensor, side: int) -> Tensor:
-    """The blur along one axis as matrices [B, S, S]; a reflected pixel adds its weight to the pixel that it mirrors."""
+    """The blur along one axis as matrices [B, H, H]; a reflected pixel adds its weight to the pixel that it mirrors."""
     to, source = torch.arange(side, device=sigma.device)[:, None], torch.arange(side, device=sigma.device)[None, :]
     reach = blur_reach(sigma, side)[:, None, None]
 

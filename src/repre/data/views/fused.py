@@ -3,7 +3,7 @@
 The parameters of all images and views travel in one small table; the kernels branch by its rows. Nothing waits for the
 device. For CUDA with Triton; other devices take the paths of `geometry` and `color`, of which these kernels are equals.
 
-    B  images in the batch    C  channels             S  side of a view    K  side of the canvas
+    B  images in the batch    C  channels    H, W  height and width of a view    K  side of the canvas
     V  views of one size      R  rows of the table: one per view and image, views outermost
 """
 
@@ -19,11 +19,12 @@ from torch import Tensor
 
 from repre.data.views.augmentations import Range, ViewConfig
 from repre.types import ViewParameters
+from repre.utils.image_size import Size, height_and_width
 
 SCRATCH = 2**28
 """Bytes of memory for what lies between two kernels; views beyond it are rendered in several turns."""
 NO_CHANGE = torch.tensor([1.0, 1.0, 1.0, 0.0])
-WIDTH, PIXELS = 128, 512
+ACROSS, PIXELS = 128, 512
 """Size of a program: values of each of the four rows of the horizontal resize, pixels of the other passes."""
 
 
@@ -31,20 +32,20 @@ class ViewGroup(NamedTuple):
     """Views of one size.
 
     Attributes:
-        size: side S of the views.
+        size: (H, W) of the views, or the side of squares.
         parameters: of every view.
         configs: filter and threshold of every view.
         clean: also return the views before their colors are changed.
     """
 
-    size: int
+    size: Size
     parameters: Sequence[ViewParameters]
     configs: Sequence[ViewConfig]
     clean: bool = False
 
 
 class Rendered(NamedTuple):
-    """Normalized views of one group, each [V, B, C, S, S]; `clean` is None unless the group asks for it."""
+    """Normalized views of one group, each [V, B, C, H, W]; `clean` is None unless the group asks for it."""
 
     images: Tensor
     clean: Tensor | None
@@ -56,7 +57,7 @@ class _Work(NamedTuple):
     Attributes:
         table: parameters of the kernels, [R, columns], on the CPU.
         views: V.
-        size: side S of the views.
+        shape: (H, W) of the views.
         height: at least as many rows as any box has.
         rounded: crops of bytes are rounded to bytes after each axis, as on the CPU.
         recolored: some image has a color change or a blur.
@@ -66,7 +67,7 @@ class _Work(NamedTuple):
 
     table: Tensor
     views: int
-    size: int
+    shape: tuple[int, int]
     height: int
     rounded: bool
     recolored: bool = False
@@ -114,14 +115,14 @@ def fused_views(
     rounded = pixels.dtype == torch.uint8 and value_range[1] - value_range[0] >= 255
     work = []
     for group in groups:
-        parts = group.parameters
-        grid = torch.full((len(pixels), 2), group.size)
+        parts, shape = group.parameters, height_and_width(group.size)
+        grid = torch.tensor(shape).expand(len(pixels), 2)
         offset = torch.zeros_like(grid)
         table = torch.cat([_rows(part, config, grid, offset) for part, config in zip(parts, group.configs)])
         blurred = any(bool((part.sigma > 0).any()) for part in parts)
         changed = any(bool((part.factors != NO_CHANGE).any() | part.grayscale.any()) for part in parts)
         height = max(int(part.boxes[:, 2].max()) for part in parts)
-        work.append(_Work(table, len(parts), group.size, height, rounded, changed or blurred, blurred, group.clean))
+        work.append(_Work(table, len(parts), shape, height, rounded, changed or blurred, blurred, group.clean))
     return _run(pixels, work, value_range, mean, std, dtype)
 
 
@@ -131,18 +132,19 @@ def fused_window(
     grid: Tensor,
     offset: Tensor,
     *,
-    size: int,
+    shape: tuple[int, int],
     value_range: Range,
     mean: Tensor,
     std: Tensor,
 ) -> Tensor:
-    """Resizes boxes [B, 4] bicubically to grids [B, 2], and cuts a window of S x S at `offset` [B, 2]: [B, C, S, S]."""
+    """Resizes boxes [B, 4] bicubically to grids [B, 2], and cuts a window of `shape` (H, W) at `offset` [B, 2]:
+    [B, C, H, W]."""
     count = len(boxes)
     no = torch.zeros(count, dtype=torch.bool)
     order, factors = torch.arange(4).expand(count, 4), NO_CHANGE.expand(count, 4)
     nothing = ViewParameters(boxes, no, order, factors, grayscale=no, sigma=torch.zeros(count), solarize=no)
     table = _rows(nothing, ViewConfig(filter="bicubic"), grid, offset)
-    work = _Work(table, 1, size, int(boxes[:, 2].max()), rounded=False)
+    work = _Work(table, 1, shape, int(boxes[:, 2].max()), rounded=False)
     return _run(pixels, [work], value_range, mean, std, torch.float32)[0].images[0]
 
 
@@ -174,44 +176,45 @@ def _launch(
     """Launches the kernels of one group: two if no color changes, three with color changes, five with a blur."""
     triton_kernels = kernels()
     assert triton_kernels is not None
-    (batch, channels), size, device = pixels.shape[:2], work.size, pixels.device
+    (batch, channels), (rows_of_view, width), device = pixels.shape[:2], work.shape, pixels.device
+    area, values = rows_of_view * width, width * channels
     low, span = float(value_range[0]), float(value_range[1] - value_range[0])
     height = -(-work.height // 64) * 64  # few different sizes, which the allocator finds again
     group = 2 ** (-(-channels // 3) - 1).bit_length()
     block = max(32, PIXELS // group)
-    shape = {"SIZE": size, "CHANNELS": channels}
-    tile = {**shape, "GROUP": group, "BLOCK": block}
-    across, tiles = -(-size * channels // WIDTH), -(-(size**2) // block)
-    tall, planes = across * -(-work.height // 4), -(-channels * size**2 // PIXELS)
+    shape = {"HEIGHT": rows_of_view, "WIDTH": width, "CHANNELS": channels}
+    tile = {"CHANNELS": channels, "GROUP": group, "BLOCK": block}
+    across, tiles = -(-values // ACROSS), -(-area // block)
+    tall, planes = across * -(-work.height // 4), -(-channels * area // PIXELS)
 
     def empty(*lengths: int, dtype: torch.dtype = torch.float32) -> Tensor:
         return torch.empty(lengths, dtype=dtype, device=device)
 
-    images = empty(work.views, batch, channels, size, size, dtype=dtype)
+    images = empty(work.views, batch, channels, *work.shape, dtype=dtype)
     clean = torch.empty_like(images) if work.clean else None
     kept = torch.uint8 if work.rounded else torch.float32
-    values = channels * size
-    bytes_of_row = values * (height * kept.itemsize + 4 * size * (work.recolored + work.blurred))
+    bytes_of_row = values * (height * kept.itemsize + 4 * rows_of_view * (work.recolored + work.blurred))
     total = work.views * batch
     turn = min(total, max(1, SCRATCH // bytes_of_row))
     lines = empty(turn, height * values, dtype=kept)
-    drafts = [empty(turn, size * values) for _ in range(work.recolored + work.blurred)]
+    drafts = [empty(turn, rows_of_view * values) for _ in range(work.recolored + work.blurred)]
     sums = empty(turn * tiles)
     for first in range(0, total, turn):
         rows = min(turn, total - first)
         triton_kernels.resize_horizontally[(rows * tall,)](
             pixels, table, lines, tall, first, batch, height, *pixels.stride(),
-            ROUNDED=work.rounded, BLOCK=WIDTH, **shape,
+            ROUNDED=work.rounded, BLOCK=ACROSS, **shape,
         )  # fmt: skip
         draft = drafts[0] if work.recolored else images  # never read or written where there is none
         triton_kernels.resize_vertically[(rows * tiles,)](
             lines, table, statistics, images, images if clean is None else clean, draft, sums, tiles, first, height,
-            low, span, ROUNDED=work.rounded, RECOLORED=work.recolored, CLEAN=work.clean, **tile,
+            low, span, ROUNDED=work.rounded, RECOLORED=work.recolored, CLEAN=work.clean,
+            HEIGHT=rows_of_view, WIDTH=width, **tile,
         )  # fmt: skip
         if work.recolored:
             power = 2 ** (tiles - 1).bit_length()
             triton_kernels.recolor[(rows * tiles,)](
-                draft, sums, table, statistics, images, tiles, first, TILES=power, **tile
+                draft, sums, table, statistics, images, tiles, first, AREA=area, TILES=power, **tile
             )
         if work.blurred:
             for source, target, vertical in ((draft, drafts[1], False), (drafts[1], images, True)):

@@ -1,6 +1,6 @@
 """Masks that hide patches of the global views from the encoder, as pure functions of uniform random numbers.
 
-B  images in the batch    N  patches of a view: rows x columns    S  side of a view
+B  images in the batch    N  patches of a view: rows x columns
 """
 
 from typing import Literal

@@ -3,9 +3,10 @@
 The parameters of a view are drawn in `augmentations`, and applied in `geometry` (crop and resize) and `color`, or on CUDA
 in `fused`.
 
-    B  images in the batch    C  channels    S  side of a view    K  side of the canvas
+    B  images in the batch    C  channels    H, W  height and width of a view    K  side of the canvas
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -18,9 +19,10 @@ from repre.data.views.fused import Rendered, ViewGroup, fused_views, fused_windo
 from repre.data.views.geometry import chunks, crop_resize, resample
 from repre.data.views.patch_masks import draw_masks
 from repre.data.views.random_streams import RandomStreams
-from repre.data.views.view_recipes import ViewsConfig
+from repre.data.views.view_recipes import ViewsConfig, of_shape
 from repre.errors import UserError
 from repre.types import Batch, Views
+from repre.utils.image_size import Size, height_and_width
 
 
 def draw_views(config: ViewsConfig, sizes: Tensor, positions: Tensor, *, epoch: int, seed: int) -> list[ViewParameters]:
@@ -43,7 +45,7 @@ def draw_views(config: ViewsConfig, sizes: Tensor, positions: Tensor, *, epoch: 
             kind=config.mask.kind,
             ratio=config.mask.ratio,
             image_share=config.mask.image_share,
-            grid=(config.mask_grid, config.mask_grid),
+            grid=config.mask_grid,
             views=range(config.n_global),
         )
         drawn[: config.n_global] = [replace(view, hidden=mask) for view, mask in zip(drawn, hidden)]
@@ -108,7 +110,7 @@ def _crop(view: ViewParameters, sizes: Tensor) -> Tensor:
 def random_view(
     batch: Batch, view: ViewConfig, config: ViewsConfig, *, seed: int, device: torch.device | str
 ) -> Tensor:
-    """Makes one normalized view of every image for supervised training, [B, C, S, S].
+    """Makes one normalized view of every image for supervised training, [B, C, H, W].
 
     Args:
         view: how the view is drawn.
@@ -117,7 +119,8 @@ def random_view(
     value_range = config.range_of(batch.pixels.dtype)
     mean, std = config.statistics(batch.pixels.shape[1])
     streams = RandomStreams(seed=seed, epoch=batch.epoch, positions=batch.positions)
-    group = ViewGroup(config.size, [draw(view, batch.sizes, streams)], [view])
+    parameters = draw(of_shape(view, config.shape), batch.sizes, streams)
+    group = ViewGroup(config.size, [parameters], [view])
     pixels = batch.pixels.to(device, non_blocking=True)
     return render(pixels, [group], value_range=value_range, mean=mean, std=std)[0].images[0]
 
@@ -145,14 +148,15 @@ def render(
     (batch, channels), device = pixels.shape[:2], pixels.device
     mean, std = (t.to(device, non_blocking=True) for t in (mean, std))
     rendered = []
-    for size, parameters, configs, with_clean in groups:
-        images = torch.empty(len(parameters), batch, channels, size, size, dtype=dtype, device=device)
-        clean = torch.empty_like(images) if with_clean else None
-        for number, (whole, config) in enumerate(zip(parameters, configs)):
-            for rows in chunks(batch, channels * size**2, device):
+    for group in groups:
+        shape = height_and_width(group.size)
+        images = torch.empty(len(group.parameters), batch, channels, *shape, dtype=dtype, device=device)
+        clean = torch.empty_like(images) if group.clean else None
+        for number, (whole, config) in enumerate(zip(group.parameters, group.configs)):
+            for rows in chunks(batch, channels * math.prod(shape), device):
                 part = whole[rows]
                 image = crop_resize(
-                    pixels[rows], part.boxes, part.flip, size=size, value_range=value_range, filter=config.filter
+                    pixels[rows], part.boxes, part.flip, size=shape, value_range=value_range, filter=config.filter
                 )
                 if clean is not None:
                     clean[number, rows] = normalize(image.clone(), mean, std)
@@ -162,41 +166,44 @@ def render(
 
 
 def center_view(
-    pixels: Tensor, sizes: Tensor, *, size: int, config: ViewsConfig, crop_pct: float = 224 / 256
+    pixels: Tensor, sizes: Tensor, *, size: Size, config: ViewsConfig, crop_pct: float = 224 / 256
 ) -> Tensor:
-    """Makes the view for evaluations: short side resized to size / crop_pct (bicubic), center crop, normalized.
+    """Makes the view for evaluations: the image resized (bicubic) until it just covers H / crop_pct x W / crop_pct pixels,
+    whatever its aspect, then a center crop, normalized.
 
-    Equal to torchvision's Resize and CenterCrop, on the device of the pixels.
+    For squares that brings the short side to S / crop_pct: equal to torchvision's Resize and CenterCrop. It is made on the
+    device of the pixels.
 
     Args:
         pixels: canvases [B, C, K, K].
         sizes: height and width of every image, [B, 2].
-        size: side S of the view.
+        size: (H, W) of the view, or the side S of a square.
         config: normalization and value range.
-        crop_pct: side of the crop over the short side of the resized image (timm's name).
+        crop_pct: side of the crop over that of the resized image, on the axis where the image is shorter (timm's name).
 
     Returns:
-        Normalized views, [B, C, S, S].
+        Normalized views, [B, C, H, W].
     """
     if not 0 < crop_pct <= 1:
         raise UserError(f"crop_pct={crop_pct}: give a share of the short side above 0, at most 1 (all of it)")
-    sizes = sizes.cpu()
-    short = sizes.amin(dim=1, keepdim=True)
-    grid = round(size / crop_pct) * sizes // short
+    sizes, shape = sizes.cpu(), height_and_width(size)
+    cover = torch.tensor([round(side / crop_pct) for side in shape])
+    axis = (cover[1] * sizes[:, 0] > cover[0] * sizes[:, 1]).long()[:, None]  # where the image is shorter for the view
+    grid = cover[axis] * sizes // sizes.gather(1, axis)
     boxes = torch.cat([torch.zeros_like(sizes), sizes], dim=1)
-    offset = ((grid - size) / 2).round().long()
+    offset = ((grid - torch.tensor(shape)) / 2).round().long()
     flip = torch.zeros(len(sizes), dtype=torch.bool)
     value_range = config.range_of(pixels.dtype)
     mean, std = config.statistics(pixels.shape[1])
     if is_fused(pixels.device):
-        return fused_window(pixels, boxes, grid, offset, size=size, value_range=value_range, mean=mean, std=std)
+        return fused_window(pixels, boxes, grid, offset, shape=shape, value_range=value_range, mean=mean, std=std)
     images = resample(
-        pixels, boxes, grid, offset, flip, size=size, value_range=value_range, filter="bicubic", rounded=False
+        pixels, boxes, grid, offset, flip, shape=shape, value_range=value_range, filter="bicubic", rounded=False
     )
     return normalize(images, *(t.to(pixels.device, non_blocking=True) for t in (mean, std)))
 
 
 def denormalize(images: Tensor, config: ViewsConfig) -> Tensor:
-    """Undoes the normalization of images [B, C, S, S], for pictures: float32 in [0, 1]."""
+    """Undoes the normalization of images [B, C, H, W], for pictures: float32 in [0, 1]."""
     mean, std = (t.to(images.device) for t in config.statistics(images.shape[1]))
     return (images.float() * std + mean).clamp_(0, 1)

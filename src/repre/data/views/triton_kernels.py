@@ -55,44 +55,44 @@ def _weight(pixel, center, step, length, cubic):
 
 
 @triton.jit
-def _rows_in_use(image, SIZE: tl.constexpr):
+def _rows_in_use(image, HEIGHT: tl.constexpr):
     """First row of the box that the view needs, and the number of rows."""
     step, support = _scale(image, 0)
     offset = tl.load(image + OFFSET)
     first = tl.maximum(_first_tap((offset + 0.5) * step, support), 0)
-    last = _first_tap((offset + SIZE - 0.5) * step, support) + tl.floor(2.0 * support).to(tl.int32)
+    last = _first_tap((offset + HEIGHT - 0.5) * step, support) + tl.floor(2.0 * support).to(tl.int32)
     return first, tl.minimum(last, tl.load(image + LENGTH).to(tl.int32) - 1) - first + 1
 
 
 @triton.jit
-def _store_line(line, y, count, n, value, SIZE: tl.constexpr, CHANNELS: tl.constexpr, ROUNDED: tl.constexpr):
+def _store_line(line, y, count, n, value, WIDTH: tl.constexpr, CHANNELS: tl.constexpr, ROUNDED: tl.constexpr):
     if ROUNDED:
         value = tl.floor(tl.minimum(tl.maximum(value, 0.0), 255.0) + 0.5).to(tl.int32)
-    length = tl.where(y < count, SIZE * CHANNELS, 0)
-    tl.store(line + y * (SIZE * CHANNELS) + n, value.to(line.dtype.element_ty), mask=n < length)
+    length = tl.where(y < count, WIDTH * CHANNELS, 0)
+    tl.store(line + y * (WIDTH * CHANNELS) + n, value.to(line.dtype.element_ty), mask=n < length)
 
 
 @triton.jit(do_not_specialize=COUNTS)
 def resize_horizontally(
     canvases, table, lines, tiles, first, batch, height, stride_b, stride_c, stride_y, stride_x,
-    SIZE: tl.constexpr, CHANNELS: tl.constexpr, ROUNDED: tl.constexpr, BLOCK: tl.constexpr,
+    HEIGHT: tl.constexpr, WIDTH: tl.constexpr, CHANNELS: tl.constexpr, ROUNDED: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """Canvases [B, C, K, K] -> the rows in use of every box, resized horizontally and flipped, [R, height, S, C].
+    """Canvases [B, C, K, K] -> the rows in use of every box, resized horizontally and flipped, [R, height, W, C].
 
     A program makes BLOCK values of four rows, which share their weights. Channels are innermost, so that neighbors read
     neighbors.
     """
-    across: tl.constexpr = (SIZE * CHANNELS + BLOCK - 1) // BLOCK
+    across: tl.constexpr = (WIDTH * CHANNELS + BLOCK - 1) // BLOCK
     row, tile = tl.program_id(0) // tiles, tl.program_id(0) % tiles
     image = table + (first + row) * COLUMNS
-    skipped, count = _rows_in_use(image, SIZE)
+    skipped, count = _rows_in_use(image, HEIGHT)
     y = (tile // across) * 4
     if y < count:
         n = (tile % across) * BLOCK + tl.arange(0, BLOCK)
-        x = tl.minimum(n // CHANNELS, SIZE - 1)
+        x = tl.minimum(n // CHANNELS, WIDTH - 1)
         step, support = _scale(image, 1)
         length, cubic = tl.load(image + LENGTH + 1), tl.load(image + CUBIC)
-        mirrored = tl.where(tl.load(image + FLIP) > 0, SIZE - 1 - x, x)
+        mirrored = tl.where(tl.load(image + FLIP) > 0, WIDTH - 1 - x, x)
         center = (tl.load(image + OFFSET + 1) + mirrored + 0.5) * step
         begin = _first_tap(center, support)
         top = tl.load(image + START).to(tl.int32) + skipped
@@ -116,11 +116,11 @@ def resize_horizontally(
             d += weight * tl.load(source_d + at, mask=read, other=0).to(tl.float32)
             total += weight
             tap += 1
-        line = lines + row.to(tl.int64) * height * (SIZE * CHANNELS)
-        _store_line(line, y, count, n, a / total, SIZE, CHANNELS, ROUNDED)
-        _store_line(line, y + 1, count, n, b / total, SIZE, CHANNELS, ROUNDED)
-        _store_line(line, y + 2, count, n, c / total, SIZE, CHANNELS, ROUNDED)
-        _store_line(line, y + 3, count, n, d / total, SIZE, CHANNELS, ROUNDED)
+        line = lines + row.to(tl.int64) * height * (WIDTH * CHANNELS)
+        _store_line(line, y, count, n, a / total, WIDTH, CHANNELS, ROUNDED)
+        _store_line(line, y + 1, count, n, b / total, WIDTH, CHANNELS, ROUNDED)
+        _store_line(line, y + 2, count, n, c / total, WIDTH, CHANNELS, ROUNDED)
+        _store_line(line, y + 3, count, n, d / total, WIDTH, CHANNELS, ROUNDED)
 
 
 @triton.jit
@@ -133,25 +133,25 @@ def _to_unit(value, low, span, ROUNDED: tl.constexpr):
 @triton.jit(do_not_specialize=COUNTS)
 def resize_vertically(
     lines, table, statistics, out, clean, work, sums, tiles, first, height, low, span,
-    SIZE: tl.constexpr, CHANNELS: tl.constexpr, GROUP: tl.constexpr, ROUNDED: tl.constexpr,
+    HEIGHT: tl.constexpr, WIDTH: tl.constexpr, CHANNELS: tl.constexpr, GROUP: tl.constexpr, ROUNDED: tl.constexpr,
     RECOLORED: tl.constexpr, CLEAN: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """Lines [R, height, S, C] -> views in [0, 1].
+    """Lines [R, height, W, C] -> views in [0, 1].
 
     Without color changes writes `out`. Otherwise applies those before the contrast, writes `work`, and the sum of each
     program's gray values to `sums` [R, tiles], from which `recolor` takes the mean.
     """
     row, tile = tl.program_id(0) // tiles, tl.program_id(0) % tiles
     image = table + (first + row) * COLUMNS
-    skipped, _ = _rows_in_use(image, SIZE)
+    skipped, _ = _rows_in_use(image, HEIGHT)
     p = tile * BLOCK + tl.arange(0, BLOCK)
-    y = tl.minimum(p // SIZE, SIZE - 1)
+    y = tl.minimum(p // WIDTH, HEIGHT - 1)
     step, support = _scale(image, 0)
     length, cubic = tl.load(image + LENGTH), tl.load(image + CUBIC)
     center = (tl.load(image + OFFSET) + y + 0.5) * step
     begin = _first_tap(center, support)
     g = tl.arange(0, GROUP)[:, None]
-    source = lines + row.to(tl.int64) * height * (SIZE * CHANNELS) + (p % SIZE) * CHANNELS
+    source = lines + row.to(tl.int64) * height * (WIDTH * CHANNELS) + (p % WIDTH) * CHANNELS
     a = tl.full([GROUP, BLOCK], 0.0, tl.float32)
     b, c = a, a
     total = tl.full([BLOCK], 0.0, tl.float32)
@@ -159,8 +159,8 @@ def resize_vertically(
     while tap < taps:
         pixel = begin + tap
         weight = _weight(pixel, center, step, length, cubic)
-        at = (source + (pixel - skipped) * (SIZE * CHANNELS))[None, :] + g
-        read = ((p < SIZE * SIZE) & (weight != 0.0))[None, :]
+        at = (source + (pixel - skipped) * (WIDTH * CHANNELS))[None, :] + g
+        read = ((p < HEIGHT * WIDTH) & (weight != 0.0))[None, :]
         a += weight[None, :] * tl.load(at, mask=read & (g < CHANNELS), other=0).to(tl.float32)
         b += weight[None, :] * tl.load(at + GROUP, mask=read & (g + GROUP < CHANNELS), other=0).to(tl.float32)
         c += weight[None, :] * tl.load(at + 2 * GROUP, mask=read & (g + 2 * GROUP < CHANNELS), other=0).to(tl.float32)
@@ -170,15 +170,15 @@ def resize_vertically(
     b = _to_unit(b / total[None, :], low, span, ROUNDED)
     c = _to_unit(c / total[None, :], low, span, ROUNDED)
     if CLEAN:
-        _store_normalized(clean, a, b, c, p, first + row, statistics, SIZE, CHANNELS, GROUP)
+        _store_normalized(clean, a, b, c, p, first + row, statistics, HEIGHT * WIDTH, CHANNELS, GROUP)
     if RECOLORED:
         a, b, c = _change_colors(a, b, c, image, 0.0, False, CHANNELS, GROUP)
         gray = _gray(a, b, c, CHANNELS, GROUP)
-        tl.store(sums + tl.program_id(0), tl.sum(tl.where((p < SIZE * SIZE)[None, :], gray, 0.0)))
-        _store(work, a, b, c, p, row, SIZE, CHANNELS, GROUP)
+        tl.store(sums + tl.program_id(0), tl.sum(tl.where((p < HEIGHT * WIDTH)[None, :], gray, 0.0)))
+        _store(work, a, b, c, p, row, HEIGHT * WIDTH, CHANNELS, GROUP)
     else:
         a, b, c = _solarize(a, image), _solarize(b, image), _solarize(c, image)
-        _store_normalized(out, a, b, c, p, first + row, statistics, SIZE, CHANNELS, GROUP)
+        _store_normalized(out, a, b, c, p, first + row, statistics, HEIGHT * WIDTH, CHANNELS, GROUP)
 
 
 # ---------------------------------------------------------------------------------------------------------------- colors
@@ -241,7 +241,7 @@ def _solarize(value, image):
 @triton.jit(do_not_specialize=COUNTS)
 def recolor(
     work, sums, table, statistics, out, tiles, first,
-    SIZE: tl.constexpr, CHANNELS: tl.constexpr, GROUP: tl.constexpr, TILES: tl.constexpr, BLOCK: tl.constexpr,
+    AREA: tl.constexpr, CHANNELS: tl.constexpr, GROUP: tl.constexpr, TILES: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Contrast, the changes after it and grayscale. An image with a blur is written to `work`, another one to `out`.
 
@@ -250,11 +250,11 @@ def recolor(
     row, tile = tl.program_id(0) // tiles, tl.program_id(0) % tiles
     image = table + (first + row) * COLUMNS
     part = tl.arange(0, TILES)
-    mean = tl.sum(tl.load(sums + row * tiles + part, mask=part < tiles, other=0.0)) / (SIZE * SIZE)
+    mean = tl.sum(tl.load(sums + row * tiles + part, mask=part < tiles, other=0.0)) / AREA
     p = tile * BLOCK + tl.arange(0, BLOCK)
     g = tl.arange(0, GROUP)[:, None]
-    source = work + row.to(tl.int64) * (CHANNELS * SIZE * SIZE) + g * (SIZE * SIZE) + p[None, :]
-    read, third = (p < SIZE * SIZE)[None, :], GROUP * SIZE * SIZE
+    source = work + row.to(tl.int64) * (CHANNELS * AREA) + g * AREA + p[None, :]
+    read, third = (p < AREA)[None, :], GROUP * AREA
     a = tl.load(source, mask=read & (g < CHANNELS), other=0.0)
     b = tl.load(source + third, mask=read & (g + GROUP < CHANNELS), other=0.0)
     c = tl.load(source + 2 * third, mask=read & (g + 2 * GROUP < CHANNELS), other=0.0)
@@ -263,16 +263,16 @@ def recolor(
         gray = tl.broadcast_to(_gray(a, b, c, CHANNELS, GROUP), [GROUP, BLOCK])
         a, b, c = gray, gray, gray
     if tl.load(image + SIGMA) > 0:
-        _store(work, a, b, c, p, row, SIZE, CHANNELS, GROUP)
+        _store(work, a, b, c, p, row, AREA, CHANNELS, GROUP)
     else:
         a, b, c = _solarize(a, image), _solarize(b, image), _solarize(c, image)
-        _store_normalized(out, a, b, c, p, first + row, statistics, SIZE, CHANNELS, GROUP)
+        _store_normalized(out, a, b, c, p, first + row, statistics, AREA, CHANNELS, GROUP)
 
 
 @triton.jit(do_not_specialize=COUNTS)
 def blur(
     source, table, statistics, target, tiles, first,
-    SIZE: tl.constexpr, CHANNELS: tl.constexpr, VERTICAL: tl.constexpr, BLOCK: tl.constexpr,
+    HEIGHT: tl.constexpr, WIDTH: tl.constexpr, CHANNELS: tl.constexpr, VERTICAL: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Blurs the images with a sigma along one axis, borders reflected. The vertical pass solarizes and normalizes."""
     row, tile = tl.program_id(0) // tiles, tl.program_id(0) % tiles
@@ -280,21 +280,21 @@ def blur(
     sigma = tl.load(image + SIGMA)
     if sigma > 0:
         n = tile * BLOCK + tl.arange(0, BLOCK)
-        inside = n < CHANNELS * SIZE * SIZE
+        inside = n < CHANNELS * HEIGHT * WIDTH
         if VERTICAL:
-            at, stride = (n // SIZE) % SIZE, SIZE
+            at, stride, side = (n // WIDTH) % HEIGHT, WIDTH, HEIGHT
         else:
-            at, stride = n % SIZE, 1
-        line = source + row.to(tl.int64) * (CHANNELS * SIZE * SIZE) + (n - at * stride)
+            at, stride, side = n % WIDTH, 1, WIDTH
+        line = source + row.to(tl.int64) * (CHANNELS * HEIGHT * WIDTH) + (n - at * stride)
         value = tl.load(line + at * stride, mask=inside, other=0.0)
         total = 1.0
-        reach = tl.minimum(tl.ceil(4.0 * sigma).to(tl.int32), SIZE - 1)
+        reach = tl.minimum(tl.ceil(4.0 * sigma).to(tl.int32), side - 1)
         away = 1
         while away <= reach:
             ratio = away / sigma
             weight = tl.exp(-0.5 * ratio * ratio)
             upper = at + away
-            upper = tl.where(upper < SIZE, upper, 2 * (SIZE - 1) - upper)
+            upper = tl.where(upper < side, upper, 2 * (side - 1) - upper)
             pair = tl.load(line + tl.abs(at - away) * stride, mask=inside, other=0.0)
             pair += tl.load(line + upper * stride, mask=inside, other=0.0)
             value += weight * pair
@@ -302,13 +302,13 @@ def blur(
             away += 1
         value = value / total
         if VERTICAL:
-            channel = n // (SIZE * SIZE)
+            channel = n // (HEIGHT * WIDTH)
             mean = tl.load(statistics + channel, mask=inside, other=0.0)
             std = tl.load(statistics + CHANNELS + channel, mask=inside, other=1.0)
             value = (_solarize(value, image) - mean) / std
-            target += (first + row).to(tl.int64) * (CHANNELS * SIZE * SIZE)
+            target += (first + row).to(tl.int64) * (CHANNELS * HEIGHT * WIDTH)
         else:
-            target += row.to(tl.int64) * (CHANNELS * SIZE * SIZE)
+            target += row.to(tl.int64) * (CHANNELS * HEIGHT * WIDTH)
         tl.store(target + n, value.to(target.dtype.element_ty), mask=inside)
 
 
@@ -316,11 +316,11 @@ def blur(
 
 
 @triton.jit
-def _store(out, a, b, c, p, row, SIZE: tl.constexpr, CHANNELS: tl.constexpr, GROUP: tl.constexpr):
-    """Writes pixels `p` of view `row` of out [R, C, S, S]."""
-    g, third = tl.arange(0, GROUP)[:, None], GROUP * SIZE * SIZE
-    target = out + row.to(tl.int64) * (CHANNELS * SIZE * SIZE) + g * (SIZE * SIZE) + p[None, :]
-    inside = (p < SIZE * SIZE)[None, :]
+def _store(out, a, b, c, p, row, AREA: tl.constexpr, CHANNELS: tl.constexpr, GROUP: tl.constexpr):
+    """Writes pixels `p` of view `row` of out [R, C, H, W]."""
+    g, third = tl.arange(0, GROUP)[:, None], GROUP * AREA
+    target = out + row.to(tl.int64) * (CHANNELS * AREA) + g * AREA + p[None, :]
+    inside = (p < AREA)[None, :]
     tl.store(target, a.to(out.dtype.element_ty), mask=inside & (g < CHANNELS))
     tl.store(target + third, b.to(out.dtype.element_ty), mask=inside & (g + GROUP < CHANNELS))
     tl.store(target + 2 * third, c.to(out.dtype.element_ty), mask=inside & (g + 2 * GROUP < CHANNELS))
@@ -334,9 +334,9 @@ def _normalize(value, g, statistics, CHANNELS: tl.constexpr):
 
 @triton.jit
 def _store_normalized(
-    out, a, b, c, p, row, statistics, SIZE: tl.constexpr, CHANNELS: tl.constexpr, GROUP: tl.constexpr
+    out, a, b, c, p, row, statistics, AREA: tl.constexpr, CHANNELS: tl.constexpr, GROUP: tl.constexpr
 ):
     g = tl.arange(0, GROUP)[:, None]
     a, b = _normalize(a, g, statistics, CHANNELS), _normalize(b, g + GROUP, statistics, CHANNELS)
     c = _normalize(c, g + 2 * GROUP, statistics, CHANNELS)
-    _store(out, a, b, c, p, row, SIZE, CHANNELS, GROUP)
+    _store(out, a, b, c, p, row, AREA, CHANNELS, GROUP)

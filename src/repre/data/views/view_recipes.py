@@ -2,10 +2,11 @@
 
 A recipe names two global views, local views, the target of the reconstruction branch and how pixels are normalized.
 
-    C  channels    S  side of a view
+    C  channels
 """
 
-from dataclasses import dataclass, field
+import math
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor
 from repre.data.views.augmentations import Range, ViewConfig
 from repre.errors import UserError
 from repre.utils.config_checks import check_fields
+from repre.utils.image_size import Size, as_text, height_and_width, shortest
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 VALUE_RANGES = {torch.uint8: (0.0, 255.0), torch.uint16: (0.0, 65535.0), torch.float32: (0.0, 1.0)}
@@ -46,8 +48,8 @@ class MaskConfig:
 class ViewsConfig:
     """All views of a sample. Defaults: two crops with flips, no local views, no mask."""
 
-    size: int = 224
-    """Side of the global views in pixels."""
+    size: Size = 224
+    """Side of the global views in pixels, or their height and width."""
     first: ViewConfig = field(default_factory=ViewConfig)
     """The first global view."""
     second: ViewConfig = field(default_factory=ViewConfig)
@@ -56,8 +58,8 @@ class ViewsConfig:
     """Number of global views: 2, or 1 (the first alone) for a framework that compares none."""
     n_local: int = 0
     """Number of local views, for frameworks with multi-crop."""
-    local_size: int = 96
-    """Side of the local views in pixels."""
+    local_size: Size = 96
+    """Side of the local views in pixels, or their height and width."""
     local: ViewConfig = field(default_factory=lambda: ViewConfig(scale=(0.05, 0.25)))
     """The local views."""
     target: Literal["view", "clean"] = "clean"
@@ -74,8 +76,9 @@ class ViewsConfig:
     def __post_init__(self) -> None:
         check_fields(self, "views")
         for name in ("size", "local_size"):
-            if getattr(self, name) < 8:
-                raise UserError(f"{name}={getattr(self, name)}: a view has at least 8 pixels a side")
+            object.__setattr__(self, name, shortest(getattr(self, name)))
+            if min(height_and_width(getattr(self, name))) < 8:
+                raise UserError(f"views.{name} is {as_text(getattr(self, name))}: a view has at least 8 pixels a side")
         if self.n_local < 0:
             raise UserError(f"n_local={self.n_local}: give 0 or more")
         if self.n_global not in (1, 2) or (self.n_global == 1 and self.n_local):
@@ -94,11 +97,12 @@ class ViewsConfig:
     def _check_mask(self) -> None:
         if self.mask.kind == "none" or self.mask.patch is None:
             return
-        if self.size % self.mask.patch:
+        if any(side % self.mask.patch for side in self.shape):
             raise UserError(
-                f"views.mask.patch={self.mask.patch} does not divide views of {self.size} pixels: give a divisor of it"
+                f"views.mask.patch={self.mask.patch} does not divide views of {as_text(self.size)} pixels: give a divisor "
+                f"of {math.gcd(*self.shape)}"
             )
-        patches = self.mask_grid**2
+        patches = math.prod(self.mask_grid)
         low, high = (round(share * patches) for share in self.mask.ratio)
         if high < 1 or low >= patches:
             raise UserError(
@@ -107,15 +111,26 @@ class ViewsConfig:
             )
 
     @property
-    def mask_grid(self) -> int:
-        """Rows, and columns, of the masks."""
+    def shape(self) -> tuple[int, int]:
+        """Height and width of the global views in pixels."""
+        return height_and_width(self.size)
+
+    @property
+    def local_shape(self) -> tuple[int, int]:
+        """Height and width of the local views in pixels."""
+        return height_and_width(self.local_size)
+
+    @property
+    def mask_grid(self) -> tuple[int, int]:
+        """Rows and columns of the masks."""
         assert self.mask.patch is not None, "masks need their patch: see `repre.models.needs.fit_masks`"
-        return self.size // self.mask.patch
+        return self.shape[0] // self.mask.patch, self.shape[1] // self.mask.patch
 
     @property
     def views(self) -> list[ViewConfig]:
-        """The settings of every view: global ones first, then local ones."""
-        return [self.first, self.second][: self.n_global] + [self.local] * self.n_local
+        """How every view is drawn, in its shape: global ones first, then local ones."""
+        large = [of_shape(view, self.shape) for view in (self.first, self.second)[: self.n_global]]
+        return large + [of_shape(self.local, self.local_shape)] * self.n_local
 
     def statistics(self, channels: int) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of every channel, each [C, 1, 1] on the CPU.
@@ -142,7 +157,16 @@ class ViewsConfig:
         return self.value_range or VALUE_RANGES[dtype]
 
 
-def moco_v3_views(size: int = 224, *, target: Literal["view", "clean"] = "clean") -> ViewsConfig:
+def of_shape(view: ViewConfig, shape: tuple[int, int]) -> ViewConfig:
+    """How a view of (height, width) is drawn: the ratio of its crops in pixels of the image, not relative to the view."""
+    height, width = shape
+    if height == width:
+        return view
+    low, high = view.ratio
+    return replace(view, ratio=(low * width / height, high * width / height))
+
+
+def moco_v3_views(size: Size = 224, *, target: Literal["view", "clean"] = "clean") -> ViewsConfig:
     """Views of MoCo v3 (arXiv 2104.02057): the asymmetric pair of BYOL. MoBY uses the same."""
     first = ViewConfig(jitter=0.8, grayscale=0.2, blur=1.0)
     second = ViewConfig(jitter=0.8, grayscale=0.2, blur=0.1, solarize=0.2)
@@ -150,8 +174,8 @@ def moco_v3_views(size: int = 224, *, target: Literal["view", "clean"] = "clean"
 
 
 def dino_views(
-    size: int = 224,
-    local_size: int = 96,
+    size: Size = 224,
+    local_size: Size = 96,
     n_local: int = 8,
     *,
     split: float = 0.25,
@@ -172,7 +196,7 @@ def dino_views(
     )
 
 
-def simclr_views(size: int = 224, strength: float = 1.0, *, target: Literal["view", "clean"] = "clean") -> ViewsConfig:
+def simclr_views(size: Size = 224, strength: float = 1.0, *, target: Literal["view", "clean"] = "clean") -> ViewsConfig:
     """Views of SimCLR (arXiv 2002.05709): two alike, with color jitter of the given strength (ImageNet 1, CIFAR 0.5)."""
     strong, weak = 0.8 * strength, 0.2 * strength
     view = ViewConfig(
@@ -181,7 +205,7 @@ def simclr_views(size: int = 224, strength: float = 1.0, *, target: Literal["vie
     return ViewsConfig(size=size, first=view, second=view, target=target)
 
 
-def simmim_views(size: int = 224, *, target: Literal["view", "clean"] = "view") -> ViewsConfig:
+def simmim_views(size: Size = 224, *, target: Literal["view", "clean"] = "view") -> ViewsConfig:
     """Views of SimMIM (arXiv 2111.09886, section 4.1): one large crop, flipped; 60 % of its squares of 32 pixels are hidden.
 
     No color changes, so both targets are the same pixels. The second view is for monitors that compare two.

@@ -1,35 +1,33 @@
 """Features without learning. An encoder is of use only if it beats them.
 
-B  images    C  channels    S  side of a view
+B  images    C  channels    H, W  height and width of a view
 """
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from repre.data.views.render import denormalize
 from repre.data.views.view_recipes import ViewsConfig
 from repre.evaluation.features import Extractor
+from repre.utils.image_size import shrink
 
 
 def raw_pixels(*, max_side: int | None = None) -> Extractor:
-    """Returns an extractor of the pixels themselves, centered per image: [B, C, S, S] -> [B, C S S].
+    """Returns an extractor of the pixels themselves, centered per image: [B, C, H, W] -> [B, C H W].
 
     Args:
-        max_side: larger images are resized to this side first.
+        max_side: images with a longer side are first shrunk to it.
     """
 
     def extract(images: Tensor) -> Tensor:
-        if max_side is not None and images.shape[-1] > max_side:
-            images = F.interpolate(images, max_side, mode="bilinear", antialias=True)
-        pixels = images.flatten(1)
+        pixels = (images if max_side is None else shrink(images, max_side)).flatten(1)
         return pixels - pixels.mean(1, keepdim=True)
 
     return extract
 
 
 def color_histogram(views: ViewsConfig, *, bins: int = 8) -> Extractor:
-    """Returns an extractor of the square root of the joint color histogram: [B, C, S, S] -> [B, bins ** channels].
+    """Returns an extractor of the square root of the joint color histogram: [B, C, H, W] -> [B, bins ** channels].
 
     Args:
         views: how the images were normalized.
@@ -37,7 +35,7 @@ def color_histogram(views: ViewsConfig, *, bins: int = 8) -> Extractor:
     """
 
     def extract(images: Tensor) -> Tensor:
-        levels = (denormalize(images, views)[:, :3].clamp(0, 1) * (bins - 1e-4)).long()  # [B, C, S, S]
+        levels = (denormalize(images, views)[:, :3].clamp(0, 1) * (bins - 1e-4)).long()  # [B, C, H, W]
         cells = torch.zeros_like(levels[:, 0])
         for channel in levels.unbind(1):
             cells = cells * bins + channel

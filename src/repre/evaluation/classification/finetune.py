@@ -3,7 +3,7 @@
 AdamW with lower learning rates for lower layers, random crops and flips, and optionally color jitter, mixup, CutMix and
 label smoothing. `repre.evaluation.fit` has the training loop.
 
-    N  images    B  images in a batch    C  classes    S  side of a view    D  dimensions of the embedding
+    N  images    B  images in a batch    C  classes    H, W  height and width of a view    D  dimensions of the embedding
 """
 
 import hashlib
@@ -33,6 +33,7 @@ from repre.models.timm_folder import save_encoder
 from repre.types import Batch
 from repre.utils.amp import autocast
 from repre.utils.config_checks import check_fields
+from repre.utils.image_size import Size
 
 HEAD_STD = 0.01
 """Standard deviation of the head's weights at init."""
@@ -48,8 +49,8 @@ class FinetuneConfig:
     """Other data to test on; None uses the test images of `data`, or holds out a fifth."""
     label_fraction: tuple[float, ...] = (1.0,)
     """Fractions of the training images of every class that have labels; one training and one metric for each."""
-    size: int | None = None
-    """Side of the images in pixels; None uses the encoder's own. Fashion-MNIST's are 28."""
+    size: Size | None = None
+    """Side of the images in pixels, or their height and width; None uses the encoder's own. Fashion-MNIST's are 28."""
     crop_pct: float | None = None
     """Share of a test image's short side that the center crop covers; None: 1 below 96 pixels, else 224 / 256."""
     value_range: tuple[float, float] | None = None
@@ -83,7 +84,7 @@ class FinetuneConfig:
 
 
 class Classifier(nn.Module):
-    """A linear layer on the pooled embedding: images [B, C, S, S] -> scores [B, classes]."""
+    """A linear layer on the pooled embedding: images [B, C, H, W] -> scores [B, classes]."""
 
     def __init__(self, encoder: Encoder, classes: int) -> None:
         super().__init__()
@@ -218,7 +219,7 @@ def classification_losses(
     cross-entropy for several labels per image. Drop path draws for every piece what it draws for the whole batch.
 
     Args:
-        images: [B, C, S, S].
+        images: [B, C, H, W].
         labels: int64 [B], which `smoothing` applies to; or 0/1 [B, classes].
         size: images of a piece; B gives the loss of the batch.
         mixup, cutmix: see `mix`.
@@ -250,7 +251,7 @@ def mix(images: Tensor, targets: Tensor, *, mixup: float, cutmix: float) -> tupl
     numbers come from torch's generator on the CPU, which `fit` seeds in every step.
 
     Args:
-        images: [B, C, S, S].
+        images: [B, C, H, W].
         targets: [B, classes].
         mixup, cutmix: alphas of Beta(alpha, alpha), at least one above 0; 0 leaves one out.
 

@@ -23,6 +23,7 @@ from repre.evaluation.options import RuntimeOptions
 from repre.evaluation.result import Result
 from repre.models.resolve import ResolvedEncoder
 from repre.utils.config_checks import check_fields
+from repre.utils.image_size import Size
 from repre.utils.pieces import Halving
 
 DEFAULT_K = 20
@@ -45,8 +46,8 @@ class KNNConfig:
     """A neighbor's vote has the weight exp(cosine / temperature)."""
     label_fraction: tuple[float, ...] = (1.0,)
     """Fractions of the training images of every class that vote, one metric for each."""
-    size: int | None = None
-    """Side of the images in pixels; None uses the encoder's own."""
+    size: Size | None = None
+    """Side of the images in pixels, or their height and width; None uses the encoder's own."""
     crop_pct: float | None = None
     """Share of the image's short side that the center crop covers; None: 1 below 96 pixels, else 224 / 256."""
     value_range: tuple[float, float] | None = None
@@ -155,7 +156,7 @@ def knn_metrics(
 
     Args:
         splits: the labels of all images.
-        train, test: the views of the training and test images of `splits`, in batches [B, C, S, S] (`stream_views`).
+        train, test: the views of the training and test images of `splits`, in batches [B, C, H, W] (`stream_views`).
     """
     functions, classes = list(extractors.values()), len(splits.classes)
     features = zip(extractors, extract_features(train, functions), extract_features(test, functions))

@@ -28,6 +28,7 @@ from repre.evaluation.options import RuntimeOptions
 from repre.evaluation.result import Result
 from repre.models.resolve import ResolvedEncoder
 from repre.utils.config_checks import check_fields
+from repre.utils.image_size import Size
 from repre.utils.schedule import cosine
 
 VALIDATION_FRACTION = 0.1
@@ -61,8 +62,8 @@ class LinearConfig:
     """Images per step; all of them if there are fewer."""
     tokens: bool = False
     """Append the mean of the patch tokens, after the final norm, to the pooled embedding."""
-    size: int | None = None
-    """Side of the images in pixels; None uses the encoder's own."""
+    size: Size | None = None
+    """Side of the images in pixels, or their height and width; None uses the encoder's own."""
     crop_pct: float | None = None
     """Share of the image's short side that the center crop covers; None: 1 below 96 pixels, else 224 / 256."""
     value_range: tuple[float, float] | None = None

@@ -236,7 +236,8 @@ def _task(
     height, width = encoder.image_size
     if height != width:
         raise UserError(
-            f"the encoder takes images of {height} x {width} pixels; give the side of square windows: --size"
+            f"the encoder takes images of {height} x {width} pixels; give the side of square windows: --size "
+            f"{min(height, width)}"
         )
     levels = list(range(len(encoder.out_indices)))
     if config.head == "linear" and config.levels == "last":

@@ -156,8 +156,9 @@ class Similarity {
   rings() {
     const { image: query, row, column } = this.selected, ratio = window.devicePixelRatio || 1;
     this.maps.forEach((map, image) => {
-      const canvas = map.querySelector(".marks"), side = map.clientWidth, cell = side / this.w;
-      canvas.width = canvas.height = Math.max(1, Math.round(side * ratio));
+      const canvas = map.querySelector(".marks"), cell = map.clientWidth / this.w, tall = map.clientHeight / this.h;
+      canvas.width = Math.max(1, Math.round(map.clientWidth * ratio));
+      canvas.height = Math.max(1, Math.round(map.clientHeight * ratio));
       const context = canvas.getContext("2d");
       context.scale(ratio, ratio);
       const ring = (x, y, square) => {
@@ -165,8 +166,8 @@ class Similarity {
           context.strokeStyle = color;
           context.lineWidth = width;
           context.beginPath();
-          if (square) context.rect(x * cell + 1, (y * side) / this.h + 1, cell - 2, side / this.h - 2);
-          else context.arc((x + 0.5) * cell, ((y + 0.5) * side) / this.h, Math.max(4, cell * 0.38), 0, 7);
+          if (square) context.rect(x * cell + 1, y * tall + 1, cell - 2, tall - 2);
+          else context.arc((x + 0.5) * cell, (y + 0.5) * tall, Math.max(4, cell * 0.38), 0, 7);
           context.stroke();
         }
       };

@@ -1,6 +1,6 @@
 """Metrics of pooled embeddings, without labels.
 
-N  images    D  embedding dimension    C  channels    S  side of an image
+N  images    D  embedding dimension    C  channels    H, W  height and width of an image
 """
 
 import torch
@@ -69,7 +69,7 @@ def alignment_and_uniformity(first: Tensor, second: Tensor) -> dict[str, float]:
 
 
 def distinct_share(images: Tensor) -> float:
-    """Share of normalized images [N, C, S, S] whose 8 x 8 thumbnail differs from those of all earlier images."""
+    """Share of normalized images [N, C, H, W] whose 8 x 8 thumbnail differs from those of all earlier images."""
     thumbnails = F.adaptive_avg_pool2d(images, 8).flatten(1).double()
     limit = DUPLICATE_DISTANCE / PIXEL_STD * thumbnails.shape[1] ** 0.5
     is_copy = torch.cdist(thumbnails, thumbnails) <= limit

@@ -4,7 +4,7 @@ A measurement is a dictionary of metrics: of the embeddings of center views, of 
 features, of the reconstruction, and of the balance between the losses. docs/monitors.md explains each metric;
 `repre.training.monitoring.alarm_rules` sets their limits.
 
-    N  images of the sample    D  embedding dimension    C  channels    S  side of a view
+    N  images of the sample    D  embedding dimension    C  channels    H, W  height and width of a view
 """
 
 import math
@@ -21,9 +21,7 @@ from torch import Tensor, nn
 from repre.data.io.decode import UnreadableImage
 from repre.data.io.sources import Source
 from repre.data.loading.loader import stack
-from repre.data.views.augmentations import draw
-from repre.data.views.random_streams import RandomStreams
-from repre.data.views.render import center_view, make_views
+from repre.data.views.render import center_view, draw_views, make_views
 from repre.data.views.view_recipes import MaskConfig, ViewsConfig
 from repre.errors import RunError
 from repre.models.encoder import Encoder
@@ -54,7 +52,7 @@ class Sample:
     """Fixed images of a source, on the CPU.
 
     Attributes:
-        images: center views without augmentation, [N, C, S, S].
+        images: center views without augmentation, [N, C, H, W].
         decoded: the first of these images as they were decoded, for augmented views.
     """
 
@@ -73,7 +71,7 @@ def fixed_sample(source: Source, *, count: int, views: ViewsConfig) -> Sample:
     """
     keep_values = views.value_range is not None
     evenly_spaced = np.linspace(0, len(source) - 1, min(count, len(source))).astype(int)
-    images = torch.empty(len(evenly_spaced), source.channels, views.size, views.size)
+    images = torch.empty(len(evenly_spaced), source.channels, *views.shape)
     readable = 0
     decoded: list[tuple[int, np.ndarray]] = []
     for index in np.random.Generator(np.random.PCG64(0)).permutation(evenly_spaced).tolist():
@@ -82,7 +80,7 @@ def fixed_sample(source: Source, *, count: int, views: ViewsConfig) -> Sample:
         except UnreadableImage:
             continue
         pixels, sizes = stack([image], keep_values=keep_values)
-        images[readable] = center_view(pixels, sizes, size=views.size, config=views)[0]
+        images[readable] = center_view(pixels, sizes, size=views.shape, config=views)[0]
         readable += 1
         if len(decoded) < min(MAX_PAIRS, -(-count // 2)):
             decoded.append((index, image))
@@ -106,12 +104,8 @@ class Monitors:
         self.images, self.views, self.device = sample.images, views, device
         batch = sample.decoded
         global_only = replace(views, n_global=2, n_local=0, mask=MaskConfig(), target="view")
-        self.pairs = make_views(batch, global_only, seed=seed, device="cpu").images
-        streams = RandomStreams(seed=seed, epoch=EPOCH, positions=batch.positions)
-        self.parameters = [
-            draw(view, batch.sizes, streams, view=number)
-            for number, view in enumerate((views.first, views.second))  # the same draws as in make_views
-        ]
+        self.parameters = draw_views(global_only, batch.sizes, batch.positions, epoch=EPOCH, seed=seed)
+        self.pairs = make_views(replace(batch, parameters=self.parameters), global_only, seed=seed, device="cpu").images
         few = slice(BALANCE_IMAGES)
         first_images = Batch(batch.pixels[few], batch.sizes[few], batch.positions[few], batch.indices[few], EPOCH)
         self.balance_views = make_views(first_images, views, seed=seed, device="cpu", with_crops=True)
@@ -231,7 +225,7 @@ def to_device(views: Views, device: torch.device) -> Views:
 
 @torch.no_grad()
 def embed(encoder: Encoder, images: Tensor, *, device: torch.device, batch_size: int = 128) -> Tensor:
-    """Embeds images [N, C, S, S]: float32 [N, D] on the CPU. The encoder must be in evaluation mode."""
+    """Embeds images [N, C, H, W]: float32 [N, D] on the CPU. The encoder must be in evaluation mode."""
 
     def embedding(rows: slice) -> Tensor:
         return encoder(images[rows].to(device), maps=False).embedding.float().cpu()
@@ -241,7 +235,7 @@ def embed(encoder: Encoder, images: Tensor, *, device: torch.device, batch_size:
 
 @torch.no_grad()
 def maps_of(encoder: Encoder, images: Tensor, *, device: torch.device, norm: bool = False) -> list[Tensor]:
-    """The feature maps of images [N, C, S, S], on the device; `norm`: after the final norm. The encoder must be in
+    """The feature maps of images [N, C, H, W], on the device; `norm`: after the final norm. The encoder must be in
     evaluation mode."""
 
     def maps(rows: slice) -> list[Tensor]:

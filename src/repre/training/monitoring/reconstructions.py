@@ -1,6 +1,6 @@
 """Reconstructions of a few images: pictures of them, how faithful they are, and what each level contributes.
 
-N  images    C  channels    S  side of an image    C_l, H_l, W_l  shape of level l's feature map
+N  images    C  channels    H, W  height and width of an image    C_l, H_l, W_l  shape of level l's feature map
 """
 
 from dataclasses import replace
@@ -10,6 +10,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from repre.data.views.render import denormalize, draw_views
@@ -24,7 +25,7 @@ PANEL_IMAGES = 8
 
 
 def rebuild(model: RePre, images: Tensor, *, views: ViewsConfig, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Reconstructs normalized images [N, C, S, S].
+    """Reconstructs normalized images [N, C, H, W].
 
     A decoder that was trained on hidden patches alone knows nothing of the others. Then fixed patches of each image are
     hidden, and the picture shows the image itself everywhere else.
@@ -34,7 +35,7 @@ def rebuild(model: RePre, images: Tensor, *, views: ViewsConfig, device: torch.d
         views: of the run, with masks that fit the encoder.
 
     Returns:
-        Images and reconstructions in [0, 1], each [N, C, S, S], on the CPU.
+        Images and reconstructions in [0, 1], each [N, C, H, W], on the CPU.
     """
     masks = _fixed_masks(len(images), views) if model.reconstruction.masked_pixels == "masked" else None
 
@@ -52,29 +53,32 @@ def _fixed_masks(count: int, views: ViewsConfig) -> Tensor | None:
     if views.mask.kind == "none":
         return None
     one_view = replace(views, n_global=1, n_local=0, mask=replace(views.mask, image_share=1.0))
-    (drawn,) = draw_views(one_view, torch.full((count, 2), views.size), torch.arange(count), epoch=0, seed=0)
+    sizes = torch.tensor(views.shape).expand(count, 2)
+    (drawn,) = draw_views(one_view, sizes, torch.arange(count), epoch=0, seed=0)
     return drawn.hidden
 
 
 def to_pictures(rebuilt: Tensor, images: Tensor, model: RePre, views: ViewsConfig) -> Tensor:
-    """Turns the decoder's output for normalized images [N, C, S, S], on the CPU, into pictures in [0, 1]."""
+    """Turns the decoder's output for normalized images [N, C, H, W], on the CPU, into pictures in [0, 1]."""
     if model.reconstruction.patch_norm:
         rebuilt = restore_patch_statistics(rebuilt, images, model.reconstruction.patch_norm)
     return denormalize(rebuilt, views)
 
 
 def save_panel(images: Tensor, rebuilt: Tensor, path: Path) -> None:
-    """Writes a PNG with images in the upper row and their reconstructions in the lower row; [N, C, S, S] in [0, 1] each."""
+    """Writes a PNG with images in the upper row and their reconstructions in the lower row; [N, C, H, W] in [0, 1] each."""
     path.parent.mkdir(parents=True, exist_ok=True)
     panel = Image.fromarray(np.concatenate([row_of_images(images), row_of_images(rebuilt)]))
-    write_atomically(path, lambda file: panel.save(file, format="PNG"))
+    count = PngInfo()
+    count.add_text("images", str(len(images)))  # where the report cuts the rows
+    write_atomically(path, lambda file: panel.save(file, format="PNG", pnginfo=count))
 
 
 # ----------------------------------------------------------------------------------------------------- metrics
 
 
 def fidelity(images: Tensor, rebuilt: Tensor) -> dict[str, float]:
-    """How close reconstructions are to the images, both [N, C, S, S] in [0, 1]; means over the images.
+    """How close reconstructions are to the images, both [N, C, H, W] in [0, 1]; means over the images.
 
     psnr: `psnr`, in dB.
     psnr_flat: PSNR of pictures that show only each image's mean color; a decoder should beat it.
@@ -89,7 +93,7 @@ def fidelity(images: Tensor, rebuilt: Tensor) -> dict[str, float]:
 
 
 def psnr(images: Tensor, rebuilt: Tensor) -> Tensor:
-    """Peak signal-to-noise ratio, 10 log10(1 / mean squared error), of pictures in [0, 1], [N, C, S, S] each.
+    """Peak signal-to-noise ratio, 10 log10(1 / mean squared error), of pictures in [0, 1], [N, C, H, W] each.
 
     Returns:
         One value per image in dB, float64 [N]; at most 100.
@@ -98,7 +102,7 @@ def psnr(images: Tensor, rebuilt: Tensor) -> Tensor:
 
 
 def ssim(images: Tensor, rebuilt: Tensor, *, window: int = 11, sigma: float = 1.5) -> Tensor:
-    """Structural similarity of pictures in [0, 1], [N, C, S, S] each (Wang et al. 2004, equation 13).
+    """Structural similarity of pictures in [0, 1], [N, C, H, W] each (Wang et al. 2004, equation 13).
 
     At every position and channel, with means m, variances v and covariance c under a Gaussian window around it::
 
@@ -111,7 +115,8 @@ def ssim(images: Tensor, rebuilt: Tensor, *, window: int = 11, sigma: float = 1.
     Returns:
         One value per image, the mean over channels and positions: float64 [N], from -1 to 1.
     """
-    side = min(window, images.shape[-1] - (images.shape[-1] + 1) % 2)
+    shortest = min(images.shape[-2:])
+    side = min(window, shortest - (shortest + 1) % 2)
     offsets = torch.arange(side, dtype=torch.float64) - side // 2
     weights = torch.exp(-0.5 * (offsets / sigma) ** 2)
     kernel = torch.outer(weights, weights)[None, None] / weights.sum() ** 2
@@ -153,7 +158,7 @@ def level_shares(decoder: Decoder, maps: list[Tensor], size: tuple[int, int] | t
 
 @torch.no_grad()
 def rebuild_from_level(decoder: Decoder, maps: list[Tensor], level: int, size: tuple[int, int] | torch.Size) -> Tensor:
-    """Reconstructs pixels [N, C, S, S] from one level; the maps of all other levels are replaced by their mean."""
+    """Reconstructs pixels [N, C, H, W] from one level; the maps of all other levels are replaced by their mean."""
     return decoder([level_map if index == level else mean_map(level_map) for index, level_map in enumerate(maps)], size)
 
 
@@ -178,21 +183,21 @@ def restore_patch_statistics(rebuilt: Tensor, images: Tensor, patch: int) -> Ten
 
 
 def row_of_images(images: Tensor, *, min_side: int = 128, gap: int = 4) -> np.ndarray:
-    """Images [N, C, S, S] in [0, 1] side by side, as uint8 [H, W, 3].
+    """Images [N, C, H, W] in [0, 1] side by side, as uint8 [H, W, 3].
 
     Args:
         min_side: smaller images are enlarged by a whole factor to at least this many pixels.
         gap: pixels of white between images.
     """
     images = to_rgb(images)
-    factor = -(-min_side // images.shape[-1])
+    factor = -(-min_side // min(images.shape[-2:]))
     images = images.clamp(0, 1).repeat_interleave(factor, 2).repeat_interleave(factor, 3)
     images = F.pad(images, (gap // 2,) * 4, value=1.0)
     return to_uint8(torch.cat(list(images), dim=2)[None])[0]
 
 
 def to_rgb(images: Tensor) -> Tensor:
-    """Images [N, C, S, S] with three channels, [N, 3, S, S]: unchanged if C is 3, else the first channel as gray."""
+    """Images [N, C, H, W] with three channels, [N, 3, H, W]: unchanged if C is 3, else the first channel as gray."""
     return images if images.shape[1] == 3 else images[:, :1].expand(-1, 3, -1, -1)
 
 

@@ -27,6 +27,7 @@ from repre.data.views.view_recipes import ViewsConfig
 from repre.models.repre import RePre
 from repre.training.monitoring.label_free import embed, isolated_evaluation, maps_of
 from repre.training.monitoring.reconstructions import rebuild, rebuild_from_level, to_pictures, to_rgb, to_uint8
+from repre.utils.image_size import resize_to, shrink
 from repre.utils.io import write_atomically
 
 IMAGES, NEIGHBORS, COMPONENTS = 12, 6, 32
@@ -40,7 +41,7 @@ def save_snapshots(model: RePre, images: Tensor, path: Path, *, views: ViewsConf
     """Writes the file; the same model and images give the same bytes.
 
     Args:
-        images: the monitors' normalized images, [M, C, S, S].
+        images: the monitors' normalized images, [M, C, H, W].
 
     Raises:
         RunError: the file cannot be written.
@@ -69,10 +70,8 @@ def snapshot_arrays(model: RePre, images: Tensor, *, views: ViewsConfig, device:
 
 
 def to_picture(images: Tensor) -> np.ndarray:
-    """Images [N, C, S, S] in [0, 1] as uint8 [N, S, S, 3], shrunk to at most `MAX_SIDE` pixels a side."""
-    if images.shape[-1] > MAX_SIDE:
-        images = F.interpolate(images, (MAX_SIDE, MAX_SIDE), mode="bilinear", antialias=True)
-    return to_uint8(to_rgb(images))
+    """Images [N, C, H, W] in [0, 1] as uint8 [N, h, w, 3], shrunk to at most `MAX_SIDE` pixels a side."""
+    return to_uint8(to_rgb(shrink(images, MAX_SIDE)))
 
 
 def principal_components(maps: Tensor, count: int) -> Tensor:
@@ -113,18 +112,18 @@ def nearest_neighbors(embeddings: Tensor, images: Tensor, *, views: ViewsConfig)
 
     Args:
         embeddings: [M, D].
-        images: the normalized images of these embeddings, [M, C, S, S].
+        images: the normalized images of these embeddings, [M, C, H, W].
     """
     normalized = F.normalize(embeddings.double(), dim=1)
     cosines = normalized[:IMAGES] @ normalized.T  # [N, M]
     cosines.fill_diagonal_(-2.0)
     indices = cosines.argsort(dim=1, descending=True, stable=True)[:, : min(NEIGHBORS, len(images) - 1)]
     pictures = to_rgb(denormalize(images[indices.flatten()], views))
-    thumbnails = F.interpolate(pictures, (THUMBNAIL_SIDE,) * 2, mode="bilinear", antialias=True)
+    thumbnails = to_uint8(resize_to(pictures, THUMBNAIL_SIDE))
     return {
         "neighbors": indices.numpy().astype(np.int32),
         "neighbor_cosines": cosines.gather(1, indices).numpy().astype(np.float32),
-        "neighbor_images": to_uint8(thumbnails).reshape(*indices.shape, THUMBNAIL_SIDE, THUMBNAIL_SIDE, 3),
+        "neighbor_images": thumbnails.reshape(*indices.shape, *thumbnails.shape[1:]),
     }
 
 
