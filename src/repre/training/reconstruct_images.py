@@ -34,7 +34,10 @@ def reconstruct(images: tuple[Path, ...], *, run: Path, out: Path, checkpoint: P
     decoded = []
     for path in images:
         try:
-            decoded.append(read_image(path, channels=config.encoder.channels, canvas=config.decode_size))
+            raw = config.views.value_range is not None
+            decoded.append(
+                read_image(path, channels=config.encoder.channels, canvas=config.decode_size, raw_values=raw)
+            )
         except UnreadableImage as error:
             raise UserError(f"{path} cannot be read: {error}") from error
     pixels, sizes = stack(decoded, keep_values=config.views.value_range is not None)
