@@ -32,6 +32,7 @@ FLOORS: list[list[str]] = [
     [
         "models.heads",
         "models.mask_token",
+        "models.position_tables",
         "models.timm_model",
         "models.load_report",
         "models.weight_names",

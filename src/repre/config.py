@@ -102,13 +102,11 @@ class RunConfig:
     """Everything that defines a pre-training run."""
 
     data: str | tuple[str, ...] = "scenes"
-    """Images, one or several of: a folder (searched recursively), a text list of files, a quoted pattern, tar shards
-    (shards/{0000..0099}.tar) or zip archives, hf:NAME[:SPLIT], a .parquet file, s3:// gs:// https:// addresses,
-    cifar10:ROOT, cifar100:ROOT, stl10:ROOT, fashion-mnist:ROOT, imagenet:ROOT, or the embedded `scenes`. Labels are not
-    used. A run whose images moved resumes with their new path."""
+    """Images, one or several of: folders, text lists, quoted patterns, tar shards (shards/{0000..0099}.tar), zip archives,
+    hf:NAME[:SPLIT], .parquet files, s3:// gs:// https:// addresses; or cifar10:ROOT, cifar100:ROOT, stl10:ROOT,
+    fashion-mnist:ROOT, imagenet:ROOT, `scenes`. If they moved, a run resumes with their new path."""
     include: tuple[str, ...] = ()
-    """Use only files whose name in the folder or archive matches one of these patterns, such as 'day/*.jpg'; * also stands
-    for slashes."""
+    """Use only files whose name in the folder or archive matches one of these patterns; * also stands for slashes."""
     exclude: tuple[str, ...] = ()
     """Leave out files that match one of these patterns, such as '*_mask.png'."""
     any_ending: bool = False
@@ -166,11 +164,7 @@ class RunConfig:
         return isinstance(self.data, str) and self.data.partition(":")[0] == "scenes"
 
     def open_source(self) -> Source:
-        """Opens the images, decoded as the run needs them.
-
-        Raises:
-            UserError: they do not exist, or there are none.
-        """
+        """Opens the images, decoded as the run needs them; UserError if there are none."""
         return open_source(
             self.data,
             channels=self.encoder.channels,

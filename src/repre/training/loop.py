@@ -111,16 +111,14 @@ class Trainer:
 
     def _open_source(self) -> Source:
         """The images, in the order of the manifest that the run began with."""
-        config, folder = self.config, self.folder
-        source = config.open_source()
+        source, folder = self.config.open_source(), self.folder
         if is_main_process() and not (folder.last.is_file() or folder.previous.is_file()):
             write_manifest(source, folder.files)
         barrier()
         source, warning = apply_manifest(source, folder.files)
-        if warning is not None:
-            self.log.message(warning)
         if is_main_process():
-            folder.update_config(config)
+            folder.update_config(self.config)
+        self.log.message(warning)
         return source
 
     # ------------------------------------------------------------------------------------------------ the loop

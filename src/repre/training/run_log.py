@@ -45,9 +45,9 @@ class RunLog:
         if self.progress is not None:
             self.progress.update(step, row)
 
-    def message(self, text: str) -> None:
-        """A line in log.txt and on the terminal."""
-        if is_main_process():
+    def message(self, text: str | None) -> None:
+        """A line in log.txt and on the terminal; nothing for None."""
+        if text is not None and is_main_process():
             self.folder.append_log(text)
             printable = text.encode("utf-8", "backslashreplace").decode()  # file names may not be UTF-8
             if self.progress is not None:
