@@ -85,3 +85,15 @@ def test_the_ceiling_consists_of_the_step_s_own_products(monkeypatch: pytest.Mon
     assert names == ["mm", "mm"]  # forward, and the gradient of the weight; the input needs none
     assert recorder.flops == 2 * (2 * 6 * 8 * 4)
     replay(recorder.calls, torch.device("cpu"))()
+
+
+@pytest.mark.slow
+def test_sources_measures_scale_and_speed(tmp_path: Path) -> None:
+    pytest.importorskip("datasets")
+    scale = ["scale", "--entries", "64", "256", "--workers", "1", "--out", str(tmp_path)]
+    printed = run_benchmark("sources.py", *scale)
+    rows = json.loads((tmp_path / "sources-scale.json").read_text())["rows"]
+    assert {(row["kind"], row["entries"]) for row in rows} == {
+        (kind, entries) for kind in ("text list", "folder", "tar", "arrow") for entries in (64, 256)
+    }
+    assert "| tar | 256 |" in printed

@@ -40,7 +40,7 @@ def test_a_run_resumes_with_the_new_path_of_its_images(tmp_path: Path, packed: b
     train(replace(run, data=moved))
     assert_equal(weights(tmp_path / "straight"), weights(tmp_path / "run"))
     assert load_yaml(tmp_path / "run/config.yaml").data == moved
-    with pytest.raises(UserError, match="data: .*other here, .*new.* there"):
+    with pytest.raises(UserError, match=r"data: .*other here, .*new.* there"):
         train(replace(run, data=other))
 
 

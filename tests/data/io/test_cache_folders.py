@@ -118,7 +118,7 @@ def test_a_folder_that_cannot_be_written_costs_a_line(
 ) -> None:
     (tmp_path / "file").write_bytes(b"")
     monkeypatch.setenv("REPRE_CACHE", str(tmp_path / "file"))
-    monkeypatch.setattr("repre.data.io.folder_index._write_cache", lambda *_: None)
+    monkeypatch.setattr("repre.data.io.folder_index.write_cache", lambda *_: None)
     source, line = kept(photos)
     assert not isinstance(source, CachedSource)
     assert line.startswith("decoded images are not kept: ")

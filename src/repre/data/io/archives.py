@@ -102,21 +102,30 @@ def open_archives(archives: Sequence[Blob], *, cache_dir: Path | None = None) ->
     Raises:
         UserError: an archive is missing, damaged or cut, or holds two members of one name; or none holds an image.
     """
-    key = "\0".join(blob.location for blob in archives) + repr(EXTENSIONS)
-    name = f"{hashlib.sha256(os.fsencode(key)).hexdigest()[:32]}.index"
-    cache = (cache_dir or cache_home() / "index") / name
+    cache = cache_path(archives, cache_dir=cache_dir)
     stamps = [_stamp(blob) for blob in archives]
     known = _read_cache(cache, len(archives))
     if known is not None and known[0] == stamps:
         files = ArchiveFiles(archives, stamps, *known[1:])
     else:
         files = _list(archives, stamps, known)
-        arrays = {"names": files.names.block, "ends": files.names.ends, "table": files.table.view(np.uint8)}
-        with contextlib.suppress(OSError, RunError):  # without the cache the next run lists them again
-            write_index(cache, arrays, {"stamps": stamps, "counts": files.counts})
+        write_cache(cache, files)
     if not len(files):
         raise UserError(f"--data: {files.location} holds no images ({', '.join(EXTENSIONS)})")
     return files
+
+
+def cache_path(archives: Sequence[Blob], *, cache_dir: Path | None = None) -> Path:
+    """The file that holds the list of the members of archives."""
+    key = "\0".join(blob.location for blob in archives) + repr(EXTENSIONS)
+    return (cache_dir or cache_home() / "index") / f"{hashlib.sha256(os.fsencode(key)).hexdigest()[:32]}.index"
+
+
+def write_cache(cache: Path, files: ArchiveFiles) -> None:
+    """Best effort: without the cache the next run lists the archives again."""
+    arrays = {"names": files.names.block, "ends": files.names.ends, "table": files.table.view(np.uint8)}
+    with contextlib.suppress(OSError, RunError):
+        write_index(cache, arrays, {"stamps": files.stamps, "counts": files.counts})
 
 
 def _stamp(blob: Blob) -> Stamp:

@@ -28,13 +28,12 @@ def image_names(folder: Path, *, any_ending: bool = False, cache_dir: Path | Non
         UserError: a folder cannot be read, or there are no images.
     """
     root = folder.resolve()
-    key = os.fsencode(root) + repr((EXTENSIONS, any_ending)).encode()
-    cache = (cache_dir or cache_home() / "index") / f"{hashlib.sha256(key).hexdigest()[:32]}.index"
+    cache = cache_path(root, any_ending=any_ending, cache_dir=cache_dir)
     names = _read_cache(cache, root)
     if names is None:
         folders: dict[str, int] = {}
         names = Names.of(_scan(root, folders, any_ending=any_ending))
-        _write_cache(cache, root, names, folders)
+        write_cache(cache, root, names, folders)
     if not len(names):
         raise UserError(f"--data: {_describe_content(folder)}")
     return names
@@ -138,8 +137,18 @@ def _read_cache(cache: Path, root: Path) -> Names | None:
     return Names(arrays["names"], arrays["ends"])
 
 
-def _write_cache(cache: Path, root: Path, names: Names, folders: dict[str, int]) -> None:
-    """Best effort: without the cache the next run searches again."""
+def cache_path(root: Path, *, any_ending: bool, cache_dir: Path | None = None) -> Path:
+    """The file that holds the list of a folder."""
+    key = os.fsencode(root) + repr((EXTENSIONS, any_ending)).encode()
+    return (cache_dir or cache_home() / "index") / f"{hashlib.sha256(key).hexdigest()[:32]}.index"
+
+
+def write_cache(cache: Path, root: Path, names: Names, folders: dict[str, int]) -> None:
+    """Best effort: without the cache the next run searches again.
+
+    Args:
+        folders: modification time in nanoseconds of every folder that was searched, relative to `root`.
+    """
     searched = Names.of(folders)
     arrays = {
         "names": names.block,
