@@ -13,6 +13,7 @@ import numpy as np
 
 from repre.errors import UserError
 from repre.utils.io import write_atomically, write_json
+from repre.utils.optional_imports import require
 
 
 @dataclass(frozen=True)
@@ -152,10 +153,6 @@ def _write_parquet(parts: FeatureParts, paths: list[str], out: Path) -> None:
     write_atomically(out, write)
 
 
-def _import_pyarrow() -> tuple[Any, Any]:
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError as error:
-        raise UserError("Parquet needs pyarrow: pip install 'repre[parquet]'; or write a .npz file") from error
-    return pyarrow, pyarrow.parquet
+def _import_pyarrow() -> tuple[Any, ...]:
+    purpose = "a .parquet file (a .npz file needs nothing)"
+    return tuple(require(module, extra="parquet", purpose=purpose) for module in ("pyarrow", "pyarrow.parquet"))

@@ -7,11 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from repre.errors import RunError, UserError
+from repre.errors import RunError
 from repre.exporters.model_card import model_card
 from repre.models.encoder import Encoder
 from repre.models.resolve import ResolvedEncoder
 from repre.models.timm_folder import load_in_timm, save_encoder
+from repre.utils.optional_imports import require
 
 
 def write_timm(encoder: Encoder, folder: Path, resolved: ResolvedEncoder) -> Callable[[Tensor], list[Tensor]]:
@@ -36,15 +37,14 @@ def write_huggingface(encoder: Encoder, folder: Path, resolved: ResolvedEncoder)
         UserError: transformers is missing.
         RunError: timm and transformers give different embeddings.
     """
-    try:
-        from transformers import AutoModel
-        from transformers.utils.logging import disable_progress_bar
-    except ImportError as error:
-        raise UserError("--to huggingface needs transformers: pip install 'repre[huggingface]'") from error
+    transformers, logging = (
+        require(module, extra="huggingface", purpose="--to huggingface")
+        for module in ("transformers", "transformers.utils.logging")
+    )
     in_timm = write_timm(encoder, folder, resolved)
     (folder / "README.md").write_text(model_card(encoder, resolved), encoding="utf-8")
-    disable_progress_bar()
-    model = AutoModel.from_pretrained(folder, local_files_only=True).eval()
+    logging.disable_progress_bar()
+    model = transformers.AutoModel.from_pretrained(folder, local_files_only=True).eval()
 
     def forward(images: Tensor) -> list[Tensor]:
         outputs = model(images, output_hidden_states=list(encoder.out_indices))

@@ -6,10 +6,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from repre.errors import UserError
 from repre.exporters.torch_export import TupleEncoder, example_inputs, output_names
 from repre.models.encoder import Encoder
 from repre.models.resolve import ResolvedEncoder
+from repre.utils.optional_imports import require
 
 
 def write(encoder: Encoder, folder: Path, resolved: ResolvedEncoder) -> Callable[[Tensor], list[Tensor]]:
@@ -18,11 +18,9 @@ def write(encoder: Encoder, folder: Path, resolved: ResolvedEncoder) -> Callable
     Raises:
         UserError: a library is missing.
     """
-    try:
-        import onnxruntime
-        import onnxscript  # noqa: F401  torch.onnx.export needs it
-    except ImportError as error:
-        raise UserError("--to onnx needs onnx, onnxscript and onnxruntime: pip install 'repre[onnx]'") from error
+    for module in ("onnx", "onnxscript"):  # torch.onnx.export needs them
+        require(module, extra="onnx", purpose="--to onnx")
+    onnxruntime = require("onnxruntime", extra="onnx", purpose="--to onnx")
     inputs, dynamic_shapes = example_inputs(encoder)
     program = torch.onnx.export(
         TupleEncoder(encoder).eval(),

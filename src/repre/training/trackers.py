@@ -2,13 +2,12 @@
 
 import json
 from collections.abc import Callable
-from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
 from uuid import uuid4
 
-from repre.errors import UserError
 from repre.utils.io import write_json
+from repre.utils.optional_imports import require
 
 PROJECT = "repre"
 RUN_IDS = "trackers.json"
@@ -109,10 +108,7 @@ def open_trackers(
     """
     trackers: list[Tracker] = [TensorBoard(folder, start=start)]
     for name in names:
-        try:
-            module = import_module(name)
-        except ImportError as error:
-            raise UserError(f"runtime.trackers: {name} is not installed; run: pip install 'repre[{name}]'") from error
+        module = require(name, extra=name, purpose="runtime.trackers")
         trackers.append(SERVICES[name](module, run=run, config=config))
     return trackers
 

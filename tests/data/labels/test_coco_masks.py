@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from repre.data.labels.coco_masks import decode_mask, encode_mask
+from repre.data.labels.coco_masks import decode_mask, encode_mask, mask_area, polygon_area
 
 reference = pytest.importorskip("pycocotools.mask")
 
@@ -34,6 +34,18 @@ def test_polygons_equal_pycocotools() -> None:
     polygons = [[10.0, 10, 50, 12.5, 45, 40, 12, 44], [60, 60, 90, 60, 90, 90, 60, 90], [-5, 70, 20, 70, 20, 120.5]]
     expected = reference.decode(reference.merge(reference.frPyObjects(polygons, 100, 95)))
     assert (decode_mask(polygons, height=100, width=95) == expected).all()
+
+
+@pytest.mark.parametrize("corners", [3, 4, 9])
+def test_areas_equal_those_of_pixels(corners: int) -> None:
+    rng = np.random.default_rng(corners)
+    angles = np.sort(rng.uniform(0, 2 * np.pi, corners))
+    points = 100 + 90 * np.stack([np.cos(angles), np.sin(angles)], 1) * rng.uniform(0.6, 1, (corners, 1))
+    for polygon in (points.ravel().tolist(), points[::-1].ravel().tolist()):
+        pixels = decode_mask([polygon], height=200, width=200).sum()
+        assert mask_area([polygon], height=200, width=200) == pixels
+        assert polygon_area(polygon) == pytest.approx(pixels, rel=0.02)
+    assert polygon_area([1.0, 1, 4, 1, 4, 3, 1, 3]) == 6
 
 
 def test_polygons_without_area_are_empty() -> None:
@@ -85,7 +97,7 @@ def test_what_is_no_mask_is_refused(segmentation: Any, reason: str) -> None:
 
 FUZZ = """
 import numpy as np
-from repre.data.labels.coco_masks import decode_mask, encode_mask
+from repre.data.labels.coco_masks import decode_mask, encode_mask, mask_area, polygon_area
 
 rng = np.random.default_rng(0)
 outcomes = {"read": 0, "refused": 0}

@@ -48,6 +48,13 @@ def _encoded(segmentation: Any, height: int, width: int) -> dict[str, Any]:
     return _compressed(segmentation["counts"], height, width)
 
 
+def polygon_area(polygon: list[float]) -> float:
+    """Area within a polygon x, y, x, y, ... of three points or more; it does not cross itself."""
+    xs, ys = polygon[::2], polygon[1::2]
+    corners = zip(xs, ys, xs[1:] + xs[:1], ys[1:] + ys[:1])
+    return abs(sum(x * next_y - next_x * y for x, y, next_x, next_y in corners)) / 2
+
+
 def mask_area(segmentation: Any, *, height: int, width: int) -> float:
     """Number of pixels of a COCO ``segmentation``; ValueError as in `decode_mask`."""
     return float(coco_mask.area(_encoded(segmentation, height, width)))

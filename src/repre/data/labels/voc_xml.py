@@ -16,6 +16,7 @@ from tqdm import tqdm
 from repre.data.io.decode import EXTENSIONS
 from repre.data.io.image_limits import UnreadableImage
 from repre.data.labels.coco_json import Annotations
+from repre.data.labels.coco_masks import polygon_area
 from repre.data.labels.image_sizes import image_size
 from repre.data.labels.problems import Problems
 from repre.data.labels.text_lines import read_lines
@@ -178,11 +179,15 @@ def _object(number: int, element: ElementTree.Element) -> dict[str, Any]:
     polygons = [
         [_number(point.text, point.tag, number) - 1 for point in polygon] for polygon in element.iterfind("polygon")
     ]
+    if any(len(polygon) < 6 or len(polygon) % 2 for polygon in polygons):
+        raise ValueError(f"object {number} has a polygon without three points (x1, y1, x2, y2, x3, y3, ...)")
+    box_area = (right - left) * (bottom - top)
     return {
         "id": number,
         "name": name,
         "bbox": [left, top, right - left, bottom - top],
         "segmentation": polygons,
+        "area": sum(map(polygon_area, polygons)) if polygons else box_area,
         "iscrowd": int((element.findtext("difficult") or "0").strip() == "1"),
     }
 

@@ -17,6 +17,7 @@ from tqdm import tqdm
 from repre.data.io.image_limits import UnreadableImage
 from repre.data.labels.coco_boxes import SLACK
 from repre.data.labels.coco_json import Annotations
+from repre.data.labels.coco_masks import polygon_area
 from repre.data.labels.image_sizes import image_size
 from repre.data.labels.problems import Problems
 
@@ -119,7 +120,8 @@ def _object(words: list[str], files: YoloFiles, *, height: int, width: int) -> d
     _check_shares(values, names, [width, height] * (len(values) // 2))
     points = [min(max(value, 0.0), 1.0) * side for value, side in zip(values, [width, height] * len(values))]
     left, top, right, bottom = min(points[::2]), min(points[1::2]), max(points[::2]), max(points[1::2])
-    return {"category_id": label, "bbox": [left, top, right - left, bottom - top], "segmentation": [points]}
+    box = [left, top, right - left, bottom - top]
+    return {"category_id": label, "bbox": box, "segmentation": [points], "area": polygon_area(points)}
 
 
 def _class_id(word: str, files: YoloFiles) -> int:
