@@ -21,6 +21,7 @@ FLOORS: list[list[str]] = [
     ["data.tools"],
     [
         "models.norms",
+        "models.position_tables",
         "models.drop_path",
         "models.patch_projection",
         "models.moco_v3_init",

@@ -1,6 +1,7 @@
 """Every export gives the encoder's features in the other library, or is an error and leaves nothing."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import onnxruntime
@@ -18,8 +19,9 @@ from tests.tiny import ENCODERS
 KINDS = ENCODERS | {
     "convnext": EncoderConfig(name="convnext_atto", image_size=64, model_args={"depths": (1, 1, 1, 1)}),
     "grayscale": EncoderConfig(
-        name="vit_tiny_patch16_224", image_size=48, channels=1, model_args={"depth": 2, "global_pool": "avg"}
+        name="vit_tiny_patch16_224", image_size=(48, 80), channels=1, model_args={"depth": 2, "global_pool": "avg"}
     ),
+    "oblong windows": replace(ENCODERS["swin"], image_size=(32, 96)),
 }
 ALL_TARGETS = [pytest.param(name, marks=() if name == "timm" else pytest.mark.slow) for name in TARGETS]
 

@@ -278,7 +278,7 @@ on_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA
 def cuda_run(out: Path, **changes: Any) -> RunConfig:
     """Two steps of 128 views of 224 pixels, which take several GiB at once."""
     config = toy(out, "moco-v3", data="scenes:256:224", epochs=1, batch_size=128, **changes)
-    encoder = replace(config.encoder, name="vit_small_patch16_224", patch_size=None, model_args={})
+    encoder = replace(config.encoder, name="vit_small_patch16_224", image_size=None, patch_size=None, model_args={})
     runtime = replace(config.runtime, device="cuda", monitors=False, monitor_samples=8, workers=2)
     return replace(config, encoder=encoder, views=replace(config.views, size=224), runtime=runtime)
 
