@@ -25,6 +25,7 @@ from repre.data.io.image_files import Files, FileSource, class_labels
 from repre.data.io.joined_files import ChosenFiles, JoinedFiles, filter_files
 from repre.data.io.local_files import LocalFiles, check_listed, is_file, read_list
 from repre.data.io.names import Names
+from repre.data.io.remote_address import REMOTE_GIB, check_address, is_address
 from repre.data.io.spec_patterns import expand_braces, expand_pattern, has_pattern
 from repre.data.io.torchvision_sets import DATA_SETS, ArraySource
 from repre.data.scenes import Scenes, ScenesConfig
@@ -90,6 +91,7 @@ def open_source(
     raw_values: bool = False,
     choice: FileChoice | None = None,
     cache_dir: Path | None = None,
+    remote_gib: float = REMOTE_GIB,
 ) -> Source:
     """Opens what `data` names; see the top of this file.
 
@@ -101,6 +103,7 @@ def open_source(
         raw_values: see `FileSource`.
         choice: which files are used; None: all images.
         cache_dir: folder for the lists of folders and archives; by default the user's cache folder.
+        remote_gib: size in GiB of the fetched files that are kept on the disk.
 
     Raises:
         UserError: the data do not exist or hold no images.
@@ -111,7 +114,8 @@ def open_source(
         raise UserError("--data is empty; name a folder of images, or scenes")
     if len(specs) == 1 and (in_memory := _in_memory(specs[0], split=split, channels=channels)) is not None:
         return in_memory
-    parts = [_open_files(spec, split=split, choice=choice, cache_dir=cache_dir) for spec in specs]
+    check_data(data)
+    parts = [_open_files(spec, split, choice, cache_dir, remote_gib) for spec in specs]
     whole = parts[0] if len(parts) == 1 else Opened(JoinedFiles([part.files for part in parts]))
     files, labels = filter_files(whole.files, include=choice.include, exclude=choice.exclude), whole.labels
     if labels is not None and isinstance(files, ChosenFiles):
@@ -130,6 +134,16 @@ def open_source(
 def describe_data(data: str | Sequence[str]) -> str:
     """One or several ``--data`` strings as one text for messages."""
     return data if isinstance(data, str) else ", ".join(data)
+
+
+def check_data(data: str | Sequence[str]) -> None:
+    """Refuses ``--data`` strings with a password or a signature, before anything repeats them.
+
+    Raises:
+        UserError: without the secret in its message.
+    """
+    for spec in [data] if isinstance(data, str) else data:
+        check_address(spec)
 
 
 # ------------------------------------------------------------------------------------------------------------ in memory
@@ -164,13 +178,15 @@ def _open_scenes(spec: str, numbers: str, *, split: str, channels: int) -> Scene
 # ---------------------------------------------------------------------------------------------------------------- files
 
 
-def _open_files(spec: str, *, split: str, choice: FileChoice, cache_dir: Path | None) -> Opened:
+def _open_files(spec: str, split: str, choice: FileChoice, cache_dir: Path | None, remote_gib: float) -> Opened:
     name, _, rest = spec.partition(":")
     path = Path(spec).expanduser()
-    if "://" in spec:
+    if is_address(spec):
         from repre.data.io.remote_files import open_remote
 
-        return _with_folders(open_remote(spec, split=split, any_ending=choice.any_ending, cache_dir=cache_dir))
+        return _with_folders(
+            open_remote(spec, split=split, any_ending=choice.any_ending, cache_dir=cache_dir, gib=remote_gib)
+        )
     if path.is_dir():
         return _open_folder(spec, path, split=split, choice=choice, cache_dir=cache_dir)
     if name == "hf" or spec.lower().endswith(TABLES):
@@ -180,14 +196,16 @@ def _open_files(spec: str, *, split: str, choice: FileChoice, cache_dir: Path | 
     if name in ("scenes", *DATA_SETS):
         raise UserError(f"--data {spec} is in memory and cannot be joined with other data; name it alone")
     if is_file(path) or not rest:
-        return _open_path(spec, path, split=split, choice=choice, cache_dir=cache_dir)
+        return _open_path(spec, path, split=split, choice=choice, cache_dir=cache_dir, remote_gib=remote_gib)
     if name == "imagenet":
         return _open_folder(spec, Path(rest).expanduser() / split, split=split, choice=choice, cache_dir=cache_dir)
     known = ["scenes", "imagenet", "hf", *DATA_SETS]
     raise UserError(f"--data {spec}: no such folder, and no data set {name!r}{near_names(name, known)}")
 
 
-def _open_path(spec: str, path: Path, *, split: str, choice: FileChoice, cache_dir: Path | None) -> Opened:
+def _open_path(
+    spec: str, path: Path, *, split: str, choice: FileChoice, cache_dir: Path | None, remote_gib: float
+) -> Opened:
     """Archives, a text list, or a pattern."""
     lower = spec.lower()
     if lower.endswith(PACKED_ARCHIVES):
@@ -206,7 +224,7 @@ def _open_path(spec: str, path: Path, *, split: str, choice: FileChoice, cache_d
         if b"://" in names.encoded(0):
             from repre.data.io.remote_files import RemoteFiles
 
-            return Opened(RemoteFiles.of_addresses(names))
+            return Opened(RemoteFiles.of_addresses(names, gib=remote_gib))
         check_listed(path, names)
         return Opened(LocalFiles(path.parent, names))
     if has_pattern(spec):
