@@ -180,6 +180,8 @@ def attempt(protocol: str, request: Callable[[Any], Awaitable[T]], *, seconds: f
 def _connect(protocol: str) -> Any:
     name = f"--data {protocol}://"
     fsspec = require("fsspec", extra="remote", purpose=name)
+    from fsspec.registry import known_implementations
+
     if protocol in LIBRARIES:
         require(LIBRARIES[protocol], extra="remote", purpose=name)
     try:
@@ -187,7 +189,7 @@ def _connect(protocol: str) -> Any:
     except ValueError:
         raise UserError(f"{name}: there is no such protocol; s3, gs and https are known, and those of fsspec") from None
     except ImportError:
-        hint = fsspec.registry.known_implementations.get(protocol, {}).get("err", "install its package")
+        hint = known_implementations.get(protocol, {}).get("err", "install its package")
         raise UserError(f"{name} needs another package: {hint}") from None
     known = fsspec.config.conf.get(protocol, {})
     options = _options(protocol)

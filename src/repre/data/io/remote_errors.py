@@ -68,10 +68,12 @@ def explain(error: BaseException) -> RemoteError:
     for one in errors:
         if isinstance(one, RemoteError):
             return one
+    names = " ".join(type(one).__name__ for one in errors)
+    if _has(names, ENDED_EARLY):
+        return RemoteError("the answer ended early", again=True)
     status, code = next((found for one in errors if any(found := _answer(one))), (0, ""))
     if status or code:
         return _explain_answer(status, code)
-    names = " ".join(type(one).__name__ for one in errors)
     if any(isinstance(one, FileNotFoundError | NotADirectoryError) for one in errors):
         return RemoteError("not found", kind="missing")
     if any(isinstance(one, PermissionError) or str(one).startswith("Forbidden:") for one in errors):
@@ -82,8 +84,6 @@ def explain(error: BaseException) -> RemoteError:
         return RemoteError("its certificate is not valid")
     if "timeout" in names.lower() or any(isinstance(one, TimeoutError) for one in errors):
         return RemoteError("no answer in time", again=True)
-    if _has(names, ENDED_EARLY):
-        return RemoteError("the answer ended early", again=True)
     if _has(names, DAMAGED):
         return RemoteError("damaged on its way", again=True)
     if any(isinstance(one, ConnectionError | socket.gaierror) for one in errors) or _has(names, NOT_SENT):

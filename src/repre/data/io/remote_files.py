@@ -213,16 +213,16 @@ def open_remote(
     check_address(spec)
     cache, path = RemoteCache(gib), _path(spec)
     lower = path.lower()
+    if "*" in spec:
+        raise UserError(
+            f"--data {spec}: patterns are not read at addresses; name the folder and give the pattern as --include"
+        )
     if lower.endswith((".parquet", ".arrow")):
         raise UserError(
             f"--data {spec}: tables are not read at addresses; download it, or name its data set as hf:NAME"
         )
     if lower.endswith(EXTENSIONS):
         raise UserError(f"--data {spec} is one image; name a folder, or a text list of images (.txt)")
-    if "*" in spec:
-        raise UserError(
-            f"--data {spec}: patterns are not read at addresses; name the folder and give the pattern as --include"
-        )
     try:
         if lower.endswith(ARCHIVES):
             return _open_archives(expand_braces(spec), cache, cache_dir)
