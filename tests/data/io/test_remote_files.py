@@ -9,6 +9,8 @@ import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import fsspec
 import numpy as np
@@ -16,13 +18,14 @@ import pytest
 from fsspec.spec import AbstractFileSystem
 from PIL import Image
 
-from repre.data.io import remote_access, remote_files
+from repre.data.io import remote_access, remote_files, remote_listing
 from repre.data.io.image_files import FileSource
 from repre.data.io.image_limits import UnreadableImage
 from repre.data.io.names import Names
 from repre.data.io.remote_cache import RemoteCache
 from repre.data.io.remote_files import RemoteFiles
 from repre.data.io.sources import FileChoice, open_source
+from repre.data.labels.classes import open_labeled
 from repre.errors import UserError
 from tests.data.io import remote_servers as servers
 from tests.data.io.remote_servers import KEY, SECRET, Fault, Server
@@ -275,9 +278,15 @@ def test_the_stamps_of_many_shards_come_from_one_listing(places: Places, monkeyp
 
 
 def test_train_and_val_are_told_apart_and_other_endings_taken_by_option(web: Server) -> None:
+    write_photos(
+        web.root / "labeled", ["train/a/0.png", "train/a/1.png", "train/b/2.png", "val/a/1.png", "val/b/2.png"]
+    )
     write_photos(web.root / "split", ["train/a/0.png", "val/a/1.png", "val/2.png"])
     (web.root / "photos/a b/0.png").rename(web.root / "photos/a b/zero")
     (web.root / "photos/a b/text").write_text("none")
+    labeled = open_labeled(f"{web.url}/labeled")
+    assert labeled.classes == ["a", "b"]
+    assert (len(labeled.train.targets), labeled.test.targets.tolist(), labeled.test_set) == (3, [0, 1], "val")
     for split, names in (("train", ["a/0.png"]), ("val", ["2.png", "a/1.png"])):
         source = opened(f"{web.url}/split", split=split)
         assert [*source.files.names] == names
@@ -287,19 +296,45 @@ def test_train_and_val_are_told_apart_and_other_endings_taken_by_option(web: Ser
     assert [*opened(f"{web.url}/photos", choice=choice).files.names] == ["a b/1.jpg", "a b/2.png", "a b/zero"]
 
 
+@pytest.mark.parametrize("depth", [0, 1, 2, 3])
 def test_a_bucket_of_many_pages_is_listed_in_the_order_of_the_names(
-    places: Places, monkeypatch: pytest.MonkeyPatch
+    depth: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    names = [f"{number % 3}/{number}.png" for number in range(2500)]
-    found = [{"Key": f"p/{name}", "Size": len(name), "ETag": name} for name in names]  # not sorted, without times
-    pages = [found[:1000], [], found[1000:]]
-    monkeypatch.setattr("repre.data.io.remote_listing.list_bucket", lambda address: iter(pages))
-    files = remote_files.open_remote("s3://b/p/", split="train", any_ending=False)
-    assert [*files.names] == sorted(names)
-    stamps = [files.stamp(number) for number in range(2500)]
-    assert [size for size, _ in stamps] == [len(name) for name in sorted(names)]
-    assert len({modified for _, modified in stamps}) == 2500
+    """Folders of any number and depth, with files beside them; pages of 100 keys, without times."""
+    widths = ((), (200,), (3, 40), (2, 3, 30))[depth]
+    rng = np.random.default_rng(depth)
+    parts = np.stack([rng.integers(0, width, 600) for width in (*widths, 10**6)], 1).tolist()
+    names = [f"{'/'.join(map(str, path[: max(1, len(path) - number % 3)]))}.png" for number, path in enumerate(parts)]
+    names = sorted({*names, *(f"z{number}.png" for number in range(50))}, key=str.encode)
+    requests: list[str] = []
+
+    def list_bucket(address: str, *, delimiter: str = "") -> Iterator[dict[str, Any]]:
+        prefix = address.removeprefix("s3://b/")
+        found: dict[str, str] = {}
+        for name in names:
+            if (key := f"p/{name}").startswith(prefix):
+                rest = key[len(prefix) :]
+                folder = delimiter and delimiter in rest
+                found[prefix + rest.partition("/")[0] + "/" if folder else key] = "folder" if folder else "file"
+        keys = [*found]
+        for start in range(0, max(len(keys), 1), 100):
+            requests.append(address)
+            page = keys[start : start + 100]
+            yield {
+                "Contents": [{"Key": key, "Size": len(key), "ETag": key} for key in page if found[key] == "file"],
+                "CommonPrefixes": [{"Prefix": key} for key in page if found[key] == "folder"],
+                "IsTruncated": start + 100 < len(keys),
+            }
+
+    monkeypatch.setattr(remote_listing, "list_bucket", list_bucket)
+    monkeypatch.setattr(remote_listing, "file_system", lambda protocol: SimpleNamespace(call_s3=None))
+    files = remote_files.open_remote("s3://b/p", split="train", any_ending=False)
+    assert [*files.names] == names
+    stamps = [files.stamp(number) for number in range(len(names))]
+    assert [size for size, _ in stamps] == [len(name) + 2 for name in names]
+    assert len({modified for _, modified in stamps}) == len(names)
     assert max(modified for _, modified in stamps) < 2**48
+    assert len(requests) < len(names) / 2
 
 
 SIGNED = "https://host/photos/?X-Amz-Signature=0123abcd&x=1"

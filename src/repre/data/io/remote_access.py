@@ -114,25 +114,28 @@ def list_folder(address: str) -> list[dict[str, Any]]:
     return attempt(protocol_of(address), request, seconds=LISTING_SECONDS)
 
 
-def list_bucket(address: str) -> Iterator[list[dict[str, Any]]]:
-    """The objects of S3 whose keys begin as `address`, sorted by their bytes, page by page: Key, Size, LastModified.
+def list_bucket(address: str, *, delimiter: str = "") -> Iterator[dict[str, Any]]:
+    """The objects of S3 whose keys begin as `address`, sorted by their bytes, page by page as S3 answers.
+
+    Args:
+        delimiter: keys that have it after that beginning are left out; their common beginnings are told instead.
 
     Raises:
         RemoteError: after the last attempt.
     """
     protocol, _, rest = address.partition("://")
     bucket, _, prefix = rest.partition("/")
-    token: dict[str, str] = {}
+    more: dict[str, str] = {}
 
     async def request(system: Any) -> dict[str, Any]:
-        return await system._call_s3("list_objects_v2", Bucket=bucket, Prefix=prefix, **token)
+        return await system._call_s3("list_objects_v2", Bucket=bucket, Prefix=prefix, Delimiter=delimiter, **more)
 
     while True:
         page = attempt(protocol, request, seconds=TOTAL_SECONDS)
-        yield page.get("Contents", [])
+        yield page
         if not page.get("IsTruncated"):
             return
-        token = {"ContinuationToken": page["NextContinuationToken"]}
+        more = {"ContinuationToken": page["NextContinuationToken"]}
 
 
 def stamp_of(found: dict[str, Any]) -> Stamp:

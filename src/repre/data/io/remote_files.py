@@ -202,7 +202,7 @@ def open_remote(
     """Opens what an address names; see the top of this file.
 
     Args:
-        split: train or val; of a folder that holds both, that one.
+        split: train or val: of a folder that holds both, that one; any other word: all of it.
         any_ending: also take files of other endings if their content is that of an image, which costs a request for each.
         cache_dir: folder for the lists of archives; by default the user's.
         gib: size in GiB of what is kept on the disk.
@@ -247,9 +247,9 @@ def _open_list(spec: str, cache: RemoteCache) -> RemoteFiles:
 
 def _open_folder(root: str, split: str, any_ending: bool, cache: RemoteCache, cache_dir: Path | None) -> Files:
     listing = list_remote(root, any_ending=any_ending)
-    groups = {folder: (first, last) for folder, first, last in listing.names.prefix_groups()}
-    if "train" in groups and "val" in groups:
-        return _in_folder(f"{root}{split}/", listing.between(*groups[split]), cache, cut=len(split) + 1)
+    ranges = {name: listing.names.folder_range(name) for name in ("train", "val")}
+    if split in ranges and all(first < last for first, last in ranges.values()):
+        return _in_folder(f"{root}{split}/", listing.between(*ranges[split]), cache, cut=len(split) + 1)
     if len(listing.names):
         return _in_folder(root, listing, cache)
     if listing.archives:

@@ -2,8 +2,9 @@
 
 from array import array
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import unquote
 
 import numpy as np
@@ -14,12 +15,16 @@ from repre.data.io.image_files import Stamp
 from repre.data.io.image_kinds import HEAD_BYTES, is_image_content
 from repre.data.io.names import Names
 from repre.data.io.remote_access import file_system, list_bucket, list_folder, read, stamp_of
-from repre.data.io.remote_address import WEB, protocol_of
+from repre.data.io.remote_address import WEB, protocol_of, root_of
 from repre.data.io.remote_errors import RemoteError
 
 Array = np.ndarray
 
 ARCHIVES = (".tar", ".zip")
+AT_ONCE = 16
+"""Folders that are listed at once."""
+MAX_DEPTH = 2
+"""Folders of a bucket that are deeper are not listed one by one."""
 
 
 class Entry(NamedTuple):
@@ -66,7 +71,7 @@ def list_remote(folder: str, *, any_ending: bool) -> Listing:
         nonlocal others
         entries = tqdm(_entries(folder), desc=f"list {folder}", unit=" files", disable=None, leave=False)
         for name, size, modified in entries:
-            if any(part.startswith(".") for part in name.split("/")):
+            if name.startswith(".") or "/." in name:
                 continue
             lower = name.lower()
             if lower.endswith(EXTENSIONS) or (any_ending and _is_image(folder + name)):
@@ -96,20 +101,51 @@ def stamps_in(folder: str) -> dict[str, Stamp]:
 
 
 def _entries(folder: str) -> Iterator[Entry]:
-    """The files below a folder."""
-    if hasattr(file_system(protocol_of(folder)), "call_s3"):
-        skipped = len(folder.partition("://")[2].partition("/")[2])
-        for page in list_bucket(folder):
-            for found in page:
-                yield Entry(found["Key"][skipped:], *stamp_of(found))
+    """The files below a folder, in any order; several folders are listed at once."""
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        if hasattr(file_system(protocol_of(folder)), "call_s3"):
+            for found in _objects(folder, len(folder), pool):
+                yield from found
+            return
+        pending = [""]
+        while pending:
+            below: list[str] = []
+            for children in pool.map(lambda relative: [*_children(folder, relative)], pending):
+                for name, size, modified, is_folder in children:
+                    if not is_folder:
+                        yield Entry(_readable(folder, name), size, modified)
+                    elif not name.rpartition("/")[2].startswith("."):
+                        below.append(f"{name}/")
+            pending = below
+
+
+def _objects(folder: str, skipped: int, pool: ThreadPoolExecutor, *, depth: int = 0) -> Iterator[list[Entry]]:
+    """The objects below a folder of S3, page by page.
+
+    A page holds 1000 keys whatever their folders are, and the next one is known only after it. So a tree is listed as a
+    whole, but where it has a few folders at its top, they are listed at once.
+
+    Args:
+        skipped: letters of an address that names leave out.
+        depth: of the folder below the first one.
+    """
+    first = next(list_bucket(folder, delimiter="/"))
+    root = root_of(folder)
+    if first.get("IsTruncated") or depth == MAX_DEPTH:
+        yield from (_page(root, page, skipped) for page in list_bucket(folder))
         return
-    pending = [""]
-    while pending:
-        for name, size, modified, is_folder in _children(folder, pending.pop()):
-            if not is_folder:
-                yield Entry(_readable(folder, name), size, modified)
-            elif not name.rpartition("/")[2].startswith("."):
-                pending.append(f"{name}/")
+    yield _page(root, first, skipped)
+    folders = [root + found["Prefix"] for found in first.get("CommonPrefixes", [])]
+    if len(folders) < AT_ONCE:
+        for one in folders:
+            yield from _objects(one, skipped, pool, depth=depth + 1)
+        return
+    for pages in pool.map(lambda one: [_page(root, page, skipped) for page in list_bucket(one)], folders):
+        yield from pages
+
+
+def _page(root: str, page: dict[str, Any], skipped: int) -> list[Entry]:
+    return [Entry((root + found["Key"])[skipped:], *stamp_of(found)) for found in page.get("Contents", [])]
 
 
 def _children(root: str, relative: str) -> Iterator[tuple[str, int, int, bool]]:
