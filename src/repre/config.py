@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import yaml
 
-from repre.data.io.sources import FileChoice, Source, describe_data, open_source
+from repre.data.io.sources import FileChoice, Source, check_data, describe_data, open_source
 from repre.data.loading.loader import LoaderConfig, sufficient_size
 from repre.data.views.view_recipes import ViewsConfig
 from repre.errors import UserError, near_names
@@ -26,7 +26,7 @@ from repre.utils.image_size import as_option, as_text, height_and_width
 SAME_UPDATE = {
     "compute": ("micro_batch",),
     "encoder": ("grad_checkpointing",),
-    "loader": ("in_flight_gib", "cache", "cache_gib"),
+    "loader": ("in_flight_gib", "cache", "cache_gib", "remote_cache_gib"),
 }
 """Settings by section that change neither the images nor the update of a step; all of them may change on resume."""
 
@@ -140,9 +140,9 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        for name in ("epochs", "batch_size"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name} must be at least 1, not {getattr(self, name)}")
+        check_data(self.data)
+        if self.epochs < 1:
+            raise UserError(f"epochs must be at least 1, not {self.epochs}")
         if self.batch_size < 2:
             raise UserError("batch_size must be at least 2: the frameworks compare images of a batch")
         check_needs(self.framework, self.views, self.reconstruction)
@@ -171,6 +171,7 @@ class RunConfig:
             canvas=self.decode_size,
             raw_values=self.views.value_range is not None,
             choice=FileChoice(self.include, self.exclude, self.any_ending),
+            remote_gib=self.loader.remote_cache_gib,
         )
 
     @property

@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import io
 import os
+import re
 from collections import OrderedDict
 from collections.abc import Sequence
 from itertools import pairwise
@@ -32,6 +33,8 @@ Array = np.ndarray
 
 OPEN_ARCHIVES = 64
 """Archives that a process keeps open."""
+ZIP_ENDING = re.compile(r"\.zip(\?[^/]*)?$", re.IGNORECASE)
+"""Of a path, or of an address with a query."""
 TABLE = np.dtype(
     [("offset", "<i8"), ("packed", "<i8"), ("size", "<i8"), ("checksum", "<u4"), ("packing", "<u4")], align=True
 )
@@ -156,7 +159,7 @@ def _list(
 
 def _members(blob: Blob) -> tuple[Names, Array]:
     """Names and places of the images of one archive, sorted by the bytes of the names."""
-    reader = list_zip if blob.location.lower().endswith(".zip") else list_tar
+    reader = list_zip if ZIP_ENDING.search(blob.location) else list_tar
     members: list[tuple[bytes, tuple[int, ...]]] = []
     try:
         with blob.open() as file:

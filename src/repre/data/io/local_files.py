@@ -113,10 +113,19 @@ def check_listed(path: Path, names: Names) -> None:
 
 def is_file(path: Path) -> bool:
     """Whether a file exists; a name that no file can have does not."""
+    return stat.S_ISREG(_mode(path))
+
+
+def is_folder(path: Path) -> bool:
+    """Whether a folder exists."""
+    return stat.S_ISDIR(_mode(path))
+
+
+def _mode(path: Path) -> int:
     try:
-        return stat.S_ISREG(os.stat(path).st_mode)
+        return os.stat(path).st_mode
     except (OSError, ValueError):
-        return False
+        return 0
 
 
 def list_lines(file: BinaryIO) -> Names:

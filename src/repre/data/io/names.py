@@ -120,6 +120,12 @@ class Names:
             start = after
         return groups
 
+    def folder_range(self, folder: str) -> tuple[int, int]:
+        """The first name in a folder and the one after the last, of names that are sorted by their bytes."""
+        name = os.fsencode(folder)
+        first = self._first_beyond(name + b"/", 0, len(self))
+        return first, self._first_beyond(name + b"0", first, len(self))  # "0" follows "/"
+
     def _first_beyond(self, bound: bytes, low: int, high: int) -> int:
         while low < high:
             middle = (low + high) // 2

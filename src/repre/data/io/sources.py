@@ -13,7 +13,7 @@ scenes:COUNT:SIZE               the embedded scenes
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -24,8 +24,9 @@ from repre.data.io.dicom import require_pydicom
 from repre.data.io.folder_index import holds_images, image_names
 from repre.data.io.image_files import Files, FileSource, Opened, class_labels
 from repre.data.io.joined_files import ChosenFiles, JoinedFiles, filter_files
-from repre.data.io.local_files import LocalFiles, check_listed, is_file, read_list
+from repre.data.io.local_files import LocalFiles, check_listed, is_file, is_folder, read_list
 from repre.data.io.names import Names
+from repre.data.io.remote_address import REMOTE_GIB, check_address, is_address
 from repre.data.io.spec_patterns import expand_braces, expand_pattern, has_pattern
 from repre.data.io.torchvision_sets import DATA_SETS, ArraySource
 from repre.data.scenes import Scenes, ScenesConfig
@@ -85,6 +86,7 @@ def open_source(
     raw_values: bool = False,
     choice: FileChoice | None = None,
     cache_dir: Path | None = None,
+    remote_gib: float = REMOTE_GIB,
 ) -> Source:
     """Opens what `data` names; see the top of this file.
 
@@ -96,6 +98,7 @@ def open_source(
         raw_values: see `FileSource`.
         choice: which files are used; None: all images.
         cache_dir: folder for the lists of folders and archives; by default the user's cache folder.
+        remote_gib: size in GiB of the fetched files that are kept on the disk.
 
     Raises:
         UserError: the data do not exist or hold no images.
@@ -106,6 +109,7 @@ def open_source(
         raise UserError("--data is empty; name a folder of images, or scenes")
     if len(specs) == 1 and (in_memory := _in_memory(specs[0], split=split, channels=channels)) is not None:
         return in_memory
+    check_data(data)
     parts = []
     if len(specs) > 1:
         images = [  # as a shell expands photos/*.jpg
@@ -115,7 +119,8 @@ def open_source(
             others = set(specs) - set(images)
             specs = [spec for spec in specs if spec in others]
             parts.append(Opened(LocalFiles(Path(), Names.of(str(Path(image).expanduser()) for image in images))))
-    parts += [_open_files(spec, split=split, choice=choice, cache_dir=cache_dir) for spec in specs]
+    how = _How(split, choice, cache_dir, remote_gib)
+    parts += [_open_files(spec, how) for spec in specs]
     whole = parts[0] if len(parts) == 1 else Opened(JoinedFiles([part.files for part in parts]))
     files, labels = filter_files(whole.files, include=choice.include, exclude=choice.exclude), whole.labels
     some = np.unique(np.linspace(0, len(files) - 1, SAMPLE).astype(np.int64)).tolist()
@@ -139,13 +144,24 @@ def describe_data(data: str | Sequence[str]) -> str:
     return data if isinstance(data, str) else ", ".join(data)
 
 
+def check_data(data: str | Sequence[str]) -> None:
+    """Refuses ``--data`` strings with a password or a signature, before anything repeats them.
+
+    Raises:
+        UserError: without the secret in its message.
+    """
+    for spec in [data] if isinstance(data, str) else data:
+        check_address(spec)
+
+
 # ------------------------------------------------------------------------------------------------------------ in memory
 
 
 def _in_memory(spec: str, *, split: str, channels: int) -> Source | None:
     """The scenes or a data set by name; None for anything else."""
     name, _, root = spec.partition(":")
-    if Path(spec).expanduser().exists() or name not in ("scenes", *DATA_SETS):
+    path = Path(spec).expanduser()
+    if is_file(path) or is_folder(path) or name not in ("scenes", *DATA_SETS):
         return None
     if name == "scenes":
         return _open_scenes(spec, root, split=split, channels=channels)
@@ -171,30 +187,47 @@ def _open_scenes(spec: str, numbers: str, *, split: str, channels: int) -> Scene
 # ---------------------------------------------------------------------------------------------------------------- files
 
 
-def _open_files(spec: str, *, split: str, choice: FileChoice, cache_dir: Path | None) -> Opened:
+class _How(NamedTuple):
+    """The arguments of `open_source` that say how files are found."""
+
+    split: str
+    choice: FileChoice
+    cache_dir: Path | None
+    remote_gib: float
+
+
+def _open_files(spec: str, how: _How) -> Opened:
     name, _, rest = spec.partition(":")
     path = Path(spec).expanduser()
-    if "://" in spec:
+    if is_address(spec):
         from repre.data.io.remote_files import open_remote
 
-        return _with_folders(open_remote(spec, split=split, any_ending=choice.any_ending, cache_dir=cache_dir))
-    if path.is_dir():
-        return _open_folder(spec, path, split=split, choice=choice, cache_dir=cache_dir)
+        return _with_folders(
+            open_remote(
+                spec,
+                split=how.split,
+                any_ending=how.choice.any_ending,
+                cache_dir=how.cache_dir,
+                gib=how.remote_gib,
+            )
+        )
+    if is_folder(path):
+        return _open_folder(spec, path, how)
     if name == "hf" or spec.lower().endswith(TABLES):
         from repre.data.io.hub_files import open_hub
 
-        return open_hub(spec, rest if name == "hf" else spec, split=split)
+        return open_hub(spec, rest if name == "hf" else spec, split=how.split)
     if name in ("scenes", *DATA_SETS):
         raise UserError(f"--data {spec} is in memory and cannot be joined with other data; name it alone")
     if is_file(path) or not rest:
-        return _open_path(spec, path, split=split, choice=choice, cache_dir=cache_dir)
+        return _open_path(spec, path, how)
     if name == "imagenet":
-        return _open_folder(spec, Path(rest).expanduser() / split, split=split, choice=choice, cache_dir=cache_dir)
+        return _open_folder(spec, Path(rest).expanduser() / how.split, how)
     known = ["scenes", "imagenet", "hf", *DATA_SETS]
     raise UserError(f"--data {spec}: no such folder, and no data set {name!r}{near_names(name, known)}")
 
 
-def _open_path(spec: str, path: Path, *, split: str, choice: FileChoice, cache_dir: Path | None) -> Opened:
+def _open_path(spec: str, path: Path, how: _How) -> Opened:
     """Archives, a text list, or a pattern."""
     lower = spec.lower()
     if lower.endswith(PACKED_ARCHIVES):
@@ -205,38 +238,38 @@ def _open_path(spec: str, path: Path, *, split: str, choice: FileChoice, cache_d
         paths = [Path(one).expanduser() for one in expand_braces(spec)]
         if not lower.endswith(ARCHIVES):
             raise UserError(f"--data {spec}: braces stand for numbered archives, such as shards/{{0000..0099}}.tar")
-        return _open_archives(paths, cache_dir)
+        return _open_archives(paths, how)
     if is_file(path):
         if lower.endswith(ARCHIVES):
-            return _open_archives([path], cache_dir)
+            return _open_archives([path], how)
         names = read_list(path)
         if b"://" in names.encoded(0):
             from repre.data.io.remote_files import RemoteFiles
 
-            return Opened(RemoteFiles.of_addresses(names))
+            return Opened(RemoteFiles.of_addresses(names, gib=how.remote_gib))
         check_listed(path, names)
         return Opened(LocalFiles(path.parent, names))
     if has_pattern(spec):
-        return _open_pattern(spec, split=split, choice=choice, cache_dir=cache_dir)
-    siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+        return _open_pattern(spec, how)
+    siblings = [p.name for p in path.parent.iterdir()] if is_folder(path.parent) else []
     raise UserError(f"--data: there is no folder, list or archive {path}{near_names(path.name, siblings)}")
 
 
-def _open_archives(paths: Sequence[Path], cache_dir: Path | None) -> Opened:
-    return _with_folders(open_archives([LocalBlob(path) for path in paths], cache_dir=cache_dir))
+def _open_archives(paths: Sequence[Path], how: _How) -> Opened:
+    return _with_folders(open_archives([LocalBlob(path) for path in paths], cache_dir=how.cache_dir))
 
 
-def _open_pattern(spec: str, *, split: str, choice: FileChoice, cache_dir: Path | None) -> Opened:
+def _open_pattern(spec: str, how: _How) -> Opened:
     root, found = expand_pattern(spec)
     images = [name for name in found if name.lower().endswith(EXTENSIONS)]
     archives = [root / name for name in found if name.lower().endswith(ARCHIVES)]
     folders = [root / name for name in found if (root / name).is_dir()]
     parts: list[Files] = [LocalFiles(root, Names.of(images))] if images else []
     if archives:
-        parts.append(open_archives([LocalBlob(path) for path in archives], cache_dir=cache_dir))
+        parts.append(_open_archives(archives, how).files)
     for folder in folders:
         if not any(folder.is_relative_to(other) for other in folders if other != folder):
-            parts.append(_open_folder(spec, folder, split=split, choice=choice, cache_dir=cache_dir).files)
+            parts.append(_open_folder(spec, folder, how).files)
     if not parts:
         raise UserError(
             f"--data {spec}: none of the {len(found)} files that match, such as {found[0]}, is an image, archive or folder"
@@ -244,24 +277,24 @@ def _open_pattern(spec: str, *, split: str, choice: FileChoice, cache_dir: Path 
     return Opened(parts[0] if len(parts) == 1 else JoinedFiles(parts))
 
 
-def _open_folder(spec: str, path: Path, *, split: str, choice: FileChoice, cache_dir: Path | None) -> Opened:
+def _open_folder(spec: str, path: Path, how: _How) -> Opened:
     """A folder of images, of shards, or of a saved data set of Hugging Face.
 
     If every image is in a subfolder and there are several, the subfolders are classes. A folder that holds train/ and val/
     stands for the one that `split` names.
     """
-    if not path.is_dir():
-        siblings = [p.name for p in path.parent.iterdir() if p.is_dir()] if path.parent.is_dir() else []
+    if not is_folder(path):
+        siblings = [p.name for p in path.parent.iterdir() if p.is_dir()] if is_folder(path.parent) else []
         raise UserError(f"--data: there is no folder {path}{near_names(path.name, siblings)}")
     if (path / "train").is_dir() and (path / "val").is_dir():
-        path = path / split
+        path = path / how.split
     if is_saved_data_set(path):
         from repre.data.io.hub_files import open_hub
 
-        return open_hub(spec, str(path), split=split)
+        return open_hub(spec, str(path), split=how.split)
     if archives := archives_alone(path):
-        return _open_archives(archives, cache_dir)
-    return _with_folders(LocalFiles(path, image_names(path, any_ending=choice.any_ending, cache_dir=cache_dir)))
+        return _open_archives(archives, how)
+    return _with_folders(LocalFiles(path, image_names(path, any_ending=how.choice.any_ending, cache_dir=how.cache_dir)))
 
 
 def is_saved_data_set(folder: Path) -> bool:

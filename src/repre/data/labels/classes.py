@@ -144,7 +144,7 @@ def _files(spec: str, *, channels: int, canvas: int | None) -> dict[str, Labeled
     """Data whose files bring their classes; folders train/, val/ and test/ in them are splits."""
     if spec.startswith("hf:") or is_saved_data_set(Path(spec).expanduser()):
         return _hub(spec, channels=channels, canvas=canvas)
-    source = open_source(spec, channels=channels, canvas=canvas)
+    source = open_source(spec, split=WHOLE, channels=channels, canvas=canvas)
     assert isinstance(source, FileSource), spec
     if source.labels is None:
         raise UserError(

@@ -21,6 +21,7 @@ from torch.utils.data import Dataset
 from repre.data.io.cache_folders import CachedSource
 from repre.data.io.decode import UnreadableImage
 from repre.data.io.frame_notes import noting_frames
+from repre.data.io.remote_address import REMOTE_GIB
 from repre.data.io.sources import Source
 from repre.data.loading import slots
 from repre.data.loading.manifest import changed_during_run
@@ -63,6 +64,9 @@ class LoaderConfig:
     cache_gib: float = 50.0
     """Largest size in GiB of all decoded images on the disk, in the folder `decoded` of $REPRE_CACHE or of the user's cache
     folder. The images of the data that was used longest ago are removed first."""
+    remote_cache_gib: float = REMOTE_GIB
+    """Largest size in GiB of the fetched files of s3://, gs:// and https:// data on the disk, in the folder `remote` of
+    $REPRE_CACHE or of the user's cache folder. Those used longest ago are removed first; 0 keeps none."""
 
     def __post_init__(self) -> None:
         check_fields(self, "loader")
@@ -72,8 +76,9 @@ class LoaderConfig:
             raise UserError(f"loader.max_unreadable is a share and must lie in [0, 1], not {self.max_unreadable}")
         if not self.in_flight_gib > 0:
             raise UserError(f"loader.in_flight_gib must be positive, not {self.in_flight_gib}")
-        if not self.cache_gib >= 0:
-            raise UserError(f"loader.cache_gib must not be negative, not {self.cache_gib}")
+        for name in ("cache_gib", "remote_cache_gib"):
+            if not getattr(self, name) >= 0:
+                raise UserError(f"loader.{name} must not be negative, not {getattr(self, name)}")
 
 
 def sufficient_size(crops: Iterable[tuple[Size, Range]]) -> int:
