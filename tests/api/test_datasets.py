@@ -19,6 +19,22 @@ def test_findings_of_a_folder(photos: Path) -> None:
         repre.check_data("nowhere")
 
 
+def test_labels_of_masks_with_their_options(tmp_path: Path) -> None:
+    for name, values in (
+        ("images/a", np.zeros((8, 8, 3), np.uint8)),
+        ("masks/a", np.eye(8, dtype=np.uint8) * 3 + np.arange(8, dtype=np.uint8) % 2 + 1),
+    ):
+        (tmp_path / name).parent.mkdir()
+        Image.fromarray(values).save(tmp_path / f"{name}.png")
+    data = f"pairs:{tmp_path}/images,{tmp_path}/masks"
+    (report,) = repre.check_labels(data, workers=0, ignore_label=[0, "4"])
+    assert report.title == "train: masks of 1 images"
+    assert not report.problems
+    assert "ignored: 6.25% of the pixels" in report.facts
+    with pytest.raises(repre.UserError, match="masks: ignore: no such setting"):
+        repre.check_labels(data, ignore=[3])
+
+
 def test_scenes_are_written_with_their_settings(tmp_path: Path) -> None:
     out = repre.write_scenes(tmp_path / "scenes", train=3, val=1, size=32, seed=5)
     assert out == tmp_path / "scenes"

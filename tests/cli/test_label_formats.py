@@ -12,25 +12,11 @@ from tests.data.labels.label_files import HEIGHT, WIDTH, save_image, voc_object,
 
 ENCODER = "random:vit_tiny_patch16_224[image_size=32,patch_size=8,embed_dim=32,depth=4,num_heads=2]"
 CPU = ("--runtime.workers", 0, "--runtime.device", "cpu")
-DETECT = (
-    "eval",
-    "detect",
-    "--encoder",
-    ENCODER,
-    *CPU,
-    "--size",
-    32,
-    "--width",
-    16,
-    "--fit.epochs",
-    1,
-    "--fit.batch-size",
-    2,
-)
-SEGMENT = ("eval", "segment", "--encoder", ENCODER, *CPU, "--fit.epochs", 1, "--fit.batch-size", 4)
-CAMVID = next(
-    (file for parent in Path(__file__).parents if (file := parent / "shared/data/real/camvid.tar").is_file()), None
-)
+FIT = ("--fit.epochs", 1, "--fit.batch-size")
+DETECT = ("eval", "detect", "--encoder", ENCODER, *CPU, "--size", 32, "--width", 16, *FIT, 2)
+SEGMENT = ("eval", "segment", "--encoder", ENCODER, *CPU, *FIT, 4)
+PLACES = [folder / "shared/data/real/camvid.tar" for folder in Path(__file__).parents]
+CAMVID = next((file for file in PLACES if file.is_file()), None)
 
 
 def result(out: str) -> dict[str, object]:
@@ -77,6 +63,8 @@ def test_a_folder_in_the_style_of_voc(repre: Repre, tmp_path: Path) -> None:
     assert code == 0, err
     content = result(out)
     assert {"box_ap", "mask_ap"} <= set(content["metrics"])  # type: ignore[call-overload]
+    assert any(line.split() == ["class", "box", "AP", "mask", "AP"] for line in out.splitlines())
+    assert out.splitlines()[-2].split()[:2] == ["pot", "-"]  # all pots are difficult
     assert "objects marked as difficult" in out
 
 
@@ -98,6 +86,12 @@ def test_masks_in_color_with_a_suffix(repre: Repre, tmp_path: Path) -> None:
     content = result(out)
     assert isinstance(content["details"], dict)
     assert list(content["details"]["iou"]) == ["red", "blue"]
+    rows = [line.split() for line in out.splitlines()[-4:-1]]
+    assert rows[0] == ["class", "IoU"]
+    assert [row[0] for row in rows[1:]] == ["red", "blue"]
+    assert [float(row[1]) for row in rows[1:]] == pytest.approx(
+        [100 * value for value in content["details"]["iou"].values()], abs=0.006
+    )
     assert content["details"]["test_set"] == "held out"
 
 

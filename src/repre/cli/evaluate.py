@@ -1,5 +1,6 @@
 """`repre eval`: measure encoder quality."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,8 @@ from repre.errors import UserError
 from repre.evaluation.registry import EVALUATIONS, evaluation
 
 ConfigT = TypeVar("ConfigT")
+CLASS_METRICS = {"iou": "IoU", "box_ap_by_class": "box AP", "mask_ap_by_class": "mask AP"}
+"""Details of results that hold a metric for every class, and their titles."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,5 +52,22 @@ def main(arguments: Sequence[str]) -> int:
     print(f"{name} of {result.encoder} on {result.data}, {result.seconds:.0f} s")
     for metric in sorted(result.metrics, key=lambda metric: (metric != result.main, metric)):
         print(f"  {metric:24} {100 * result.metrics[metric]:6.2f} %")
+    for line in class_table(result.details):
+        print(line)
     print(f"written to {result.path}")
     return 0
+
+
+def class_table(details: dict[str, Any]) -> list[str]:
+    """The metrics of every class in percent, a line each; "-" for a class without objects or pixels in the test images."""
+    columns = {title: details[name] for name, title in CLASS_METRICS.items() if name in details}
+    if not columns:
+        return []
+    classes = list(next(iter(columns.values())))
+    width = max(24, *(len(name) for name in classes))
+    lines = [f"  {'class':{width}} " + " ".join(f"{title:>8}" for title in columns)]
+    for name in classes:
+        values = [column.get(name) for column in columns.values()]
+        cells = ["-" if value is None or math.isnan(value) else f"{100 * value:.2f} %" for value in values]
+        lines.append(f"  {name:{width}} " + " ".join(f"{cell:>8}" for cell in cells))
+    return lines

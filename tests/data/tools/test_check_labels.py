@@ -81,6 +81,9 @@ def test_wide_numbers_with_gaps_and_masks_without_classes_are_reported(tmp_path:
     assert row(report, "65000") == ["65000", "50.00%", "1"]
     (report,) = check_labels(pairs(tmp_path / "binary", mask(0, 255), mask(0)))
     assert ["--binary makes it the class 1" in problem for problem in report.problems] == [True]
+    (report,) = check_labels(pairs(tmp_path / "one", mask(0, 1)), options=MaskOptions(ignore_label=(0,)))
+    assert report.problems == ["1 classes are left of 2; there have to be 2 to 255"]
+    assert row(report, "1") == ["1", "50.00%", "1"]
     (report,) = check_labels(pairs(tmp_path / "bad", mask(0, 1), np.zeros((HEIGHT, WIDTH, 3), np.uint8)))
     assert ["1.png is a picture with colors" in problem for problem in report.problems] == [True]
 

@@ -192,15 +192,15 @@ def _labels_of(
     table = find_table(folders, masks, options)
     if table is not None:
         entries = {number: (name, values) for number, (name, values) in enumerate(table.values.items())}
-        return LabelMap(entries, options, table=table), [f"masks are read by {table.file}"]
+        return _label_map(entries, options, problems, table=table), [f"masks are read by {table.file}"]
     names = _names_file(folders)
     if options.binary:
         names = names or ["background", "foreground"]
         if len(names) != 2:
             raise UserError(f"binary masks have two classes, but classes.txt names {len(names)}")
-        return LabelMap({0: (names[0], [0]), 1: (names[1], [1, IGNORE])}, options), []
+        return _label_map({0: (names[0], [0]), 1: (names[1], [1, IGNORE])}, options, problems), []
     if names is not None:
-        return LabelMap(_numbered(["0", *names] if options.reduce_zero_label else names), options), []
+        return _label_map(_numbered(["0", *names] if options.reduce_zero_label else names), options, problems), []
     return _counted(masks, options, problems)
 
 
@@ -223,7 +223,22 @@ def _counted(masks: tuple[Path, ...], options: MaskOptions, problems: Problems) 
         return LabelMap({label: (str(label), [label]) for label in counted}, options, strict=False), []
     never = sorted(set(range(counted[-1])) - set(seen) - ignored - ({0} if options.reduce_zero_label else set()))
     notes = [f"{len(never)} of {counted[-1] + 1} classes occur in no mask: {ranges(never)}"] if never else []
-    return LabelMap(_numbered([str(number) for number in range(counted[-1] + 1)]), options), notes
+    return _label_map(_numbered([str(number) for number in range(counted[-1] + 1)]), options, problems), notes
+
+
+def _label_map(
+    entries: dict[int, tuple[str, list[int]]],
+    options: MaskOptions,
+    problems: Problems,
+    *,
+    table: ColorTable | None = None,
+) -> LabelMap:
+    """The classes of masks; for a report of any number."""
+    try:
+        return LabelMap(entries, options, table=table)
+    except UserError as error:
+        problems.add(str(error))
+        return LabelMap(entries, options, table=table, strict=False)
 
 
 def find_table(folders: list[Path], masks: tuple[Path, ...], options: MaskOptions) -> ColorTable | None:
