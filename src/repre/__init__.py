@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         reconstruct,
         report,
         write_scenes,
+        write_shards,
     )
     from repre.config import RunConfig
     from repre.errors import RunError, UserError
@@ -117,11 +118,12 @@ __all__ = [
     "report",
     "save_encoder",
     "write_scenes",
+    "write_shards",
 ]
 
 _NAMES = {
     "repre.api": "Comparison Embeddings EvaluationResult Reconstruction Run check_data check_labels compare embed evaluate "
-    "export load_encoder plan pretrain reconstruct report write_scenes",
+    "export load_encoder plan pretrain reconstruct report write_scenes write_shards",
     "repre.config": "RunConfig",
     "repre.errors": "RunError UserError",
     "repre.evaluation.classification.finetune": "FinetuneConfig",

@@ -1,4 +1,4 @@
-"""Check data and write scenes from Python."""
+"""Check data, write shards and write scenes from Python."""
 
 from pathlib import Path
 
@@ -47,3 +47,11 @@ def test_scenes_are_written_with_their_settings(tmp_path: Path) -> None:
         repre.write_scenes(tmp_path / "new", sise=3)
     with pytest.raises(repre.UserError, match="not empty"):
         repre.write_scenes(out)
+
+
+def test_shards_are_written_with_their_settings(photos: Path, tmp_path: Path) -> None:
+    report = repre.write_shards(photos, tmp_path / "shards", size=32, workers=0)
+    assert (report.images, report.shards) == (16, 1)
+    assert repre.check_data(tmp_path / "shards", workers=0).sizes == {(27, 32): 16}
+    with pytest.raises(repre.UserError, match="write_shards: sise: no such setting; did you mean 'size'"):
+        repre.write_shards(photos, tmp_path / "new", sise=3)

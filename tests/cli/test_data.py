@@ -1,4 +1,4 @@
-"""`repre data check` and `repre data scenes`."""
+"""`repre data check`, `repre data shard` and `repre data scenes`."""
 
 from pathlib import Path
 
@@ -27,10 +27,28 @@ def test_scenes_are_written_and_can_be_read(repre: Repre, tmp_path: Path) -> Non
     assert repre("data", "check", out / "val/images", "--workers", 0)[0] == 0
 
 
+def test_shards_are_written_and_can_be_read(repre: Repre, photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "shards"
+    code, printed, err = repre("data", "shard", photos, "--out", out, "--workers", 0)
+    assert code == 0, err
+    assert "16 images in 1 shards" in printed
+    assert f"use as --data {out}" in printed
+    assert "16 images, 0 unreadable" in repre("data", "check", out, "--workers", 0)[1]
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    (folder / "bad.jpg").write_bytes(b"no image")
+    (folder / "good.jpg").write_bytes((photos / "0.jpg").read_bytes())
+    code, printed, _ = repre("data", "shard", folder, "--out", tmp_path / "small", "--size", 9, "--workers", 0)
+    assert code == 1
+    assert "1 images in 1 shards" in printed
+    assert "bad.jpg: not an image" in printed
+
+
 def test_help(repre: Repre) -> None:
     code, out, _ = repre("data", "--help")
     assert code == 0
     assert "repre data check" in out
+    assert "repre data shard" in out
     assert "repre data scenes" in out
     assert repre("data")[0] == 2
 
@@ -40,6 +58,8 @@ def test_help(repre: Repre) -> None:
     [
         (("chek",), "did you mean 'check'"),
         (("check", "nowhere"), "nowhere"),
+        (("shard", "nowhere", "--out", "new"), "nowhere"),
+        (("shard", "scenes:4:32", "--out", "new", "--size", "0"), "size 0: it is 1 to 65536"),
         (("scenes",), "--out"),
         (("scenes", "--out", "new", "--train", "0"), "at least one scene"),
         (("scenes", "--out", "new", "--size", "8"), "too small"),

@@ -3,7 +3,7 @@
 Each function imports the modules that it needs when it is called, so that `repre --help` and `repre report` load no torch.
 """
 
-from repre.api.datasets import check_data, check_labels, write_scenes
+from repre.api.datasets import check_data, check_labels, write_scenes, write_shards
 from repre.api.encoders import Embeddings, embed, export, load_encoder
 from repre.api.evaluations import Comparison, EvaluationResult, compare, evaluate
 from repre.api.runs import Reconstruction, Run, plan, pretrain, reconstruct, report
@@ -26,4 +26,5 @@ __all__ = [
     "reconstruct",
     "report",
     "write_scenes",
+    "write_shards",
 ]

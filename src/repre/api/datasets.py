@@ -1,4 +1,4 @@
-"""Prepare data: check a folder of images, write the embedded scenes as files."""
+"""Prepare data: check a folder of images, write images as shards, write the embedded scenes as files."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from repre.data.scenes import ScenesConfig
     from repre.data.tools.check import Findings
     from repre.data.tools.check_labels import LabelReport
+    from repre.data.tools.shard import ShardReport
+    from repre.data.tools.shard_images import ShardConfig
 
 
 def check_data(
@@ -101,3 +103,38 @@ def write_scenes(
     scenes = build_config(ScenesConfig, config, settings, source="scenes")
     write.write_scenes(Path(out), {"train": train, "val": val}, config=scenes)
     return Path(out)
+
+
+def write_shards(
+    data: PathLike | Sequence[PathLike],
+    out: PathLike,
+    *,
+    config: ShardConfig | None = None,
+    split: str = "train",
+    choice: FileChoice | None = None,
+    workers: int | None = None,
+    **settings: Any,
+) -> ShardReport:
+    """Writes images as tar shards, as they are or shrunk and encoded again. Call it again to resume.
+
+    Args:
+        data: images in files, as for `pretrain`.
+        out: new or empty folder, or one that an earlier call began.
+        config: size, format and so on; None copies the files.
+        split: "train" or "val", for data sets that have both.
+        choice: which files are used; None: all images.
+        workers: number of processes that read and encode; None uses one less than the number of cores.
+        settings: fields of the config to replace, such as `size`.
+
+    Raises:
+        UserError: there are no such images, an unknown setting, or the folder holds something else.
+        RunError: the disk is full, or no file can be read.
+    """
+    from repre.data.io.sources import open_source
+    from repre.data.tools import shard
+    from repre.data.tools.shard_images import ShardConfig
+    from repre.utils.device import pick_workers
+
+    made = build_config(ShardConfig, config, settings, source="write_shards")
+    source = open_source(as_data(data), split=split, choice=choice)
+    return shard.write_shards(source, Path(out), config=made, workers=pick_workers(workers))

@@ -1,4 +1,4 @@
-"""`repre data`: check a folder of images, or write the embedded scenes as files."""
+"""`repre data`: check a folder of images, write images as shards, or write the embedded scenes as files."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,17 +12,19 @@ from repre.cli.parsing import parse
 from repre.data.io.sources import FileChoice
 from repre.data.labels.label_map import MaskOptions
 from repre.data.scenes import ScenesConfig
+from repre.data.tools.shard_images import ShardConfig
 from repre.errors import UserError, near_names
 
 USAGE = """repre data check photos/        Read every image once. List unreadable files, duplicates and sizes.
 repre data check --labels yolo:photos/  Read the labels: classes, counts, sizes, what is wrong.
+repre data shard photos/ --out shards/ --size 512       Write images as tar shards, shrunk or as they are.
 repre data scenes --out scenes/ Write the embedded scenes as files, with labels, masks and boxes.
 
 `repre data ACTION --help` lists the options."""
 
 
 def main(arguments: Sequence[str]) -> int:
-    actions = {"check": _check, "scenes": _scenes}
+    actions = {"check": _check, "shard": _shard, "scenes": _scenes}
     if not arguments or arguments[0] in ("-h", "--help"):
         print(USAGE)
         return 0 if arguments else 2
@@ -74,6 +76,36 @@ def _check(arguments: Sequence[str]) -> int:
     findings = api.check_data(options.data, split=options.split or "train", choice=options.choice, **shared)
     print("\n".join(findings.lines()))
     return 1 if findings.unreadable else 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardOptions:
+    """Options of `repre data shard`."""
+
+    data: tyro.conf.Positional[tuple[str, ...]]
+    """Images, as for pretrain: one or several."""
+    out: Path
+    """New or empty folder, or one that the same command began: then it resumes."""
+    config: Annotated[ShardConfig, tyro.conf.arg(name="")] = field(default_factory=ShardConfig)
+    """What the shards hold."""
+    choice: Annotated[FileChoice, tyro.conf.arg(name="")] = field(default_factory=FileChoice)
+    """Which files are used."""
+    split: str = "train"
+    """train or val, for data sets that have both."""
+    workers: int | None = None
+    """Processes that read and encode images; None uses one less than the number of cores."""
+
+
+def _shard(arguments: Sequence[str]) -> int:
+    options = parse(
+        ShardOptions,
+        arguments,
+        command="data shard",
+        description="Write images as tar shards, in their order: as they are, or shrunk and encoded again. Read them back.",
+    )
+    report = api.write_shards(**vars(options))
+    print("\n".join(report.lines()))
+    return 1 if report.unreadable else 0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,5 +1,6 @@
 """Data sets of Hugging Face: the same images, labels and weights as from a folder, and one message for each mistake."""
 
+import os
 import pickle
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -331,6 +332,20 @@ def test_the_revision_of_a_data_set_of_the_hub_is_part_of_its_images_names(
         monkeypatch.setattr(datasets, "load_dataset", lambda *_, content=content, **__: content)
         source = open_source("hf:owner/name")
         assert source.describe(3) == f"owner/name{shown}[train] row 3"
+
+
+def test_a_cache_of_the_library_beside_the_rows_changes_no_image(tmp_path: Path) -> None:
+    spec = save_folder(tmp_path)
+    files = [open_source(spec)]
+    (tmp_path / "saved/cache-0123.arrow").write_bytes(b"of a transform")
+    files.append(open_source(spec))
+    assert all(isinstance(source, FileSource) for source in files)
+    stamps = [source.files.stamp(3) for source in files if isinstance(source, FileSource)]
+    assert stamps[0] == stamps[1]
+    os.utime(tmp_path / "saved/data-00000-of-00001.arrow", ns=(5, stamps[0][1] + 1))
+    source = open_source(spec)
+    assert isinstance(source, FileSource)
+    assert source.files.stamp(3) != stamps[0]
 
 
 def test_the_table_stays_on_the_disk(tmp_path: Path) -> None:

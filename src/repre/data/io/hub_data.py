@@ -12,7 +12,7 @@ Data sets are never streamed, because a seeded order needs any row at any time, 
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -112,11 +112,11 @@ def load_hub(spec: HubSpec) -> HubData:
         if path.is_dir():
             if any((path / name).is_file() for name in SAVED):
                 content = datasets.load_from_disk(str(path), keep_in_memory=False)
-                files = path.rglob(f"*{ARROW}")
+                pattern = f"*{ARROW}"
             else:
                 content = datasets.load_dataset(str(path.resolve()), keep_in_memory=False)
-                files = path.rglob("*")
-            return HubData(_splits(content), _modified(files))
+                pattern = "*"
+            return HubData(_splits(content), _modified(path.rglob(pattern)))
         if spec.name.startswith((".", "~", "/")) or spec.name.count("/") > 1:
             raise UserError(f"--data {spec.text}: there is no folder {path}")
         content = datasets.load_dataset(
@@ -150,8 +150,9 @@ def _splits(content: Any) -> dict[str, Any]:
     return {str(name): part for name, part in content.items()} if isinstance(content, dict) else {"": content}
 
 
-def _modified(files: Any) -> int:
-    return max((file.stat().st_mtime_ns for file in files), default=0)
+def _modified(files: Iterable[Path]) -> int:
+    """When the newest file was modified, without what the library's own transforms leave in the folder."""
+    return max((file.stat().st_mtime_ns for file in files if not file.name.startswith("cache-")), default=0)
 
 
 def choose_split(spec: HubSpec, data: HubData, *, split: str) -> str:

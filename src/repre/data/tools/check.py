@@ -71,12 +71,12 @@ class Findings:
                 f"short side: {short[0]} to {short[-1]} pixels, median {int(np.median(short))}; most: {common}"
             )
             lines.append("pixels: " + ", ".join(f"{kind} ({n})" for kind, n in self.kinds.most_common()))
-        lines += _some("unreadable", [f"{name}: {reason}" for name, reason in self.unreadable])
+        lines += list_names("unreadable", [f"{name}: {reason}" for name, reason in self.unreadable])
         copies = sum(len(group) - 1 for group in self.copies)
-        lines += _some(f"copies of other images ({copies})", [" = ".join(group[:4]) for group in self.copies])
-        lines += _some("of one color", self.flat)
+        lines += list_names(f"copies of other images ({copies})", [" = ".join(group[:4]) for group in self.copies])
+        lines += list_names("of one color", self.flat)
         hold = "1 file holds" if len(self.several) == 1 else f"{len(self.several)} files hold"
-        lines += _some(f"{hold} several frames or pages, of which the first is used", self.several)
+        lines += list_names(f"{hold} several frames or pages, of which the first is used", self.several)
         return lines
 
 
@@ -122,7 +122,7 @@ class _Facts(Dataset[ImageFacts]):
         return ImageFacts(index, (height, width), kind, digest, flat, note.several, "")
 
 
-def _some(heading: str, names: list[str]) -> list[str]:
+def list_names(heading: str, names: list[str]) -> list[str]:
     """A heading and the first names, if there are any."""
     if not names:
         return []
