@@ -253,6 +253,14 @@ def test_fetched_files_come_from_the_disk_until_they_change(web: Server) -> None
     assert len(web.requests) == 2
 
 
+def test_a_page_in_place_of_an_image_is_not_kept(web: Server) -> None:
+    web.faults["/photos/a b/0.png"] = [lambda handler: handler.answer(200, b"<html>Log in</html>")]
+    source = FileSource("x", files_of(web, gib=1), channels=3, canvas=None)
+    with pytest.raises(UnreadableImage):
+        source.load(0)
+    assert source.load(0).shape == (12, 17, 3)
+
+
 def test_an_archive_is_listed_once_and_read_in_parts(places: Places) -> None:
     spec = f"{places.web.url}/shards/{{00..01}}.tar"
     opened(spec)
@@ -357,6 +365,7 @@ REFUSED = {
     "WEB/photos/notes/": "not found",
     "WEB/empty/": "no page of links",
     "WEB/empty.txt": "names no files",
+    "WEB/page.txt": "is a web page, no text list",
     "WEB/signed.txt": "(sig)",
     "WEB/relative.txt": "(token)",
     "WEB/hosts.txt": "one protocol and one host",
@@ -370,6 +379,7 @@ def test_what_cannot_be_opened_is_named_without_secrets(places: Places, spec: st
     root, url = places.root, places.web.url
     (root / "empty").mkdir(exist_ok=True)
     (root / "empty.txt").write_text("# nothing\n")
+    (root / "page.txt").write_text("\n<html>Log in</html>")
     (root / "signed.txt").write_text(f"{url}/a.png\n{url}/b.png?sig=0123abcd\n")
     (root / "relative.txt").write_text("a.png\nb.png?token=0123abcd\n")
     (root / "hosts.txt").write_text(f"{url}/photos/{NAMES[0]}\nhttps://other/a.png\n")

@@ -23,6 +23,7 @@ from repre.data.io.archive_members import MAX_MEMBER_BYTES
 from repre.data.io.archives import ArchiveFiles, open_archives
 from repre.data.io.decode import EXTENSIONS
 from repre.data.io.image_files import Files, Stamp
+from repre.data.io.image_kinds import HEAD_BYTES, is_image_content
 from repre.data.io.image_limits import UnreadableImage
 from repre.data.io.local_files import list_lines
 from repre.data.io.names import Names
@@ -117,7 +118,8 @@ class RemoteFiles:
                 content = remote_access.read(address, size=stamp[0])
             except RemoteError as error:
                 raise UnreadableImage(str(error)) from None
-            self.cache.put(content, address, stamp)
+            if is_image_content(content[:HEAD_BYTES]):  # else perhaps a page that asks for a password, which would stay
+                self.cache.put(content, address, stamp)
         return io.BytesIO(content)
 
     def check(self) -> None:
@@ -234,7 +236,10 @@ def open_remote(
 
 
 def _open_list(spec: str, cache: RemoteCache) -> RemoteFiles:
-    names = list_lines(io.BytesIO(remote_access.read(spec, seconds=remote_access.LISTING_SECONDS)))
+    content = remote_access.read(spec, seconds=remote_access.LISTING_SECONDS)
+    if content.lstrip()[:1] == b"<":
+        raise UserError(f"--data: {spec} is a web page, no text list; name the address of the list itself")
+    names = list_lines(io.BytesIO(content))
     if not len(names):
         raise UserError(f"--data: the list {spec} names no files; write one address or name per line")
     if b"://" in names.encoded(0):
