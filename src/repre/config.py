@@ -9,7 +9,8 @@ from typing import Any, Literal
 
 import yaml
 
-from repre.data.io.sources import FileChoice, Source, check_data, describe_data, open_source
+from repre.data.io.file_choice import FileChoice
+from repre.data.io.sources import Source, check_data, describe_data, open_source
 from repre.data.loading.loader import LoaderConfig, sufficient_size
 from repre.data.views.view_recipes import ViewsConfig
 from repre.errors import UserError, near_names

@@ -10,13 +10,13 @@ from repre.api.arguments import PathLike, as_data, build_config
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from repre.data.io.sources import FileChoice
+    from repre.data.io.file_choice import FileChoice
     from repre.data.labels.label_map import MaskOptions
     from repre.data.scenes import ScenesConfig
     from repre.data.tools.check import Findings
     from repre.data.tools.check_labels import LabelReport
     from repre.data.tools.shard import ShardReport
-    from repre.data.tools.shard_images import ShardConfig
+    from repre.data.tools.shard_config import ShardConfig
 
 
 def check_data(
@@ -132,7 +132,7 @@ def write_shards(
     """
     from repre.data.io.sources import open_source
     from repre.data.tools import shard
-    from repre.data.tools.shard_images import ShardConfig
+    from repre.data.tools.shard_config import ShardConfig
     from repre.utils.device import pick_workers
 
     made = build_config(ShardConfig, config, settings, source="write_shards")

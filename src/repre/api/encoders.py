@@ -12,7 +12,7 @@ from repre.errors import UserError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from repre.data.io.sources import FileChoice
+    from repre.data.io.file_choice import FileChoice
     from repre.evaluation.options import RuntimeOptions
     from repre.exporters import Exported
     from repre.models.encoder import Encoder

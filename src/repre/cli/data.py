@@ -9,10 +9,10 @@ import tyro
 
 from repre import api
 from repre.cli.parsing import parse
-from repre.data.io.sources import FileChoice
+from repre.data.io.file_choice import FileChoice
 from repre.data.labels.label_map import MaskOptions
 from repre.data.scenes import ScenesConfig
-from repre.data.tools.shard_images import ShardConfig
+from repre.data.tools.shard_config import ShardConfig
 from repre.errors import UserError, near_names
 
 USAGE = """repre data check photos/        Read every image once. List unreadable files, duplicates and sizes.

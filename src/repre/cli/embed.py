@@ -9,7 +9,7 @@ import tyro
 
 from repre import api
 from repre.cli.parsing import parse
-from repre.data.io.sources import FileChoice
+from repre.data.io.file_choice import FileChoice
 from repre.evaluation.options import DenseFeatures, RuntimeOptions
 from repre.utils.image_size import Size
 

@@ -20,8 +20,9 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from repre.data.io.decode import UnreadableImage
+from repre.data.io.file_choice import FileChoice
 from repre.data.io.frame_notes import describe_several, noting_frames
-from repre.data.io.sources import FileChoice, Source, open_source
+from repre.data.io.sources import Source, open_source
 from repre.data.labels.splits import source_identity
 from repre.data.loading.loader import stack
 from repre.data.loading.workers import in_workers, load_tracked

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from repre.data.io.file_choice import FileChoice
 from repre.data.io.image_files import FileSource
 from repre.data.io.image_limits import UnreadableImage
-from repre.data.io.sources import FileChoice, open_source
+from repre.data.io.sources import open_source
 from repre.errors import UserError
 from tests.data.files import picture
 from tests.data.packing import pack_tar, pack_zip

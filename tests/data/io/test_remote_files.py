@@ -19,12 +19,13 @@ from fsspec.spec import AbstractFileSystem
 from PIL import Image
 
 from repre.data.io import remote_access, remote_files, remote_listing
+from repre.data.io.file_choice import FileChoice
 from repre.data.io.image_files import FileSource
 from repre.data.io.image_limits import UnreadableImage
 from repre.data.io.names import Names
 from repre.data.io.remote_cache import RemoteCache
 from repre.data.io.remote_files import RemoteFiles
-from repre.data.io.sources import FileChoice, open_source
+from repre.data.io.sources import open_source
 from repre.data.labels.classes import open_labeled
 from repre.errors import UserError
 from tests.data.io import remote_servers as servers

@@ -14,11 +14,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from repre.data.io.file_choice import FileChoice
 from repre.data.io.image_files import FileSource
-from repre.data.io.sources import FileChoice, Source, open_source
+from repre.data.io.sources import Source, open_source
 from repre.data.tools import shard
 from repre.data.tools.shard import MANIFEST, ShardReport, write_shards
-from repre.data.tools.shard_images import ShardConfig
+from repre.data.tools.shard_config import ShardConfig
 from repre.errors import RunError, UserError
 from tests.data.files import picture
 

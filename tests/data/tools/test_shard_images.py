@@ -10,7 +10,8 @@ from PIL import Image
 
 from repre.data.io.decode import read_image
 from repre.data.io.image_limits import UnreadableImage
-from repre.data.tools.shard_images import ShardConfig, encode, member_name
+from repre.data.tools.shard_config import ShardConfig
+from repre.data.tools.shard_images import encode, member_name
 from repre.errors import UserError
 
 RNG = np.random.default_rng(0)

@@ -11,7 +11,6 @@ scenes:COUNT:SIZE               the embedded scenes
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -21,6 +20,7 @@ from repre.data.io.archives import open_archives
 from repre.data.io.blobs import LocalBlob
 from repre.data.io.decode import EXTENSIONS
 from repre.data.io.dicom import require_pydicom
+from repre.data.io.file_choice import FileChoice
 from repre.data.io.folder_index import holds_images, image_names
 from repre.data.io.image_files import Files, FileSource, Opened, class_labels
 from repre.data.io.joined_files import ChosenFiles, JoinedFiles, filter_files
@@ -63,18 +63,6 @@ class Source(Protocol):
 
     def describe(self, index: int) -> str:
         """Name of image `index` in messages."""
-
-
-@dataclass(frozen=True)
-class FileChoice:
-    """Which files of folders, lists and archives are used."""
-
-    include: tuple[str, ...] = ()
-    """Use only files whose name in the folder or archive matches one of these patterns; * also stands for slashes."""
-    exclude: tuple[str, ...] = ()
-    """Leave out files that match one of these patterns, such as '*_mask.png'."""
-    any_ending: bool = False
-    """Also use files of other endings, or of none, in folders if their content is that of an image."""
 
 
 def open_source(

@@ -24,16 +24,10 @@ from repre.data.labels.masks import MaskOptions, open_masks
 from repre.data.labels.problems import Problems
 from repre.data.labels.splits import LabeledImages
 from repre.data.loading.workers import in_workers
+from repre.data.tools.check import list_names
 from repre.errors import UserError
 
 Array = np.ndarray
-
-MAX_NAMES = 20
-"""Most names of each kind of finding in the report."""
-MAX_CLASSES = 200
-"""Most rows of a table of classes."""
-AREAS = {"small": 32**2, "medium": 96**2, "large": np.inf}
-"""COCO's sizes of objects: largest area in pixels."""
 
 
 @dataclass
@@ -54,7 +48,7 @@ class LabelReport:
 
     def lines(self) -> list[str]:
         """The report, line by line."""
-        problems = _some(f"problems ({len(self.problems)})", self.problems) or ["no problems"]
+        problems = list_names(f"problems ({len(self.problems)})", self.problems) or ["no problems"]
         return [self.title, *(f"  {line}" for line in [*self.facts, *problems])]
 
 
@@ -144,7 +138,7 @@ def _check_masks(spec: str, split: str, channels: int, options: MaskOptions, wor
     report.images = "\n".join(["masks", *(str(path) for path, _ in source.pairs)])
     report.facts += [note for note in source.notes if not note.endswith("left out")]
     if source.unlabeled:
-        names = _some(f"images without a mask ({len(source.unlabeled)})", [str(path) for path in source.unlabeled])
+        names = list_names(f"images without a mask ({len(source.unlabeled)})", [str(path) for path in source.unlabeled])
         if options.skip_unlabeled:
             report.facts += names
         else:
@@ -174,7 +168,7 @@ def _check_masks(spec: str, split: str, channels: int, options: MaskOptions, wor
             f"{','.join(map(str, unpack(value))) if source.labels.in_color else value} in {count} images"
             for value, count in sorted(unknown.items())
         ]
-        report.facts += _some("values that are no class", named)
+        report.facts += list_names("values that are no class", named)
     rows = [(name, f"{count / total:.2%}", str(many)) for name, count, many in zip(source.classes, pixels, images)]
     report.facts += _table(("class", "pixels", "images"), rows)
     report.facts += _balance(source.classes, pixels, "pixels")
@@ -228,7 +222,7 @@ def _check_boxes(spec: str, split: str, channels: int, options: MaskOptions) -> 
             f"short side of a box: {min(sides):.1f} to {max(sides):.1f} pixels, median {float(np.median(sides)):.1f}; "
             + ", ".join(f"{areas[name]} {name}" for name in AREAS)
         )
-    report.facts += _some(f"images without objects ({len(empty)})", empty)
+    report.facts += list_names(f"images without objects ({len(empty)})", empty)
     rows_of_classes = [(name, str(count), str(many)) for name, count, many in zip(source.classes, objects, images)]
     report.facts += _table(("class", "objects", "images"), rows_of_classes)
     report.facts += _balance(source.classes, objects, "objects")
@@ -278,7 +272,7 @@ def _class_report(name: str, part: LabeledImages) -> LabelReport:
         [
             *facts,
             *_table(("class", "images", "share"), rows),
-            *_some(f"classes with one image ({len(single)}), of which none can be held out", single),
+            *list_names(f"classes with one image ({len(single)}), of which none can be held out", single),
             *_balance(part.classes, counts, "images"),
         ],
     )
@@ -305,18 +299,10 @@ def _table(header: tuple[str, str, str], rows: list[tuple[Any, str, str]]) -> li
 def _balance(classes: list[str], counts: Array, what: str) -> list[str]:
     """How far the classes differ, and which never occur."""
     absent = [name for name, count in zip(classes, counts) if count == 0]
-    lines = _some(f"classes that never occur ({len(absent)} of {len(classes)})", absent)
+    lines = list_names(f"classes that never occur ({len(absent)} of {len(classes)})", absent)
     if len(absent) <= len(classes) - 2:
         order = [index for index in np.argsort(counts, kind="stable").tolist() if counts[index]]
         least, most = order[0], order[-1]
         ratio = counts[most] / counts[least]
         lines.append(f"imbalance: {classes[most]} has {ratio:,.1f} times as many {what} as {classes[least]}")
     return lines
-
-
-def _some(heading: str, names: list[str]) -> list[str]:
-    """A heading and the first names, if there are any."""
-    if not names:
-        return []
-    more = [f"  and {len(names) - MAX_NAMES} more"] if len(names) > MAX_NAMES else []
-    return [f"{heading}:", *(f"  {name}" for name in names[:MAX_NAMES]), *more]

@@ -26,7 +26,8 @@ from repre.data.io.image_files import Files, FileSource
 from repre.data.io.sources import Source
 from repre.data.loading.workers import in_workers
 from repre.data.tools.check import list_names
-from repre.data.tools.shard_images import ShardConfig, ShardImage, ShardImages, member_name
+from repre.data.tools.shard_config import ShardConfig
+from repre.data.tools.shard_images import ShardImage, ShardImages, member_name
 from repre.errors import RunError, UserError
 from repre.utils.io import write_atomically, write_json
 

@@ -2,9 +2,8 @@
 
 import io
 import os
-from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import BinaryIO, Literal, NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -17,8 +16,7 @@ from repre.data.io.image_kinds import HEAD_BYTES, image_kind
 from repre.data.io.image_limits import UnreadableImage
 from repre.data.io.tiff import needs_tifffile
 from repre.data.loading.workers import load_tracked
-from repre.errors import UserError
-from repre.utils.config_checks import check_fields
+from repre.data.tools.shard_config import ShardConfig
 
 Array = np.ndarray
 
@@ -38,41 +36,6 @@ ENDINGS = {
 """Endings of the formats of Pillow, and of the kinds of files that it does not read."""
 CHANNELS = {"1": 1, "L": 1, "I": 1, "F": 1, "LA": 2, "RGBA": 4}
 """Channels in which an image of a mode of Pillow is kept; of all others three, which its 16-bit modes (I;16...) are not."""
-MAX_SHARD_MIB = 4096
-
-
-@dataclass(frozen=True)
-class ShardConfig:
-    """What shards hold."""
-
-    size: int | None = None
-    """Shrink larger images to fit a square of this side. Without it and with --format auto, files are copied as they are."""
-    format: Literal["auto", "jpeg", "png", "webp"] = "auto"
-    """Format of images that are not copied. auto: JPEG; what JPEG cannot hold becomes PNG (transparency, 16 bits) or NumPy
-    (floats, other numbers of channels) under any format. Files that fit and are of the format are copied."""
-    quality: int = 95
-    """Quality of JPEG and WebP, 1 to 100."""
-    shard_mib: int = 256
-    """Most MiB of a shard. A shard is made in memory."""
-    channels: int = 3
-    """Channels of images in TIFF, NumPy and DICOM files that Pillow does not read."""
-
-    def __post_init__(self) -> None:
-        check_fields(self)
-        for name, least, most in (
-            ("size", 1, 1 << 16),
-            ("quality", 1, 100),
-            ("shard_mib", 1, MAX_SHARD_MIB),
-            ("channels", 1, 1 << 16),
-        ):
-            value = getattr(self, name)
-            if value is not None and not least <= value <= most:
-                raise UserError(f"{name} {value}: it is {least} to {most}")
-
-    @property
-    def copies(self) -> bool:
-        """Whether all files are copied without a look at their pixels."""
-        return self.size is None and self.format == "auto"
 
 
 class ShardImage(NamedTuple):

@@ -1,0 +1,15 @@
+"""Which files of folders and archives are used: patterns of names. It loads no torch, for the help of commands."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class FileChoice:
+    """Which files of folders, lists and archives are used."""
+
+    include: tuple[str, ...] = ()
+    """Use only files whose name in the folder or archive matches one of these patterns; * also stands for slashes."""
+    exclude: tuple[str, ...] = ()
+    """Leave out files that match one of these patterns, such as '*_mask.png'."""
+    any_ending: bool = False
+    """Also use files of other endings, or of none, in folders if their content is that of an image."""
