@@ -29,6 +29,11 @@ from repre.errors import UserError
 
 Array = np.ndarray
 
+MAX_CLASSES = 200
+"""Most rows of a table of classes."""
+AREAS = {"small": 32**2, "medium": 96**2, "large": np.inf}
+"""COCO's sizes of objects: largest area in pixels."""
+
 
 @dataclass
 class LabelReport:
