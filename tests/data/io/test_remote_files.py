@@ -443,7 +443,10 @@ def test_a_server_without_ranges_serves_files_but_no_archives(web: Server) -> No
         open_source(f"{web.url}/a.tar")
 
 
-def test_netrc_is_sent_and_a_list_of_one_private_place_is_read(web: Server, tmp_path: Path) -> None:
+def test_netrc_is_sent_and_a_listing_survives_faults(web: Server, tmp_path: Path) -> None:
     (tmp_path / ".netrc").write_text(f"machine 127.0.0.1 login {KEY} password {SECRET}")
-    opened(f"{web.url}/photos").load(0)
+    web.faults = {"/photos/": [servers.status(503)], "/photos/a b/": [servers.reset, servers.status(502)]}
+    source = opened(f"{web.url}/photos")
+    assert len(source) == 5
+    source.load(0)
     assert all(authorization.startswith("Basic ") for _, _, authorization in web.requests)
