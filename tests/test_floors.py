@@ -64,6 +64,8 @@ FOREIGN = {
     "tensorboard": "training",
     "tifffile": "data/io",
     "pydicom": "data/io",
+    "datasets": "data/io",
+    "fsspec": "data/io",
     "triton": "data/views",
 }
 """Where a foreign library may be imported."""

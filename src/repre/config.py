@@ -335,7 +335,7 @@ def load_yaml(path: Path) -> RunConfig:
 
 
 def read_yaml(path: Path) -> Any:
-    """Plain values of a stranger's YAML file: no objects, and no references, a few lines of which can stand for terabytes."""
+    """Plain values of a stranger's YAML file: no objects, and no references, of which few lines can stand for terabytes."""
     try:
         text = path.read_text(encoding="utf-8")
         for token in yaml.scan(text):

@@ -21,6 +21,9 @@ from repre.recipes import ENCODERS, RECIPES, recipe
 
 COMMON = (
     "data",
+    "include",
+    "exclude",
+    "any_ending",
     "out",
     "epochs",
     "batch_size",
@@ -43,6 +46,7 @@ COMMON = (
     "compute.compile",
     "loader.cache",
     "loader.cache_gib",
+    "loader.remote_cache_gib",
     "runtime.device",
     "runtime.workers",
     "runtime.eval_every_epochs",

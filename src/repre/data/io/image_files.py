@@ -103,9 +103,14 @@ def class_labels(files: Files) -> tuple[Array | None, list[str]]:
         None and no classes unless every file is in a folder and there are several.
     """
     ends = np.cumsum(files.counts).tolist()
-    found = [group for first, last in zip([0, *ends], ends) for group in files.names.prefix_groups(first, last)]
+    found = []
+    for first, last in zip([0, *ends], ends):
+        for group in files.names.prefix_groups(first, last):
+            if not group[0]:
+                return None, []
+            found.append(group)
     classes = sorted({folder for folder, _, _ in found})
-    if "" in classes or len(classes) < 2:
+    if len(classes) < 2:
         return None, []
     number = {name: number for number, name in enumerate(classes)}
     labels = np.empty(len(files), np.int64)

@@ -101,24 +101,20 @@ class Names:
         digest.update(np.ascontiguousarray(self.block).data)
         return digest.hexdigest()
 
-    def prefix_groups(self, start: int = 0, end: int | None = None) -> list[tuple[str, int, int]]:
+    def prefix_groups(self, start: int = 0, end: int | None = None) -> Iterator[tuple[str, int, int]]:
         """The first folder of names that are sorted by their bytes: (folder, first index, index after the last) for each.
 
-        Names without a folder belong to the folder "". It takes a search for each folder, not a step for each name.
+        A name without a folder is a group of its own, with the folder "". It takes a search for each folder, not a step for
+        each name in it.
         """
-        groups: list[tuple[str, int, int]] = []
         end = len(self) if end is None else end
         while start < end:
             folder, slash, _ = self.encoded(start).partition(b"/")
             after = start + 1
             if slash:
                 after = self._first_beyond(folder + b"0", start, end)  # "0" follows "/"
-            if not slash and groups and not groups[-1][0]:
-                groups[-1] = ("", groups[-1][1], after)
-            else:
-                groups.append((os.fsdecode(folder) if slash else "", start, after))
+            yield os.fsdecode(folder) if slash else "", start, after
             start = after
-        return groups
 
     def folder_range(self, folder: str) -> tuple[int, int]:
         """The first name in a folder and the one after the last, of names that are sorted by their bytes."""

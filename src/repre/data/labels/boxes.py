@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from repre.data.io.decode import in_range
-from repre.data.io.sources import open_source
+from repre.data.io.sources import check_data, open_source
 from repre.data.labels.coco_boxes import CocoBoxes
 from repre.data.labels.coco_json import find_coco, read_coco_json
 from repre.data.labels.coco_masks import encode_mask
@@ -57,6 +57,7 @@ def open_boxes(
     Raises:
         UserError: the data do not exist, or something in the annotations is wrong.
     """
+    check_data(spec)
     if split not in ("train", "val"):
         raise UserError(f"boxes have no split {split!r}; there are train and val")
     name, _, rest = spec.partition(":")

@@ -19,7 +19,7 @@ from typing import Protocol
 import numpy as np
 
 from repre.data.io.decode import in_range
-from repre.data.io.sources import open_source
+from repre.data.io.sources import check_data, open_source
 from repre.data.labels.label_map import IGNORE, MaskOptions
 from repre.data.labels.mask_files import FORMATS, open_pairs
 from repre.data.labels.problems import Problems
@@ -82,6 +82,7 @@ def open_masks(
     Raises:
         UserError: the data do not exist, an image has no mask, or there are no images.
     """
+    check_data(spec)
     if split not in ("train", "val"):
         raise UserError(f"masks have no split {split!r}; there are train and val")
     source = _open(spec, split, channels, options or MaskOptions(), problems or Problems(), whole=whole)
