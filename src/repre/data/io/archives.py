@@ -1,8 +1,6 @@
 """Images in archives: tar shards, as WebDataset names them, and zip files. Any image is read by its place in its archive.
 
-Where the members lie is listed once and kept in the user's cache; of archives that changed, the list is made again. The
-libraries of the field read shards as streams, or copy whole shards to the disk (`wids`): both exclude a seeded order over
-millions of images of archives that are elsewhere.
+Where the members lie is listed once and kept in the user's cache; of archives that changed, the list is made again.
 """
 
 import contextlib
