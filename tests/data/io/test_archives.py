@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import signal
 import tarfile
 import zipfile
 from pathlib import Path
@@ -13,7 +14,9 @@ from repre.data.io import archives
 from repre.data.io.image_files import FileSource
 from repre.data.io.image_limits import UnreadableImage
 from repre.data.io.sources import open_source
-from repre.errors import UserError
+from repre.data.loading.loader import Loader
+from repre.data.loading.manifest import apply_manifest, changed_during_run, write_manifest
+from repre.errors import RunError, UserError
 from tests.data.files import picture
 from tests.data.packing import add_member, class_folder, files_of, pack_shards, pack_tar, pack_zip
 
@@ -193,3 +196,36 @@ def test_a_picture_that_is_no_member_of_a_class_has_no_label(tmp_path: Path) -> 
     folder = class_folder(tmp_path / "photos", 4)
     picture(folder / "loose.png")
     assert opened(pack_tar(folder, tmp_path / "x.tar")).labels is None
+
+
+def test_the_death_of_a_worker_names_the_archive_and_the_member(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = opened(pack_shards(class_folder(tmp_path / "photos"), tmp_path / "shards"))
+    load = FileSource.load
+
+    def killed_at_five(self: FileSource, index: int) -> np.ndarray:
+        if index == 5:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return load(self, index)
+
+    monkeypatch.setattr(FileSource, "load", killed_at_five)
+    loader = Loader(source, batch_size=4, epochs=3, seed=0, canvas=32, workers=1, log=lambda _: None)
+    with pytest.raises(RunError, match=r"a worker process died .*shards/0001\.tar: cat/010\.jpg"):
+        list(loader)
+
+
+def test_members_of_a_shard_that_is_newer_than_its_run_have_changed(tmp_path: Path) -> None:
+    """As after a resume: the list of members is made again, the run keeps its order and names what may be other images."""
+    spec = pack_shards(class_folder(tmp_path / "photos"), tmp_path / "shards")
+    write_manifest(opened(spec), tmp_path / "files.gz")
+    past = opened(spec).files.stamp(0)[1] - 10**9
+    for number in range(3):
+        os.utime(tmp_path / f"shards/{number:04}.tar", ns=(past, past))
+    os.utime(tmp_path / "shards/0001.tar")
+    source, note = apply_manifest(opened(spec), tmp_path / "files.gz")
+    assert note is None
+    assert isinstance(source, FileSource)
+    assert source.run_started is not None
+    source.run_started = past + 1
+    assert [index for index in range(12) if changed_during_run(source, index)] == [4, 5, 6, 7]
