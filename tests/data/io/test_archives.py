@@ -193,3 +193,10 @@ def test_a_picture_that_is_no_member_of_a_class_has_no_label(tmp_path: Path) -> 
     folder = class_folder(tmp_path / "photos", 4)
     picture(folder / "loose.png")
     assert opened(pack_tar(folder, tmp_path / "x.tar")).labels is None
+
+
+def test_a_member_that_claims_to_be_huge_is_never_read(tmp_path: Path) -> None:
+    source = opened(pack_zip(class_folder(tmp_path / "photos", 4), tmp_path / "x.zip"))
+    source.files.table["packed"][1] = 1 << 62  # type: ignore[attr-defined]  # as a forged directory says
+    with pytest.raises(UnreadableImage, match="larger than any image"):
+        source.load(1)

@@ -29,6 +29,8 @@ from repre.utils.io import cache_home
 
 Array = np.ndarray
 
+ARCHIVES = (".tar", ".zip")
+"""Endings of archives, in lower case."""
 OPEN_ARCHIVES = 64
 """Archives that a process keeps open."""
 ZIP_ENDING = re.compile(r"\.zip(\?[^/]*)?$", re.IGNORECASE)
@@ -69,8 +71,9 @@ class ArchiveFiles:
 
     def open(self, index: int) -> BinaryIO:
         member = Member("", *self.table[index].item())
-        if member.size > MAX_MEMBER_BYTES:
-            raise UnreadableImage(f"{member.size / 2**30:.1f} GiB: larger than any image")
+        largest = max(member.size, member.packed)
+        if largest > MAX_MEMBER_BYTES:
+            raise UnreadableImage(f"{largest / 2**30:.1f} GiB: larger than any image")
         content = self._opened(self._archive(index)).read(member.offset, span(member))
         return io.BytesIO(unpack(member, content))
 

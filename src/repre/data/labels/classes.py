@@ -15,11 +15,12 @@ from typing import Any
 
 import numpy as np
 
+from repre.data.io.hub_data import is_saved_data_set
 from repre.data.io.image_files import Decoding, FileSource, class_labels
 from repre.data.io.joined_files import ChosenFiles
 from repre.data.io.local_files import LocalFiles
 from repre.data.io.names import Names
-from repre.data.io.sources import archives_alone, check_data, is_saved_data_set, open_source
+from repre.data.io.sources import archives_alone, check_data, open_source
 from repre.data.io.torchvision_sets import DATA_SETS
 from repre.data.labels.splits import HELD_OUT, LabeledImages, hold_out
 from repre.data.scenes import Scenes
