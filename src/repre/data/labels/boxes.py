@@ -104,12 +104,12 @@ def _open_files(
         content = read_coco_json(annotations)
     elif name == "yolo":
         files, hold_out = find_yolo(spec, rest, split)
-        content = read_yolo(files, problems)
+        content = read_yolo(files, problems, channels=channels)
     elif name == "voc" and rest:
         root = find_root(Path(rest).expanduser(), VOC_FOLDERS, "Annotations")
         stems = find_voc(root, split)
         hold_out = stems is None
-        content = read_voc(root, stems, problems, skip_unlabeled=skip_unlabeled)
+        content = read_voc(root, stems, problems, channels=channels, skip_unlabeled=skip_unlabeled)
     else:
         known = ["scenes", "coco", "yolo", "voc"]
         if Path(spec).expanduser().exists():
