@@ -13,13 +13,13 @@ from xml.parsers import expat
 
 from tqdm import tqdm
 
-from repre.data.io.decode import EXTENSIONS
 from repre.data.io.image_limits import UnreadableImage
 from repre.data.labels.coco_json import Annotations
 from repre.data.labels.coco_masks import polygon_area
 from repre.data.labels.image_sizes import image_size
 from repre.data.labels.problems import Problems
 from repre.data.labels.text_lines import read_lines
+from repre.data.labels.visible_files import files_below
 from repre.errors import UserError, near_names
 
 LISTS = {"train": ("train",), "val": ("val", "test")}
@@ -61,12 +61,11 @@ def read_voc(
     """
     images = {
         path.relative_to(root / "JPEGImages").with_suffix("").as_posix(): path
-        for path in sorted((root / "JPEGImages").rglob("*"))
-        if path.suffix.lower() in EXTENSIONS
+        for path in files_below(root / "JPEGImages")
     }
     files = {
         path.relative_to(root / "Annotations").with_suffix("").as_posix(): path
-        for path in sorted((root / "Annotations").rglob("*.xml"))
+        for path in files_below(root / "Annotations", (".xml",))
     }
     if not files:
         raise UserError(f"--data: {root / 'Annotations'} holds no XML files")
