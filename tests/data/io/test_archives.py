@@ -200,3 +200,16 @@ def test_a_member_that_claims_to_be_huge_is_never_read(tmp_path: Path) -> None:
     source.files.table["packed"][1] = 1 << 62  # type: ignore[attr-defined]  # as a forged directory says
     with pytest.raises(UnreadableImage, match="larger than any image"):
         source.load(1)
+
+
+def test_archives_of_one_relative_path_in_two_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of one size and time, as reproducible archives and coarse clocks make them."""
+    opened_sources = []
+    for value, name in ((10, "a.png"), (20, "b.png")):
+        folder = picture(tmp_path / name / "photos" / name, value).parent
+        archive = pack_tar(folder, tmp_path / name / "x.tar")
+        os.utime(archive, ns=(10**18, 10**18))
+        monkeypatch.chdir(tmp_path / name)
+        opened_sources.append(opened("x.tar"))
+    assert [list(source.files.names) for source in opened_sources] == [["a.png"], ["b.png"]]
+    assert opened_sources[0].files.location != opened_sources[1].files.location

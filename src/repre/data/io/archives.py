@@ -56,7 +56,7 @@ class ArchiveFiles:
         self, archives: Sequence[Blob], stamps: list[Stamp], counts: list[int], names: Names, table: Array
     ) -> None:
         self.archives, self.stamps, self.counts, self.names, self.table = archives, stamps, counts, names, table
-        self.location = archives[0].location if len(archives) == 1 else os.path.dirname(archives[0].location)
+        self.location = _place(archives[0]) if len(archives) == 1 else os.path.dirname(_place(archives[0]))
         self._ends = np.cumsum(counts)
         self._used: OrderedDict[int, Blob] = OrderedDict()
 
@@ -121,7 +121,7 @@ def open_archives(archives: Sequence[Blob], *, cache_dir: Path | None = None) ->
 
 def cache_path(archives: Sequence[Blob], *, cache_dir: Path | None = None) -> Path:
     """The file that holds the list of the members of archives."""
-    key = "\0".join(blob.location for blob in archives) + repr(EXTENSIONS)
+    key = "\0".join(map(_place, archives)) + repr(EXTENSIONS)
     return (cache_dir or cache_home() / "index") / f"{hashlib.sha256(os.fsencode(key)).hexdigest()[:32]}.index"
 
 
@@ -130,6 +130,11 @@ def write_cache(cache: Path, files: ArchiveFiles) -> None:
     arrays = {"names": files.names.block, "ends": files.names.ends, "table": files.table.view(np.uint8)}
     with contextlib.suppress(OSError, RunError):
         write_index(cache, arrays, {"stamps": files.stamps, "counts": files.counts})
+
+
+def _place(blob: Blob) -> str:
+    """The address or whole path of an archive, whatever folder a command runs in."""
+    return blob.location if "://" in blob.location else os.path.abspath(blob.location)
 
 
 def _stamp(blob: Blob) -> Stamp:
