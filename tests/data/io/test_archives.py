@@ -116,8 +116,8 @@ def test_more_archives_than_may_be_open(tmp_path: Path, monkeypatch: pytest.Monk
         ("bzip2 in zip", "compressed by method 12"),
         ("encrypted", "is encrypted"),
         ("no image", "holds no images"),
-        ("missing", "cannot open .*: the file has vanished"),
-        ("missing shard", r"cannot open .*0001.tar: the file has vanished"),
+        ("missing", "cannot open .*: there is no such file"),
+        ("missing shard", r"cannot open .*0001.tar: there is no such file"),
         ("empty range", "is empty or too long"),
     ],
 )

@@ -141,7 +141,8 @@ def _stamp(blob: Blob) -> Stamp:
     try:
         return blob.stamp()
     except UnreadableImage as error:
-        raise UserError(f"--data: cannot open {blob.location}: {error}") from error
+        reason = "there is no such file" if isinstance(error.__cause__, FileNotFoundError) else error
+        raise UserError(f"--data: cannot open {blob.location}: {reason}") from error
 
 
 def _list(

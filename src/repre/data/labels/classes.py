@@ -114,9 +114,8 @@ def _open(spec: str, decoding: Decoding, *, like: LabeledImages | None = None) -
         parts = _data_set(spec, decoding)
     else:
         parts = _files(spec, decoding)
-    reference = like or next(iter(parts.values()))
     for part in parts.values():
-        _check_classes(reference, part)
+        _check_classes(like or next(iter(parts.values())), part)
     return parts
 
 
@@ -179,7 +178,7 @@ def _hub(spec: str, decoding: Decoding) -> dict[str, LabeledImages]:
     for split, exact in hub_splits(spec).items():
         source = open_source(exact, **decoding)
         if source.labels is None:
-            raise UserError(f"--data {spec} has no column of classes; name a labeled data set")
+            raise UserError(f"--data {spec} has one class only; at least two are needed")
         parts[split or WHOLE] = LabeledImages(source, source.labels, classes=source.classes)
     return parts
 
