@@ -29,6 +29,7 @@ import threading
 import time
 import zipfile
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -121,8 +122,7 @@ def start(data: str, workers: int) -> dict[str, float]:
         manifest_hash(source)
         loader = Loader(source, batch_size=64, epochs=1, seed=0, canvas=16, workers=workers, log=lambda _: None)
         batches = iter(loader)
-        for _ in range(8):
-            batch = next(batches)
+        for batch in islice(batches, 8):
             if batch.failures:
                 raise SystemExit(f"unreadable: {batch.failures[0]}")
         seconds = time.monotonic() - begin

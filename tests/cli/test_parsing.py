@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from repre.cli.parsing import parse, parse_known
+from repre.cli.parsing import join_repeated, parse, parse_known
 from repre.errors import UserError
 
 
@@ -65,3 +65,10 @@ def test_parse_known_returns_the_remaining_arguments() -> None:
     options, rest = parse_known(Inner, ["a", "--count", "3", "--share", "0.25", "--help"], command="test")
     assert options == Inner(0.25)
     assert rest == ["a", "--count", "3", "--help"]
+
+
+def test_lists_that_are_given_again_are_joined() -> None:
+    arguments = ["--data", "a", "b", "--seed", "1", "--ignore-label", "0", "--data=c", "--ignore-label", "void", "-x"]
+    joined = ["--data", "a", "b", "c", "--seed", "1", "--ignore-label", "0", "void", "-x"]
+    assert join_repeated(arguments) == joined
+    assert join_repeated(["x", "--seed", "1", "--seed", "2"]) == ["x", "--seed", "1", "--seed", "2"]

@@ -1,6 +1,5 @@
 """Files from strangers: pickles that run code, archives that unpack without end, names that leave their folder."""
 
-import gzip
 import json
 import pickle
 import random
@@ -16,8 +15,12 @@ import torch
 from safetensors.torch import save_file
 
 from repre.config import load_yaml
+from repre.data.io.image_files import FileSource
+from repre.data.io.image_limits import UnreadableImage
+from repre.data.io.local_files import LocalFiles
+from repre.data.io.names import Names
 from repre.data.io.sources import open_source
-from repre.data.loading.manifest import apply_manifest
+from repre.data.loading.manifest import apply_manifest, write_manifest
 from repre.errors import UserError
 from repre.models.weights import read_weights
 from repre.training.checkpoint import load_checkpoint, load_latest, save_checkpoint
@@ -147,10 +150,12 @@ def _hostile_configs_and_manifests(folder: Path) -> Row:
         path = folder / f"{name}.yaml"
         path.write_text(text)
         messages.append(_refusal(partial(load_yaml, path)))
-    manifests = [b"1\0../secret.png", b"1\0/etc/passwd", b"1\0a/../../b.png"]
-    for content in manifests:
-        (folder / "files.gz").write_bytes(gzip.compress(content))
-        messages.append(_refusal(lambda: apply_manifest(open_source(str(data)), folder / "files.gz")))
+    (folder / "secret.png").write_bytes(next(data.glob("*.png")).read_bytes())
+    for name in ("../secret.png", str(folder / "secret.png"), "a/../../secret.png"):
+        listed = FileSource(str(data), LocalFiles(data, Names.of([name])), channels=3, canvas=None)
+        write_manifest(listed, folder / "files.gz")
+        source, _ = apply_manifest(open_source(str(data)), folder / "files.gz")
+        messages.append(_refusal(partial(source.load, 0)))
     save_file({"w": torch.zeros(2)}, folder / "fine.safetensors")
     assert list(read_weights(folder / "fine.safetensors")) == ["w"]
     refused = sum(message is not None for message in messages)
@@ -165,9 +170,9 @@ def _hostile_configs_and_manifests(folder: Path) -> Row:
 
 
 def _refusal(load: Callable[[], object]) -> str | None:
-    """Returns the message of the UserError that `load` raises; None if it raises none."""
+    """Returns the message of the error that `load` raises; None if it raises none."""
     try:
         load()
-    except UserError as error:
+    except (UserError, UnreadableImage) as error:
         return str(error)
     return None

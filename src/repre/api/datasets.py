@@ -136,5 +136,5 @@ def write_shards(
     from repre.utils.device import pick_workers
 
     made = build_config(ShardConfig, config, settings, source="write_shards")
-    source = open_source(as_data(data), split=split, choice=choice)
+    source = open_source(as_data(data), split=split, choice=choice, remote_gib=0)  # every file is read once
     return shard.write_shards(source, Path(out), config=made, workers=pick_workers(workers))

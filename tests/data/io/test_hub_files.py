@@ -284,6 +284,9 @@ def test_evaluations_name_what_is_missing(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="1 of 4 rows"):
         open_labeled(f"hf:{tmp_path}/part")
     assert open_source(f"hf:{tmp_path}/part").labels is None
+    rows(4, labels=(datasets.Value("int64"), [1, 1, 1, 1])).remove_columns("label").save_to_disk(tmp_path / "one")
+    with pytest.raises(UserError, match="one class only"):
+        open_labeled(f"hf:{tmp_path}/one")
     datasets.DatasetDict({"validation": rows(3), "test": rows(3)}).save_to_disk(tmp_path / "dict")
     with pytest.raises(UserError, match="no split 'train'; there are validation, test"):
         open_labeled(f"hf:{tmp_path}/dict")

@@ -1,5 +1,7 @@
 """Folders and lists of files as sources: labels from class folders, splits, lists."""
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -38,3 +40,33 @@ def test_a_list_of_files(tmp_path: Path) -> None:
     (tmp_path / "files.txt").write_text("x/1.png\ngone.png\n")
     with pytest.raises(UserError, match=r"1 of 2 files .* gone.png"):
         open_source(str(tmp_path / "files.txt"))
+
+
+def test_a_folder_whose_list_is_kept_is_not_listed_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may hold ten million files."""
+    for number in range(20):
+        picture(tmp_path / "photos" / f"{number}.png")
+    names = open_source(str(tmp_path / "photos"), cache_dir=tmp_path / "cache").files.names  # type: ignore[attr-defined]
+    seen = []
+
+    class Counted:
+        def __init__(self, folder: Path) -> None:
+            self.entries = scandir(folder)
+
+        def __enter__(self) -> "Counted":
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            self.entries.close()
+
+        def __iter__(self) -> Iterator[os.DirEntry[str]]:
+            for entry in self.entries:
+                seen.append(entry.name)
+                yield entry
+
+    scandir = os.scandir
+    monkeypatch.setattr(os, "scandir", Counted)
+    monkeypatch.setattr(os, "listdir", lambda _: pytest.fail("listed"))
+    again = open_source(str(tmp_path / "photos"), cache_dir=tmp_path / "cache")
+    assert again.files.names == names  # type: ignore[attr-defined]
+    assert len(seen) == 1

@@ -405,6 +405,8 @@ def test_what_cannot_be_opened_is_named_without_secrets(places: Places, spec: st
         ("https://host/a;b?q=1;sv=2;sig=x", "sig"),
         ("https://host/a#token=x", "token"),
         ("https://a%40b:c@host/", "user name"),
+        ("hf:owner/name?token=x", "token"),
+        ("hf:owner/name?label=fine&revision=main", None),
     ],
 )
 def test_only_addresses_with_secrets_are_refused(spec: str, words: str | None) -> None:

@@ -13,6 +13,7 @@ from PIL import Image
 from repre.data.labels.boxes import open_boxes
 from repre.data.labels.coco_masks import decode_mask, encode_mask
 from repre.errors import UserError
+from tests.data.labels.label_files import voc_object, write_text
 
 COUNT, HEIGHT, WIDTH = 10, 24, 32
 
@@ -209,3 +210,20 @@ def test_mistakes_in_the_spec_are_named(spec: str, words: str, tmp_path: Path) -
     (tmp_path / "list.json").write_text("[1, 2]")
     with pytest.raises(UserError, match=words):
         open_boxes(spec.replace("{tmp}", str(tmp_path)))
+
+
+@pytest.mark.parametrize("name", ["yolo", "voc"])
+def test_images_of_many_channels_in_other_formats(name: str, tmp_path: Path) -> None:
+    """Their size is not in a header that Pillow reads."""
+    images = tmp_path / ("images" if name == "yolo" else "JPEGImages")
+    images.mkdir()
+    for number in range(2):
+        np.save(images / f"{number}.npy", np.zeros((5, HEIGHT, WIDTH), np.uint8))
+        if name == "yolo":
+            write_text(tmp_path / "labels" / f"{number}.txt", "0 0.5 0.5 0.5 0.5")
+        else:
+            element = f"<annotation>{voc_object('cat', (9, 7, 24, 18))}</annotation>"
+            write_text(tmp_path / "Annotations" / f"{number}.xml", element)
+    source = open_boxes(f"{name}:{tmp_path}", channels=5, whole=True)
+    assert source.load(0).image.shape == (HEIGHT, WIDTH, 5)
+    assert source.load(0).boxes.tolist() == [[8, 6, 24, 18]]

@@ -239,3 +239,12 @@ def test_what_has_no_labels(tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_text("x.png\n")
     with pytest.raises(UserError, match="write csv:"):
         opened(tmp_path / "list.txt")
+
+
+@pytest.mark.parametrize("test", [False, True])
+@pytest.mark.parametrize("ending", ["/photos.txt", "/photos.csv", "/photos/"])
+def test_no_message_repeats_a_password(ending: str, test: bool) -> None:
+    address = f"https://user:hunter2@host{ending}"
+    with pytest.raises(UserError, match="password") as raised:
+        opened("scenes:8:16" if test else address, test=address if test else None)
+    assert "hunter2" not in str(raised.value)

@@ -36,3 +36,10 @@ def test_a_png_is_not_decoded(tmp_path: Path) -> None:
     data = (tmp_path / "a.png").read_bytes()
     (tmp_path / "a.png").write_bytes(data[: len(data) // 2])
     assert image_size(tmp_path / "a.png") == (200, 300)
+
+
+def test_arrays_of_many_channels(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.zeros((5, 40, 60), np.uint8))
+    assert image_size(tmp_path / "a.npy", channels=5) == (40, 60)
+    with pytest.raises(UnreadableImage, match="not of 3 channels"):
+        image_size(tmp_path / "a.npy")

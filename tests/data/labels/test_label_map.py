@@ -142,3 +142,17 @@ def test_values_are_counted(kind: type) -> None:
 
 def test_numbers_as_text() -> None:
     assert ranges([3, 0, 1, 2, 7, 9, 10]) == "0 to 3, 7, 9 to 10"
+
+
+def test_a_mask_of_a_dangerous_kind_is_not_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pillow hands EPS to Ghostscript, whatever the ending of the file."""
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.eps")
+    (tmp_path / "a.eps").rename(tmp_path / "a.png")
+    assert not is_in_color(tmp_path / "a.png")
+    for read in (read_labels, read_colors):
+        with pytest.raises(UserError, match=r"the mask .*a\.png cannot be read"):
+            read(tmp_path / "a.png")
+    Image.new("L", (100, 100)).save(tmp_path / "large.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    with pytest.raises(UserError, match=r"the mask .*large\.png cannot be read.*decompression bomb"):
+        read_labels(tmp_path / "large.png")

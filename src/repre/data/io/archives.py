@@ -29,6 +29,8 @@ from repre.utils.io import cache_home
 
 Array = np.ndarray
 
+ARCHIVES = (".tar", ".zip")
+"""Endings of archives, in lower case."""
 OPEN_ARCHIVES = 64
 """Archives that a process keeps open."""
 ZIP_ENDING = re.compile(r"\.zip(\?[^/]*)?$", re.IGNORECASE)
@@ -54,7 +56,7 @@ class ArchiveFiles:
         self, archives: Sequence[Blob], stamps: list[Stamp], counts: list[int], names: Names, table: Array
     ) -> None:
         self.archives, self.stamps, self.counts, self.names, self.table = archives, stamps, counts, names, table
-        self.location = archives[0].location if len(archives) == 1 else os.path.dirname(archives[0].location)
+        self.location = _place(archives[0]) if len(archives) == 1 else os.path.dirname(_place(archives[0]))
         self._ends = np.cumsum(counts)
         self._used: OrderedDict[int, Blob] = OrderedDict()
 
@@ -69,8 +71,9 @@ class ArchiveFiles:
 
     def open(self, index: int) -> BinaryIO:
         member = Member("", *self.table[index].item())
-        if member.size > MAX_MEMBER_BYTES:
-            raise UnreadableImage(f"{member.size / 2**30:.1f} GiB: larger than any image")
+        largest = max(member.size, member.packed)
+        if largest > MAX_MEMBER_BYTES:
+            raise UnreadableImage(f"{largest / 2**30:.1f} GiB: larger than any image")
         content = self._opened(self._archive(index)).read(member.offset, span(member))
         return io.BytesIO(unpack(member, content))
 
@@ -118,7 +121,7 @@ def open_archives(archives: Sequence[Blob], *, cache_dir: Path | None = None) ->
 
 def cache_path(archives: Sequence[Blob], *, cache_dir: Path | None = None) -> Path:
     """The file that holds the list of the members of archives."""
-    key = "\0".join(blob.location for blob in archives) + repr(EXTENSIONS)
+    key = "\0".join(map(_place, archives)) + repr(EXTENSIONS)
     return (cache_dir or cache_home() / "index") / f"{hashlib.sha256(os.fsencode(key)).hexdigest()[:32]}.index"
 
 
@@ -129,11 +132,17 @@ def write_cache(cache: Path, files: ArchiveFiles) -> None:
         write_index(cache, arrays, {"stamps": files.stamps, "counts": files.counts})
 
 
+def _place(blob: Blob) -> str:
+    """The address or whole path of an archive, whatever folder a command runs in."""
+    return blob.location if "://" in blob.location else os.path.abspath(blob.location)
+
+
 def _stamp(blob: Blob) -> Stamp:
     try:
         return blob.stamp()
     except UnreadableImage as error:
-        raise UserError(f"--data: cannot open {blob.location}: {error}") from error
+        reason = "there is no such file" if isinstance(error.__cause__, FileNotFoundError) else error
+        raise UserError(f"--data: cannot open {blob.location}: {reason}") from error
 
 
 def _list(

@@ -19,9 +19,9 @@ from PIL import Image, features
 
 from repre.data import scenes
 from repre.data.io import decode, dicom, image_kinds, tiff
-from repre.data.io.decode import FORMATS
 from repre.data.io.decoded_cache import DecodedCache
 from repre.data.io.image_files import FileSource
+from repre.data.io.image_kinds import FORMATS
 from repre.data.io.sources import Source
 from repre.data.scenes import Scenes
 from repre.utils.io import cache_home, json_hash

@@ -20,7 +20,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from repre.data.io.dicom import read_dicom
 from repre.data.io.frame_notes import note_several_frames
-from repre.data.io.image_kinds import HEAD_BYTES, image_kind
+from repre.data.io.image_kinds import FORMATS, HEAD_BYTES, image_kind
 from repre.data.io.image_limits import UnreadableImage, check_shape, check_values
 from repre.data.io.tiff import needs_tifffile, read_tiff
 
@@ -31,9 +31,6 @@ EXTENSIONS = (
     *(".avif", ".gif", ".jp2", ".ppm", ".pgm", ".dcm"),
 )
 """Endings of image files, in lower case."""
-
-FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "AVIF", "JPEG2000", "PPM")
-"""Formats that Pillow may recognize, for any file ending. Never EPS, which Pillow passes to Ghostscript."""
 
 
 def in_range(image: Array, value_range: tuple[float, float]) -> Array:

@@ -24,12 +24,11 @@ from repre.data.io.spec_patterns import expand_braces, expand_pattern, has_patte
 from repre.errors import UserError, near_names
 from repre.utils.optional_imports import require
 
-ARROW, PARQUET = ".arrow", ".parquet"
+TABLES = ARROW, PARQUET = ".arrow", ".parquet"
+"""Endings of tables, in lower case."""
 SPLITS = {"train": ("train",), "val": ("validation", "val", "valid", "dev"), "test": ("test",)}
 """Our names of splits, and what data sets call them."""
 OPTIONS = ("image", "label", "subset", "revision")
-SAVED = ("dataset_dict.json", "dataset_info.json")
-"""One of these files is in a folder that `save_to_disk` wrote."""
 SECRET = re.compile(r"\bhf_\w+|(?<=\?)\S+")
 """Access tokens, and the part of an address that may be signed."""
 MAX_REASON = 300
@@ -107,10 +106,10 @@ def load_hub(spec: HubSpec) -> HubData:
         datasets.disable_progress_bars()
     path = Path(spec.name).expanduser()
     with _explained(spec):
-        if spec.name.lower().endswith((ARROW, PARQUET)):
+        if spec.name.lower().endswith(TABLES):
             return _load_tables(datasets, spec)
         if path.is_dir():
-            if any((path / name).is_file() for name in SAVED):
+            if is_saved_data_set(path):
                 content = datasets.load_from_disk(str(path), keep_in_memory=False)
                 pattern = f"*{ARROW}"
             else:
@@ -123,6 +122,11 @@ def load_hub(spec: HubSpec) -> HubData:
             spec.name, spec.subset or None, revision=spec.revision or None, keep_in_memory=False
         )
         return HubData(_splits(content), 0)
+
+
+def is_saved_data_set(folder: Path) -> bool:
+    """Whether Hugging Face's `save_to_disk` wrote a folder."""
+    return (folder / "dataset_dict.json").is_file() or (folder / "dataset_info.json").is_file()
 
 
 def _load_tables(datasets: Any, spec: HubSpec) -> HubData:
@@ -196,7 +200,7 @@ def _advice(spec: HubSpec, kinds: set[str], reason: str) -> str:
         kinds: names of the classes of the error and of its causes.
         reason: the library's own words.
     """
-    local = os.path.exists(os.path.expanduser(spec.name)) or spec.name.lower().endswith((ARROW, PARQUET))
+    local = os.path.exists(os.path.expanduser(spec.name)) or spec.name.lower().endswith(TABLES)
     if local:
         return f"it cannot be read as a data set ({reason}); write it again by save_to_disk or to_parquet"
     if "GatedRepoError" in kinds or "gated" in reason.lower():

@@ -1,7 +1,7 @@
 """Images in files of any kind, on a disk, in archives or elsewhere: `Files` opens them, `FileSource` decodes them."""
 
 from collections.abc import Sequence
-from typing import BinaryIO, NamedTuple, Protocol
+from typing import BinaryIO, NamedTuple, Protocol, TypedDict
 
 import numpy as np
 
@@ -43,6 +43,14 @@ class Opened(NamedTuple):
     files: Files
     labels: Array | None = None
     classes: Sequence[str] = ()
+
+
+class Decoding(TypedDict):
+    """How images are decoded; see `FileSource`."""
+
+    channels: int
+    canvas: int | None
+    raw_values: bool
 
 
 class FileSource:

@@ -3,6 +3,8 @@
 HEAD_BYTES = 256
 """First bytes of a file that tell its kind."""
 
+FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "AVIF", "JPEG2000", "PPM")
+"""Formats that Pillow may recognize, for any file ending. Never EPS, which Pillow passes to Ghostscript."""
 NUMPY = (b"\x93NUMPY",)
 TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 """Classic and BigTIFF, in both byte orders."""

@@ -42,6 +42,8 @@ def check_address(address: str) -> None:
     Raises:
         UserError: without the secret in its message.
     """
+    if address.startswith("hf:") and (secret := _secret_key(address)):
+        raise _refusal(f"{address.partition('?')[0]}?{secret}=...", f"a signature or key ({secret})", "hf")
     if not is_address(address):
         return
     protocol = protocol_of(address)
@@ -51,10 +53,15 @@ def check_address(address: str) -> None:
     host = re.split("[/?#]", rest, maxsplit=1)[0]
     if "@" in unquote(host):
         raise _refusal(f"{protocol}://...@{host.rpartition('@')[2]}", "a user name or password", protocol)
-    query = "&".join(re.split("[?#;]", rest)[1:])
-    keys = [key for key, _ in parse_qsl(query, keep_blank_values=True)]
-    if secret := next((key for key in keys if SECRET_KEY.search(key)), None):
+    if secret := _secret_key(rest):
         raise _refusal(f"{root_of(address)}...?{secret}=...", f"a signature or key ({secret})", protocol)
+
+
+def _secret_key(address: str) -> str | None:
+    """The first key in the query of an address that belongs to a signature or a password."""
+    query = "&".join(re.split("[?#;]", address)[1:])
+    keys = [key for key, _ in parse_qsl(query, keep_blank_values=True)]
+    return next((key for key in keys if SECRET_KEY.search(key)), None)
 
 
 def check_listed_addresses(names: Names, *, below: str = "") -> None:
@@ -92,6 +99,7 @@ def _refusal(address: str, what: str, protocol: str) -> UserError:
         "https": "write it to ~/.netrc",
         "s3": "give AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the environment",
         "gs": "run gcloud auth application-default login",
+        "hf": "run hf auth login",
     }
     return UserError(
         f"--data {address} holds {what}, which configs, logs and reports would repeat; "

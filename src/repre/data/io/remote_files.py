@@ -20,8 +20,9 @@ import numpy as np
 
 from repre.data.io import remote_access
 from repre.data.io.archive_members import MAX_MEMBER_BYTES
-from repre.data.io.archives import ArchiveFiles, open_archives
+from repre.data.io.archives import ARCHIVES, ArchiveFiles, open_archives
 from repre.data.io.decode import EXTENSIONS
+from repre.data.io.hub_data import TABLES
 from repre.data.io.image_files import Files, Stamp
 from repre.data.io.image_kinds import HEAD_BYTES, is_image_content
 from repre.data.io.image_limits import UnreadableImage
@@ -38,7 +39,7 @@ from repre.data.io.remote_address import (
 )
 from repre.data.io.remote_cache import RemoteCache
 from repre.data.io.remote_errors import RemoteError
-from repre.data.io.remote_listing import ARCHIVES, Listing, list_remote, stamps_in
+from repre.data.io.remote_listing import Listing, list_remote, stamps_in
 from repre.data.io.spec_patterns import expand_braces
 from repre.errors import UserError
 
@@ -219,7 +220,7 @@ def open_remote(
         raise UserError(
             f"--data {spec}: patterns are not read at addresses; name the folder and give the pattern as --include"
         )
-    if lower.endswith((".parquet", ".arrow")):
+    if lower.endswith(TABLES):
         raise UserError(
             f"--data {spec}: tables are not read at addresses; download it, or name its data set as hf:NAME"
         )

@@ -10,6 +10,7 @@ from urllib.parse import unquote
 import numpy as np
 from tqdm import tqdm
 
+from repre.data.io.archives import ARCHIVES
 from repre.data.io.decode import EXTENSIONS
 from repre.data.io.image_files import Stamp
 from repre.data.io.image_kinds import HEAD_BYTES, is_image_content
@@ -20,7 +21,6 @@ from repre.data.io.remote_errors import RemoteError
 
 Array = np.ndarray
 
-ARCHIVES = (".tar", ".zip")
 AT_ONCE = 16
 """Folders that are listed at once."""
 MAX_DEPTH = 2

@@ -10,18 +10,20 @@ cifar10:ROOT                    likewise cifar100, stl10, fashion-mnist, imagene
 scenes:COUNT:SIZE               the embedded scenes
 """
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from repre.data.io.archives import open_archives
+from repre.data.io.archives import ARCHIVES, open_archives
 from repre.data.io.blobs import LocalBlob
 from repre.data.io.decode import EXTENSIONS
 from repre.data.io.dicom import require_pydicom
 from repre.data.io.file_choice import FileChoice
 from repre.data.io.folder_index import holds_images, image_names
+from repre.data.io.hub_data import TABLES, is_saved_data_set
 from repre.data.io.image_files import Files, FileSource, Opened, class_labels
 from repre.data.io.joined_files import ChosenFiles, JoinedFiles, filter_files
 from repre.data.io.local_files import LocalFiles, check_listed, is_file, is_folder, read_list
@@ -34,12 +36,10 @@ from repre.errors import UserError, near_names
 
 Array = np.ndarray
 
-ARCHIVES = (".tar", ".zip")
-"""Endings of archives, in lower case."""
 PACKED_ARCHIVES = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst", ".7z", ".rar")
+"""Endings of archives that are refused."""
 SAMPLE = 1000
 """Names that are looked at for formats that need an extra."""
-TABLES = (".parquet", ".arrow")
 
 
 class Source(Protocol):
@@ -285,15 +285,23 @@ def _open_folder(spec: str, path: Path, how: _How) -> Opened:
     return _with_folders(LocalFiles(path, image_names(path, any_ending=how.choice.any_ending, cache_dir=how.cache_dir)))
 
 
-def is_saved_data_set(folder: Path) -> bool:
-    """Whether Hugging Face's `save_to_disk` wrote a folder."""
-    return (folder / "dataset_dict.json").is_file() or (folder / "dataset_info.json").is_file()
-
-
 def archives_alone(folder: Path) -> list[Path]:
-    """The archives in a folder without images, sorted; none if there are images beside them."""
-    archives = sorted(file for file in folder.iterdir() if file.suffix.lower() in ARCHIVES)
-    return [] if archives and holds_images(folder) else archives
+    """The archives in a folder without images, sorted; none if there are images beside them.
+
+    The first image ends the search, because the folder may hold millions. Hidden files do not count.
+    """
+    archives = []
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                lower = entry.name.lower()
+                if lower.endswith(EXTENSIONS):
+                    return []
+                if lower.endswith(ARCHIVES) and not lower.startswith("."):
+                    archives.append(folder / entry.name)
+    except OSError:  # `image_names` says why it cannot be read
+        return []
+    return [] if archives and holds_images(folder) else sorted(archives)
 
 
 def _with_folders(files: Files) -> Opened:

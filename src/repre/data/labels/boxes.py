@@ -50,7 +50,7 @@ def open_boxes(
         split: train or val.
         channels: channels of the images.
         whole: hold nothing out of data without splits, because other data are tested on.
-        value_range: pixel values that become 0 and 1; None leaves the images as they are.
+        value_range: pixel values that become 0 and 1, of DICOM modality values; None leaves the images as they are.
         skip_unlabeled: leave out images that nobody labeled: without a label file or XML, or without an annotation in COCO.
         problems: collects mistakes in the annotations, and what is wrong is left out; None raises the first one.
 
@@ -74,7 +74,11 @@ def open_boxes(
             skip_unlabeled=skip_unlabeled,
             problems=problems or Problems(),
         )
-    return source if value_range is None else RangedBoxes(source, value_range)
+    if value_range is None:
+        return source
+    if isinstance(source, CocoBoxes):
+        source.raw_values = True
+    return RangedBoxes(source, value_range)
 
 
 def _open_files(
@@ -100,12 +104,12 @@ def _open_files(
         content = read_coco_json(annotations)
     elif name == "yolo":
         files, hold_out = find_yolo(spec, rest, split)
-        content = read_yolo(files, problems)
+        content = read_yolo(files, problems, channels=channels)
     elif name == "voc" and rest:
         root = find_root(Path(rest).expanduser(), VOC_FOLDERS, "Annotations")
         stems = find_voc(root, split)
         hold_out = stems is None
-        content = read_voc(root, stems, problems, skip_unlabeled=skip_unlabeled)
+        content = read_voc(root, stems, problems, channels=channels, skip_unlabeled=skip_unlabeled)
     else:
         known = ["scenes", "coco", "yolo", "voc"]
         if Path(spec).expanduser().exists():

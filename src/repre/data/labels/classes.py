@@ -15,11 +15,12 @@ from typing import Any
 
 import numpy as np
 
-from repre.data.io.image_files import FileSource, class_labels
+from repre.data.io.hub_data import is_saved_data_set
+from repre.data.io.image_files import Decoding, FileSource, class_labels
 from repre.data.io.joined_files import ChosenFiles
 from repre.data.io.local_files import LocalFiles
 from repre.data.io.names import Names
-from repre.data.io.sources import archives_alone, is_saved_data_set, open_source
+from repre.data.io.sources import archives_alone, check_data, open_source
 from repre.data.io.torchvision_sets import DATA_SETS
 from repre.data.labels.splits import HELD_OUT, LabeledImages, hold_out
 from repre.data.scenes import Scenes
@@ -60,24 +61,32 @@ class LabeledSplits:
 
 
 def open_labeled(
-    spec: str, *, test: str | None = None, channels: int = 3, canvas: int | None = None, holdout: float = HELD_OUT
+    spec: str,
+    *,
+    test: str | None = None,
+    channels: int = 3,
+    canvas: int | None = None,
+    raw_values: bool = False,
+    holdout: float = HELD_OUT,
 ) -> LabeledSplits:
     """Opens labeled data; see the top of this file.
 
     Args:
         spec: a ``--data`` string.
         test: other data to test on, of the same classes; None uses the test images of `spec`.
-        channels, canvas: see `open_source`.
+        channels, canvas, raw_values: see `open_source`.
         holdout: share of every class that is held out if the data have no test images.
 
     Raises:
         UserError: the data do not exist, have no labels, or something in them is wrong; names file and line.
     """
-    parts = _open(spec, channels=channels, canvas=canvas)
+    check_data(spec if test is None else [spec, test])
+    decoding = Decoding(channels=channels, canvas=canvas, raw_values=raw_values)
+    parts = _open(spec, decoding)
     val = parts.get("val")
     if test is not None:
         train = parts.get("train") or parts[WHOLE]
-        others = _open(test, channels=channels, canvas=canvas, like=train)
+        others = _open(test, decoding, like=train)
         split = next(split for split in ("test", "val", WHOLE, "train") if split in others)
         tested, test_set = others[split], test if split == WHOLE else f"{split} of {test}"
     elif "test" in parts or val is not None:
@@ -91,36 +100,33 @@ def open_labeled(
     return LabeledSplits(train, tested, train.classes, train.multilabel, val, test_set)
 
 
-def _open(
-    spec: str, *, channels: int, canvas: int | None, like: LabeledImages | None = None
-) -> dict[str, LabeledImages]:
+def _open(spec: str, decoding: Decoding, *, like: LabeledImages | None = None) -> dict[str, LabeledImages]:
     """The splits of labeled data by name. If `like` is given, they must have the classes of those training images."""
     path, (name, _, rest) = Path(spec).expanduser(), spec.partition(":")
     if name == "csv" and not path.exists():
-        return _read_table(spec, Path(rest).expanduser(), channels=channels, canvas=canvas, like=like)
+        return _read_table(spec, Path(rest).expanduser(), decoding, like=like)
     if spec.endswith((".csv", ".txt")):
         raise UserError(f"--data {spec} is not a folder; for a table of paths and labels write csv:{spec}")
     if name == "imagenet" or (path.is_dir() and not is_saved_data_set(path) and not archives_alone(path)):
         root = path if path.is_dir() else Path(rest).expanduser()
-        parts = {split: _class_folders(folder, channels, canvas) for split, folder in _split_folders(root).items()}
+        parts = {split: _class_folders(folder, decoding) for split, folder in _split_folders(root).items()}
     elif name in ("scenes", *DATA_SETS):
-        parts = _data_set(spec, channels=channels, canvas=canvas)
+        parts = _data_set(spec, decoding)
     else:
-        parts = _files(spec, channels=channels, canvas=canvas)
-    reference = like or next(iter(parts.values()))
+        parts = _files(spec, decoding)
     for part in parts.values():
-        _check_classes(reference, part)
+        _check_classes(like or next(iter(parts.values())), part)
     return parts
 
 
-def _data_set(spec: str, *, channels: int, canvas: int | None) -> dict[str, LabeledImages]:
+def _data_set(spec: str, decoding: Decoding) -> dict[str, LabeledImages]:
     name = spec.partition(":")[0]
     split = "labeled" if name == "stl10" else "train"  # STL-10 has unlabeled training images, too
-    train = open_source(spec, split=split, channels=channels, canvas=canvas)
+    train = open_source(spec, split=split, **decoding)
     if isinstance(train, Scenes):
         test: Any = train.held_out()
     else:
-        test = open_source(spec, split="val", channels=channels, canvas=canvas)
+        test = open_source(spec, split="val", **decoding)
     parts = {}
     for part, source in (("train", train), ("test", test)):
         labels = source.labels
@@ -140,11 +146,11 @@ def _data_set(spec: str, *, channels: int, canvas: int | None) -> dict[str, Labe
 # ----------------------------------------------------------------------------------------- archives, hubs and addresses
 
 
-def _files(spec: str, *, channels: int, canvas: int | None) -> dict[str, LabeledImages]:
+def _files(spec: str, decoding: Decoding) -> dict[str, LabeledImages]:
     """Data whose files bring their classes; folders train/, val/ and test/ in them are splits."""
     if spec.startswith("hf:") or is_saved_data_set(Path(spec).expanduser()):
-        return _hub(spec, channels=channels, canvas=canvas)
-    source = open_source(spec, split=WHOLE, channels=channels, canvas=canvas)
+        return _hub(spec, decoding)
+    source = open_source(spec, split=WHOLE, **decoding)
     assert isinstance(source, FileSource), spec
     if source.labels is None:
         raise UserError(
@@ -161,19 +167,18 @@ def _files(spec: str, *, channels: int, canvas: int | None) -> dict[str, Labeled
         labels, classes = class_labels(files)
         if labels is None:
             raise UserError(f"--data {spec}: the images of {split}/ are not in class folders, at least two")
-        part = FileSource(spec, files, channels=channels, canvas=canvas)
-        parts[split] = LabeledImages(part, labels, classes=classes)
+        parts[split] = LabeledImages(FileSource(spec, files, **decoding), labels, classes=classes)
     return parts
 
 
-def _hub(spec: str, *, channels: int, canvas: int | None) -> dict[str, LabeledImages]:
+def _hub(spec: str, decoding: Decoding) -> dict[str, LabeledImages]:
     from repre.data.io.hub_files import hub_splits
 
     parts = {}
     for split, exact in hub_splits(spec).items():
-        source = open_source(exact, channels=channels, canvas=canvas)
+        source = open_source(exact, **decoding)
         if source.labels is None:
-            raise UserError(f"--data {spec} has no column of classes; name a labeled data set")
+            raise UserError(f"--data {spec} has one class only; at least two are needed")
         parts[split or WHOLE] = LabeledImages(source, source.labels, classes=source.classes)
     return parts
 
@@ -194,17 +199,16 @@ def _folders(root: Path) -> list[Path]:
     return sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
-def _class_folders(root: Path, channels: int, canvas: int | None) -> LabeledImages:
+def _class_folders(root: Path, decoding: Decoding) -> LabeledImages:
     names = [folder.name for folder in _folders(root)]
     if len(names) < 2:
         content = f"holds only {names[0]}/" if names else "holds none"
         raise UserError(f"--data {root}: labels are the names of folders, at least two, and this one {content}")
-    source = open_source(str(root), channels=channels, canvas=canvas)
+    source = open_source(str(root), **decoding)
     assert isinstance(source, FileSource), root
-    files = source.files
     top_level: dict[str, int] = {}  # entries of `root` with an image that they hold or are; only if something is wrong
     if source.labels is None:
-        top_level = {name.partition("/")[0]: index for index, name in enumerate(files.names)}
+        top_level = {name.partition("/")[0]: index for index, name in enumerate(source.files.names)}
     loose = next((index for name, index in top_level.items() if name not in names), None)
     if loose is not None:
         raise UserError(f"--data: {source.describe(loose)} lies beside the class folders; move it into its class")
@@ -255,9 +259,7 @@ class _Row:
     split: str
 
 
-def _read_table(
-    spec: str, file: Path, *, channels: int, canvas: int | None, like: LabeledImages | None
-) -> dict[str, LabeledImages]:
+def _read_table(spec: str, file: Path, decoding: Decoding, *, like: LabeledImages | None) -> dict[str, LabeledImages]:
     rows = _rows(file)
     multilabel = any(len(row.labels) > 1 for row in rows) or (like is not None and like.multilabel)
     splits = [split for split in (*SPLITS, WHOLE) if any(row.split == split for row in rows)]
@@ -276,7 +278,7 @@ def _read_table(
     for split in splits:
         split_rows = [row for row in rows if row.split == split]
         files = LocalFiles(file.parent, Names.of(row.path for row in split_rows))
-        source = FileSource(spec, files, channels=channels, canvas=canvas)
+        source = FileSource(spec, files, **decoding)
         if multilabel:
             targets = np.zeros((len(split_rows), len(known)), np.float32)
             for number, row in enumerate(split_rows):

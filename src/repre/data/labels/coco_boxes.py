@@ -36,9 +36,14 @@ class CocoBoxes:
         skip_unlabeled: leave out images that nobody labeled.
         problems: what happens with mistakes.
 
+    Attributes:
+        raw_values: see `FileSource`.
+
     Raises:
         UserError: an entry is wrong (it is named), or images are missing.
     """
+
+    raw_values = False
 
     def __init__(
         self,
@@ -112,7 +117,7 @@ class CocoBoxes:
     def load(self, index: int) -> Objects:
         path = self.path(index)
         try:
-            image = read_image(path, channels=self.channels)
+            image = read_image(path, channels=self.channels, raw_values=self.raw_values)
         except UnreadableImage as error:
             raise UserError(f"{path} cannot be read: {error}") from error
         height, width = self.size(index)

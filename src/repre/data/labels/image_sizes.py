@@ -5,14 +5,18 @@ from pathlib import Path
 
 from PIL import Image
 
-from repre.data.io.decode import FORMATS, read_image
+from repre.data.io.decode import read_image
+from repre.data.io.image_kinds import FORMATS
 
 ORIENTATION, SIDEWAYS = 0x0112, (5, 6, 7, 8)
 """EXIF tag of the orientation, and its values that swap height and width."""
 
 
-def image_size(path: Path) -> tuple[int, int]:
+def image_size(path: Path, *, channels: int = 3) -> tuple[int, int]:
     """Height and width of an image after its EXIF rotation.
+
+    Args:
+        channels: of the image, for files whose header does not say which sides are height and width.
 
     Raises:
         UnreadableImage: the file is missing, damaged or no image.
@@ -28,5 +32,5 @@ def image_size(path: Path) -> tuple[int, int]:
                     return (file.width, file.height) if sideways else (file.height, file.width)
     except Exception:  # another kind of file, or a damaged one: who decodes it knows
         pass
-    height, width = read_image(path).shape[:2]
+    height, width = read_image(path, channels=channels).shape[:2]
     return height, width

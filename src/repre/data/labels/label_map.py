@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
+from repre.data.io.image_kinds import FORMATS
 from repre.data.labels.mask_colors import ColorTable, pack, unpack
 from repre.errors import UserError, near_names
 
@@ -204,15 +205,15 @@ def read_colors(path: Path) -> Array:
 def is_in_color(path: Path) -> bool:
     """Whether a mask holds colors, by its header; False if it cannot be read."""
     try:
-        with Image.open(path) as file:
+        with Image.open(path, formats=FORMATS) as file:
             return file.mode not in NUMBERS
-    except (OSError, SyntaxError, ValueError):
+    except Exception:  # damaged files raise anything
         return False
 
 
 def _read(path: Path, *, in_color: bool) -> Array:
     try:
-        with Image.open(path) as file:
+        with Image.open(path, formats=FORMATS) as file:
             if in_color:
                 return pack(np.asarray(file.convert("RGB")))
             if file.mode not in NUMBERS:
@@ -224,7 +225,7 @@ def _read(path: Path, *, in_color: bool) -> Array:
             return values.astype(np.uint8) if values.dtype == np.bool_ else values
     except FileNotFoundError as error:
         raise UserError(f"there is no mask {path}") from error
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-        if isinstance(error, UserError):
-            raise
+    except UserError:
+        raise
+    except Exception as error:  # damaged files raise anything
         raise UserError(f"the mask {path} cannot be read: {error}") from error

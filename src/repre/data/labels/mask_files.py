@@ -38,7 +38,12 @@ class FileMasks:
         found: images with their masks, and without.
         labels: the classes, and the values in the files that stand for them.
         channels: channels of every image.
+
+    Attributes:
+        raw_values: see `FileSource`.
     """
+
+    raw_values = False
 
     def __init__(self, spec: str, found: Pairs, labels: LabelMap, *, channels: int) -> None:
         self.spec, self.labels, self.channels = spec, labels, channels
@@ -52,7 +57,7 @@ class FileMasks:
     def load(self, index: int) -> tuple[Array, Array]:
         path, mask_path = self.pairs[index]
         try:
-            image = read_image(path, channels=self.channels)
+            image = read_image(path, channels=self.channels, raw_values=self.raw_values)
         except UnreadableImage as error:
             raise UserError(f"{path} cannot be read: {error}; repair it, or remove it with its mask") from error
         values = self.labels.read(mask_path)

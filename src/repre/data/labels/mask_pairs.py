@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from repre.data.io.decode import EXTENSIONS
+from repre.data.labels.visible_files import files_below
 from repre.errors import UserError, near_names
 
 MASKS = ".png"
@@ -156,10 +157,10 @@ def _files(folder: Path) -> list[Path]:
     if not folder.is_dir():
         siblings = [path.name for path in folder.parent.iterdir() if path.is_dir()] if folder.parent.is_dir() else []
         raise UserError(f"--data: there is no folder {folder}{near_names(folder.name, siblings)}")
-    files = [path for path in folder.rglob("*") if path.suffix.lower() in EXTENSIONS and not path.name.startswith(".")]
+    files = files_below(folder)
     if not files:
         raise UserError(f"--data: {folder} holds no images ({', '.join(EXTENSIONS)})")
-    return sorted(files)
+    return files
 
 
 def _without_mask(unlabeled: list[Path], count: int, mask: Path) -> str:

@@ -21,7 +21,7 @@ import numpy as np
 from repre.data.io.decode import in_range
 from repre.data.io.sources import check_data, open_source
 from repre.data.labels.label_map import IGNORE, MaskOptions
-from repre.data.labels.mask_files import FORMATS, open_pairs
+from repre.data.labels.mask_files import FORMATS, FileMasks, open_pairs
 from repre.data.labels.problems import Problems
 from repre.data.scenes import MAX_CACHED_BYTES, Scenes
 from repre.errors import UserError, near_names
@@ -75,7 +75,7 @@ def open_masks(
         split: train or val.
         channels: channels of the images.
         whole: hold nothing out of `pairs:` without splits, because other data are tested on.
-        value_range: pixel values that become 0 and 1; None leaves the images as they are.
+        value_range: pixel values that become 0 and 1, of DICOM modality values; None leaves the images as they are.
         options: how the pixels of mask files become classes.
         problems: collects mistakes in the masks from which classes are counted; None raises the first one.
 
@@ -86,7 +86,11 @@ def open_masks(
     if split not in ("train", "val"):
         raise UserError(f"masks have no split {split!r}; there are train and val")
     source = _open(spec, split, channels, options or MaskOptions(), problems or Problems(), whole=whole)
-    return source if value_range is None else RangedMasks(source, value_range)
+    if value_range is None:
+        return source
+    if isinstance(source, FileMasks):
+        source.raw_values = True
+    return RangedMasks(source, value_range)
 
 
 def _open(spec: str, split: str, channels: int, options: MaskOptions, problems: Problems, *, whole: bool) -> MaskSource:

@@ -13,13 +13,13 @@ from xml.parsers import expat
 
 from tqdm import tqdm
 
-from repre.data.io.decode import EXTENSIONS
 from repre.data.io.image_limits import UnreadableImage
 from repre.data.labels.coco_json import Annotations
 from repre.data.labels.coco_masks import polygon_area
 from repre.data.labels.image_sizes import image_size
 from repre.data.labels.problems import Problems
 from repre.data.labels.text_lines import read_lines
+from repre.data.labels.visible_files import files_below
 from repre.errors import UserError, near_names
 
 LISTS = {"train": ("train",), "val": ("val", "test")}
@@ -44,13 +44,16 @@ def find_voc(root: Path, split: str) -> list[str] | None:
     return stems
 
 
-def read_voc(root: Path, stems: list[str] | None, problems: Problems, *, skip_unlabeled: bool = False) -> Annotations:
+def read_voc(
+    root: Path, stems: list[str] | None, problems: Problems, *, channels: int = 3, skip_unlabeled: bool = False
+) -> Annotations:
     """Reads the objects of images.
 
     Args:
         root: folder with Annotations and JPEGImages.
         stems: names of the images without their ending; None for all.
         problems: what happens with mistakes.
+        channels: channels of the images.
         skip_unlabeled: whether an image without an XML file is allowed.
 
     Raises:
@@ -58,12 +61,11 @@ def read_voc(root: Path, stems: list[str] | None, problems: Problems, *, skip_un
     """
     images = {
         path.relative_to(root / "JPEGImages").with_suffix("").as_posix(): path
-        for path in sorted((root / "JPEGImages").rglob("*"))
-        if path.suffix.lower() in EXTENSIONS
+        for path in files_below(root / "JPEGImages")
     }
     files = {
         path.relative_to(root / "Annotations").with_suffix("").as_posix(): path
-        for path in sorted((root / "Annotations").rglob("*.xml"))
+        for path in files_below(root / "Annotations", (".xml",))
     }
     if not files:
         raise UserError(f"--data: {root / 'Annotations'} holds no XML files")
@@ -79,11 +81,16 @@ def read_voc(root: Path, stems: list[str] | None, problems: Problems, *, skip_un
             f"--data: {len(without)} of {len(chosen)} images have no XML file; that of {images[without[0]]} would be "
             f"{expected}. Add the files, or leave such images out with --skip-unlabeled"
         )
-    return _read(root, chosen, images, files, problems)
+    return _read(root, chosen, images, files, problems, channels)
 
 
 def _read(
-    root: Path, chosen: list[str], images: dict[str, Path], files: dict[str, Path], problems: Problems
+    root: Path,
+    chosen: list[str],
+    images: dict[str, Path],
+    files: dict[str, Path],
+    problems: Problems,
+    channels: int,
 ) -> Annotations:
     digest = hashlib.sha256()
     rows: list[dict[str, Any]] = []
@@ -99,7 +106,7 @@ def _read(
             found = [_object(number, element) for number, element in enumerate(tree.iterfind("object"), start=1)]
             names |= {row["name"] for row in found}
             if stem in numbers:
-                rows.append(_image(numbers[stem], images[stem], tree))
+                rows.append(_image(numbers[stem], images[stem], tree, channels))
         except (OSError, ValueError, UnreadableImage) as error:
             problems.add(f"{file}: {error}")
             continue
@@ -109,7 +116,7 @@ def _read(
     for stem, number in numbers.items():
         if stem not in files:
             try:
-                rows.append(_image(number, images[stem], None))
+                rows.append(_image(number, images[stem], None, channels))
                 unlabeled.add(number)
             except UnreadableImage as error:
                 problems.add(f"{images[stem]} cannot be read: {error}")
@@ -155,13 +162,13 @@ def _parse(data: bytes) -> ElementTree.Element:
         raise ValueError(f"it is not XML: {error}") from error
 
 
-def _image(number: int, path: Path, tree: ElementTree.Element | None) -> dict[str, Any]:
+def _image(number: int, path: Path, tree: ElementTree.Element | None, channels: int) -> dict[str, Any]:
     """The row of an image, with the size that its XML states, or that of its file."""
     words = [tree.findtext(f"size/{side}") or "" for side in ("height", "width")] if tree is not None else []
     if len(words) == 2 and all(word.strip().isdigit() and int(word) > 0 for word in words):
         height, width = (int(word) for word in words)
     else:
-        height, width = image_size(path)
+        height, width = image_size(path, channels=channels)
     return {"id": number, "file_name": str(path), "height": height, "width": width}
 
 

@@ -14,6 +14,7 @@ import yaml
 
 from repre.data.io.decode import EXTENSIONS
 from repre.data.labels.text_lines import read_lines
+from repre.data.labels.visible_files import files_below
 from repre.data.labels.yolo_labels import YoloFiles
 from repre.errors import UserError, near_names
 
@@ -109,12 +110,7 @@ def _checked(spec: str, place: Path, paths: list[Path], labels: list[Path], name
 
 
 def _image_files(folders: list[Path]) -> list[Path]:
-    return [
-        path
-        for folder in folders
-        for path in sorted(folder.rglob("*"))
-        if path.suffix.lower() in EXTENSIONS and not path.name.startswith(".")
-    ]
+    return [path for folder in folders for path in files_below(folder)]
 
 
 def _usual_folders(root: Path, split: str) -> list[Path]:

@@ -48,12 +48,13 @@ class YoloFiles:
     keypoints: int = 0
 
 
-def read_yolo(files: YoloFiles, problems: Problems) -> Annotations:
+def read_yolo(files: YoloFiles, problems: Problems, *, channels: int = 3) -> Annotations:
     """Reads the labels of all images.
 
     Args:
         files: images and their label files.
         problems: what happens with a line that is wrong, or an image whose size cannot be read.
+        channels: channels of the images.
     """
     digest = hashlib.sha256(repr(files.names).encode())
     images: list[dict[str, Any]] = []
@@ -62,7 +63,7 @@ def read_yolo(files: YoloFiles, problems: Problems) -> Annotations:
     bar = tqdm(zip(files.images, files.labels), total=len(files.images), desc="labels", disable=None, leave=False)
     for number, (path, label_file) in enumerate(bar):
         try:
-            height, width = image_size(path)
+            height, width = image_size(path, channels=channels)
         except UnreadableImage as error:
             problems.add(f"{path} cannot be read: {error}")
             continue

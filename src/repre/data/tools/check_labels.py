@@ -4,7 +4,7 @@ H, W  height and width    C  classes
 """
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -122,7 +122,7 @@ class _Masks(Dataset[_MaskFacts]):
             return _MaskFacts((0, 0), none, none, [str(error)])
         problems = []
         try:
-            size = image_size(path)
+            size = image_size(path, channels=self.source.channels)
             if size != values.shape:
                 problems.append(other_size(path, size, mask, values.shape))
         except UnreadableImage as error:
@@ -136,7 +136,7 @@ class _Masks(Dataset[_MaskFacts]):
 
 def _check_masks(spec: str, split: str, channels: int, options: MaskOptions, workers: int) -> LabelReport:
     problems = Problems(collect=True)
-    lenient = MaskOptions(**{**vars(options), "skip_unlabeled": True})
+    lenient = replace(options, skip_unlabeled=True)
     source = open_masks(spec, split=split, channels=channels, whole=True, options=lenient, problems=problems)
     assert isinstance(source, FileMasks)
     report = LabelReport(f"{split}: masks of {len(source)} images", problems=problems.messages)
@@ -236,7 +236,7 @@ def _check_boxes(spec: str, split: str, channels: int, options: MaskOptions) -> 
 
 def _check_size(source: CocoBoxes, index: int, report: LabelReport) -> None:
     try:
-        size = image_size(source.path(index))
+        size = image_size(source.path(index), channels=source.channels)
     except UnreadableImage as error:
         report.problems.append(f"{source.path(index)} cannot be read: {error}")
         return

@@ -10,9 +10,9 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from repre.data.io.archive_members import MAX_MEMBER_BYTES
-from repre.data.io.decode import EXTENSIONS, FORMATS, read_image
+from repre.data.io.decode import EXTENSIONS, read_image
 from repre.data.io.image_files import FileSource
-from repre.data.io.image_kinds import HEAD_BYTES, image_kind
+from repre.data.io.image_kinds import FORMATS, HEAD_BYTES, image_kind
 from repre.data.io.image_limits import UnreadableImage
 from repre.data.io.tiff import needs_tifffile
 from repre.data.loading.workers import load_tracked
