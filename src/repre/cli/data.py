@@ -90,7 +90,7 @@ class ShardOptions:
     """What the shards hold."""
     choice: Annotated[FileChoice, tyro.conf.arg(name="")] = field(default_factory=FileChoice)
     """Which files are used."""
-    split: str = "train"
+    split: Literal["train", "val"] = "train"
     """train or val, for data sets that have both."""
     workers: int | None = None
     """Processes that read and encode images; None uses one less than the number of cores."""

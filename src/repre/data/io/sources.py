@@ -93,6 +93,8 @@ def open_source(
     """
     choice = FileChoice(tuple(choice.include), tuple(choice.exclude), choice.any_ending) if choice else FileChoice()
     specs = [data] if isinstance(data, str) else list(data)
+    if channels < 1:
+        raise UserError(f"channels must be at least 1, not {channels}")
     if not specs or not all(specs):
         raise UserError("--data is empty; name a folder of images, or scenes")
     if len(specs) == 1 and (in_memory := _in_memory(specs[0], split=split, channels=channels)) is not None:
