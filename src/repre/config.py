@@ -21,7 +21,7 @@ from repre.models.needs import check_needs, needs_mask_token, used_masks
 from repre.models.repre import ReconstructionConfig
 from repre.renamed_settings import unknown_setting
 from repre.training.optim import OptimConfig
-from repre.utils.config_checks import check_fields
+from repre.utils.config_checks import check_fields, check_workers
 from repre.utils.image_size import as_option, as_text, height_and_width
 
 SAME_UPDATE = {
@@ -94,8 +94,7 @@ class RuntimeConfig:
                 raise UserError(f"runtime.{name} must be at least 1, not {getattr(self, name)}")
         if self.probe_seconds < 0:
             raise UserError(f"runtime.probe_seconds must not be negative, not {self.probe_seconds}")
-        if self.workers is not None and self.workers < 0:
-            raise UserError(f"runtime.workers must not be negative, not {self.workers}")
+        check_workers(self.workers, "runtime.workers")
 
 
 @dataclass(frozen=True, kw_only=True)

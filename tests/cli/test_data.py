@@ -58,6 +58,10 @@ def test_help(repre: Repre) -> None:
     [
         (("chek",), "did you mean 'check'"),
         (("check", "nowhere"), "nowhere"),
+        (("check", "--labels"), "--labels checks one data set as a whole; name one"),
+        (("check", "scenes:4:32", "--include", "*.jpg"), "leave out --include"),
+        (("check", "scenes:4:32", "--workers", "-3"), "workers must be 0 to 256, not -3"),
+        (("check", "nowhere", "--channels", "0"), "channels must be at least 1, not 0"),
         (("shard", "nowhere", "--out", "new"), "nowhere"),
         (("shard", "scenes:4:32", "--out", "new", "--size", "0"), "size 0: it is 1 to 65536"),
         (("scenes",), "--out"),

@@ -111,6 +111,7 @@ def test_recipes_keep_their_own_model_arguments(parsed: Parsed) -> None:
         (["--batch-size", "many"], "many"),
         (["--compute.precision", "bf"], "bf16"),
         (["--optim.lr", "-1"], "optim.lr must not be negative"),
+        (["--runtime.workers", "100000"], "runtime.workers must be 0 to 256"),
         (["--optim.lr", "nan"], "optim.lr must be a finite number"),
     ],
 )

@@ -64,7 +64,7 @@ def _check(arguments: Sequence[str]) -> int:
     )
     shared: dict[str, Any] = {"channels": options.channels, "workers": options.workers}
     if options.labels:
-        if len(options.data) > 1 or options.choice != FileChoice():
+        if len(options.data) != 1 or options.choice != FileChoice():
             raise UserError(
                 "--labels checks one data set as a whole; name one, without --include, --exclude, --any-ending"
             )

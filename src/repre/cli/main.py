@@ -31,7 +31,9 @@ USAGE = f"""repre {__version__}: self-supervised pre-training of vision transfor
   repre reconstruct --run RUN IMAGE [IMAGE ...] [--out reconstruction.png]
       Rebuild images from the encoder's features.
   repre data check photos/
-      Read every image once. List unreadable files, duplicates and sizes.
+      Read every image once. List unreadable files, duplicates and sizes. With --labels check the labels.
+  repre data shard photos/ --out shards/
+      Write images as tar shards, shrunk or as they are.
   repre data scenes --out scenes/
       Write the embedded scenes as files, with labels, masks and boxes.
 

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 
 from repre.errors import UserError
-from repre.utils.config_checks import check_fields
+from repre.utils.config_checks import check_fields, check_workers
 from repre.utils.device import pick_device, pick_precision, pick_workers
 
 DenseFeatures = Literal["normed", "raw"]
@@ -37,8 +37,7 @@ class RuntimeOptions:
             raise UserError(f"runtime.batch must be at least 1, not {self.batch}")
         if self.cache_gib < 0:
             raise UserError(f"runtime.cache_gib must not be negative, not {self.cache_gib}")
-        if self.workers is not None and self.workers < 0:
-            raise UserError(f"runtime.workers must not be negative, not {self.workers}")
+        check_workers(self.workers, "runtime.workers")
 
     @property
     def torch_device(self) -> torch.device:

@@ -9,6 +9,9 @@ from typing import Any, Literal
 
 from repre.errors import UserError, near_names
 
+MAX_WORKERS = 256
+"""Processes that decode images for one process; each takes memory of its own."""
+
 
 def check_fields(config: Any, section: str = "") -> None:
     """Refuses choices that a field does not have, and numbers that are NaN or infinite. Call it in `__post_init__`.
@@ -32,6 +35,16 @@ def check_fields(config: Any, section: str = "") -> None:
                 raise UserError(f"{prefix}{name} must be one of {', '.join(known)}, not {one!r}{near}")
             if isinstance(one, float) and not math.isfinite(one):
                 raise UserError(f"{prefix}{name} must be a finite number, not {one}")
+
+
+def check_workers(workers: int | None, name: str = "workers") -> None:
+    """Refuses a number of processes that is negative, or more than any machine bears.
+
+    Raises:
+        UserError: names the setting and its value.
+    """
+    if workers is not None and not 0 <= workers <= MAX_WORKERS:
+        raise UserError(f"{name} must be 0 to {MAX_WORKERS}, not {workers}")
 
 
 @cache

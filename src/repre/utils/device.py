@@ -9,6 +9,7 @@ import re
 import torch
 
 from repre.errors import UserError
+from repre.utils.config_checks import check_workers
 from repre.utils.device_errors import device_advice, first_sentences
 from repre.utils.dist import local_world_size
 from repre.utils.pieces import is_out_of_memory
@@ -146,7 +147,12 @@ def peak_flops(device: torch.device, precision: torch.dtype) -> float | None:
 
 
 def pick_workers(workers: int | None) -> int:
-    """Number of decoding workers of this rank: the given number; None gives the rank its share of this machine's cores."""
+    """Number of decoding workers of this rank: the given number; None gives the rank its share of this machine's cores.
+
+    Raises:
+        UserError: the number is negative or too large.
+    """
+    check_workers(workers)
     if workers is not None:
         return workers
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

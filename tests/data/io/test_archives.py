@@ -119,8 +119,9 @@ def test_more_archives_than_may_be_open(tmp_path: Path, monkeypatch: pytest.Monk
         ("bzip2 in zip", "compressed by method 12"),
         ("encrypted", "is encrypted"),
         ("no image", "holds no images"),
-        ("missing", "cannot open .*: there is no such file"),
-        ("missing shard", r"cannot open .*0001.tar: there is no such file"),
+        ("empty file", r"\(empty file\); is the download complete"),
+        ("missing", r"2 of 2 archives do not exist: .*nothing.tar, .*none.tar$"),
+        ("missing shard", r"1 of 2 archives do not exist: .*0001.tar$"),
         ("empty range", "is empty or too long"),
     ],
 )
@@ -167,6 +168,8 @@ def test_every_mistake_has_a_message(make: str, message: str, tmp_path: Path) ->
         with tarfile.open(tar, "w") as archive:
             add_member(archive, "notes.txt")
             add_member(archive, "__MACOSX/._a.png")
+    elif make == "empty file":
+        tar.write_bytes(b"")
     elif make == "missing":
         spec = tmp_path / "{nothing,none}.tar"
     elif make == "missing shard":
@@ -249,3 +252,26 @@ def test_archives_of_one_relative_path_in_two_folders(tmp_path: Path, monkeypatc
         opened_sources.append(opened("x.tar"))
     assert [list(source.files.names) for source in opened_sources] == [["a.png"], ["b.png"]]
     assert opened_sources[0].files.location != opened_sources[1].files.location
+
+
+def test_members_above_the_folder_and_odd_paths_are_taken(tmp_path: Path) -> None:
+    """As Python writes ../photos, `tar c photos/.` photos/./cat, and old Windows tools cat\\1.png."""
+    content = picture(tmp_path / "a.png").read_bytes()
+    with tarfile.open(tmp_path / "x.tar", "w") as archive:
+        for name in ("../photos/1.png", "photos/./cat/2.png", "photos/.cat/3.png"):
+            add_member(archive, name, content)
+    source = opened(tmp_path / "x.tar")
+    assert list(source.files.names) == ["../photos/1.png", "photos/cat/2.png"]
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as written:
+        for name, system in (("cat/1.png", 0), ("dog/2.png", 0), ("dog/3_4.png", 3)):
+            member = zipfile.ZipInfo(name)
+            member.create_system = system
+            written.writestr(member, content)
+    packed = (tmp_path / "x.zip").read_bytes()
+    for name in (b"cat/1", b"dog/2", b"3_4"):  # zipfile itself writes no backslashes
+        packed = packed.replace(name, name.replace(b"/", b"\\").replace(b"_", b"\\"))
+    (tmp_path / "x.zip").write_bytes(packed)
+    source = opened(tmp_path / "x.zip")
+    assert list(source.files.names) == ["cat/1.png", "dog/2.png", "dog/3\\4.png"]
+    assert source.classes == ["cat", "dog"]
+    assert source.load(0).shape == (10, 12, 3)

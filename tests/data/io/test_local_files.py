@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from repre.data.io import local_files
 from repre.data.io.sources import open_source
 from repre.errors import UserError
 from tests.data.files import picture
@@ -70,3 +71,32 @@ def test_a_folder_whose_list_is_kept_is_not_listed_again(tmp_path: Path, monkeyp
     again = open_source(str(tmp_path / "photos"), cache_dir=tmp_path / "cache")
     assert again.files.names == names  # type: ignore[attr-defined]
     assert len(seen) == 1
+
+
+def test_what_is_no_list_has_a_message_of_its_own(tmp_path: Path) -> None:
+    picture(tmp_path / "x/1.png")
+    long = "n" * 5000
+    for content, message in {
+        b"x\n": r"1 of 1 lines .* name no files but folders: x; .* give the folders themselves to --data",
+        long.encode(): r"do not exist: n{120}\.\.\.$",
+        bytes(range(1, 256)): "neither a text list nor an archive",
+    }.items():
+        (tmp_path / "files.txt").write_bytes(content)
+        with pytest.raises(UserError, match=message):
+            open_source(str(tmp_path / "files.txt"))
+
+
+def test_pipes_dangling_links_and_closed_folders_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    os.mkfifo(tmp_path / "pipe.txt")
+    (tmp_path / "link.txt").symlink_to(tmp_path / "gone.txt")
+    with pytest.raises(UserError, match=r"pipe.txt is a pipe or a device; write what it gives into a file"):
+        open_source(str(tmp_path / "pipe.txt"))
+    with pytest.raises(UserError, match=r"link.txt is a link to a file that does not exist"):
+        open_source(str(tmp_path / "link.txt"))
+
+    def closed(path: object, **_: object) -> object:
+        raise PermissionError(13, "no")
+
+    monkeypatch.setattr(local_files.os, "stat", closed)  # the tests may run as root, who may read anything
+    with pytest.raises(UserError, match=r"no permission to read .*files.txt"):
+        open_source(str(tmp_path / "files.txt"))

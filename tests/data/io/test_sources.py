@@ -19,6 +19,7 @@ MISTAKES = {
     "cifar10:{tmp}/nowhere": "no folder",
     "cifar10:{tmp}": "not complete in",
     "fashion-mnist:{tmp}": "train-images-idx3-ubyte",
+    "{tmp}/nested": r"1 of \.tar.*pattern: '.*nested/\*\*/\*\.tar'",
     "scenes:many": "scenes:COUNT",
     "scenes:0": "at least one",
 }
@@ -30,6 +31,8 @@ def test_mistakes_name_the_fix(spec: str, tmp_path: Path) -> None:
     (tmp_path / "bare").mkdir()
     (tmp_path / "texts").mkdir()
     (tmp_path / "texts/none.txt").write_text("# nothing\n")
+    (tmp_path / "nested/a").mkdir(parents=True)
+    (tmp_path / "nested/a/0.tar").touch()
     with pytest.raises(UserError, match=MISTAKES[spec]):
         open_source(spec.format(tmp=tmp_path))
 

@@ -315,3 +315,16 @@ def test_a_disk_that_returns_other_bytes_is_noticed(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(shard, "write_atomically", damaged)
     with pytest.raises(RunError, match=r"shard-000000.tar was written, but its checksum differs"):
         write(str(class_folders(tmp_path / "photos", 4)), tmp_path / "out")
+
+
+def test_other_images_of_the_same_names_are_refused(tmp_path: Path) -> None:
+    for seed, folder in enumerate(("one", "other")):
+        for number in range(3):
+            noisy(tmp_path / folder / f"{number}.png", 3 * seed + number)
+    write(str(tmp_path / "one"), tmp_path / "out")
+    before = contents(tmp_path / "out")
+    with pytest.raises(UserError, match="their names are the same, their content is not"):
+        write(str(tmp_path / "other"), tmp_path / "out")
+    (tmp_path / "one").rename(tmp_path / "moved")
+    assert write(str(tmp_path / "moved"), tmp_path / "out").written == 0
+    assert contents(tmp_path / "out") == before

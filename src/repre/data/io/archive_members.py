@@ -68,7 +68,11 @@ def list_tar(file: BinaryIO, location: str) -> Iterator[Member]:
     except (tarfile.TarError, EOFError, ValueError) as error:
         if isinstance(error, UserError):
             raise
-        hint = "is the download complete?" if file.tell() > BLOCK else "name a tar archive without compression (.tar)"
+        hint = (
+            "is the download complete?"
+            if file.tell() > BLOCK or "empty" in str(error)
+            else "name a tar archive without compression (.tar)"
+        )
         raise UserError(f"--data: {location} is a damaged or cut tar archive ({error}); {hint}") from error
     file.seek(end)
     tail = file.read(TAIL)
@@ -100,8 +104,9 @@ def list_zip(file: BinaryIO, location: str) -> Iterator[Member]:
                         f"--data: {location}: {member.filename} is compressed by method {member.compress_type}; write the "
                         "archive again with deflate or without compression (zip -0)"
                     )
+                on_windows = member.create_system == 0  # whose older tools write backslashes
                 yield Member(
-                    member.filename,
+                    member.filename.replace("\\", "/") if on_windows else member.filename,
                     member.header_offset,
                     member.compress_size,
                     member.file_size,

@@ -171,8 +171,9 @@ def _members(blob: Blob) -> tuple[Names, Array]:
     try:
         with blob.open() as file:
             for member in reader(file, blob.location):
-                name = member.name.removeprefix("./")
-                hidden = any(part.startswith((".", "__MACOSX")) for part in name.split("/"))
+                parts = [part for part in member.name.split("/") if part != "."]  # of tar c photos/.
+                name = "/".join(parts)
+                hidden = any(part.startswith((".", "__MACOSX")) and part != ".." for part in parts)
                 if name.lower().endswith(EXTENSIONS) and not hidden:
                     members.append((os.fsencode(name), member[1:]))
     except (UnreadableImage, OSError) as error:

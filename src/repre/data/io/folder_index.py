@@ -115,6 +115,11 @@ def _describe_content(folder: Path) -> str:
     if not endings:
         return f"{folder} is an empty folder; name one that holds images ({', '.join(EXTENSIONS)})"
     counts = ", ".join(f"{count} of {ending}" for ending, count in endings.most_common(4))
+    if found := next((ending for ending in (".tar", ".zip") if ending in endings), None):
+        return (
+            f"{folder} holds no images, only files with other endings ({counts}); name archives in its folders by a "
+            f"pattern: '{folder}/**/*{found}'"
+        )
     return (
         f"{folder} holds no images, only files with other endings ({counts}); {', '.join(EXTENSIONS)} are read, and with "
         "--any-ending every file whose content is that of an image"

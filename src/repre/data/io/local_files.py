@@ -16,6 +16,10 @@ from repre.errors import UserError
 
 LIST_CHECKS = 100_000
 """Files of a list whose existence is checked before a run; of longer lists, as many evenly spaced ones."""
+CONTROL = bytes([*range(8), *range(14, 27), *range(28, 32)])
+"""Control characters other than white space, backspace and escape."""
+MAX_NAME = 120
+"""Characters of a name in a message."""
 
 
 class LocalFiles:
@@ -88,7 +92,7 @@ def read_list(path: Path) -> Names:
         raise UserError(f"--data {path} is one image; name a folder, or a text file with one path per line")
     try:
         with open(path, "rb") as file:
-            if b"\0" in file.read(4096):
+            if not_text(file.read(4096)):
                 raise UserError(
                     f"--data {path} is neither a text list nor an archive that is read (.tar, .zip, .parquet); name a "
                     "folder, an archive, or a text file with one path per line"
@@ -107,8 +111,24 @@ def check_listed(path: Path, names: Names) -> None:
     numbers = np.unique(np.linspace(0, len(names) - 1, min(LIST_CHECKS, len(names))).astype(np.int64)).tolist()
     missing = [names[number] for number in numbers if not is_file(path.parent / names[number])]
     if missing:
-        examples = ", ".join(repr(name)[1:-1] for name in missing[:3]) + (", ..." if len(missing) > 3 else "")
+        examples = ", ".join(map(_short, missing[:3])) + (", ..." if len(missing) > 3 else "")
+        if is_folder(path.parent / missing[0]):
+            raise UserError(
+                f"--data: {len(missing)} of {len(numbers)} lines of the list {path} name no files but folders: {examples}; "
+                "list their images, or give the folders themselves to --data"
+            )
         raise UserError(f"--data: {len(missing)} of {len(numbers)} files of the list {path} do not exist: {examples}")
+
+
+def not_text(head: bytes) -> bool:
+    """Whether the first bytes of a file hold control characters that no text has."""
+    return len(head.translate(None, CONTROL)) < len(head)
+
+
+def _short(name: str) -> str:
+    """A name for messages, on one line."""
+    name = repr(name)[1:-1]
+    return name if len(name) <= MAX_NAME else name[:MAX_NAME] + "..."
 
 
 def is_file(path: Path) -> bool:
@@ -119,6 +139,17 @@ def is_file(path: Path) -> bool:
 def is_folder(path: Path) -> bool:
     """Whether a folder exists."""
     return stat.S_ISDIR(_mode(path))
+
+
+def why_unusable(path: Path) -> str | None:
+    """Why what lies at a path is neither a file nor a folder that can be read; None if nothing lies there."""
+    try:
+        os.stat(path)
+    except PermissionError:
+        return f"no permission to read {path}"
+    except (OSError, ValueError):
+        return f"{path} is a link to a file that does not exist" if path.is_symlink() else None
+    return f"{path} is a pipe or a device; write what it gives into a file"
 
 
 def _mode(path: Path) -> int:

@@ -26,7 +26,7 @@ from repre.data.io.folder_index import holds_images, image_names
 from repre.data.io.hub_data import TABLES, is_saved_data_set
 from repre.data.io.image_files import Files, FileSource, Opened, class_labels
 from repre.data.io.joined_files import ChosenFiles, JoinedFiles, filter_files
-from repre.data.io.local_files import LocalFiles, check_listed, is_file, is_folder, read_list
+from repre.data.io.local_files import LocalFiles, check_listed, is_file, is_folder, read_list, why_unusable
 from repre.data.io.names import Names
 from repre.data.io.remote_address import REMOTE_GIB, check_address, is_address
 from repre.data.io.spec_patterns import expand_braces, expand_pattern, has_pattern
@@ -91,11 +91,15 @@ def open_source(
     Raises:
         UserError: the data do not exist or hold no images.
     """
-    choice = choice or FileChoice()
+    choice = FileChoice(tuple(choice.include), tuple(choice.exclude), choice.any_ending) if choice else FileChoice()
     specs = [data] if isinstance(data, str) else list(data)
+    if channels < 1:
+        raise UserError(f"channels must be at least 1, not {channels}")
     if not specs or not all(specs):
         raise UserError("--data is empty; name a folder of images, or scenes")
     if len(specs) == 1 and (in_memory := _in_memory(specs[0], split=split, channels=channels)) is not None:
+        if choice != FileChoice():
+            raise UserError(f"--data {specs[0]} is no folder of files; leave out --include, --exclude and --any-ending")
         return in_memory
     check_data(data)
     parts = []
@@ -226,6 +230,13 @@ def _open_path(spec: str, path: Path, how: _How) -> Opened:
         paths = [Path(one).expanduser() for one in expand_braces(spec)]
         if not lower.endswith(ARCHIVES):
             raise UserError(f"--data {spec}: braces stand for numbered archives, such as shards/{{0000..0099}}.tar")
+        missing = [str(one) for one in paths if not is_file(one)]
+        if missing:
+            raise UserError(
+                f"--data {spec}: {len(missing)} of {len(paths)} archives do not exist: "
+                + ", ".join(missing[:3])
+                + (", ..." if len(missing) > 3 else "")
+            )
         return _open_archives(paths, how)
     if is_file(path):
         if lower.endswith(ARCHIVES):
@@ -239,6 +250,8 @@ def _open_path(spec: str, path: Path, how: _How) -> Opened:
         return Opened(LocalFiles(path.parent, names))
     if has_pattern(spec):
         return _open_pattern(spec, how)
+    if (reason := why_unusable(path)) is not None:
+        raise UserError(f"--data: {reason}")
     siblings = [p.name for p in path.parent.iterdir()] if is_folder(path.parent) else []
     raise UserError(f"--data: there is no folder, list or archive {path}{near_names(path.name, siblings)}")
 

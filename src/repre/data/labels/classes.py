@@ -154,7 +154,8 @@ def _files(spec: str, decoding: Decoding) -> dict[str, LabeledImages]:
     assert isinstance(source, FileSource), spec
     if source.labels is None:
         raise UserError(
-            f"--data {spec} has no labels; name class folders (also in archives), csv:FILE, hf:NAME or a labeled data set"
+            f"--data {spec} has no labels; name class folders, csv:FILE, hf:NAME or a labeled data set. In "
+            f"archives, too, the first folders are classes, at least two: the first image is {source.files.names[0]!r}"
         )
     if "train" not in source.classes or not set(source.classes) <= set(SPLITS):
         return {WHOLE: LabeledImages(source, source.labels, classes=source.classes)}

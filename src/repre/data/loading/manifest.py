@@ -64,7 +64,7 @@ def write_manifest(source: Source, path: Path) -> None:
         digest=names.digest,
         counts=files.counts,
         size=len(names.block),
-        sample=_sample(files),
+        sample=content_sample(files),
     )
 
     def write(file: BinaryIO) -> None:
@@ -131,7 +131,7 @@ def changed_during_run(source: Source, index: int) -> bool:
 def _check_moved(source: FileSource, header: _Header, listed: Names | None) -> None:
     """Refuses data at another path than before unless they are the same."""
     if listed is None and header.counts == source.files.counts:
-        now = _sample(source.files, [int(number) for number in header.sample])
+        now = content_sample(source.files, [int(number) for number in header.sample])
         changed = [int(number) for number, content in header.sample.items() if now.get(number) != content]
         if not changed:
             return
@@ -144,7 +144,7 @@ def _check_moved(source: FileSource, header: _Header, listed: Names | None) -> N
     )
 
 
-def _sample(files: Files, numbers: Sequence[int] | None = None) -> dict[str, str]:
+def content_sample(files: Files, numbers: Sequence[int] | None = None) -> dict[str, str]:
     """SHA-256 of the content of evenly spaced files, or of those with these numbers; without those that cannot be read."""
     if numbers is None:
         numbers = np.unique(np.linspace(0, len(files) - 1, SAMPLE).astype(np.int64)).tolist()

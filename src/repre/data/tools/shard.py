@@ -24,6 +24,7 @@ from tqdm import tqdm
 from repre.data.io.archive_members import list_tar
 from repre.data.io.image_files import Files, FileSource
 from repre.data.io.sources import Source
+from repre.data.loading.manifest import content_sample
 from repre.data.loading.workers import in_workers
 from repre.data.tools.check import list_names
 from repre.data.tools.shard_config import ShardConfig
@@ -149,6 +150,7 @@ class _Writer:
             "files": len(files),
             "names": files.names.digest,
             "counts": files.counts,
+            "sample": content_sample(files),
             "settings": asdict(config),
         }
         self.shards = self._intact()
@@ -282,8 +284,11 @@ def _difference(one: dict[str, Any], other: dict[str, Any]) -> str:
     if one.get("settings") != other["settings"]:
         old, new = one.get("settings") or {}, other["settings"]
         return ", ".join(f"{key}: {old.get(key)} there, {new[key]} here" for key in new if old.get(key) != new[key])
-    if one != other:
+    there, here = one.get("sample") or {}, other["sample"]
+    if one | {"sample": here} != other:
         return f"{one.get('files')} files there, {other['files']} here, or of other names"
+    if any(here.get(number, content) != content for number, content in there.items()):
+        return "their names are the same, their content is not"
     return ""
 
 
