@@ -33,7 +33,7 @@ def test_the_index_is_cached_and_renewed(tmp_path: Path, own_cache: Path, monkey
     assert names(photos) == ["a/1.png"]
     assert len(list(own_cache.rglob("*.index"))) == 1
     with monkeypatch.context() as patch:
-        patch.setattr(os, "scandir", lambda *_: pytest.fail("the cache was not used"))
+        patch.setattr("repre.data.io.folder_index._scan", lambda *_, **__: pytest.fail("the cache was not used"))
         assert names(photos) == ["a/1.png"]
     picture(photos / "a/2.png")
     assert names(photos) == ["a/1.png", "a/2.png"]

@@ -1,11 +1,13 @@
 """Arrays on the disk: equal when they are mapped, in this process or another, and nothing if the file is damaged."""
 
+import multiprocessing
 import pickle
+import time
 from pathlib import Path
 
 import numpy as np
 
-from repre.data.io.index_files import MappedArray, read_index, write_index
+from repre.data.io.index_files import MappedArray, one_at_a_time, read_index, write_index
 
 ARRAYS = {"a": np.arange(10_000, dtype=np.int64), "none": np.empty(0, np.uint8), "b": np.arange(7, dtype=np.uint8)}
 
@@ -24,6 +26,25 @@ def test_arrays_come_back_mapped(tmp_path: Path) -> None:
     assert all(np.array_equal(pickle.loads(sent)[name], array) for name, array in ARRAYS.items())
     part = pickle.loads(pickle.dumps(arrays["a"][5:9]))
     assert part.tolist() == [5, 6, 7, 8]
+
+
+def test_one_process_makes_an_index_and_others_wait(tmp_path: Path) -> None:
+    path, order = tmp_path / "new" / "x.index", multiprocessing.get_context("fork").SimpleQueue()
+
+    def make(name: str) -> None:
+        with one_at_a_time(path):
+            order.put(f"{name} begins")
+            time.sleep(0.2)
+            order.put(f"{name} ends")
+
+    processes = [multiprocessing.get_context("fork").Process(target=make, args=(name,)) for name in "ab"]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    events = [order.get() for _ in range(4)]
+    assert [event[2:] for event in events] == ["begins", "ends"] * 2
+    assert events[0][0] == events[1][0]
 
 
 def test_a_damaged_file_is_none(tmp_path: Path) -> None:

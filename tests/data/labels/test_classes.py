@@ -10,6 +10,7 @@ import torchvision.datasets
 from repre.data.labels.classes import open_labeled
 from repre.errors import UserError
 from tests.data.files import picture
+from tests.data.packing import pack_zip
 
 
 def folders(root: Path, counts: dict[str, int]) -> Path:
@@ -248,3 +249,12 @@ def test_no_message_repeats_a_password(ending: str, test: bool) -> None:
     with pytest.raises(UserError, match="password") as raised:
         opened("scenes:8:16" if test else address, test=address if test else None)
     assert "hunter2" not in str(raised.value)
+
+
+def test_an_archive_of_one_folder_with_splits(tmp_path: Path) -> None:
+    """As `zip -r data.zip data/` packs it."""
+    folders(tmp_path / "x/data", {"train/cat": 2, "train/dog": 3, "val/cat": 1, "val/dog": 1})
+    splits = opened(pack_zip(tmp_path / "x", tmp_path / "data.zip"))
+    assert (len(splits.train), len(splits.test)) == (5, 2)
+    assert splits.classes == ["cat", "dog"]
+    assert splits.train.targets.tolist() == [0, 0, 1, 1, 1]

@@ -10,6 +10,7 @@ import os
 import re
 from collections import OrderedDict
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -22,7 +23,7 @@ from repre.data.io.blobs import Blob
 from repre.data.io.decode import EXTENSIONS
 from repre.data.io.image_files import Stamp
 from repre.data.io.image_limits import UnreadableImage
-from repre.data.io.index_files import read_index, write_index
+from repre.data.io.index_files import one_at_a_time, read_index, write_index
 from repre.data.io.names import Names
 from repre.errors import RunError, UserError
 from repre.utils.io import cache_home
@@ -35,6 +36,8 @@ OPEN_ARCHIVES = 64
 """Archives that a process keeps open."""
 ZIP_ENDING = re.compile(r"\.zip(\?[^/]*)?$", re.IGNORECASE)
 """Of a path, or of an address with a query."""
+AT_ONCE = 8
+"""Archives that are listed at once."""
 TABLE = np.dtype(
     [("offset", "<i8"), ("packed", "<i8"), ("size", "<i8"), ("checksum", "<u4"), ("packing", "<u4")], align=True
 )
@@ -108,12 +111,13 @@ def open_archives(archives: Sequence[Blob], *, cache_dir: Path | None = None) ->
     """
     cache = cache_path(archives, cache_dir=cache_dir)
     stamps = [_stamp(blob) for blob in archives]
-    known = _read_cache(cache, len(archives))
-    if known is not None and known[0] == stamps:
-        files = ArchiveFiles(archives, stamps, *known[1:])
-    else:
-        files = _list(archives, stamps, known)
-        write_cache(cache, files)
+    files = _known(archives, stamps, cache)
+    if files is None:
+        with one_at_a_time(cache):
+            files = _known(archives, stamps, cache)  # another process may have listed them meanwhile
+            if files is None:
+                files = _list(archives, stamps, _read_cache(cache, len(archives)))
+                write_cache(cache, files)
     if not len(files):
         raise UserError(f"--data: {files.location} holds no images ({', '.join(EXTENSIONS)})")
     return files
@@ -145,22 +149,28 @@ def _stamp(blob: Blob) -> Stamp:
         raise UserError(f"--data: cannot open {blob.location}: {reason}") from error
 
 
+def _known(archives: Sequence[Blob], stamps: list[Stamp], cache: Path) -> ArchiveFiles | None:
+    """The archives by their list in the cache; None if one of them changed since."""
+    known = _read_cache(cache, len(archives))
+    return ArchiveFiles(archives, stamps, *known[1:]) if known is not None and known[0] == stamps else None
+
+
 def _list(
     archives: Sequence[Blob], stamps: list[Stamp], known: tuple[list[Stamp], list[int], Names, Array] | None
 ) -> ArchiveFiles:
     """Lists the archives, except those whose stamps are known."""
-    names: list[Names] = []
-    tables: list[Array] = []
-    end = 0
-    for number, blob in enumerate(tqdm(archives, desc="list archives", unit="archive", disable=None, leave=False)):
-        start, end = end, end + (known[1][number] if known else 0)
-        if known is not None and known[0][number] == stamps[number]:
-            names.append(known[2].between(start, end))
-            tables.append(known[3][start:end])
-        else:
-            listed, table = _members(blob)
-            names.append(listed)
-            tables.append(table)
+    parts: dict[int, tuple[Names, Array]] = {}
+    if known is not None:
+        ends = np.cumsum(known[1]).tolist()
+        for number, (start, end) in enumerate(zip([0, *ends], ends)):
+            if known[0][number] == stamps[number]:
+                parts[number] = known[2].between(start, end), known[3][start:end]
+    missing = [number for number in range(len(archives)) if number not in parts]
+    with ThreadPoolExecutor(AT_ONCE) as pool:  # those elsewhere are mostly waited for
+        listed = pool.map(_members, [archives[number] for number in missing])
+        bar = tqdm(listed, desc="list archives", total=len(missing), unit="archive", disable=None, leave=False)
+        parts |= dict(zip(missing, bar))
+    names, tables = zip(*(parts[number] for number in range(len(archives))))
     return ArchiveFiles(archives, stamps, [*map(len, names)], Names.concatenate(names), np.concatenate(tables))
 
 

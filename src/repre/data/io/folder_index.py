@@ -11,7 +11,7 @@ import numpy as np
 
 from repre.data.io.decode import EXTENSIONS
 from repre.data.io.image_kinds import HEAD_BYTES, is_image_content
-from repre.data.io.index_files import read_index, write_index
+from repre.data.io.index_files import one_at_a_time, read_index, write_index
 from repre.data.io.names import Names
 from repre.errors import RunError, UserError
 from repre.utils.io import cache_home
@@ -31,9 +31,12 @@ def image_names(folder: Path, *, any_ending: bool = False, cache_dir: Path | Non
     cache = cache_path(root, any_ending=any_ending, cache_dir=cache_dir)
     names = _read_cache(cache, root)
     if names is None:
-        folders: dict[str, int] = {}
-        names = Names.of(_scan(root, folders, any_ending=any_ending))
-        write_cache(cache, root, names, folders)
+        with one_at_a_time(cache):
+            names = _read_cache(cache, root)  # another process may have made it meanwhile
+            if names is None:
+                folders: dict[str, int] = {}
+                names = Names.of(_scan(root, folders, any_ending=any_ending))
+                write_cache(cache, root, names, folders)
     if not len(names):
         raise UserError(f"--data: {_describe_content(folder)}")
     return names

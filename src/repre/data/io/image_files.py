@@ -1,5 +1,6 @@
 """Images in files of any kind, on a disk, in archives or elsewhere: `Files` opens them, `FileSource` decodes them."""
 
+import os
 from collections.abc import Sequence
 from typing import BinaryIO, NamedTuple, Protocol, TypedDict
 
@@ -104,22 +105,30 @@ class FileSource:
 def class_labels(files: Files) -> tuple[Array | None, list[str]]:
     """Labels by the first folder of every name: int64 [N] and the classes in alphabetical order.
 
+    If all files are in one folder, as `zip -r photos.zip photos/` packs them, the folders in it are the classes.
+
     Args:
         files: sorted by the bytes of their names, in each part.
 
     Returns:
         None and no classes unless every file is in a folder and there are several.
     """
+    labels, classes = _folder_labels(files, skip=0)
+    if len(classes) == 1:
+        labels, classes = _folder_labels(files, skip=len(os.fsencode(classes[0])) + 1)
+    return (labels, classes) if len(classes) > 1 else (None, [])
+
+
+def _folder_labels(files: Files, *, skip: int) -> tuple[Array | None, list[str]]:
+    """As `class_labels`, also of one folder; all names begin with the same `skip` bytes."""
     ends = np.cumsum(files.counts).tolist()
     found = []
     for first, last in zip([0, *ends], ends):
-        for group in files.names.prefix_groups(first, last):
+        for group in files.names.prefix_groups(first, last, skip=skip):
             if not group[0]:
                 return None, []
             found.append(group)
     classes = sorted({folder for folder, _, _ in found})
-    if len(classes) < 2:
-        return None, []
     number = {name: number for number, name in enumerate(classes)}
     labels = np.empty(len(files), np.int64)
     for folder, first, last in found:

@@ -4,12 +4,19 @@ A file holds one line of JSON, which names the arrays, and the arrays, each from
 """
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
 from repre.utils.io import write_atomically
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 Array = np.ndarray
 
@@ -48,6 +55,25 @@ def write_index(path: Path, arrays: dict[str, Array], meta: dict[str, Any]) -> N
 
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, write)
+
+
+@contextmanager
+def one_at_a_time(path: Path) -> Iterator[None]:
+    """Lets one process of this machine make an index; others wait here, and find it when they may go on.
+
+    Best effort: without locks each process makes its own.
+    """
+    lock = None
+    with suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = open(path.with_suffix(".lock"), "ab")  # noqa: SIM115 - closing it releases the lock
+        if fcntl is not None:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+    try:
+        yield
+    finally:
+        if lock is not None:
+            lock.close()
 
 
 def read_index(path: Path) -> tuple[dict[str, Array], dict[str, Any]] | None:

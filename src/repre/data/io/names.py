@@ -101,18 +101,23 @@ class Names:
         digest.update(np.ascontiguousarray(self.block).data)
         return digest.hexdigest()
 
-    def prefix_groups(self, start: int = 0, end: int | None = None) -> Iterator[tuple[str, int, int]]:
+    def prefix_groups(self, start: int = 0, end: int | None = None, *, skip: int = 0) -> Iterator[tuple[str, int, int]]:
         """The first folder of names that are sorted by their bytes: (folder, first index, index after the last) for each.
 
         A name without a folder is a group of its own, with the folder "". It takes a search for each folder, not a step for
         each name in it.
+
+        Args:
+            start, end: the names that are looked at.
+            skip: bytes with which all of them begin, and which are left out.
         """
         end = len(self) if end is None else end
         while start < end:
-            folder, slash, _ = self.encoded(start).partition(b"/")
+            name = self.encoded(start)
+            folder, slash, _ = name[skip:].partition(b"/")
             after = start + 1
             if slash:
-                after = self._first_beyond(folder + b"0", start, end)  # "0" follows "/"
+                after = self._first_beyond(name[:skip] + folder + b"0", start, end)  # "0" follows "/"
             yield os.fsdecode(folder) if slash else "", start, after
             start = after
 

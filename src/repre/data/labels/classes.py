@@ -8,7 +8,6 @@ cifar10:ROOT            likewise cifar100, stl10, fashion-mnist, imagenet; with 
 scenes:COUNT:SIZE       embedded scenes; half as many others, at most 2000, to test
 """
 
-import csv
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,21 +17,15 @@ import numpy as np
 from repre.data.io.hub_data import is_saved_data_set
 from repre.data.io.image_files import Decoding, FileSource, class_labels
 from repre.data.io.joined_files import ChosenFiles
-from repre.data.io.local_files import LocalFiles
 from repre.data.io.names import Names
 from repre.data.io.sources import archives_alone, check_data, open_source
 from repre.data.io.torchvision_sets import DATA_SETS
+from repre.data.labels.label_tables import SPLITS, WHOLE, read_table
 from repre.data.labels.splits import HELD_OUT, LabeledImages, hold_out
 from repre.data.scenes import Scenes
-from repre.errors import UserError, near_names
+from repre.errors import UserError
 
 Array = np.ndarray
-
-SPLITS = ("train", "val", "test")
-WHOLE = "whole"
-"""Name of the only part of data without splits."""
-SEPARATORS = ";|"
-"""Characters between several labels in one cell of a table."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +97,7 @@ def _open(spec: str, decoding: Decoding, *, like: LabeledImages | None = None) -
     """The splits of labeled data by name. If `like` is given, they must have the classes of those training images."""
     path, (name, _, rest) = Path(spec).expanduser(), spec.partition(":")
     if name == "csv" and not path.exists():
-        return _read_table(spec, Path(rest).expanduser(), decoding, like=like)
+        return read_table(spec, Path(rest).expanduser(), decoding, like=like)
     if spec.endswith((".csv", ".txt")):
         raise UserError(f"--data {spec} is not a folder; for a table of paths and labels write csv:{spec}")
     if name == "imagenet" or (path.is_dir() and not is_saved_data_set(path) and not archives_alone(path)):
@@ -162,7 +155,7 @@ def _files(spec: str, decoding: Decoding) -> dict[str, LabeledImages]:
     parts = {}
     for split in source.classes:
         numbers = np.flatnonzero(source.labels == source.classes.index(split))
-        names = Names.of(source.files.names[number].partition("/")[2] for number in numbers.tolist())
+        names = Names.of(_below(source.files.names[number], split) for number in numbers.tolist())
         counts = np.bincount(np.searchsorted(np.cumsum(source.files.counts), numbers, side="right"))
         files = ChosenFiles(source.files, names, numbers, counts.tolist())
         labels, classes = class_labels(files)
@@ -170,6 +163,12 @@ def _files(spec: str, decoding: Decoding) -> dict[str, LabeledImages]:
             raise UserError(f"--data {spec}: the images of {split}/ are not in class folders, at least two")
         parts[split] = LabeledImages(FileSource(spec, files, **decoding), labels, classes=classes)
     return parts
+
+
+def _below(name: str, split: str) -> str:
+    """The rest of a path after its first folder of that name."""
+    parts = name.split("/")
+    return "/".join(parts[parts.index(split) + 1 :])
 
 
 def _hub(spec: str, decoding: Decoding) -> dict[str, LabeledImages]:
@@ -247,104 +246,3 @@ def _refuse_single_images(spec: str, whole: LabeledImages) -> None:
             f"--data {spec}: no test image can be held out of {', '.join(few[:5])}, which has only one; "
             "add images, or name test data with --test"
         )
-
-
-# ------------------------------------------------------------------------------------------------------------- tables
-
-
-@dataclass(frozen=True)
-class _Row:
-    line: int
-    path: str
-    labels: list[str]
-    split: str
-
-
-def _read_table(spec: str, file: Path, decoding: Decoding, *, like: LabeledImages | None) -> dict[str, LabeledImages]:
-    rows = _rows(file)
-    multilabel = any(len(row.labels) > 1 for row in rows) or (like is not None and like.multilabel)
-    splits = [split for split in (*SPLITS, WHOLE) if any(row.split == split for row in rows)]
-    if splits[0] not in ("train", WHOLE) and like is None:
-        raise UserError(f"{file}: no row has the split train")
-    known = like.classes if like else sorted({x for row in rows if row.split == splits[0] for x in row.labels})
-    if len(known) < 2 and not multilabel:
-        raise UserError(f"{file}: one class only, {known[0]}; at least two are needed")
-    class_index = {name: index for index, name in enumerate(known)}
-    for row in rows:
-        for label in row.labels:
-            if label not in class_index:
-                near = near_names(label, known)
-                raise UserError(f"{file} line {row.line}: no training image has the label {label!r}{near}")
-    parts = {}
-    for split in splits:
-        split_rows = [row for row in rows if row.split == split]
-        files = LocalFiles(file.parent, Names.of(row.path for row in split_rows))
-        source = FileSource(spec, files, **decoding)
-        if multilabel:
-            targets = np.zeros((len(split_rows), len(known)), np.float32)
-            for number, row in enumerate(split_rows):
-                targets[number, [class_index[label] for label in row.labels]] = 1
-        else:
-            targets = np.array([class_index[row.labels[0]] for row in split_rows], np.int64)
-        parts[split] = LabeledImages(source, targets, classes=known)
-    return parts
-
-
-def _rows(file: Path) -> list[_Row]:
-    """Reads the rows of a table and checks every cell."""
-    if not file.is_file():
-        siblings = [p.name for p in file.parent.glob("*.csv")] if file.parent.is_dir() else []
-        raise UserError(f"--data: there is no table {file}{near_names(file.name, siblings)}")
-    try:
-        with open(file, encoding="utf-8-sig", newline="") as text:
-            reader = csv.DictReader(text, skipinitialspace=True)
-            columns = [name.strip() for name in reader.fieldnames or []]
-            _check_columns(file, columns)
-            reader.fieldnames = columns
-            rows = [_row(file, reader.line_num, cells, columns) for cells in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{file} cannot be read as a table in UTF-8: {error}") from error
-    if not rows:
-        raise UserError(f"{file} has no rows below its header")
-    lines: dict[str, int] = {}
-    for row in rows:
-        if row.path in lines:
-            raise UserError(
-                f"{file} line {row.line}: {row.path} was named in line {lines[row.path]} already; name every image once, "
-                "and write several labels in one cell, separated by ;"
-            )
-        lines[row.path] = row.line
-    return rows
-
-
-def _check_columns(file: Path, columns: list[str]) -> None:
-    for name in ("path", "label"):
-        if name not in columns:
-            content = f"line 1 has {', '.join(columns)}" if columns else "it is empty"
-            raise UserError(
-                f"{file}: no column {name!r} ({content}){near_names(name, columns)}; write the header path,label,split"
-            )
-    duplicates = [name for name in ("path", "label", "split") if columns.count(name) > 1]
-    if duplicates:
-        raise UserError(f"{file} line 1: two columns are called {duplicates[0]!r}")
-
-
-def _row(file: Path, line: int, cells: dict[Any, Any], columns: list[str]) -> _Row:
-    if None in cells:
-        raise UserError(f"{file} line {line}: more cells than the header has columns; put commas inside quotes")
-    path, label = (str(cells[name] or "").strip() for name in ("path", "label"))
-    if not path:
-        raise UserError(f"{file} line {line}: the path is empty")
-    if not (file.parent / path).is_file():
-        raise UserError(f"{file} line {line}: there is no image {file.parent / path}")
-    labels = [name.strip() for name in label.replace(SEPARATORS[1], SEPARATORS[0]).split(SEPARATORS[0])]
-    if "" in labels:
-        raise UserError(f"{file} line {line}: a label of {path} is empty; write one, or remove the row")
-    split = WHOLE
-    if "split" in columns:
-        split = str(cells["split"] or "").strip()
-        if split not in SPLITS:
-            raise UserError(
-                f"{file} line {line}: no split {split!r}{near_names(split, SPLITS)}; use {', '.join(SPLITS)}"
-            )
-    return _Row(line, path, labels, split)
