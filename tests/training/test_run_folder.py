@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from repre.config import RunConfig
-from repre.errors import UserError
+from repre.errors import RunError, UserError
 from repre.training import run_folder
+from repre.training.loop import train
 from repre.training.run_folder import RunFolder
 from tests.training.toy import toy
 
@@ -145,3 +146,27 @@ def test_files_of_a_start_that_was_killed_before_its_config_are_accepted(tmp_pat
     for name in (".lock", ".config.yaml.partial"):
         (tmp_path / "run" / name).write_text("half")
     assert not RunFolder(config.out).prepare(config)
+
+
+def test_a_refused_command_leaves_no_folder_and_the_corrected_one_may_use_it(tmp_path: Path) -> None:
+    folder, config = prepared(tmp_path)
+    folder.release()
+    again = RunFolder(config.out)
+    again.prepare(config)
+    again.withdraw()  # it did not begin the run
+    again.release()
+    assert folder.config.is_file()
+    for data in (str(tmp_path / "nowhere"), "scenes:2:32"):  # fewer images than a batch
+        new = replace(config, out=str(tmp_path / "new"), data=data)
+        with pytest.raises(UserError, match=r"no folder|batch"):
+            train(new)
+        assert not (tmp_path / "new").exists()
+
+
+def test_a_run_without_a_readable_image_says_why(tmp_path: Path) -> None:
+    config = toy(tmp_path / "run", data=str(tmp_path / "photos"))
+    (tmp_path / "photos").mkdir()
+    for number in range(config.batch_size):
+        (tmp_path / f"photos/{number:03}.png").write_text("no picture")
+    with pytest.raises(RunError, match=r"none of .* can be read, such as .*\.png: not an image"):
+        train(config)

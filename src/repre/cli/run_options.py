@@ -23,7 +23,6 @@ COMMON = (
     "data",
     "include",
     "exclude",
-    "any_ending",
     "out",
     "epochs",
     "batch_size",

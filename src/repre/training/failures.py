@@ -14,7 +14,7 @@ import torch
 
 from repre.config import RunConfig
 from repre.data.io.sources import Source
-from repre.errors import RunError
+from repre.errors import RunError, UserError
 from repre.models.repre import RePre
 from repre.training.nonfinite import find_cause
 from repre.training.run_folder import RunFolder
@@ -39,9 +39,13 @@ DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 
 @contextmanager
 def failures_in_words(folder: RunFolder) -> Iterator[None]:
-    """Inside, an error of the disk or of the device becomes a RunError that says what helps and how to resume."""
+    """Inside, an error of the disk or of the device becomes a RunError that says what helps and how to resume; a refusal of
+    the user's input leaves no folder of a run that did not begin."""
     try:
         yield
+    except UserError:
+        folder.withdraw()
+        raise
     except (RuntimeError, MemoryError) as error:
         reason = describe_device_error(error)
         if reason is None:

@@ -26,6 +26,7 @@ import json
 import math
 import os
 import platform
+import shutil
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -84,6 +85,7 @@ class RunFolder:
         self.tensorboard = self.path / "tensorboard"
         self.summary = self.path / "summary.json"
         self._lock_file: BinaryIO | None = None
+        self._is_new = False
 
     def prepare(self, config: RunConfig) -> bool:
         """Creates the folder for a run, or reopens it to resume that run, and locks it.
@@ -106,6 +108,7 @@ class RunFolder:
             self.path.mkdir(parents=True, exist_ok=True)
             self._acquire_lock()
             if not self.config.is_file():
+                self._is_new = True
                 self.write_config(config)
             for folder in (self.last.parent, self.panel, self.tensorboard):
                 folder.mkdir(parents=True, exist_ok=True)
@@ -113,6 +116,18 @@ class RunFolder:
         except (OSError, RunError) as error:
             raise UserError(f"--out {self.path} cannot be written ({error}); name another folder") from error
         return False
+
+    def withdraw(self) -> None:
+        """Leaves the folder as it was before the call of `prepare` that began the run, unless the run was saved since: a
+        refused command must not keep the corrected one from using the folder."""
+        if not self._is_new or self.last.is_file():
+            return
+        for file in (self.config, self.environment, self.files, self.log, self.metrics, self.csv, self.lock):
+            file.unlink(missing_ok=True)
+        for folder in (self.last.parent, self.panel, self.tensorboard):
+            shutil.rmtree(folder, ignore_errors=True)
+        with contextlib.suppress(OSError):  # the folder holds something else
+            self.path.rmdir()
 
     def release(self) -> None:
         """Releases the lock, if this process holds it."""

@@ -8,6 +8,7 @@ import pytest
 
 from repre.data.io import local_files
 from repre.data.io.sources import open_source
+from repre.data.labels.classes import open_labeled
 from repre.errors import UserError
 from tests.data.files import picture
 
@@ -100,3 +101,14 @@ def test_pipes_dangling_links_and_closed_folders_are_named(tmp_path: Path, monke
     monkeypatch.setattr(local_files.os, "stat", closed)  # the tests may run as root, who may read anything
     with pytest.raises(UserError, match=r"no permission to read .*files.txt"):
         open_source(str(tmp_path / "files.txt"))
+
+
+def test_a_closed_folder_and_a_missing_split_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for split in ("train", "val"):
+        picture(tmp_path / f"photos/{split}/cat/1.png")
+    with pytest.raises(UserError, match=r"there is no folder .*photos/test"):
+        open_source(str(tmp_path / "photos"), split="test")
+    monkeypatch.setattr(local_files.os, "access", lambda *_: False)  # the tests may run as root, who may read anything
+    for opened in (open_source, open_labeled):
+        with pytest.raises(UserError, match=r"no permission to read the folder .*photos"):
+            opened(str(tmp_path / "photos"))

@@ -20,6 +20,7 @@ MISTAKES = {
     "cifar10:{tmp}": "not complete in",
     "fashion-mnist:{tmp}": "train-images-idx3-ubyte",
     "{tmp}/nested": r"1 of \.tar.*pattern: '.*nested/\*\*/\*\.tar'",
+    "s3://": "names no bucket or host",
     "scenes:many": "scenes:COUNT",
     "scenes:0": "at least one",
 }

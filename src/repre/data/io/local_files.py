@@ -152,6 +152,14 @@ def why_unusable(path: Path) -> str | None:
     return f"{path} is a pipe or a device; write what it gives into a file"
 
 
+def check_readable(folder: Path) -> None:
+    """Refuses a folder that does not exist, or whose files the user may not see."""
+    if not is_folder(folder):
+        raise UserError(f"--data: there is no folder {folder}")
+    if not os.access(folder, os.R_OK | os.X_OK):
+        raise UserError(f"--data: no permission to read the folder {folder}")
+
+
 def _mode(path: Path) -> int:
     try:
         return os.stat(path).st_mode

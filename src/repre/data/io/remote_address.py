@@ -50,6 +50,8 @@ def check_address(address: str) -> None:
     if "::" in address:
         raise UserError(f"--data {protocol}://...: an address within an address (::) is not read; name the file itself")
     _, _, rest = address.partition("://")
+    if not rest.strip("/"):
+        raise UserError(f"--data {address} names no bucket or host; write {protocol}://NAME/photos/")
     host = re.split("[/?#]", rest, maxsplit=1)[0]
     if "@" in unquote(host):
         raise _refusal(f"{protocol}://...@{host.rpartition('@')[2]}", "a user name or password", protocol)

@@ -26,7 +26,15 @@ from repre.data.io.folder_index import holds_images, image_names
 from repre.data.io.hub_data import TABLES, is_saved_data_set
 from repre.data.io.image_files import Files, FileSource, Opened, class_labels
 from repre.data.io.joined_files import ChosenFiles, JoinedFiles, filter_files
-from repre.data.io.local_files import LocalFiles, check_listed, is_file, is_folder, read_list, why_unusable
+from repre.data.io.local_files import (
+    LocalFiles,
+    check_listed,
+    check_readable,
+    is_file,
+    is_folder,
+    read_list,
+    why_unusable,
+)
 from repre.data.io.names import Names
 from repre.data.io.remote_address import REMOTE_GIB, check_address, is_address
 from repre.data.io.spec_patterns import expand_braces, expand_pattern, has_pattern
@@ -232,6 +240,8 @@ def _open_path(spec: str, path: Path, how: _How) -> Opened:
             raise UserError(f"--data {spec}: braces stand for numbered archives, such as shards/{{0000..0099}}.tar")
         missing = [str(one) for one in paths if not is_file(one)]
         if missing:
+            if (reason := why_unusable(Path(missing[0]))) is not None:
+                raise UserError(f"--data: {reason}")
             raise UserError(
                 f"--data {spec}: {len(missing)} of {len(paths)} archives do not exist: "
                 + ", ".join(missing[:3])
@@ -287,8 +297,10 @@ def _open_folder(spec: str, path: Path, how: _How) -> Opened:
     if not is_folder(path):
         siblings = [p.name for p in path.parent.iterdir() if p.is_dir()] if is_folder(path.parent) else []
         raise UserError(f"--data: there is no folder {path}{near_names(path.name, siblings)}")
-    if (path / "train").is_dir() and (path / "val").is_dir():
+    check_readable(path)
+    if is_folder(path / "train") and is_folder(path / "val"):
         path = path / how.split
+        check_readable(path)
     if is_saved_data_set(path):
         from repre.data.io.hub_files import open_hub
 

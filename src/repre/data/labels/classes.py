@@ -17,6 +17,7 @@ import numpy as np
 from repre.data.io.hub_data import is_saved_data_set
 from repre.data.io.image_files import Decoding, FileSource, class_labels
 from repre.data.io.joined_files import ChosenFiles
+from repre.data.io.local_files import check_readable
 from repre.data.io.names import Names
 from repre.data.io.sources import archives_alone, check_data, open_source
 from repre.data.io.torchvision_sets import DATA_SETS
@@ -100,6 +101,8 @@ def _open(spec: str, decoding: Decoding, *, like: LabeledImages | None = None) -
         return read_table(spec, Path(rest).expanduser(), decoding, like=like)
     if spec.endswith((".csv", ".txt")):
         raise UserError(f"--data {spec} is not a folder; for a table of paths and labels write csv:{spec}")
+    if path.is_dir():
+        check_readable(path)
     if name == "imagenet" or (path.is_dir() and not is_saved_data_set(path) and not archives_alone(path)):
         root = path if path.is_dir() else Path(rest).expanduser()
         parts = {split: _class_folders(folder, decoding) for split, folder in _split_folders(root).items()}

@@ -72,12 +72,13 @@ def fixed_sample(source: Source, *, count: int, views: ViewsConfig) -> Sample:
     keep_values = views.value_range is not None
     evenly_spaced = np.linspace(0, len(source) - 1, min(count, len(source))).astype(int)
     images = torch.empty(len(evenly_spaced), source.channels, *views.shape)
-    readable = 0
+    readable, reason = 0, ""
     decoded: list[tuple[int, np.ndarray]] = []
     for index in np.random.Generator(np.random.PCG64(0)).permutation(evenly_spaced).tolist():
         try:
             image = source.load(index)
-        except UnreadableImage:
+        except UnreadableImage as error:
+            reason = f"{source.describe(index)}: {error}"
             continue
         pixels, sizes = stack([image], keep_values=keep_values)
         images[readable] = center_view(pixels, sizes, size=views.shape, config=views)[0]
@@ -85,7 +86,7 @@ def fixed_sample(source: Source, *, count: int, views: ViewsConfig) -> Sample:
         if len(decoded) < min(MAX_PAIRS, -(-count // 2)):
             decoded.append((index, image))
     if not readable:
-        raise RunError(f"none of {len(evenly_spaced)} sampled images of {source.spec} can be read; check the files")
+        raise RunError(f"none of {len(evenly_spaced)} sampled images of {source.spec} can be read, such as {reason}")
     pixels, sizes = stack([image for _, image in decoded], keep_values=keep_values)
     indices = torch.tensor([index for index, _ in decoded])
     return Sample(images[:readable], Batch(pixels, sizes, torch.arange(len(decoded)), indices, EPOCH))
