@@ -116,7 +116,7 @@ def start(data: str, workers: int) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         begin = time.monotonic()
         manifest = Path(folder) / "files.gz"
-        source = open_source(data, canvas=16)
+        source = open_source(data, canvas=16, labels=False)
         write_manifest(source, manifest)
         source, _ = apply_manifest(source, manifest)
         manifest_hash(source)

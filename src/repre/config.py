@@ -171,6 +171,7 @@ class RunConfig:
             canvas=self.decode_size,
             raw_values=self.views.value_range is not None,
             choice=FileChoice(self.include, self.exclude, self.any_ending),
+            labels=False,
             remote_gib=self.loader.remote_cache_gib,
         )
 

@@ -97,6 +97,7 @@ def embed(
         canvas=transform.canvas,
         raw_values=transform.views.value_range is not None,
         choice=choice,
+        labels=False,
     )
     settings = {
         "weights": resolved.fingerprint,

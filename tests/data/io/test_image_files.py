@@ -19,6 +19,13 @@ CASES = {
 }
 
 
+def test_a_folder_for_each_image_is_no_class(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = Names.of(f"{number:02}/photo.png" for number in range(20))
+    assert len(class_labels(LocalFiles(Path(), names))[1]) == 20
+    monkeypatch.setattr("repre.data.io.image_files.MAX_CLASSES", 19)
+    assert class_labels(LocalFiles(Path(), names)) == (None, [])
+
+
 @pytest.mark.parametrize("names", CASES)
 def test_classes_are_first_folders_or_those_in_the_only_one(names: str) -> None:
     labels, classes = class_labels(LocalFiles(Path(), Names.of(names.split())))

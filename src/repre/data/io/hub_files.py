@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from repre.data.io.hub_data import SPLITS, HubSpec, choose_split, load_hub, parse_hub_spec
-from repre.data.io.image_files import Opened, Stamp
+from repre.data.io.image_files import MAX_CLASSES, Opened, Stamp
 from repre.data.io.image_limits import UnreadableImage
 from repre.data.io.local_files import open_regular
 from repre.data.io.names import Names
@@ -20,8 +20,6 @@ Array = np.ndarray
 
 LABEL_COLUMNS = ("label", "labels")
 """Columns that hold the classes whatever their type is; before others of the type ClassLabel."""
-MAX_CLASSES = 1 << 16
-"""A column of more different numbers or texts holds no classes."""
 
 
 class HubFiles:

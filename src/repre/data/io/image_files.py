@@ -11,6 +11,8 @@ from repre.data.io.names import Names
 
 Array = np.ndarray
 
+MAX_CLASSES = 1 << 16
+"""More folders are no classes: perhaps one for each image."""
 Stamp = tuple[int, int]
 """Size of a file in bytes, and when it was modified, in nanoseconds; 0 where that is unknown. Another stamp means another
 content."""
@@ -122,13 +124,15 @@ def class_labels(files: Files) -> tuple[Array | None, list[str]]:
 def _folder_labels(files: Files, *, skip: int) -> tuple[Array | None, list[str]]:
     """As `class_labels`, also of one folder; all names begin with the same `skip` bytes."""
     ends = np.cumsum(files.counts).tolist()
-    found = []
+    found: list[tuple[str, int, int]] = []
+    classes_found: set[str] = set()
     for first, last in zip([0, *ends], ends):
         for group in files.names.prefix_groups(first, last, skip=skip):
-            if not group[0]:
+            classes_found.add(group[0])
+            if not group[0] or len(classes_found) > MAX_CLASSES:
                 return None, []
             found.append(group)
-    classes = sorted({folder for folder, _, _ in found})
+    classes = sorted(classes_found)
     number = {name: number for number, name in enumerate(classes)}
     labels = np.empty(len(files), np.int64)
     for folder, first, last in found:

@@ -81,6 +81,7 @@ def open_source(
     canvas: int | None = None,
     raw_values: bool = False,
     choice: FileChoice | None = None,
+    labels: bool = True,
     cache_dir: Path | None = None,
     remote_gib: float = REMOTE_GIB,
 ) -> Source:
@@ -93,6 +94,7 @@ def open_source(
         canvas: larger images are shrunk to fit this square.
         raw_values: see `FileSource`.
         choice: which files are used; None: all images.
+        labels: look for classes in the folders of the names, which takes time where there are millions.
         cache_dir: folder for the lists of folders and archives; by default the user's cache folder.
         remote_gib: size in GiB of the fetched files that are kept on the disk.
 
@@ -119,22 +121,22 @@ def open_source(
             others = set(specs) - set(images)
             specs = [spec for spec in specs if spec in others]
             parts.append(Opened(LocalFiles(Path(), Names.of(str(Path(image).expanduser()) for image in images))))
-    how = _How(split, choice, cache_dir, remote_gib)
+    how = _How(split, choice, labels, cache_dir, remote_gib)
     parts += [_open_files(spec, how) for spec in specs]
     whole = parts[0] if len(parts) == 1 else Opened(JoinedFiles([part.files for part in parts]))
-    files, labels = filter_files(whole.files, include=choice.include, exclude=choice.exclude), whole.labels
+    files, targets = filter_files(whole.files, include=choice.include, exclude=choice.exclude), whole.labels
     some = np.unique(np.linspace(0, len(files) - 1, SAMPLE).astype(np.int64)).tolist()
     if any(files.names[number].lower().endswith(".dcm") for number in some):
         require_pydicom(f"the DICOM files of {files.location}")
-    if labels is not None and isinstance(files, ChosenFiles):
-        labels = labels[files.numbers]
+    if targets is not None and isinstance(files, ChosenFiles):
+        targets = targets[files.numbers]
     return FileSource(
         describe_data(data),
         files,
         channels=channels,
         canvas=canvas,
         raw_values=raw_values,
-        labels=labels,
+        labels=targets,
         classes=list(whole.classes),
     )
 
@@ -192,6 +194,7 @@ class _How(NamedTuple):
 
     split: str
     choice: FileChoice
+    labels: bool
     cache_dir: Path | None
     remote_gib: float
 
@@ -209,7 +212,8 @@ def _open_files(spec: str, how: _How) -> Opened:
                 any_ending=how.choice.any_ending,
                 cache_dir=how.cache_dir,
                 gib=how.remote_gib,
-            )
+            ),
+            how,
         )
     if is_folder(path):
         return _open_folder(spec, path, how)
@@ -267,7 +271,7 @@ def _open_path(spec: str, path: Path, how: _How) -> Opened:
 
 
 def _open_archives(paths: Sequence[Path], how: _How) -> Opened:
-    return _with_folders(open_archives([LocalBlob(path) for path in paths], cache_dir=how.cache_dir))
+    return _with_folders(open_archives([LocalBlob(path) for path in paths], cache_dir=how.cache_dir), how)
 
 
 def _open_pattern(spec: str, how: _How) -> Opened:
@@ -307,7 +311,8 @@ def _open_folder(spec: str, path: Path, how: _How) -> Opened:
         return open_hub(spec, str(path), split=how.split)
     if archives := archives_alone(path):
         return _open_archives(archives, how)
-    return _with_folders(LocalFiles(path, image_names(path, any_ending=how.choice.any_ending, cache_dir=how.cache_dir)))
+    names = image_names(path, any_ending=how.choice.any_ending, cache_dir=how.cache_dir)
+    return _with_folders(LocalFiles(path, names), how)
 
 
 def archives_alone(folder: Path) -> list[Path]:
@@ -329,5 +334,5 @@ def archives_alone(folder: Path) -> list[Path]:
     return [] if archives and holds_images(folder) else sorted(archives)
 
 
-def _with_folders(files: Files) -> Opened:
-    return Opened(files, *class_labels(files))
+def _with_folders(files: Files, how: _How) -> Opened:
+    return Opened(files, *class_labels(files)) if how.labels else Opened(files)
