@@ -63,7 +63,7 @@ def evaluation_configs(preset: Preset, *, dense: Path, single: Path) -> dict[str
     linear = SegmentConfig(data=masks, fit=preset.miou)
     foreground = replace(linear, data=masks_spec(dense / "foreground"))
     upernet = SegmentConfig(data=masks, head="upernet", width=preset.upernet_width, fit=preset.upernet)
-    detect = DetectConfig(data=f"coco:{dense}", width=preset.detect_width, fit=preset.detect)
+    detect = DetectConfig(data=f"coco:{dense}", width=preset.detect_width, masks=True, fit=preset.detect)
     detect_foreground = replace(detect, data=f"coco:{dense / 'foreground'}")
     fractions = preset.label_fractions
     return {
