@@ -11,11 +11,11 @@ from dataclasses import replace
 from functools import partial
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
-from repre.data.io import folders
+from repre.data.io import image_files
 from repre.data.io.decode import UnreadableImage, read_image
 from repre.data.loading.loader import LoaderConfig
 from tests.faults.broken_images import FAULTS, FORMATS, INTERVALS
@@ -175,11 +175,11 @@ def _dying_worker(folder: Path) -> Row:
 
 def _kill_reader_of(deadly: Path) -> None:
     """Makes every process that reads this file kill itself."""
-    original = folders.read_image
+    original = image_files.read_image
 
-    def read(path: Path, **kwargs: Any) -> Any:
-        if path == deadly:
+    def read(file: BinaryIO, *, name: str, **kwargs: Any) -> Any:
+        if name == deadly.name:
             os.kill(os.getpid(), 9)
-        return original(path, **kwargs)
+        return original(file, name=name, **kwargs)
 
-    folders.read_image = read
+    image_files.read_image = read
