@@ -123,7 +123,7 @@ def against_the_branch(
 
 BREAKS: dict[str, tuple[int, Callable[[RunConfig], dict[str, Any]], dict[str, Any]]] = {
     "hot": (2, lambda config: temperature(config, 20.0, 10.0), {}),
-    "cold": (2, lambda config: temperature(config, 0.001, 1e-4), {}),
+    "cold": (3, lambda config: temperature(config, 0.001, 1e-4), {}),
     "frozen teacher": (3, frozen, {}),
     "learning rate x100": (4, lambda config: rate(config, 100), {}),
     "learning rate x100, few images": (8, lambda config: rate(config, 100, data=FEW), {}),
