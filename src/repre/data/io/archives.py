@@ -4,7 +4,6 @@ Where the members lie is listed once and kept in the user's cache; of archives t
 """
 
 import contextlib
-import hashlib
 import io
 import os
 import re
@@ -23,10 +22,9 @@ from repre.data.io.blobs import Blob
 from repre.data.io.decode import EXTENSIONS
 from repre.data.io.image_files import Stamp
 from repre.data.io.image_limits import UnreadableImage
-from repre.data.io.index_files import one_at_a_time, read_index, write_index
+from repre.data.io.index_files import index_path, one_at_a_time, read_index, write_index
 from repre.data.io.names import Names
 from repre.errors import RunError, UserError
-from repre.utils.io import cache_home
 
 Array = np.ndarray
 
@@ -126,7 +124,7 @@ def open_archives(archives: Sequence[Blob], *, cache_dir: Path | None = None) ->
 def cache_path(archives: Sequence[Blob], *, cache_dir: Path | None = None) -> Path:
     """The file that holds the list of the members of archives."""
     key = "\0".join(map(_place, archives)) + repr(EXTENSIONS)
-    return (cache_dir or cache_home() / "index") / f"{hashlib.sha256(os.fsencode(key)).hexdigest()[:32]}.index"
+    return index_path(os.fsencode(key), cache_dir)
 
 
 def write_cache(cache: Path, files: ArchiveFiles) -> None:

@@ -1,7 +1,6 @@
 """Which images a folder holds: a recursive search, and a cache of its result."""
 
 import contextlib
-import hashlib
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -11,10 +10,9 @@ import numpy as np
 
 from repre.data.io.decode import EXTENSIONS
 from repre.data.io.image_kinds import HEAD_BYTES, is_image_content
-from repre.data.io.index_files import one_at_a_time, read_index, write_index
+from repre.data.io.index_files import index_path, one_at_a_time, read_index, write_index
 from repre.data.io.names import Names
 from repre.errors import RunError, UserError
-from repre.utils.io import cache_home
 
 
 def image_names(folder: Path, *, any_ending: bool = False, cache_dir: Path | None = None) -> Names:
@@ -55,9 +53,8 @@ def _scan(root: Path, folders: dict[str, int], *, any_ending: bool) -> Iterator[
     """
     visited: set[tuple[int, int]] = set()
     pending: list[Iterator[tuple[bytes, str, bool]]] = [iter([(b"", "", True)])]
-    while (
-        pending
-    ):  # depth first; a folder sorts as its name and a slash, so that paths come in the order of their bytes
+    # Depth first; a folder sorts as its name and a slash, so that paths come in the order of their bytes.
+    while pending:
         _, name, is_folder = next(pending[-1], (b"", None, False))
         if name is None:
             pending.pop()
@@ -148,7 +145,7 @@ def _read_cache(cache: Path, root: Path) -> Names | None:
 def cache_path(root: Path, *, any_ending: bool, cache_dir: Path | None = None) -> Path:
     """The file that holds the list of a folder."""
     key = os.fsencode(root) + repr((EXTENSIONS, any_ending)).encode()
-    return (cache_dir or cache_home() / "index") / f"{hashlib.sha256(key).hexdigest()[:32]}.index"
+    return index_path(key, cache_dir)
 
 
 def write_cache(cache: Path, root: Path, names: Names, folders: dict[str, int]) -> None:

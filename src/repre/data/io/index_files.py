@@ -3,6 +3,7 @@
 A file holds one line of JSON, which names the arrays, and the arrays, each from a multiple of `ALIGNMENT` on.
 """
 
+import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -11,7 +12,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from repre.utils.io import write_atomically
+from repre.utils.io import cache_home, write_atomically
 
 try:
     import fcntl
@@ -55,6 +56,11 @@ def write_index(path: Path, arrays: dict[str, Array], meta: dict[str, Any]) -> N
 
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, write)
+
+
+def index_path(key: bytes, cache_dir: Path | None = None) -> Path:
+    """The index file of what `key` names; `cache_dir` is by default the folder of indexes in the user's cache."""
+    return (cache_dir or cache_home() / "index") / f"{hashlib.sha256(key).hexdigest()[:32]}.index"
 
 
 @contextmanager
