@@ -17,6 +17,7 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from repre.data.io.decode import UnreadableImage
+from repre.data.io.image_files import Decoding
 from repre.data.io.sources import Source
 from repre.data.labels.splits import LabeledImages
 from repre.data.loading.loader import stack
@@ -60,6 +61,10 @@ class Transform:
     def canvas(self) -> int:
         """Side of the square that decoded images must fit; the decoder shrinks larger ones."""
         return 2 * round(max(self.views.shape) / self.crop_pct)
+
+    def decoding(self, channels: int) -> Decoding:
+        """How images for this transform are decoded."""
+        return Decoding(channels=channels, canvas=self.canvas, raw_values=self.views.value_range is not None)
 
     def __call__(self, pixels: Tensor, sizes: Tensor) -> Tensor:
         """Images of `sizes` [B, 2] (height, width) on a canvas [B, C, K, K] -> views [B, C, H, W]."""

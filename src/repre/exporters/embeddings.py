@@ -93,9 +93,7 @@ def embed(
     transform = eval_transform(resolved, encoder, value_range=value_range)
     source = open_source(
         data,
-        channels=encoder.config.channels,
-        canvas=transform.canvas,
-        raw_values=transform.views.value_range is not None,
+        **transform.decoding(encoder.config.channels),
         choice=choice,
         labels=False,
     )

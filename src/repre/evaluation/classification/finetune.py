@@ -113,13 +113,7 @@ def run(resolved: ResolvedEncoder, config: FinetuneConfig, *, work_dir: Path | N
     encoder = resolved.build(image_size=config.size, seed=config.seed)
     transform = eval_transform(resolved, encoder, crop_pct=config.crop_pct, value_range=config.value_range)
     channels = encoder.config.channels
-    splits = open_labeled(
-        config.data,
-        test=config.test,
-        channels=channels,
-        canvas=transform.canvas,
-        raw_values=transform.views.value_range is not None,
-    )
+    splits = open_labeled(config.data, test=config.test, **transform.decoding(channels))
     test_targets = torch.from_numpy(splits.test.targets)
     metrics: dict[str, float] = {}
     details: dict[str, Any] = {**splits.details(), "size": transform.views.size}

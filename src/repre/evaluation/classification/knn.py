@@ -80,13 +80,7 @@ def run(resolved: ResolvedEncoder, config: KNNConfig, *, work_dir: Path | None =
     device = config.runtime.torch_device
     encoder = resolved.build(image_size=config.size, seed=config.seed).to(device)
     transform = eval_transform(resolved, encoder, crop_pct=config.crop_pct, value_range=config.value_range)
-    splits = open_labeled(
-        config.data,
-        test=config.test,
-        channels=encoder.config.channels,
-        canvas=transform.canvas,
-        raw_values=transform.views.value_range is not None,
-    )
+    splits = open_labeled(config.data, test=config.test, **transform.decoding(encoder.config.channels))
     train, test = (
         cached_features(encoder, images, transform, runtime=config.runtime).to(device)
         for images in (splits.train, splits.test)

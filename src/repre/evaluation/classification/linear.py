@@ -99,13 +99,7 @@ def run(resolved: ResolvedEncoder, config: LinearConfig, *, work_dir: Path | Non
     device = config.runtime.torch_device
     encoder = resolved.build(image_size=config.size, seed=config.seed).to(device)
     transform = eval_transform(resolved, encoder, crop_pct=config.crop_pct, value_range=config.value_range)
-    splits = open_labeled(
-        config.data,
-        test=config.test,
-        channels=encoder.config.channels,
-        canvas=transform.canvas,
-        raw_values=transform.views.value_range is not None,
-    )
+    splits = open_labeled(config.data, test=config.test, **transform.decoding(encoder.config.channels))
     if config.shots and splits.multilabel:
         raise UserError(
             "linear.shots counts images of one class each, but these have several labels; use label_fraction"
