@@ -8,7 +8,7 @@ import torch
 
 from experiments.datasets import labels_spec, main_objects, masks_spec
 from experiments.presets import Preset
-from repre.config import to_dict
+from repre.config_values import to_dict
 from repre.data.io.sources import open_source
 from repre.data.labels.classes import open_labeled
 from repre.data.loading.loader import stack

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from repre.config import RunConfig, from_dict
+from repre.config import RunConfig
+from repre.config_values import from_dict
 
 
 def recorded_run(config: dict[str, Any]) -> RunConfig:

@@ -26,7 +26,8 @@ from experiments.presets import Data, Preset
 from experiments.recorded_config import recorded_run
 from experiments.time_ratio import training_time_ratio
 from repre.api import Run, pretrain
-from repre.config import differences, identity, to_dict
+from repre.config import identity
+from repre.config_values import differences, to_dict
 from repre.errors import RunError, UserError
 from repre.evaluation.options import RuntimeOptions
 from repre.utils.io import write_json

@@ -10,7 +10,8 @@ import pytest
 
 import repre
 from repre.cli.run_options import RunOptions, parse_run_options
-from repre.config import RunConfig, differences, dump_yaml, from_dict, identity, load_yaml, to_dict
+from repre.config import RunConfig, dump_yaml, identity, load_yaml
+from repre.config_values import differences, from_dict, to_dict
 from repre.data.loading.loader import LoaderConfig
 from repre.data.views.augmentations import ViewConfig
 from repre.data.views.view_recipes import MaskConfig, ViewsConfig

@@ -47,6 +47,7 @@ FLOORS: list[list[str]] = [
     ["models.repre"],
     ["models.needs"],
     ["renamed_settings"],
+    ["config_values"],
     ["config"],
     ["recipes"],
     ["models.resolve"],

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from repre.config import to_dict
+from repre.config_values import to_dict
 from repre.models.encoder import Encoder
 from repre.recipes import RECIPES, recipe
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from experiments import self_distillation
-from repre.config import to_dict
+from repre.config_values import to_dict
 
 pytestmark = pytest.mark.slow
 

@@ -7,7 +7,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from repre.config import RunConfig, dump_yaml, to_dict
+from repre.config import RunConfig, dump_yaml
+from repre.config_values import to_dict
 from repre.data.views.view_recipes import ViewsConfig
 from repre.errors import UserError
 from repre.models.decoder import DecoderConfig

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from repre.config import to_dict
+from repre.config_values import to_dict
 from repre.errors import UserError
 from repre.models.repre import ReconstructionConfig, build_model
 from repre.training.checkpoint import save_checkpoint

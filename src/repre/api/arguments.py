@@ -33,7 +33,7 @@ def build_config(kind: type[ConfigT], config: Any, settings: dict[str, Any], *, 
     Raises:
         UserError: another class, an unknown setting (the message suggests near names), or a wrong value.
     """
-    from repre.config import from_dict, to_dict
+    from repre.config_values import from_dict, to_dict
 
     if not isinstance(config, kind | dict | None):
         raise UserError(f"{source}: config must be a {kind.__name__}, not {type(config).__name__}")

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from repre.config import to_dict
+from repre.config_values import to_dict
 from repre.models.resolve import ResolvedEncoder
 
 NO_EFFECT = ("runtime", "save_predictions", "save_encoder")

@@ -21,7 +21,8 @@ from typing import Any
 
 import torch
 
-from repre.config import RunConfig, from_dict, load_yaml
+from repre.config import RunConfig, load_yaml
+from repre.config_values import from_dict
 from repre.data.views.geometry import Range
 from repre.errors import UserError
 from repre.models.encoder import Encoder, EncoderConfig

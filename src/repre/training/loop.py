@@ -14,7 +14,8 @@ from signal import SIGTERM
 
 import torch
 
-from repre.config import RunConfig, to_dict
+from repre.config import RunConfig
+from repre.config_values import to_dict
 from repre.data.io.cache_folders import with_cache
 from repre.data.io.sources import Source
 from repre.data.loading.feeder import Feeder

@@ -5,7 +5,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 
-from repre.config import RunConfig, to_dict
+from repre.config import RunConfig
+from repre.config_values import to_dict
 from repre.errors import RunError
 from repre.training.memory import (
     GIB,

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from repre.config import RunConfig, differences, identity
+from repre.config import RunConfig, identity
+from repre.config_values import differences
 from repre.data.io.sources import Source
 from repre.data.loading.manifest import manifest_hash
 from repre.errors import UserError

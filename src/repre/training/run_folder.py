@@ -39,7 +39,8 @@ from typing import Any, BinaryIO
 import torch
 import yaml
 
-from repre.config import RunConfig, differences, dump_yaml, identity, read_yaml
+from repre.config import RunConfig, dump_yaml, identity
+from repre.config_values import differences, read_yaml
 from repre.errors import RunError, UserError
 from repre.utils.io import write_atomically, write_json
 

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from repre.config import RunConfig, to_dict
+from repre.config import RunConfig
+from repre.config_values import to_dict
 from repre.models.repre import RePre
 from repre.training.monitoring.step_metrics import WeightChange, step_metrics
 from repre.training.run_folder import RunFolder
