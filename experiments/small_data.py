@@ -1,0 +1,244 @@
+"""What suits a few hundred images: short trainings on CamVid and on class folders, many at once on one device.
+
+    python -m experiments.small_data --camvid camvid.tar --seconds 200              # run it again to resume
+    python -m experiments.small_data --camvid camvid/ --photos photos/ --list       # photos/train and photos/test by class
+
+Each row is one training from random weights, measured by a linear segmentation head on frozen maps (`miou` with all masks,
+`miou36` with 36 of them) or, on photos, by k-NN and a linear classifier. The most important rows come first. The file of
+results has every row that ended, written after each one, and a table lies beside it; rows in it are not run again.
+"""
+
+import argparse
+import json
+import multiprocessing
+import os
+import tarfile
+import time
+import traceback
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import asdict, dataclass, field, replace
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any
+
+import torch
+from benchmarks.machine import machine
+
+from experiments.small_data_rows import ROWS, TOY_ROWS, Row
+from repre.data.io.sources import open_source
+from repre.evaluation.classification.knn import KNNConfig
+from repre.evaluation.classification.linear import LinearConfig
+from repre.evaluation.fit import FitConfig
+from repre.evaluation.options import RuntimeOptions
+from repre.evaluation.runner import evaluate
+from repre.evaluation.segmentation.segment import SegmentConfig
+from repre.models.resolve import resolve_encoder
+from repre.training.loop import train
+from repre.utils.io import write_json
+from repre.utils.signals import Interrupted
+
+RESULTS = Path(__file__).parent / "results" / "small-data.json"
+MASKS = 36
+"""Masks of the few-label metric."""
+COLUMNS = ("miou", "miou36", "pixel_accuracy", "knn20", "linear")
+"""Columns of the table that are shown in percent."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a process needs to know for all of its rows."""
+
+    device: str
+    workers: int
+    data: dict[str, str]
+    """Folder of every data set by its name in a row."""
+    out: Path
+    fit: FitConfig = field(default_factory=FitConfig)
+    linear_steps: int = 1000
+    monitor_samples: int = 256
+
+
+def run_row(row: Row, job: Job) -> dict[str, Any]:
+    """Trains and measures a row; returns its metrics and times."""
+    started = time.monotonic()
+    result: dict[str, Any] = {}
+    folder = Path(job.data[row.data])
+    out, images = job.out / row.name.replace("/", "-"), str(folder / "train" / ("images" if row.is_dense else ""))
+    if row.steps:
+        path = train(row.config(images, out, count=_count(images), job_device=job.device, workers=job.workers,
+                                monitor_samples=job.monitor_samples))  # fmt: skip
+        summary = json.loads((path / "summary.json").read_text(encoding="utf-8"))
+        last = summary["validations"][-1]
+        result |= {name: last.get(name) for name in ("gradient_ratio", "psnr", "rankme", "correspondence")}
+        result["ratios"] = [validation.get("gradient_ratio") for validation in summary["validations"]]
+        result |= {"epochs": summary["epochs"], "steps": summary["steps"]}
+        result["alarms"] = sorted({alarm["monitor"] for alarm in summary["alarms"]})
+        result["data_wait"], spec = summary["data_wait"], str(path)
+    else:
+        spec = row.random_init
+    trained = time.monotonic()
+    result |= measure(row, spec, folder, job, out)
+    result["train_seconds"], result["eval_seconds"] = trained - started, time.monotonic() - trained
+    return result
+
+
+def measure(row: Row, spec: str, folder: Path, job: Job, out: Path) -> dict[str, float]:
+    """Measures an encoder on the labels of a row's data."""
+    runtime = RuntimeOptions(device=job.device, workers=job.workers, cache=job.out / "features", cache_gib=4)
+    resolved = resolve_encoder(spec)
+    if row.is_dense:
+        pairs, test = (f"pairs:{folder / part / 'images'},{folder / part / 'masks'}" for part in ("train", "test"))
+        few = min(1.0, MASKS / _count(str(folder / "train" / "images")))
+        fractions = (1.0, few) if few < 1 else (1.0,)
+        segment = SegmentConfig(data=pairs, test=test, label_fraction=fractions, fit=job.fit, runtime=runtime)
+        metrics = evaluate("segment", resolved, segment, out=out, reuse=True)["metrics"]
+        smallest = next((value for name, value in metrics.items() if name.startswith("miou@")), metrics["miou"])
+        return {"miou": metrics["miou"], "miou36": smallest, "pixel_accuracy": metrics["pixel_accuracy"]}
+    knn = KNNConfig(data=str(folder), runtime=runtime)
+    linear = LinearConfig(data=str(folder), steps=job.linear_steps, runtime=runtime)
+    return {
+        "knn20": evaluate("knn", resolved, knn, out=out, reuse=True)["metrics"]["knn20"],
+        "linear": evaluate("linear", resolved, linear, out=out, reuse=True)["metrics"]["accuracy"],
+    }
+
+
+def _count(images: str) -> int:
+    return len(open_source(images, labels=False))
+
+
+def _work(pipe: Connection, job: Job) -> None:
+    """A process: takes rows from the pipe until None and returns their results. Output goes to a file per row."""
+    torch.set_num_threads(1)
+    os.environ["REPRE_CACHE"] = str(job.out / "decoded")
+    while (row := pipe.recv()) is not None:
+        with (
+            open(job.out / f"{row.name.replace('/', '-')}.log", "a") as log,
+            redirect_stdout(log),
+            redirect_stderr(log),
+        ):
+            try:
+                pipe.send(run_row(row, job))
+            except Interrupted:  # the time is over
+                return
+            except Exception as error:  # the other rows go on
+                traceback.print_exc()
+                pipe.send({"error": f"{type(error).__name__}: {error}"})
+
+
+def run(rows: list[Row], job: Job, *, processes: int, seconds: float, results: Path) -> None:
+    """Runs the rows that are not measured, in their order, several at once, and stops everything after `seconds`."""
+    begin, content = time.monotonic(), read_results(results)
+    content["machine"] = machine(job.device)
+    left = [row for row in rows if "error" in content["rows"].get(row.name, {"error": ""})]
+    print(f"{len(rows) - len(left)} of {len(rows)} rows are measured", flush=True)
+    job.out.mkdir(parents=True, exist_ok=True)
+    context = multiprocessing.get_context("spawn")
+    pipes: dict[Connection, Any] = {}
+    for _ in range(min(processes, len(left))):
+        mine, theirs = context.Pipe()
+        pipes[mine] = context.Process(target=_work, args=(theirs, job))
+        pipes[mine].start()
+        theirs.close()
+    running: dict[Connection, tuple[Row, float]] = {}
+    longest = 0.0
+    try:
+        for pipe in pipes:
+            running[pipe] = left.pop(0), time.monotonic()
+            pipe.send(running[pipe][0])
+        while running and (spare := seconds - (time.monotonic() - begin)) > 0:
+            for pipe in wait(list(running), timeout=min(spare, 60.0)):
+                assert isinstance(pipe, Connection)
+                row, since = running.pop(pipe)
+                try:
+                    result = pipe.recv()
+                except EOFError:
+                    result = {"error": "the process ended"}
+                longest = max(longest, time.monotonic() - since)
+                content["rows"][row.name] = {"settings": asdict(row), **result}
+                results.parent.mkdir(parents=True, exist_ok=True)
+                write_json(results, content)
+                results.with_suffix(".md").write_text(table(content["rows"]), encoding="utf-8")
+                shown = {name: result[name] for name in (*COLUMNS, "gradient_ratio", "error") if result.get(name)}
+                print(f"{time.monotonic() - begin:6.1f} s  {row.name}  {shown}", flush=True)
+                if left and pipes[pipe].is_alive() and time.monotonic() - begin + longest < seconds:
+                    running[pipe] = left.pop(0), time.monotonic()
+                    pipe.send(running[pipe][0])
+        print(f"{len(running)} rows cut off, {len(left)} not started", flush=True)
+    finally:
+        for pipe, process in pipes.items():
+            if pipe not in running and process.is_alive():
+                pipe.send(None)
+            else:
+                process.terminate()
+        for process in pipes.values():
+            process.join(10)
+            if process.is_alive():
+                process.kill()
+
+
+def read_results(path: Path) -> dict[str, Any]:
+    """The results so far."""
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"rows": {}}
+
+
+def table(rows: dict[str, Any]) -> str:
+    """All measured rows as a Markdown table: metrics in percent, and the ratio of the gradients at the end."""
+    names = [name for name in COLUMNS if any(name in row for row in rows.values())]
+    lines = [f"| | {' | '.join(names)} | gradient ratio | seconds |", f"|---|{'---|' * (len(names) + 2)}"]
+    for label, row in rows.items():
+        if "error" not in row:
+            cells = [f"{100 * row[name]:.1f}" if name in row else "" for name in names]
+            ratio = row.get("gradient_ratio")
+            cells += ["" if ratio is None else f"{ratio:.3g}", f"{row['train_seconds']:.0f}"]
+            lines.append(f"| {label} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def unpacked(path: Path, out: Path) -> Path:
+    """The folder with train/images, train/masks and so on; a tar file is unpacked into `out` once."""
+    if path.is_file():
+        target = out / path.stem
+        if not target.is_dir():
+            part = out / f"{path.stem}.partial"
+            with tarfile.open(path) as tar:
+                tar.extractall(part, filter="data")
+            part.rename(target)
+        path = target
+    return path if (path / "train").is_dir() else next(path.glob("*/train")).parent
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--camvid", type=Path, required=True, help="folder or tar with train and test images and masks")
+    parser.add_argument(
+        "--photos", type=Path, help="folder with class folders in train/ and test/; its rows are left out"
+    )
+    parser.add_argument("--seconds", type=float, default=1e9, help="stop after this time")
+    parser.add_argument("--processes", type=int, default=6, help="trainings at once")
+    parser.add_argument("--workers", type=int, default=2, help="decoding processes of each training")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="device of all rows")
+    parser.add_argument("--out", type=Path, default=Path("runs/small-data"), help="folder of runs and caches")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="JSON file of the results")
+    parser.add_argument("--only", nargs="*", default=[], help="only rows whose name contains one of these")
+    parser.add_argument("--toy", action="store_true", help="a few tiny rows, to try the script")
+    parser.add_argument("--list", action="store_true", help="list the rows and exit")
+    args = parser.parse_args()
+    rows = [row for row in (TOY_ROWS if args.toy else ROWS) if row.is_dense or args.photos is not None]
+    rows = [row for row in rows if not args.only or any(part in row.name for part in args.only)]
+    if args.list:
+        measured = read_results(args.results)["rows"]
+        for row in rows:
+            print(f"{row.name:60} {'measured' if row.name in measured else 'to do'}")
+        return
+    args.out.mkdir(parents=True, exist_ok=True)
+    data = {"camvid": str(unpacked(args.camvid.resolve(), args.out.resolve()))}
+    if args.photos is not None:
+        data["photos"] = str(unpacked(args.photos.resolve(), args.out.resolve()))
+    job = Job(args.device, args.workers, data, args.out.resolve())
+    if args.toy:
+        job = replace(job, fit=FitConfig(epochs=1), linear_steps=2, monitor_samples=8)
+    run(rows, job, processes=args.processes, seconds=args.seconds, results=args.results)
+
+
+if __name__ == "__main__":
+    main()
