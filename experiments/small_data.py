@@ -16,7 +16,7 @@ import tarfile
 import time
 import traceback
 from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
@@ -53,7 +53,7 @@ class Job:
     data: dict[str, str]
     """Folder of every data set by its name in a row."""
     out: Path
-    fit: FitConfig = field(default_factory=FitConfig)
+    fit: FitConfig
     linear_steps: int = 1000
     monitor_samples: int = 256
 
@@ -84,7 +84,7 @@ def run_row(row: Row, job: Job) -> dict[str, Any]:
 
 def measure(row: Row, spec: str, folder: Path, job: Job, out: Path) -> dict[str, float]:
     """Measures an encoder on the labels of a row's data."""
-    runtime = RuntimeOptions(device=job.device, workers=job.workers, cache=job.out / "features", cache_gib=4)
+    runtime = RuntimeOptions(device=job.device, workers=job.workers, cache=job.out / "features", cache_gib=30)
     resolved = resolve_encoder(spec)
     if row.is_dense:
         pairs, test = (f"pairs:{folder / part / 'images'},{folder / part / 'masks'}" for part in ("train", "test"))
@@ -234,7 +234,7 @@ def main() -> None:
     data = {"camvid": str(unpacked(args.camvid.resolve(), args.out.resolve()))}
     if args.photos is not None:
         data["photos"] = str(unpacked(args.photos.resolve(), args.out.resolve()))
-    job = Job(args.device, args.workers, data, args.out.resolve())
+    job = Job(args.device, args.workers, data, args.out.resolve(), FitConfig(epochs=20, lr=1e-2))
     if args.toy:
         job = replace(job, fit=FitConfig(epochs=1), linear_steps=2, monitor_samples=8)
     run(rows, job, processes=args.processes, seconds=args.seconds, results=args.results)

@@ -9,6 +9,7 @@ from experiments.small_data_rows import ROWS, TOY_ROWS
 from PIL import Image
 
 from experiments import small_data
+from repre.evaluation.fit import FitConfig
 
 
 @pytest.fixture
@@ -55,6 +56,6 @@ def test_toy_rows_are_measured_once(
 
 
 def test_nothing_starts_after_the_time_limit(data: tuple[Path, Path], tmp_path: Path) -> None:
-    job = small_data.Job("cpu", 0, {"camvid": str(data[0])}, tmp_path / "o")
+    job = small_data.Job("cpu", 0, {"camvid": str(data[0])}, tmp_path / "o", FitConfig(epochs=1))
     small_data.run(TOY_ROWS[:2], job, processes=1, seconds=0.0, results=tmp_path / "results.json")
     assert not (tmp_path / "results.json").exists()
