@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from repre.training.monitoring.limits import MAX_GRADIENT_RATIO, MIN_GRADIENT_COSINE
+from repre.training.monitoring.limits import MAX_GRADIENT_RATIO, MIN_GRADIENT_COSINE, MIN_GRADIENT_RATIO
 
 Scope = Literal["validation", "step"]
 
@@ -280,6 +280,15 @@ RULES: tuple[Rule, ...] = (
         patience=2,
         cause="the pixel loss drowns the contrastive loss in the blocks that both train",
         fix="Divide --reconstruction.weight by about this value",
+    ),
+    Rule(
+        monitor="gradient_ratio",
+        scope="validation",
+        below=MIN_GRADIENT_RATIO,
+        patience=3,
+        cause="the reconstruction branch is inert: beside the contrastive loss it hardly moves the blocks that both train",
+        fix="Multiply --reconstruction.weight by 10. If psnr is below psnr_flat too, first raise --optim.lr; for few images "
+        "use the recipe small-data",
     ),
     Rule(
         monitor="gradient_cosine_*",
