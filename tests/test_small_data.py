@@ -1,6 +1,8 @@
 """The recipe small-data: its settings at the edges of what it is for, and that they follow the images of the data."""
 
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -44,3 +46,18 @@ def test_the_recipe_follows_the_data_and_others_do_not() -> None:
     assert fit_to_images("small-data", config) == small_data(100)
     assert fit_to_images("vit-small-dino", config) is None
     assert recipe("vit-small-dino", images=100) == recipe("vit-small-dino")
+
+
+def test_the_page_has_the_settings() -> None:
+    page = (Path(__file__).parents[1] / "docs/small-data.md").read_text(encoding="utf-8")
+    rows = re.findall(
+        r"^\| ([\d,]+) \| ViT-(Ti|S)/16 \| (\d+) px \| (\d+) \| ([\d.]+) \| (\d+) \| ([\d,]+) \|$", page, re.M
+    )
+    assert len(rows) >= 5
+    for images, encoder, size, batch, lr, epochs, steps in rows:
+        count = int(images.replace(",", ""))
+        chosen = settings_for(count)
+        assert chosen.encoder.startswith({"Ti": "vit_tiny", "S": "vit_small"}[encoder])
+        assert (chosen.size, chosen.batch_size, chosen.epochs) == (int(size), int(batch), int(epochs))
+        assert chosen.lr == pytest.approx(float(lr))
+        assert chosen.epochs * (count // chosen.batch_size) == int(steps.replace(",", ""))

@@ -20,7 +20,7 @@ FEWEST = 10
 """Images below which nothing is pre-trained."""
 MOST = 200_000
 """Images above which the published recipes suit better."""
-LR = 1e-3
+LR = 5e-4
 """Peak learning rate for a batch of 64; it changes with the square root of the batch, as AdamW's noise does."""
 LARGER_ENCODER = 5_000
 """Images from which on the encoder is ViT-S instead of ViT-Ti."""

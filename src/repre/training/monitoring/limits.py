@@ -5,8 +5,8 @@ BLOCKS = ("first", "middle", "last")
 MAX_GRADIENT_RATIO = 10.0
 """Pixel over contrastive gradient norm above which the pixel loss drowns the contrastive loss."""
 MIN_GRADIENT_RATIO = 0.02
-"""Pixel over contrastive gradient norm below which the reconstruction branch changes little. Runs in which the branch helped
-began at 0.03 or more and rose; one that went from 0.004 to 0.05 ended like the plain framework (docs/evidence.md)."""
+"""Pixel over contrastive gradient norm below which the reconstruction branch changes little. Where the branch helped, the
+ratio passed 0.4; a run in which it reached 0.05 ended like the plain framework (docs/evidence.md)."""
 MIN_GRADIENT_COSINE = -0.5
 """Cosine between the two gradients below which the losses work against each other."""
 
