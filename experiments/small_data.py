@@ -38,8 +38,6 @@ from repre.utils.io import write_json
 from repre.utils.signals import Interrupted
 
 RESULTS = Path(__file__).parent / "results" / "small-data.json"
-MASKS = 36
-"""Masks of the few-label metric."""
 COLUMNS = ("miou", "miou36", "pixel_accuracy", "knn20", "linear")
 """Columns of the table that are shown in percent."""
 
@@ -54,6 +52,8 @@ class Job:
     """Folder of every data set by its name in a row."""
     out: Path
     fit: FitConfig
+    masks: int = 36
+    """Masks of the few-label metric; 0: without it."""
     linear_steps: int = 1000
     monitor_samples: int = 256
 
@@ -88,12 +88,13 @@ def measure(row: Row, spec: str, folder: Path, job: Job, out: Path) -> dict[str,
     resolved = resolve_encoder(spec)
     if row.is_dense:
         pairs, test = (f"pairs:{folder / part / 'images'},{folder / part / 'masks'}" for part in ("train", "test"))
-        few = min(1.0, MASKS / _count(str(folder / "train" / "images")))
-        fractions = (1.0, few) if few < 1 else (1.0,)
+        few = job.masks / _count(str(folder / "train" / "images"))
+        fractions = (1.0, few) if 0 < few < 1 else (1.0,)
         segment = SegmentConfig(data=pairs, test=test, label_fraction=fractions, fit=job.fit, runtime=runtime)
         metrics = evaluate("segment", resolved, segment, out=out, reuse=True)["metrics"]
-        smallest = next((value for name, value in metrics.items() if name.startswith("miou@")), metrics["miou"])
-        return {"miou": metrics["miou"], "miou36": smallest, "pixel_accuracy": metrics["pixel_accuracy"]}
+        found = {name: metrics[name] for name in ("miou", "pixel_accuracy")}
+        few_masks = [value for name, value in metrics.items() if name.startswith("miou@")]
+        return found | ({f"miou{job.masks}": few_masks[0]} if few_masks else {})
     knn = KNNConfig(data=str(folder), runtime=runtime)
     linear = LinearConfig(data=str(folder), steps=job.linear_steps, runtime=runtime)
     return {
@@ -217,6 +218,7 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=6, help="trainings at once")
     parser.add_argument("--workers", type=int, default=2, help="decoding processes of each training")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="device of all rows")
+    parser.add_argument("--masks", type=int, default=36, help="masks of the few-label metric; 0 leaves it out")
     parser.add_argument("--out", type=Path, default=Path("runs/small-data"), help="folder of runs and caches")
     parser.add_argument("--results", type=Path, default=RESULTS, help="JSON file of the results")
     parser.add_argument("--only", nargs="*", default=[], help="only rows whose name contains one of these")
@@ -234,9 +236,9 @@ def main() -> None:
     data = {"camvid": str(unpacked(args.camvid.resolve(), args.out.resolve()))}
     if args.photos is not None:
         data["photos"] = str(unpacked(args.photos.resolve(), args.out.resolve()))
-    job = Job(args.device, args.workers, data, args.out.resolve(), FitConfig(epochs=20, lr=1e-2))
+    job = Job(args.device, args.workers, data, args.out.resolve(), FitConfig(epochs=20, lr=1e-2), args.masks)
     if args.toy:
-        job = replace(job, fit=FitConfig(epochs=1), linear_steps=2, monitor_samples=8)
+        job = replace(job, fit=FitConfig(epochs=1), masks=4, linear_steps=2, monitor_samples=8)
     run(rows, job, processes=args.processes, seconds=args.seconds, results=args.results)
 
 

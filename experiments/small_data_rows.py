@@ -133,18 +133,28 @@ PUBLISHED = {"encoder": "small", "size": 224, "recipe": "vit-small-moco-v3"}
 PHOTOS = Row(data="photos", size=64, patch=8)
 
 ROWS = [
-    *rows(BOTH, {"steps": 0}, *({"lr": lr, **BOTH} for lr in (1e-3, 1e-4, 2e-3))),
-    *rows({"lr": 3.7e-5}, PUBLISHED, {"encoder": "small", "size": 224, "steps": 0}),
-    *rows({"framework": "simclr", **BOTH}, {"crop": 0.4, **BOTH}, {"crop": 0.08, **BOTH}),
-    *rows({"patch": 8, "size": 80, **BOTH}, {"patch": 8, "size": 80, "steps": 0}),
-    *rows(BOTH, {"lr": 1e-3, **BOTH}, {"steps": 0}, {"framework": "simclr", **BOTH}, base=PHOTOS),
-    *rows({"weight": 100.0}, {"weight": 1.0}, {"balance": 1.0}, {"steps": 1500, **BOTH}, {"steps": 300, **BOTH}),
-    *rows({"batch": 32, **BOTH}, {"batch": 128, **BOTH}, {"frozen_patches": True, **BOTH}),
+    *rows(BOTH, {"steps": 0}, *({"lr": lr, **BOTH} for lr in (1e-3, 1e-4)), {"lr": 2e-3}),
+    *rows(PUBLISHED, {"seed": 1, **BOTH}, {"steps": 1500}, {"crop": 0.4}, {"crop": 0.08}, {"framework": "simclr"}),
+    *rows(BOTH, {"steps": 0}, base=PHOTOS),
     *rows(
-        {"encoder": "small", **BOTH}, {"encoder": "small", "steps": 0}, {"size": 224, **BOTH}, {"size": 224, "steps": 0}
+        {"encoder": "small", "size": 224, "steps": 0},
+        {"size": 224},
+        {"size": 224, "steps": 0},
+        {"steps": 1500, "weight": 0.0},
     ),
-    *rows({"framework": "dino", "branch": (1.0, 0.0)}, {"seed": 1, **BOTH}, {"seed": 2, **BOTH}),
-    *rows({"crop": 0.4, **BOTH}, {"steps": 1500, **BOTH}, {"framework": "dino", "branch": (1.0, 0.0)}, base=PHOTOS),
+    *rows({"lr": 1e-3, **BOTH}, {"framework": "simclr", **BOTH}, {"crop": 0.4, **BOTH}, base=PHOTOS),
+    *rows({"patch": 8, "size": 80, **BOTH}, {"patch": 8, "size": 80, "steps": 0}, {"frozen_patches": True}),
+    *rows(
+        {"encoder": "small", **BOTH},
+        {"encoder": "small", "steps": 0},
+        {"seed": 2, **BOTH},
+        {"weight": 100.0},
+        {"weight": 1.0},
+    ),
+    *rows({"balance": 1.0}, {"lr": 3.7e-5}, {"lr": 2e-3, "weight": 0.0}, {"batch": 32, **BOTH}, {"batch": 128, **BOTH}),
+    *rows({"framework": "simclr", "weight": 0.0}, {"crop": 0.4, "weight": 0.0}, {"crop": 0.08, "weight": 0.0}),
+    *rows({"framework": "dino", "branch": (1.0, 0.0)}, {"steps": 300, **BOTH}, {"frozen_patches": True, "weight": 0.0}),
+    *rows({"steps": 1500, **BOTH}, {"framework": "dino", "branch": (1.0, 0.0)}, base=PHOTOS),
 ]
 TOY = Row(size=32, batch=4, steps=2, model_args={"embed_dim": 32, "depth": 4, "num_heads": 2})
 TOY_ROWS = [

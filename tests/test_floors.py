@@ -49,6 +49,7 @@ FLOORS: list[list[str]] = [
     ["renamed_settings"],
     ["config_values"],
     ["config"],
+    ["small_data"],
     ["recipes"],
     ["models.resolve"],
     ["training", "evaluation"],

@@ -17,6 +17,7 @@ from repre.frameworks import BYOLConfig, DINOConfig, DINOv2Config, MoBYConfig, M
 from repre.models.decoder import DecoderConfig
 from repre.models.encoder import EncoderConfig
 from repre.models.repre import ReconstructionConfig
+from repre.small_data import small_data
 from repre.training.optim import OptimConfig
 
 ENCODERS = {
@@ -255,26 +256,43 @@ def _decoder(encoder: str) -> DecoderConfig:
     return DecoderConfig(dim=64 if encoder.startswith("swin") else 128)
 
 
-RECIPES: dict[str, Callable[[], RunConfig]] = {"quickstart": quickstart} | {
-    f"{encoder}-{name}": partial(recipe, encoder)
-    for name, recipe in (
-        ("moco-v3", moco_v3),
-        ("dino", dino),
-        ("moby", moby),
-        ("byol", byol),
-        ("simclr", simclr),
-        ("dinov2", dinov2),
-        ("ibot", ibot),
-        ("pixels", pixels),
-    )
-    for encoder in ENCODERS
+BY_IMAGES: dict[str, Callable[[int], RunConfig]] = {"small-data": small_data}
+"""Recipes that depend on the number of images."""
+FRAMEWORK_RECIPES: dict[str, Callable[[str], RunConfig]] = {
+    "moco-v3": moco_v3,
+    "dino": dino,
+    "moby": moby,
+    "byol": byol,
+    "simclr": simclr,
+    "dinov2": dinov2,
+    "ibot": ibot,
+    "pixels": pixels,
+}
+RECIPES: dict[str, Callable[[], RunConfig]] = {"quickstart": quickstart, "small-data": small_data} | {
+    f"{encoder}-{name}": partial(recipe, encoder) for name, recipe in FRAMEWORK_RECIPES.items() for encoder in ENCODERS
 }
 RECIPES["vit-small-moco-v3-timm"] = partial(moco_v3_on_timm, "vit-small")
 RECIPES["vit-small-dino-released"] = partial(dino_released, "vit-small")
 
 
-def recipe(name: str) -> RunConfig:
-    """The config of a recipe by name; UserError with near names if there is none."""
+def recipe(name: str, *, images: int | None = None) -> RunConfig:
+    """The config of a recipe by name.
+
+    Args:
+        images: number of images, for a recipe that depends on it; None: that of its example.
+
+    Raises:
+        UserError: no such recipe (the message has near names), or too few images for it.
+    """
     if name not in RECIPES:
         raise UserError(f"no recipe {name!r}{near_names(name, RECIPES)}; there are: {', '.join(RECIPES)}")
-    return RECIPES[name]()
+    return RECIPES[name]() if images is None or name not in BY_IMAGES else BY_IMAGES[name](images)
+
+
+def fit_to_images(name: str, config: RunConfig) -> RunConfig | None:
+    """The recipe of a name, chosen for the images that a config names; None for recipes that fit any number of images.
+
+    Raises:
+        UserError: the images cannot be opened, or are too few.
+    """
+    return recipe(name, images=len(config.open_source())) if name in BY_IMAGES else None

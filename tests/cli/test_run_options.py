@@ -164,6 +164,14 @@ def test_the_table_has_every_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
     header, *rows = [line.split() for line in recipe_table().splitlines()[1:]]
     *rows, others = rows
     in_table = {f"{row[0]}-{name}" for row in rows for name in header}
-    assert in_table | {"quickstart", "vit-small-moco-v3-timm", "vit-small-dino-released", "vicreg"} == set(RECIPES)
+    named = {"quickstart", "small-data"}
+    assert in_table | named | {"vit-small-moco-v3-timm", "vit-small-dino-released", "vicreg"} == set(RECIPES)
     assert all(row[1:] == ["x"] * len(header) for row in rows)
-    assert others == ["others:", "quickstart,", "vit-small-moco-v3-timm,", "vit-small-dino-released,", "vicreg"]
+    assert others == [
+        "others:",
+        "quickstart,",
+        "small-data,",
+        "vit-small-moco-v3-timm,",
+        "vit-small-dino-released,",
+        "vicreg",
+    ]

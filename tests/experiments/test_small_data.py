@@ -47,7 +47,7 @@ def test_toy_rows_are_measured_once(
     rows = json.loads(results.read_text())["rows"]
     assert set(rows) == {row.name for row in TOY_ROWS}
     assert not [row["error"] for row in rows.values() if "error" in row]
-    assert all("knn20" in row if "photos" in name else "miou36" in row for name, row in rows.items())
+    assert all("knn20" in row if "photos" in name else "miou4" in row for name, row in rows.items())
     assert all(row["gradient_ratio"] > 0 for name, row in rows.items() if "w10" in name)
     assert len(results.with_suffix(".md").read_text().splitlines()) == 2 + len(TOY_ROWS)
     capsys.readouterr()

@@ -130,6 +130,7 @@ BREAKS: dict[str, tuple[int, Callable[[RunConfig], dict[str, Any]], dict[str, An
     "learning rate x100, small patches": (4, small_patches, {}),
     "learning rate 0": (10, lambda config: rate(config, 1e-9, data=FEW), {}),
     "branch weight x1000": (4, lambda config: {"reconstruction": replace(config.reconstruction, weight=1000.0)}, {}),
+    "branch weight /10000": (4, lambda config: {"reconstruction": replace(config.reconstruction, weight=1e-4)}, {}),
     "one image": (1, one_image, {}),
     "frozen center": (6, frozen_center, {}),
     "pushed apart": (3, two_kinds_of_views, {"contrastive_loss": pushed_apart}),
@@ -187,6 +188,7 @@ FIRST = {
     "cold": ({"moco-v3", "simclr", "moby"}, "effective_negatives"),
     "frozen teacher": ({"moco-v3", "dino", "moby", "byol"}, "teacher_follows"),
     "branch weight x1000": ({name for name in tiny.FRAMEWORKS if not tiny.needs(name).branch}, "gradient_ratio"),
+    "branch weight /10000": ({name for name in tiny.FRAMEWORKS if not tiny.needs(name).branch}, "gradient_ratio"),
     "one image": ({*tiny.FRAMEWORKS}, "distinct_images"),
 }
 """What is broken -> the frameworks that have it, and the monitor that has to speak first and alone."""
@@ -251,6 +253,7 @@ SHOWN = {
     "ssim": ("simclr against the branch",),
     "level_share_*": WRECKED,
     "gradient_ratio": ("simclr branch weight x1000",),
+    "gradient_ratio of an inert branch": ("simclr branch weight /10000",),
     "gradient_cosine_*": ("simclr against the branch",),
 }
 """Every rule -> broken runs of which at least one has to make it fire. A wrecked encoder is wrecked in a way that rounding
@@ -258,6 +261,8 @@ decides, so that there are several for what it may lose."""
 
 
 def name_of(rule: Rule) -> str:
+    if rule.monitor == "gradient_ratio" and rule.below is not None:
+        return "gradient_ratio of an inert branch"
     one_prototype = rule.only_if == Bound(monitor="prototype_entropy", below=1.0)
     return f"{rule.monitor} of one prototype" if one_prototype else rule.monitor
 

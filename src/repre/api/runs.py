@@ -168,11 +168,13 @@ def _add_baselines(path: Path, probe: KNNProbe) -> None:
 
 def _run_config(config: RunConfig | str, **overrides: Any) -> RunConfig:
     """The config of a run; overrides that are None keep the values of the config or recipe."""
-    from repre.recipes import recipe
+    from repre.recipes import fit_to_images, recipe
 
-    if isinstance(config, str):
-        config = recipe(config)
     changes: dict[str, Any] = {
         name: str(value) if isinstance(value, Path) else value for name, value in overrides.items() if value is not None
     }
-    return replace(config, **changes)
+    if not isinstance(config, str):
+        return replace(config, **changes)
+    changed = replace(recipe(config), **changes)
+    fitted = fit_to_images(config, changed)
+    return changed if fitted is None else replace(fitted, **changes)

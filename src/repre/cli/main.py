@@ -16,6 +16,8 @@ USAGE = f"""repre {__version__}: self-supervised pre-training of vision transfor
       Pre-train with the settings of a file.
   repre pretrain --resume RUN
       Resume the run in a folder.
+  repre recipes
+      List the recipes: the data, memory and time that each is made for. For few images: small-data.
   repre plan [RECIPE] [options of pretrain] [--max-hours 12]
       Measure for half a minute what fits, images per second, hours and the bottleneck. Print options to add.
   repre eval knn|linear|finetune|segment|detect --encoder RUN [--data labeled/] [options]
@@ -41,6 +43,7 @@ USAGE = f"""repre {__version__}: self-supervised pre-training of vision transfor
 
 MODULES = {
     "pretrain": "repre.cli.pretrain",
+    "recipes": "repre.cli.list_recipes",
     "plan": "repre.cli.plan",
     "eval": "repre.cli.evaluate",
     "compare": "repre.cli.compare",

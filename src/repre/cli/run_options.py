@@ -17,7 +17,7 @@ from repre.cli.old_options import refuse_old_options
 from repre.cli.parsing import parse, parse_known
 from repre.config import RunConfig, dump_yaml, load_yaml
 from repre.errors import UserError
-from repre.recipes import ENCODERS, RECIPES, recipe
+from repre.recipes import ENCODERS, RECIPES, fit_to_images, recipe
 
 COMMON = (
     "data",
@@ -95,14 +95,16 @@ def parse_run_options(
     refuse_old_options(arguments)
     name = arguments[0] if arguments and not arguments[0].startswith("-") else None
     start, rest = parse_known(StartOptions, arguments[1:] if name else arguments, command=command)
-    base = _base_config(name, start)
-    base, rest = _take_model_args(base, rest)
+    base, rest = _take_model_args(_base_config(name, start), rest)
     command = f"{command} {name}" if name else command
     if "-h" in rest or "--help" in rest:
         _print_common(options(run=base), command=command, description=f"{description}\n\n{recipe_table()}")
     if start.help_all:
         rest = ["--help"]
     parsed = parse(options, rest, command=command, description=description, default=options(run=base))
+    if name is not None and (fitted := fit_to_images(name, parsed.run)) is not None:
+        fitted = replace(fitted, encoder=replace(fitted.encoder, model_args=base.encoder.model_args))
+        parsed = parse(options, rest, command=command, description=description, default=options(run=fitted))
     if start.resume is not None and Path(parsed.run.out) != start.resume:
         raise UserError(
             f"--resume {start.resume} continues in that folder; for a new run use --config {start.resume}/config.yaml"

@@ -70,6 +70,22 @@ def test_an_untrained_encoder_with_nearly_equal_embeddings_raises_no_alarm() -> 
         assert monitor.observe("validation", metrics) == []
 
 
+def test_an_inert_branch_is_no_alarm_at_the_start_nor_where_it_comes_to_life() -> None:
+    def alarms(ratios: list[float]) -> list[Alarm]:
+        """Of a run of 100 steps with a validation every 10."""
+        monitor = AlarmMonitor(steps=100)
+        for number, ratio in enumerate(ratios):
+            monitor.observe("validation", {"step": 10 * number, "gradient_ratio": ratio})
+        return monitor.alarms
+
+    assert alarms([0.004, 0.009, 0.018, 0.04, *[1.5] * 7]) == []
+    assert alarms([0.004, 0.01, 0.014, 0.014, 0.03, 0.014, 0.03, 0.014, 0.03, 0.014, 0.03]) == []
+    (alarm,) = alarms([0.004, *[0.014] * 10])
+    assert (alarm.monitor, alarm.step, alarm.value) == ("gradient_ratio", 50, 0.014)
+    assert "inert" in alarm.cause
+    assert "--reconstruction.weight" in alarm.fix
+
+
 def test_replay_raises_the_same_alarms_now_and_later() -> None:
     rows = [{"step": step, "update_size": 1.0 if step > 3 else 0.01} for step in range(1, 9)]
     validations = [{"step": step, "embedding_std": 0.5 / (step + 1) ** 3} for step in range(0, 9, 2)]

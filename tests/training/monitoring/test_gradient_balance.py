@@ -104,6 +104,7 @@ def test_no_trace() -> None:
     [
         (50.0, 0.1, ["drowns", "divide reconstruction.weight by about 50"]),
         (1e-5, 0.1, ["changes little", "multiply reconstruction.weight by ten"]),
+        (0.014, 0.1, ["changes little", "only 0.014 times"]),
         (0.5, 0.1, ["both losses train"]),
         (0.5, -0.9, ["both losses train", "pull against each other at the middle block"]),
     ],

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from repre.training.monitoring.limits import MAX_GRADIENT_RATIO, MIN_GRADIENT_COSINE
+from repre.training.monitoring.limits import MAX_GRADIENT_RATIO, MIN_GRADIENT_COSINE, MIN_GRADIENT_RATIO
 
 Scope = Literal["validation", "step"]
 
@@ -41,6 +41,7 @@ class Rule(Bound):
         start_ratio: if set, the value must also lie below (above) this multiple of the metric's first value.
         only_if: a second metric of the same validation or step, which must lie in this range too.
         patience: how many times in a row.
+        after: share of the run before which the rule is silent.
         of_contrast: whether only a framework that trains the embedding has to keep the metric within its limit. Without one
             a class token may give all images the same embedding.
         cause, fix: one clause and one sentence for the user.
@@ -50,6 +51,7 @@ class Rule(Bound):
     start_ratio: float | None = None
     only_if: Bound | None = None
     patience: int = 1
+    after: float = 0.0
     of_contrast: bool = False
     cause: str
     fix: str
@@ -280,6 +282,16 @@ RULES: tuple[Rule, ...] = (
         patience=2,
         cause="the pixel loss drowns the contrastive loss in the blocks that both train",
         fix="Divide --reconstruction.weight by about this value",
+    ),
+    Rule(
+        monitor="gradient_ratio",
+        scope="validation",
+        below=MIN_GRADIENT_RATIO,
+        patience=3,
+        after=0.25,  # a healthy ratio may begin at 0.004 and pass 1 before half of the run (docs/small-data.md)
+        cause="the reconstruction branch is inert: beside the contrastive loss it hardly moves the blocks that both train",
+        fix="Multiply --reconstruction.weight by 10. If psnr is below psnr_flat too, first raise --optim.lr; for few images "
+        "use the recipe small-data",
     ),
     Rule(
         monitor="gradient_cosine_*",

@@ -36,12 +36,16 @@ class AlarmMonitor:
 
     The alarms depend on the metrics alone, so a resumed run restores its state with `replay`.
 
+    Args:
+        rules: the rules to check.
+        steps: of the whole run, for rules that are silent at its start.
+
     Attributes:
         alarms: all alarms so far.
     """
 
-    def __init__(self, rules: Iterable[Rule] = RULES) -> None:
-        self.rules = tuple(rules)
+    def __init__(self, rules: Iterable[Rule] = RULES, *, steps: int = 0) -> None:
+        self.rules, self.steps = tuple(rules), steps
         self.alarms: list[Alarm] = []
         self._start: dict[str, float] = {}
         self._streaks: dict[tuple[Rule, str], int] = {}
@@ -62,7 +66,7 @@ class AlarmMonitor:
                 continue
             start = self._start.setdefault(name, value)
             for rule in self.rules:
-                if rule.scope != scope or not fnmatch(name, rule.monitor):
+                if rule.scope != scope or metrics["step"] < rule.after * self.steps or not fnmatch(name, rule.monitor):
                     continue
                 streak = self._streaks.get((rule, name), 0) + 1 if rule.is_violated(value, start, metrics) else 0
                 self._streaks[rule, name] = streak

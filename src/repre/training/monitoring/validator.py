@@ -73,7 +73,8 @@ class Validator:
         self.monitors = (
             Monitors(sample, views=views, seed=config.seed, device=device) if config.runtime.monitors else None
         )
-        self.alarms = AlarmMonitor(rules_for(contrast=not framework_needs(config.framework).branch))
+        steps = config.epochs * (len(source) // config.batch_size)
+        self.alarms = AlarmMonitor(rules_for(contrast=not framework_needs(config.framework).branch), steps=steps)
         self.validations: list[dict[str, Any]] = []
         self.best: dict[str, Any] = {}
         self.probe_seconds = 0.0
