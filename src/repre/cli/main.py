@@ -1,5 +1,6 @@
 """The entry point of `repre`: picks the command and turns errors into messages and exit codes."""
 
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -51,6 +52,8 @@ MODULES = {
     "data": "repre.cli.data",
 }
 """Module of every command; its function `main` takes the arguments after the command."""
+WITHOUT_TORCH = ("report",)
+"""Commands that never load torch."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -72,6 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if command not in MODULES:
             raise UserError(f"no command {command!r}; there are: {', '.join(MODULES)}{near_names(command, MODULES)}")
+        _announce_loading(command, arguments)
         return import_module(MODULES[command]).main(arguments)
     except (UserError, RunError) as error:
         print(f"repre: {error}", file=sys.stderr)
@@ -87,3 +91,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("repre: interrupted", file=sys.stderr)
         return 130
+
+
+def _announce_loading(command: str, arguments: Sequence[str]) -> None:
+    """Says that torch is being loaded, which takes seconds before a command can print anything; not before help."""
+    is_first_process = os.environ.get("RANK", "0") == "0"
+    helps = not {"-h", "--help", "--help-all", "--print-config"}.isdisjoint(arguments)
+    if is_first_process and not helps and command not in WITHOUT_TORCH and "torch" not in sys.modules:
+        print(f"repre {__version__} {command}: loading PyTorch", file=sys.stderr, flush=True)

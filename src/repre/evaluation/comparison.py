@@ -129,11 +129,13 @@ def compare(
         raise UserError(f"--supervised {supervised} is not one of the encoders: {', '.join(names)}")
     replicas = _resolve(names)
     results: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    count = len(configs) * len(names) * seeds
     for evaluation, config in configs.items():
         for name in names:
             for seed in range(seeds):
                 resolved = replicas[name][seed % len(replicas[name])]
-                log(f"{evaluation} of {resolved.spec}, seed {seed}")
+                number = 1 + sum(map(len, results.values()))
+                log(f"{number}/{count}: {evaluation} of {resolved.spec}, seed {seed}")
                 result = evaluate(evaluation, resolved, replace(config, seed=seed), reuse=True)
                 results.setdefault((evaluation, name), []).append(result)
     rows = build_rows(results, random=random, supervised=supervised)

@@ -25,7 +25,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from repre.data.labels.masks import MaskSource
 from repre.data.labels.windows import Plan, Windows, WindowsConfig, WindowSet
@@ -38,6 +37,7 @@ from repre.models.encoder import Encoder
 from repre.utils.amp import autocast
 from repre.utils.io import cache_home, json_hash, write_json
 from repre.utils.pieces import Halving
+from repre.utils.progress import track
 from repre.utils.safe_load import content_hash
 
 FORMAT = 1
@@ -203,7 +203,7 @@ def window_batches(
     """
     batch: list[Windows] = []
     images = in_workers(WindowSet(source, config, mean=mean), range(len(source)), workers=runtime.processes)
-    for windows in tqdm(images, total=len(source), desc=description, unit="image", disable=None, leave=False):
+    for windows in track(images, description, total=len(source)):
         batch.append(windows)
         if sum(len(windows.pixels) for windows in batch) >= runtime.batch:
             yield batch

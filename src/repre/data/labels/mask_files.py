@@ -7,7 +7,6 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from repre.data.io.decode import read_image
 from repre.data.io.image_limits import UnreadableImage
@@ -19,6 +18,7 @@ from repre.data.labels.problems import Problems
 from repre.data.labels.splits import fixed_hold_out
 from repre.data.labels.text_lines import read_lines
 from repre.errors import UserError
+from repre.utils.progress import track
 
 Array = np.ndarray
 
@@ -288,7 +288,7 @@ def labels_in(masks: tuple[Path, ...], modified: tuple[int, ...], *, stop: bool 
     assert len(masks) == len(modified)
     labels: set[int] = set()
     damaged: list[str] = []
-    for path in tqdm(masks, desc="masks", unit="mask", disable=None, leave=False):
+    for path in track(masks, "masks", total=len(masks), unit="mask"):
         try:
             labels |= set(count_values(read_labels(path))[0].tolist())
         except UserError as error:

@@ -18,6 +18,7 @@ from repre.evaluation.segmentation.segmentation_loss import segmentation_loss
 from repre.evaluation.segmentation.segmentation_task import ImageLogits, SegmentationTask
 from repre.utils.amp import autocast
 from repre.utils.pieces import Halving
+from repre.utils.progress import track
 
 
 def train_on_maps(task: SegmentationTask) -> dict[str, float]:
@@ -52,7 +53,7 @@ def logits_of_maps(task: SegmentationTask) -> Iterator[ImageLogits]:
         with autocast(task.device, task.runtime.dtype):
             return resize(task.head([level[rows] for level in levels]).float(), (size, size))
 
-    for index, plan in enumerate(maps.plans):
+    for index, plan in enumerate(track(maps.plans, "test", total=len(maps.plans))):
         levels = maps.read(maps.windows([index]), task.device)
         windows = torch.cat([*pieces(len(levels[0]), partial(logits, levels))])
         yield ImageLogits(windows, plan, torch.from_numpy(task.test.load(index)[1]))
