@@ -55,6 +55,7 @@ EVALUATIONS: dict[str, Evaluation | BuiltIn] = {
     "segment": BuiltIn(
         "segmentation.segment", "SegmentConfig", "semantic segmentation: linear on frozen maps, or UPerNet"
     ),
+    "depth": BuiltIn("depth.depth", "DepthConfig", "depth: a linear regression on frozen maps"),
     "detect": BuiltIn("detection.detect", "DetectConfig", "boxes and instance masks: Mask R-CNN"),
 }
 
