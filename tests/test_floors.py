@@ -63,6 +63,7 @@ MOST_LINES = 350
 FOREIGN = {
     "timm": "models",
     "tyro": "cli",
+    "tqdm": "utils",
     "tensorboard": "training",
     "tifffile": "data/io",
     "pydicom": "data/io",

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from repre.evaluation.classification.finetune import FinetuneConfig
     from repre.evaluation.classification.knn import KNNConfig
     from repre.evaluation.classification.linear import LinearConfig
+    from repre.evaluation.depth.depth import DepthConfig
     from repre.evaluation.detection.detect import DetectConfig
     from repre.evaluation.options import RuntimeOptions
     from repre.evaluation.segmentation.segment import SegmentConfig
@@ -75,6 +76,7 @@ __all__ = [
     "DINOConfig",
     "Decoder",
     "DecoderConfig",
+    "DepthConfig",
     "DetectConfig",
     "Embeddings",
     "Encoder",
@@ -129,6 +131,7 @@ _NAMES = {
     "repre.evaluation.classification.finetune": "FinetuneConfig",
     "repre.evaluation.classification.knn": "KNNConfig",
     "repre.evaluation.classification.linear": "LinearConfig",
+    "repre.evaluation.depth.depth": "DepthConfig",
     "repre.evaluation.detection.detect": "DetectConfig",
     "repre.evaluation.options": "RuntimeOptions",
     "repre.evaluation.segmentation.segment": "SegmentConfig",

@@ -48,10 +48,43 @@ def test_version(repre: Repre) -> None:
     assert repre("--version") == (0, f"{__version__}\n", "")
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["report", "--help"], ["data", "--help"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [["--help"], ["--version"], *([name, "--help"] for name in ("report", "data", "eval", "embed", "reconstruct"))],
+)
 def test_help_needs_no_torch(arguments: list[str]) -> None:
     process = call_without_torch(*arguments)
     assert process.returncode == 0, process.stderr
+
+
+@pytest.mark.parametrize("arguments", [["pretrain"], ["eval", "knn"], ["compare"]])
+def test_help_needs_neither_timm_nor_the_compiler(arguments: list[str]) -> None:
+    heavy = "timm", "torchvision", "torch._dynamo", "sympy"
+    code = (
+        "import sys; from repre.cli.main import main\n"
+        "try: main(sys.argv[1:])\n"
+        f"finally: sys.exit([name for name in {heavy} if name in sys.modules] or 0)"
+    )
+    command = [sys.executable, "-c", code, *arguments, "--help"]
+    process = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert process.returncode == 0, process.stderr
+    assert process.stdout.startswith("usage: repre")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "rank", "first_line"),
+    [
+        (["eval", "knn", "--encoder", "x"], "0", f"repre {__version__} eval: loading PyTorch\n"),
+        (["eval", "knn", "--encoder", "x"], "1", ""),
+        (["report", "runs/a"], "0", ""),
+    ],
+)
+def test_the_first_line_comes_before_torch(arguments: list[str], rank: str, first_line: str) -> None:
+    command = [sys.executable, "-c", NO_TORCH, *arguments]
+    environment = os.environ | {"RANK": rank}
+    process = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert "loading" in first_line or "loading" not in process.stderr
+    assert process.stderr.startswith(first_line)
 
 
 def test_a_report_needs_no_torch(finished_run: Path, tmp_path: Path) -> None:

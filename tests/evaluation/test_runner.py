@@ -10,7 +10,7 @@ from repre.errors import UserError
 from repre.evaluation.classification.finetune import FinetuneConfig
 from repre.evaluation.classification.knn import KNNConfig
 from repre.evaluation.fit import FitConfig
-from repre.evaluation.registry import EVALUATIONS, evaluation
+from repre.evaluation.registry import EVALUATIONS, Evaluation, evaluation
 from repre.evaluation.runner import evaluate, read_result, results_folder
 from repre.models.timm_folder import save_encoder
 from repre.utils.signals import Interrupted
@@ -38,7 +38,8 @@ def test_the_stored_result_has_everything_that_defines_it(tmp_path: Path) -> Non
 def test_only_the_same_evaluation_is_reused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     resolved, out = tiny_resolved(), tmp_path / "out"
     first = evaluate("knn", resolved, config(tmp_path), out=out)
-    monkeypatch.setitem(EVALUATIONS, "knn", EVALUATIONS["knn"]._replace(run=lambda *_, **__: pytest.fail("it ran")))
+    fake = Evaluation(EVALUATIONS["knn"].config, lambda *_, **__: pytest.fail("it ran"), "a fake")
+    monkeypatch.setitem(EVALUATIONS, "knn", fake)
     again = replace(config(tmp_path), runtime=on_cpu(tmp_path, batch=3))  # the runtime changes no metric
     assert evaluate("knn", resolved, again, out=out, reuse=True) == first
     for other in (replace(config(tmp_path), seed=1), replace(config(tmp_path), temperature=0.1)):

@@ -1,6 +1,7 @@
 """The contract of the encoder, over a table of timm models."""
 
 import copy
+import inspect
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from torch import nn
 
 from repre.errors import UserError
 from repre.models.encoder import Encoder, EncoderConfig
+from repre.models.timm_model import RESERVED_ARGUMENTS
 from repre.utils.amp import autocast
 from repre.utils.step_compile import compiled_step
 from tests.models.timm_models import EACH_MODEL, FLAT, MODELS, THREE_MODELS, build, draw_images, perturb, same_weights
@@ -238,3 +240,7 @@ def test_views_are_encoded_in_one_pass_as_one_by_one(name: str) -> None:
             for level, reference_level in zip(view.maps, reference.maps, strict=True):
                 torch.testing.assert_close(level, reference_level, rtol=1e-5, atol=1e-5)
     assert all(level.is_contiguous(memory_format=torch.channels_last) for view in passes[1] for level in view.maps)
+
+
+def test_arguments_of_timms_factory_are_reserved() -> None:
+    assert set(inspect.signature(timm.create_model).parameters) <= RESERVED_ARGUMENTS

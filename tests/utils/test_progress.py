@@ -1,11 +1,18 @@
 """Progress on a terminal and elsewhere."""
 
+import fcntl
+import os
+import pty
 import re
+import struct
+import subprocess
 import sys
+import termios
+import time
 
 import pytest
 
-from repre.utils.progress import Progress
+from repre.utils.progress import Progress, track
 
 ROW = {"loss": 1.23456, "lr": 1e-3, "images_per_s": 812.4, "data_wait": 0.05, "pixel": None, "knn": 0.5}
 
@@ -46,3 +53,90 @@ def test_a_terminal_shows_a_bar_with_messages_above(
     assert out == "a message\n"
     assert "epoch 2/2" in err
     assert "4/4" in err
+
+
+LONG_RUN = """
+from repre.utils.progress import Progress
+row = {"loss": 12.34567, "contrastive": 11.23456, "pixel": 1.23456, "lr": 1.5e-4, "images_per_s": 12345.6, "mfu": 0.41,
+       "data_wait": 0.05}
+progress = Progress(start=0, total=900_000, steps_per_epoch=900)
+progress._started_at -= 9 * 3600
+for step in (450_000, 450_001):
+    progress.update(step, row)
+    progress._bar.refresh()
+progress.write("a message")
+progress.close()
+"""
+COUNTED = """
+import sys, time
+from repre.utils.progress import ItemCount
+with ItemCount("images", total=1_281_167, keep=True) as counter:
+    for _ in range(3):
+        counter.update(123_456)
+        time.sleep(0.15)
+"""
+
+
+def on_terminal(code: str, columns: int) -> list[str]:
+    """What a program writes to a terminal of so many columns: every state of every line."""
+    controller, terminal = pty.openpty()
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    with subprocess.Popen([sys.executable, "-c", code], stdout=terminal, stderr=terminal):
+        os.close(terminal)
+        printed = b""
+        try:
+            while part := os.read(controller, 65536):
+                printed += part
+        except OSError:  # Linux reports the end of the process like this
+            pass
+    os.close(controller)
+    return [line for line in re.split(r"[\r\n]|\x1b\[[A-Z]", printed.decode()) if line.strip()]
+
+
+@pytest.mark.parametrize("columns", [80, 60, 40])
+def test_the_bar_shows_what_matters_and_wraps_nothing(columns: int) -> None:
+    lines = on_terminal(LONG_RUN, columns)
+    assert all(len(line) < columns for line in lines)
+    newest = [line for line in lines if "left" in line][-1]
+    assert re.search(r"left (8:59:\d\d|9:00:00) 12346 img/s data wait 5%", newest)
+    assert ("epoch 501/1000 50%" in newest) == (columns > 40)
+    assert ("loss 12.346" in newest) == (columns == 80)
+    assert any(line.strip() == "a message" for line in lines)
+
+
+def test_a_wide_terminal_shows_everything_and_a_bar() -> None:
+    newest = [line for line in on_terminal(LONG_RUN, 200) if "left" in line][-1]
+    assert re.match(r"epoch 501/1000 50% 450001/900000 left \S+ 12346 img/s data wait 5% loss 12\.346 ", newest)
+    assert re.search(r"contrastive 11\.235 pixel 1\.235 lr 1\.5e-04 41% MFU \|.+\|$", newest)
+
+
+@pytest.mark.parametrize("columns", [80, 60])
+def test_a_count_wraps_nothing(columns: int) -> None:
+    lines = on_terminal(COUNTED, columns)
+    assert all(len(line) <= columns for line in lines)
+    assert "370368/1281167" in lines[-1]
+
+
+def test_a_file_gets_counts_now_and_then(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    for _ in track(range(40), "embed", total=40):
+        now[0] += 1.0
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.splitlines() == [  # after 5 seconds, then 10, then 20
+        "embed: 6/40 images, left 0:34",
+        "embed: 17/40 images, left 0:23",
+        "embed: 38/40 images, left 0:02",
+    ]
+
+
+def test_a_count_without_a_total_and_in_another_process(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("repre.utils.progress.FIRST_COUNT_SECONDS", -1.0)
+    assert list(track(iter("ab"), "list s3://photos", total=None, unit="file")) == ["a", "b"]
+    assert capsys.readouterr().err.splitlines()[0] == "list s3://photos: 1 files"
+    monkeypatch.setenv("RANK", "1")
+    list(track(range(3), "images", total=3))
+    assert capsys.readouterr().err == ""

@@ -12,6 +12,7 @@ from repre import api
 from repre.cli.old_options import refuse_old_options
 from repre.cli.parsing import parse
 from repre.errors import UserError
+from repre.evaluation.metric_units import describe_value
 from repre.evaluation.registry import EVALUATIONS, evaluation
 
 ConfigT = TypeVar("ConfigT")
@@ -51,7 +52,7 @@ def main(arguments: Sequence[str]) -> int:
     result = api.evaluate(name, options.encoder, random=options.random, out=options.out, config=options.config)
     print(f"{name} of {result.encoder} on {result.data}, {result.seconds:.0f} s")
     for metric in sorted(result.metrics, key=lambda metric: (metric != result.main, metric)):
-        print(f"  {metric:24} {100 * result.metrics[metric]:6.2f} %")
+        print(f"  {metric:24} {describe_value(metric, result.metrics[metric]):>8}")
     for line in class_table(result.details):
         print(line)
     print(f"written to {result.path}")

@@ -1,5 +1,6 @@
 """The entry point of `repre`: picks the command and turns errors into messages and exit codes."""
 
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -20,7 +21,7 @@ USAGE = f"""repre {__version__}: self-supervised pre-training of vision transfor
       List the recipes: the data, memory and time that each is made for. For few images: small-data.
   repre plan [RECIPE] [options of pretrain] [--max-hours 12]
       Measure for half a minute what fits, images per second, hours and the bottleneck. Print options to add.
-  repre eval knn|linear|finetune|segment|detect --encoder RUN [--data labeled/] [options]
+  repre eval knn|linear|finetune|segment|depth|detect --encoder RUN [--data labeled/] [options]
       Measure encoder quality. An encoder is a run, a checkpoint, a weights file, a timm name or random:NAME.
   repre compare RUN [RUN ...] [random:NAME] --eval knn segment [--seeds 3] [--data labeled/]
       Evaluate several encoders in the same way. Print their gains over random init.
@@ -54,6 +55,8 @@ MODULES = {
     "data": "repre.cli.data",
 }
 """Module of every command; its function `main` takes the arguments after the command."""
+WITHOUT_TORCH = ("report",)
+"""Commands that never load torch."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -75,6 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if command not in MODULES:
             raise UserError(f"no command {command!r}; there are: {', '.join(MODULES)}{near_names(command, MODULES)}")
+        _announce_loading(command, arguments)
         return import_module(MODULES[command]).main(arguments)
     except (UserError, RunError) as error:
         print(f"repre: {error}", file=sys.stderr)
@@ -90,3 +94,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("repre: interrupted", file=sys.stderr)
         return 130
+
+
+def _announce_loading(command: str, arguments: Sequence[str]) -> None:
+    """Says that torch is being loaded, which takes seconds before a command can print anything; not before help."""
+    is_first_process = os.environ.get("RANK", "0") == "0"
+    helps = not {"-h", "--help", "--help-all", "--print-config"}.isdisjoint(arguments)
+    if is_first_process and not helps and command not in WITHOUT_TORCH and "torch" not in sys.modules:
+        print(f"repre {__version__} {command}: loading PyTorch", file=sys.stderr, flush=True)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from repre.errors import UserError
+from repre.evaluation.metric_units import is_share, metric_kind
 from repre.evaluation.runner import evaluate
 from repre.models.resolve import ResolvedEncoder, resolve_encoder
 from repre.utils.io import write_atomically, write_json
@@ -129,11 +130,13 @@ def compare(
         raise UserError(f"--supervised {supervised} is not one of the encoders: {', '.join(names)}")
     replicas = _resolve(names)
     results: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    count = len(configs) * len(names) * seeds
     for evaluation, config in configs.items():
         for name in names:
             for seed in range(seeds):
                 resolved = replicas[name][seed % len(replicas[name])]
-                log(f"{evaluation} of {resolved.spec}, seed {seed}")
+                number = 1 + sum(map(len, results.values()))
+                log(f"{number}/{count}: {evaluation} of {resolved.spec}, seed {seed}")
                 result = evaluate(evaluation, resolved, replace(config, seed=seed), reuse=True)
                 results.setdefault((evaluation, name), []).append(result)
     rows = build_rows(results, random=random, supervised=supervised)
@@ -179,12 +182,14 @@ def build_rows(
         first = next(iter(by_encoder.values()))[0]
         shared = set.intersection(*(set(result["metrics"]) for runs in by_encoder.values() for result in runs))
         for metric in [first["main"], *sorted(shared - {first["main"]})]:
+            kind = metric_kind(metric)
+            higher_is_better = first["higher_is_better"] if kind is None else kind.higher_is_better
             values = {
                 encoder: [float(result["metrics"][metric]) for result in runs] for encoder, runs in by_encoder.items()
             }
             for encoder, runs in by_encoder.items():
                 over_random, over_supervised = (
-                    gain(values[encoder], values[baseline], higher_is_better=first["higher_is_better"])
+                    gain(values[encoder], values[baseline], higher_is_better=higher_is_better)
                     if baseline is not None and baseline != encoder
                     else None
                     for baseline in (random, supervised)
@@ -203,12 +208,17 @@ def markdown(rows: Sequence[Row], *, seeds: int) -> str:
     head += ["gain over supervised"] * supervised + ["minutes"]
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for row in rows:
-        deviation = f" ± {100 * row.deviation:.2f}" if row.deviation is not None else ""
-        cells = [row.evaluation, row.metric, row.encoder.replace("|", "\\|"), f"{100 * row.mean:.2f}{deviation}"]
-        cells += [_describe(row.over_random)] + [_describe(row.over_supervised)] * supervised
+        factor = 100 if is_share(row.metric) else 1
+        deviation = f" ± {factor * row.deviation:.2f}" if row.deviation is not None else ""
+        kind = metric_kind(row.metric)
+        metric = f"{row.metric} ({kind.unit or 'number'})" if kind else row.metric
+        cells = [row.evaluation, metric, row.encoder.replace("|", "\\|"), f"{factor * row.mean:.2f}{deviation}"]
+        gains = [row.over_random] + [row.over_supervised] * supervised
+        cells += [_describe(over, factor) for over in gains]
         lines.append("| " + " | ".join([*cells, f"{row.seconds / 60:.1f}"]) + " |")
     spread = f"{seeds} seeds" if seeds > 1 else "one seed, so no standard deviation"
-    note = f"In percent; {spread}; gains at equal seeds with their 95 % interval; minutes of one run."
+    shares = "In percent" if all(is_share(row.metric) for row in rows) else "In percent where no unit is named"
+    note = f"{shares}; {spread}; gains at equal seeds with their 95 % interval; minutes of one run."
     return "\n".join(lines) + f"\n\n{note}\n"
 
 
@@ -244,14 +254,14 @@ def as_dicts(rows: Sequence[Row]) -> list[dict[str, Any]]:
     ]
 
 
-def _describe(over: Gain | None) -> str:
-    """A gain in points, with its interval or the reason why it has none."""
+def _describe(over: Gain | None, factor: int) -> str:
+    """A gain in points (factor 100) or in the metric's unit (factor 1), with its interval or the reason why it has none."""
     if over is None:
         return ""
-    points = f"{100 * over.mean:+.2f}"
+    points = f"{factor * over.mean:+.2f}"
     if over.half is None:
         return f"{points} ({over.verdict})"
-    points += f" ± {100 * over.half:.2f}"
+    points += f" ± {factor * over.half:.2f}"
     return f"{points} (no difference)" if over.verdict == "no difference" else points
 
 

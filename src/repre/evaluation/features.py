@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
-from tqdm import tqdm
 
 from repre.data.io.decode import UnreadableImage
 from repre.data.io.image_files import Decoding
@@ -32,6 +31,7 @@ from repre.models.resolve import ResolvedEncoder
 from repre.utils.amp import autocast
 from repre.utils.io import cache_home, json_hash, write_atomically
 from repre.utils.pieces import Halving
+from repre.utils.progress import ItemCount
 from repre.utils.safe_load import content_hash
 
 FORMAT = 1
@@ -132,10 +132,10 @@ def stream_views(images: Source, transform: Transform, *, runtime: RuntimeOption
     batches = _DecodedBatches(images, batch=runtime.batch, keep_values=transform.views.value_range is not None)
     workers = min(runtime.processes, len(batches))
     decoded = in_workers(batches, range(len(batches)), workers=workers, pin=device.type == "cuda")
-    with tqdm(total=len(images), desc="images", unit="img", disable=None, leave=False) as bar:
+    with ItemCount("images", total=len(images)) as counter:
         for pixels, sizes in decoded:
             yield transform(pixels.to(device, non_blocking=True), sizes)
-            bar.update(len(pixels))
+            counter.update(len(pixels))
 
 
 @torch.no_grad()

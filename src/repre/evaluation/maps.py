@@ -5,7 +5,7 @@ levels and their norm, precision. It is written under a hidden name and renamed 
 sees a part.
 
     <cache>/maps/5f0c.../level-0.f16   float16 [N, C_l, H_l, W_l], raw
-                         masks.u8      uint8 [N, S, S], raw
+                         masks.u8      uint8 [N, S, S], raw; or depth.f32, float32
                          index.json    shapes, and the windows of every image
 
     N  windows of all images    n  some windows    S  side of a window    C_l, H_l, W_l  map of level l
@@ -25,7 +25,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from repre.data.labels.masks import MaskSource
 from repre.data.labels.windows import Plan, Windows, WindowsConfig, WindowSet
@@ -38,6 +37,7 @@ from repre.models.encoder import Encoder
 from repre.utils.amp import autocast
 from repre.utils.io import cache_home, json_hash, write_json
 from repre.utils.pieces import Halving
+from repre.utils.progress import track
 from repre.utils.safe_load import content_hash
 
 FORMAT = 1
@@ -53,7 +53,7 @@ class CachedMaps:
 
     Attributes:
         levels: float16 [N, C_l, H_l, W_l] per level.
-        masks: uint8 [N, S, S].
+        masks: uint8 [N, S, S]; or depth, float32.
         first: the first window of every image, and N; int64 [images + 1].
         plans: positions of the windows of every image.
     """
@@ -162,7 +162,8 @@ def _write(
 
     with ExitStack() as stack:
         files = [stack.enter_context(open(folder / f"level-{index}.f16", "wb")) for index in range(len(levels))]
-        masks = stack.enter_context(open(folder / "masks.u8", "wb"))
+        depth = source.load(0)[1].dtype == np.float32
+        masks = stack.enter_context(open(folder / ("depth.f32" if depth else "masks.u8"), "wb"))
         for batch in window_batches(source, config, mean=mean, runtime=runtime, description="maps"):
             images = torch.cat([to_input(windows.pixels, mean=mean, std=std, device=device) for windows in batch])
             stored = [torch.cat(level) for level in zip(*pieces(len(images), partial(maps_of, images)))]
@@ -188,7 +189,9 @@ def _open(folder: Path) -> CachedMaps:
         np.memmap(folder / f"level-{number}.f16", dtype=np.float16, mode="r", shape=(count, *shape))
         for number, shape in enumerate(index["shapes"])
     ]
-    masks = np.memmap(folder / "masks.u8", dtype=np.uint8, mode="r", shape=(count, size, size))
+    depth = (folder / "depth.f32").is_file()
+    name, dtype = ("depth.f32", np.float32) if depth else ("masks.u8", np.uint8)
+    masks = np.memmap(folder / name, dtype=dtype, mode="r", shape=(count, size, size))
     return CachedMaps(levels, masks, np.cumsum([0, *(len(plan.offsets) for plan in plans)]), plans)
 
 
@@ -203,7 +206,7 @@ def window_batches(
     """
     batch: list[Windows] = []
     images = in_workers(WindowSet(source, config, mean=mean), range(len(source)), workers=runtime.processes)
-    for windows in tqdm(images, total=len(source), desc=description, unit="image", disable=None, leave=False):
+    for windows in track(images, description, total=len(source)):
         batch.append(windows)
         if sum(len(windows.pixels) for windows in batch) >= runtime.batch:
             yield batch

@@ -1,14 +1,17 @@
-"""Options that evaluations share: where they compute and what they cache, and which maps they see."""
+"""Options that evaluations share: where they compute and what they cache, and which maps they see.
+
+Loads torch only when a device is asked for, so that the help of commands does without.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
-
-import torch
+from typing import TYPE_CHECKING, Literal
 
 from repre.errors import UserError
 from repre.utils.config_checks import check_fields, check_workers
-from repre.utils.device import pick_device, pick_precision, pick_workers
+
+if TYPE_CHECKING:
+    import torch
 
 DenseFeatures = Literal["normed", "raw"]
 """Maps of an encoder after its final norm, as DINOv2's, or as its blocks leave them."""
@@ -40,16 +43,22 @@ class RuntimeOptions:
         check_workers(self.workers, "runtime.workers")
 
     @property
-    def torch_device(self) -> torch.device:
+    def torch_device(self) -> "torch.device":
         """The device that `device` stands for."""
+        from repre.utils.device import pick_device
+
         return pick_device(self.device)
 
     @property
-    def dtype(self) -> torch.dtype:
+    def dtype(self) -> "torch.dtype":
         """Data type of matrix products on `torch_device`."""
+        from repre.utils.device import pick_precision
+
         return pick_precision(self.precision, self.torch_device)
 
     @property
     def processes(self) -> int:
         """Number of worker processes."""
+        from repre.utils.device import pick_workers
+
         return pick_workers(self.workers)

@@ -1,16 +1,19 @@
 """The table of evaluations. To add one, write a file with a config and `run`, and add a line here.
 
-The command line, `repre compare` and the report read this table.
+The command line, `repre compare` and the report read this table. A built-in evaluation is imported when its config or its
+function is asked for, so that `repre eval --help` loads no torch, and k-NN none of what detection needs.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from repre.errors import UserError, near_names
-from repre.evaluation.classification import finetune, knn, linear
-from repre.evaluation.detection import detect
-from repre.evaluation.result import Result
-from repre.evaluation.segmentation import segment
+
+if TYPE_CHECKING:
+    from repre.evaluation.result import Result
 
 
 class Evaluation(NamedTuple):
@@ -24,18 +27,40 @@ class Evaluation(NamedTuple):
     """What it measures, in one line."""
 
 
-EVALUATIONS = {
-    "knn": Evaluation(knn.KNNConfig, knn.run, "k-nearest neighbors on frozen embeddings"),
-    "linear": Evaluation(linear.LinearConfig, linear.run, "a linear classifier on frozen embeddings"),
-    "finetune": Evaluation(finetune.FinetuneConfig, finetune.run, "a classifier trained end to end"),
-    "segment": Evaluation(
-        segment.SegmentConfig, segment.run, "semantic segmentation: linear on frozen maps, or UPerNet"
+class BuiltIn(NamedTuple):
+    """An `Evaluation` that is imported when it is used."""
+
+    module: str
+    """Its module below `repre.evaluation`, with a function `run`."""
+    config_name: str
+    """Name of its config class there."""
+    description: str
+    """What it measures, in one line."""
+
+    @property
+    def config(self) -> type[Any]:
+        """Config class; every field has a default."""
+        return getattr(import_module(f"repre.evaluation.{self.module}"), self.config_name)
+
+    @property
+    def run(self) -> Callable[..., Result]:
+        """See `Evaluation`."""
+        return import_module(f"repre.evaluation.{self.module}").run
+
+
+EVALUATIONS: dict[str, Evaluation | BuiltIn] = {
+    "knn": BuiltIn("classification.knn", "KNNConfig", "k-nearest neighbors on frozen embeddings"),
+    "linear": BuiltIn("classification.linear", "LinearConfig", "a linear classifier on frozen embeddings"),
+    "finetune": BuiltIn("classification.finetune", "FinetuneConfig", "a classifier trained end to end"),
+    "segment": BuiltIn(
+        "segmentation.segment", "SegmentConfig", "semantic segmentation: linear on frozen maps, or UPerNet"
     ),
-    "detect": Evaluation(detect.DetectConfig, detect.run, "boxes and instance masks: Mask R-CNN"),
+    "depth": BuiltIn("depth.depth", "DepthConfig", "depth: a linear regression on frozen maps"),
+    "detect": BuiltIn("detection.detect", "DetectConfig", "boxes and instance masks: Mask R-CNN"),
 }
 
 
-def evaluation(name: str) -> Evaluation:
+def evaluation(name: str) -> Evaluation | BuiltIn:
     """Returns the evaluation of a name.
 
     Raises:

@@ -11,13 +11,12 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
-from tqdm import tqdm
 
 from repre.data.io.decode import UnreadableImage
 from repre.data.io.file_choice import FileChoice
@@ -36,6 +35,7 @@ from repre.utils.amp import autocast
 from repre.utils.image_size import Size
 from repre.utils.io import json_hash
 from repre.utils.pieces import Halving
+from repre.utils.progress import ItemCount
 
 IMAGES_PER_PART = 2048
 Kind = Literal["pooled", "patch", "pyramid"]
@@ -124,15 +124,15 @@ def embed(
         views = transform(batch.pixels.to(device, non_blocking=True), batch.sizes)
         return [*pieces(len(views), partial(features_of, views))]
 
-    with tqdm(total=len(source), desc="embed", unit="image", disable=None) as bar:
+    with ItemCount("embed", total=len(source), keep=True) as counter:
         for number in range(parts.count):
             indices = range(number * images_per_part, min((number + 1) * images_per_part, len(source)))
             if parts.is_finished(number):
-                bar.update(len(indices))
+                counter.update(len(indices))
                 continue
             data_set = _DecodedBatches(source, indices, batch=runtime.batch, keep_values=keep_values)
             batches = in_workers(data_set, range(len(data_set)), workers=runtime.processes, pin=device.type == "cuda")
-            arrays, texts = _collect(batches, extract, bar)
+            arrays, texts = _collect(batches, extract, counter)
             parts.write(number, arrays, texts)
     count = join_parts(parts, out)
     if several := parts.texts("several_frames"):
@@ -142,7 +142,7 @@ def embed(
 
 
 def _collect(
-    batches: Iterable["_Batch"], extract: Callable[["_Batch"], list[dict[str, np.ndarray]]], bar: "tqdm[Any]"
+    batches: Iterable["_Batch"], extract: Callable[["_Batch"], list[dict[str, np.ndarray]]], counter: ItemCount
 ) -> tuple[dict[str, np.ndarray], dict[str, list[str]]]:
     """Gives the features of all readable images by name, and the texts of their part by kind, as in `_Batch`."""
     arrays: dict[str, list[np.ndarray]] = {}
@@ -153,7 +153,7 @@ def _collect(
                 arrays.setdefault(name, []).append(values)
         for kind, lines in texts.items():
             lines += getattr(batch, kind)
-        bar.update(len(batch.names) + len(batch.failures))
+        counter.update(len(batch.names) + len(batch.failures))
     return {name: np.concatenate(pieces) for name, pieces in arrays.items()}, texts
 
 

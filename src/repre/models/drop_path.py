@@ -1,7 +1,6 @@
 """Drop path whose random draws belong to images: a part of a batch, or a rank, drops what the whole batch would drop."""
 
 import torch
-from timm.layers import DropPath as TimmDropPath
 from torch import Tensor, nn
 
 
@@ -77,6 +76,8 @@ class DropPath(nn.Module):
 
 def use_drop_paths(model: nn.Module, batch_slice: BatchSlice) -> list[DropPath]:
     """Replaces timm's drop paths in a model by ours; returns them."""
+    from timm.layers import DropPath as TimmDropPath
+
     replaced = []
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
-from timm.models import group_parameters
 from torch import Tensor, nn
 
 from repre.errors import UserError
@@ -297,6 +296,8 @@ class Encoder(nn.Module):
 
     def layer_ids(self) -> dict[str, int]:
         """Layer of each parameter by name, for layer-wise learning rates: 0 the stem, then the blocks, then the rest."""
+        from timm.models import group_parameters
+
         layers = group_parameters(self.model, self.model.group_matcher(coarse=False), reverse=True)
         token = {} if self.mask_token is None else {"mask_token.token": 0}
         return token | {f"model.{name}": layer for name, layer in layers.items()}

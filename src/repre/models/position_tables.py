@@ -8,7 +8,6 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from timm.layers import resize_rel_pos_bias_table
 from torch import Tensor
 
 from repre.errors import UserError
@@ -33,6 +32,8 @@ def fit_tables(model: Any, state: Mapping[str, Tensor], source: Windows) -> dict
     Args:
         source: windows that the tables of the state were made for.
     """
+    from timm.layers import resize_rel_pos_bias_table
+
     own, tables = model.state_dict(), {}
     for key, window in table_windows(model).items():
         if key in state and key in source and state[key].ndim == own[key].ndim:

@@ -9,7 +9,6 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import timm
 from safetensors.torch import save
 from torch import nn
 
@@ -126,6 +125,8 @@ def saved_pixel_statistics(folder: str | Path) -> PixelStatistics:
 
 def load_in_timm(folder: str | Path) -> nn.Module:
     """Loads a folder of `save_encoder` as timm does without this project; the model is in evaluation mode."""
+    import timm
+
     model: nn.Module = timm.create_model(f"local-dir:{folder}", pretrained=True)
     return model.eval()
 

@@ -1,7 +1,7 @@
 """Creates a timm model by name and measures the features that it gives, without computing them.
 
 What a model can do is asked of the model (its methods, its feature table, a forward pass on the meta device), never read
-from its name.
+from its name. timm takes seconds to import, so functions import it when they need a model, and help does without.
 """
 
 import inspect
@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any, Literal, NamedTuple
 
-import timm
 import torch
 
 from repre.errors import UserError, near_names
@@ -20,15 +19,12 @@ ENCODER_METHODS = ("forward_intermediates", "forward_head", "feature_info")
 """Attributes of a timm model that can serve as an encoder."""
 ENCODER_ARGUMENTS = {"num_classes", "in_chans", "img_size", "dynamic_img_size", "strict_img_size"}
 """Constructor arguments of timm models that the encoder sets itself."""
-RESERVED_ARGUMENTS = {
-    *ENCODER_ARGUMENTS,
-    *("features_only", "out_indices"),
-    *inspect.signature(timm.create_model).parameters,
+RESERVED_ARGUMENTS = ENCODER_ARGUMENTS | {
+    *("features_only", "out_indices", "model_name", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay"),
+    *("checkpoint_path", "cache_dir", "scriptable", "exportable", "no_jit", "kwargs"),
 }
 """Arguments that `EncoderConfig.model_args` must not hold: the encoder's own, and those of timm's factory (paths to weights
 among them)."""
-
-
 NormedMaps = Literal["all", "last", "none"]
 """Which maps come after the model's final norm."""
 
@@ -77,6 +73,8 @@ def create_timm_model(name: str, arguments: Mapping[str, Any], *, pretrained: bo
     Raises:
         UserError: timm refuses the arguments, or the published weights cannot be downloaded.
     """
+    import timm
+
     try:
         return timm.create_model(name, pretrained=pretrained, num_classes=0, **arguments)
     except OSError as error:  # timm reads files and the network only for weights
@@ -143,6 +141,8 @@ def create_meta_model(name: str) -> Any:
     Raises:
         UserError: timm has no such model or no such weights, or the model gives no intermediate features.
     """
+    import timm
+
     known = timm.list_models()
     architecture, _, tag = name.partition(".")
     if architecture not in known:

@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file
-from timm.models import adapt_input_conv, load_pretrained
 from torch import Tensor
 
 from repre.errors import UserError
@@ -194,6 +193,8 @@ def _heads(config: Mapping[str, Any], source: Any, *, own: list[int]) -> list[in
 
 def _check_published(model: Any, name: str) -> LoadReport:
     """Compares a model with the published weights that timm loaded into it, since timm leaves silently what does not fit."""
+    from timm.models import load_pretrained
+
     published: dict[str, Tensor] = {}
 
     def keep(state: Mapping[str, Tensor], model: Any) -> dict[str, Tensor]:
@@ -232,6 +233,8 @@ def _fit_shapes(model: Any, state: dict[str, Tensor], windows: Windows) -> tuple
     Args:
         windows: of those tables of the state whose windows are known.
     """
+    from timm.models import adapt_input_conv
+
     own, given, tables = model.state_dict(), state, fit_tables(model, state, windows)
     state = state | tables
     if own.keys() == state.keys() and all(own[key].shape == value.shape for key, value in state.items()):

@@ -6,6 +6,7 @@ from itertools import groupby
 from statistics import mean, stdev
 from typing import Any
 
+from repre.evaluation.metric_units import describe_value, is_share
 from repre.reporting.formatting import percent
 from repre.reporting.rendering import PageData, Section, section
 from repre.reporting.run_data import Row, RunData, finite_number
@@ -35,25 +36,32 @@ def _comparison_table(comparison: Row) -> dict[str, Any]:
         "seeds": finite_number(comparison.get("seeds")),
         "columns": list(columns.values()),
         "rows": [
-            row | {"result": mean_and_deviation(row.get("mean"), row.get("sd")),
-                   "gains": [gain(row.get(name)) for name in columns]}
+            row | {"result": mean_and_deviation(row.get("mean"), row.get("sd"), str(row.get("metric"))),
+                   "gains": [gain(row.get(name), str(row.get("metric"))) for name in columns]}
             for row in rows
         ],
     }  # fmt: skip
 
 
-def mean_and_deviation(average: object, deviation: object) -> str:
-    """Formats a mean and its standard deviation as percentages."""
-    return percent(average) + (f" ± {percent(deviation)}" if finite_number(deviation) is not None else "")
+def mean_and_deviation(average: object, deviation: object, metric: str) -> str:
+    """Formats a mean and its standard deviation as percentages, or in the metric's unit."""
+    return _value(metric, average) + (f" ± {_value(metric, deviation)}" if finite_number(deviation) is not None else "")
 
 
-def gain(values: object) -> dict[str, str] | None:
+def _value(metric: str, value: object) -> str:
+    """Formats a metric: a share as a percentage, others with their unit."""
+    number = finite_number(value)
+    return percent(value) if is_share(metric) or number is None else describe_value(metric, number)
+
+
+def gain(values: object, metric: str) -> dict[str, str] | None:
     """Gives the text and the verdict of a gain; None if there is none."""
     if not isinstance(values, dict) or (average := finite_number(values.get("mean"))) is None:
         return None
     half_width = finite_number(values.get("half"))
-    interval = f" ± {100 * half_width:.2f}" if half_width is not None else ""
-    return {"text": f"{100 * average:+.2f}{interval}", "verdict": str(values.get("verdict", ""))}
+    factor = 100 if is_share(metric) else 1
+    interval = f" ± {factor * half_width:.2f}" if half_width is not None else ""
+    return {"text": f"{factor * average:+.2f}{interval}", "verdict": str(values.get("verdict", ""))}
 
 
 def _stored_results(results: Sequence[Row], random_init: Sequence[Row]) -> list[dict[str, Any]]:
@@ -68,7 +76,8 @@ def _stored_results(results: Sequence[Row], random_init: Sequence[Row]) -> list[
         first, main = same[0], str(same[0]["main"])
         values = [value for result in same if (value := finite_number(result["metrics"].get(main))) is not None]
         gains = _gains(same, untrained, main)
-        others = [f"{name} {percent(value)}" for name, value in first["metrics"].items() if name != main]
+        factor = 100 if is_share(main) else 1
+        others = [f"{name} {_value(name, value)}" for name, value in first["metrics"].items() if name != main]
         settings = first["config"] if isinstance(first.get("config"), dict) else {}
         rows.append(
             {
@@ -76,10 +85,10 @@ def _stored_results(results: Sequence[Row], random_init: Sequence[Row]) -> list[
                 "data": settings.get("data") or first.get("start", ""),
                 "metric": main,
                 "result": mean_and_deviation(
-                    mean(values) if values else None, stdev(values) if len(values) > 1 else None
+                    mean(values) if values else None, stdev(values) if len(values) > 1 else None, main
                 ),
                 "seeds": len(same),
-                "gain": f"{100 * mean(gains):+.2f} ({len(gains)} seed{'s' * (len(gains) > 1)})" if gains else "–",
+                "gain": f"{factor * mean(gains):+.2f} ({len(gains)} seed{'s' * (len(gains) > 1)})" if gains else "–",
                 "others": ", ".join(others[:MAX_OTHER_METRICS]),
             }
         )

@@ -1,7 +1,11 @@
 """Sizes of images and views: one side of a square, or height and width."""
 
-import torch.nn.functional as F
-from torch import Tensor
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # configs read this file, and the help of commands loads no torch
+    from torch import Tensor
 
 Size = int | tuple[int, int]
 """A side in pixels, or (height, width)."""
@@ -30,6 +34,8 @@ def as_option(size: Size) -> str:
 
 def resize_to(images: Tensor, longest: int) -> Tensor:
     """Resizes images [B, C, H, W] so that their longer side is `longest`."""
+    import torch.nn.functional as F
+
     scale = longest / max(images.shape[-2:])
     grid = tuple(max(1, round(side * scale)) for side in images.shape[-2:])
     return F.interpolate(images, grid, mode="bilinear", antialias=True)

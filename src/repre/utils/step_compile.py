@@ -10,8 +10,6 @@ from contextvars import ContextVar
 from typing import Generic, ParamSpec, TypeVar
 
 import torch
-import torch._dynamo.config as dynamo_config
-import torch._functorch.config as functorch_config
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -58,6 +56,8 @@ class StepFunction(Generic[P, R]):
             memory_budget: share of the activations that are kept for the backward pass, in (0, 1]; the rest is computed
                 again, the cheapest first. Below 1 the function must not draw random numbers: they would be drawn again.
         """
+        import torch._dynamo.config as dynamo_config  # takes a second, so only what compiles imports it
+
         dynamo_config.recompile_limit = max(dynamo_config.recompile_limit, SHAPES)
         self._compiled = torch.compile(self.function, dynamic=False, backend=backend)
         self._memory_budget = memory_budget
@@ -65,5 +65,7 @@ class StepFunction(Generic[P, R]):
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         if self._compiled is None or not _inside_step.get():
             return self.function(*args, **kwargs)
+        import torch._functorch.config as functorch_config
+
         with functorch_config.patch(activation_memory_budget=self._memory_budget):
             return self._compiled(*args, **kwargs)

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-from tqdm import tqdm
 
 from repre.data.io.archive_members import MAX_MEMBER_BYTES, Member, list_tar, list_zip, span, unpack
 from repre.data.io.blobs import Blob
@@ -25,6 +24,7 @@ from repre.data.io.image_limits import UnreadableImage
 from repre.data.io.index_files import index_path, one_at_a_time, read_index, write_index
 from repre.data.io.names import Names
 from repre.errors import RunError, UserError
+from repre.utils.progress import track
 
 Array = np.ndarray
 
@@ -166,8 +166,7 @@ def _list(
     missing = [number for number in range(len(archives)) if number not in parts]
     with ThreadPoolExecutor(AT_ONCE) as pool:  # those elsewhere are mostly waited for
         listed = pool.map(_members, [archives[number] for number in missing])
-        bar = tqdm(listed, desc="list archives", total=len(missing), unit="archive", disable=None, leave=False)
-        parts |= dict(zip(missing, bar))
+        parts |= dict(zip(missing, track(listed, "list archives", total=len(missing), unit="archive")))
     names, tables = zip(*(parts[number] for number in range(len(archives))))
     return ArchiveFiles(archives, stamps, [*map(len, names)], Names.concatenate(names), np.concatenate(tables))
 

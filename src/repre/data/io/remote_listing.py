@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 from urllib.parse import unquote
 
 import numpy as np
-from tqdm import tqdm
 
 from repre.data.io.archives import ARCHIVES
 from repre.data.io.decode import EXTENSIONS
@@ -18,6 +17,7 @@ from repre.data.io.names import Names
 from repre.data.io.remote_access import file_system, list_bucket, list_folder, read, stamp_of
 from repre.data.io.remote_address import WEB, protocol_of, root_of
 from repre.data.io.remote_errors import RemoteError
+from repre.utils.progress import track
 
 Array = np.ndarray
 
@@ -69,8 +69,7 @@ def list_remote(folder: str, *, any_ending: bool) -> Listing:
 
     def images() -> Iterator[str]:
         nonlocal others
-        entries = tqdm(_entries(folder), desc=f"list {folder}", unit=" files", disable=None, leave=False)
-        for name, size, modified in entries:
+        for name, size, modified in track(_entries(folder), f"list {folder}", total=None, unit="file"):
             if name.startswith(".") or "/." in name:
                 continue
             lower = name.lower()

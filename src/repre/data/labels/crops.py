@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from repre.data.labels.masks import IGNORE, MaskSource
-from repre.data.labels.windows import WindowsConfig, fill_value, mask_to_grid, nearest_index, plan, to_grid
+from repre.data.labels.masks import MaskSource
+from repre.data.labels.windows import WindowsConfig, fill_value, mask_to_grid, nearest_index, plan, to_grid, unlabeled
 from repre.data.loading.order import epoch_order
 from repre.data.loading.workers import in_workers, load_tracked
 from repre.data.views.augmentations import ViewConfig, draw
@@ -31,7 +31,7 @@ class Crops(NamedTuple):
 
     Attributes:
         pixels: [B, C, K, K], uint8 or float32 in [0, 1]; box i fills the top left corner.
-        masks: uint8 [B, K, K].
+        masks: uint8 [B, K, K], or depth, float32.
         sides: sides of the boxes, int64 [B].
         positions: position of every crop in the order of its epoch, int64 [B].
         epoch: epoch of the step, counted from 0.
@@ -104,7 +104,7 @@ class CropSteps(Dataset[Crops | UserError]):
         canvas = round(self.config.size / smallest)
         image_canvas = fill_value(self.mean, pixels.dtype).repeat(1, canvas, canvas)
         image_canvas[:, : pixels.shape[1], : pixels.shape[2]] = pixels
-        label_canvas = torch.full((canvas, canvas), IGNORE, dtype=torch.uint8)
+        label_canvas = torch.full((canvas, canvas), unlabeled(labels), dtype=labels.dtype)
         label_canvas[: labels.shape[0], : labels.shape[1]] = labels
         return image_canvas, label_canvas, side
 
@@ -127,7 +127,7 @@ def render_crops(
         mean, std: of every channel, [C, 1, 1] on the CPU.
 
     Returns:
-        Normalized images, float32 [B, C, S, S], and masks, int64 [B, S, S].
+        Normalized images, float32 [B, C, S, S], and masks, int64 [B, S, S]; or depth, float32.
     """
     view = ViewConfig(flip=0.5, jitter=jitter)
     sides = crops.sides.cpu()
@@ -144,4 +144,4 @@ def render_crops(
     columns = torch.where(parameters.flip[:, None], rows.flip(1), rows)
     batch = torch.arange(len(rows), device=device)[:, None, None]
     labels = masks[batch, rows.to(device)[:, :, None], columns.to(device)[:, None, :]]
-    return images, labels.long()
+    return images, labels.long() if labels.dtype == torch.uint8 else labels

@@ -7,18 +7,18 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from repre.data.io.decode import read_image
 from repre.data.io.image_limits import UnreadableImage
 from repre.data.labels.label_map import IGNORE, LabelMap, MaskOptions, count_values, is_in_color, ranges, read_labels
 from repre.data.labels.mask_colors import USUAL_NAMES, ColorTable, read_color_table
-from repre.data.labels.mask_pairs import MASKS, Pairs, find_pairs, find_pairs_in_one, image_paths
+from repre.data.labels.mask_pairs import Pairs, find_in, find_pairs, image_paths, split_places
 from repre.data.labels.objects import HELD_OUT_NOTE
 from repre.data.labels.problems import Problems
 from repre.data.labels.splits import fixed_hold_out
 from repre.data.labels.text_lines import read_lines
 from repre.errors import UserError
+from repre.utils.progress import track
 
 Array = np.ndarray
 
@@ -76,11 +76,11 @@ class FileMasks:
         return digest.hexdigest()
 
 
-def other_size(path: Path, size: tuple[int, ...], mask: Path, mask_size: tuple[int, ...]) -> str:
+def other_size(path: Path, size: tuple[int, ...], mask: Path, mask_size: tuple[int, ...], *, kind: str = "mask") -> str:
     """What is wrong with a mask of another size than its image; sizes are height and width."""
     return (
-        f"{mask} has {mask_size[0]} x {mask_size[1]} pixels, but its image {path} has {size[0]} x {size[1]}; save the mask "
-        "at the size of its image (an image rotated by its EXIF data is turned upright first)"
+        f"{mask} has {mask_size[0]} x {mask_size[1]} pixels, but its image {path} has {size[0]} x {size[1]}; save the "
+        f"{kind} at the size of its image (an image rotated by its EXIF data is turned upright first)"
     )
 
 
@@ -143,23 +143,10 @@ def open_pairs(
         hold_out: hold images out for validation if the folders have no train/ and val/.
         problems: what happens with mistakes in the masks from which the classes are counted.
     """
-    parts = [part.strip() for part in folders.split(",")]
-    if len(parts) > 2 or not all(parts):
-        raise UserError(
-            f"--data {spec}: write pairs:IMAGES,MASKS, two folders with a comma between them, or pairs:DIR, one with both"
-        )
-    masks, suffix = _split_pattern(spec, parts[-1])
-    roots = [Path(part).expanduser() for part in [*parts[:-1], masks]]
-    of_split = {name: [Path(str(root).replace("{split}", name)) for root in roots] for name in ("train", "val")}
-    if all((roots[0] / name).is_dir() for name in of_split):
-        of_split = {name: [root / name for root in roots] for name in of_split}
-
-    def find(places: list[Path]) -> Pairs:
-        if len(places) == 1:
-            return find_pairs_in_one(places[0], suffix=suffix, skip_unlabeled=options.skip_unlabeled)
-        return find_pairs(image_paths(places[0]), places[1], suffix=suffix, skip_unlabeled=options.skip_unlabeled)
-
-    found = {name: find(places) for name, places in of_split.items()}
+    roots, of_split, suffix = split_places(spec, folders)
+    found = {
+        name: find_in(places, suffix=suffix, skip_unlabeled=options.skip_unlabeled) for name, places in of_split.items()
+    }
     labels, notes = _labels_of(
         roots, tuple(mask for part in found.values() for _, mask in part.pairs), options, problems
     )
@@ -174,16 +161,6 @@ def open_pairs(
     source = FileMasks(spec, found[split], labels, channels=channels)
     source.notes = notes
     return source
-
-
-def _split_pattern(spec: str, masks: str) -> tuple[str, str | None]:
-    """The folder of masks, and the suffix of their names if it is written as DIR/*_mask.png."""
-    folder, star, ending = masks.partition("*")
-    if not star:
-        return masks, None
-    if not folder.endswith("/") or not ending.endswith(MASKS):
-        raise UserError(f"--data {spec}: write the names of masks as DIR/*SUFFIX{MASKS}, such as masks/*_mask{MASKS}")
-    return folder.rstrip("/") or "/", ending.removesuffix(MASKS)
 
 
 # ------------------------------------------------------------------------------------------------------------ classes
@@ -288,7 +265,7 @@ def labels_in(masks: tuple[Path, ...], modified: tuple[int, ...], *, stop: bool 
     assert len(masks) == len(modified)
     labels: set[int] = set()
     damaged: list[str] = []
-    for path in tqdm(masks, desc="masks", unit="mask", disable=None, leave=False):
+    for path in track(masks, "masks", total=len(masks), unit="mask"):
         try:
             labels |= set(count_values(read_labels(path))[0].tolist())
         except UserError as error:

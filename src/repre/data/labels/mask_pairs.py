@@ -1,4 +1,4 @@
-"""Finds the mask of every image: the same name, or one suffix for all masks, in two folders or in one."""
+"""Finds the mask or the depth map of every image: the same name, or one suffix for all, in two folders or in one."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -47,7 +47,12 @@ def image_paths(folder: Path) -> dict[str, Path]:
 
 
 def find_pairs(
-    images: dict[str, Path], masks: Path, *, suffix: str | None = None, skip_unlabeled: bool = False
+    images: dict[str, Path],
+    masks: Path,
+    *,
+    suffix: str | None = None,
+    skip_unlabeled: bool = False,
+    ending: str = MASKS,
 ) -> Pairs:
     """Pairs images with the masks in a folder.
 
@@ -56,6 +61,7 @@ def find_pairs(
         masks: the folder of masks.
         suffix: what follows the name of an image in that of its mask; None: the one that most masks have.
         skip_unlabeled: whether images without a mask are left out.
+        ending: of the masks' files.
 
     Raises:
         UserError: an image has no mask, or several suffixes fit.
@@ -63,12 +69,12 @@ def find_pairs(
     if not masks.is_dir():
         raise UserError(f"--data: there is no folder of masks {masks}")
     if suffix is None:
-        stems = {path.relative_to(masks).with_suffix("").as_posix() for path in masks.rglob(f"*{MASKS}")}
-        suffix = common_suffix(images, stems, str(masks))
+        stems = {path.relative_to(masks).with_suffix("").as_posix() for path in masks.rglob(f"*{ending}")}
+        suffix = common_suffix(images, stems, str(masks), ending=ending)
     pairs, unlabeled = [], []
     for stem, path in images.items():
         mask = next(
-            (file for base in _bases(stem, suffix) if (file := masks / f"{base}{suffix}{MASKS}").is_file()), None
+            (file for base in _bases(stem, suffix) if (file := masks / f"{base}{suffix}{ending}").is_file()), None
         )
         if mask is None:
             unlabeled.append(path)
@@ -76,50 +82,55 @@ def find_pairs(
             pairs.append((path, mask))
     if unlabeled and (not skip_unlabeled or not pairs):
         stem = next(stem for stem, path in images.items() if path == unlabeled[0])
-        raise UserError(_without_mask(unlabeled, len(images), masks / f"{stem}{suffix}{MASKS}"))
+        raise UserError(_without_mask(unlabeled, len(images), masks / f"{stem}{suffix}{ending}"))
     return Pairs(pairs, unlabeled)
 
 
-def find_pairs_in_one(folder: Path, *, suffix: str | None = None, skip_unlabeled: bool = False) -> Pairs:
+def find_pairs_in_one(
+    folder: Path, *, suffix: str | None = None, skip_unlabeled: bool = False, ending: str = MASKS
+) -> Pairs:
     """Pairs images and masks of one folder: x.jpg with x_mask.png, or x.jpg with x.png.
 
     Args:
         folder: the folder.
-        suffix, skip_unlabeled: as for `find_pairs`.
+        suffix, skip_unlabeled, ending: as for `find_pairs`.
 
     Raises:
         UserError: an image has no mask, or several suffixes fit.
     """
     files = _files(folder)
     names = {path: path.relative_to(folder).with_suffix("").as_posix() for path in files}
-    masks = {name for path, name in names.items() if path.suffix.lower() == MASKS}
+    masks = {name for path, name in names.items() if path.suffix.lower() == ending}
     if suffix is None:
-        others = [name for path, name in names.items() if path.suffix.lower() != MASKS]
-        suffix = common_suffix(others or list(masks), masks, str(folder), same_name=bool(others))
+        others = [name for path, name in names.items() if path.suffix.lower() != ending]
+        suffix = common_suffix(others or list(masks), masks, str(folder), same_name=bool(others), ending=ending)
     counts = Counter(names.values())
     images: dict[str, Path] = {}
     for path, name in names.items():
-        is_mask = path.suffix.lower() == MASKS and name.endswith(suffix)
+        is_mask = path.suffix.lower() == ending and name.endswith(suffix)
         if is_mask and (suffix or counts[name] > 1):
             continue
         if name in images:
             raise UserError(f"{images[name]} and {path} would share one mask; rename or remove one of them")
         images[name] = path
-    if not images or (not suffix and all(path.suffix.lower() == MASKS for path in images.values())):
+    if not images or (not suffix and all(path.suffix.lower() == ending for path in images.values())):
         raise UserError(
-            f"--data: {folder} holds no masks beside its images; name them like x_mask.png for x.jpg, or write "
+            f"--data: {folder} holds no masks beside its images; name them like x_mask{ending} for x.jpg, or write "
             "pairs:IMAGES,MASKS"
         )
-    return find_pairs(images, folder, suffix=suffix, skip_unlabeled=skip_unlabeled)
+    return find_pairs(images, folder, suffix=suffix, skip_unlabeled=skip_unlabeled, ending=ending)
 
 
-def common_suffix(images: Iterable[str], masks: set[str], place: str, *, same_name: bool = True) -> str:
+def common_suffix(
+    images: Iterable[str], masks: set[str], place: str, *, same_name: bool = True, ending: str = MASKS
+) -> str:
     """The suffix that most masks have after the name of an image; "" where no mask has one.
 
     Args:
         images, masks: names without their endings, relative to their folders.
         place: the folder of masks, for messages.
         same_name: whether a mask may have the name of its image.
+        ending: of the masks' files, for messages.
 
     Raises:
         UserError: several suffixes fit as many images.
@@ -139,10 +150,10 @@ def common_suffix(images: Iterable[str], masks: set[str], place: str, *, same_na
     if not best or "" in best:
         return ""
     if len(best) > 1:
-        named = ", ".join(f"*{suffix}{MASKS}" for suffix in best[:5])
+        named = ", ".join(f"*{suffix}{ending}" for suffix in best[:5])
         raise UserError(
             f"--data: images have several masks in {place}: {named}; write which: "
-            f"pairs:IMAGES,{place}/*{best[0]}{MASKS}"
+            f"pairs:IMAGES,{place}/*{best[0]}{ending}"
         )
     return best[0]
 
@@ -161,6 +172,48 @@ def _files(folder: Path) -> list[Path]:
     if not files:
         raise UserError(f"--data: {folder} holds no images ({', '.join(EXTENSIONS)})")
     return files
+
+
+def split_places(
+    spec: str, folders: str, *, ending: str = MASKS
+) -> tuple[list[Path], dict[str, list[Path]], str | None]:
+    """The folders of IMAGES,MASKS, or of one with both: as they are written, and by split; and the suffix of the masks if
+    ``DIR/*SUFFIX`` names it.
+
+    A folder is that of the split where `{split}` or folders train/ and val/ say so, else the same for both.
+
+    Raises:
+        UserError: there are not one or two folders, or the names of masks are not written as ``DIR/*SUFFIX.png``.
+    """
+    parts = [part.strip() for part in folders.split(",")]
+    if len(parts) > 2 or not all(parts):
+        raise UserError(
+            f"--data {spec}: write pairs:IMAGES,MASKS, two folders with a comma between them, or pairs:DIR, one with both"
+        )
+    last, suffix = _split_pattern(spec, parts[-1], ending)
+    roots = [Path(part).expanduser() for part in [*parts[:-1], last]]
+    of_split = {name: [Path(str(root).replace("{split}", name)) for root in roots] for name in ("train", "val")}
+    if all((roots[0] / name).is_dir() for name in of_split):
+        of_split = {name: [root / name for root in roots] for name in of_split}
+    return roots, of_split, suffix
+
+
+def find_in(places: list[Path], *, suffix: str | None, skip_unlabeled: bool, ending: str = MASKS) -> Pairs:
+    """Pairs the files of two folders, or of one with both; see `find_pairs`."""
+    if len(places) == 1:
+        return find_pairs_in_one(places[0], suffix=suffix, skip_unlabeled=skip_unlabeled, ending=ending)
+    images = image_paths(places[0])
+    return find_pairs(images, places[1], suffix=suffix, skip_unlabeled=skip_unlabeled, ending=ending)
+
+
+def _split_pattern(spec: str, masks: str, ending: str) -> tuple[str, str | None]:
+    """The folder of masks, and the suffix of their names if it is written as DIR/*_mask.png."""
+    folder, star, name = masks.partition("*")
+    if not star:
+        return masks, None
+    if not folder.endswith("/") or not name.endswith(ending):
+        raise UserError(f"--data {spec}: write the names of masks as DIR/*SUFFIX{ending}, such as masks/*_mask{ending}")
+    return folder.rstrip("/") or "/", name.removesuffix(ending)
 
 
 def _without_mask(unlabeled: list[Path], count: int, mask: Path) -> str:

@@ -11,8 +11,6 @@ from typing import Any
 from xml.etree import ElementTree
 from xml.parsers import expat
 
-from tqdm import tqdm
-
 from repre.data.io.image_limits import UnreadableImage
 from repre.data.labels.coco_json import Annotations
 from repre.data.labels.coco_masks import polygon_area
@@ -21,6 +19,7 @@ from repre.data.labels.problems import Problems
 from repre.data.labels.text_lines import read_lines
 from repre.data.labels.visible_files import files_below
 from repre.errors import UserError, near_names
+from repre.utils.progress import track
 
 LISTS = {"train": ("train",), "val": ("val", "test")}
 """Names of the lists of a split in ImageSets/Main, the first that exists."""
@@ -99,7 +98,7 @@ def _read(
     names: set[str] = set()
     numbers = {stem: number for number, stem in enumerate(chosen) if stem in images}
     # the classes are those of all files, so that train and val have the same
-    for stem, file in tqdm(files.items(), desc="labels", unit="file", disable=None, leave=False):
+    for stem, file in track(files.items(), "labels", total=len(files), unit="file"):
         try:
             data = file.read_bytes()
             tree = _parse(data)

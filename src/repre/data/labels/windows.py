@@ -86,7 +86,7 @@ def to_grid(image: Array, grid: tuple[int, int]) -> Tensor:
 
 
 def mask_to_grid(mask: Array, grid: tuple[int, int]) -> Tensor:
-    """Resizes a mask [H, W] to uint8 [h, w]; every pixel takes the label of the nearest one."""
+    """Resizes a mask or a depth map [H, W] to [h, w]; every pixel takes the label of the nearest one."""
     rows, columns = (nearest_index(new, old).numpy() for new, old in zip(grid, mask.shape))
     return torch.from_numpy(np.ascontiguousarray(mask[rows[:, None], columns]))
 
@@ -118,6 +118,11 @@ def merge(windows: Tensor, plan: Plan) -> Tensor:
     return total / count
 
 
+def unlabeled(labels: Tensor) -> int:
+    """The value of a pixel without a label: `IGNORE` in masks (uint8), 0 in depth maps (float32)."""
+    return IGNORE if labels.dtype == torch.uint8 else 0
+
+
 def fill_value(mean: Tensor, dtype: torch.dtype) -> Tensor:
     """A pixel [C, 1, 1] that normalizes to about 0, to fill windows beyond the image."""
     return (mean * 255).round().to(torch.uint8) if dtype == torch.uint8 else mean.to(dtype)
@@ -132,9 +137,9 @@ class Windows:
 
     Attributes:
         pixels: [n, C, S, S], uint8 or float32 in [0, 1].
-        masks: uint8 [n, S, S]; `IGNORE` beyond the image.
+        masks: uint8 [n, S, S], `IGNORE` beyond the image; or depth, float32, 0 beyond it.
         plan: their positions.
-        truth: the mask at its original size, uint8 [H, W].
+        truth: the mask or the depth at its original size, [H, W].
     """
 
     pixels: Tensor
@@ -159,7 +164,8 @@ class WindowSet(Dataset[Windows | UserError]):
             return error
         windows = plan(mask.shape[0], mask.shape[1], self.config)
         pixels = to_grid(image, windows.grid)
-        masks = cut(mask_to_grid(mask, windows.grid), windows, IGNORE)
+        labels = mask_to_grid(mask, windows.grid)
+        masks = cut(labels, windows, unlabeled(labels))
         return Windows(
             cut(pixels, windows, fill_value(self.mean, pixels.dtype)), masks, windows, torch.from_numpy(mask)
         )

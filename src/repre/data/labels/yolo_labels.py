@@ -12,14 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from repre.data.io.image_limits import UnreadableImage
 from repre.data.labels.coco_boxes import SLACK
 from repre.data.labels.coco_json import Annotations
 from repre.data.labels.coco_masks import polygon_area
 from repre.data.labels.image_sizes import image_size
 from repre.data.labels.problems import Problems
+from repre.utils.progress import track
 
 BOX = ("center x", "center y", "width", "height")
 """Names of the four numbers of a box."""
@@ -60,8 +59,8 @@ def read_yolo(files: YoloFiles, problems: Problems, *, channels: int = 3) -> Ann
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     unlabeled: set[int] = set()
-    bar = tqdm(zip(files.images, files.labels), total=len(files.images), desc="labels", disable=None, leave=False)
-    for number, (path, label_file) in enumerate(bar):
+    both = track(zip(files.images, files.labels), "labels", total=len(files.images), unit="file")
+    for number, (path, label_file) in enumerate(both):
         try:
             height, width = image_size(path, channels=channels)
         except UnreadableImage as error:

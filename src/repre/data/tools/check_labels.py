@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from torch.utils.data import Dataset
-from tqdm import tqdm
 
 from repre.data.io.image_limits import UnreadableImage
 from repre.data.labels.boxes import open_boxes
@@ -26,6 +25,7 @@ from repre.data.labels.splits import LabeledImages
 from repre.data.loading.workers import in_workers
 from repre.data.tools.check import list_names
 from repre.errors import UserError
+from repre.utils.progress import track
 
 Array = np.ndarray
 
@@ -153,7 +153,7 @@ def _check_masks(spec: str, split: str, channels: int, options: MaskOptions, wor
     sizes: Counter[tuple[int, int]] = Counter()
     ignored = 0
     facts_of_all = in_workers(_Masks(source), range(len(source)), workers=workers)
-    for facts in tqdm(facts_of_all, total=len(source), desc="masks", unit="mask", disable=None, leave=False):
+    for facts in track(facts_of_all, "masks", total=len(source), unit="mask"):
         report.problems += facts.problems
         if not facts.counts.size:
             continue
@@ -201,7 +201,7 @@ def _check_boxes(spec: str, split: str, channels: int, options: MaskOptions) -> 
     areas: Counter[str] = Counter()
     sides: list[float] = []
     empty, crowds = [], 0
-    for index in tqdm(range(len(source)), desc="objects", unit="image", disable=None, leave=False):
+    for index in track(range(len(source)), "objects", total=len(source)):
         sizes[source.size(index)] += 1
         _check_size(source, index, report)
         rows = [row for row in source.truth(index) if not row["iscrowd"]]

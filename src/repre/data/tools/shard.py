@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from repre.data.io.archive_members import list_tar
 from repre.data.io.image_files import Files, FileSource
@@ -31,6 +30,7 @@ from repre.data.tools.shard_config import ShardConfig
 from repre.data.tools.shard_images import ShardImage, ShardImages, member_name
 from repre.errors import RunError, UserError
 from repre.utils.io import write_atomically, write_json
+from repre.utils.progress import track
 
 try:
     import fcntl
@@ -162,8 +162,8 @@ class _Writer:
             if path not in [self._path(number) for number in range(there)]:
                 path.unlink()
         images = in_workers(ShardImages(self.source, self.config), range(start, count), workers=workers)
-        bar = tqdm(images, desc="shards", unit="image", initial=start, total=count, disable=None, leave=False)
-        for group in self._groups(bar, start):
+        counted = track(images, "shards", total=count, initial=start)
+        for group in self._groups(counted, start):
             self._write(group)
         for number in range(there, len(self.shards)):
             if problem := self._problem(number):
@@ -258,7 +258,7 @@ class _Writer:
                 f"--out {self.out} holds shards of other images or settings ({difference}); give the same command, or "
                 "another folder"
             )
-        for number in tqdm(range(len(self.shards)), desc="check shards", unit="shard", disable=None, leave=False):
+        for number in track(range(len(self.shards)), "check shards", total=len(self.shards), unit="shard"):
             if self._problem(number):
                 return self.shards[:number]
         return self.shards

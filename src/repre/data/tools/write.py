@@ -17,11 +17,11 @@ from typing import Any, Protocol
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from repre.data.labels.coco_masks import encode_mask
 from repre.data.scenes import Scene, Scenes, ScenesConfig
 from repre.errors import UserError
+from repre.utils.progress import track
 
 
 class SceneSource(Protocol):
@@ -87,7 +87,7 @@ def _write_split(out: Path, split: str, scenes: SceneSource) -> list[tuple[str, 
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     rows = []
-    for index in tqdm(range(len(scenes)), desc=split, unit="scene", disable=None, leave=False):
+    for index in track(range(len(scenes)), split, total=len(scenes), unit="scene"):
         scene, name = scenes.scene(index), f"{index:06}.png"
         Image.fromarray(scene.image).save(folder / "images" / name)
         Image.fromarray(scene.semantic).save(folder / "masks" / name)

@@ -25,6 +25,7 @@ from repre.models.resolve import ResolvedEncoder
 from repre.utils.config_checks import check_fields
 from repre.utils.image_size import Size
 from repre.utils.pieces import Halving
+from repre.utils.progress import ItemCount
 
 DEFAULT_K = 20
 DEFAULT_TEMPERATURE = 0.07
@@ -209,4 +210,9 @@ def knn_votes(
         return votes / weights.sum(1, keepdim=True)
 
     pieces = Halving(max(16, min(1024, 2**27 // len(train))))
-    return dict(zip(k, map(torch.cat, zip(*pieces(len(test), votes_of)))))
+    found = []
+    with ItemCount("k-NN", total=len(test)) as counter:
+        for votes in pieces(len(test), votes_of):
+            found.append(votes)
+            counter.update(len(votes[0]))
+    return dict(zip(k, map(torch.cat, zip(*found))))

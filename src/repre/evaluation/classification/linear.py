@@ -16,7 +16,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from tqdm import tqdm
 
 from repre.data.labels.classes import LabeledSplits, open_labeled
 from repre.data.labels.splits import LabeledImages, draw_share, draw_shots, hold_out
@@ -29,6 +28,7 @@ from repre.evaluation.result import Result
 from repre.models.resolve import ResolvedEncoder
 from repre.utils.config_checks import check_fields
 from repre.utils.image_size import Size
+from repre.utils.progress import track
 from repre.utils.schedule import cosine
 
 VALIDATION_FRACTION = 0.1
@@ -278,7 +278,7 @@ def fit_linear(
     steps_per_epoch = count // batch_size
     steps = max(MIN_STEPS, MIN_EPOCHS * steps_per_epoch) if steps is None else steps
     order = torch.empty(0)
-    for step in tqdm(range(steps), desc="linear", unit="step", disable=None, leave=False):
+    for step in track(range(steps), "linear", total=steps, unit="step"):
         epoch, position = divmod(step, steps_per_epoch)
         inputs, labels = standardized, targets
         if batch_size < count:

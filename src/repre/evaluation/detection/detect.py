@@ -13,7 +13,6 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from repre.data.labels.boxes import BoxSource, Objects, open_boxes
 from repre.data.labels.objects import HELD_OUT_NOTE
@@ -34,6 +33,7 @@ from repre.models.resolve import ResolvedEncoder
 from repre.utils.amp import autocast
 from repre.utils.config_checks import check_fields
 from repre.utils.pieces import Halving
+from repre.utils.progress import track
 
 MAX_SIZE = 800
 """Largest short side in pixels by default, as published."""
@@ -288,7 +288,7 @@ def _detect(model: Detector, source: BoxSource, config: DetectConfig) -> Iterato
             outputs = model(to_images([objects for _, objects in batch[rows]], device))
         return [_to_detections(output, masks=bool(config.masks)) for output in outputs]
 
-    for index, truth in tqdm(images, total=len(source), desc="detect", unit="image", disable=None, leave=False):
+    for index, truth in track(images, "detect", total=len(source)):
         batch.append((index, truth))
         if len(batch) < runtime.batch and index < len(source) - 1:
             continue

@@ -1,4 +1,4 @@
-"""A segmentation head on the cached maps of a frozen encoder, without augmentation.
+"""A dense head on the cached maps of a frozen encoder, without augmentation.
 
 N  windows of all images    n  windows of one image    S  side of a window    K  classes    C_l, H_l, W_l  map of level l
 """
@@ -14,10 +14,10 @@ from repre.data.labels.masks import MaskSource
 from repre.data.loading.order import epoch_order
 from repre.evaluation.maps import CachedMaps, cached_maps
 from repre.evaluation.segmentation.segmentation_heads import resize
-from repre.evaluation.segmentation.segmentation_loss import segmentation_loss
 from repre.evaluation.segmentation.segmentation_task import ImageLogits, SegmentationTask
 from repre.utils.amp import autocast
 from repre.utils.pieces import Halving
+from repre.utils.progress import track
 
 
 def train_on_maps(task: SegmentationTask) -> dict[str, float]:
@@ -33,11 +33,11 @@ def train_on_maps(task: SegmentationTask) -> dict[str, float]:
             epoch, position = divmod(step, steps_per_epoch)
             order = epoch_order(len(windows), seed=task.seed, epoch=epoch)
             rows = windows[order[np.arange(position * batch_size, (position + 1) * batch_size) % len(order)]]
-            yield maps.read(rows, device), torch.from_numpy(maps.masks[rows]).to(device).long()
+            yield maps.read(rows, device), torch.from_numpy(maps.masks[rows]).to(device)
 
     def loss(batch: tuple[list[Tensor], Tensor]) -> Tensor:
         levels, masks = batch
-        return segmentation_loss(resize(head(levels).float(), masks.shape[-2:]), masks, task.class_weights)
+        return task.loss(resize(head(levels).float(), masks.shape[-2:]), masks)
 
     return task.train_model(head, batches=batches, loss=loss, steps_per_epoch=steps_per_epoch)
 
@@ -52,7 +52,7 @@ def logits_of_maps(task: SegmentationTask) -> Iterator[ImageLogits]:
         with autocast(task.device, task.runtime.dtype):
             return resize(task.head([level[rows] for level in levels]).float(), (size, size))
 
-    for index, plan in enumerate(maps.plans):
+    for index, plan in enumerate(track(maps.plans, "test", total=len(maps.plans))):
         levels = maps.read(maps.windows([index]), task.device)
         windows = torch.cat([*pieces(len(levels[0]), partial(logits, levels))])
         yield ImageLogits(windows, plan, torch.from_numpy(task.test.load(index)[1]))

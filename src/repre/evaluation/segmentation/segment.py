@@ -11,6 +11,7 @@ a curve over fractions compares labels, not the length of training.
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,7 +33,7 @@ from repre.evaluation.segmentation.frozen_maps import logits_of_maps, train_on_m
 from repre.evaluation.segmentation.miou import Confusion, Scores
 from repre.evaluation.segmentation.overlay import save_overlay
 from repre.evaluation.segmentation.segmentation_heads import LinearHead, UPerNet, resize
-from repre.evaluation.segmentation.segmentation_loss import class_weights
+from repre.evaluation.segmentation.segmentation_loss import class_weights, segmentation_loss
 from repre.evaluation.segmentation.segmentation_task import ImageLogits, SegmentationTask
 from repre.evaluation.segmentation.segmenter import Segmenter, logits_of_images, train_on_crops
 from repre.models.encoder import Encoder
@@ -245,7 +246,7 @@ def _task(
     torch.manual_seed(config.seed)  # the same head for every encoder with maps of these widths
     head = _head(config, encoder, levels, classes=len(train.classes))
     mean, std = ViewsConfig(mean=resolved.mean, std=resolved.std).statistics(encoder.config.channels)
-    device = config.runtime.torch_device
+    weights = class_weights(train, labeled).to(config.runtime.torch_device) if config.class_weights else None
     return SegmentationTask(
         encoder=encoder,
         frozen=config.is_frozen,
@@ -260,7 +261,7 @@ def _task(
         std=std,
         scale=config.scale,
         jitter=config.jitter,
-        class_weights=class_weights(train, labeled).to(device) if config.class_weights else None,
+        loss=partial(segmentation_loss, weights=weights),
         fit=config.fit,
         seed=config.seed,
         runtime=config.runtime,

@@ -19,9 +19,10 @@ def segmentation_loss(logits: Tensor, masks: Tensor, weights: Tensor | None = No
 
     Args:
         logits: [B, K, H, W].
-        masks: int64 [B, H, W].
+        masks: integers [B, H, W].
         weights: of the classes, [K].
     """
+    masks = masks.long()
     total = F.cross_entropy(logits, masks, weights, ignore_index=IGNORE, reduction="sum")
     labels = masks[masks != IGNORE]
     if weights is None:

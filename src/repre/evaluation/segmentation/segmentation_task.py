@@ -1,4 +1,4 @@
-"""A segmentation head to train and test, on cached maps (`frozen_maps`) or on crops of images (`segmenter`)."""
+"""A dense head to train and test, of classes or of depth: on cached maps (`frozen_maps`) or on crops (`segmenter`)."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ class SegmentationTask:
         windows: how an image is cut into windows of the encoder's size.
         mean, std: normalization, [C, 1, 1].
         scale, jitter: augmentation of crops, see `CropSteps` and `show`.
-        class_weights: of the loss, [K] on the device; None weighs all classes equally.
+        loss: maps what the head gives for windows or crops, float32 [B, K, S, S], and their labels [B, S, S] to a scalar.
         fit: optimizer and schedule.
         seed: of the order and the crops.
         runtime: device, precision, workers, cache.
@@ -50,7 +50,7 @@ class SegmentationTask:
     std: Tensor
     scale: tuple[float, float]
     jitter: float
-    class_weights: Tensor | None
+    loss: Callable[[Tensor, Tensor], Tensor]
     fit: FitConfig
     seed: int
     runtime: RuntimeOptions
@@ -94,7 +94,7 @@ class ImageLogits(NamedTuple):
     Attributes:
         windows: of its windows, float32 [n, K, S, S].
         plan: positions of the windows.
-        truth: mask at its own resolution, uint8 [H, W].
+        truth: mask at its own resolution, uint8 [H, W]; or depth, float32.
     """
 
     windows: Tensor

@@ -13,7 +13,6 @@ from repre.data.labels.crops import Crops, CropSteps, crop_batches, render_crops
 from repre.data.labels.windows import Windows
 from repre.evaluation.maps import to_input, window_batches
 from repre.evaluation.segmentation.segmentation_heads import resize
-from repre.evaluation.segmentation.segmentation_loss import segmentation_loss
 from repre.evaluation.segmentation.segmentation_task import ImageLogits, SegmentationTask
 from repre.models.encoder import Encoder
 from repre.utils.amp import autocast
@@ -77,7 +76,7 @@ def train_on_crops(task: SegmentationTask, model: Segmenter) -> dict[str, float]
                 std=task.std,
                 device=task.device,
             )
-        return segmentation_loss(model(images).float(), masks, task.class_weights)
+        return task.loss(model(images).float(), masks)
 
     return task.train_model(
         model,
