@@ -74,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise UserError(f"no command {command!r}; there are: {', '.join(MODULES)}{near_names(command, MODULES)}")
         return import_module(MODULES[command]).main(arguments)
     except (UserError, RunError) as error:
-        print(f"repre: {error}", file=sys.stderr)
+        print("\n".join([f"repre: {error}", *notes(error)]), file=sys.stderr)
         return error.code
     except (RuntimeError, MemoryError) as error:
         from repre.utils.device_errors import describe_device_error  # imports torch, which --help does without
@@ -82,8 +82,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         reason = describe_device_error(error)
         if reason is None:
             raise
-        print(f"repre: {reason}", file=sys.stderr)
+        print("\n".join([f"repre: {reason}", *notes(error)]), file=sys.stderr)
         return RunError.code
-    except KeyboardInterrupt:
-        print("repre: interrupted", file=sys.stderr)
+    except KeyboardInterrupt as error:
+        print("\n".join(["repre: interrupted", *notes(error)]), file=sys.stderr)
         return 130
+
+
+def notes(error: BaseException) -> list[str]:
+    """What an error says after its message: the next command, and the report of a run that failed."""
+    return getattr(error, "__notes__", [])
