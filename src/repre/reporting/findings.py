@@ -12,16 +12,17 @@ from statistics import median
 from typing import Literal
 
 from repre.reporting import next_steps
+from repre.reporting.measurements import images_tested, measured_by, probe_images
 from repre.reporting.run_data import Row, RunData, finite_number, results_inside
+from repre.reporting.titles import evaluation_title, metric_title, result_is_share, result_title
 from repre.training.failure_record import NextStep
 
 Kind = Literal["good", "bad", "limit", "unknown", "note"]
 """good, bad: evidence for and against learning; limit: what held it back; unknown: not enough data; note: information."""
-PROBE = re.compile(r"(knn|miou|linear)\w*")
+PROBE = re.compile(r"(probe/)?(knn|miou|linear|patch_knn)\w*")
 """Names of the metrics of labeled probes."""
-PROBE_TITLES = {"knn": "k-NN accuracy", "miou": "mIoU of the linear probe"}
 PROBE_IMAGES = 1000
-"""Number of test images that a probe is assumed to have; the k-NN on the scenes has as many."""
+"""Number of test images that a probe is assumed to have where nothing says it; the k-NN on the scenes has as many."""
 MIN_CORRESPONDENCE_CHANGE = 0.01
 """Smallest change of the share of matched patches that counts; there are thousands of patches."""
 MIN_LOSS_CHANGE = 0.02
@@ -39,6 +40,10 @@ class Finding:
     text: str
     next: NextStep | None = None
     """Every finding against learning and every limit has one."""
+    about: str = ""
+    """What a finding with labels measured: knn, linear, miou; the same for probes and evaluations."""
+    images: int | None = None
+    """Test images of that measurement."""
 
 
 def probes(run: RunData) -> list[Finding]:
@@ -49,23 +54,29 @@ def probes(run: RunData) -> list[Finding]:
         steps, values = run.series(name, validations=True)
         if len(values) < 2:
             continue
-        title, change = PROBE_TITLES.get(name, name), values[-1] - values[0]
+        title, change = metric_title(name), values[-1] - values[0]
+        kind: Kind
+        advice: NextStep | None
         start = "before training" if steps[0] == 0 else f"at step {steps[0]:.0f}"
         numbers = f"from {values[0]:.1%} {start} to {values[-1]:.1%} at step {steps[-1]:.0f}"
-        if abs(change) <= sampling_noise(values[0], values[-1]):
-            text = f"{title} went {numbers}. With about {PROBE_IMAGES} images, sampling noise can explain this."
-            findings.append(Finding("unknown", f"{title} barely changed", text, next_steps.measure(run)))
+        about, images = name.removeprefix("probe/"), probe_images(run, name)
+        if abs(change) <= sampling_noise(values[0], values[-1], images or PROBE_IMAGES):
+            text = (
+                f"{title} went {numbers}. With about {images or PROBE_IMAGES} images, sampling noise can explain this."
+            )
+            kind, said, advice = "unknown", "barely changed", next_steps.measure(run)
         elif change > 0:
-            findings.append(Finding("good", f"{title} rose", f"{title} rose {numbers}."))
+            kind, said, advice, text = "good", "rose", None, f"{title} rose {numbers}."
         else:
+            kind, said, advice = "bad", "fell", next_steps.lower_lr(run)
             text = f"{title} fell {numbers}: training made these features worse."
-            findings.append(Finding("bad", f"{title} fell", text, next_steps.lower_lr(run)))
+        findings.append(Finding(kind, f"{title} {said}", text, advice, about, images))
     return findings
 
 
-def sampling_noise(first: float, last: float) -> float:
-    """Gives 1.96 standard deviations of the difference of two shares of `PROBE_IMAGES` images."""
-    return 1.96 * (sum(max(share * (1 - share), 0.0) for share in (first, last)) / PROBE_IMAGES) ** 0.5
+def sampling_noise(first: float, last: float, images: int) -> float:
+    """Gives 1.96 standard deviations of the difference of two shares of this many images."""
+    return 1.96 * (sum(max(share * (1 - share), 0.0) for share in (first, last)) / images) ** 0.5
 
 
 def gains(run: RunData) -> list[Finding]:
@@ -83,12 +94,22 @@ def gains(run: RunData) -> list[Finding]:
             half_width, verdict = finite_number(gain.get("half")), str(gain.get("verdict"))
             interval = f" ± {100 * half_width:.1f}" if half_width is not None else ""
             kinds: dict[str, Kind] = {"better": "good", "worse": "bad"}
-            text = f"{row.get('metric')}: {100 * mean:+.1f}{interval} points over the same model with random weights."
+            share = result_is_share(row.get("metric"))
+            gained = f"{100 * mean:+.1f}{interval} points" if share else f"{mean:+.3g}"
+            metric = f"{evaluation_title(name)}, {result_title(row.get('metric'))}"
+            text = f"{metric}: {gained} over the same model with random weights."
             kind = kinds.get(verdict, "unknown")
             advice = {"bad": next_steps.lower_lr, "unknown": next_steps.measure}.get(kind)
-            title = f"{name} against random init: {verdict}"
-            findings.append(Finding(kind, title, text, advice(run) if advice else None))
+            title = f"{evaluation_title(name)} against random init: {verdict}"
+            about, images = measured_by(name), _images_of(run, name)
+            findings.append(Finding(kind, title, text, advice(run) if advice else None, about, images))
     return findings
+
+
+def _images_of(run: RunData, evaluation: str) -> int | None:
+    """Test images of the stored results of an evaluation; None if they differ or are not known."""
+    counts = {images_tested(result) for result in run.evaluations if result.get("evaluation") == evaluation}
+    return counts.pop() if len(counts) == 1 else None
 
 
 def _is_about(row: Row, comparison: Row, run: RunData) -> bool:

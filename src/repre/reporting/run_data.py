@@ -3,6 +3,7 @@
 Files that are missing, damaged or unknown are left out with a note; only a folder that is no run raises (`UserError`).
 """
 
+import hashlib
 import json
 import math
 import re
@@ -61,6 +62,8 @@ class RunData:
     """Sentences about what could not be read."""
     failure: FailureRecord | None = None
     """Why the run ended early; None for one that finished or is running."""
+    weights: str | None = None
+    """SHA-256 of the exported encoder's weights, by which evaluations know it; only for a run with evaluations."""
     running: bool = False
     """Whether a process trains it now."""
 
@@ -101,6 +104,7 @@ def read_run(path: Path, *, comparisons: Sequence[Path] = ()) -> RunData:
     alarms = _read_json_lines(path / "alarms.jsonl", notes) or (summary or {}).get("alarms")
     unreadable = _read_text(path / "unreadable.txt").splitlines()
     rows, validations = _last_of_each_step(_with_step(rows)), _last_of_each_step(_with_step(validations))
+    evaluations = _read_evaluations(path / "evaluations", notes)
     locked = is_locked(path / ".lock") if summary is None else False
     return RunData(
         path=path,
@@ -115,7 +119,8 @@ def read_run(path: Path, *, comparisons: Sequence[Path] = ()) -> RunData:
         unreadable_count=len(unreadable),
         panels=_find_panels(path / "panel"),
         arrays=read_arrays(path / "snapshots" / "features.npz", notes),
-        evaluations=_read_evaluations(path / "evaluations", notes),
+        evaluations=evaluations,
+        weights=_file_hash(path / "encoder" / "model.safetensors") if evaluations else None,
         random_init=_read_random_init(path, notes),
         comparisons=_read_comparisons(path, comparisons, notes),
         notes=notes,
@@ -158,6 +163,14 @@ def _read_text(path: Path) -> str:
         return path.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return ""
+
+
+def _file_hash(path: Path) -> str | None:
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return None
 
 
 def _read_json(path: Path, notes: list[str]) -> Row | None:

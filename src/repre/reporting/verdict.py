@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from statistics import median
 
+from repre.reporting.disagreements import disagreements, settle
 from repre.reporting.findings import (
     MIN_LOSS_CHANGE,
     Finding,
@@ -65,9 +66,9 @@ def judge(run: RunData) -> Verdict:
     if run.failure is not None:
         found = [*probes(run), *gains(run), *stability(run), *losses(run), *limits(run)]
         return Verdict(run.failure.headline, "bad", found, run.failure)
-    labeled, baseline, state = [*probes(run), *gains(run)], baselines(run), stability(run)
+    labeled, baseline, state = settle([*probes(run), *gains(run)]), baselines(run), stability(run)
     unlabeled = [*losses(run), *correspondence(run), *reconstruction(run)]
-    findings = [*labeled, *baseline, *state, *unlabeled, *limits(run)]
+    findings = [*labeled, *disagreements(run), *baseline, *state, *unlabeled, *limits(run)]
     if not labeled:
         text = "No labeled probe ran before and after training. Run repre eval knn or repre compare to measure the features."
         findings.append(Finding("unknown", "Feature quality", text, measure(run)))
