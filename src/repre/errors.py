@@ -1,7 +1,8 @@
 """Errors with a message for the user: what went wrong, where, and how to fix it. Other exceptions keep their traceback."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
+from typing import Literal
 
 
 class UserError(ValueError):
@@ -10,10 +11,27 @@ class UserError(ValueError):
     code = 2
 
 
+FailureKind = Literal["diverged", "memory", "data", "disk", "signal", "worker", "device", "lost", "other"]
+"""Why a run ended early. lost: another process of the run failed, whose message gives the reason."""
+
+
 class RunError(RuntimeError):
-    """A run cannot continue: the loss is not finite, too many files are broken, the disk is full. Saved work is intact."""
+    """A run cannot continue: the loss is not finite, too many files are broken, the disk is full. Saved work is intact.
+
+    Args:
+        message: what happened, where, and how to continue.
+        kind: what the report says about a run that ends like this.
+        options: options with which the run resumes, if the same command would fail again.
+        step: the step that failed, counted from 1; None: the one after the last that was done.
+    """
 
     code = 1
+
+    def __init__(
+        self, message: str = "", *, kind: FailureKind = "other", options: Sequence[str] = (), step: int | None = None
+    ) -> None:
+        super().__init__(message)
+        self.kind, self.options, self.step = kind, tuple(options), step
 
 
 def near_names(name: str, known: Iterable[str], *, count: int = 3) -> str:

@@ -39,7 +39,7 @@ def test_losses_share_a_chart_and_references_are_gray() -> None:
     charts = {chart.title: chart for chart in run_charts(run_data(), max_points=100)}
     colors = {line["name"]: line["color"] for line in charts["Losses"].series}
     assert colors == {"loss": 0, "contrastive": 1, "pixel": 2}
-    assert {line["name"]: line["color"] for line in charts["PSNR, dB"].series} == {"psnr": 0, "single color": -1}
+    assert {line["name"]: line["color"] for line in charts["PSNR, dB"].series} == {"PSNR": 0, "single color": -1}
     assert [line["exact"] for line in charts["Learning rate"].series] == [True]
 
 

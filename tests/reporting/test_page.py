@@ -252,8 +252,8 @@ def test_runs_side_by_side(tmp_path: Path) -> None:
     page = outline(path)
     assert sections(page) == [
         "glance",
-        "curves",
         "settings",
+        "curves",
         "reconstruction",
         "colors",
         "similarity",

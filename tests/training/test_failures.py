@@ -65,9 +65,7 @@ def second_image(views: Views) -> None:
 def test_stop_names_the_file_and_keeps_the_last_good_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = small(tmp_path)
     monkeypatch.setattr(loop, "make_views", poisoned({6}, second_image))
-    with pytest.raises(
-        RunError, match=r"step 6 is not finite: .*pixels of a view.*last good weights.*lower --optim.lr"
-    ):
+    with pytest.raises(RunError, match=r"step 6 is not finite: .*pixels of a view.*last good weights.*not-finite skip"):
         train(config)
     state = load_checkpoint(tmp_path / "run/checkpoints/last.pt")
     assert state["step"] == 4

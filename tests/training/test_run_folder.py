@@ -14,6 +14,7 @@ from repre.errors import RunError, UserError
 from repre.training import run_folder
 from repre.training.loop import train
 from repre.training.run_folder import RunFolder
+from repre.utils import folder_lock
 from tests.training.toy import toy
 
 
@@ -113,9 +114,9 @@ def test_long_logs_rotate_and_the_oldest_are_removed(tmp_path: Path, monkeypatch
     assert all((folder.path / name).stat().st_size < 200 for name in logs)
 
 
-@pytest.mark.skipif(run_folder.fcntl is None, reason="no locks on this system")
+@pytest.mark.skipif(folder_lock.fcntl is None, reason="no locks on this system")
 def test_a_second_process_is_kept_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run_folder, "LOCK_TIMEOUT", 0.0)
+    monkeypatch.setattr(folder_lock, "LOCK_TIMEOUT", 0.0)
     folder, config = prepared(tmp_path)
     folder.release()
     code = "import fcntl, sys; f = open(sys.argv[1], 'ab'); fcntl.lockf(f, fcntl.LOCK_EX); print(flush=True); input()"

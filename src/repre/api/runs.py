@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from repre.api.arguments import PathLike, as_data, as_list
-from repre.errors import UserError
+from repre.errors import RunError, UserError
 
 if TYPE_CHECKING:
     from repre.config import RunConfig
@@ -59,7 +59,8 @@ def pretrain(
 
     Raises:
         UserError: a mistake in the config or the data, or `out` holds another run.
-        RunError: the run cannot continue; its last checkpoint is intact.
+        RunError: the run cannot continue; its last checkpoint is intact. The report in its folder says why, and which
+            command helps; the error's notes name both.
     """
     from repre.evaluation.classification.knn_probe import KNNProbe
     from repre.reporting import write_report
@@ -70,7 +71,12 @@ def pretrain(
         config, data=None if data is None else as_data(data), out=out, epochs=epochs, batch_size=batch_size, seed=seed
     )
     probe = KNNProbe.for_scenes(config.data_name, config.views) if config.embedded_scenes else None
-    path = train(config, probe=probe)
+    try:
+        path = train(config, probe=probe)
+    except (Exception, KeyboardInterrupt) as error:
+        if is_main_process() and not isinstance(error, UserError):
+            _report_failure(Path(config.out), error)
+        raise
     if is_main_process():
         if probe is not None:
             _add_baselines(path, probe)
@@ -154,6 +160,22 @@ def reconstruct(
         checkpoint=Path(checkpoint) if checkpoint else None,
     )
     return Reconstruction(Path(out), psnr)
+
+
+def _report_failure(path: Path, error: BaseException) -> None:
+    """Writes the report of a run that ended by an error; adds the next command and the report to the error's notes."""
+    from repre.reporting import write_report
+    from repre.training.failure_record import read_failure
+
+    record = read_failure(path)
+    if record is None:
+        return
+    for step in record.next_steps:
+        error.add_note(f"{step.do}:\n  {step.command}")
+    try:
+        error.add_note(f"report: {write_report(path)}")
+    except (OSError, UserError, RunError) as failure:  # such as a full disk, which ended the run
+        error.add_note(f"the report could not be written ({failure})")
 
 
 def _add_baselines(path: Path, probe: KNNProbe) -> None:

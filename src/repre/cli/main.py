@@ -81,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _announce_loading(command, arguments)
         return import_module(MODULES[command]).main(arguments)
     except (UserError, RunError) as error:
-        print(f"repre: {error}", file=sys.stderr)
+        print("\n".join([f"repre: {error}", *notes(error)]), file=sys.stderr)
         return error.code
     except (RuntimeError, MemoryError) as error:
         from repre.utils.device_errors import describe_device_error  # imports torch, which --help does without
@@ -89,10 +89,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         reason = describe_device_error(error)
         if reason is None:
             raise
-        print(f"repre: {reason}", file=sys.stderr)
+        print("\n".join([f"repre: {reason}", *notes(error)]), file=sys.stderr)
         return RunError.code
-    except KeyboardInterrupt:
-        print("repre: interrupted", file=sys.stderr)
+    except KeyboardInterrupt as error:
+        print("\n".join(["repre: interrupted", *notes(error)]), file=sys.stderr)
         return 130
 
 
@@ -102,3 +102,8 @@ def _announce_loading(command: str, arguments: Sequence[str]) -> None:
     helps = not {"-h", "--help", "--help-all", "--print-config"}.isdisjoint(arguments)
     if is_first_process and not helps and command not in WITHOUT_TORCH and "torch" not in sys.modules:
         print(f"repre {__version__} {command}: loading PyTorch", file=sys.stderr, flush=True)
+
+
+def notes(error: BaseException) -> list[str]:
+    """What an error says after its message: the next command, and the report of a run that failed."""
+    return getattr(error, "__notes__", [])

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from repre.reporting.objectives import alike
 from repre.reporting.run_data import RunData
 
 Scale = Literal["number", "share", "log"]
@@ -35,6 +36,8 @@ FAMILIES = (
            "Relative to all negatives. Near 0 the temperature is too low, near 1 too high.", "share"),
     Family("Objectives", "Prototype entropy", r"teacher_entropy|prototype_(entropy|information)",
            "Each image should select few prototypes (low teacher entropy); all images together should use many."),
+    Family("Embeddings", "Probes on your labels", r"probe/\w+",
+           "Metrics of the frozen encoder on the labels that --probe names; higher is better.", "share"),
     Family("Embeddings", "Labeled probes", r"(knn|miou|linear)\w*",
            "Metrics of probes with labels on the frozen encoder; higher is better.", "share"),
     Family("Embeddings", "Effective rank", r"rankme",
@@ -78,6 +81,14 @@ FAMILIES = (
 )  # fmt: skip
 REFERENCES = {"psnr_flat": "single color", "correspondence_chance": "random guess"}
 """Metrics that others are compared with, drawn in gray, and their names in the legend."""
+LEGENDS = {
+    "rankme": "effective rank", "embedding_std": "fixed sample", "batch_std": "batch", "psnr": "PSNR", "ssim": "SSIM",
+    "knn": "k-NN on the scenes", "miou": "mIoU", "lr": "learning rate", "grad_norm": "gradient norm",
+    "probe/knn": "k-NN accuracy", "probe/linear": "linear accuracy", "probe/miou": "mIoU of a linear head",
+    "probe/patch_knn": "mIoU of nearest patches", "images_per_s": "images per second", "data_wait": "waiting for data",
+    "loss_dino": "DINO", "loss_ibot": "iBOT", "loss_koleo": "KoLeo",
+}  # fmt: skip
+"""Other names in the legend than the metrics' own."""
 EXACT = ("lr", "weight_size")
 """Metrics without noise, which are never smoothed."""
 NOT_DRAWN = ("step", "epoch", "distinct_images")
@@ -108,13 +119,17 @@ def run_charts(run: RunData, *, max_points: int) -> list[Chart]:
 
 
 def comparison_charts(runs: Sequence[RunData], *, max_points: int) -> list[Chart]:
-    """Gives one chart per metric with a line per run."""
+    """Gives one chart per metric with a line per run; runs of unlike objectives do not share it."""
     charts: dict[str, tuple[int, Chart]] = {}
     for index, run in enumerate(runs):
         for name, line in _lines(run, max_points=max_points):
             order, family = _family(name)
-            title = family.title if family.pattern == name else f"{family.title}: {name}"
-            _, chart = charts.setdefault(name, (order, _chart(family, title)))
+            title = family.title if family.pattern == name else f"{family.title}: {label(name)}"
+            groups = alike(runs, name)
+            group = next(group for group in groups if index in group)
+            if len(groups) > 1:
+                title = f"{title} ({', '.join(runs[member].name for member in group)})"
+            _, chart = charts.setdefault(f"{name} {group[0]}", (order, _chart(family, title)))
             chart.series.append({"name": run.name, "color": index, **line})
     return _in_order(charts)
 
@@ -142,7 +157,8 @@ def label(name: str) -> str:
     if match := re.fullmatch(r"level_(?:share|similarity)_(\d+)(?:_(\d+))?", name):
         first, second = int(match[1]) + 1, match[2]
         return f"level {first}" if second is None else f"levels {first} and {int(second) + 1}"
-    return REFERENCES.get(name) or name.removeprefix("gradient_").removeprefix("cosine_").replace("_", " ")
+    known = REFERENCES.get(name) or LEGENDS.get(name)
+    return known or name.removeprefix("gradient_").removeprefix("cosine_").replace("_", " ").replace("/", ": ")
 
 
 def _family(name: str) -> tuple[int, Family]:

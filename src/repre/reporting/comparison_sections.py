@@ -6,13 +6,18 @@ from dataclasses import replace
 from repre.reporting.charts import NOT_DRAWN
 from repre.reporting.findings import PROBE
 from repre.reporting.formatting import describe_run, duration, flatten, format_number, percent
+from repre.reporting.leader import differing_settings, find_leader
+from repre.reporting.objectives import alike
 from repre.reporting.rendering import PageData, Section, section
 from repre.reporting.run_data import RunData
+from repre.reporting.titles import metric_title, setting_title, write_metric
 from repre.reporting.verdict import data_wait, judge
 
 LOSSES = ("loss", "contrastive", "pixel")
 KEY_METRICS = ("rankme", "embedding_std", "correspondence", "psnr", "ssim", "gradient_ratio")
 """Validation metrics in the table that is always open; labeled probes are in it too."""
+UNLIKE = "another objective"
+"""Stands in a row for a run in which the metric means something else."""
 
 
 def with_distinct_names(runs: Sequence[RunData]) -> list[RunData]:
@@ -27,45 +32,68 @@ def with_distinct_names(runs: Sequence[RunData]) -> list[RunData]:
 
 
 def glance_section(runs: Sequence[RunData], page: PageData) -> Section:
-    """Shows verdicts and key metrics with one column per run."""
+    """Shows who is ahead, then verdicts and key metrics with one column per run."""
     validated = dict.fromkeys(name for run in runs for row in run.validations for name in row if name not in NOT_DRAWN)
     key = [name for name in validated if name in KEY_METRICS or PROBE.fullmatch(name)]
+    losses = [name for name in LOSSES if any(run.series(name)[1] for run in runs)]
     summaries = [run.summary or {} for run in runs]
-    losses = [
-        [name, *(_last(run, name) for run in runs)] for name in LOSSES if any(run.series(name)[1] for run in runs)
-    ]
     totals = [
-        ["images per second", *(format_number(summary.get("images_per_s"), 3) for summary in summaries)],
-        ["waiting for data", *(percent(data_wait(run)) for run in runs)],
-        ["time", *(duration(summary.get("seconds")) for summary in summaries)],
-        ["alarms", *(str(len(run.alarms)) for run in runs)],
+        ["Images per second", *(format_number(summary.get("images_per_s"), 3) for summary in summaries)],
+        ["Waiting for data", *(percent(data_wait(run)) for run in runs)],
+        ["Time", *(duration(summary.get("seconds")) for summary in summaries)],
+        ["Alarms", *(str(len(run.alarms)) for run in runs)],
     ]
+    apart: list[str] = []
+    rows = _rows(runs, losses, apart, validations=False) + _rows(runs, key, apart)
+    more = _rows(runs, [name for name in validated if name not in key], apart)
     return section(
         "glance",
-        "At a glance",
-        "Losses are the last logged ones; other metrics are those of the first and the last validation.",
+        "Who is ahead",
+        leader=find_leader(runs),
         runs=[(run.name, judge(run), describe_run(run)) for run in runs],
-        rows=losses + [_first_and_last(runs, name) for name in key] + totals,
-        more_rows=[_first_and_last(runs, name) for name in validated if name not in key],
+        names=[run.name for run in runs],
+        rows=rows + totals,
+        more_rows=more,
+        apart=apart,
     )
 
 
-def _last(run: RunData, name: str) -> str:
-    values = run.series(name)[1]
-    return format_number(values[-1]) if values else "–"
+def _rows(
+    runs: Sequence[RunData], names: Sequence[str], apart: list[str], *, validations: bool = True
+) -> list[list[str]]:
+    """Gives a row per metric: its title, then its last value in every run, with the first of the validations.
+
+    A row only has runs in which the metric means the same; the titles of those that no two runs share go to `apart`.
+    """
+    rows = []
+    for name in names:
+        groups = alike(runs, name)
+        shared = [group for group in groups if len(group) > 1]
+        if len(groups) > 1:
+            apart.append(metric_title(name))
+        for group in shared:
+            values = [_written(run, name, validations) if i in group else UNLIKE for i, run in enumerate(runs)]
+            if any(values[i] != "–" for i in group):
+                rows.append([metric_title(name), *values])
+    return rows
 
 
-def _first_and_last(runs: Sequence[RunData], name: str) -> list[str]:
-    """Gives a row of the table: the metric's name, then its first and last value in every run."""
-    columns = [run.series(name, validations=True)[1] for run in runs]
-    return [name, *(f"{format_number(v[0], 3)} → {format_number(v[-1], 3)}" if v else "–" for v in columns)]
+def _written(run: RunData, name: str, validations: bool) -> str:
+    steps, values = run.series(name, validations=validations)
+    if not values:
+        return "–"
+    last = write_metric(name, values[-1])
+    if not validations:
+        return last
+    if steps[-1] == 0:
+        return f"{last} before training" if run.last_step == 0 else f"{last} before training, not measured since"
+    return f"{write_metric(name, values[0])} → {last}" if len(values) > 1 else last
 
 
 def settings_section(runs: Sequence[RunData], page: PageData) -> Section:
     """Shows the settings that differ between the runs."""
-    configs = [flatten(run.config) for run in runs]
-    names = list(dict.fromkeys(name for config in configs for name in config))
-    rows = [(name, [config.get(name, "not set") for config in configs]) for name in names]
-    differing = [(name, values) for name, values in rows if len(set(values)) > 1]
-    lead = f"{len(differing)} of {len(names)} settings differ."
-    return section("settings", "Settings that differ", lead, names=[run.name for run in runs], settings=differing)
+    count = len({name for run in runs for name in flatten(run.config)} - {"out"})
+    differing = differing_settings(runs)
+    rows = [(setting_title(name), name, values) for name, values in differing]
+    lead = f"{len(differing)} of {count} settings differ."
+    return section("settings", "Settings that differ", lead, names=[run.name for run in runs], settings=rows)

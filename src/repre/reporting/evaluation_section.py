@@ -3,13 +3,15 @@
 import json
 from collections.abc import Sequence
 from itertools import groupby
+from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from repre.evaluation.metric_units import describe_value, is_share
-from repre.reporting.formatting import percent
+from repre.reporting.formatting import format_number
+from repre.reporting.measurements import images_tested, is_final, weights_hash
 from repre.reporting.rendering import PageData, Section, section
 from repre.reporting.run_data import Row, RunData, finite_number
+from repre.reporting.titles import evaluation_title, result_is_share, result_title, write_result
 
 BASELINES = {"over_random": "Gain over random init", "over_supervised": "Gain over supervised"}
 """Gains in compare.json, and their column's title."""
@@ -19,7 +21,7 @@ MAX_OTHER_METRICS = 12
 def evaluation_section(runs: Sequence[RunData], page: PageData) -> Section | None:
     """Shows the tables of `repre compare`, each once, and every stored result."""
     comparisons = {comparison["file"]: comparison for run in runs for comparison in run.comparisons}
-    stored = [_stored_results(run.evaluations, run.random_init) for run in runs]
+    stored = [_stored_results(run) for run in runs]
     if not comparisons and not any(stored):
         page.left_out.append("Evaluations: no results are stored. Run repre eval or repre compare.")
         return None
@@ -36,63 +38,79 @@ def _comparison_table(comparison: Row) -> dict[str, Any]:
         "seeds": finite_number(comparison.get("seeds")),
         "columns": list(columns.values()),
         "rows": [
-            row | {"result": mean_and_deviation(row.get("mean"), row.get("sd"), str(row.get("metric"))),
-                   "gains": [gain(row.get(name), str(row.get("metric"))) for name in columns]}
+            row | {"title": evaluation_title(row.get("evaluation")), "result_title": result_title(row.get("metric")),
+                   "result": mean_and_deviation(row.get("mean"), row.get("sd"), row.get("metric")),
+                   "gains": [gain(row.get(name), row.get("metric")) for name in columns]}
             for row in rows
         ],
     }  # fmt: skip
 
 
-def mean_and_deviation(average: object, deviation: object, metric: str) -> str:
-    """Formats a mean and its standard deviation as percentages, or in the metric's unit."""
-    return _value(metric, average) + (f" ± {_value(metric, deviation)}" if finite_number(deviation) is not None else "")
+def mean_and_deviation(average: object, deviation: object, metric: object) -> str:
+    """Formats a mean and its standard deviation: as percentages where the metric is a share."""
+    spread = f" ± {write_result(metric, deviation)}" if finite_number(deviation) is not None else ""
+    return write_result(metric, average) + spread
 
 
-def _value(metric: str, value: object) -> str:
-    """Formats a metric: a share as a percentage, others with their unit."""
-    number = finite_number(value)
-    return percent(value) if is_share(metric) or number is None else describe_value(metric, number)
+def gained(difference: float, metric: object) -> str:
+    """Formats a difference, in points where the metric is a share."""
+    return f"{100 * difference:+.2f}" if result_is_share(metric) else f"{difference:+.3g}"
 
 
-def gain(values: object, metric: str) -> dict[str, str] | None:
+def gain(values: object, metric: object) -> dict[str, str] | None:
     """Gives the text and the verdict of a gain; None if there is none."""
     if not isinstance(values, dict) or (average := finite_number(values.get("mean"))) is None:
         return None
     half_width = finite_number(values.get("half"))
-    factor = 100 if is_share(metric) else 1
-    interval = f" ± {factor * half_width:.2f}" if half_width is not None else ""
-    return {"text": f"{factor * average:+.2f}{interval}", "verdict": str(values.get("verdict", ""))}
+    interval = f" ± {gained(half_width, metric).lstrip('+')}" if half_width is not None else ""
+    return {"text": f"{gained(average, metric)}{interval}", "verdict": str(values.get("verdict", ""))}
 
 
-def _stored_results(results: Sequence[Row], random_init: Sequence[Row]) -> list[dict[str, Any]]:
-    """Gives one row per evaluation and settings: the main metric over the seeds, and the gain over random init.
+def _stored_results(run: RunData) -> list[dict[str, Any]]:
+    """Gives one row per evaluation, settings and weights: the main metric over distinct seeds, and gains over random init.
 
     The gain is the mean difference to results of the same model with random weights at equal settings and seeds.
     """
-    untrained = {_settings_and_seed(result): result for result in random_init}
+    untrained = {_settings_and_seed(result): result for result in run.random_init}
     rows = []
-    for _, group in groupby(sorted(results, key=_settings), key=_settings):
-        same = list(group)
+
+    def key(result: Row) -> tuple[str, str, str]:
+        return _settings(result), str(result["main"]), weights_hash(result) or str(result.get("start"))
+
+    for _, group in groupby(sorted(run.evaluations, key=key), key=key):
+        same = list({str(finite_number(result.get("seed"))): result for result in group}.values())
         first, main = same[0], str(same[0]["main"])
         values = [value for result in same if (value := finite_number(result["metrics"].get(main))) is not None]
         gains = _gains(same, untrained, main)
-        factor = 100 if is_share(main) else 1
-        others = [f"{name} {_value(name, value)}" for name, value in first["metrics"].items() if name != main]
+        others = [f"{result_title(n)} {write_result(n, v)}" for n, v in first["metrics"].items() if n != main]
         settings = first["config"] if isinstance(first.get("config"), dict) else {}
+        images = images_tested(first)
         rows.append(
             {
-                "evaluation": first.get("evaluation", first["file"]),
+                "evaluation": evaluation_title(first.get("evaluation", first["file"])),
                 "data": settings.get("data") or first.get("start", ""),
-                "metric": main,
+                "metric": result_title(main),
+                "weights": _weights_title(run, first),
                 "result": mean_and_deviation(
                     mean(values) if values else None, stdev(values) if len(values) > 1 else None, main
                 ),
+                "images": format_number(images) if images is not None else "–",
                 "seeds": len(same),
-                "gain": f"{factor * mean(gains):+.2f} ({len(gains)} seed{'s' * (len(gains) > 1)})" if gains else "–",
+                "gain": f"{gained(mean(gains), main)} ({len(gains)} seed{'s' * (len(gains) > 1)})" if gains else "–",
                 "others": ", ".join(others[:MAX_OTHER_METRICS]),
             }
         )
     return rows
+
+
+def _weights_title(run: RunData, result: Row) -> str:
+    """Gives the weights that a result is about: the last, those of a checkpoint, or earlier ones by their hash."""
+    start, found = Path(str(result.get("start"))), weights_hash(result)
+    if start.suffix == ".pt":
+        return start.name
+    if is_final(run, result):
+        return "last"
+    return f"other ({found[:8]})"
 
 
 def _gains(results: Sequence[Row], untrained: dict[tuple[str, float | None], Row], metric: str) -> list[float]:

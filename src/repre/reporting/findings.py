@@ -11,15 +11,18 @@ from pathlib import Path
 from statistics import median
 from typing import Literal
 
+from repre.reporting import next_steps
+from repre.reporting.measurements import images_tested, measured_by, probe_images
 from repre.reporting.run_data import Row, RunData, finite_number, results_inside
+from repre.reporting.titles import evaluation_title, metric_title, result_is_share, result_title
+from repre.training.failure_record import NextStep
 
 Kind = Literal["good", "bad", "limit", "unknown", "note"]
 """good, bad: evidence for and against learning; limit: what held it back; unknown: not enough data; note: information."""
-PROBE = re.compile(r"(knn|miou|linear)\w*")
+PROBE = re.compile(r"(probe/)?(knn|miou|linear|patch_knn)\w*")
 """Names of the metrics of labeled probes."""
-PROBE_TITLES = {"knn": "k-NN accuracy", "miou": "mIoU of the linear probe"}
 PROBE_IMAGES = 1000
-"""Number of test images that a probe is assumed to have; the k-NN on the scenes has as many."""
+"""Number of test images that a probe is assumed to have where nothing says it; the k-NN on the scenes has as many."""
 MIN_CORRESPONDENCE_CHANGE = 0.01
 """Smallest change of the share of matched patches that counts; there are thousands of patches."""
 MIN_LOSS_CHANGE = 0.02
@@ -30,11 +33,17 @@ COLLAPSED_STD, COLLAPSED_RANK = 0.05, 1.5
 
 @dataclass(frozen=True)
 class Finding:
-    """One piece of evidence: its kind, a short title, and a sentence with its numbers."""
+    """One piece of evidence: its kind, a short title, a sentence with its numbers, and what to do about it."""
 
     kind: Kind
     title: str
     text: str
+    next: NextStep | None = None
+    """Every finding against learning and every limit has one."""
+    about: str = ""
+    """What a finding with labels measured: knn, linear, miou; the same for probes and evaluations."""
+    images: int | None = None
+    """Test images of that measurement."""
 
 
 def probes(run: RunData) -> list[Finding]:
@@ -45,23 +54,29 @@ def probes(run: RunData) -> list[Finding]:
         steps, values = run.series(name, validations=True)
         if len(values) < 2:
             continue
-        title, change = PROBE_TITLES.get(name, name), values[-1] - values[0]
+        title, change = metric_title(name), values[-1] - values[0]
+        kind: Kind
+        advice: NextStep | None
         start = "before training" if steps[0] == 0 else f"at step {steps[0]:.0f}"
         numbers = f"from {values[0]:.1%} {start} to {values[-1]:.1%} at step {steps[-1]:.0f}"
-        if abs(change) <= sampling_noise(values[0], values[-1]):
-            text = f"{title} went {numbers}. With about {PROBE_IMAGES} images, sampling noise can explain this."
-            findings.append(Finding("unknown", f"{title} barely changed", text))
+        about, images = name.removeprefix("probe/"), probe_images(run, name)
+        if abs(change) <= sampling_noise(values[0], values[-1], images or PROBE_IMAGES):
+            text = (
+                f"{title} went {numbers}. With about {images or PROBE_IMAGES} images, sampling noise can explain this."
+            )
+            kind, said, advice = "unknown", "barely changed", next_steps.measure(run)
         elif change > 0:
-            findings.append(Finding("good", f"{title} rose", f"{title} rose {numbers}."))
+            kind, said, advice, text = "good", "rose", None, f"{title} rose {numbers}."
         else:
+            kind, said, advice = "bad", "fell", next_steps.lower_lr(run)
             text = f"{title} fell {numbers}: training made these features worse."
-            findings.append(Finding("bad", f"{title} fell", text))
+        findings.append(Finding(kind, f"{title} {said}", text, advice, about, images))
     return findings
 
 
-def sampling_noise(first: float, last: float) -> float:
-    """Gives 1.96 standard deviations of the difference of two shares of `PROBE_IMAGES` images."""
-    return 1.96 * (sum(max(share * (1 - share), 0.0) for share in (first, last)) / PROBE_IMAGES) ** 0.5
+def sampling_noise(first: float, last: float, images: int) -> float:
+    """Gives 1.96 standard deviations of the difference of two shares of this many images."""
+    return 1.96 * (sum(max(share * (1 - share), 0.0) for share in (first, last)) / images) ** 0.5
 
 
 def gains(run: RunData) -> list[Finding]:
@@ -79,9 +94,22 @@ def gains(run: RunData) -> list[Finding]:
             half_width, verdict = finite_number(gain.get("half")), str(gain.get("verdict"))
             interval = f" ± {100 * half_width:.1f}" if half_width is not None else ""
             kinds: dict[str, Kind] = {"better": "good", "worse": "bad"}
-            text = f"{row.get('metric')}: {100 * mean:+.1f}{interval} points over the same model with random weights."
-            findings.append(Finding(kinds.get(verdict, "unknown"), f"{name} against random init: {verdict}", text))
+            share = result_is_share(row.get("metric"))
+            gained = f"{100 * mean:+.1f}{interval} points" if share else f"{mean:+.3g}"
+            metric = f"{evaluation_title(name)}, {result_title(row.get('metric'))}"
+            text = f"{metric}: {gained} over the same model with random weights."
+            kind = kinds.get(verdict, "unknown")
+            advice = {"bad": next_steps.lower_lr, "unknown": next_steps.measure}.get(kind)
+            title = f"{evaluation_title(name)} against random init: {verdict}"
+            about, images = measured_by(name), _images_of(run, name)
+            findings.append(Finding(kind, title, text, advice(run) if advice else None, about, images))
     return findings
+
+
+def _images_of(run: RunData, evaluation: str) -> int | None:
+    """Test images of the stored results of an evaluation; None if they differ or are not known."""
+    counts = {images_tested(result) for result in run.evaluations if result.get("evaluation") == evaluation}
+    return counts.pop() if len(counts) == 1 else None
 
 
 def _is_about(row: Row, comparison: Row, run: RunData) -> bool:
@@ -104,7 +132,7 @@ def baselines(run: RunData) -> list[Finding]:
     text = f"k-NN reaches {after:.1%}; the best baseline without learning, {best}, reaches {accuracies[best]:.1%}."
     if after > accuracies[best]:
         return [Finding("note", "Beats the baselines", text)]
-    return [Finding("limit", f"Does not beat {best}", text)]
+    return [Finding("limit", f"Does not beat {best}", text, next_steps.longer(run))]
 
 
 def stability(run: RunData) -> list[Finding]:
@@ -117,17 +145,17 @@ def stability(run: RunData) -> list[Finding]:
             f"The last logged {not_finite[0]} is not a finite number. A lower optim.lr, a longer optim.warmup_fraction "
             "or optim.clip_grad_norm 1.0 usually helps."
         )
-        findings.append(Finding("bad", "It diverged", text))
-    spread, rank = (run.series(name, validations=True)[1] for name in ("embedding_std", "rankme"))
+        findings.append(Finding("bad", "It diverged", text, next_steps.lower_lr(run)))
+    spread, rank = (trained_series(run, name) for name in ("embedding_std", "rankme"))
     if not spread and not rank:
-        text = "No validation measured the embeddings (rankme, embedding_std)."
+        text = "No validation after the first step measured the embeddings (effective rank, spread)."
         return [*findings, Finding("unknown", "Collapse", text)]
     numbers = [f"Effective rank {from_to(rank)}."] if rank else []
     numbers += [f"Spread of the embeddings {from_to(spread)} (1: uniform, 0: collapse)."] if spread else []
     text = " ".join(numbers)
     if _is_below(run, "embedding_std", spread, COLLAPSED_STD) or _is_below(run, "rankme", rank, COLLAPSED_RANK):
         text = f"All images have nearly the same embedding. {text}"
-        return [*findings, Finding("bad", "It collapsed", text)]
+        return [*findings, Finding("bad", "It collapsed", text, next_steps.lower_lr(run))]
     if rank and rank[-1] < rank[0] / 2:
         text = f"{text} The embeddings use fewer directions than at the first validation."
         return [*findings, Finding("note", "No collapse, but fewer directions", text)]
@@ -160,10 +188,11 @@ def losses(run: RunData) -> list[Finding]:
         fall = (first - last) / abs(first) if first else 0.0
         text = f"{name}: {first:.3g} in the first tenth of the run, {last:.3g} in the last."
         if abs(fall) <= MIN_LOSS_CHANGE:
-            findings.append(Finding("bad", f"{name} did not change", text))
+            findings.append(Finding("bad", f"{name} did not change", text, next_steps.raise_lr(run)))
+        elif fall > 0:
+            findings.append(Finding("good", f"{name} fell by {fall:.0%}", text))
         else:
-            title = f"{name} {'fell' if fall > 0 else 'rose'} by {abs(fall):.0%}"
-            findings.append(Finding("good" if fall > 0 else "bad", title, text))
+            findings.append(Finding("bad", f"{name} rose by {-fall:.0%}", text, next_steps.lower_lr(run)))
     return findings
 
 
@@ -182,7 +211,7 @@ def correspondence(run: RunData) -> list[Finding]:
     if change > MIN_CORRESPONDENCE_CHANGE:
         return [Finding("good", "Patch correspondence improved", text)]
     kind: Kind = "note" if change > -MIN_CORRESPONDENCE_CHANGE else "limit"
-    return [Finding(kind, "Patch correspondence did not improve", text)]
+    return [Finding(kind, "Patch correspondence did not improve", text, next_steps.heavier_branch(run))]
 
 
 def reconstruction(run: RunData) -> list[Finding]:
@@ -194,10 +223,17 @@ def reconstruction(run: RunData) -> list[Finding]:
     single_color = f"; a single color per image gives {flat[-1]:.1f} dB" if flat else ""
     text = f"PSNR of the fixed images went {from_to(values)} dB{single_color}."
     if flat and values[-1] <= flat[-1]:
-        return [Finding("limit", "Reconstruction is no better than a single color", text)]
+        title = "Reconstruction is no better than a single color"
+        return [Finding("limit", title, text, next_steps.heavier_branch(run))]
     if values[-1] > values[0]:
         return [Finding("good", "Reconstruction improved", text)]
-    return [Finding("limit", "Reconstruction did not improve", text)]
+    return [Finding("limit", "Reconstruction did not improve", text, next_steps.lower_lr(run))]
+
+
+def trained_series(run: RunData, name: str) -> list[float]:
+    """The values of a metric at the validations, if there is one after step 0: nothing before training is a result."""
+    steps, values = run.series(name, validations=True)
+    return values if steps and steps[-1] > 0 else []
 
 
 def ends(values: Sequence[float]) -> tuple[float, float] | None:

@@ -45,6 +45,18 @@ def _film(run: RunData, page: PageData, prefix: str) -> dict[str, Any] | None:
 # -------------------------------------------------------------------------------------------- from the snapshots
 
 
+def _with_age(runs: Sequence[RunData], lead: str) -> str:
+    """Adds to a section's lead which pictures are not those of a finished run."""
+    notes = []
+    for run in runs:
+        steps = [row["step"] for row in run.validations]
+        if run.summary is None and run.arrays:
+            before = not steps or steps[-1] == 0
+            when = "before training" if before else f"from step {steps[-1]:.0f} or earlier"
+            notes.append(f"{run.name if len(runs) > 1 else 'The run'} is not finished: its pictures are {when}.")
+    return " ".join([lead, *notes])
+
+
 def _add_images(run: RunData, page: PageData, name: str, prefix: str) -> list[str]:
     """Adds the first images of an array to the album; gives their keys."""
     images = run.arrays.get(name, ())[: page.quality.max_images]
@@ -78,7 +90,7 @@ def levels_section(run: RunData, page: PageData) -> Section | None:
         "Reconstructions from all levels, and from each level alone with the others set to their mean. Details that appear "
         "in one row only come from that level; a gray row contributes little."
     )
-    return section("levels", "Reconstruction by level", lead, rows=rows)
+    return section("levels", "Reconstruction by level", _with_age([run], lead), rows=rows)
 
 
 def colors_section(runs: Sequence[RunData], page: PageData) -> Section | None:
@@ -95,7 +107,7 @@ def colors_section(runs: Sequence[RunData], page: PageData) -> Section | None:
         "similar features, also across images"
         + ("." if len(runs) == 1 else "; colors of different runs are unrelated.")
     )
-    return section("colors", "Patch features as colors", lead, runs=runs, tables=tables)
+    return section("colors", "Patch features as colors", _with_age(runs, lead), runs=runs, tables=tables)
 
 
 def _color_rows(run: RunData, page: PageData, prefix: str, names: list[str]) -> list[dict[str, Any]]:
@@ -124,7 +136,7 @@ def similarity_section(runs: Sequence[RunData], page: PageData) -> Section | Non
     )
     if len(runs) > 1:
         lead = f"{lead} All runs use the same patch."
-    return section("similarity", "Patch similarity", lead, runs=runs, groups=groups)
+    return section("similarity", "Patch similarity", _with_age(runs, lead), runs=runs, groups=groups)
 
 
 def _similarity_maps(run: RunData, page: PageData, prefix: str, *, several: bool) -> dict[str, Any] | None:
@@ -154,4 +166,4 @@ def neighbors_section(run: RunData, page: PageData) -> Section | None:
         ]  # fmt: skip
         rows.append({"query": query, "neighbors": neighbors})
     lead = "For each image, the sampled images with the nearest embeddings and their cosine similarity."
-    return section("neighbors", "Nearest neighbors", lead, rows=rows)
+    return section("neighbors", "Nearest neighbors", _with_age([run], lead), rows=rows)

@@ -105,8 +105,8 @@ def _run_sections(runs: Sequence[RunData], page: PageData) -> list[Section | Non
 def _comparison_sections(runs: Sequence[RunData], page: PageData) -> list[Section | None]:
     return [
         glance_section(runs, page),
-        curves_section(runs, page),
         settings_section(runs, page),
+        curves_section(runs, page),
         reconstruction_section(runs, page),
         colors_section(runs, page),
         similarity_section(runs, page),

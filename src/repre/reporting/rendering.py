@@ -11,6 +11,7 @@ from markupsafe import Markup
 from repre.reporting.charts import Chart
 from repre.reporting.formatting import duration, format_number, percent
 from repre.reporting.image_encoding import Album, Quality
+from repre.reporting.titles import metric_title
 
 SPACES = "\n\u00a0\u2009\u202f"
 """Characters that str.isprintable refuses and a page may contain."""
@@ -37,6 +38,7 @@ def _environment() -> Environment:
     )
     environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
     environment.filters |= {"number": format_number, "percent": percent, "duration": duration}
+    environment.filters["metric_title"] = lambda name: metric_title(str(name))
     return environment
 
 

@@ -3,6 +3,7 @@
 Files that are missing, damaged or unknown are left out with a note; only a folder that is no run raises (`UserError`).
 """
 
+import hashlib
 import json
 import math
 import re
@@ -16,6 +17,8 @@ import yaml
 
 from repre.errors import UserError, near_names
 from repre.reporting.snapshot_arrays import read_arrays
+from repre.training.failure_record import FailureRecord, killed, read_failure
+from repre.utils.folder_lock import is_locked
 
 Row = dict[str, Any]
 RUN_FILES = ("config.yaml", "metrics.jsonl", "summary.json")
@@ -57,6 +60,17 @@ class RunData:
     """What `repre compare` wrote about this run."""
     notes: list[str] = field(default_factory=list)
     """Sentences about what could not be read."""
+    failure: FailureRecord | None = None
+    """Why the run ended early; None for one that finished or is running."""
+    weights: str | None = None
+    """SHA-256 of the exported encoder's weights, by which evaluations know it; only for a run with evaluations."""
+    running: bool = False
+    """Whether a process trains it now."""
+
+    @property
+    def last_step(self) -> int:
+        """The last step that was logged or validated; 0 before the first."""
+        return max((int(row["step"]) for row in [*self.rows, *self.validations]), default=0)
 
     def series(self, name: str, *, validations: bool = False) -> tuple[list[float], list[float]]:
         """Gives the steps and values of a metric, where it is a finite number."""
@@ -89,12 +103,15 @@ def read_run(path: Path, *, comparisons: Sequence[Path] = ()) -> RunData:
             notes.append("The run is not finished; its validations are taken from log.txt, which has four digits.")
     alarms = _read_json_lines(path / "alarms.jsonl", notes) or (summary or {}).get("alarms")
     unreadable = _read_text(path / "unreadable.txt").splitlines()
+    rows, validations = _last_of_each_step(_with_step(rows)), _last_of_each_step(_with_step(validations))
+    evaluations = _read_evaluations(path / "evaluations", notes)
+    locked = is_locked(path / ".lock") if summary is None else False
     return RunData(
         path=path,
         name=path.resolve().name or str(path),
         config=_read_config(path / "config.yaml", notes),
-        rows=_last_of_each_step(_with_step(rows)),
-        validations=_last_of_each_step(_with_step(validations)),
+        rows=rows,
+        validations=validations,
         summary=summary,
         environment=_read_json(path / "environment.json", notes) or {},
         alarms=_with_step(alarms),
@@ -102,11 +119,22 @@ def read_run(path: Path, *, comparisons: Sequence[Path] = ()) -> RunData:
         unreadable_count=len(unreadable),
         panels=_find_panels(path / "panel"),
         arrays=read_arrays(path / "snapshots" / "features.npz", notes),
-        evaluations=_read_evaluations(path / "evaluations", notes),
+        evaluations=evaluations,
+        weights=_file_hash(path / "encoder" / "model.safetensors") if evaluations else None,
         random_init=_read_random_init(path, notes),
         comparisons=_read_comparisons(path, comparisons, notes),
         notes=notes,
+        failure=_failure(path, [*rows, *validations], locked=locked) if summary is None and not locked else None,
+        running=bool(locked),
     )
+
+
+def _failure(path: Path, rows: Sequence[Row], *, locked: bool | None) -> FailureRecord | None:
+    """Why a run that is not finished ended; None if that cannot be told (a folder without a lock)."""
+    if (record := read_failure(path)) is not None or locked is None:
+        return record
+    last = max((int(row["step"]) for row in rows), default=0)
+    return killed(path, step=last, saved=(path / "checkpoints" / "last.pt").is_file())
 
 
 def finite_number(value: Any) -> float | None:
@@ -135,6 +163,14 @@ def _read_text(path: Path) -> str:
         return path.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return ""
+
+
+def _file_hash(path: Path) -> str | None:
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return None
 
 
 def _read_json(path: Path, notes: list[str]) -> Row | None:

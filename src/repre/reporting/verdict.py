@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from statistics import median
 
+from repre.reporting.disagreements import disagreements, settle
 from repre.reporting.findings import (
     MIN_LOSS_CHANGE,
     Finding,
@@ -15,7 +16,10 @@ from repre.reporting.findings import (
     reconstruction,
     stability,
 )
+from repre.reporting.next_steps import check_data, longer, measure
 from repre.reporting.run_data import RunData, finite_number
+from repre.training import next_commands
+from repre.training.failure_record import FailureRecord, NextStep
 
 MAX_WAIT = 0.2
 """Share of the time waiting for data above which it is called a limit."""
@@ -29,6 +33,18 @@ class Verdict:
     headline: str
     kind: Kind
     findings: list[Finding]
+    failure: FailureRecord | None = None
+    """Why the run ended early, which then is the answer."""
+
+    @property
+    def next_steps(self) -> list[NextStep]:
+        """What to do next: all that a failure takes, or what helps against the first finding that is not good."""
+        if self.failure is not None:
+            return self.failure.next_steps
+        if self.kind == "good":
+            return []
+        advised = (finding.next for finding in self.of_kind("bad", "limit", "unknown") if finding.next is not None)
+        return [step for step in [next(advised, None)] if step is not None]
 
     def of_kind(self, *kinds: Kind) -> list[Finding]:
         return [finding for finding in self.findings if finding.kind in kinds]
@@ -36,6 +52,8 @@ class Verdict:
     @property
     def reason(self) -> str:
         """The first finding that supports the answer, and the first limit."""
+        if self.failure is not None:
+            return self.failure.message
         if self.kind == "unknown":
             return ""
         good, bad = self.of_kind("good"), self.of_kind("bad")
@@ -45,12 +63,15 @@ class Verdict:
 
 def judge(run: RunData) -> Verdict:
     """Gives the verdict on one run."""
-    labeled, baseline, state = [*probes(run), *gains(run)], baselines(run), stability(run)
+    if run.failure is not None:
+        found = [*probes(run), *gains(run), *stability(run), *losses(run), *limits(run)]
+        return Verdict(run.failure.headline, "bad", found, run.failure)
+    labeled, baseline, state = settle([*probes(run), *gains(run)]), baselines(run), stability(run)
     unlabeled = [*losses(run), *correspondence(run), *reconstruction(run)]
-    findings = [*labeled, *baseline, *state, *unlabeled, *limits(run)]
+    findings = [*labeled, *disagreements(run), *baseline, *state, *unlabeled, *limits(run)]
     if not labeled:
         text = "No labeled probe ran before and after training. Run repre eval knn or repre compare to measure the features."
-        findings.append(Finding("unknown", "Feature quality", text))
+        findings.append(Finding("unknown", "Feature quality", text, measure(run)))
     headline, kind = _answer(
         broken=[finding for finding in state if finding.kind == "bad"],
         labeled={finding.kind for finding in labeled},
@@ -60,7 +81,7 @@ def judge(run: RunData) -> Verdict:
     if run.alarms and kind == "good":
         headline = f"{headline}, with {len(run.alarms)} alarm{'s' * (len(run.alarms) > 1)} to check"
     if run.summary is None:
-        headline = f"Not finished. So far: {_lower(headline)}"
+        headline = f"{'Still running' if run.running else 'Not finished'}. So far: {_lower(headline)}"
     return Verdict(headline, kind, findings)
 
 
@@ -102,23 +123,25 @@ def limits(run: RunData) -> list[Finding]:
         findings.append(Finding("unknown", "Speed", "The log does not tell how long training waited for data."))
     elif wait > MAX_WAIT:
         text = f"{wait:.1%} of the time was spent waiting for images. Raise runtime.workers, or store smaller images."
-        findings.append(Finding("limit", "Waits for data", text))
+        advice = NextStep(do="measure what limits the speed", command=next_commands.plan(run.path))
+        findings.append(Finding("limit", "Waits for data", text, advice))
     else:
         text = f"{wait:.1%} of the time was spent waiting for images."
         findings.append(Finding("note", "Does not wait for data", text))
     steps = int(run.rows[-1]["step"]) if run.rows else 0
     if 0 < steps < FEW_STEPS and run.summary is not None:
         text = f"{steps} step{'s' * (steps > 1)} are few; published runs take tens of thousands or more."
-        findings.append(Finding("limit", "A short run", text))
-    late_fall = _late_fall(run)
+        findings.append(Finding("limit", "A short run", text, longer(run)))
+    late_fall = _late_fall(run) if run.failure is None else None
     if late_fall is not None and late_fall > MIN_LOSS_CHANGE:
         text = (
             f"The loss fell by {late_fall:.1%} over the last fifth of the run. A longer run would probably improve it."
         )
-        findings.append(Finding("limit", "Still falling at the end", text))
+        findings.append(Finding("limit", "Still falling at the end", text, longer(run)))
     if run.unreadable_count:
         files = "1 file" if run.unreadable_count == 1 else f"{run.unreadable_count} files"
-        findings.append(Finding("limit", "Unreadable files", f"{files} could not be read; see the section Data."))
+        text = f"{files} could not be read; see the section Data."
+        findings.append(Finding("limit", "Unreadable files", text, check_data(run)))
     balance = (run.summary or {}).get("balance")
     if isinstance(balance, str) and balance:
         findings.append(Finding("note", "Balance of the losses", f"{balance[0].upper()}{balance[1:]}."))

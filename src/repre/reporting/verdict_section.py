@@ -5,6 +5,7 @@ from itertools import groupby
 
 from repre.reporting.findings import ends
 from repre.reporting.formatting import duration, format_number, percent
+from repre.reporting.next_steps import after_alarm
 from repre.reporting.rendering import PageData, Section, section
 from repre.reporting.run_data import Row, RunData, finite_number
 from repre.reporting.verdict import judge
@@ -35,7 +36,7 @@ def verdict_section(run: RunData, page: PageData) -> Section:
         "Verdict",
         verdict=verdict,
         tiles=key_metrics(run),
-        alarms=_by_monitor(run.alarms),
+        alarms=[(name, rows, after_alarm(run, rows[-1])) for name, rows in _by_monitor(run.alarms)],
         columns=[groups for column in columns if (groups := [group for group in column if group[1]])],
         signs=SIGNS,
     )
@@ -62,9 +63,13 @@ def key_metrics(run: RunData) -> list[tuple[str, str, str]]:
         if (pair := ends(run.series(name)[1])) is not None:
             tiles.append((label, _three_digits(pair[1]), f"from {_three_digits(pair[0])}"))
     for name, label, write in VALIDATION_TILES:
-        values = run.series(name, validations=True)[1]
-        if values:
-            tiles.append((label, write(values[-1]), f"from {write(values[0])}" if len(values) > 1 else ""))
+        steps, values = run.series(name, validations=True)
+        if not values or (steps[-1] == 0 and run.last_step > 0):
+            continue  # measured before training only
+        remark = f"from {write(values[0])}" if len(values) > 1 else "before training" if steps[-1] == 0 else ""
+        if run.summary is None and steps[-1] > 0:
+            remark = f"{remark} at step {steps[-1]:.0f}".strip()
+        tiles.append((label, write(values[-1]), remark))
     summary = run.summary or {}
     speed = finite_number(summary.get("images_per_s"))
     if speed is not None:

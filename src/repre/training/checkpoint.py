@@ -39,7 +39,9 @@ def save_checkpoint(path: Path, state: dict[str, Any], *, backup: Path | None = 
     try:
         write_atomically(path, write, backup=backup)
     except UserError as error:
-        raise RunError(f"what was written to {path} could not be read back ({error}); the old one is intact") from error
+        raise RunError(
+            f"what was written to {path} could not be read back ({error}); the old one is intact", kind="disk"
+        ) from error
 
 
 def load_checkpoint(path: Path, *, device: torch.device | str = "cpu") -> dict[str, Any]:

@@ -11,53 +11,76 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.distributed as dist
 
 from repre.config import RunConfig
+from repre.config_values import to_dict
 from repre.data.io.sources import Source
-from repre.errors import RunError, UserError
+from repre.errors import FailureKind, RunError, UserError
 from repre.models.repre import RePre
-from repre.training.nonfinite import find_cause
+from repre.training.failure_record import record_failure
+from repre.training.next_commands import lower_lr, short
+from repre.training.nonfinite import PIXELS_NOT_FINITE, find_cause
 from repre.training.run_folder import RunFolder
 from repre.types import Batch, Losses, Views
 from repre.utils.device_errors import describe_device_error
-from repre.utils.dist import any_rank, gather_objects, is_main_process, rank
+from repre.utils.dist import any_rank, gather_objects, is_lost_peer, is_main_process, rank
 from repre.utils.fsdp import local_tensor
+from repre.utils.pieces import FinalMemoryError, is_out_of_memory
 
 MAX_CONSECUTIVE_SKIPS = 20
 """Steps in a row that may be skipped, by the setting or because fp16's gradient scale was too high; beyond that the run
 ends."""
-DIVERGED = (
-    "If training diverges, start again with another --out and a lower --optim.lr, a longer --optim.warmup-fraction or "
-    "--optim.clip-grad-norm 1.0. If single files are at fault, remove them, or add --runtime.not-finite skip to pass over "
-    "such steps"
-)
-
-
+FILES = "If single files are at fault, remove them, or add --runtime.not-finite skip to pass over such steps"
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 """Error numbers of a disk that is full, read-only or broken."""
 
 
 @contextmanager
-def failures_in_words(folder: RunFolder) -> Iterator[None]:
-    """Inside, an error of the disk or of the device becomes a RunError that says what helps and how to resume; a refusal of
-    the user's input leaves no folder of a run that did not begin."""
+def failures_in_words(config: RunConfig, folder: RunFolder) -> Iterator[None]:
+    """Inside, an error of the disk or of the device becomes a RunError that says what helps and how to resume; every error
+    is recorded in the folder. A refusal of the user's input leaves no folder of a run that did not begin."""
     try:
-        yield
+        with _errors_in_words(folder):
+            yield
     except UserError:
         folder.withdraw()
         raise
+    except (Exception, KeyboardInterrupt) as error:
+        record_failure(
+            folder.path, to_dict(config), error, kind=_kind(error), step=folder.step or None, total=folder.total_steps
+        )
+        raise
+
+
+@contextmanager
+def _errors_in_words(folder: RunFolder) -> Iterator[None]:
+    try:
+        yield
     except (RuntimeError, MemoryError) as error:
         reason = describe_device_error(error)
         if reason is None:
             raise
-        raise RunError(f"{reason}. {folder.resume_advice}") from error
+        lacks_memory = isinstance(error, FinalMemoryError) or is_out_of_memory(error)
+        kind: FailureKind = "memory" if lacks_memory else "lost" if isinstance(error, dist.DistError) else "device"
+        raise RunError(f"{reason}. {folder.resume_advice}", kind=kind) from error
     except OSError as error:
         if error.errno not in DISK_ERRORS:
             raise
         raise RunError(
             f"cannot write to {error.filename or folder.path}: {error.strerror}; everything saved so far is intact. "
-            "Free some space, then run the same command again to resume from the last checkpoint"
+            "Free some space, then run the same command again to resume from the last checkpoint",
+            kind="disk",
         ) from error
+
+
+def _kind(error: BaseException) -> FailureKind:
+    """Why a run ended, by the error that ended it; the loss of another process has no class of its own."""
+    if isinstance(error, KeyboardInterrupt):
+        return "signal"
+    if isinstance(error, RunError):
+        return error.kind
+    return "lost" if is_lost_peer(error) else "other"
 
 
 class FailureTracker:
@@ -138,7 +161,8 @@ class FailureTracker:
             raise RunError(
                 f"{len(self.unreadable)} of the first {met} files cannot be read, more than "
                 f"loader.max_unreadable = {allowed:.0%} allows; the last one is "
-                f"{self.source.describe(index)} ({reason}); all are listed in {self.folder.unreadable}"
+                f"{self.source.describe(index)} ({reason}); all are listed in {self.folder.unreadable}",
+                kind="data",
             )
 
     def _add_changed(self, new: list[int]) -> None:
@@ -213,7 +237,10 @@ class FailureTracker:
         if self.config.runtime.not_finite == "stop" or self.consecutive > MAX_CONSECUTIVE_SKIPS:
             if self.consecutive > 1:
                 message += f"; {self.consecutive} such steps in a row"
-            raise RunError(f"{message}. {self._saved()}. {DIVERGED}")
+            if at_fault and PIXELS_NOT_FINITE in first["cause"]:  # the images are at fault, not the training
+                options = ("--runtime.not-finite", "skip")
+                raise RunError(f"{message}. {self._saved()}. {FILES}", kind="data", options=options, step=step)
+            raise RunError(f"{message}. {self._saved()}. {self._advice()}", kind="diverged", step=step)
         self.skipped += 1
         self.log(f"{message}; skipped, the weights stay as they were")
 
@@ -223,8 +250,19 @@ class FailureTracker:
         if any_rank(bool(broken), self.device):
             name = broken[0] if broken else f"a weight of another process than {rank()}"
             raise RunError(
-                f"after step {step} the parameter {name} is not finite and is not saved. {self._saved()}. {DIVERGED}"
+                f"after step {step} the parameter {name} is not finite and is not saved. {self._saved()}. "
+                f"{self._advice()}",
+                kind="diverged",
+                step=step,
             )
+
+    def _advice(self) -> str:
+        """What helps a run that diverged, with a learning rate to try."""
+        lr = short(lower_lr(to_dict(self.config)))
+        return (
+            f"If training diverges, start again with another --out and a lower --optim.lr, such as {lr}, a longer "
+            f"--optim.warmup-fraction or --optim.clip-grad-norm 1.0. {FILES}"
+        )
 
     def _saved(self) -> str:
         """What the user can rely on."""

@@ -61,7 +61,7 @@ def train(config: RunConfig, *, probe: Probe | None = None) -> Path:
                 if is_main_process():
                     print(f"{folder.path} is a finished run of this config; nothing to do")
                 return folder.path
-            with StopRequest() as stop, failures_in_words(folder):
+            with StopRequest() as stop, failures_in_words(config, folder):
                 Trainer(config, folder, device, probe).run(stop)
         finally:
             folder.release()

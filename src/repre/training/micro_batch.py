@@ -90,7 +90,9 @@ class MicroBatch:
             if world_size() > 1:
                 raise RunError(
                     f"{before} images at once ran out of memory, and several processes cannot repeat a step together. "
-                    f"{self.folder.resume_advice}; add --compute.micro-batch {smaller} to it"
+                    f"{self.folder.resume_advice}; add --compute.micro-batch {smaller} to it",
+                    kind="memory",
+                    options=("--compute.micro-batch", str(smaller)),
                 )
             self._record(smaller)
             self.log(
@@ -155,7 +157,9 @@ class MicroBatch:
         return RunError(
             f"{at_once} images at once do not fit on {state.device}{there}: {taken}. {cut}Two options help most: "
             f"{' and '.join(options)}. {self.folder.resume_advice}, also with --encoder.grad-checkpointing; other options "
-            "make another run, which needs another --out"
+            "make another run, which needs another --out",
+            kind="memory",
+            options=options[:1] if options[0] == "--encoder.grad-checkpointing" else (),
         )
 
     def _options(self, shares: list[float]) -> list[str]:

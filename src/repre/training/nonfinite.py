@@ -18,6 +18,9 @@ from repre.utils.amp import autocast
 from repre.utils.dist import single_process
 from repre.utils.fsdp import is_dtensor
 
+PIXELS_NOT_FINITE = "the pixels of a view are not finite"
+"""Part of the description of a cause that lies in the images."""
+
 
 @dataclass
 class Cause:
@@ -58,7 +61,7 @@ def find_cause(
     for view in [*views.images, *views.targets]:
         bad |= ~view.isfinite().flatten(1).all(1).cpu()
     if bad.any():
-        return Cause(f"{symptom}: the pixels of a view are not finite", _indices(bad))
+        return Cause(f"{symptom}: {PIXELS_NOT_FINITE}", _indices(bad))
     for name, parameter in model.named_parameters():
         if not parameter.isfinite().all():
             return Cause(f"{symptom}: the parameter {name} is not finite")

@@ -17,6 +17,7 @@ encoder/           safetensors + config.json; timm.create_model("local-dir:.../e
 tensorboard/       event files
 trackers.json      identifiers of the run in other services, if there are any
 summary.json       written last; its presence marks the run as finished
+failure.json       why the run ended early (repre.training.failure_record); removed when it resumes
 """
 
 import contextlib
@@ -28,7 +29,6 @@ import os
 import platform
 import shutil
 import sys
-import time
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
@@ -42,19 +42,13 @@ import yaml
 from repre.config import RunConfig, dump_yaml, identity
 from repre.config_values import differences, read_yaml
 from repre.errors import RunError, UserError
+from repre.utils.folder_lock import FolderLock
 from repre.utils.io import write_atomically, write_json
-
-try:
-    import fcntl
-except ImportError:  # Windows: nothing keeps a second process out there
-    fcntl = None  # type: ignore[assignment]
 
 MAX_LOG_BYTES = 10_000_000
 """Size at which log.txt is renamed to log.1.txt."""
 LOG_BACKUPS = 3
 """Older log files to keep."""
-LOCK_TIMEOUT = 10.0
-"""Seconds to wait for the lock, because a process that is about to end may still hold it."""
 MAX_DIFFERENCES = 8
 """Settings that a message about another config lists."""
 FILE_NAME_ENCODING: dict[str, Any] = {"encoding": "utf-8", "errors": "surrogateescape"}
@@ -85,8 +79,9 @@ class RunFolder:
         self.encoder = self.path / "encoder"
         self.tensorboard = self.path / "tensorboard"
         self.summary = self.path / "summary.json"
-        self._lock_file: BinaryIO | None = None
+        self._lock = FolderLock(self.lock)
         self._is_new = False
+        self.step = self.total_steps = 0  # of the process that trains
 
     def prepare(self, config: RunConfig) -> bool:
         """Creates the folder for a run, or reopens it to resume that run, and locks it.
@@ -107,7 +102,7 @@ class RunFolder:
             raise UserError(f"--out {self.path} is not empty and holds no run of repre; name a new folder")
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            self._acquire_lock()
+            self._lock.acquire()
             if not self.config.is_file():
                 self._is_new = True
                 self.write_config(config)
@@ -132,9 +127,7 @@ class RunFolder:
 
     def release(self) -> None:
         """Releases the lock, if this process holds it."""
-        if self._lock_file is not None:
-            self._lock_file.close()
-            self._lock_file = None
+        self._lock.release()
 
     def recorded_micro_batch(self) -> int | None:
         """The micro-batch that the run found to fit when it ran before; None if there is none."""
@@ -182,27 +175,6 @@ class RunFolder:
     def _names_before_config(self) -> set[str]:
         """Names of files that may exist if a process was killed before it wrote the config."""
         return {self.lock.name, f".{self.config.name}.partial"}
-
-    def _acquire_lock(self) -> None:
-        """Keeps out a second process, which would write the same files.
-
-        The system releases the lock however this process ends; workers do not inherit it.
-        """
-        if fcntl is None or self._lock_file is not None:
-            return
-        begin = time.monotonic()
-        self._lock_file = open(self.lock, "ab")  # noqa: SIM115 - stays open, because closing it releases the lock
-        while True:
-            try:
-                fcntl.lockf(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return
-            except (BlockingIOError, PermissionError) as error:
-                if time.monotonic() - begin > LOCK_TIMEOUT:
-                    self.release()
-                    raise UserError(f"another process is writing to {self.path}; wait for it, or stop it") from error
-                time.sleep(0.1)
-            except OSError:  # a file system without locks
-                return
 
     # ------------------------------------------------------------------------------------------------- metrics
 

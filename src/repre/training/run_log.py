@@ -11,6 +11,7 @@ from torch import Tensor
 from repre.config import RunConfig
 from repre.config_values import to_dict
 from repre.models.repre import RePre
+from repre.training.failure_record import forget_failure
 from repre.training.monitoring.step_metrics import WeightChange, step_metrics
 from repre.training.run_folder import RunFolder
 from repre.training.step import StepResult
@@ -39,10 +40,14 @@ class RunLog:
             )
 
     def start_progress(self, *, step: int, total: int, steps_per_epoch: int) -> None:
+        self.folder.step, self.folder.total_steps = step, total
+        if is_main_process():
+            forget_failure(self.folder.path)  # the run goes on; should it fail again, it says so anew
         self.progress = Progress(start=step, total=total, steps_per_epoch=steps_per_epoch, enabled=is_main_process())
 
     def update_progress(self, step: int, row: dict[str, Any] | None) -> None:
         """Moves the progress bar; `row` is the newest row of metrics, if there is one."""
+        self.folder.step = step
         if self.progress is not None:
             self.progress.update(step, row)
 

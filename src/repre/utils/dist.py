@@ -73,7 +73,7 @@ def process_group(device: torch.device) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        reason = RunError(_PEER_ENDED) if _is_lost_peer(error) else error
+        reason = RunError(_PEER_ENDED, kind="lost") if is_lost_peer(error) else error
         with suppress(OSError):
             ErrorHandler().record_exception(reason)  # torchrun prints the reason of the first process that failed
         if reason is not error:
@@ -92,7 +92,7 @@ _LOST_PEER = ("Connection closed by peer", "Connection reset by peer", "Broken p
 gloo's instead of ours."""
 
 
-def _is_lost_peer(error: BaseException) -> bool:
+def is_lost_peer(error: BaseException) -> bool:
     """Whether a collective call failed because the process at its other end is gone."""
     if isinstance(error, dist.DistError):
         return True

@@ -37,7 +37,7 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object], *, backup:
     except (OSError, RuntimeError) as error:  # torch.save reports a failed write as RuntimeError
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
-        raise RunError(f"could not write {path}: {error}; what was saved before is intact") from error
+        raise RunError(f"could not write {path}: {error}; what was saved before is intact", kind="disk") from error
 
 
 def write_json(path: Path, content: Any) -> None:

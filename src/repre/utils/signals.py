@@ -13,7 +13,7 @@ class Interrupted(RunError):
     """A signal stopped the run, which has saved its state; `code` is the exit code (128 plus the signal's number)."""
 
     def __init__(self, message: str, *, code: int) -> None:
-        super().__init__(message)
+        super().__init__(message, kind="signal")
         self.code = code
 
 

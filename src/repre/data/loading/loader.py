@@ -156,7 +156,8 @@ class _Parts(Dataset[Batch | RunError]):
             if loaded is None:
                 index, reason = failures[-1]
                 return RunError(
-                    f"{ATTEMPTS} files in a row cannot be read; the last one is {self.source.describe(index)}: {reason}"
+                    f"{ATTEMPTS} files in a row cannot be read; the last one is {self.source.describe(index)}: {reason}",
+                    kind="data",
                 )
             indices.append(loaded[0])
             images.append(loaded[1])

@@ -269,7 +269,7 @@ def _explain_death(error: RuntimeError) -> RunError | None:
     pids = [int(pid) for pid in match[1].split(",")]
     pool = next((pool for pool in _pools if any(process.pid in pids for process in pool.processes)), None)
     if pool is not None and pool.death:  # now torch also counts the workers that were killed here
-        return RunError(pool.death)
+        return RunError(pool.death, kind="worker")
     files = [] if pool is None else pool.last_files(pids)
     last = f"the last file that it opened is {', '.join(files)}" if files else "it had not opened a file"
     death = (
@@ -280,7 +280,7 @@ def _explain_death(error: RuntimeError) -> RunError | None:
         pool.death = death
         for process in pool.processes:
             process.kill()
-    return RunError(death)
+    return RunError(death, kind="worker")
 
 
 def _raise_explained(error: RuntimeError) -> None:

@@ -86,7 +86,9 @@ def fixed_sample(source: Source, *, count: int, views: ViewsConfig) -> Sample:
         if len(decoded) < min(MAX_PAIRS, -(-count // 2)):
             decoded.append((index, image))
     if not readable:
-        raise RunError(f"none of {len(evenly_spaced)} sampled images of {source.spec} can be read, such as {reason}")
+        raise RunError(
+            f"none of {len(evenly_spaced)} sampled images of {source.spec} can be read, such as {reason}", kind="data"
+        )
     pixels, sizes = stack([image for _, image in decoded], keep_values=keep_values)
     indices = torch.tensor([index for index, _ in decoded])
     return Sample(images[:readable], Batch(pixels, sizes, torch.arange(len(decoded)), indices, EPOCH))

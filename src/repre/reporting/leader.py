@@ -1,0 +1,168 @@
+"""Who is ahead among several runs, by how much, and at what difference in epochs and settings."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import mean
+
+from repre.reporting.findings import PROBE, Kind
+from repre.reporting.formatting import flatten
+from repre.reporting.measurements import (
+    Measurement,
+    differs,
+    images_tested,
+    is_final,
+    probe_data,
+    probe_images,
+)
+from repre.reporting.run_data import Row, RunData, finite_number
+from repre.reporting.titles import (
+    evaluation_title,
+    metric_title,
+    result_is_share,
+    result_title,
+    setting_title,
+    write_metric,
+    write_result,
+)
+from repre.training import next_commands
+from repre.training.failure_record import NextStep
+
+MAX_SETTINGS = 4
+"""Settings that differ and are named in the sentence; all are in the table below it."""
+
+
+@dataclass(frozen=True)
+class Contest:
+    """One metric that all runs have.
+
+    Attributes:
+        title: of the metric, with its data.
+        values: one per run.
+        images: test images; None if that is not known.
+        texts: the values as text.
+    """
+
+    title: str
+    values: list[float]
+    images: int | None
+    texts: list[str]
+    share: bool = True
+    higher_is_better: bool = True
+
+
+@dataclass(frozen=True)
+class Leader:
+    """The answer in one line, the circumstances, and what to do for a better answer."""
+
+    headline: str
+    kind: Kind
+    reason: str
+    next_steps: list[NextStep]
+
+
+def find_leader(runs: Sequence[RunData]) -> Leader:
+    """Compares the runs by the labeled metric of the most images that all of them have."""
+    contests = [*_evaluations(runs), *_probes(runs)]
+    circumstances = " ".join([_differences(runs), *_early_ends(runs)])
+    compare = NextStep(
+        do="evaluate them in the same way, with several seeds (add --data with your labels)",
+        command=next_commands.compare(*(run.path for run in runs)),
+    )
+    if not contests:
+        headline = "Nobody can say who is ahead: the runs have no labeled metric in common"
+        return Leader(headline, "unknown", circumstances, [compare])
+    contest = max(contests, key=lambda one: one.images or 0)
+    order = sorted(
+        range(len(runs)), key=lambda i: -contest.values[i] if contest.higher_is_better else contest.values[i]
+    )
+    first, second = order[:2]
+    gap = abs(contest.values[first] - contest.values[second])
+    by = f"{100 * gap:.1f} points" if contest.share else f"{gap:.3g}"
+    count = f" on {contest.images} images" if contest.images else ""
+    listed = ", ".join(f"{runs[i].name} {contest.texts[i]}" for i in order)
+    reason = f"{contest.title}{count}: {listed}. {circumstances}"
+    pair = [Measurement("", contest.values[i], contest.images, "", "") for i in (first, second)]
+    if contest.share and not differs(*pair):
+        headline = f"No clear leader: {runs[first].name} and {runs[second].name} differ by {by}, within sampling noise"
+        return Leader(headline, "unknown", reason, [compare])
+    headline = f"{runs[first].name} is ahead of {runs[second].name} by {by}"
+    steps = [compare] if contest.images is None or len(contests) == 1 else []
+    return Leader(headline, "good", reason, steps)
+
+
+def _evaluations(runs: Sequence[RunData]) -> list[Contest]:
+    """The stored evaluations of the last weights with settings that all runs share, mean over seeds."""
+    by_run = [_by_settings(run) for run in runs]
+    contests = []
+    for key in by_run[0]:
+        if not all(key in results for results in by_run):
+            continue
+        groups = [results[key] for results in by_run]
+        first, metric = groups[0][0], str(groups[0][0]["main"])
+        values = [mean(float(result["metrics"][metric]) for result in group) for group in groups]
+        config = first["config"] if isinstance(first.get("config"), dict) else {}
+        title = f"{evaluation_title(first.get('evaluation'))}, {result_title(metric)}"
+        title += f", {config['data']}" if config.get("data") else ""
+        texts, share = [write_result(metric, value) for value in values], result_is_share(metric)
+        higher = first.get("higher_is_better") is not False
+        contests.append(Contest(title, values, images_tested(first), texts, share, higher))
+    return contests
+
+
+def _by_settings(run: RunData) -> dict[str, list[Row]]:
+    results: dict[str, list[Row]] = {}
+    for result in run.evaluations:
+        if not is_final(run, result) or finite_number(result["metrics"].get(str(result["main"]))) is None:
+            continue
+        config = result["config"] if isinstance(result.get("config"), dict) else {}
+        settings = {name: value for name, value in config.items() if name != "seed"}
+        key = json.dumps([result.get("evaluation"), result["main"], settings], sort_keys=True, default=str)
+        results.setdefault(key, []).append(result)
+    return results
+
+
+def _probes(runs: Sequence[RunData]) -> list[Contest]:
+    """The last values of the probes that all runs have on the same labels."""
+    names = [
+        name for name in dict.fromkeys(name for row in runs[0].validations for name in row) if PROBE.fullmatch(name)
+    ]
+    contests = []
+    for name in names:
+        series = [run.series(name, validations=True) for run in runs]
+        same_data = len({probe_data(run, name) for run in runs}) == 1
+        if not same_data or any(not steps or steps[-1] == 0 for steps, _ in series):
+            continue
+        values = [values[-1] for _, values in series]
+        counts = {probe_images(run, name) for run in runs}
+        texts = [write_metric(name, value) for value in values]
+        contests.append(Contest(metric_title(name), values, counts.pop() if len(counts) == 1 else None, texts))
+    return contests
+
+
+def differing_settings(runs: Sequence[RunData]) -> list[tuple[str, list[str]]]:
+    """The settings that differ, with the text of each run; without the folder of a run."""
+    configs = [flatten(run.config) for run in runs]
+    names = dict.fromkeys(name for config in configs for name in config)
+    rows = [(name, [config.get(name, "not set") for config in configs]) for name in names if name != "out"]
+    return [(name, values) for name, values in rows if len(set(values)) > 1]
+
+
+def _differences(runs: Sequence[RunData]) -> str:
+    """The epochs of the runs, and which further settings differ."""
+    epochs = [str(run.config.get("epochs", "an unknown number of")) for run in runs]
+    others = [name for name, _ in differing_settings(runs) if name != "epochs"]
+    if len(set(epochs)) == 1:
+        text = f"{'Both' if len(runs) == 2 else 'All'} for {epochs[0]} epochs"
+    else:
+        text = "Epochs: " + ", ".join(f"{run.name} {count}" for run, count in zip(runs, epochs))
+    if not others:
+        return f"{text}; no other setting differs."
+    named = ", ".join(setting_title(name) for name in others[:MAX_SETTINGS])
+    more = f" and {len(others) - MAX_SETTINGS} more" if len(others) > MAX_SETTINGS else ""
+    return f"{text}; {len(others)} other setting{'s differ' if len(others) > 1 else ' differs'}: {named}{more}."
+
+
+def _early_ends(runs: Sequence[RunData]) -> list[str]:
+    ended = [f"{run.name} is not finished." for run in runs if run.summary is None and run.failure is None]
+    return ended + [f"{run.name}: {run.failure.title}." for run in runs if run.failure is not None]

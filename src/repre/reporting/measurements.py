@@ -1,0 +1,124 @@
+"""What was measured with labels, from all sources, with its number of images: probes while a run trains, evaluations."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from repre.reporting.run_data import Row, RunData, finite_number
+from repre.reporting.titles import write_metric
+
+ABOUT = {"knn": "k-NN accuracy", "linear": "Linear probe", "miou": "mIoU", "patch_knn": "Patch k-NN mIoU"}
+"""What is measured -> its title."""
+EVALUATION_OF = {"knn": "knn", "linear": "linear", "miou": "segment", "patch_knn": "patch-knn"}
+"""What is measured -> the evaluation that measures it too."""
+SCENES = 1000
+"""Test images of the k-NN on the embedded scenes while a run trains."""
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One measurement of the encoder with labels.
+
+    Attributes:
+        about: a key of `ABOUT`.
+        value: a share.
+        images: test images; None if that is not known.
+        data: what was measured on.
+        source: where the value comes from, in words.
+    """
+
+    about: str
+    value: float
+    images: int | None
+    data: str
+    source: str
+
+    @property
+    def in_words(self) -> str:
+        """The value with its sample size."""
+        count = "an unknown number of" if self.images is None else f"{self.images}"
+        return f"{write_metric(self.about, self.value)} on {count} images ({self.source})"
+
+
+def measurements(run: RunData) -> list[Measurement]:
+    """The last value of every probe after step 0, and every stored evaluation of the run's last weights."""
+    found = []
+    for name in dict.fromkeys(name for row in run.validations for name in row):
+        about = name.removeprefix("probe/")
+        steps, values = run.series(name, validations=True)
+        if about not in ABOUT or not values or steps[-1] == 0:
+            continue
+        source = f"probe at step {steps[-1]:.0f}"
+        found.append(Measurement(about, values[-1], probe_images(run, name), probe_data(run, name), source))
+    for result in run.evaluations:
+        about = measured_by(str(result.get("evaluation")))
+        value = finite_number(result["metrics"].get(str(result.get("main"))))
+        if about not in ABOUT or value is None or not is_final(run, result):
+            continue
+        config = result["config"] if isinstance(result.get("config"), dict) else {}
+        data = _plain(config.get("data"))
+        found.append(Measurement(about, value, images_tested(result), data, f"repre eval {result['evaluation']}"))
+    return found
+
+
+def differs(first: Measurement, second: Measurement) -> bool:
+    """Whether two shares differ by more than 1.96 standard deviations of their difference."""
+    counts = [one.images or SCENES for one in (first, second)]
+    variance = sum(max(one.value * (1 - one.value), 0.0) / count for one, count in zip((first, second), counts))
+    return abs(first.value - second.value) > 1.96 * variance**0.5
+
+
+def largest(run: RunData, about: str) -> Measurement | None:
+    """The measurement of the most images; None if nothing measured this."""
+    found = [one for one in measurements(run) if one.about == about]
+    return max(found, key=lambda one: one.images or 0, default=None)
+
+
+def probe_images(run: RunData, name: str) -> int | None:
+    """Test images of a probe, as the summary says; those on the scenes are known."""
+    counts = (run.summary or {}).get("probe_images")
+    entry: Any = counts.get(name) if isinstance(counts, dict) else None
+    count = finite_number(entry.get("test_images") if isinstance(entry, dict) else entry)
+    if count is not None:
+        return int(count)
+    return SCENES if name == "knn" else None
+
+
+def probe_data(run: RunData, name: str) -> str:
+    """What a probe is measured on: the embedded scenes, or the labels of the config."""
+    if "/" not in name:
+        return "scenes"
+    settings = run.config.get("probe")
+    option = {"probe/knn": "knn", "probe/linear": "linear"}.get(name, "segment")
+    return _plain(settings.get(option)) if isinstance(settings, dict) else ""
+
+
+def measured_by(evaluation: str) -> str:
+    """What an evaluation measures: a key of `ABOUT`, or the evaluation's own name."""
+    return next((about for about, name in EVALUATION_OF.items() if name == evaluation), evaluation)
+
+
+def weights_hash(result: Row) -> str:
+    """The hash of the weights that a stored evaluation measured; empty if it has none."""
+    encoder = result.get("encoder")
+    return str(encoder.get("weights") or "") if isinstance(encoder, dict) else ""
+
+
+def is_final(run: RunData, result: Row) -> bool:
+    """Whether a stored evaluation is about the run's last weights, by their hash where there is one."""
+    found = weights_hash(result)
+    if found and run.weights:
+        return found == run.weights
+    return not str(result.get("start")).endswith(".pt")
+
+
+def images_tested(result: Row) -> int | None:
+    """Test images of a stored evaluation."""
+    details = result["details"] if isinstance(result.get("details"), dict) else {}
+    counts = (finite_number(details.get(name)) for name in ("test_images", "val_images"))
+    return next((int(count) for count in counts if count is not None), None)
+
+
+def _plain(spec: object) -> str:
+    """The name of labeled data without what does not matter: a slash at the end, the number of scenes."""
+    text = str(spec or "")
+    return "scenes" if text.partition(":")[0] == "scenes" else text.rstrip("/")
