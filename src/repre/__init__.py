@@ -36,12 +36,14 @@ if TYPE_CHECKING:
         write_shards,
     )
     from repre.config import RunConfig
+    from repre.data.labels.probe_config import ProbeConfig
     from repre.errors import RunError, UserError
     from repre.evaluation.classification.finetune import FinetuneConfig
     from repre.evaluation.classification.knn import KNNConfig
     from repre.evaluation.classification.linear import LinearConfig
     from repre.evaluation.detection.detect import DetectConfig
     from repre.evaluation.options import RuntimeOptions
+    from repre.evaluation.segmentation.patch_knn import PatchKNNConfig
     from repre.evaluation.segmentation.segment import SegmentConfig
     from repre.exporters import Exported
     from repre.frameworks import (
@@ -90,7 +92,9 @@ __all__ = [
     "MoBYConfig",
     "MoCoV3",
     "MoCoV3Config",
+    "PatchKNNConfig",
     "Plan",
+    "ProbeConfig",
     "RePre",
     "Reconstruction",
     "ReconstructionConfig",
@@ -125,12 +129,14 @@ _NAMES = {
     "repre.api": "Comparison Embeddings EvaluationResult Reconstruction Run check_data check_labels compare embed evaluate "
     "export load_encoder plan pretrain reconstruct report write_scenes write_shards",
     "repre.config": "RunConfig",
+    "repre.data.labels.probe_config": "ProbeConfig",
     "repre.errors": "RunError UserError",
     "repre.evaluation.classification.finetune": "FinetuneConfig",
     "repre.evaluation.classification.knn": "KNNConfig",
     "repre.evaluation.classification.linear": "LinearConfig",
     "repre.evaluation.detection.detect": "DetectConfig",
     "repre.evaluation.options": "RuntimeOptions",
+    "repre.evaluation.segmentation.patch_knn": "PatchKNNConfig",
     "repre.evaluation.segmentation.segment": "SegmentConfig",
     "repre.exporters": "Exported",
     "repre.frameworks": "BYOL DINO BYOLConfig DINOConfig MoBY MoBYConfig MoCoV3 MoCoV3Config SimCLR SimCLRConfig",

@@ -10,7 +10,7 @@ from repre.errors import UserError, near_names
 from repre.evaluation.classification import finetune, knn, linear
 from repre.evaluation.detection import detect
 from repre.evaluation.result import Result
-from repre.evaluation.segmentation import segment
+from repre.evaluation.segmentation import patch_knn, segment
 
 
 class Evaluation(NamedTuple):
@@ -30,6 +30,9 @@ EVALUATIONS = {
     "finetune": Evaluation(finetune.FinetuneConfig, finetune.run, "a classifier trained end to end"),
     "segment": Evaluation(
         segment.SegmentConfig, segment.run, "semantic segmentation: linear on frozen maps, or UPerNet"
+    ),
+    "patch-knn": Evaluation(
+        patch_knn.PatchKNNConfig, patch_knn.run, "segmentation by the nearest labeled patches; nothing is trained"
     ),
     "detect": Evaluation(detect.DetectConfig, detect.run, "boxes and instance masks: Mask R-CNN"),
 }
