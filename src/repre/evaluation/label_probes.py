@@ -90,6 +90,13 @@ class LabelProbes:
                 metrics |= self.segment(encoder)
         return metrics
 
+    def describe(self) -> str:
+        """Returns a line per metric: how many images it is measured on."""
+        return "\n".join(
+            f"{metric}: {counts['train_images']} labeled images to learn from, {counts['test_images']} to test on"
+            for metric, counts in self.images().items()
+        )
+
     def images(self) -> dict[str, dict[str, Any]]:
         """Returns for every metric the data that it is measured on, and the numbers of training and test images."""
         found = {}
