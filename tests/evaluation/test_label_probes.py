@@ -141,7 +141,9 @@ def test_classes_of_masks_can_be_ignored(tmp_path: Path) -> None:
         ({"segment": "scenes:4:32", "masks": MaskOptions(binary=True)}, "--probe.segment scenes:4:32"),
     ],
 )
-def test_messages_name_the_option(settings: dict[str, Any], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+def test_messages_name_the_option(
+    settings: dict[str, Any], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=message):
         LabelProbes(run_config(**settings))

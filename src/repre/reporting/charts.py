@@ -35,6 +35,9 @@ FAMILIES = (
            "Relative to all negatives. Near 0 the temperature is too low, near 1 too high.", "share"),
     Family("Objectives", "Prototype entropy", r"teacher_entropy|prototype_(entropy|information)",
            "Each image should select few prototypes (low teacher entropy); all images together should use many."),
+    Family("Embeddings", "Probes on your labels", r"probe/\w+",
+           "The frozen encoder on labeled images: accuracy of k-NN and of a linear classifier, mIoU of a linear head and of "
+           "nearest patches; higher is better.", "share"),
     Family("Embeddings", "Labeled probes", r"(knn|miou|linear)\w*",
            "Metrics of probes with labels on the frozen encoder; higher is better.", "share"),
     Family("Embeddings", "Effective rank", r"rankme",
@@ -78,6 +81,13 @@ FAMILIES = (
 )  # fmt: skip
 REFERENCES = {"psnr_flat": "single color", "correspondence_chance": "random guess"}
 """Metrics that others are compared with, drawn in gray, and their names in the legend."""
+PROBES = {
+    "probe/knn": "k-NN",
+    "probe/linear": "linear classifier",
+    "probe/miou": "mIoU, linear head",
+    "probe/patch_knn": "mIoU, nearest patches",
+}
+"""Metrics of probes on the user's labels, and their names in the legend."""
 EXACT = ("lr", "weight_size")
 """Metrics without noise, which are never smoothed."""
 NOT_DRAWN = ("step", "epoch", "distinct_images")
@@ -142,7 +152,11 @@ def label(name: str) -> str:
     if match := re.fullmatch(r"level_(?:share|similarity)_(\d+)(?:_(\d+))?", name):
         first, second = int(match[1]) + 1, match[2]
         return f"level {first}" if second is None else f"levels {first} and {int(second) + 1}"
-    return REFERENCES.get(name) or name.removeprefix("gradient_").removeprefix("cosine_").replace("_", " ")
+    return (
+        REFERENCES.get(name)
+        or PROBES.get(name)
+        or name.removeprefix("gradient_").removeprefix("cosine_").replace("_", " ")
+    )
 
 
 def _family(name: str) -> tuple[int, Family]:

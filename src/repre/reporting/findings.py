@@ -15,9 +15,16 @@ from repre.reporting.run_data import Row, RunData, finite_number, results_inside
 
 Kind = Literal["good", "bad", "limit", "unknown", "note"]
 """good, bad: evidence for and against learning; limit: what held it back; unknown: not enough data; note: information."""
-PROBE = re.compile(r"(knn|miou|linear)\w*")
+PROBE = re.compile(r"(knn|miou|linear)\w*|probe/\w+")
 """Names of the metrics of labeled probes."""
-PROBE_TITLES = {"knn": "k-NN accuracy", "miou": "mIoU of the linear probe"}
+PROBE_TITLES = {
+    "knn": "k-NN accuracy",
+    "miou": "mIoU of the linear probe",
+    "probe/knn": "k-NN accuracy on your labels",
+    "probe/linear": "linear accuracy on your labels",
+    "probe/miou": "mIoU of a linear head on your masks",
+    "probe/patch_knn": "mIoU of nearest patches on your masks",
+}
 PROBE_IMAGES = 1000
 """Number of test images that a probe is assumed to have; the k-NN on the scenes has as many."""
 MIN_CORRESPONDENCE_CHANGE = 0.01
