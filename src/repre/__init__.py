@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         write_shards,
     )
     from repre.config import RunConfig
+    from repre.data.labels.probe_config import ProbeConfig
     from repre.errors import RunError, UserError
     from repre.evaluation.classification.finetune import FinetuneConfig
     from repre.evaluation.classification.knn import KNNConfig
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from repre.evaluation.depth.depth import DepthConfig
     from repre.evaluation.detection.detect import DetectConfig
     from repre.evaluation.options import RuntimeOptions
+    from repre.evaluation.segmentation.patch_knn import PatchKNNConfig
     from repre.evaluation.segmentation.segment import SegmentConfig
     from repre.exporters import Exported
     from repre.frameworks import (
@@ -92,7 +94,9 @@ __all__ = [
     "MoBYConfig",
     "MoCoV3",
     "MoCoV3Config",
+    "PatchKNNConfig",
     "Plan",
+    "ProbeConfig",
     "RePre",
     "Reconstruction",
     "ReconstructionConfig",
@@ -127,6 +131,7 @@ _NAMES = {
     "repre.api": "Comparison Embeddings EvaluationResult Reconstruction Run check_data check_labels compare embed evaluate "
     "export load_encoder plan pretrain reconstruct report write_scenes write_shards",
     "repre.config": "RunConfig",
+    "repre.data.labels.probe_config": "ProbeConfig",
     "repre.errors": "RunError UserError",
     "repre.evaluation.classification.finetune": "FinetuneConfig",
     "repre.evaluation.classification.knn": "KNNConfig",
@@ -134,6 +139,7 @@ _NAMES = {
     "repre.evaluation.depth.depth": "DepthConfig",
     "repre.evaluation.detection.detect": "DetectConfig",
     "repre.evaluation.options": "RuntimeOptions",
+    "repre.evaluation.segmentation.patch_knn": "PatchKNNConfig",
     "repre.evaluation.segmentation.segment": "SegmentConfig",
     "repre.exporters": "Exported",
     "repre.frameworks": "BYOL DINO BYOLConfig DINOConfig MoBY MoBYConfig MoCoV3 MoCoV3Config SimCLR SimCLRConfig",

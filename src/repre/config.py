@@ -10,6 +10,7 @@ import yaml
 from repre.config_values import from_dict, read_yaml, to_dict
 from repre.data.io.file_choice import FileChoice
 from repre.data.io.sources import Source, check_data, describe_data, open_source
+from repre.data.labels.probe_config import ProbeConfig
 from repre.data.loading.loader import LoaderConfig, sufficient_size
 from repre.data.views.view_recipes import ViewsConfig
 from repre.errors import UserError
@@ -79,9 +80,9 @@ class RuntimeConfig:
     monitor_samples: int = 1024
     """Largest size of the fixed sample that the monitors use; it is smaller if a validation would take too much time."""
     best_metric: str = "rankme"
-    """Metric of a validation, or of its probe, that chooses the `best` checkpoint."""
+    """Metric of a validation, or of a probe such as probe/miou, that chooses the `best` checkpoint."""
     probe_seconds: float = 60.0
-    """A probe on labels that took longer than this is skipped until the last validation."""
+    """Probes on labels that took longer than this, together, are skipped until the last validation."""
     trackers: tuple[Literal["wandb", "mlflow", "trackio"], ...] = ()
     """Further services that receive the metrics; each needs its package, e.g. `pip install wandb`."""
 
@@ -135,6 +136,8 @@ class RunConfig:
     """Precision, compilation, memory."""
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
     """Device, workers, logging, validation."""
+    probe: ProbeConfig = field(default_factory=ProbeConfig)
+    """Measurements on labels while the run trains."""
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -144,6 +147,10 @@ class RunConfig:
         if self.batch_size < 2:
             raise UserError("batch_size must be at least 2: the frameworks compare images of a batch")
         check_needs(self.framework, self.views, self.reconstruction)
+        runtime = self.runtime
+        self.probe.check_run(
+            eval_every_epochs=runtime.eval_every_epochs, best_metric=runtime.best_metric, shape=self.views.shape
+        )
         size = self.encoder.image_size
         if size is not None and height_and_width(size) != self.views.shape:
             raise UserError(
@@ -201,13 +208,13 @@ class RunConfig:
 
 
 def identity(config: RunConfig | dict[str, Any]) -> dict[str, Any]:
-    """What two configs, also as plain values, must share to be the same run: all but `out`, `runtime` and what changes only
-    the memory and the time that a step takes."""
+    """What two configs, also as plain values, must share to be the same run: all but `out`, `runtime`, `probe` and what
+    changes only the memory and the time that a step takes."""
     plain = dict(config) if isinstance(config, dict) else to_dict(config)
     for section, settings in SAME_UPDATE.items():
         if isinstance(plain.get(section), dict):
             plain[section] = {name: value for name, value in plain[section].items() if name not in settings}
-    return {name: value for name, value in plain.items() if name not in ("runtime", "out")}
+    return {name: value for name, value in plain.items() if name not in ("runtime", "out", "probe")}
 
 
 def dump_yaml(config: RunConfig) -> str:

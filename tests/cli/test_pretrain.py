@@ -1,9 +1,13 @@
 """`repre pretrain`, from a new run to a resumed one, and its mistakes."""
 
+import json
+import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from repre import api
 from repre.api import load_encoder
@@ -46,6 +50,41 @@ def test_scenes_end_with_knn_before_and_after_and_baselines(repre: Repre, tmp_pa
         assert part in out
 
 
+def write_masks(root: Path, photos: Path) -> str:
+    """Bright and dark pixels of the photos as two classes."""
+    (root / "masks").mkdir(parents=True)
+    for path in photos.iterdir():
+        pixels = np.asarray(Image.open(path).convert("L"))
+        Image.fromarray((pixels > 128).astype(np.uint8)).save(root / "masks" / f"{path.stem}.png")
+    return f"pairs:{photos},{root}/masks"
+
+
+def test_a_run_is_probed_on_labels_and_best_follows(repre: Repre, photos: Path, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / "labeled" / name).mkdir(parents=True)
+    for index, path in enumerate(sorted(photos.iterdir())):
+        shutil.copy(path, tmp_path / "labeled" / "ab"[index % 2])
+    options = ["--probe.segment", write_masks(tmp_path, photos), "--runtime.best-metric", "probe/miou"]
+    options += ["--probe.knn", tmp_path / "labeled", "--probe.linear", tmp_path / "labeled", *TINY, "--epochs=2"]
+    options += ["--runtime.eval-every-epochs=1"]
+    out = tmp_path / "run"
+    code, printed, err = repre("pretrain", "quickstart", "--data", photos, "--out", out, *options)
+    assert code == 0, err
+    assert "probe/miou: 13 labeled images to learn from, 3 to test on" in printed
+    summary = json.loads((out / "summary.json").read_text())
+    names = ["probe/knn", "probe/linear", "probe/miou", "probe/patch_knn"]
+    assert list(summary["probes"]) == names
+    assert all(set(names) <= set(row) for row in summary["validations"])
+    best = max(summary["validations"][1:], key=lambda row: row["probe/miou"])
+    assert summary["best"]["metric"] == "probe/miou"
+    assert torch.load(out / "checkpoints/best.pt")["step"] == best["step"]
+    assert "Probes on your labels" in (out / "report.html").read_text()
+    # another command with other probes is the same run
+    code, printed, err = repre("pretrain", "quickstart", "--data", photos, "--out", out, *TINY, "--epochs=2")
+    assert code == 0, err
+    assert "nothing to do" in printed
+
+
 SUMMARY = {"images": 64, "seconds": 8.0, "images_per_s": 8.0, "data_wait": 0.25, "unreadable": 3}
 KNN = {"before": 0.5, "raw pixels": 0.6, "color histogram": 0.3, "majority class": 0.2}
 
@@ -73,6 +112,9 @@ MISTAKES = {
     "unknown encoder": (["--encoder.name", "vit_smal_patch16_224"], "vit_small_patch16_224"),
     "unknown argument of the encoder": (["--encoder.model-args.embed-dimm", "3"], "embed_dimm"),
     "unknown option": (["--epoch", "3"], "epochs"),
+    "labels of a probe that are none": (["--probe.knn", "{tmp}/nowhere"], "--probe.knn"),
+    "masks of a probe that are none": (["--probe.segment", "pairs:{tmp}/empty,{tmp}/nowhere"], "--probe.segment"),
+    "best by a probe that is none": (["--runtime.best-metric", "probe/miou"], "--probe.segment LABELS"),
     "batch larger than the data": (["--batch-size", "64"], "only 16 images"),
     "size not divisible": (["--views.size", "36"], "multiple of 8"),
     "width not divisible": (["--views.size", "32", "44"], "such as 32 x 40 or 32 x 48"),

@@ -64,3 +64,25 @@ def loss(logits: Tensor, masks: Tensor, weights: Tensor | None) -> Tensor:
                     total = total - w * logits[b, :, y, x].log_softmax(0)[t]
                     weight = weight + w
     return total / weight
+
+
+def shares_of_classes(mask: Tensor, grid: tuple[int, int], classes: int) -> list[list[float]]:
+    """Of every cell, row by row, the share of every class among its labeled pixels."""
+    side = mask.shape[0]
+    counts = [[0.0] * classes for _ in range(grid[0] * grid[1])]
+    for y in range(side):
+        for x in range(side):
+            if int(mask[y, x]) != IGNORE:
+                row, column = int((y + 0.5) * grid[0] / side), int((x + 0.5) * grid[1] / side)
+                counts[row * grid[1] + column][int(mask[y, x])] += 1
+    return [[count / sum(cell) if sum(cell) else 0.0 for count in cell] for cell in counts]
+
+
+def patch_votes(
+    features: Tensor, labels: list[list[float]], query: Tensor, *, k: int, temperature: float
+) -> list[float]:
+    """What the k patches nearest to one query [C] vote for; `features` [M, C] of any length."""
+    cosines = [float(F.cosine_similarity(patch, query, dim=0)) for patch in features]
+    nearest = sorted(range(len(cosines)), key=lambda patch: -cosines[patch])[:k]
+    weights = torch.tensor([cosines[patch] / temperature for patch in nearest]).softmax(0).tolist()
+    return [sum(w * labels[patch][c] for w, patch in zip(weights, nearest)) for c in range(len(labels[0]))]

@@ -72,7 +72,7 @@ def evaluate(
         repre.evaluate("knn", "runs/photos", data="labeled/", k=(10, 20))
 
     Args:
-        evaluation: "knn", "linear", "finetune", "segment", "depth" or "detect".
+        evaluation: "knn", "linear", "finetune", "segment", "patch-knn", "depth" or "detect".
         encoder: a run, a checkpoint, a weights file, a timm name or random:NAME (see `repre.models.resolve`).
         data: labeled data; the config of the evaluation lists the formats.
         random: evaluate the same model at random init.

@@ -14,6 +14,7 @@ from repre.errors import RunError, UserError
 if TYPE_CHECKING:
     from repre.config import RunConfig
     from repre.evaluation.classification.knn_probe import KNNProbe
+    from repre.training.monitoring.validator import Probe
     from repre.training.planner import Plan
 
 
@@ -63,6 +64,7 @@ def pretrain(
             command helps; the error's notes name both.
     """
     from repre.evaluation.classification.knn_probe import KNNProbe
+    from repre.evaluation.label_probes import LabelProbes
     from repre.reporting import write_report
     from repre.training.loop import train
     from repre.utils.dist import is_main_process
@@ -70,16 +72,21 @@ def pretrain(
     config = _run_config(
         config, data=None if data is None else as_data(data), out=out, epochs=epochs, batch_size=batch_size, seed=seed
     )
-    probe = KNNProbe.for_scenes(config.data_name, config.views) if config.embedded_scenes else None
+    scenes = KNNProbe.for_scenes(config.data_name, config.views) if config.embedded_scenes else None
+    labels = LabelProbes(config) if config.probe.metrics else None
+    if labels is not None and is_main_process():
+        print(labels.describe(), flush=True)
     try:
-        path = train(config, probe=probe)
+        path = train(config, probe=_joined([probe for probe in (scenes, labels) if probe is not None]))
     except (Exception, KeyboardInterrupt) as error:
         if is_main_process() and not isinstance(error, UserError):
             _report_failure(Path(config.out), error)
         raise
     if is_main_process():
-        if probe is not None:
-            _add_baselines(path, probe)
+        if scenes is not None:
+            _add_baselines(path, scenes)
+        if labels is not None:
+            _add_to_summary(path, {"probes": labels.images()})
         write_report(path)
     return Run(path)
 
@@ -180,12 +187,24 @@ def _report_failure(path: Path, error: BaseException) -> None:
 
 def _add_baselines(path: Path, probe: KNNProbe) -> None:
     """Adds k-NN before and after training, and of the baselines, to the run's summary."""
-    from repre.utils.io import write_json
-
     summary = Run(path).summary
     if "knn" not in summary:
         before, after = summary["validations"][0]["knn"], summary["validations"][-1]["knn"]
-        write_json(path / "summary.json", {**summary, "knn": {"before": before, "after": after, **probe.baselines()}})
+        _add_to_summary(path, {"knn": {"before": before, "after": after, **probe.baselines()}})
+
+
+def _add_to_summary(path: Path, content: dict[str, Any]) -> None:
+    """Adds values to the run's summary; those that it has stay."""
+    from repre.utils.io import write_json
+
+    write_json(path / "summary.json", content | Run(path).summary)
+
+
+def _joined(probes: Sequence[Probe]) -> Probe | None:
+    """Several probes as one; None for none."""
+    if not probes:
+        return None
+    return lambda encoder, step: {name: value for probe in probes for name, value in probe(encoder, step).items()}
 
 
 def _run_config(config: RunConfig | str, **overrides: Any) -> RunConfig:

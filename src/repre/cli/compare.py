@@ -48,12 +48,12 @@ def main(arguments: Sequence[str]) -> int:
     refuse_old_options(arguments)
     chosen, _ = parse_known(ChosenEvaluations, arguments, command="compare")
     kinds = {name: evaluation(name).config for name in chosen.eval}
-    fields: list[Any] = [(name, kind, field(default_factory=kind)) for name, kind in kinds.items()]
+    fields: list[Any] = [(_field(name), kind, field(default_factory=kind)) for name, kind in kinds.items()]
     options_type: Any = make_dataclass("Options", fields, bases=(CompareOptions,), frozen=True, kw_only=True)
     options = parse(options_type, arguments, command="compare", description=DESCRIPTION)
     comparison = api.compare(
         options.encoders,
-        {name: getattr(options, name) for name in kinds},
+        {name: getattr(options, _field(name)) for name in kinds},
         data=options.data,
         seeds=options.seeds,
         out=options.out,
@@ -63,3 +63,8 @@ def main(arguments: Sequence[str]) -> int:
     if comparison.report is not None:
         print(f"report: {comparison.report}")
     return 0
+
+
+def _field(evaluation_name: str) -> str:
+    """The field for the settings of an evaluation; tyro turns patch_knn into --patch-knn."""
+    return evaluation_name.replace("-", "_")

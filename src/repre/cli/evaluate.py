@@ -36,7 +36,7 @@ class EvalOptions(Generic[ConfigT]):
 
 def main(arguments: Sequence[str]) -> int:
     if not arguments or arguments[0].startswith("-"):
-        names = "\n".join(f"  repre eval {name:9} {entry.description}" for name, entry in EVALUATIONS.items())
+        names = "\n".join(f"  repre eval {name:10} {entry.description}" for name, entry in EVALUATIONS.items())
         if arguments[:1] in (["-h"], ["--help"]):
             print(
                 f"Measure encoder quality:\n\n{names}\n\n`repre eval NAME --help` lists the options of an evaluation."

@@ -21,7 +21,7 @@ USAGE = f"""repre {__version__}: self-supervised pre-training of vision transfor
       List the recipes: the data, memory and time that each is made for. For few images: small-data.
   repre plan [RECIPE] [options of pretrain] [--max-hours 12]
       Measure for half a minute what fits, images per second, hours and the bottleneck. Print options to add.
-  repre eval knn|linear|finetune|segment|depth|detect --encoder RUN [--data labeled/] [options]
+  repre eval knn|linear|finetune|segment|patch-knn|depth|detect --encoder RUN [--data labeled/] [options]
       Measure encoder quality. An encoder is a run, a checkpoint, a weights file, a timm name or random:NAME.
   repre compare RUN [RUN ...] [random:NAME] --eval knn segment [--seeds 3] [--data labeled/]
       Evaluate several encoders in the same way. Print their gains over random init.

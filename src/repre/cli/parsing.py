@@ -14,7 +14,7 @@ from repre.errors import UserError
 OptionsT = TypeVar("OptionsT")
 
 
-LISTS = ("--data", "--include", "--exclude", "--ignore-label")
+LISTS = ("--data", "--include", "--exclude", "--ignore-label", "--probe.masks.ignore-label")
 """Options that take several values, also where they are given several times; of any other option the last counts."""
 
 

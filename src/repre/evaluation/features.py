@@ -93,9 +93,12 @@ def eval_transform(
         size=encoder.image_size, mean=resolved.mean, std=resolved.std, value_range=value_range or resolved.value_range
     )
     views.statistics(encoder.config.channels)
-    if crop_pct is None:
-        crop_pct = 1.0 if min(views.shape) < SMALL_VIEW else CROP_PCT
-    return Transform(views, crop_pct)
+    return Transform(views, usual_crop(views) if crop_pct is None else crop_pct)
+
+
+def usual_crop(views: ViewsConfig) -> float:
+    """Returns the share of the short side that the center crop covers if no setting names one."""
+    return 1.0 if min(views.shape) < SMALL_VIEW else CROP_PCT
 
 
 # --------------------------------------------------------------------------------------------------- streaming images

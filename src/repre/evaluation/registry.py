@@ -55,6 +55,9 @@ EVALUATIONS: dict[str, Evaluation | BuiltIn] = {
     "segment": BuiltIn(
         "segmentation.segment", "SegmentConfig", "semantic segmentation: linear on frozen maps, or UPerNet"
     ),
+    "patch-knn": BuiltIn(
+        "segmentation.patch_knn", "PatchKNNConfig", "segmentation by the nearest labeled patches; nothing is trained"
+    ),
     "depth": BuiltIn("depth.depth", "DepthConfig", "depth: a linear regression on frozen maps"),
     "detect": BuiltIn("detection.detect", "DetectConfig", "boxes and instance masks: Mask R-CNN"),
 }

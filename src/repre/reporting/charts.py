@@ -37,7 +37,8 @@ FAMILIES = (
     Family("Objectives", "Prototype entropy", r"teacher_entropy|prototype_(entropy|information)",
            "Each image should select few prototypes (low teacher entropy); all images together should use many."),
     Family("Embeddings", "Probes on your labels", r"probe/\w+",
-           "Metrics of the frozen encoder on the labels that --probe names; higher is better.", "share"),
+           "The frozen encoder on labeled images: accuracy of k-NN and of a linear classifier, mIoU of a linear head and of "
+           "nearest patches; higher is better.", "share"),
     Family("Embeddings", "Labeled probes", r"(knn|miou|linear)\w*",
            "Metrics of probes with labels on the frozen encoder; higher is better.", "share"),
     Family("Embeddings", "Effective rank", r"rankme",

@@ -120,7 +120,7 @@ class RunFolder:
             return
         for file in (self.config, self.environment, self.files, self.log, self.metrics, self.csv, self.lock):
             file.unlink(missing_ok=True)
-        for folder in (self.last.parent, self.panel, self.tensorboard):
+        for folder in (self.last.parent, self.panel, self.snapshots, self.tensorboard):
             shutil.rmtree(folder, ignore_errors=True)
         with contextlib.suppress(OSError):  # the folder holds something else
             self.path.rmdir()

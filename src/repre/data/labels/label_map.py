@@ -4,7 +4,7 @@ H, W  height and width
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +42,10 @@ class MaskOptions:
     def __post_init__(self) -> None:
         if self.binary and (self.colors is not None or self.reduce_zero_label):
             raise UserError("binary masks have the classes 0 and 255: leave out --colors and --reduce-zero-label")
+
+    def only_masks(self) -> "MaskOptions":
+        """Returns these options without the fields of a subclass."""
+        return MaskOptions(**{one.name: getattr(self, one.name) for one in fields(MaskOptions)})
 
 
 class LabelMap:

@@ -137,6 +137,27 @@ class RangedMasks:
         return f"{self.source.fingerprint()} {self.value_range}"
 
 
+class SomeMasks:
+    """Some images of another source, by their indices in it."""
+
+    def __init__(self, source: MaskSource, indices: list[int]) -> None:
+        self.source, self.indices = source, indices
+        self.spec, self.channels, self.classes = source.spec, source.channels, source.classes
+        self.notes = source.notes
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def load(self, index: int) -> tuple[Array, Array]:
+        return self.source.load(self.indices[index])
+
+    def describe(self, index: int) -> str:
+        return self.source.describe(self.indices[index])
+
+    def fingerprint(self) -> str:
+        return f"{self.source.fingerprint()} {self.indices}"
+
+
 class SceneMasks:
     """The embedded scenes. Each process caches up to MAX_CACHED_BYTES of them."""
 

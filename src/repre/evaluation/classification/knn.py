@@ -195,6 +195,18 @@ def knn_votes(
         k: numbers of neighbors; all training features vote if there are fewer.
     """
     train, test = F.normalize(train, dim=1), F.normalize(test, dim=1)
+    return nearest_votes(train, labels, test, k=k, temperature=temperature, classes=classes)
+
+
+@torch.no_grad()
+def nearest_votes(
+    train: Tensor, labels: Tensor, test: Tensor, *, k: Sequence[int], temperature: float, classes: int
+) -> dict[int, Tensor]:
+    """Returns what `knn_votes` does, for features of unit length.
+
+    Args:
+        labels: also shares of the classes, [M, C], by which a neighbor splits its vote.
+    """
 
     def votes_of(rows: slice) -> list[Tensor]:
         cosines, neighbors = (test[rows] @ train.T).topk(min(max(k), len(train)), dim=1)  # [n, max k]

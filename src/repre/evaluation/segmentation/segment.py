@@ -168,7 +168,7 @@ def run(resolved: ResolvedEncoder, config: SegmentConfig, *, work_dir: Path | No
         task = _task(resolved, config, train, test, labeled, work_dir=work_dir)
         summary, logits = _train(task, use_maps=config.head == "linear" and config.is_frozen)
         pictures = config.save_predictions if fraction == fractions[0] else 0
-        scores = _score(logits, test, pictures=pictures, work_dir=work_dir)
+        scores = score(logits, test, pictures=pictures, work_dir=work_dir)
         for name, value in (("miou", scores.miou), ("pixel_accuracy", scores.pixel_accuracy)):
             metrics[with_fraction(name, fraction, fractions)] = value
         details[with_fraction("iou", fraction, fractions)] = dict(zip(test.classes, scores.iou))
@@ -219,7 +219,7 @@ def predict(windows: Tensor, plan: Plan, size: tuple[int, int]) -> Tensor:
         plan: positions of the windows.
         size: height and width of the image.
     """
-    return resize(merge(windows, plan)[None], size)[0].argmax(0)
+    return resize(merge(windows, plan)[None], size)[0].max(0).indices  # on the CPU five times as fast as argmax
 
 
 def _task(
@@ -285,7 +285,9 @@ def _train(task: SegmentationTask, *, use_maps: bool) -> tuple[dict[str, float],
     return train_on_crops(task, model), logits_of_images(task, model)
 
 
-def _score(logits: Iterable[ImageLogits], test: MaskSource, *, pictures: int, work_dir: Path | None) -> Scores:
+def score(
+    logits: Iterable[ImageLogits], test: MaskSource, *, pictures: int = 0, work_dir: Path | None = None
+) -> Scores:
     """Scores all test images, and draws `pictures` of them, evenly spread, into ``predictions/``."""
     confusion = Confusion(len(test.classes))
     drawn = set(np.linspace(0, len(test) - 1, min(pictures, len(test))).round().astype(int).tolist())

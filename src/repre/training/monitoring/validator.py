@@ -11,9 +11,10 @@ from typing import Any
 import torch
 
 from repre.config import RunConfig
+from repre.config_values import to_dict
 from repre.data.io.sources import Source
 from repre.data.views.view_recipes import ViewsConfig
-from repre.errors import UserError, near_names
+from repre.errors import RunError, UserError, near_names
 from repre.models.encoder import Encoder
 from repre.models.needs import framework_needs
 from repre.models.repre import RePre
@@ -29,7 +30,8 @@ from repre.training.run_folder import RunFolder
 from repre.utils.signals import StopNow
 
 Probe = Callable[[Encoder, int], dict[str, float]]
-"""A further measurement of the encoder, such as k-NN on labels: (encoder, step) -> metrics."""
+"""A further measurement of the encoder, such as k-NN on labels: (encoder, step) -> metrics. It sees the encoder in
+evaluation mode, without gradients, and may raise UserError or RunError."""
 
 SHOWN = ("rankme", "embedding_std", "alignment", "correspondence", "psnr", "gradient_ratio")
 """Metrics that a validation prints, beside the probe's."""
@@ -66,6 +68,7 @@ class Validator:
     ) -> None:
         self.config, self.views, self.folder, self.device = config, views, folder, device
         self.probe, self.log = probe, log
+        self.steps_per_epoch = len(source) // config.batch_size
         images_between = len(source) * config.runtime.eval_every_epochs
         count = min(config.runtime.monitor_samples, max(MIN_SAMPLE, int(SAMPLE_SHARE * images_between)))
         sample = fixed_sample(source, count=count, views=views)
@@ -88,13 +91,17 @@ class Validator:
         """Continues a stopped run: with what `state` returned, and the alarms that its metrics raised.
 
         Args:
+            state: also has the `config` that it was saved with. A value that was measured on other labels is not the best.
             rows: the metrics that were logged up to the checkpoint.
         """
         self.validations = state["validations"]
         if self.validations:
             self._check_best_metric({name for validation in self.validations for name in validation})
         metric = self.config.runtime.best_metric
-        self.best = state["best"] if state["best"].get("metric") == metric else {}
+        same = not metric.startswith("probe/") or _labels(state["config"].get("probe")) == _labels(
+            to_dict(self.config.probe)
+        )
+        self.best = state["best"] if same and state["best"].get("metric") == metric else {}
         self.alarms.replay(rows, self.validations)
         self.folder.write_alarms(self.alarms.as_dicts())
 
@@ -130,7 +137,8 @@ class Validator:
         metrics["validation_seconds"] = time.monotonic() - begin
         shown = {name: metrics[name] for name in SHOWN if metrics.get(name) is not None}
         if self.probe is not None:
-            probed = self._run_probe(self.probe, encoder, step=step, always=not self.validations or step == total)
+            with isolated_evaluation(model, self.device):
+                probed = self._run_probe(self.probe, encoder, step=step, last=step == total)
             metrics |= probed
             shown |= {name: value for name, value in probed.items() if name != "probe_seconds"}
         self.log(f"step {step}: " + ", ".join(f"{name} {value:.4g}" for name, value in shown.items()))
@@ -150,9 +158,15 @@ class Validator:
         if new:
             self.folder.write_alarms(self.alarms.as_dicts())
 
-    def _run_probe(self, probe: Probe, encoder: Encoder, *, step: int, always: bool) -> dict[str, float]:
-        """The probe's metrics; between the first and the last validation only while it stays within its time limit."""
-        limit = self.config.runtime.probe_seconds
+    def _run_probe(self, probe: Probe, encoder: Encoder, *, step: int, last: bool) -> dict[str, float]:
+        """The probe's metrics; between the first and the last validation only where it is due and keeps its time limit.
+
+        Only the first probe may end the run, because its labels are wrong; later ones are left out with a note.
+        """
+        limit, every = self.config.runtime.probe_seconds, self.config.probe.every_epochs
+        always = not self.validations or last
+        if every is not None and step % (every * self.steps_per_epoch) and not always:
+            return {}
         if self.probe_seconds > limit and not always:
             self.log(
                 f"step {step}: the probe is skipped until the last validation, because it took {self.probe_seconds:.0f} s, "
@@ -160,7 +174,13 @@ class Validator:
             )
             return {}
         begin = time.monotonic()
-        metrics = probe(encoder, step)
+        try:
+            metrics = probe(encoder, step)
+        except (UserError, RunError) as error:
+            if not self.validations:
+                raise
+            self.log(f"step {step}: the probe failed and is left out: {error}")
+            metrics = {}
         self.probe_seconds = time.monotonic() - begin
         return {**metrics, "probe_seconds": self.probe_seconds}
 
@@ -185,9 +205,13 @@ class Validator:
             save_checkpoint(self.folder.best, {"step": metrics["step"], "encoder": encoder.state_dict()})
 
     def _check_best_metric(self, names: set[str]) -> None:
-        metric, known = self.config.runtime.best_metric, names | MOTION_METRICS
+        metric, known = self.config.runtime.best_metric, names | MOTION_METRICS | set(self.config.probe.metrics)
         if metric not in known:
             available = ", ".join(sorted(known - {"step", "validation_seconds", "probe_seconds"}))
-            raise UserError(
-                f"runtime.best_metric: no metric {metric!r}{near_names(metric, known)}; available: {available}"
-            )
+            near = f"; did you mean 'probe/{metric}'?" if f"probe/{metric}" in known else near_names(metric, known)
+            raise UserError(f"runtime.best_metric: no metric {metric!r}{near}; available: {available}")
+
+
+def _labels(probe: dict[str, Any] | None) -> dict[str, Any]:
+    """The settings of probes that change their values."""
+    return {name: value for name, value in (probe or {}).items() if name != "every_epochs"}

@@ -1,0 +1,162 @@
+"""Segmentation by nearest neighbors of patches: nothing is trained. mIoU at the masks' own resolution, as `segment` has.
+
+The dense retrieval of "Towards In-Context Scene Understanding" (Balazevic et al. 2023, arXiv 2306.01667, section 3), known
+as the hummingbird evaluation: a patch of a test image takes the labels of the patches of training images that are most
+similar to it, by the softmax of cosine / temperature over the k nearest. The votes are resized to the mask.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from repre.data.labels.masks import MaskOptions
+from repre.data.labels.objects import HELD_OUT_NOTE
+from repre.data.labels.splits import label_subset
+from repre.data.labels.windows import WindowsConfig
+from repre.data.views.view_recipes import ViewsConfig
+from repre.errors import UserError
+from repre.evaluation.maps import CachedMaps, cached_maps
+from repre.evaluation.metrics import check_fractions, with_fraction
+from repre.evaluation.options import DenseFeatures, RuntimeOptions
+from repre.evaluation.result import Result
+from repre.evaluation.segmentation.patch_memory import fill_memory, unit_patches, votes_of_maps
+from repre.evaluation.segmentation.segment import open_train_and_test, score
+from repre.models.resolve import ResolvedEncoder
+from repre.utils.config_checks import check_fields
+
+NEIGHBORS = 30
+TEMPERATURE = 0.02
+"""Neighbors and temperature of the paper and of open-hummingbird-eval (Pariza et al. 2024)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PatchKNNConfig(MaskOptions):
+    """Segmentation by the nearest labeled patches, on any data with masks."""
+
+    data: str = "scenes"
+    """Images with masks: scenes, scenes:COUNT:SIZE, ade20k:DIR, voc:DIR, pairs:IMAGES,MASKS or pairs:DIR."""
+    test: str | None = None
+    """Other data to test on, with the same classes; None uses the validation images of `data`, or holds out a fifth."""
+    k: int = NEIGHBORS
+    """Number of neighbors that vote."""
+    temperature: float = TEMPERATURE
+    """A neighbor's vote has the weight exp(cosine / temperature)."""
+    memory: int = 100_000
+    """Most labeled patches that may vote, drawn evenly from the training windows. More cost time and memory: with C channels
+    4 C bytes each."""
+    level: int = -1
+    """The map whose cells are the patches: 0 is the shallowest one of the encoder, -1 the deepest."""
+    features: DenseFeatures = "normed"
+    """Maps after the encoder's final norm, or raw, as its blocks leave them."""
+    size: int | None = None
+    """Side of the windows in pixels; None uses the encoder's own image size."""
+    window: Literal["slide", "pad", "resize"] = "slide"
+    """How an image of another size or aspect is cut: overlapping windows over the image, whose short side is resized to
+    `size`; one padded window of its long side; or one window of the whole image, whatever its aspect."""
+    overlap: float = 1 / 3
+    """Share of a sliding window that overlaps with the next one."""
+    short_side: int | None = None
+    """Short side in pixels to which images are resized for sliding windows; None: `size`, 0: images are not resized."""
+    value_range: tuple[float, float] | None = None
+    """Pixel values that map to 0 and 1; None uses those of the encoder's training, or of the file type."""
+    label_fraction: tuple[float, ...] = (1.0,)
+    """Fractions of the training images that have labels; smaller subsets lie within larger ones. One metric for each."""
+    save_predictions: int = 0
+    """Number of test images to draw with truth and prediction."""
+    seed: int = 0
+    """Random seed for the patches, the choice of labeled images and random weights."""
+    runtime: RuntimeOptions = field(default_factory=RuntimeOptions)
+    """Device, workers, cache."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_fields(self, "patch_knn")
+        check_fractions(self.label_fraction)
+        for name in ("k", "memory"):
+            if getattr(self, name) < 1:
+                raise UserError(f"patch_knn.{name} must be at least 1, not {getattr(self, name)}")
+        if self.temperature <= 0:
+            raise UserError(f"patch_knn.temperature must be above 0, not {self.temperature}")
+        if self.size is not None and self.size < 8:
+            raise UserError(f"patch_knn.size must be at least 8 pixels, not {self.size}")
+        if not 0 <= self.overlap < 1:
+            raise UserError(f"patch_knn.overlap must lie in [0, 1), not {self.overlap}")
+        if self.short_side is not None and self.short_side < 0:
+            raise UserError(f"patch_knn.short_side must be a number of pixels or 0, not {self.short_side}")
+        if self.save_predictions < 0:
+            raise UserError(f"patch_knn.save_predictions must not be negative, not {self.save_predictions}")
+
+
+def run(resolved: ResolvedEncoder, config: PatchKNNConfig, *, work_dir: Path | None = None) -> Result:
+    """Returns ``miou`` and ``pixel_accuracy``; ``miou@0.1`` and so on for label fractions.
+
+    Args:
+        work_dir: folder for drawn predictions.
+
+    Raises:
+        UserError: a mistake in the data or the config, or an image cannot be read.
+    """
+    if config.save_predictions and work_dir is None:
+        raise UserError("save_predictions needs work_dir, the folder to save to")
+    train, test = open_train_and_test(
+        config.data,
+        config.test,
+        channels=resolved.config.channels,
+        value_range=config.value_range or resolved.value_range,
+        options=config.only_masks(),
+    )
+    encoder = resolved.build(image_size=config.size, seed=config.seed)
+    height, width = encoder.image_size
+    if height != width:
+        raise UserError(
+            f"the encoder takes images of {height} x {width} pixels; give the side of square windows: --size "
+            f"{min(height, width)}"
+        )
+    count = len(encoder.out_indices)
+    if not -count <= config.level < count:
+        raise UserError(f"--level {config.level}: the encoder has {count} maps, 0 to {count - 1}; -1 is the deepest")
+    windows = WindowsConfig(size=height, mode=config.window, overlap=config.overlap, short_side=config.short_side)
+    mean, std = ViewsConfig(mean=resolved.mean, std=resolved.std).statistics(encoder.config.channels)
+
+    def maps_of(source: Any) -> CachedMaps:
+        return cached_maps(
+            encoder,
+            source,
+            windows,
+            mean=mean,
+            std=std,
+            levels=[config.level % count],
+            norm=config.features == "normed",
+            runtime=config.runtime,
+        )
+
+    notes = list(dict.fromkeys([*train.notes, *test.notes]))
+    for note in notes:
+        print(note, flush=True)
+    metrics: dict[str, float] = {}
+    details: dict[str, Any] = {"train_images": len(train), "val_images": len(test), "notes": notes}
+    details["test_set"] = config.test or ("held out" if HELD_OUT_NOTE in notes else "val")
+    train_maps, test_maps = maps_of(train), maps_of(test)
+    device, patches, fractions = config.runtime.torch_device, unit_patches(0), sorted(config.label_fraction)[::-1]
+    for fraction in fractions:
+        labeled = label_subset(len(train), fraction, seed=config.seed)
+        memory = fill_memory(
+            train_maps,
+            train_maps.windows(labeled),
+            patches,
+            source=train,
+            limit=config.memory,
+            seed=config.seed,
+            device=device,
+        )
+        votes = votes_of_maps(
+            memory, test_maps, test, patches, k=config.k, temperature=config.temperature, size=windows.size
+        )
+        scores = score(
+            votes, test, pictures=config.save_predictions if fraction == fractions[0] else 0, work_dir=work_dir
+        )
+        for name, value in (("miou", scores.miou), ("pixel_accuracy", scores.pixel_accuracy)):
+            metrics[with_fraction(name, fraction, fractions)] = value
+        details[with_fraction("iou", fraction, fractions)] = dict(zip(test.classes, scores.iou))
+        details[with_fraction("memory", fraction, fractions)] = {"images": len(labeled), "patches": len(memory.labels)}
+    return Result(metrics, "miou", details)
