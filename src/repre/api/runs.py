@@ -86,7 +86,7 @@ def pretrain(
         if scenes is not None:
             _add_baselines(path, scenes)
         if labels is not None:
-            _add_to_summary(path, {"probes": labels.images()})
+            _add_to_summary(path, {"probe_images": labels.images()})
         write_report(path)
     return Run(path)
 
