@@ -73,7 +73,7 @@ def test_a_run_is_probed_on_labels_and_best_follows(repre: Repre, photos: Path, 
     assert "probe/miou: 13 labeled images to learn from, 3 to test on" in printed
     summary = json.loads((out / "summary.json").read_text())
     names = ["probe/knn", "probe/linear", "probe/miou", "probe/patch_knn"]
-    assert list(summary["probes"]) == names
+    assert list(summary["probe_images"]) == names
     assert all(set(names) <= set(row) for row in summary["validations"])
     best = max(summary["validations"][1:], key=lambda row: row["probe/miou"])
     assert summary["best"]["metric"] == "probe/miou"

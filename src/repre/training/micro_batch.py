@@ -51,6 +51,8 @@ class MicroBatch:
         Raises:
             RunError: nothing fits.
         """
+        if self.state.compiled:
+            self.log("compiling the step, which takes a minute or two; afterwards every step is faster")
         memory = device_memory(self.state.device)
         if self.config.compute.micro_batch != "auto" or memory is None or self._whole_batch_reason() is not None:
             return

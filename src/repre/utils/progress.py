@@ -54,8 +54,8 @@ class Progress:
     """
 
     def __init__(self, *, start: int, total: int, steps_per_epoch: int, enabled: bool = True) -> None:
-        self._start, self._total, self._steps_per_epoch, self._enabled = start, total, steps_per_epoch, enabled
-        self._started_at = time.monotonic()
+        self._total, self._steps_per_epoch, self._enabled = total, steps_per_epoch, enabled
+        self._first: tuple[int, float] | None = None
         self._printed_at = 0.0
         self._metrics: dict[str, Any] = {}
         self._bar = None
@@ -64,6 +64,7 @@ class Progress:
 
     def update(self, step: int, metrics: dict[str, Any] | None) -> None:
         """Records a step; `metrics` is the newest row of metrics, None for a step without one."""
+        self._first = self._first or (step, time.monotonic())
         if self._bar is not None:
             self._metrics = self._metrics if metrics is None else metrics
             line, room = _fit(self._fields(step), _columns())
@@ -77,6 +78,15 @@ class Progress:
                 fields = self._fields(step)
                 counts = f"step {fields['count']} {fields['epoch']} {fields['left']}"
                 print(f"{counts} {_format_metrics(metrics)}", flush=True)
+
+    def _left(self, step: int) -> str:
+        """The remaining time at the speed of all steps but the first, which compiles and fills caches; "?" before."""
+        first, since = self._first or (step, 0.0)
+        if step == self._total:
+            return _format_duration(0.0)
+        if step == first:
+            return "?"
+        return _format_duration((time.monotonic() - since) / (step - first) * (self._total - step))
 
     def write(self, text: str) -> None:
         """Prints a line, above the bar if there is one."""
@@ -92,12 +102,11 @@ class Progress:
 
     def _fields(self, step: int) -> dict[str, str]:
         """The texts of the line by field; metrics that are not known are missing."""
-        seconds_per_step = (time.monotonic() - self._started_at) / max(1, step - self._start)
         fields = {
             "epoch": f"epoch {-(-step // self._steps_per_epoch)}/{self._total // self._steps_per_epoch}",
             "percent": f"{100 * step // self._total}%",
             "count": f"{step}/{self._total}",
-            "left": f"left {_format_duration(seconds_per_step * (self._total - step))}",
+            "left": f"left {self._left(step)}",
         }
         known = (name for name in METRIC_FORMATS if self._metrics.get(name) is not None)
         return fields | {name: METRIC_FORMATS[name].format(self._metrics[name]) for name in known}
