@@ -13,6 +13,7 @@ from repre.reporting.evaluation_section import _stored_results
 from repre.reporting.measurements import measurements
 from repre.reporting.run_data import RunData, read_run
 from repre.reporting.verdict import judge
+from repre.reporting.verdict_section import key_metrics
 from tests.reporting import fake_run
 from tests.reporting.test_page import outline
 
@@ -81,6 +82,7 @@ def test_a_probe_before_training_is_no_measurement(tmp_path: Path) -> None:
     )
     assert measurements(run) == []
     assert not [one for one in judge(run).findings if "No collapse" in one.title]
+    assert {label for label, _, _ in key_metrics(run)} == set()
 
 
 def test_results_are_grouped_by_weights_and_distinct_seeds(tmp_path: Path) -> None:
