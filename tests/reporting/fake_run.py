@@ -115,13 +115,26 @@ def add_snapshots(path: Path, *, count: int = 12, side: int = SIDE, grid: int = 
     )  # fmt: skip
 
 
-def add_evaluation(path: Path, *, start: str = "runs/a", seed: int = 0, value: float = 0.5) -> None:
+def add_evaluation(
+    path: Path,
+    *,
+    start: str = "runs/a",
+    seed: int = 0,
+    value: float = 0.5,
+    weights: str | None = None,
+    images: int | None = None,
+    **changes: Any,
+) -> None:
+    """Writes a result of k-NN; `changes` are other entries of it."""
     folder = path / "evaluations"
     folder.mkdir(parents=True, exist_ok=True)
     content = {"format": 1, "evaluation": "knn", "start": start, "seed": seed, "main": "knn20", "higher_is_better": True,
-               "metrics": {"knn20": value, "knn10": value - 0.01}, "details": {}, "seconds": 3.0,
-               "config": {"data": "birds", "seed": seed}}  # fmt: skip
-    (folder / f"knn-{seed}.json").write_text(json.dumps(content))
+               "metrics": {"knn20": value, "knn10": value - 0.01}, "details": {"test_images": images} if images else {},
+               "seconds": 3.0, "config": {"data": "birds", "seed": seed}}  # fmt: skip
+    if weights is not None:
+        content["encoder"] = {"weights": weights}
+    stem = f"{changes.get('evaluation', 'knn')}-{seed}" + ("" if weights is None else f"-{weights[:8]}")
+    (folder / f"{stem}.json").write_text(json.dumps(content | changes))
 
 
 def add_comparison(

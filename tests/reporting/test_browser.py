@@ -14,7 +14,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from repre.errors import RunError
 from repre.reporting import write_comparison, write_report
+from repre.training.failure_record import record_failure
 from tests.reporting import browser as chromium
 from tests.reporting import fake_run
 
@@ -47,7 +49,12 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     bare = folder / "bare"
     bare.mkdir()
     (bare / "config.yaml").write_text("seed: 0\n")
+    failed = fake_run.make_run(folder / "a run with a long name that diverged", seed=2)
+    (failed / "summary.json").unlink()
+    error = RunError("step 84 is not finite", kind="diverged", step=84)
+    record_failure(failed, {"optim": {"lr": 1.0}}, error, kind="diverged", step=83, total=600)
     return {
+        "failed": write_report(failed),
         "run": write_report(runs[0]),
         "comparison": write_comparison(runs, folder / "compared" / "report.html"),
         "bare": write_report(bare),
@@ -142,7 +149,7 @@ def test_a_chart_shows_values_by_pointer_and_by_key(opened: OpenPage) -> None:
     plot = chart(opened, "Labeled probes").locator(".plot")
     plot.focus()
     opened.page.keyboard.press("End")
-    assert plot.locator(".tip").inner_text().split() == ["step", "200", "knn", "60", "%"]
+    assert plot.locator(".tip").inner_text().split() == ["step", "200", "k-NN", "on", "the", "scenes", "60", "%"]
     opened.page.keyboard.press("ArrowLeft")
     assert "step 150" in plot.locator(".tip").inner_text()
     opened.page.keyboard.press("Escape")
@@ -275,6 +282,22 @@ def test_nothing_is_wider_than_the_window(
     opened = OpenPage(browser, pages[name], width=width)
     assert opened.page.evaluate("document.documentElement.scrollWidth") <= width
     assert opened.page.evaluate("document.body.scrollWidth") <= width
+    opened.page.close()
+
+
+@pytest.mark.parametrize("name", ["run", "comparison", "bare", "failed"])
+def test_nothing_is_cut_on_a_phone(browser: "sync_api.Browser", pages: dict[str, Path], name: str) -> None:
+    """No element ends outside the window, and no table, picture row or menu has to be moved sideways."""
+    opened = OpenPage(browser, pages[name], width=360)
+    cut = opened.page.evaluate(
+        """() => [...document.querySelectorAll('main *, nav, nav *, header *')].filter((e) => {
+            const box = e.getBoundingClientRect();
+            if (!box.width || e.closest('thead')) return false;
+            const moves = getComputedStyle(e).overflowX !== 'visible' && e.scrollWidth > e.clientWidth + 1;
+            return box.right > innerWidth + 1 || box.left < -1 || moves;
+        }).map((e) => `${e.tagName}.${e.className}`)"""
+    )
+    assert cut == []
     opened.page.close()
 
 

@@ -151,7 +151,9 @@ def test_unreadable_data(tmp_path: Path) -> None:
         (tmp_path / "photos" / f"{index:02d}.npy").write_bytes(b"not an array")
     error = ends(config)
     command = f"repre data check {tmp_path / 'photos'}"
-    assert_told(run, error, headline=r"Stopped because images cannot be used .*list every file", command=command)
+    assert_told(
+        run, error, headline=r"Stopped before the first step: images cannot be used; list every file", command=command
+    )
     assert ".npy" in text_of(run)
     assert record(run).next_steps[-1].command == f"repre pretrain --resume {run}"
 

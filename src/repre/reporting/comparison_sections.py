@@ -16,6 +16,8 @@ from repre.reporting.verdict import data_wait, judge
 LOSSES = ("loss", "contrastive", "pixel")
 KEY_METRICS = ("rankme", "embedding_std", "correspondence", "psnr", "ssim", "gradient_ratio")
 """Validation metrics in the table that is always open; labeled probes are in it too."""
+MAX_APART = 4
+"""Metrics named that are not put side by side."""
 UNLIKE = "another objective"
 """Stands in a row for a run in which the metric means something else."""
 
@@ -54,7 +56,7 @@ def glance_section(runs: Sequence[RunData], page: PageData) -> Section:
         names=[run.name for run in runs],
         rows=rows + totals,
         more_rows=more,
-        apart=apart,
+        apart=[*apart[:MAX_APART], *([f"and {len(apart) - MAX_APART} more"] if len(apart) > MAX_APART else [])],
     )
 
 

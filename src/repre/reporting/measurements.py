@@ -67,12 +67,6 @@ def differs(first: Measurement, second: Measurement) -> bool:
     return abs(first.value - second.value) > 1.96 * variance**0.5
 
 
-def largest(run: RunData, about: str) -> Measurement | None:
-    """The measurement of the most images; None if nothing measured this."""
-    found = [one for one in measurements(run) if one.about == about]
-    return max(found, key=lambda one: one.images or 0, default=None)
-
-
 def probe_images(run: RunData, name: str) -> int | None:
     """Test images of a probe, as the summary says; those on the scenes are known."""
     counts = (run.summary or {}).get("probe_images")

@@ -1,12 +1,13 @@
 """Renders the templates of the page: Jinja2 escapes all text, and characters that hide others become visible codes."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import groupby
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from repre.reporting.charts import Chart
 from repre.reporting.formatting import duration, format_number, percent
@@ -15,6 +16,7 @@ from repre.reporting.titles import metric_title
 
 SPACES = "\n\u00a0\u2009\u202f"
 """Characters that str.isprintable refuses and a page may contain."""
+OPTION = re.compile(r"--[a-z][\w.-]*\w|\b\d+e-\d+\b")
 
 
 def visible(value: Any) -> Any:
@@ -25,6 +27,11 @@ def visible(value: Any) -> Any:
     if value is None or isinstance(value, Markup):
         return value or ""
     return "".join(c if c.isprintable() or c in SPACES else f"\\u{ord(c):04x}" for c in str(value))
+
+
+def with_options(text: Any) -> Markup:
+    """Marks options and numbers in a text, such as --optim.lr and 2e-4: lines do not break at their hyphens."""
+    return Markup(OPTION.sub(r'<span class="option">\g<0></span>', str(escape(visible(text)))))
 
 
 def _environment() -> Environment:
@@ -38,6 +45,7 @@ def _environment() -> Environment:
     )
     environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
     environment.filters |= {"number": format_number, "percent": percent, "duration": duration}
+    environment.filters["options"] = with_options
     environment.filters["metric_title"] = lambda name: metric_title(str(name))
     return environment
 

@@ -43,8 +43,8 @@ class Verdict:
             return self.failure.next_steps
         if self.kind == "good":
             return []
-        advised = (finding.next for finding in self.of_kind("bad", "limit", "unknown") if finding.next is not None)
-        return [step for step in [next(advised, None)] if step is not None]
+        weak = [*self.of_kind("bad"), *self.of_kind("unknown", "limit")]
+        return [finding.next for finding in weak if finding.next is not None][:1]
 
     def of_kind(self, *kinds: Kind) -> list[Finding]:
         return [finding for finding in self.findings if finding.kind in kinds]
@@ -53,7 +53,8 @@ class Verdict:
     def reason(self) -> str:
         """The first finding that supports the answer, and the first limit."""
         if self.failure is not None:
-            return self.failure.message
+            message = self.failure.message.rstrip(". ")
+            return f"{message[:1].upper()}{message[1:]}."
         if self.kind == "unknown":
             return ""
         good, bad = self.of_kind("good"), self.of_kind("bad")
@@ -64,7 +65,7 @@ class Verdict:
 def judge(run: RunData) -> Verdict:
     """Gives the verdict on one run."""
     if run.failure is not None:
-        found = [*probes(run), *gains(run), *stability(run), *losses(run), *limits(run)]
+        found = [*probes(run), *gains(run), *stability(run), *losses(run), *unreadable(run)]
         return Verdict(run.failure.headline, "bad", found, run.failure)
     labeled, baseline, state = settle([*probes(run), *gains(run)]), baselines(run), stability(run)
     unlabeled = [*losses(run), *correspondence(run), *reconstruction(run)]
@@ -132,20 +133,26 @@ def limits(run: RunData) -> list[Finding]:
     if 0 < steps < FEW_STEPS and run.summary is not None:
         text = f"{steps} step{'s' * (steps > 1)} are few; published runs take tens of thousands or more."
         findings.append(Finding("limit", "A short run", text, longer(run)))
-    late_fall = _late_fall(run) if run.failure is None else None
+    late_fall = _late_fall(run)
     if late_fall is not None and late_fall > MIN_LOSS_CHANGE:
         text = (
             f"The loss fell by {late_fall:.1%} over the last fifth of the run. A longer run would probably improve it."
         )
         findings.append(Finding("limit", "Still falling at the end", text, longer(run)))
-    if run.unreadable_count:
-        files = "1 file" if run.unreadable_count == 1 else f"{run.unreadable_count} files"
-        text = f"{files} could not be read; see the section Data."
-        findings.append(Finding("limit", "Unreadable files", text, check_data(run)))
+    findings += unreadable(run)
     balance = (run.summary or {}).get("balance")
     if isinstance(balance, str) and balance:
         findings.append(Finding("note", "Balance of the losses", f"{balance[0].upper()}{balance[1:]}."))
     return findings
+
+
+def unreadable(run: RunData) -> list[Finding]:
+    """Counts the files that could not be read."""
+    if not run.unreadable_count:
+        return []
+    files = "1 file" if run.unreadable_count == 1 else f"{run.unreadable_count} files"
+    text = f"{files} could not be read; see the section Data."
+    return [Finding("limit", "Unreadable files", text, check_data(run))]
 
 
 def data_wait(run: RunData) -> float | None:

@@ -64,11 +64,10 @@ def key_metrics(run: RunData) -> list[tuple[str, str, str]]:
             tiles.append((label, _three_digits(pair[1]), f"from {_three_digits(pair[0])}"))
     for name, label, write in VALIDATION_TILES:
         steps, values = run.series(name, validations=True)
-        if not values or (steps[-1] == 0 and run.last_step > 0):
-            continue  # measured before training only
-        remark = f"from {write(values[0])}" if len(values) > 1 else "before training" if steps[-1] == 0 else ""
-        if run.summary is None and steps[-1] > 0:
-            remark = f"{remark} at step {steps[-1]:.0f}".strip()
+        if not values or steps[-1] == 0:
+            continue  # measured before training only, which is no result
+        start = f"from {write(values[0])}" if len(values) > 1 else ""
+        remark = f"at step {steps[-1]:.0f}, {start}".removesuffix(", ") if run.summary is None else start
         tiles.append((label, write(values[-1]), remark))
     summary = run.summary or {}
     speed = finite_number(summary.get("images_per_s"))

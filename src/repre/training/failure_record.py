@@ -139,9 +139,10 @@ def _title(folder: Path, config: Mapping[str, Any], error: BaseException, kind: 
         number = getattr(error, "code", 128 + signal.SIGINT) - 128
         saved = "everything is saved" if isinstance(error, RunError) else "what was saved before is intact"
         return f"Stopped by {signal_name(number)} {at}; {saved}"
+    if kind == "data":
+        return f"Stopped {at}: images cannot be used"
     titles = {
         "memory": "Ran out of memory",
-        "data": "Stopped because images cannot be used",
         "disk": "Could not write to the disk",
         "worker": "A process that reads images died",
         "device": "The device failed",
