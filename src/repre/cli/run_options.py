@@ -44,8 +44,6 @@ COMMON = (
     "compute.micro_batch",
     "compute.compile",
     "loader.cache",
-    "loader.cache_gib",
-    "loader.remote_cache_gib",
     "probe.knn",
     "probe.linear",
     "probe.segment",
@@ -55,7 +53,6 @@ COMMON = (
     "runtime.checkpoint_minutes",
     "runtime.best_metric",
     "runtime.trackers",
-    "runtime.shard",
 )
 """Settings that --help lists; --help-all lists all settings."""
 MODEL_ARGS = "--encoder.model-args."

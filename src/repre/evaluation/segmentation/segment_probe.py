@@ -34,7 +34,7 @@ MEMORY = 50_000
 """Most patches that may vote."""
 HEAD_VALUES = 2**25
 """Most values of the patches that the linear head is trained on: 128 MiB in float32."""
-HEAD_STEPS, HEAD_LR = 1000, 0.02
+HEAD_STEPS, HEAD_LR = 1000, 0.3
 """Training of the linear head; the learning rate is that for 256 patches per step."""
 
 
