@@ -64,6 +64,7 @@ FOREIGN = {
     "timm": "models",
     "tyro": "cli",
     "tqdm": "utils",
+    "umap": "exporters",
     "tensorboard": "training",
     "tifffile": "data/io",
     "pydicom": "data/io",

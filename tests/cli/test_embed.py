@@ -45,3 +45,13 @@ def test_mistakes(arguments: tuple[str, ...], message: str, repre: Repre) -> Non
     code, out, err = repre("embed", *arguments)
     assert (code, out) == (2, "")
     assert message in err
+
+
+def test_a_map_is_written_beside_the_features(repre: Repre, finished_run: Path, photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "features.npz"
+    arguments = ("--map", "pca", "--map-clusters", 2, "--map-thumbnails", 3, *RUNTIME)
+    code, printed, err = repre("embed", "--encoder", finished_run, "--data", photos, "--out", out, *arguments)
+    assert code == 0, err
+    assert f"map: {tmp_path}/features.map.csv and {tmp_path}/features.map.html" in printed
+    assert "mapped by PCA: 2 clusters" in printed
+    assert (tmp_path / "features.map.html").read_text(encoding="utf-8").count("data:image/jpeg") == 3

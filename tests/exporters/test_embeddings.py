@@ -15,6 +15,7 @@ from repre.data.views.render import center_view
 from repre.data.views.view_recipes import ViewsConfig
 from repre.errors import UserError
 from repre.evaluation.options import RuntimeOptions
+from repre.exporters.data_map import MapOptions
 from repre.exporters.embeddings import Kind, embed
 from repre.models.encoder import Encoder
 from repre.models.timm_folder import load_saved_encoder, save_encoder
@@ -238,3 +239,24 @@ def test_a_batch_that_does_not_fit_is_halved(kind: Kind, folder: Path, monkeypat
             assert found[name].tolist() == expected[name].tolist()
         else:
             np.testing.assert_allclose(found[name], expected[name], rtol=1e-4, atol=1e-5)
+
+
+def test_a_map_lies_beside_the_features_and_resumes(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    options, said = MapOptions(method="pca", clusters=3), list[str]()
+    assert call(folder, data_map=options, log=said.append) == 11
+    table = (folder / "f.map.csv").read_text(encoding="utf-8").splitlines()
+    assert [line.rsplit(",", 4)[0] for line in table[1:]] == np.load(folder / "f.npz")["paths"].tolist()
+    page = (folder / "f.map.html").read_text(encoding="utf-8")
+    assert page.count("data:image/jpeg") == 11
+    assert "3 clusters" in said[0]
+    (folder / "f.map.csv").unlink()
+    with monkeypatch.context() as patched:  # killed while the map is made: no feature is computed again
+        patched.setattr("repre.exporters.embeddings.write_map", lambda *_, **__: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            call(folder, data_map=options)
+    monkeypatch.setattr(Encoder, "forward", lambda *_, **__: pytest.fail("the encoder ran"))
+    assert call(folder, data_map=options, log=said.append) == 11
+    assert (folder / "f.map.csv").read_text(encoding="utf-8").splitlines() == table
+    assert not (folder / "f.npz.parts").exists()
+    with pytest.raises(UserError, match="--map needs one vector per image: leave out --kind patch"):
+        call(folder, kind="patch", data_map=options)

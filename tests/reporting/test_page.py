@@ -315,3 +315,11 @@ def test_files_of_odd_values_are_accepted(run: Path, seed: int) -> None:
     (run / "config.yaml").write_text(json.dumps(spoiled({"data": "x", "encoder": {"name": "y"}, "epochs": 3}, rng)))
     assert "verdict" in sections(outline(write_report(run)))
     assert "glance" in sections(outline(write_comparison([run, run], run.parent / "out.html")))
+
+
+def test_the_map_of_a_runs_images_is_linked(tmp_path: Path) -> None:
+    run = fake_run.make_run(tmp_path / "run")
+    assert "Map of the images" not in write_report(run).read_text(encoding="utf-8")
+    (run / "photos #1.map.html").write_text("a map")
+    text = write_report(run).read_text(encoding="utf-8")
+    assert '<a href="photos%20%231.map.html">photos #1.map.html</a>' in text

@@ -28,6 +28,10 @@ class Embeddings:
     """Number of images in the file."""
     unreadable: Path | None
     """List of the files that could not be read; None if all could."""
+    map: Path | None = None
+    """CSV with coordinates, cluster and near-duplicates of every image; None if no map was asked for."""
+    map_page: Path | None = None
+    """The same as an HTML page with thumbnails that opens offline."""
 
 
 def load_encoder(path: PathLike) -> Encoder:
@@ -63,6 +67,11 @@ def embed(
     value_range: tuple[float, float] | None = None,
     choice: FileChoice | None = None,
     runtime: RuntimeOptions | dict[str, Any] | None = None,
+    map: Literal["auto", "umap", "pca"] | None = None,
+    map_clusters: int = 20,
+    map_duplicates: float = 0.98,
+    map_thumbnails: int = 1000,
+    seed: int = 0,
 ) -> Embeddings:
     """Computes the features of many images and writes them to a file. Call it again to resume after an interruption.
 
@@ -78,14 +87,25 @@ def embed(
         half: store float16 instead of float32.
         value_range: pixel values that map to 0 and 1; None uses those of the encoder's training, or of the file type.
         runtime: device, workers and batch size, as `RuntimeOptions` or as a dictionary of its fields.
+        map: also write a map of the images beside `out`, as CSV and as a page: "umap", "pca", or "auto" for UMAP if it is
+            installed; None writes no map.
+        map_clusters: number of clusters.
+        map_duplicates: cosine of centered features from which two images are near-duplicates.
+        map_thumbnails: largest number of thumbnails on the page.
+        seed: of the map.
 
     Raises:
         UserError: no such encoder or images, no readable image, or `out` cannot be written.
     """
     from repre.evaluation.options import RuntimeOptions
-    from repre.exporters import embeddings
+    from repre.exporters import data_map, embeddings
 
     path = Path(out)
+    options = None
+    if map is not None:
+        options = data_map.MapOptions(
+            method=map, clusters=map_clusters, duplicate_cosine=map_duplicates, thumbnails=map_thumbnails, seed=seed
+        )
     count = embeddings.embed(
         str(encoder),
         data=as_data(data),
@@ -97,9 +117,11 @@ def embed(
         half=half,
         value_range=value_range,
         runtime=build_config(RuntimeOptions, runtime, {}, source="runtime"),
+        data_map=options,
     )
+    table, page = data_map.map_files(path) if options is not None else (None, None)
     unreadable = path.with_name(f"{path.name}.unreadable.txt")
-    return Embeddings(path, count, unreadable if unreadable.is_file() else None)
+    return Embeddings(path, count, unreadable if unreadable.is_file() else None, table, page)
 
 
 def export(encoder: PathLike, *, to: str = "timm", out: PathLike | None = None) -> Exported:

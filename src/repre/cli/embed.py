@@ -16,7 +16,8 @@ from repre.utils.image_size import Size
 DESCRIPTION = """Write the features of many images to a file. Run the same command again to resume.
 
 Example:
-  repre embed --encoder runs/photos --data photos/ --out features.npz"""
+  repre embed --encoder runs/photos --data photos/ --out features.npz
+  repre embed --encoder runs/photos --data photos/ --out runs/photos/features.npz --map auto"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +44,16 @@ class EmbedOptions:
     """Pixel values that map to 0 and 1; None uses those of the encoder's training, or of the file type."""
     runtime: RuntimeOptions = field(default_factory=RuntimeOptions)
     """Device, workers and batch size."""
+    map: Literal["auto", "umap", "pca"] | None = None
+    """Also write a map of the images, OUT.map.csv and OUT.map.html: by UMAP, by PCA, or by UMAP if it is installed."""
+    map_clusters: int = 20
+    """Number of clusters of the map."""
+    map_duplicates: float = 0.98
+    """Cosine from which two images are near-duplicates; of features from which their mean was taken."""
+    map_thumbnails: int = 1000
+    """Largest number of thumbnails on the map's page."""
+    seed: int = 0
+    """Random seed of the map."""
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -28,6 +28,7 @@ from repre.data.loading.workers import in_workers, load_tracked
 from repre.errors import UserError
 from repre.evaluation.features import eval_transform
 from repre.evaluation.options import DenseFeatures, RuntimeOptions
+from repre.exporters.data_map import MapOptions, write_map
 from repre.exporters.feature_files import FeatureParts, check_format, join_parts
 from repre.models.resolve import resolve_encoder
 from repre.types import Features
@@ -54,6 +55,7 @@ def embed(
     value_range: tuple[float, float] | None = None,
     choice: FileChoice | None = None,
     runtime: RuntimeOptions | None = None,
+    data_map: MapOptions | None = None,
     images_per_part: int = IMAGES_PER_PART,
     log: Callable[[str], object] = print,
 ) -> int:
@@ -74,6 +76,7 @@ def embed(
         half: store float16 instead of float32.
         value_range: pixel values that map to 0 and 1; None uses those of the encoder's training, or of the file type.
         runtime: device, workers and batch size.
+        data_map: also map the images by their pooled features (`repre.exporters.data_map`); None writes no map.
         images_per_part: how many images may have to be computed again after an interruption.
         log: prints a message for the user.
 
@@ -86,6 +89,8 @@ def embed(
         raise UserError(f"--kind {kind}: choose pooled, patch or pyramid")
     if features not in get_args(DenseFeatures):
         raise UserError(f"--features {features}: choose normed or raw")
+    if data_map is not None and kind != "pooled":
+        raise UserError(f"--map needs one vector per image: leave out --kind {kind}")
     norm = kind != "pooled" and features == "normed"
     runtime = runtime or RuntimeOptions()
     resolved = resolve_encoder(spec)
@@ -137,8 +142,42 @@ def embed(
     count = join_parts(parts, out)
     if several := parts.texts("several_frames"):
         log(describe_several(len(several), several[0]))
+    if data_map is not None:
+        vectors = torch.from_numpy(np.concatenate([part.astype(np.float32) for part in parts.arrays("features")]))
+        names = parts.texts("names")
+        load = partial(_load_pictures, source, names)
+        write_map(vectors.to(device), names, out, data_map, title=source.spec, load=load, log=log)
     shutil.rmtree(parts.folder)
     return count
+
+
+def _load_pictures(source: Source, names: list[str], wanted: list[int]) -> dict[int, np.ndarray]:
+    """Pictures of some of the images that could be read, uint8 [h, w, 3] by index; only images of 1 or 3 channels have one.
+
+    Args:
+        names: of all images that could be read, in the order of the source.
+        wanted: indices into `names`.
+    """
+    chosen, pictures, position = set(wanted), dict[int, np.ndarray](), 0
+    with ItemCount("thumbnails", total=len(wanted)) as counter:
+        for index in range(len(source)):
+            if position == len(names) or source.describe(index) != names[position]:
+                continue  # it could not be read
+            if position in chosen:
+                image = source.load(index)
+                if image.shape[2] in (1, 3):
+                    pictures[position] = _as_picture(image)
+                counter.update()
+            position += 1
+    return pictures
+
+
+def _as_picture(image: np.ndarray) -> np.ndarray:
+    """An image [H, W, C] for people: uint8 [H, W, 3]; other types than uint8 are stretched to their range."""
+    if image.dtype != np.uint8:
+        low, high = float(image.min()), float(image.max())
+        image = ((image.astype(np.float32) - low) * (255 / max(high - low, 1e-12))).astype(np.uint8)
+    return image.repeat(3, axis=2) if image.shape[2] == 1 else image
 
 
 def _collect(

@@ -60,6 +60,7 @@ def data_section(run: RunData, page: PageData) -> Section:
         "Data",
         source=run.config.get("data", "unknown"),
         distinct_share=distinct[-1] if distinct else None,
+        maps=sorted(file.relative_to(run.path).as_posix() for file in run.path.glob("*.map.html")),
         unreadable=[line.rpartition("\t")[::2] if "\t" in line else (line, "") for line in run.unreadable],
         unreadable_count=run.unreadable_count,
         max_unreadable=MAX_UNREADABLE,
