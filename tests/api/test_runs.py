@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 import repre
+from repre.api import runs
 from repre.config import RunConfig, load_yaml
 
 
@@ -75,3 +76,9 @@ def test_reconstructions_of_one_and_several_images(run: repre.Run, photos: Path,
     assert two.psnr[:1] == pytest.approx(one.psnr)
     assert len(two.psnr) == 2
     assert Image.open(two.path).width > Image.open(one.path).width
+
+
+def test_small_data_is_chosen_for_the_images_that_are_given() -> None:
+    config = runs._run_config("small-data", data="scenes:40:32", epochs=3)
+    assert (config.data, config.batch_size, config.epochs) == ("scenes:40:32", 8, 3)
+    assert runs._run_config("small-data", data="scenes:4000:32").batch_size == 128

@@ -198,7 +198,11 @@ FIRST = {
     ("name", "first", "also"),
     [
         *(
-            (f"{framework} {what}", first, set())
+            (
+                f"{framework} {what}",
+                first,
+                {"gradient_ratio"} if what == "cold" else set(),
+            )  # a cold loss drowns the branch
             for what, (which, first) in FIRST.items()
             for framework in sorted(which)
         ),
