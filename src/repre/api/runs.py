@@ -41,8 +41,9 @@ class Reconstruction:
 
 
 def pretrain(
-    config: RunConfig | str = "quickstart",
+    config: RunConfig | str | None = None,
     *,
+    start_from: PathLike | None = None,
     data: PathLike | Sequence[PathLike] | None = None,
     out: PathLike | None = None,
     epochs: int | None = None,
@@ -52,9 +53,12 @@ def pretrain(
     """Pre-trains an encoder, or resumes the unfinished run in `out`.
 
         run = repre.pretrain("vit-small-moco-v3", data="photos/", out="runs/photos")
+        longer = repre.pretrain(start_from="runs/photos", epochs=50, out="runs/photos-150")
 
     Args:
-        config: a config, or the name of a recipe.
+        config: a config, or the name of a recipe; None: the settings of `start_from`, or else the recipe quickstart.
+        start_from: a run, or a checkpoint of one (also RUN@NAME), whose whole state the new run starts with, as with
+            ``repre pretrain --from``.
         data, out, epochs, batch_size, seed: replace the values of the config.
 
     Raises:
@@ -67,7 +71,13 @@ def pretrain(
     from repre.utils.dist import is_main_process
 
     config = _run_config(
-        config, data=None if data is None else as_data(data), out=out, epochs=epochs, batch_size=batch_size, seed=seed
+        config,
+        start_from=start_from,
+        data=None if data is None else as_data(data),
+        out=out,
+        epochs=epochs,
+        batch_size=batch_size,
+        seed=seed,
     )
     probe = KNNProbe.for_scenes(config.data_name, config.views) if config.embedded_scenes else None
     path = train(config, probe=probe)
@@ -166,12 +176,20 @@ def _add_baselines(path: Path, probe: KNNProbe) -> None:
         write_json(path / "summary.json", {**summary, "knn": {"before": before, "after": after, **probe.baselines()}})
 
 
-def _run_config(config: RunConfig | str, **overrides: Any) -> RunConfig:
-    """The config of a run; overrides that are None keep the values of the config or recipe."""
+def _run_config(
+    config: RunConfig | str | None, *, start_from: PathLike | None = None, out: PathLike | None = None, **overrides: Any
+) -> RunConfig:
+    """The config of a run; overrides that are None keep the values of the config, the recipe or the run to start from."""
     from repre.recipes import recipe
+    from repre.training.start_from import continued_config, started_config
 
-    if isinstance(config, str):
-        config = recipe(config)
+    if isinstance(config, str) or (config is None and start_from is None):
+        config = recipe(config or "quickstart")
+    if start_from is not None:
+        spec = str(start_from)
+        config = continued_config(spec, out=out) if config is None else started_config(config, spec)
+    assert config is not None
+    overrides["out"] = out
     changes: dict[str, Any] = {
         name: str(value) if isinstance(value, Path) else value for name, value in overrides.items() if value is not None
     }

@@ -16,6 +16,8 @@ USAGE = f"""repre {__version__}: self-supervised pre-training of vision transfor
       Pre-train with the settings of a file.
   repre pretrain --resume RUN
       Resume the run in a folder.
+  repre pretrain --from RUN --out NEW [--epochs 50] [options]
+      Start a new run with everything that another one has learned, under a new schedule.
   repre plan [RECIPE] [options of pretrain] [--max-hours 12]
       Measure for half a minute what fits, images per second, hours and the bottleneck. Print options to add.
   repre eval knn|linear|finetune|segment|detect --encoder RUN [--data labeled/] [options]

@@ -18,6 +18,7 @@ from repre.cli.parsing import parse, parse_known
 from repre.config import RunConfig, dump_yaml, load_yaml
 from repre.errors import UserError
 from repre.recipes import ENCODERS, RECIPES, recipe
+from repre.training.start_from import continued_config, started_config
 
 COMMON = (
     "data",
@@ -37,6 +38,7 @@ COMMON = (
     "views.n_local",
     "views.value_range",
     "optim.lr",
+    "optim.schedule",
     "optim.weight_decay",
     "optim.warmup_fraction",
     "optim.clip_grad_norm",
@@ -51,6 +53,8 @@ COMMON = (
     "runtime.eval_every_epochs",
     "runtime.checkpoint_minutes",
     "runtime.best_metric",
+    "runtime.keep_best",
+    "runtime.keep_every",
     "runtime.trackers",
     "runtime.shard",
 )
@@ -66,6 +70,8 @@ class StartOptions:
     """YAML file with the settings of a run, instead of a recipe."""
     resume: Path | None = None
     """Folder of a run to resume, with its settings."""
+    start_from: Annotated[str | None, tyro.conf.arg(name="from")] = None
+    """A run, or a checkpoint of one (also RUN@NAME), to start a new run from, with its settings and its whole state."""
     print_config: bool = False
     """Print all settings as YAML and exit; --config reads them back."""
     help_all: bool = False
@@ -95,7 +101,7 @@ def parse_run_options(
     refuse_old_options(arguments)
     name = arguments[0] if arguments and not arguments[0].startswith("-") else None
     start, rest = parse_known(StartOptions, arguments[1:] if name else arguments, command=command)
-    base = _base_config(name, start)
+    base = _base_config(name, start, rest)
     base, rest = _take_model_args(base, rest)
     command = f"{command} {name}" if name else command
     if "-h" in rest or "--help" in rest:
@@ -127,10 +133,29 @@ def recipe_table() -> str:
     return "\n".join(["Recipes are named ENCODER-FRAMEWORK, such as vit-small-dino:", *lines, f"  others: {others}"])
 
 
-def _base_config(name: str | None, start: StartOptions) -> RunConfig:
-    """The config of a recipe, a file or a run."""
+@dataclass(frozen=True, kw_only=True)
+class OutOption:
+    """The folder of the run, which may hold settings."""
+
+    out: Path | None = None
+    """The run's folder."""
+
+
+def _base_config(name: str | None, start: StartOptions, rest: Sequence[str]) -> RunConfig:
+    """The config of a recipe, a file or a run.
+
+    Args:
+        rest: the other options.
+    """
     if [name, start.config, start.resume].count(None) < 2:
         raise UserError("name only one of: a recipe, --config FILE, --resume RUN")
+    if start.start_from is not None:
+        if start.resume is not None:
+            raise UserError("--resume goes on with a run in its own folder, --from starts a new one; give one of them")
+        if name is None and start.config is None:
+            given, _ = parse_known(OutOption, [*rest], command="pretrain")
+            return continued_config(start.start_from, out=given.out)
+        return started_config(load_yaml(start.config) if start.config else recipe(str(name)), start.start_from)
     if start.config is not None:
         return load_yaml(start.config)
     if start.resume is not None:
