@@ -17,6 +17,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 if TYPE_CHECKING:
     from repre.api import (
         Comparison,
+        Curve,
         Embeddings,
         EvaluationResult,
         Reconstruction,
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
         compare,
         embed,
         evaluate,
+        evaluate_checkpoints,
         export,
         load_encoder,
         plan,
@@ -72,6 +74,7 @@ __all__ = [
     "RECIPES",
     "BYOLConfig",
     "Comparison",
+    "Curve",
     "DINOConfig",
     "Decoder",
     "DecoderConfig",
@@ -109,6 +112,7 @@ __all__ = [
     "compare",
     "embed",
     "evaluate",
+    "evaluate_checkpoints",
     "export",
     "load_encoder",
     "plan",
@@ -122,8 +126,8 @@ __all__ = [
 ]
 
 _NAMES = {
-    "repre.api": "Comparison Embeddings EvaluationResult Reconstruction Run check_data check_labels compare embed evaluate "
-    "export load_encoder plan pretrain reconstruct report write_scenes write_shards",
+    "repre.api": "Comparison Curve Embeddings EvaluationResult Reconstruction Run check_data check_labels compare embed "
+    "evaluate evaluate_checkpoints export load_encoder plan pretrain reconstruct report write_scenes write_shards",
     "repre.config": "RunConfig",
     "repre.errors": "RunError UserError",
     "repre.evaluation.classification.finetune": "FinetuneConfig",
