@@ -68,6 +68,7 @@ def parsed_only(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         if not isinstance(getattr(api, name), type):
             monkeypatch.setattr(api, name, parsed)
     monkeypatch.setattr(run_options, "load_yaml", lambda path: recipe("quickstart"))
+    monkeypatch.setattr(run_options, "continued_config", lambda spec, *, out: recipe("quickstart"))
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs/photos").mkdir(parents=True)
     (tmp_path / "runs/photos/config.yaml").touch()

@@ -78,12 +78,13 @@ def test_from_takes_the_settings_of_a_run_but_not_its_folder(parsed: Parsed, rep
     old, new = tmp_path / "old", tmp_path / "new"
     (old / "checkpoints").mkdir(parents=True)
     (old / "checkpoints/last.pt").write_bytes(b"a checkpoint")
-    (old / "config.yaml").write_text(dump_yaml(replace(recipe("vit-tiny-dino"), out=str(old), seed=3)))
+    warmup = replace(recipe("vit-tiny-dino").optim, warmup_fraction=0.2)
+    (old / "config.yaml").write_text(dump_yaml(replace(recipe("vit-tiny-dino"), out=str(old), seed=3, optim=warmup)))
     config = parsed("--from", old, "--epochs", 7, "--views.size", 384, "--out", new)
     assert (config.start_from, config.out, config.epochs, config.seed) == (str(old), str(new), 7, 3)
     assert config.views.size == 384
     assert config.framework == recipe("vit-tiny-dino").framework
-    assert config.optim.warmup_fraction == 0.05 < recipe("vit-tiny-dino").optim.warmup_fraction
+    assert config.optim.warmup_fraction == 0.05
     assert parsed("--from", old).out == ""  # which is refused later
     assert parsed("vit-tiny-dino", "--from", old).seed == 0
     new.mkdir()

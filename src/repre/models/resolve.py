@@ -167,7 +167,7 @@ def _resolve_random(spec: str) -> ResolvedEncoder:
     name, bracket, arguments = spec.removeprefix("random:").partition("[")
     if not bracket and Path(name).expanduser().exists():
         trained = resolve_encoder(name)
-        return replace(trained, spec=spec, config=replace(trained.config, weights=None), folder=None)
+        return replace(trained, spec=spec, config=replace(trained.config, weights=None), folder=None, epoch=None)
     return ResolvedEncoder(spec, _architecture(spec, name, arguments if bracket else None), None)
 
 

@@ -69,8 +69,7 @@ def train(config: RunConfig, *, probe: Probe | None = None) -> Path:
 
 
 class Trainer:
-    """One process of a run: built from the config, restored from the last checkpoint where there is one, else from the state
-    of another run if it starts there."""
+    """One process of a run: built from the config, restored from its last checkpoint or else from the run it starts from."""
 
     def __init__(
         self, config: RunConfig, folder: RunFolder, device: torch.device, probe: Probe | None, start: Start | None
@@ -314,8 +313,8 @@ class Trainer:
         if warning is not None:
             self.log.message(warning)
         self.step, self.seconds, self.saved_step = progress["step"], progress["seconds"], progress["step"]
-        if (from_other := progress.get("start")) is not None:
-            self.start, self.first_step = from_other, from_other["first_step"]
+        if (started := progress.get("start")) is not None:
+            self.start, self.first_step = started, started["first_step"]
         if is_main_process():
             self.kept.keep(self.step)  # in case the run was killed before
             self.folder.discard_after(self.step)
