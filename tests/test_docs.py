@@ -69,6 +69,7 @@ def parsed_only(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
             monkeypatch.setattr(api, name, parsed)
     monkeypatch.setattr(run_options, "load_yaml", lambda path: recipe("quickstart"))
     monkeypatch.setattr(run_options, "fit_to_images", lambda name, config: None)  # the images of the pages are not here
+    monkeypatch.setattr(run_options, "continued_config", lambda spec, *, out: recipe("quickstart"))
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs/photos").mkdir(parents=True)
     (tmp_path / "runs/photos/config.yaml").touch()

@@ -17,6 +17,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 if TYPE_CHECKING:
     from repre.api import (
         Comparison,
+        Curve,
         Embeddings,
         EvaluationResult,
         Reconstruction,
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
         compare,
         embed,
         evaluate,
+        evaluate_checkpoints,
         export,
         load_encoder,
         plan,
@@ -75,6 +77,7 @@ __all__ = [
     "RECIPES",
     "BYOLConfig",
     "Comparison",
+    "Curve",
     "DINOConfig",
     "Decoder",
     "DecoderConfig",
@@ -115,6 +118,7 @@ __all__ = [
     "compare",
     "embed",
     "evaluate",
+    "evaluate_checkpoints",
     "export",
     "load_encoder",
     "plan",
@@ -128,8 +132,8 @@ __all__ = [
 ]
 
 _NAMES = {
-    "repre.api": "Comparison Embeddings EvaluationResult Reconstruction Run check_data check_labels compare embed evaluate "
-    "export load_encoder plan pretrain reconstruct report write_scenes write_shards",
+    "repre.api": "Comparison Curve Embeddings EvaluationResult Reconstruction Run check_data check_labels compare embed "
+    "evaluate evaluate_checkpoints export load_encoder plan pretrain reconstruct report write_scenes write_shards",
     "repre.config": "RunConfig",
     "repre.data.labels.probe_config": "ProbeConfig",
     "repre.errors": "RunError UserError",

@@ -81,6 +81,10 @@ class RuntimeConfig:
     """Largest size of the fixed sample that the monitors use; it is smaller if a validation would take too much time."""
     best_metric: str = "rankme"
     """Metric of a validation, or of a probe such as probe/miou, that chooses the `best` checkpoint."""
+    keep_best: int = 1
+    """Encoders to keep, the best by `best_metric`: beside `best.pt`, from 2 on, each as `checkpoints/best-STEP.pt`."""
+    keep_every: int = 0
+    """Epochs between two whole checkpoints to keep, such as `checkpoints/epoch-0010.pt`; 0 keeps none."""
     probe_seconds: float = 60.0
     """Probes on labels that took longer than this, together, are skipped until the last validation."""
     trackers: tuple[Literal["wandb", "mlflow", "trackio"], ...] = ()
@@ -91,6 +95,11 @@ class RuntimeConfig:
         for name in ("log_every", "eval_every_epochs", "monitor_samples"):
             if getattr(self, name) < 1:
                 raise UserError(f"runtime.{name} must be at least 1, not {getattr(self, name)}")
+        if self.keep_best < 1 or self.keep_every < 0:
+            raise UserError(
+                f"runtime.keep_best must be at least 1 and runtime.keep_every at least 0, not {self.keep_best} and "
+                f"{self.keep_every}"
+            )
         if self.probe_seconds < 0:
             raise UserError(f"runtime.probe_seconds must not be negative, not {self.probe_seconds}")
         check_workers(self.workers, "runtime.workers")
@@ -112,6 +121,8 @@ class RunConfig:
     """Also use files of other endings, or of none, in folders if their content is that of an image."""
     out: str = "runs/repre"
     """The run's folder. Run the same command again to resume an unfinished run."""
+    start_from: str | None = None
+    """A run, or a checkpoint of one, whose whole state this run starts with; `repre pretrain --from` sets it."""
     epochs: int = 100
     """Passes over the data."""
     batch_size: int = 256
@@ -146,6 +157,10 @@ class RunConfig:
             raise UserError(f"epochs must be at least 1, not {self.epochs}")
         if self.batch_size < 2:
             raise UserError("batch_size must be at least 2: the frameworks compare images of a batch")
+        if self.start_from is not None and self.encoder.weights is not None:
+            raise UserError(
+                f"a run that starts from {self.start_from} has its weights from there; leave out encoder.weights"
+            )
         check_needs(self.framework, self.views, self.reconstruction)
         runtime = self.runtime
         self.probe.check_run(
@@ -179,6 +194,11 @@ class RunConfig:
             labels=False,
             remote_gib=self.loader.remote_cache_gib,
         )
+
+    def progress_at(self, step: int, *, total: int) -> float:
+        """The progress of the run after `step` of its `total` steps; see `OptimConfig.progress_at`."""
+        base = (self.optim.base_epochs or self.epochs) * (total // self.epochs)
+        return self.optim.progress_at(step, total=total, base=base)
 
     @property
     def encoder_at_size(self) -> EncoderConfig:
@@ -214,6 +234,8 @@ def identity(config: RunConfig | dict[str, Any]) -> dict[str, Any]:
     for section, settings in SAME_UPDATE.items():
         if isinstance(plain.get(section), dict):
             plain[section] = {name: value for name, value in plain[section].items() if name not in settings}
+    if plain.get("start_from"):
+        plain["start_from"] = str(Path(plain["start_from"]).expanduser().resolve())
     return {name: value for name, value in plain.items() if name not in ("runtime", "out", "probe")}
 
 

@@ -26,6 +26,23 @@ def test_knn_prints_its_metrics_and_writes_the_result(
     assert content["encoder"]["weights"] == "random"
 
 
+def test_several_encoders_give_a_table_and_a_curve(repre: Repre, run_copy: Path, tmp_path: Path) -> None:
+    runtime = ("--runtime.workers", 0, "--runtime.device", "cpu", "--runtime.cache", tmp_path / "cache")
+    names = (f"{run_copy}@last", run_copy, f"random:{run_copy}")
+    code, out, err = repre("eval", "knn", "--encoder", *names, "--data", "scenes:64:32", *runtime)
+    assert code == 0, err
+    first, header, *rows, last = out.splitlines()
+    assert first == "knn on scenes:64:32"
+    assert header.split() == ["epoch", "knn20", "encoder"]
+    assert [row.split()[0] for row in rows] == ["-", "1", "1"]
+    assert [row.split()[-1] for row in rows] == [str(names[2]), str(names[0]), str(names[1])]
+    curve = Path(last.split("curve: ")[1])
+    assert curve.read_text().startswith("<svg")
+    folder = run_copy / "evaluations"
+    assert curve.parent == folder
+    assert len(list(folder.glob("knn-*.json"))) == 1, "both names of the run have the same weights"
+
+
 def test_help_lists_the_evaluations(repre: Repre) -> None:
     code, out, _ = repre("eval", "--help")
     assert code == 0

@@ -1,7 +1,9 @@
 """The options that `pretrain` and `plan` share."""
 
 import re
+import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +72,33 @@ def test_resume_takes_the_config_and_the_folder_of_a_run(parsed: Parsed, repre: 
     code, _, err = repre("pretrain", "--resume", tmp_path, "--out", tmp_path / "other")
     assert code == 2
     assert f"--config {tmp_path}/config.yaml" in err
+
+
+def test_from_takes_the_settings_of_a_run_but_not_its_folder(parsed: Parsed, repre: Repre, tmp_path: Path) -> None:
+    old, new = tmp_path / "old", tmp_path / "new"
+    (old / "checkpoints").mkdir(parents=True)
+    (old / "checkpoints/last.pt").write_bytes(b"a checkpoint")
+    warmup = replace(recipe("vit-tiny-dino").optim, warmup_fraction=0.2)
+    (old / "config.yaml").write_text(dump_yaml(replace(recipe("vit-tiny-dino"), out=str(old), seed=3, optim=warmup)))
+    config = parsed("--from", old, "--epochs", 7, "--views.size", 384, "--out", new)
+    assert (config.start_from, config.out, config.epochs, config.seed) == (str(old), str(new), 7, 3)
+    assert config.views.size == 384
+    assert config.framework == recipe("vit-tiny-dino").framework
+    assert config.optim.warmup_fraction == 0.05
+    assert parsed("--from", old).out == ""  # which is refused later
+    assert parsed("vit-tiny-dino", "--from", old).seed == 0
+    new.mkdir()
+    (new / "config.yaml").write_text(dump_yaml(replace(config, epochs=9)))
+    shutil.rmtree(old)
+    assert parsed("--from", old, "--out", new).epochs == 9  # it resumes without the other run
+    for options, message in (
+        (("--from", old), "no run or checkpoint"),
+        (("--from", new, "--resume", new), "give one of them"),
+        (("--from", tmp_path), "no run in that folder"),
+    ):
+        code, _, err = repre("pretrain", *options)
+        assert code == 2
+        assert message in err
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """Parameter groups, and the schedules that are written into them."""
 
+from typing import Any
+
 import pytest
 from torch import nn
 
@@ -96,3 +98,36 @@ def test_weight_decay_is_constant_by_default() -> None:
 def test_bad_settings_are_named(name: str, value: float) -> None:
     with pytest.raises(UserError, match=f"optim.{name}"):
         OptimConfig(**{name: value})  # type: ignore[arg-type]
+
+
+def test_nothing_before_the_decay_depends_on_the_length_of_the_run() -> None:
+    config = OptimConfig(
+        lr=1e-3, schedule="wsd", decay_fraction=0.25, warmup_fraction=0.2, weight_decay=0.1, weight_decay_end=0.3
+    )
+
+    def at(step: int, total: int) -> tuple[float, float]:
+        progress = config.progress_at(step, total=total, base=40)
+        return config.lr_at(progress, batch_size=256), config.weight_decay_at(progress)
+
+    assert config.decay_start(40) == 30
+    assert [at(step, 40) for step in range(31)] == [at(step, 100) for step in range(31)]
+    assert at(4, 40)[0] == pytest.approx(5e-4)
+    assert [at(step, 100) for step in range(8, 76)] == [(1e-3, 0.1)] * 68
+    assert at(40, 40) == at(100, 100) == pytest.approx((0.0, 0.3))
+    assert OptimConfig(schedule="wsd", decay_fraction=0.0).decay_start(40) == 40
+    assert type(OptimConfig().progress_at(1, total=4, base=4)) is float
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"decay_fraction": 1.5}, "optim.decay_fraction"),
+        ({"base_epochs": 3}, "optim.base_epochs .* needs optim.schedule wsd"),
+        ({"schedule": "wsd", "base_epochs": 0}, "optim.base_epochs must be at least 1"),
+        ({"schedule": "wsd", "decay_fraction": 0.9, "warmup_fraction": 0.2}, "more than the whole run"),
+        ({"schedule": "wds"}, "optim.schedule must be one of cosine, wsd"),
+    ],
+)
+def test_schedules_that_make_no_plan_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        OptimConfig(**settings)

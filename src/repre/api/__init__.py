@@ -5,11 +5,12 @@ Each function imports the modules that it needs when it is called, so that `repr
 
 from repre.api.datasets import check_data, check_labels, write_scenes, write_shards
 from repre.api.encoders import Embeddings, embed, export, load_encoder
-from repre.api.evaluations import Comparison, EvaluationResult, compare, evaluate
+from repre.api.evaluations import Comparison, Curve, EvaluationResult, compare, evaluate, evaluate_checkpoints
 from repre.api.runs import Reconstruction, Run, plan, pretrain, reconstruct, report
 
 __all__ = [
     "Comparison",
+    "Curve",
     "Embeddings",
     "EvaluationResult",
     "Reconstruction",
@@ -19,6 +20,7 @@ __all__ = [
     "compare",
     "embed",
     "evaluate",
+    "evaluate_checkpoints",
     "export",
     "load_encoder",
     "plan",

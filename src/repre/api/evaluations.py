@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ from repre.api.arguments import PathLike, as_list, build_config
 
 if TYPE_CHECKING:
     from repre.evaluation.comparison import Row
+    from repre.evaluation.curve import Point
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,30 @@ class EvaluationResult:
     """Metrics per class, image counts and selected hyperparameters."""
     seconds: float
     """Duration of the evaluation."""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Several checkpoints of a run, evaluated in the same way."""
+
+    path: Path | None
+    """SVG file with the main metric against the epoch; None if no encoder belongs to a run."""
+    results: list[EvaluationResult]
+    """One result per encoder, in the order given."""
+    epochs: list[float | None]
+    """Epochs that the run of each encoder had done; None for an encoder that belongs to no run."""
+
+    def __str__(self) -> str:
+        """A table of epochs and main metrics."""
+        from repre.evaluation.curve import table
+
+        return "\n".join(table(self._points(), metric=self.results[0].main))
+
+    def _points(self) -> list[Point]:
+        from repre.evaluation.curve import Point
+
+        pairs = zip(self.results, self.epochs, strict=True)
+        return [Point(result.encoder, epoch, result.metrics[result.main]) for result, epoch in pairs]
 
 
 @dataclass(frozen=True)
@@ -84,25 +109,77 @@ def evaluate(
         UserError: an unknown evaluation, encoder or setting (the message suggests near names), or a wrong value.
         RunError: the evaluation cannot continue, or a signal stopped it; call it again to resume.
     """
-    from repre.evaluation import runner
-    from repre.models.resolve import resolve_encoder
-
     if data is not None:
         settings["data"] = str(data)
     evaluation_config = _evaluation_config(evaluation, config, settings)
     spec = f"random:{str(encoder).removeprefix('random:')}" if random else str(encoder)
-    result = runner.evaluate(evaluation, resolve_encoder(spec), evaluation_config, out=Path(out) if out else None)
-    return EvaluationResult(
+    result, _ = _evaluate(evaluation, spec, evaluation_config, out=out)
+    return result
+
+
+def evaluate_checkpoints(
+    evaluation: str,
+    encoders: Sequence[PathLike],
+    *,
+    data: PathLike | None = None,
+    out: PathLike | None = None,
+    config: Any = None,
+    **settings: Any,
+) -> Curve:
+    """Measures the quality of several encoders, such as the checkpoints of a run, and draws the curve.
+
+        repre.evaluate_checkpoints("knn", ["runs/photos@epoch-0010", "runs/photos@last"], data="labeled/")
+
+    Stored results of the same weights and settings are used again, so an interrupted call resumes.
+
+    Args:
+        encoders: what `evaluate` accepts, at least one.
+        evaluation, data, out, config, settings: as in `evaluate`.
+
+    Raises:
+        UserError, RunError: as `evaluate`.
+    """
+    from repre.errors import UserError
+    from repre.evaluation.curve import write_curve
+    from repre.utils.io import json_hash
+
+    if not encoders:
+        raise UserError("name at least one encoder")
+    if data is not None:
+        settings["data"] = str(data)
+    evaluation_config = _evaluation_config(evaluation, config, settings)
+    pairs = [_evaluate(evaluation, str(encoder), evaluation_config, out=out, reuse=True) for encoder in encoders]
+    curve = Curve(None, [result for result, _ in pairs], [epoch for _, epoch in pairs])
+    if all(epoch is None for epoch in curve.epochs):
+        return curve
+    first = curve.results[0]
+    stems = json_hash([result.path.stem for result in curve.results], length=12)
+    path = first.path.with_name(f"{evaluation}-curve-{stems}.svg")
+    write_curve(path, curve._points(), title=f"{evaluation} on {first.data}", metric=first.main)
+    return replace(curve, path=path)
+
+
+def _evaluate(
+    evaluation: str, spec: str, config: Any, *, out: PathLike | None, reuse: bool = False
+) -> tuple[EvaluationResult, float | None]:
+    """One result, and the epochs that the encoder's run had done."""
+    from repre.evaluation import runner
+    from repre.models.resolve import resolve_encoder
+
+    resolved = resolve_encoder(spec)
+    result = runner.evaluate(evaluation, resolved, config, out=Path(out) if out else None, reuse=reuse)
+    found = EvaluationResult(
         path=Path(result["path"]),
         evaluation=evaluation,
         encoder=spec,
-        data=evaluation_config.data,
+        data=config.data,
         metrics=result["metrics"],
         main=result["main"],
         higher_is_better=result["higher_is_better"],
         details=result["details"],
         seconds=result["seconds"],
     )
+    return found, resolved.epoch
 
 
 def compare(

@@ -42,8 +42,9 @@ class Reconstruction:
 
 
 def pretrain(
-    config: RunConfig | str = "quickstart",
+    config: RunConfig | str | None = None,
     *,
+    start_from: PathLike | None = None,
     data: PathLike | Sequence[PathLike] | None = None,
     out: PathLike | None = None,
     epochs: int | None = None,
@@ -53,9 +54,12 @@ def pretrain(
     """Pre-trains an encoder, or resumes the unfinished run in `out`.
 
         run = repre.pretrain("vit-small-moco-v3", data="photos/", out="runs/photos")
+        longer = repre.pretrain(start_from="runs/photos", epochs=50, out="runs/photos-150")
 
     Args:
-        config: a config, or the name of a recipe.
+        config: a config, or the name of a recipe; None: the settings of `start_from`, or else the recipe quickstart.
+        start_from: a run, or a checkpoint of one (also RUN@NAME), whose whole state the new run starts with, as with
+            ``repre pretrain --from``.
         data, out, epochs, batch_size, seed: replace the values of the config.
 
     Raises:
@@ -70,7 +74,13 @@ def pretrain(
     from repre.utils.dist import is_main_process
 
     config = _run_config(
-        config, data=None if data is None else as_data(data), out=out, epochs=epochs, batch_size=batch_size, seed=seed
+        config,
+        start_from=start_from,
+        data=None if data is None else as_data(data),
+        out=out,
+        epochs=epochs,
+        batch_size=batch_size,
+        seed=seed,
     )
     scenes = KNNProbe.for_scenes(config.data_name, config.views) if config.embedded_scenes else None
     labels = LabelProbes(config) if config.probe.metrics else None
@@ -207,15 +217,29 @@ def _joined(probes: Sequence[Probe]) -> Probe | None:
     return lambda encoder, step: {name: value for probe in probes for name, value in probe(encoder, step).items()}
 
 
-def _run_config(config: RunConfig | str, **overrides: Any) -> RunConfig:
-    """The config of a run; overrides that are None keep the values of the config or recipe."""
+def _run_config(
+    config: RunConfig | str | None, *, start_from: PathLike | None = None, out: PathLike | None = None, **overrides: Any
+) -> RunConfig:
+    """The config of a run; overrides that are None keep the values of the config, the recipe or the run to start from."""
     from repre.recipes import fit_to_images, recipe
+    from repre.training.start_from import continued_config, started_config
 
+    if start_from is None:
+        config = config or "quickstart"
+    overrides["out"] = out
     changes: dict[str, Any] = {
         name: str(value) if isinstance(value, Path) else value for name, value in overrides.items() if value is not None
     }
+    spec = None if start_from is None else str(start_from)
+    if spec is not None and config is None:
+        return replace(continued_config(spec, out=out), **changes)
+    assert config is not None
+
+    def started(settings: RunConfig) -> RunConfig:
+        return replace(settings if spec is None else started_config(settings, spec), **changes)
+
     if not isinstance(config, str):
-        return replace(config, **changes)
-    changed = replace(recipe(config), **changes)
+        return started(config)
+    changed = started(recipe(config))
     fitted = fit_to_images(config, changed)
-    return changed if fitted is None else replace(fitted, **changes)
+    return changed if fitted is None else started(fitted)

@@ -24,8 +24,9 @@ CLASS_METRICS = {"iou": "IoU", "box_ap_by_class": "box AP", "mask_ap_by_class": 
 class EvalOptions(Generic[ConfigT]):
     """Options of `repre eval NAME`."""
 
-    encoder: str
-    """A run, a checkpoint, a weights file, a timm name or random:NAME."""
+    encoder: tuple[str, ...]
+    """A run, a checkpoint (also RUN@NAME), a weights file, a timm name or random:NAME. Of several, such as
+    runs/a/checkpoints/epoch-*.pt, the curve is drawn."""
     random: bool = False
     """Evaluate the same model at random init."""
     out: Path | None = None
@@ -49,7 +50,17 @@ def main(arguments: Sequence[str]) -> int:
     options_type: Any = EvalOptions
     description = f"Measure encoder quality: {entry.description}."
     options = parse(options_type[entry.config], rest, command=f"eval {name}", description=description)
-    result = api.evaluate(name, options.encoder, random=options.random, out=options.out, config=options.config)
+    if not options.encoder:
+        raise UserError("--encoder needs at least one encoder")
+    if len(options.encoder) > 1:
+        encoders = [f"random:{spec}" for spec in options.encoder] if options.random else options.encoder
+        curve = api.evaluate_checkpoints(name, encoders, out=options.out, config=options.config)
+        print(f"{name} on {curve.results[0].data}")
+        print(curve)
+        print(f"results are in {curve.results[0].path.parent}" + (f"; curve: {curve.path}" if curve.path else ""))
+        return 0
+    encoder = options.encoder[0]
+    result = api.evaluate(name, encoder, random=options.random, out=options.out, config=options.config)
     print(f"{name} of {result.encoder} on {result.data}, {result.seconds:.0f} s")
     for metric in sorted(result.metrics, key=lambda metric: (metric != result.main, metric)):
         print(f"  {metric:24} {describe_value(metric, result.metrics[metric]):>8}")

@@ -17,6 +17,8 @@ USAGE = f"""repre {__version__}: self-supervised pre-training of vision transfor
       Pre-train with the settings of a file.
   repre pretrain --resume RUN
       Resume the run in a folder.
+  repre pretrain --from RUN --out NEW [--epochs 50] [options]
+      Start a new run with everything that another one has learned, under a new schedule.
   repre recipes
       List the recipes: the data, memory and time that each is made for. For few images: small-data.
   repre plan [RECIPE] [options of pretrain] [--max-hours 12]

@@ -12,7 +12,8 @@ DESCRIPTION = """Pre-train an encoder. Run the same command again to resume. The
 Examples:
   repre pretrain vit-small-moco-v3 --data photos/ --out runs/photos --epochs 100
   repre pretrain vit-small-dino --epochs 10 --print-config > my.yaml
-  repre pretrain --config my.yaml"""
+  repre pretrain --config my.yaml
+  repre pretrain --from runs/photos --epochs 50 --out runs/photos-150"""
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -18,6 +18,7 @@ from repre.cli.parsing import parse, parse_known
 from repre.config import RunConfig, dump_yaml, load_yaml
 from repre.errors import UserError
 from repre.recipes import ENCODERS, RECIPES, fit_to_images, recipe
+from repre.training.start_from import continued_config, started_config
 
 COMMON = (
     "data",
@@ -66,6 +67,8 @@ class StartOptions:
     """YAML file with the settings of a run, instead of a recipe."""
     resume: Path | None = None
     """Folder of a run to resume, with its settings."""
+    start_from: Annotated[str | None, tyro.conf.arg(name="from")] = None
+    """A run, or a checkpoint of one (also RUN@NAME), to start a new run from, with its settings and its whole state."""
     print_config: bool = False
     """Print all settings as YAML and exit; --config reads them back."""
     help_all: bool = False
@@ -95,7 +98,7 @@ def parse_run_options(
     refuse_old_options(arguments)
     name = arguments[0] if arguments and not arguments[0].startswith("-") else None
     start, rest = parse_known(StartOptions, arguments[1:] if name else arguments, command=command)
-    base, rest = _take_model_args(_base_config(name, start), rest)
+    base, rest = _take_model_args(_base_config(name, start, rest), rest)
     command = f"{command} {name}" if name else command
     if "-h" in rest or "--help" in rest:
         _print_common(options(run=base), command=command, description=f"{description}\n\n{recipe_table()}")
@@ -103,7 +106,8 @@ def parse_run_options(
         rest = ["--help"]
     parsed = parse(options, rest, command=command, description=description, default=options(run=base))
     if name is not None and (fitted := fit_to_images(name, parsed.run)) is not None:
-        fitted = replace(fitted, encoder=replace(fitted.encoder, model_args=base.encoder.model_args))
+        model_args = base.encoder.model_args
+        fitted = replace(fitted, start_from=base.start_from, encoder=replace(fitted.encoder, model_args=model_args))
         parsed = parse(options, rest, command=command, description=description, default=options(run=fitted))
     if start.resume is not None and Path(parsed.run.out) != start.resume:
         raise UserError(
@@ -129,10 +133,29 @@ def recipe_table() -> str:
     return "\n".join(["Recipes are named ENCODER-FRAMEWORK, such as vit-small-dino:", *lines, f"  others: {others}"])
 
 
-def _base_config(name: str | None, start: StartOptions) -> RunConfig:
-    """The config of a recipe, a file or a run."""
+@dataclass(frozen=True, kw_only=True)
+class OutOption:
+    """The folder of the run, which may hold settings."""
+
+    out: Path | None = None
+    """The run's folder."""
+
+
+def _base_config(name: str | None, start: StartOptions, rest: Sequence[str]) -> RunConfig:
+    """The config of a recipe, a file or a run.
+
+    Args:
+        rest: the other options.
+    """
     if [name, start.config, start.resume].count(None) < 2:
         raise UserError("name only one of: a recipe, --config FILE, --resume RUN")
+    if start.start_from is not None:
+        if start.resume is not None:
+            raise UserError("--resume goes on with a run in its own folder, --from starts a new one; give one of them")
+        if name is None and start.config is None:
+            given, _ = parse_known(OutOption, [*rest], command="pretrain")
+            return continued_config(start.start_from, out=given.out)
+        return started_config(load_yaml(start.config) if start.config else recipe(str(name)), start.start_from)
     if start.config is not None:
         return load_yaml(start.config)
     if start.resume is not None:

@@ -11,6 +11,9 @@ decoder; what it wants to see of an image it says in `needs`. `train_step` calls
     framework.after_step(encoder, output, progress)
 
 `loss` has no side effect, so a batch can be encoded in pieces and a step can be replayed.
+
+`progress` is the share of the run that is done. With `optim.schedule wsd` it stays 0 until the decay; what happens at the
+start of a run takes `repre.utils.schedule.since_start(progress)`.
 """
 
 import copy

@@ -12,7 +12,7 @@ from repre.frameworks.prototype_sums import PrototypeSums, project_views, protot
 from repre.models.heads import PrototypeHead
 from repre.types import Features, FrameworkOutput, Views
 from repre.utils.dist import mean_over_ranks
-from repre.utils.schedule import cosine, warmup_constant
+from repre.utils.schedule import cosine, since_start, warmup_constant
 from repre.utils.step_compile import StepFunction
 
 
@@ -108,7 +108,7 @@ class DINO(Framework):
         return is_matrix or name == "framework.projector.lengths"
 
     def before_step(self, progress: float) -> None:
-        if progress < self.config.freeze_last_layer:
+        if since_start(progress) < self.config.freeze_last_layer:
             self.projector.freeze_prototypes()
 
     @torch.no_grad()

@@ -18,7 +18,7 @@ from repre.losses import koleo
 from repre.models.heads import PrototypeHead
 from repre.types import Features, FrameworkOutput, Views
 from repre.utils.dist import all_gather_with_grad, mean_over_ranks, rank, sum_over_ranks
-from repre.utils.schedule import cosine
+from repre.utils.schedule import cosine, since_start
 from repre.utils.step_compile import StepFunction
 
 PATCH_COUNTS = 32
@@ -165,7 +165,7 @@ class DINOv2(Framework):
         return is_matrix or name.endswith(".lengths") or name == "encoder.mask_token.token"
 
     def before_step(self, progress: float) -> None:
-        if progress < self.config.freeze_last_layer:
+        if since_start(progress) < self.config.freeze_last_layer:
             for head in self.projector.values():
                 assert isinstance(head, PrototypeHead)
                 head.freeze_prototypes()

@@ -2,6 +2,7 @@
 
 runs/photos                                a finished run, or one that has a checkpoint
 runs/photos/checkpoints/best.pt            one checkpoint of a run
+runs/photos@best, runs/photos@epoch-0010   the same, in short
 encoder/ or encoder/model.safetensors      what `save_encoder` and `repre export` write
 vit_small_patch16_224                      timm's published weights (also hub:vit_small_patch16_224)
 vit_small_patch16_224=weights.pth          a timm model with weights from a file
@@ -13,6 +14,7 @@ random:vit_tiny_patch16_224[patch_size=4,depth=6,embed_dim=192,image_size=(96,12
 
 import ast
 import hashlib
+import json
 import re
 import tempfile
 from dataclasses import dataclass, replace
@@ -30,7 +32,7 @@ from repre.models.repre import RePre, build_model
 from repre.models.timm_folder import save_encoder, saved_encoder_config, saved_pixel_statistics
 from repre.models.timm_model import published_statistics
 from repre.models.weights import weights_file
-from repre.training.checkpoint import load_checkpoint
+from repre.training.checkpoint import checkpoint_file, load_checkpoint
 from repre.utils.image_size import Size, height_and_width
 
 
@@ -50,6 +52,8 @@ class ResolvedEncoder:
     """Standard deviation of each channel that the encoder expects; None: the default."""
     value_range: Range | None = None
     """Pixel values that stood for 0 and 1 in training; None where no range was declared."""
+    epoch: float | None = None
+    """Epochs that its run had done; None for an encoder that comes from no run."""
 
     @property
     def image_size(self) -> tuple[int, int] | None:
@@ -101,11 +105,14 @@ def resolve_encoder(spec: str) -> ResolvedEncoder:
         return _resolve_random(spec)
     if spec.startswith("hub:"):
         return _resolve_published(spec, spec.removeprefix("hub:"))
-    path = Path(spec).expanduser()
+    path = checkpoint_file(spec)
     if path.is_dir():
         return _resolve_folder(spec, path)
     if path.is_file():
         return _resolve_file(spec, path)
+    if path != Path(spec).expanduser():
+        there = ", ".join(sorted(file.stem for file in path.parent.glob("*.pt")))
+        raise UserError(f"encoder {spec}: there is no checkpoint {path}; the run has {there or 'none yet'}")
     if match := re.fullmatch(r"([^\[=]+)(?:\[(.*\]))?=(.+)", spec):
         name, arguments, weights = match.groups()
         if not Path(weights).expanduser().exists():
@@ -160,7 +167,7 @@ def _resolve_random(spec: str) -> ResolvedEncoder:
     name, bracket, arguments = spec.removeprefix("random:").partition("[")
     if not bracket and Path(name).expanduser().exists():
         trained = resolve_encoder(name)
-        return replace(trained, spec=spec, config=replace(trained.config, weights=None), folder=None)
+        return replace(trained, spec=spec, config=replace(trained.config, weights=None), folder=None, epoch=None)
     return ResolvedEncoder(spec, _architecture(spec, name, arguments if bracket else None), None)
 
 
@@ -193,7 +200,7 @@ def _parse_arguments(spec: str, text: str) -> dict[str, Any]:
 def _resolve_folder(spec: str, path: Path) -> ResolvedEncoder:
     saved = path / "encoder" if (path / "encoder" / "config.json").is_file() else path
     if (saved / "config.json").is_file():
-        return _resolve_saved(spec, saved, results=path)
+        return replace(_resolve_saved(spec, saved, results=path), epoch=_epochs(path))
     last = path / "checkpoints" / "last.pt"
     if last.is_file():
         return _resolve_checkpoint(spec, last)
@@ -237,7 +244,17 @@ def _resolve_checkpoint(spec: str, path: Path) -> ResolvedEncoder:
     folder = tempfile.TemporaryDirectory(prefix="repre-encoder-")
     _temporary_folders.append(folder)
     save_encoder(encoder, folder.name, mean=mean, std=std, value_range=config.views.value_range)
-    return _resolve_saved(spec, Path(folder.name), results=run)
+    resolved = _resolve_saved(spec, Path(folder.name), results=run)
+    epoch = state["step"] / state["steps_per_epoch"] if "steps_per_epoch" in state else state.get("epoch")
+    return replace(resolved, epoch=epoch)
+
+
+def _epochs(run: Path) -> float | None:
+    """The epochs of a finished run; None for other folders."""
+    try:
+        return float(json.loads((run / "summary.json").read_text(encoding="utf-8"))["epochs"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 _temporary_folders: list[tempfile.TemporaryDirectory[str]] = []

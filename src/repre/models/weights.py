@@ -66,6 +66,21 @@ def load_start_weights(model: Any, source: str, *, name: str, allow_partial: boo
     return report
 
 
+def resample_state(
+    model: Any, state: dict[str, Tensor], *, name: str, arguments: Mapping[str, Any]
+) -> dict[str, Tensor]:
+    """The tensors of a timm model of another image size as `model` holds them: position embeddings and tables resampled.
+
+    Args:
+        state: the tensors, by the model's own names.
+        name, arguments: that the model of the tensors was created with.
+    """
+    model.pretrained_model_args = {key: arguments[key] for key in ("img_size",) if key in arguments}
+    with torch.device("meta"):
+        source = create_timm_model(name, arguments)
+    return _fit_shapes(model, state, table_windows(source))[0]
+
+
 def read_weights(path: Path) -> dict[str, Tensor]:
     """Reads all tensors of a file; those in nested dictionaries by their keys joined with dots.
 

@@ -54,6 +54,14 @@ def load_checkpoint(path: Path, *, device: torch.device | str = "cpu") -> dict[s
         raise UserError(f"{error}; use another checkpoint, or start a new run with another --out") from error
 
 
+def checkpoint_file(spec: str) -> Path:
+    """The file of a checkpoint by its path, or by RUN@NAME, which is RUN/checkpoints/NAME.pt; it may not exist."""
+    run, at, name = spec.rpartition("@")
+    if at and name and not Path(spec).expanduser().exists() and (Path(run).expanduser() / "checkpoints").is_dir():
+        return Path(run).expanduser() / "checkpoints" / f"{name}.pt"
+    return Path(spec).expanduser()
+
+
 def load_latest(
     path: Path, previous: Path, *, device: torch.device | str = "cpu"
 ) -> tuple[dict[str, Any], str | None] | None:

@@ -11,20 +11,17 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from signal import SIGTERM
+from typing import Any
 
 import torch
 
 from repre.config import RunConfig
 from repre.config_values import to_dict
-from repre.data.io.cache_folders import with_cache
-from repre.data.io.sources import Source
 from repre.data.loading.feeder import Feeder
-from repre.data.loading.loader import Loader
-from repre.data.loading.manifest import apply_manifest, write_manifest
-from repre.data.views.render import draw_views, make_views
+from repre.data.views.render import make_views
 from repre.errors import RunError
-from repre.models.timm_folder import save_encoder
 from repre.training.failures import FailureTracker, failures_in_words
+from repre.training.kept_checkpoints import KeptCheckpoints
 from repre.training.micro_batch import MicroBatch
 from repre.training.monitoring.step_metrics import WeightChange
 from repre.training.monitoring.validator import Probe, Validator
@@ -32,12 +29,14 @@ from repre.training.nonfinite import save_buffers
 from repre.training.rank_check import check_ranks_agree
 from repre.training.run_folder import RunFolder
 from repre.training.run_log import RunLog, Throughput, metrics_row
+from repre.training.run_source import build_loader, open_run_source
 from repre.training.run_state import RunState
-from repre.training.run_summary import describe_cost, write_summary
+from repre.training.run_summary import describe_cost, save_for_use, write_summary
+from repre.training.start_from import Start, open_start
 from repre.training.step import StepResult, train_step
 from repre.types import Batch, Views
-from repre.utils.device import peak_flops, pick_device, pick_workers, release_freed_memory
-from repre.utils.dist import any_rank, barrier, is_main_process, process_group, rank, world_size
+from repre.utils.device import peak_flops, pick_device, release_freed_memory
+from repre.utils.dist import any_rank, barrier, is_main_process, process_group, world_size
 from repre.utils.schedule import step_seed
 from repre.utils.signals import Interrupted, StopNow, StopRequest
 
@@ -56,26 +55,32 @@ def train(config: RunConfig, *, probe: Probe | None = None) -> Path:
     device, folder = pick_device(config.runtime.device), RunFolder(config.out)
     with process_group(device):
         try:
+            config, start = open_start(config, folder)
             finished = folder.prepare(config) if is_main_process() else False
             if any_rank(finished, device):
                 if is_main_process():
                     print(f"{folder.path} is a finished run of this config; nothing to do")
                 return folder.path
             with StopRequest() as stop, failures_in_words(config, folder):
-                Trainer(config, folder, device, probe).run(stop)
+                Trainer(config, folder, device, probe, start).run(stop)
         finally:
             folder.release()
     return folder.path
 
 
 class Trainer:
-    """One process of a run: built from the config, restored from the last checkpoint where there is one."""
+    """One process of a run: built from the config, restored from its last checkpoint or else from the run it starts from."""
 
-    def __init__(self, config: RunConfig, folder: RunFolder, device: torch.device, probe: Probe | None) -> None:
+    def __init__(
+        self, config: RunConfig, folder: RunFolder, device: torch.device, probe: Probe | None, start: Start | None
+    ) -> None:
         self.config, self.folder, self.device = config, folder, device
         self.log = RunLog(config, folder)
-        self.source = self._open_source()
-        steps = config.epochs * (len(self.source) // config.batch_size)
+        self.source, warning = open_run_source(config, folder, files=None if start is None else start.files)
+        self.log.message(warning)
+        steps_per_epoch = len(self.source) // config.batch_size
+        steps = config.epochs * steps_per_epoch
+        self.kept = KeptCheckpoints(config, folder, steps_per_epoch=steps_per_epoch, total=steps)
         self.state = RunState(config, device, images=steps * config.batch_size)
         self.micro_batch = MicroBatch(config, folder, self.state, log=self.log.message)
         self.failures = FailureTracker(config, folder, self.source, device, log=self.log.message)
@@ -83,44 +88,19 @@ class Trainer:
         on_cpu, views = device.type == "cpu", self.state.views
         if is_main_process():
             self.validator = Validator(config, views, folder, self.source, device, probe=probe, log=self.log.message)
-        self.step, self.seconds, self.saved_step = 0, 0.0, -1
-        self._restore()
+        self.step, self.first_step, self.seconds, self.saved_step = 0, 0, 0.0, -1
+        self.start: dict[str, Any] | None = None
+        self._restore(start)
         check_ranks_agree(config, self.source, step=self.step)
 
         dtype, crops = torch.float32 if on_cpu else self.state.precision, self.state.model.framework.needs.crops
         self.render: Callable[[Batch], Views] = partial(
             make_views, config=views, seed=config.seed, device=device, dtype=dtype, with_crops=crops
         )
-        keep = config.loader
-        self.loader = Loader(
-            with_cache(self.source, mode=keep.cache, gib=keep.cache_gib, epochs=config.epochs, log=self.log.message),
-            batch_size=config.batch_size,
-            epochs=config.epochs,
-            seed=config.seed,
-            canvas=config.decode_size,
-            workers=pick_workers(config.runtime.workers),
-            start=self.step,
-            rank=rank(),
-            world_size=world_size(),
-            keep_values=config.views.value_range is not None,
-            draw=None if on_cpu else partial(draw_views, views, seed=config.seed),
-            render=self.render if on_cpu else None,
-            in_flight_gib=config.loader.in_flight_gib,
-            log=self.log.message,
+        self.loader = build_loader(
+            config, self.source, views, start=self.step, render=self.render, on_cpu=on_cpu, log=self.log.message
         )
         self.log.open_trackers(step=self.step)
-
-    def _open_source(self) -> Source:
-        """The images, in the order of the manifest that the run began with."""
-        source, folder = self.config.open_source(), self.folder
-        if is_main_process() and not (folder.last.is_file() or folder.previous.is_file()):
-            write_manifest(source, folder.files)
-        barrier()
-        source, warning = apply_manifest(source, folder.files)
-        if is_main_process():
-            folder.update_config(self.config)
-        self.log.message(warning)
-        return source
 
     # ------------------------------------------------------------------------------------------------ the loop
 
@@ -134,9 +114,11 @@ class Trainer:
         device, precision = str(self.device), str(self.state.precision).removeprefix("torch.")
         epoch = self.loader.steps_per_epoch
         size = f"{len(self.source)} images of {config.data_name}, {epoch} steps per epoch, {total} in all"
-        resuming = f"; resuming from step {self.step}" if self.step else ""
+        resuming = f"; resuming from step {self.step}" if self.step > self.first_step else ""
         self.log.message(f"{size}; {device}, {precision}{resuming}")
         self.log.message(describe_cost(self.state.branch_cost))
+        if self.start is not None and self.saved_step < 0:
+            self._save()  # from here on the run does not need the other one
         if self._validation_is_missing():
             self._validate(stop)
             if self.step:
@@ -156,7 +138,7 @@ class Trainer:
         self.feeder = Feeder(self.loader, self.render, self.device)
         self._prepare(throughput, stop, more=self.step < total, copy_weights=False)
         if self.feeder.upcoming is not None:
-            self.micro_batch.choose(self.feeder.upcoming, progress=self.step / total)
+            self.micro_batch.choose(self.feeder.upcoming, progress=config.progress_at(self.step, total=total))
         while self.step < total:
             self._leave_if(world_size() == 1 and stop.signal is not None, stop)
             batch, views = self.feeder.take()
@@ -185,7 +167,7 @@ class Trainer:
                     self._save()
                 saved_at = time.monotonic()
                 stop_requested = any_rank(stop.signal is not None, self.device)
-            elif save_due:
+            elif save_due or self.kept.due(self.step):
                 with throughput.paused():
                     self._save()
                 saved_at = time.monotonic()
@@ -218,7 +200,8 @@ class Trainer:
         The flags of the result: a signal reached a rank, a rank met a bad file, a checkpoint is due.
         """
         config, state = self.config, self.state
-        progress, seed = self.step / self.loader.total_steps, step_seed(config.seed, self.step)
+        progress = config.progress_at(self.step, total=self.loader.total_steps)
+        seed = step_seed(config.seed, self.step)
         skip = config.runtime.not_finite == "skip"
         restore_buffers = save_buffers(state.model.encoder) if skip else None
         result = self.micro_batch.repeat(
@@ -278,7 +261,8 @@ class Trainer:
 
     def _validation_is_missing(self) -> bool:
         """Whether a validation is due that was not done: at the start, or where the run was stopped in it."""
-        missing = self.validator is not None and self._validation_is_due() and self.validator.is_missing(self.step)
+        due = self.step == self.first_step or self._validation_is_due()
+        missing = self.validator is not None and due and self.validator.is_missing(self.step)
         return any_rank(missing, self.device)
 
     def _validate(self, stop: StopRequest) -> None:
@@ -301,42 +285,56 @@ class Trainer:
         """Saves a checkpoint on the main process; if that fails, all processes end."""
         self.failures.refuse_broken_weights(self.state.model, step=self.step)
         progress = {"config": to_dict(self.config), "step": self.step, "seconds": self.seconds, **self.failures.state()}
+        progress |= {"start": self.start, "steps_per_epoch": self.loader.steps_per_epoch}
         failure: Exception | None = None
         try:
             self.state.save(self.folder, progress | (self.validator.state() if self.validator is not None else {}))
             if is_main_process():
+                self.kept.keep(self.step)
                 self.folder.write_csv()
+            if self.validator is not None:
+                self.validator.remove_surpassed()
         except (OSError, RunError) as error:
             failure = error
         if any_rank(failure is not None, self.device):
             raise failure or RunError("the main process could not save the run; its message gives the reason")
         self.saved_step = self.step
 
-    def _restore(self) -> None:
+    def _restore(self, start: Start | None) -> None:
         if (restored := self.state.restore(self.folder)) is None:
             if is_main_process():
                 self.folder.discard_after(0)
             if (report := self.state.model.encoder.load_report) is not None:
                 self.log.message(str(report))
+            if start is not None:
+                self._take_over(start)
             return
         progress, warning = restored
         if warning is not None:
             self.log.message(warning)
         self.step, self.seconds, self.saved_step = progress["step"], progress["seconds"], progress["step"]
+        if (started := progress.get("start")) is not None:
+            self.start, self.first_step = started, started["first_step"]
         if is_main_process():
+            self.kept.keep(self.step)  # in case the run was killed before
             self.folder.discard_after(self.step)
         self.failures.restore(progress)
         if self.validator is not None:
             self.validator.restore(progress, self.folder.read_metrics())
 
+    def _take_over(self, start: Start) -> None:
+        """Starts with the state of another run."""
+        resampled = self.state.take_over(start)
+        self.start, self.step, self.first_step = start.record, start.first_step, start.first_step
+        if start.first_step:
+            self.seconds = start.state["seconds"]
+        self.log.message(start.describe(resampled))
+
     def _finish(self, *, data_wait: float) -> None:
         """Exports the encoder and writes the summary; its presence marks the run as finished."""
         model = self.state.full_model()
         if self.validator is not None:
-            mean, std = (s.flatten().tolist() for s in self.config.views.statistics(self.config.encoder.channels))
-            value_range = self.config.views.value_range
-            save_encoder(model.export_encoder, self.folder.encoder, mean=mean, std=std, value_range=value_range)
-            self.folder.write_csv()
+            save_for_use(self.config, model, self.folder)
             write_summary(
                 self.folder,
                 self.config,
@@ -346,6 +344,7 @@ class Trainer:
                 seconds=self.seconds,
                 data_wait=data_wait,
                 cost=self.state.branch_cost,
+                start=self.start,
             )
         self.log.close()
         barrier()

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import nn
@@ -10,7 +10,7 @@ from torch import nn
 from repre.errors import UserError
 from repre.utils.config_checks import check_fields
 from repre.utils.fsdp import is_dtensor
-from repre.utils.schedule import cosine, linear, warmup_cosine
+from repre.utils.schedule import Progress, cosine, linear, since_start, warmup_cosine, warmup_stable_decay
 
 FINAL_NORMS = ("model.norm.", "model.fc_norm.", "model.head.norm.")
 """Where timm's models keep the normalization after the last block."""
@@ -24,8 +24,17 @@ class OptimConfig:
     """Peak learning rate for a batch of `base_batch_size` images; scaled linearly with the batch size."""
     base_batch_size: int = 256
     """Batch size that `lr` applies to."""
+    schedule: Literal["cosine", "wsd"] = "cosine"
+    """After the warm-up: a cosine over the whole run, or `wsd` (warm-up, stable, decay): constant until the decay, so that
+    the run can be made longer without loss (docs/train_on.md). What else follows the run (the teacher's momentum, the weight
+    decay, `reconstruction.end_fraction`) then stays as it starts until the decay, and runs its course there."""
+    decay_fraction: float = 0.2
+    """Share of the run that a `wsd` schedule decays in, with 1 minus the square root of the decay that is done."""
+    base_epochs: int | None = None
+    """Epochs whose shares `warmup_fraction` and other settings of the start of a `wsd` run are; None: `epochs`. A run that
+    is made longer keeps those that it began with."""
     min_lr: float = 0.0
-    """Learning rate at the end of the cosine schedule; not scaled."""
+    """Learning rate at the end of the schedule; not scaled."""
     warmup_fraction: float = 40 / 300
     """Share of the run over which the learning rate rises linearly."""
     warmup_lr: float = 0.0
@@ -56,6 +65,20 @@ class OptimConfig:
             raise UserError(
                 f"optim.warmup_fraction is a share of the run and must lie in [0, 1], not {self.warmup_fraction}"
             )
+        if not 0 <= self.decay_fraction <= 1:
+            raise UserError(
+                f"optim.decay_fraction is a share of the run and must lie in [0, 1], not {self.decay_fraction}"
+            )
+        if self.base_epochs is not None and (self.schedule != "wsd" or self.base_epochs < 1):
+            raise UserError(
+                f"optim.base_epochs must be at least 1 and needs optim.schedule wsd, not {self.base_epochs} and "
+                f"{self.schedule}; leave it out"
+            )
+        if self.schedule == "wsd" and self.base_epochs is None and self.warmup_fraction + self.decay_fraction > 1:
+            raise UserError(
+                f"optim.warmup_fraction {self.warmup_fraction:g} and optim.decay_fraction {self.decay_fraction:g} are more "
+                "than the whole run; make one of them smaller"
+            )
         if not 0 < self.layer_decay <= 1:
             raise UserError(f"optim.layer_decay must lie in (0, 1], not {self.layer_decay}")
         if self.clip_grad_norm is not None and self.clip_grad_norm <= 0:
@@ -65,23 +88,42 @@ class OptimConfig:
         if self.base_batch_size < 1:
             raise UserError(f"optim.base_batch_size must be at least 1, not {self.base_batch_size}")
 
+    def decay_start(self, total: int) -> int:
+        """The steps of a run of `total` steps that are done when a `wsd` schedule begins to decay."""
+        return total - round(self.decay_fraction * total)
+
+    def progress_at(self, step: int, *, total: int, base: int) -> float:
+        """The progress of a run, which all schedules take.
+
+        Args:
+            step: steps that are done.
+            total: steps of the run.
+            base: steps of `base_epochs`.
+        """
+        if self.schedule == "cosine":
+            return step / total
+        start = self.decay_start(total)
+        return Progress((step - start) / (total - start) if step > start else 0.0, since_start=step / base)
+
     def lr_at(self, progress: float, *, batch_size: int, start: float = 0.0) -> float:
-        """Learning rate for a global batch when a share `progress` of the run, in [0, 1], is done.
+        """Learning rate for a global batch at a point of the run that `progress_at` gave.
 
         Args:
             start: share of the run in which the parameters do not learn. Their warm-up begins after it, and ends on the
                 curve of those that learn from the first step on.
         """
-        if progress < start:
+        begun = since_start(progress)
+        if begun < start:
             return 0.0
         peak = self.lr * batch_size / self.base_batch_size
-        rate = warmup_cosine(progress, warmup=self.warmup_fraction, peak=peak, end=self.min_lr, start=self.warmup_lr)
-        if start > 0 and progress - start < self.warmup_fraction:
-            return min(rate, linear((progress - start) / self.warmup_fraction, self.warmup_lr, peak))
+        curve = warmup_cosine if self.schedule == "cosine" else warmup_stable_decay
+        rate = curve(progress, warmup=self.warmup_fraction, peak=peak, end=self.min_lr, start=self.warmup_lr)
+        if start > 0 and begun - start < self.warmup_fraction:
+            return min(rate, linear((begun - start) / self.warmup_fraction, self.warmup_lr, peak))
         return rate
 
     def weight_decay_at(self, progress: float) -> float:
-        """Weight decay of the decayed groups when a share `progress` of the run, in [0, 1], is done."""
+        """Weight decay of the decayed groups at a point of the run that `progress_at` gave."""
         end = self.weight_decay if self.weight_decay_end is None else self.weight_decay_end
         return cosine(progress, self.weight_decay, end)
 
@@ -176,7 +218,7 @@ def set_schedule(optimizer: torch.optim.Optimizer, config: OptimConfig, *, progr
     on, before `lr_scale`.
 
     Args:
-        progress: share of the run that is done, in [0, 1].
+        progress: what `OptimConfig.progress_at` gives.
         batch_size: images of the global batch.
     """
     weight_decay = config.weight_decay_at(progress)

@@ -9,7 +9,7 @@ changed.txt        files whose content changed during the run
 not_finite.jsonl   steps whose loss or gradient was not finite, with cause and files
 files.gz           the files that the run began with (repre.data.loading.manifest)
 .lock              locked by the process that writes here
-checkpoints/       last.pt, previous.pt (the one before it), best.pt
+checkpoints/       last.pt, previous.pt (the one before it), best.pt; further ones: repre.training.kept_checkpoints
 panel/             reconstructions of the same images at every validation, PNG
 snapshots/         pictures and quantized features of a few images, for the report
 alarms.jsonl       the alarms of the monitors
@@ -23,13 +23,10 @@ failure.json       why the run ended early (repre.training.failure_record); remo
 import contextlib
 import csv
 import io
-import json
-import math
 import os
 import platform
 import shutil
 import sys
-from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from itertools import pairwise
@@ -37,11 +34,12 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
-import yaml
 
-from repre.config import RunConfig, dump_yaml, identity
-from repre.config_values import differences, read_yaml
+from repre.config import RunConfig, dump_yaml
+from repre.config_values import read_yaml
 from repre.errors import RunError, UserError
+from repre.training.json_rows import append_row, read_rows, write_rows
+from repre.training.same_run import check_same_run
 from repre.utils.folder_lock import FolderLock
 from repre.utils.io import write_atomically, write_json
 
@@ -49,8 +47,6 @@ MAX_LOG_BYTES = 10_000_000
 """Size at which log.txt is renamed to log.1.txt."""
 LOG_BACKUPS = 3
 """Older log files to keep."""
-MAX_DIFFERENCES = 8
-"""Settings that a message about another config lists."""
 FILE_NAME_ENCODING: dict[str, Any] = {"encoding": "utf-8", "errors": "surrogateescape"}
 """Writes file names with the bytes that they have on the disk, which may not be UTF-8."""
 
@@ -73,6 +69,7 @@ class RunFolder:
         self.last = self.path / "checkpoints" / "last.pt"
         self.previous = self.path / "checkpoints" / "previous.pt"
         self.best = self.path / "checkpoints" / "best.pt"
+        self.stable = self.path / "checkpoints" / "stable.pt"
         self.panel = self.path / "panel"
         self.snapshots = self.path / "snapshots"
         self.alarms = self.path / "alarms.jsonl"
@@ -93,7 +90,7 @@ class RunFolder:
             UserError: the folder holds another run or other files, another process writes to it, or it cannot be written.
         """
         if self.config.is_file():
-            self._check_same_run(config)
+            check_same_run(config, self.path, data_is_listed=self.files.is_file(), finished=self.summary.is_file())
             if self.summary.is_file():
                 return True
         elif self.path.exists() and not self.path.is_dir():
@@ -154,24 +151,6 @@ class RunFolder:
             return f"{self.last} is intact: run the same command again to resume from it"
         return "No checkpoint was saved yet: the same command starts the run again"
 
-    def _check_same_run(self, config: RunConfig) -> None:
-        try:
-            saved = read_yaml(self.config)
-        except UserError as error:
-            raise UserError(f"{error}; repair the file, or name another --out") from error
-        saved = identity(saved) if isinstance(saved, dict) else {}
-        mine = _as_yaml(identity(config))
-        if self.files.is_file() and not self.summary.is_file():
-            mine["data"] = saved.get("data")  # the images may have moved; the manifest tells
-        lines = differences(mine, saved)
-        if len(lines) > MAX_DIFFERENCES:
-            lines[MAX_DIFFERENCES:] = [f"and {len(lines) - MAX_DIFFERENCES} more"]
-        if lines:
-            raise UserError(
-                "\n  ".join([f"{self.path} holds a run with another config:", *lines])
-                + "\nname another --out, or give the same settings to resume that run"
-            )
-
     def _names_before_config(self) -> set[str]:
         """Names of files that may exist if a process was killed before it wrote the config."""
         return {self.lock.name, f".{self.config.name}.partial"}
@@ -180,15 +159,15 @@ class RunFolder:
 
     def read_metrics(self) -> list[dict[str, Any]]:
         """All rows of metrics.jsonl; lines that a crash left incomplete are skipped."""
-        return list(_read_rows(self.metrics))
+        return list(read_rows(self.metrics))
 
     def append_metrics(self, row: dict[str, Any]) -> None:
         """Adds a row to metrics.jsonl; numbers that are not finite become null."""
-        _append_row(self.metrics, row)
+        append_row(self.metrics, row)
 
     def append_not_finite(self, row: dict[str, Any]) -> None:
         """Adds a row to not_finite.jsonl."""
-        _append_row(self.not_finite, row)
+        append_row(self.not_finite, row)
 
     def discard_after(self, step: int) -> None:
         """Removes what a stopped run logged after its last checkpoint, so that every step is logged once.
@@ -198,12 +177,12 @@ class RunFolder:
         """
         if self.metrics.is_file():
             rows: dict[int, dict[str, Any]] = {}
-            for row in _read_rows(self.metrics):
+            for row in read_rows(self.metrics):
                 if row["step"] <= step:
                     rows.setdefault(row["step"], row)
-            _write_rows(self.metrics, rows.values())
+            write_rows(self.metrics, rows.values())
         if self.not_finite.is_file():
-            _write_rows(self.not_finite, [row for row in _read_rows(self.not_finite) if row["step"] <= step])
+            write_rows(self.not_finite, [row for row in read_rows(self.not_finite) if row["step"] <= step])
         if step == 0:
             for path in (self.alarms, self.unreadable, self.changed):
                 path.unlink(missing_ok=True)
@@ -216,13 +195,13 @@ class RunFolder:
 
     def write_csv(self) -> None:
         """Writes the metrics as a table with a column for every name; rows are streamed, because there may be many."""
-        names = list(dict.fromkeys(name for row in _read_rows(self.metrics) for name in row))
+        names = list(dict.fromkeys(name for row in read_rows(self.metrics) for name in row))
 
         def write(file: BinaryIO) -> None:
             text = io.TextIOWrapper(file, encoding="utf-8", newline="")
             writer = csv.DictWriter(text, names)
             writer.writeheader()
-            writer.writerows(_read_rows(self.metrics))
+            writer.writerows(read_rows(self.metrics))
             text.flush()
             text.detach()
 
@@ -242,7 +221,7 @@ class RunFolder:
     def write_alarms(self, alarms: list[dict[str, Any]]) -> None:
         """Writes one line per alarm; without alarms there is no file."""
         if alarms or self.alarms.exists():
-            _write_rows(self.alarms, alarms)
+            write_rows(self.alarms, alarms)
 
     def append_log(self, text: str) -> None:
         """Adds a line to log.txt; when the file has grown too long, older lines move to log.1.txt and so on."""
@@ -276,43 +255,3 @@ def environment() -> dict[str, Any]:
         "devices": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
         "byteorder": sys.byteorder,
     }
-
-
-# --------------------------------------------------------------------------------------------------- JSON lines
-
-
-def _read_rows(path: Path) -> Iterator[dict[str, Any]]:
-    """The complete rows of a JSON lines file, one by one; none if there is no file.
-
-    A crash during a write, or a power loss, may leave other lines; they are skipped.
-    """
-    if not path.is_file():
-        return
-    with open(path, encoding="utf-8", errors="replace") as file:
-        for line in file:
-            try:
-                row = json.loads(line)
-            except ValueError:
-                continue
-            if isinstance(row, dict) and isinstance(row.get("step"), int):
-                yield row
-
-
-def _write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> None:
-    write_atomically(path, lambda file: file.writelines(_to_line(row).encode() for row in rows))
-
-
-def _append_row(path: Path, row: dict[str, Any]) -> None:
-    with open(path, "a", encoding="utf-8") as file:
-        file.write(_to_line(row))
-
-
-def _to_line(row: dict[str, Any]) -> str:
-    """A row as ASCII JSON; numbers that are not finite become null, and file names that are not UTF-8 are escaped."""
-    finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
-    return json.dumps(finite, allow_nan=False) + "\n"
-
-
-def _as_yaml(settings: dict[str, Any]) -> dict[str, Any]:
-    """Settings as they come back from a YAML file: tuples become lists."""
-    return yaml.safe_load(yaml.safe_dump(settings))

@@ -4,7 +4,6 @@ import copy
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from repre.config import RunConfig
 from repre.errors import UserError
@@ -15,10 +14,12 @@ from repre.models.repre import RePre, build_model
 from repre.training.checkpoint import load_latest, save_checkpoint
 from repre.training.pretraining_groups import build_pretraining_optimizer
 from repre.training.run_folder import RunFolder
+from repre.training.start_from import Start
 from repre.training.step import validate_micro_batch
+from repre.training.transfer_state import load_optimizer, parameter_names, transfer_model, transfer_optimizer
 from repre.utils.device import pick_precision
 from repre.utils.dist import is_main_process, world_size
-from repre.utils.fsdp import copy_state, distribute_like, full_tensors, is_dtensor, move_rest, shard
+from repre.utils.fsdp import copy_state, distribute_like, full_tensors, move_rest, shard
 from repre.utils.image_size import as_option
 
 COMPILE_FLOPS = 3e16
@@ -124,11 +125,25 @@ class RunState:
         tensors = {
             "model": (self._replica or self.model).state_dict(),
             "optimizer": full_tensors(self.optimizer.state_dict()),
+            "optimizer_names": parameter_names(self.model, self.optimizer),
             "scaler": self.scaler.state_dict(),
         }
         if is_main_process():
             folder.sync()
             save_checkpoint(folder.last, {**progress, **tensors}, backup=folder.previous)
+
+    def take_over(self, start: Start) -> list[str]:
+        """Loads the state of another run; returns the names of the parameters that were resampled to another image size.
+
+        Raises:
+            UserError: it belongs to another model.
+        """
+        saved = start.state
+        resampled = transfer_model(self.model, saved["model"], config=start.config, source=start.source)
+        transfer_optimizer(self.model, self.optimizer, saved["optimizer"], saved.get("optimizer_names"), new=resampled)
+        if self.scaler.is_enabled() and saved["scaler"]:
+            self.scaler.load_state_dict(saved["scaler"])
+        return resampled
 
     def restore(self, folder: RunFolder) -> tuple[dict[str, Any], str | None] | None:
         """Loads the last readable checkpoint; returns what was saved beside the weights, and a warning if there is one.
@@ -145,7 +160,7 @@ class RunState:
         try:
             own = self.model.state_dict()
             self.model.load_state_dict({n: distribute_like(v, own.get(n, v)) for n, v in state.pop("model").items()})
-            _load_optimizer(self.optimizer, state.pop("optimizer"))
+            load_optimizer(self.optimizer, state.pop("optimizer"))
             self.scaler.load_state_dict(state.pop("scaler"))
         except (RuntimeError, ValueError, KeyError) as error:
             reason = "; ".join(line.strip() for line in str(error).splitlines()[:3])
@@ -153,27 +168,3 @@ class RunState:
                 f"{folder.last} is a checkpoint of another model ({reason[:300]}); choose another --out"
             ) from error
         return state, warning
-
-
-def _load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    """Loads a state of full tensors, also where the parameters are split over processes.
-
-    The averages get the parameter's order in memory, by which fused kernels pair them: another device may have saved others.
-    """
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-
-    def own_value(value: Any, parameter: Tensor) -> Any:
-        if not isinstance(value, Tensor) or value.shape != parameter.shape:
-            return value
-        if is_dtensor(parameter):
-            return distribute_like(value, parameter)
-        return torch.empty_like(parameter, dtype=value.dtype).copy_(value)
-
-    own = {
-        index: {name: own_value(value, parameters[index]) for name, value in values.items()}
-        for index, values in state["state"].items()
-    }
-    kernels = [{name: group[name] for name in ("fused", "foreach")} for group in optimizer.param_groups]
-    optimizer.load_state_dict({**state, "state": own})
-    for group, kernel in zip(optimizer.param_groups, kernels):
-        group.update(kernel)  # a run that was split, or is now, needs others than the one that saved

@@ -5,6 +5,8 @@ from typing import Any
 
 from repre.config import RunConfig
 from repre.models.decoder import BranchCost
+from repre.models.repre import RePre
+from repre.models.timm_folder import save_encoder
 from repre.training.failures import FailureTracker
 from repre.training.monitoring.gradient_balance import describe_balance
 from repre.training.monitoring.validator import Validator
@@ -34,6 +36,7 @@ class Summary:
     several_frames: int
     skipped: int
     costs: BranchCost
+    start: dict[str, Any] | None
 
 
 def write_summary(
@@ -46,8 +49,13 @@ def write_summary(
     seconds: float,
     data_wait: float,
     cost: BranchCost,
+    start: dict[str, Any] | None,
 ) -> None:
-    """Writes summary.json; its presence marks the run as finished."""
+    """Writes summary.json; its presence marks the run as finished.
+
+    Args:
+        start: the checkpoint of another run that this one started with; None without one.
+    """
     validations, rows = validator.validations, folder.read_metrics()
     images = steps * config.batch_size
     summary = Summary(
@@ -69,8 +77,16 @@ def write_summary(
         several_frames=int(failures.several.sum()),
         skipped=failures.skipped,
         costs=cost,
+        start=start,
     )
     write_json(folder.summary, asdict(summary))
+
+
+def save_for_use(config: RunConfig, model: RePre, folder: RunFolder) -> None:
+    """Exports the trained encoder to the run's folder, and writes the metrics as a table."""
+    mean, std = (s.flatten().tolist() for s in config.views.statistics(config.encoder.channels))
+    save_encoder(model.export_encoder, folder.encoder, mean=mean, std=std, value_range=config.views.value_range)
+    folder.write_csv()
 
 
 def describe_cost(cost: BranchCost) -> str:

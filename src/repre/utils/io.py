@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -38,6 +39,25 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object], *, backup:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
         raise RunError(f"could not write {path}: {error}; what was saved before is intact", kind="disk") from error
+
+
+def keep_copy(path: Path, copy: Path) -> None:
+    """Gives the content of a file that is only ever replaced a further name, atomically: a link, which takes no space on the
+    disk until `path` is replaced, or a copy where the system has no links.
+
+    Raises:
+        RunError: the disk is full or the folder cannot be written.
+    """
+    partial = copy.with_name(f".{copy.name}.partial")
+    try:
+        partial.unlink(missing_ok=True)
+        os.link(path, partial)
+        os.replace(partial, copy)
+        partial.unlink(missing_ok=True)  # a rename between two names of one file does nothing
+        _sync_folder(copy.parent)
+    except OSError:
+        with open(path, "rb") as file:
+            write_atomically(copy, lambda target: shutil.copyfileobj(file, target, 1 << 20))
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -19,6 +19,7 @@ from repre.models.encoder import Encoder
 from repre.models.needs import framework_needs
 from repre.models.repre import RePre
 from repre.training.checkpoint import save_checkpoint
+from repre.training.kept_checkpoints import best_steps, remove_surpassed, save_kept_best
 from repre.training.monitoring.alarm_rules import Scope, rules_for
 from repre.training.monitoring.alarms import AlarmMonitor
 from repre.training.monitoring.embedding_metrics import embedding_metrics
@@ -104,6 +105,7 @@ class Validator:
         self.best = state["best"] if same and state["best"].get("metric") == metric else {}
         self.alarms.replay(rows, self.validations)
         self.folder.write_alarms(self.alarms.as_dicts())
+        self.remove_surpassed()
 
     def is_missing(self, step: int) -> bool:
         """Whether the validation of this step was not done, or was interrupted."""
@@ -129,7 +131,7 @@ class Validator:
         metrics: dict[str, Any] = {"step": step}
         with isolated_evaluation(model, self.device):
             if self.monitors is not None:
-                metrics |= self.monitors.measure(model, progress=step / total)
+                metrics |= self.monitors.measure(model, progress=self.config.progress_at(step, total=total))
             else:
                 measured = embedding_metrics(embed(encoder, self.images, device=self.device))
                 metrics |= {name: value if math.isfinite(value) else None for name, value in measured.items()}
@@ -147,7 +149,7 @@ class Validator:
         self.validations.append(metrics)
         self.observe("validation", metrics)
         if step:
-            self._save_if_best(encoder, metrics)
+            self._save_if_best(encoder, metrics, epoch=self.config.epochs * step / total)
         return metrics
 
     def observe(self, scope: Scope, metrics: Mapping[str, Any]) -> None:
@@ -195,14 +197,21 @@ class Validator:
             self.snapshot_time = time.monotonic()
             self.snapshot_seconds = self.snapshot_time - begin
 
-    def _save_if_best(self, encoder: Encoder, metrics: dict[str, Any]) -> None:
-        metric = self.config.runtime.best_metric
+    def _save_if_best(self, encoder: Encoder, metrics: dict[str, Any], *, epoch: float) -> None:
+        metric, keep = self.config.runtime.best_metric, self.config.runtime.keep_best
         value, best = metrics.get(metric), self.best.get(metric)
         if value is None or not math.isfinite(value):
             return
+        content = {"step": metrics["step"], "epoch": epoch, "encoder": encoder.state_dict()}
         if best is None or (value < best if metric in LOWER_IS_BETTER else value > best):
             self.best = {"metric": metric, **metrics}
-            save_checkpoint(self.folder.best, {"step": metrics["step"], "encoder": encoder.state_dict()})
+            save_checkpoint(self.folder.best, content)
+        save_kept_best(self.folder, content, best_steps(self.validations, metric, count=keep), keep=keep)
+
+    def remove_surpassed(self) -> None:
+        """Removes encoders that are not among the best any more; call it after a checkpoint was saved."""
+        metric, keep = self.config.runtime.best_metric, self.config.runtime.keep_best
+        remove_surpassed(self.folder, best_steps(self.validations, metric, count=keep if keep > 1 else 0))
 
     def _check_best_metric(self, names: set[str]) -> None:
         metric, known = self.config.runtime.best_metric, names | MOTION_METRICS | set(self.config.probe.metrics)

@@ -1,0 +1,77 @@
+"""The images of a run, in the order of the list of files that it began with, and the loader of their batches."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from repre.config import RunConfig
+from repre.data.io.cache_folders import with_cache
+from repre.data.io.sources import Source
+from repre.data.loading.loader import Loader
+from repre.data.loading.manifest import apply_manifest, write_manifest
+from repre.data.views.render import draw_views
+from repre.data.views.view_recipes import ViewsConfig
+from repre.training.run_folder import RunFolder
+from repre.types import Batch, Views
+from repre.utils.device import pick_workers
+from repre.utils.dist import barrier, is_main_process, rank, world_size
+from repre.utils.io import keep_copy
+
+
+def open_run_source(config: RunConfig, folder: RunFolder, *, files: Path | None) -> tuple[Source, str | None]:
+    """Opens the images; a new run writes down the list of its files first. A collective call.
+
+    Args:
+        files: a list of another run that this one continues with, instead of a new one.
+
+    Returns:
+        The images, and a warning if they differ from the list.
+    """
+    source = config.open_source()
+    if is_main_process() and not (folder.last.is_file() or folder.previous.is_file()):
+        if files is not None and files.is_file():
+            keep_copy(files, folder.files)
+        else:
+            write_manifest(source, folder.files)
+    barrier()
+    source, warning = apply_manifest(source, folder.files)
+    if is_main_process():
+        folder.update_config(config)
+    return source, warning
+
+
+def build_loader(
+    config: RunConfig,
+    source: Source,
+    views: ViewsConfig,
+    *,
+    start: int,
+    render: Callable[[Batch], Views],
+    on_cpu: bool,
+    log: Callable[[str], object],
+) -> Loader:
+    """The loader of a run's batches.
+
+    Args:
+        views: of the run, with masks that fit the encoder.
+        start: the first step.
+        render: makes the views of a batch; on the CPU the loader's workers do.
+        log: prints a message for the user.
+    """
+    settings = config.loader
+    return Loader(
+        with_cache(source, mode=settings.cache, gib=settings.cache_gib, epochs=config.epochs, log=log),
+        batch_size=config.batch_size,
+        epochs=config.epochs,
+        seed=config.seed,
+        canvas=config.decode_size,
+        workers=pick_workers(config.runtime.workers),
+        start=start,
+        rank=rank(),
+        world_size=world_size(),
+        keep_values=config.views.value_range is not None,
+        draw=None if on_cpu else partial(draw_views, views, seed=config.seed),
+        render=render if on_cpu else None,
+        in_flight_gib=settings.in_flight_gib,
+        log=log,
+    )

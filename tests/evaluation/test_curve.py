@@ -1,0 +1,46 @@
+"""The curve of several checkpoints: order, table, chart."""
+
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import pytest
+
+from repre.evaluation.curve import Point, in_order, table, write_curve
+
+POINTS = [
+    Point("runs/a@epoch-0020", 20.0, 0.5),
+    Point("random:<x>", None, 0.1),
+    Point("runs/a@epoch-0010", 10.0, 0.4),
+]
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def test_points_are_in_the_order_of_epochs() -> None:
+    assert [point.epoch for point in in_order(POINTS)] == [None, 10.0, 20.0]
+    assert [line.split() for line in table(POINTS, metric="knn20")] == [
+        ["epoch", "knn20", "encoder"],
+        ["-", "10.00", "%", "random:<x>"],
+        ["10", "40.00", "%", "runs/a@epoch-0010"],
+        ["20", "50.00", "%", "runs/a@epoch-0020"],
+    ]
+
+
+def test_the_chart_rises_with_the_metric_and_draws_references_across(tmp_path: Path) -> None:
+    write_curve(tmp_path / "curve.svg", POINTS, title="knn on <data>", metric="knn20")
+    root = ET.parse(tmp_path / "curve.svg").getroot()
+    first, second = root.findall(f"{SVG}circle")
+    assert float(first.attrib["cx"]) < float(second.attrib["cx"])
+    assert float(first.attrib["cy"]) > float(second.attrib["cy"])
+    (reference,) = [line for line in root.findall(f"{SVG}line") if line.attrib["class"] == "reference"]
+    assert float(reference.attrib["y1"]) > float(first.attrib["cy"])
+    texts = [text.text for text in root.iter(f"{SVG}text")]
+    assert {"knn on <data>: knn20", "random:<x>", "10", "20", "epoch"} <= set(texts)
+
+
+@pytest.mark.parametrize("values", [[0.3], [0.3, 0.3], [-2.0, 150.0], [0.0, 0.0], [1e-9, 2e-9]])
+def test_any_values_fit_the_chart(values: list[float], tmp_path: Path) -> None:
+    points = [Point(f"e{number}", 5.0 * number, value) for number, value in enumerate(values)]
+    write_curve(tmp_path / "curve.svg", points, title="t", metric="m")
+    circles = ET.parse(tmp_path / "curve.svg").getroot().findall(f"{SVG}circle")
+    assert len(circles) == len(values)
+    assert all(39 <= float(circle.attrib["cy"]) <= 353 for circle in circles)
