@@ -31,7 +31,6 @@ COMMON = (
     "encoder.name",
     "encoder.weights",
     "encoder.patch_size",
-    "encoder.drop_path",
     "encoder.channels",
     "reconstruction.weight",
     "views.size",

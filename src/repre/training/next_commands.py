@@ -12,7 +12,7 @@ from typing import Any
 
 PUBLISHED_LR = 5e-4
 """The highest peak learning rate per 256 images among the papers of the frameworks (DINO; MoCo v3 has 1.5e-4)."""
-SUFFIX = re.compile(r"-(lr|batch|epochs|weight|temperature|momentum|views|next)[0-9.e-]*$")
+SUFFIX = re.compile(r"-(lr|batch|epochs|more|weight|temperature|momentum|views|next)[0-9.e-]*$")
 """What an advised command added to the name of a run's folder before."""
 
 
@@ -66,9 +66,13 @@ def with_half_the_batch(run: Path, config: Mapping[str, Any]) -> str:
 
 
 def longer(run: Path, config: Mapping[str, Any], factor: int = 4) -> str:
-    """The command that trains for more epochs."""
-    epochs = factor * int(setting(config, "epochs") or 100)
-    return start_again(run, "--epochs", str(epochs), name=f"epochs{epochs}")
+    """The command that trains `factor` times as long: on from the run, or anew where it has no checkpoint."""
+    done = int(setting(config, "epochs") or 100)
+    if not (run / "checkpoints" / "last.pt").is_file():
+        return start_again(run, "--epochs", str(factor * done), name=f"epochs{factor * done}")
+    more = (factor - 1) * done
+    out = run.with_name(f"{SUFFIX.sub('', run.name)}-more{more}")
+    return shlex.join(["repre", "pretrain", "--from", str(run), "--out", str(out), "--epochs", str(more)])
 
 
 def lower_lr(config: Mapping[str, Any]) -> float:
