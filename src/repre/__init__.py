@@ -28,7 +28,9 @@ if TYPE_CHECKING:
         evaluate,
         export,
         load_encoder,
+        load_model,
         plan,
+        predict,
         pretrain,
         reconstruct,
         report,
@@ -41,6 +43,9 @@ if TYPE_CHECKING:
     from repre.evaluation.classification.knn import KNNConfig
     from repre.evaluation.classification.linear import LinearConfig
     from repre.evaluation.detection.detect import DetectConfig
+    from repre.evaluation.fitted.fitted_model import FittedModel, PredictOptions
+    from repre.evaluation.fitted.prediction_files import Predictions
+    from repre.evaluation.fitted.predictions import Boxes, Classes, Masks
     from repre.evaluation.options import RuntimeOptions
     from repre.evaluation.segmentation.segment import SegmentConfig
     from repre.exporters import Exported
@@ -71,6 +76,8 @@ __all__ = [
     "DINO",
     "RECIPES",
     "BYOLConfig",
+    "Boxes",
+    "Classes",
     "Comparison",
     "DINOConfig",
     "Decoder",
@@ -83,14 +90,18 @@ __all__ = [
     "Exported",
     "Features",
     "FinetuneConfig",
+    "FittedModel",
     "KNNConfig",
     "LinearConfig",
     "Losses",
+    "Masks",
     "MoBY",
     "MoBYConfig",
     "MoCoV3",
     "MoCoV3Config",
     "Plan",
+    "PredictOptions",
+    "Predictions",
     "RePre",
     "Reconstruction",
     "ReconstructionConfig",
@@ -111,7 +122,9 @@ __all__ = [
     "evaluate",
     "export",
     "load_encoder",
+    "load_model",
     "plan",
+    "predict",
     "pretrain",
     "recipe",
     "reconstruct",
@@ -123,13 +136,16 @@ __all__ = [
 
 _NAMES = {
     "repre.api": "Comparison Embeddings EvaluationResult Reconstruction Run check_data check_labels compare embed evaluate "
-    "export load_encoder plan pretrain reconstruct report write_scenes write_shards",
+    "export load_encoder load_model plan predict pretrain reconstruct report write_scenes write_shards",
     "repre.config": "RunConfig",
     "repre.errors": "RunError UserError",
     "repre.evaluation.classification.finetune": "FinetuneConfig",
     "repre.evaluation.classification.knn": "KNNConfig",
     "repre.evaluation.classification.linear": "LinearConfig",
     "repre.evaluation.detection.detect": "DetectConfig",
+    "repre.evaluation.fitted.fitted_model": "FittedModel PredictOptions",
+    "repre.evaluation.fitted.prediction_files": "Predictions",
+    "repre.evaluation.fitted.predictions": "Boxes Classes Masks",
     "repre.evaluation.options": "RuntimeOptions",
     "repre.evaluation.segmentation.segment": "SegmentConfig",
     "repre.exporters": "Exported",

@@ -35,6 +35,8 @@ class EvaluationResult:
     """Metrics per class, image counts and selected hyperparameters."""
     seconds: float
     """Duration of the evaluation."""
+    model: Path | None = None
+    """Folder of the fitted model, for `load_model`; None if nothing was fitted or kept."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,7 @@ def evaluate(
     data: PathLike | None = None,
     random: bool = False,
     out: PathLike | None = None,
+    keep_model: bool = True,
     config: Any = None,
     **settings: Any,
 ) -> EvaluationResult:
@@ -77,6 +80,7 @@ def evaluate(
         data: labeled data; the config of the evaluation lists the formats.
         random: evaluate the same model at random init.
         out: folder for results; by default evaluations/ in the folder of the encoder.
+        keep_model: keep the fitted encoder and head beside the result, for `load_model`, `predict` and `export`.
         config: config of the evaluation, such as `KNNConfig`; None uses the defaults.
         settings: fields of the config to replace.
 
@@ -91,7 +95,9 @@ def evaluate(
         settings["data"] = str(data)
     evaluation_config = _evaluation_config(evaluation, config, settings)
     spec = f"random:{str(encoder).removeprefix('random:')}" if random else str(encoder)
-    result = runner.evaluate(evaluation, resolve_encoder(spec), evaluation_config, out=Path(out) if out else None)
+    folder = Path(out) if out else None
+    result = runner.evaluate(evaluation, resolve_encoder(spec), evaluation_config, out=folder, keep_model=keep_model)
+    model = Path(result["path"]).with_suffix("") / "model"
     return EvaluationResult(
         path=Path(result["path"]),
         evaluation=evaluation,
@@ -102,6 +108,7 @@ def evaluate(
         higher_is_better=result["higher_is_better"],
         details=result["details"],
         seconds=result["seconds"],
+        model=model if keep_model and model.is_dir() else None,
     )
 
 

@@ -1,6 +1,7 @@
 """`repre eval`: measure encoder quality."""
 
 import math
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,8 @@ class EvalOptions(Generic[ConfigT]):
     """Evaluate the same model at random init."""
     out: Path | None = None
     """Folder for results; by default evaluations/ in the folder of the encoder."""
+    keep_model: bool = True
+    """Keep the fitted encoder and head beside the result, for `repre predict` and `repre export`."""
     config: Annotated[ConfigT, tyro.conf.arg(name="")]
     """Settings of the evaluation."""
 
@@ -48,13 +51,22 @@ def main(arguments: Sequence[str]) -> int:
     options_type: Any = EvalOptions
     description = f"Measure encoder quality: {entry.description}."
     options = parse(options_type[entry.config], rest, command=f"eval {name}", description=description)
-    result = api.evaluate(name, options.encoder, random=options.random, out=options.out, config=options.config)
+    result = api.evaluate(
+        name,
+        options.encoder,
+        random=options.random,
+        out=options.out,
+        keep_model=options.keep_model,
+        config=options.config,
+    )
     print(f"{name} of {result.encoder} on {result.data}, {result.seconds:.0f} s")
     for metric in sorted(result.metrics, key=lambda metric: (metric != result.main, metric)):
         print(f"  {metric:24} {100 * result.metrics[metric]:6.2f} %")
     for line in class_table(result.details):
         print(line)
     print(f"written to {result.path}")
+    if result.model is not None:
+        print(f"predict with it: repre predict --model {shlex.quote(str(result.path))} IMAGES --out FOLDER")
     return 0
 
 

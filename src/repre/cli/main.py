@@ -28,6 +28,8 @@ USAGE = f"""repre {__version__}: self-supervised pre-training of vision transfor
       Export the encoder for other libraries. Load it back and compare the features.
   repre embed --encoder RUN --data photos/ --out features.npz [--kind pooled|patch|pyramid]
       Write the features of many images to a file.
+  repre predict --model RUN/evaluations/RESULT.json photos/ --out predictions/
+      Predict images with a fitted model: classes (CSV), masks (PNG) or boxes (COCO JSON), with overlays.
   repre reconstruct --run RUN IMAGE [IMAGE ...] [--out reconstruction.png]
       Rebuild images from the encoder's features.
   repre data check photos/
@@ -47,6 +49,7 @@ MODULES = {
     "report": "repre.cli.report",
     "export": "repre.cli.export",
     "embed": "repre.cli.embed",
+    "predict": "repre.cli.predict",
     "reconstruct": "repre.cli.reconstruct",
     "data": "repre.cli.data",
 }

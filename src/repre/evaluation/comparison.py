@@ -134,7 +134,7 @@ def compare(
             for seed in range(seeds):
                 resolved = replicas[name][seed % len(replicas[name])]
                 log(f"{evaluation} of {resolved.spec}, seed {seed}")
-                result = evaluate(evaluation, resolved, replace(config, seed=seed), reuse=True)
+                result = evaluate(evaluation, resolved, replace(config, seed=seed), reuse=True, keep_model=False)
                 results.setdefault((evaluation, name), []).append(result)
     rows = build_rows(results, random=random, supervised=supervised)
     try:

@@ -29,6 +29,7 @@ class SegmentationTask:
         labeled: indices of the training images that may be used.
         windows: how an image is cut into windows of the encoder's size.
         mean, std: normalization, [C, 1, 1].
+        value_range: pixel values that become 0 and 1; None: those of the file type.
         scale, jitter: augmentation of crops, see `CropSteps` and `show`.
         class_weights: of the loss, [K] on the device; None weighs all classes equally.
         fit: optimizer and schedule.
@@ -48,6 +49,7 @@ class SegmentationTask:
     windows: WindowsConfig
     mean: Tensor
     std: Tensor
+    value_range: tuple[float, float] | None
     scale: tuple[float, float]
     jitter: float
     class_weights: Tensor | None
