@@ -111,7 +111,11 @@ def save_fitted(model: FittedModel, folder: Path, origin: Origin) -> None:
 
 def _write(model: FittedModel, folder: Path, origin: Origin) -> None:
     encoder = model.encoder
-    weights = {name: value.detach().cpu().contiguous() for name, value in model.network.state_dict().items()}
+    weights: dict[str, Tensor] = {}
+    for name, value in model.network.state_dict().items():
+        value = value.detach().cpu().contiguous()
+        shared = any(value.data_ptr() == other.data_ptr() for other in weights.values())
+        weights[name] = value.clone() if shared else value  # the format refuses tensors that share memory
     write_atomically(folder / "model.safetensors", lambda file: file.write(save(weights)))
     config = FittedConfig(
         format=FORMAT,
@@ -156,13 +160,13 @@ def load_fitted(path: Path) -> FittedModel:
             f"{source} has format {version!r}, this version of repre reads {FORMAT}" + "; upgrade repre" * newer
         )
     head, preprocessing = content.pop("head", None), content.pop("preprocessing", None)
-    config: FittedConfig = from_dict(FittedConfig, content, source=source)
+    config: FittedConfig = _parse(FittedConfig, content, source)
     if config.task not in TASKS:
         known = ", ".join(TASKS)
         raise UserError(f"{source}: no task {config.task!r}{near_names(config.task, TASKS)}; there are {known}")
     task = TASKS[config.task]
-    head = from_dict(task.Head, head, source=source, name="head")
-    preprocessing = from_dict(task.Preprocessing, preprocessing, source=source, name="preprocessing")
+    head = _parse(task.Head, head, source, "head")
+    preprocessing = _parse(task.Preprocessing, preprocessing, source, "preprocessing")
     weights = _read_weights(folder, config)
     try:
         _check_encoder(config.encoder, weights)
@@ -221,6 +225,14 @@ def _read_config(folder: Path) -> dict[str, Any]:
             f"{path} describes no fitted model; name the result of `repre eval linear` or another evaluation"
         )
     return content
+
+
+def _parse(kind: type[Any], data: Any, source: str, name: str = "") -> Any:
+    """Plain values of a config.json as a config; raises UserError, also if some are missing."""
+    try:
+        return from_dict(kind, data, source=source, name=name)
+    except TypeError as error:
+        raise UserError(f"{source} is damaged: {error}; evaluate again") from error
 
 
 def _read_weights(folder: Path, config: FittedConfig) -> dict[str, Tensor]:
