@@ -143,6 +143,7 @@ class FittedDetector(FittedModel):
     output = "detections"
     file_name = "predictions.json"
     is_drawn = True
+    is_exportable = False  # the number of boxes depends on the image, which torch.export and torch.onnx cannot trace
     head: DetectHead
     preprocessing: DetectPreprocessing
     network: Detector

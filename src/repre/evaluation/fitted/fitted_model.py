@@ -101,6 +101,8 @@ class FittedModel(nn.Module, ABC):
     """The file with all predictions, in the folder that `repre predict` writes."""
     files_per_image: ClassVar[bool] = False
     """Whether images have files of their own in that folder beside their overlays."""
+    is_exportable: ClassVar[bool] = True
+    """Whether `forward` can be traced."""
     is_drawn: ClassVar[bool] = False
     """Whether there are overlays."""
 
