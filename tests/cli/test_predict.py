@@ -43,7 +43,7 @@ def test_a_fitted_model_predicts_a_folder(repre: Repre, run_copy: Path, photos: 
 
 
 def test_a_model_is_not_kept_if_it_is_not_wanted(repre: Repre, run_copy: Path) -> None:
-    path, printed = evaluate(repre, run_copy, "--keep-model", "False")
+    path, printed = evaluate(repre, run_copy, "--no-keep-model")
     assert "predict with it" not in printed
     assert not path.with_suffix("").exists()
     code, _, err = repre("predict", "--model", path, "photos")
@@ -66,7 +66,7 @@ def test_a_fitted_model_is_exported_beside_its_result(repre: Repre, run_copy: Pa
     [
         (("predict", "photos"), "--model"),
         (("predict", "--model", "nowhere", "photos"), "there is no fitted model"),
-        (("predict", "--model", "nowhere"), "IMAGES"),
+        (("predict", "--model", "nowhere"), "predict needs images"),
         (("predict", "--model", "nowhere", "photos", "--top", "0"), "--top must be at least 1"),
         (("export", "--model", "a", "--encoder", "b"), "either an encoder (--encoder) or a fitted model (--model)"),
         (("export", "--model", "nowhere"), "there is no fitted model"),

@@ -10,6 +10,7 @@ import tyro
 from repre import api
 from repre.cli.parsing import parse
 from repre.data.io.file_choice import FileChoice
+from repre.errors import UserError
 from repre.evaluation.fitted.fitted_model import PredictOptions
 
 DESCRIPTION = """Predict images with a model that `repre eval linear`, finetune, segment or detect fitted.
@@ -38,6 +39,8 @@ class PredictCommand:
 
 def main(arguments: Sequence[str]) -> int:
     options = parse(PredictCommand, arguments, command="predict", description=DESCRIPTION)
+    if not options.images:
+        raise UserError("predict needs images: a folder, image files, or whatever else --data of pretrain takes")
     images = options.images[0] if len(options.images) == 1 else options.images
     predictions = api.predict(options.model, images, out=options.out, choice=options.choice, config=options.config)
     print(f"{predictions.count} images predicted; written to {predictions.path}")
