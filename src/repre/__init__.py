@@ -30,7 +30,9 @@ if TYPE_CHECKING:
         evaluate_checkpoints,
         export,
         load_encoder,
+        load_model,
         plan,
+        predict,
         pretrain,
         reconstruct,
         report,
@@ -45,6 +47,9 @@ if TYPE_CHECKING:
     from repre.evaluation.classification.linear import LinearConfig
     from repre.evaluation.depth.depth import DepthConfig
     from repre.evaluation.detection.detect import DetectConfig
+    from repre.evaluation.fitted.fitted_model import FittedModel, PredictOptions
+    from repre.evaluation.fitted.prediction_files import Predictions
+    from repre.evaluation.fitted.predictions import Boxes, Classes, Masks
     from repre.evaluation.options import RuntimeOptions
     from repre.evaluation.segmentation.patch_knn import PatchKNNConfig
     from repre.evaluation.segmentation.segment import SegmentConfig
@@ -76,6 +81,8 @@ __all__ = [
     "DINO",
     "RECIPES",
     "BYOLConfig",
+    "Boxes",
+    "Classes",
     "Comparison",
     "Curve",
     "DINOConfig",
@@ -90,15 +97,19 @@ __all__ = [
     "Exported",
     "Features",
     "FinetuneConfig",
+    "FittedModel",
     "KNNConfig",
     "LinearConfig",
     "Losses",
+    "Masks",
     "MoBY",
     "MoBYConfig",
     "MoCoV3",
     "MoCoV3Config",
     "PatchKNNConfig",
     "Plan",
+    "PredictOptions",
+    "Predictions",
     "ProbeConfig",
     "RePre",
     "Reconstruction",
@@ -121,7 +132,9 @@ __all__ = [
     "evaluate_checkpoints",
     "export",
     "load_encoder",
+    "load_model",
     "plan",
+    "predict",
     "pretrain",
     "recipe",
     "reconstruct",
@@ -133,7 +146,8 @@ __all__ = [
 
 _NAMES = {
     "repre.api": "Comparison Curve Embeddings EvaluationResult Reconstruction Run check_data check_labels compare embed "
-    "evaluate evaluate_checkpoints export load_encoder plan pretrain reconstruct report write_scenes write_shards",
+    "evaluate evaluate_checkpoints export load_encoder load_model plan predict pretrain reconstruct report "
+    "write_scenes write_shards",
     "repre.config": "RunConfig",
     "repre.data.labels.probe_config": "ProbeConfig",
     "repre.errors": "RunError UserError",
@@ -142,6 +156,9 @@ _NAMES = {
     "repre.evaluation.classification.linear": "LinearConfig",
     "repre.evaluation.depth.depth": "DepthConfig",
     "repre.evaluation.detection.detect": "DetectConfig",
+    "repre.evaluation.fitted.fitted_model": "FittedModel PredictOptions",
+    "repre.evaluation.fitted.prediction_files": "Predictions",
+    "repre.evaluation.fitted.predictions": "Boxes Classes Masks",
     "repre.evaluation.options": "RuntimeOptions",
     "repre.evaluation.segmentation.patch_knn": "PatchKNNConfig",
     "repre.evaluation.segmentation.segment": "SegmentConfig",

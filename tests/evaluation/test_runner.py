@@ -70,7 +70,9 @@ def test_an_interrupted_evaluation_resumes_and_leaves_no_checkpoint(
     assert list((tmp_path / "out").rglob("fit-*.pt"))
     result = evaluate("finetune", tiny_resolved(), finetune, out=tmp_path / "out")
     assert steps.count == 6
-    assert list((tmp_path / "out").iterdir()) == [Path(result["path"])]
+    stem = Path(result["path"]).with_suffix("")
+    assert sorted((tmp_path / "out").iterdir()) == [stem, stem.with_suffix(".json")]
+    assert [path.name for path in stem.iterdir()] == ["model"]
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"format": 1, "main": "a", "metrics": {}}'])

@@ -124,19 +124,35 @@ def embed(
     return Embeddings(path, count, unreadable if unreadable.is_file() else None, table, page)
 
 
-def export(encoder: PathLike, *, to: str = "timm", out: PathLike | None = None) -> Exported:
-    """Exports an encoder for another library, loads it back with that library and compares the features.
+def export(
+    encoder: PathLike | None = None,
+    *,
+    model: PathLike | None = None,
+    to: str | None = None,
+    out: PathLike | None = None,
+) -> Exported:
+    """Exports an encoder, or a fitted model with its head, and compares what the other library computes.
 
     Args:
         encoder: what `embed` accepts.
-        to: "timm", "huggingface", "onnx" or "torch-export".
-        out: new folder; by default exports/TO in the folder of the run, or in the current folder.
+        model: what `load_model` accepts, instead of an encoder.
+        to: "timm" (the default), "huggingface", "onnx" or "torch-export"; of a model "onnx" (the default) or "torch-export".
+        out: new folder; by default exports/TO in the folder of the run or beside the model, or in the current folder.
 
     Raises:
-        UserError: no such encoder or target, a library is missing, or `out` holds other files.
-        RunError: the exported model gives other features; the export is removed.
+        UserError: no such encoder, model or target, a library is missing, or `out` holds other files.
+        RunError: the exported program computes something else; the export is removed.
     """
     from repre import exporters
 
-    parent = Path(encoder) if Path(encoder).is_dir() else Path()
+    if (encoder is None) == (model is None):
+        raise UserError("export needs either an encoder (--encoder) or a fitted model (--model)")
+    if model is not None:
+        from repre.evaluation.fitted.fitted_folder import model_folder
+
+        to = to or "onnx"
+        beside = model_folder(Path(model)).parent
+        return exporters.export_fitted(Path(model), to=to, out=beside / "exports" / to if out is None else Path(out))
+    to = to or "timm"
+    parent = Path(str(encoder)) if Path(str(encoder)).is_dir() else Path()
     return exporters.export(str(encoder), to=to, out=parent / "exports" / to if out is None else Path(out))

@@ -36,6 +36,8 @@ class EvaluationResult:
     """Metrics per class, image counts and selected hyperparameters."""
     seconds: float
     """Duration of the evaluation."""
+    model: Path | None = None
+    """Folder of the fitted model, for `load_model`; None if nothing was fitted or kept."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,7 @@ def evaluate(
     data: PathLike | None = None,
     random: bool = False,
     out: PathLike | None = None,
+    keep_model: bool = True,
     config: Any = None,
     **settings: Any,
 ) -> EvaluationResult:
@@ -102,6 +105,7 @@ def evaluate(
         data: labeled data; the config of the evaluation lists the formats.
         random: evaluate the same model at random init.
         out: folder for results; by default evaluations/ in the folder of the encoder.
+        keep_model: keep the fitted encoder and head beside the result, for `load_model`, `predict` and `export`.
         config: config of the evaluation, such as `KNNConfig`; None uses the defaults.
         settings: fields of the config to replace.
 
@@ -113,7 +117,7 @@ def evaluate(
         settings["data"] = str(data)
     evaluation_config = _evaluation_config(evaluation, config, settings)
     spec = f"random:{str(encoder).removeprefix('random:')}" if random else str(encoder)
-    result, _ = _evaluate(evaluation, spec, evaluation_config, out=out)
+    result, _ = _evaluate(evaluation, spec, evaluation_config, out=out, keep_model=keep_model)
     return result
 
 
@@ -130,7 +134,7 @@ def evaluate_checkpoints(
 
         repre.evaluate_checkpoints("knn", ["runs/photos@epoch-0010", "runs/photos@last"], data="labeled/")
 
-    Stored results of the same weights and settings are used again, so an interrupted call resumes.
+    Stored results of the same weights and settings are used again, so an interrupted call resumes. No fitted model is kept.
 
     Args:
         encoders: what `evaluate` accepts, at least one.
@@ -148,7 +152,10 @@ def evaluate_checkpoints(
     if data is not None:
         settings["data"] = str(data)
     evaluation_config = _evaluation_config(evaluation, config, settings)
-    pairs = [_evaluate(evaluation, str(encoder), evaluation_config, out=out, reuse=True) for encoder in encoders]
+    pairs = [
+        _evaluate(evaluation, str(encoder), evaluation_config, out=out, reuse=True, keep_model=False)
+        for encoder in encoders
+    ]
     curve = Curve(None, [result for result, _ in pairs], [epoch for _, epoch in pairs])
     if all(epoch is None for epoch in curve.epochs):
         return curve
@@ -160,14 +167,16 @@ def evaluate_checkpoints(
 
 
 def _evaluate(
-    evaluation: str, spec: str, config: Any, *, out: PathLike | None, reuse: bool = False
+    evaluation: str, spec: str, config: Any, *, out: PathLike | None, keep_model: bool, reuse: bool = False
 ) -> tuple[EvaluationResult, float | None]:
     """One result, and the epochs that the encoder's run had done."""
     from repre.evaluation import runner
     from repre.models.resolve import resolve_encoder
 
     resolved = resolve_encoder(spec)
-    result = runner.evaluate(evaluation, resolved, config, out=Path(out) if out else None, reuse=reuse)
+    folder = Path(out) if out else None
+    result = runner.evaluate(evaluation, resolved, config, out=folder, reuse=reuse, keep_model=keep_model)
+    model = Path(result["path"]).with_suffix("") / "model"
     found = EvaluationResult(
         path=Path(result["path"]),
         evaluation=evaluation,
@@ -178,6 +187,7 @@ def _evaluate(
         higher_is_better=result["higher_is_better"],
         details=result["details"],
         seconds=result["seconds"],
+        model=model if keep_model and model.is_dir() else None,
     )
     return found, resolved.epoch
 

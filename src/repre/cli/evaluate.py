@@ -1,6 +1,7 @@
 """`repre eval`: measure encoder quality."""
 
 import math
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,8 @@ class EvalOptions(Generic[ConfigT]):
     """Evaluate the same model at random init."""
     out: Path | None = None
     """Folder for results; by default evaluations/ in the folder of the encoder."""
+    keep_model: bool = True
+    """Keep the fitted encoder and head beside the result, for `repre predict` and `repre export`."""
     config: Annotated[ConfigT, tyro.conf.arg(name="")]
     """Settings of the evaluation."""
 
@@ -60,13 +63,22 @@ def main(arguments: Sequence[str]) -> int:
         print(f"results are in {curve.results[0].path.parent}" + (f"; curve: {curve.path}" if curve.path else ""))
         return 0
     encoder = options.encoder[0]
-    result = api.evaluate(name, encoder, random=options.random, out=options.out, config=options.config)
+    result = api.evaluate(
+        name,
+        encoder,
+        random=options.random,
+        out=options.out,
+        keep_model=options.keep_model,
+        config=options.config,
+    )
     print(f"{name} of {result.encoder} on {result.data}, {result.seconds:.0f} s")
     for metric in sorted(result.metrics, key=lambda metric: (metric != result.main, metric)):
         print(f"  {metric:24} {describe_value(metric, result.metrics[metric]):>8}")
     for line in class_table(result.details):
         print(line)
     print(f"written to {result.path}")
+    if result.model is not None:
+        print(f"predict with it: repre predict --model {shlex.quote(str(result.path))} IMAGES --out FOLDER")
     return 0
 
 

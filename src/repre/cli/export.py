@@ -1,4 +1,4 @@
-"""`repre export`: export an encoder for other libraries."""
+"""`repre export`: export an encoder, or a fitted model, for other libraries."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,24 +11,27 @@ from repre import api
 from repre.cli.parsing import parse
 from repre.exporters import TARGETS
 
-DESCRIPTION = "Export an encoder, load it back with the other library and compare the features."
+DESCRIPTION = """Export an encoder, load it back with the other library and compare the features. With --model
+export encoder and head that `repre eval` fitted, to onnx or torch-export."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExportOptions:
     """Options of `repre export`."""
 
-    encoder: Annotated[str, tyro.conf.arg(aliases=["--run"])]
+    encoder: Annotated[str | None, tyro.conf.arg(aliases=["--run"])] = None
     """A run, a checkpoint, a weights file, a timm name or random:NAME."""
-    to: str = "timm"
-    """Target, one of those above."""
+    model: Path | None = None
+    """Instead of an encoder: the result of an evaluation (.json), or the folder of its name."""
+    to: str | None = None
+    """Target, one of those above. By default timm for an encoder, onnx for a model."""
     out: Path | None = None
-    """New folder; by default exports/TARGET in the folder of the run, or in the current folder."""
+    """New folder; by default exports/TARGET in the folder of the run or beside the model, or in the current folder."""
 
 
 def main(arguments: Sequence[str]) -> int:
     targets = "\n".join(f"  {name}: {target.description}" for name, target in TARGETS.items())
-    options = parse(ExportOptions, arguments, command="export", description=f"{DESCRIPTION} Targets:\n\n{targets}")
-    exported = api.export(options.encoder, to=options.to, out=options.out)
-    print(f"written to {exported.path}; largest difference {exported.difference:.2g} of the largest feature")
+    options = parse(ExportOptions, arguments, command="export", description=f"{DESCRIPTION}\n\nTargets:\n\n{targets}")
+    exported = api.export(options.encoder, model=options.model, to=options.to, out=options.out)
+    print(f"written to {exported.path}; largest difference {exported.difference:.2g} of the largest value")
     return 0

@@ -31,8 +31,12 @@ USAGE = f"""repre {__version__}: self-supervised pre-training of vision transfor
       Write an HTML report about a run, or about several side by side. It opens offline.
   repre export --encoder RUN --to timm|huggingface|onnx|torch-export [--out FOLDER]
       Export the encoder for other libraries. Load it back and compare the features.
+  repre export --model RUN/evaluations/RESULT.json --to onnx|torch-export [--out FOLDER]
+      Export a fitted model, encoder and head together.
   repre embed --encoder RUN --data photos/ --out features.npz [--kind pooled|patch|pyramid]
       Write the features of many images to a file.
+  repre predict --model RUN/evaluations/RESULT.json photos/ --out predictions/
+      Predict images with a fitted model: classes (CSV), masks (PNG) or boxes (COCO JSON), with overlays.
   repre reconstruct --run RUN IMAGE [IMAGE ...] [--out reconstruction.png]
       Rebuild images from the encoder's features.
   repre data check photos/
@@ -53,6 +57,7 @@ MODULES = {
     "report": "repre.cli.report",
     "export": "repre.cli.export",
     "embed": "repre.cli.embed",
+    "predict": "repre.cli.predict",
     "reconstruct": "repre.cli.reconstruct",
     "data": "repre.cli.data",
 }

@@ -137,7 +137,7 @@ def compare(
                 resolved = replicas[name][seed % len(replicas[name])]
                 number = 1 + sum(map(len, results.values()))
                 log(f"{number}/{count}: {evaluation} of {resolved.spec}, seed {seed}")
-                result = evaluate(evaluation, resolved, replace(config, seed=seed), reuse=True)
+                result = evaluate(evaluation, resolved, replace(config, seed=seed), reuse=True, keep_model=False)
                 results.setdefault((evaluation, name), []).append(result)
     rows = build_rows(results, random=random, supervised=supervised)
     try:

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from repre.config_values import to_dict
+from repre.evaluation.fitted.fitted_model import FittedModel
 from repre.models.resolve import ResolvedEncoder
 
 NO_EFFECT = ("runtime", "save_predictions", "save_encoder")
@@ -19,12 +20,14 @@ class Result:
         main: name of the metric to compare encoders by.
         details: plain values for the stored JSON: metrics per class, counts, chosen settings, seconds.
         higher_is_better: whether a higher main metric is better.
+        fitted: the model that was fitted on the largest label fraction, to keep beside the result; None if nothing was.
     """
 
     metrics: dict[str, float]
     main: str
     details: dict[str, Any] = field(default_factory=dict)
     higher_is_better: bool = True
+    fitted: FittedModel | None = field(default=None, compare=False, repr=False)
 
 
 def definition(evaluation: str, resolved: ResolvedEncoder, config: Any) -> dict[str, Any]:

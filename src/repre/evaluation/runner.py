@@ -1,6 +1,7 @@
 """Runs an evaluation and stores its result as JSON beside the encoder, with everything that defines it.
 
 runs/photos/evaluations/segment-1f0c2a9b.json
+runs/photos/evaluations/segment-1f0c2a9b/model/    the fitted encoder and head (`repre.evaluation.fitted`)
 """
 
 import json
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from repre.errors import UserError
+from repre.evaluation.fitted.fitted_folder import MODEL, Origin, save_fitted
 from repre.evaluation.registry import evaluation
 from repre.evaluation.result import Result, definition
 from repre.models.resolve import ResolvedEncoder
@@ -20,7 +22,13 @@ FORMAT = 1
 
 
 def evaluate(
-    name: str, resolved: ResolvedEncoder, config: Any, *, out: Path | None = None, reuse: bool = False
+    name: str,
+    resolved: ResolvedEncoder,
+    config: Any,
+    *,
+    out: Path | None = None,
+    reuse: bool = False,
+    keep_model: bool = True,
 ) -> dict[str, Any]:
     """Evaluates an encoder and writes the result.
 
@@ -32,6 +40,7 @@ def evaluate(
         config: an instance of the evaluation's config.
         out: folder for results; None: see `results_folder`.
         reuse: return a stored result of the same encoder, weights and config instead of computing it again.
+        keep_model: keep the fitted encoder and head in ``model/`` beside the result, for `repre predict`.
 
     Returns:
         The content of the JSON file, and its `path`.
@@ -68,6 +77,15 @@ def evaluate(
         "details": result.details,
         "seconds": round(time.monotonic() - started, 2),
     }
+    if keep_model and result.fitted is not None:
+        origin = Origin(
+            evaluation=name,
+            result=path.name,
+            encoder_weights=defined_by["encoder"]["weights"],
+            metric=result.main,
+            value=float(result.metrics[result.main]),
+        )
+        save_fitted(result.fitted, work_dir / MODEL, origin)
     write_json(path, content)
     for checkpoint in work_dir.glob("fit-*.pt"):  # they only serve an evaluation that was interrupted
         checkpoint.unlink()

@@ -80,22 +80,72 @@ def export(spec: str, *, to: str, out: Path) -> Exported:
     """
     if to not in TARGETS:
         raise UserError(f"--to {to}: there is no such target{near_names(to, TARGETS)}; choose {', '.join(TARGETS)}")
-    if out.exists() and not (out / EXPORT_FILE).is_file() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"--out {out} exists and is not an export; name a new folder")
+    check_folder(out)
     resolved = resolve_encoder(spec)
     encoder = resolved.build().float().eval()
+
+    def features(images: Tensor) -> list[Tensor]:
+        found = encoder(images)
+        return [found.embedding, *found.maps]
+
+    return checked_export(
+        lambda folder: TARGETS[to].write(encoder, folder, resolved),
+        features,
+        _random_batches(encoder),
+        out=out,
+        to=to,
+        tolerance=TARGETS[to].tolerance,
+        what=spec,
+        name=encoder.config.name,
+    )
+
+
+def check_folder(out: Path) -> None:
+    """Refuses a folder with other content than an export; raises UserError."""
+    if out.exists() and not (out / EXPORT_FILE).is_file() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"--out {out} exists and is not an export; name a new folder")
+
+
+def checked_export(
+    write: Callable[[Path], ExportedModel],
+    expected: ExportedModel,
+    batches: list[Tensor],
+    *,
+    out: Path,
+    to: str,
+    tolerance: float,
+    what: str,
+    name: str,
+) -> Exported:
+    """Writes an export, compares what it computes, and gives the folder its name.
+
+    Args:
+        write: writes the model into a folder and loads it back with the other library.
+        expected: the model here.
+        batches: images to compare outputs on.
+        out: the folder: a new or empty one, or an earlier export, which is replaced.
+        to: name of the target.
+        tolerance: largest difference of an output, relative to its largest value.
+        what: the model, for messages.
+        name: of the encoder's architecture.
+
+    Raises:
+        UserError: `out` has other content or cannot be written.
+        RunError: the exported model gives other outputs; nothing is left behind.
+    """
+    check_folder(out)
     partial = out.with_name(f".{out.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     try:
         partial.mkdir(parents=True)
-        exported_model = TARGETS[to].write(encoder, partial, resolved)
-        difference = max(_difference(encoder, exported_model, images) for images in _random_batches(encoder))
-        if not difference <= TARGETS[to].tolerance:
+        exported_model = write(partial)
+        difference = max(_difference(expected, exported_model, images) for images in batches)
+        if not difference <= tolerance:
             raise RunError(
-                f"the {to} export of {spec} differs from the encoder by {difference:.2g} of its largest feature, more than "
-                f"{TARGETS[to].tolerance:g}; the export was removed"
+                f"the {to} export of {what} differs from it by {difference:.2g} of its largest value, more than "
+                f"{tolerance:g}; the export was removed"
             )
-        write_json(partial / EXPORT_FILE, {"to": to, "model": encoder.config.name, "largest_difference": difference})
+        write_json(partial / EXPORT_FILE, {"to": to, "model": name, "largest_difference": difference})
         if out.exists():
             shutil.rmtree(out)
         os.replace(partial, out)
@@ -112,10 +162,9 @@ def _random_batches(encoder: Encoder) -> list[Tensor]:
     return [torch.randn(count, encoder.config.channels, *encoder.image_size, generator=generator) for count in (2, 5)]
 
 
-def _difference(encoder: Encoder, exported_model: ExportedModel, images: Tensor) -> float:
-    """Gives the largest difference between the features of both, relative to the largest feature."""
-    features = encoder(images)
-    expected, actual = [features.embedding, *features.maps], exported_model(images)
+def _difference(model: ExportedModel, exported_model: ExportedModel, images: Tensor) -> float:
+    """Gives the largest difference between the outputs of both, relative to the largest value of an output."""
+    expected, actual = model(images), exported_model(images)
     if len(actual) != len(expected):
         raise RunError(f"the exported model has {len(actual)} outputs, the encoder {len(expected)}")
     largest = 0.0

@@ -4,9 +4,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from repre.exporters.torch_export import TupleEncoder, example_inputs, output_names
+from repre.exporters.torch_export import TupleEncoder, example_images, output_names, variable_batch
 from repre.models.encoder import Encoder
 from repre.models.resolve import ResolvedEncoder
 from repre.utils.optional_imports import require
@@ -18,21 +18,38 @@ def write(encoder: Encoder, folder: Path, resolved: ResolvedEncoder) -> Callable
     Raises:
         UserError: a library is missing.
     """
-    for module in ("onnx", "onnxscript"):  # torch.onnx.export needs them
-        require(module, extra="onnx", purpose="--to onnx")
+    return write_program(TupleEncoder(encoder), folder, example_images(encoder), outputs=output_names(encoder))
+
+
+def write_program(
+    module: nn.Module, folder: Path, images: Tensor, *, outputs: list[str], metadata: dict[str, str] | None = None
+) -> Callable[[Tensor], list[Tensor]]:
+    """Writes ``model.onnx`` with the input `images` and loads it with onnxruntime.
+
+    Args:
+        module: maps images [B, C, H, W] to a tuple of tensors.
+        images: to trace with.
+        outputs: names of the tensors.
+        metadata: further texts by name, stored in the file.
+
+    Raises:
+        UserError: a library is missing.
+    """
+    for name in ("onnx", "onnxscript"):  # torch.onnx.export needs them
+        require(name, extra="onnx", purpose="--to onnx")
     onnxruntime = require("onnxruntime", extra="onnx", purpose="--to onnx")
-    inputs, dynamic_shapes = example_inputs(encoder)
     program = torch.onnx.export(
-        TupleEncoder(encoder).eval(),
-        inputs,
+        module.eval(),
+        (images,),
         input_names=["images"],
-        output_names=output_names(encoder),
-        dynamic_shapes=dynamic_shapes,
+        output_names=outputs,
+        dynamic_shapes=variable_batch(images),
         dynamo=True,
         optimize=True,
         verbose=False,
     )
     assert program is not None
+    program.model.metadata_props.update(metadata or {})
     program.save(folder / "model.onnx")
     session = onnxruntime.InferenceSession(folder / "model.onnx", providers=["CPUExecutionProvider"])
     return lambda images: [torch.from_numpy(output) for output in session.run(None, {"images": images.numpy()})]

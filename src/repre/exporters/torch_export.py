@@ -27,16 +27,33 @@ def output_names(encoder: Encoder) -> list[str]:
     return ["embedding", *(f"map_{level}" for level in range(len(encoder.out_indices)))]
 
 
-def example_inputs(encoder: Encoder) -> tuple[tuple[Tensor], dict[str, dict[int, object]]]:
-    """Gives images to trace with, and the dimensions of them that stay variable: their number."""
-    images = torch.zeros(2, encoder.config.channels, *encoder.image_size)
-    return (images,), {"images": {0: torch.export.Dim("batch", min=1)}}
+def variable_batch(images: Tensor) -> dict[str, dict[int, object]]:
+    """The dimension of traced images that stays variable: their number."""
+    return {"images": {0: torch.export.Dim("batch", min=1)}}
 
 
 def write(encoder: Encoder, folder: Path, resolved: ResolvedEncoder) -> Callable[[Tensor], list[Tensor]]:
     """Writes ``model.pt2`` and loads it back."""
-    inputs, dynamic_shapes = example_inputs(encoder)
-    program = torch.export.export(TupleEncoder(encoder).eval(), inputs, dynamic_shapes=dynamic_shapes)
-    torch.export.save(program, folder / "model.pt2")
-    module = torch.export.load(folder / "model.pt2").module()
-    return lambda images: list(module(images))
+    return write_program(TupleEncoder(encoder), folder, example_images(encoder), outputs=output_names(encoder))
+
+
+def write_program(
+    module: nn.Module, folder: Path, images: Tensor, *, outputs: list[str], metadata: dict[str, str] | None = None
+) -> Callable[[Tensor], list[Tensor]]:
+    """Writes ``model.pt2`` and loads it back.
+
+    Args:
+        module: maps images [B, C, H, W] to a tuple of tensors.
+        images: to trace with.
+        outputs: names of the tensors; torch.export keeps none.
+        metadata: further texts by name, stored in the file; `torch.export.load(..., extra_files=...)` gives them back.
+    """
+    program = torch.export.export(module.eval(), (images,), dynamic_shapes=variable_batch(images))
+    torch.export.save(program, folder / "model.pt2", extra_files=metadata or {})
+    loaded = torch.export.load(folder / "model.pt2").module()
+    return lambda images: list(loaded(images))
+
+
+def example_images(encoder: Encoder) -> Tensor:
+    """Images to trace with."""
+    return torch.zeros(2, encoder.config.channels, *encoder.image_size)

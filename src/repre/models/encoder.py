@@ -193,7 +193,12 @@ class Encoder(nn.Module):
             masks: patches to hide behind the mask token, bool [B, rows, columns].
             norm: give the maps after the final norm (see `timm_features`), not as the blocks leave them.
         """
-        layout = None if torch.compiler.is_compiling() else self.check_size(x.shape[-2], x.shape[-1])
+        if not torch.compiler.is_compiling():
+            layout: FeatureLayout | None = self.check_size(x.shape[-2], x.shape[-1])
+        elif norm or patches:  # a program has one size, which the encoder was built for or has seen
+            layout = self._layouts[int(x.shape[-2]), int(x.shape[-1])]
+        else:
+            layout = None
         normed = layout.normed if layout and maps and norm else "none"
         with self._hidden(masks):
             features = timm_features(

@@ -40,7 +40,7 @@ def test_about_half_of_the_images_are_flipped_and_an_epoch_shows_each_once() -> 
 def test_images_are_scaled_by_their_type(dtype: type, largest: float) -> None:
     objects = open_boxes("scenes:1:48").load(0)
     objects = objects._replace(image=np.full((4, 6, 3), largest, dtype))
-    (image,) = to_images([objects], CPU)
+    (image,) = to_images([objects.image], CPU)
     assert image.shape == (3, 4, 6)
     assert torch.equal(image, torch.ones(3, 4, 6))
 

@@ -18,7 +18,8 @@ from repre.evaluation.fit import FitConfig
 from repre.evaluation.options import RuntimeOptions
 from repre.evaluation.runner import evaluate
 from repre.evaluation.segmentation.miou import Confusion
-from repre.evaluation.segmentation.segment import SegmentConfig, open_train_and_test, predict, run
+from repre.evaluation.segmentation.segment import SegmentConfig, open_train_and_test, run
+from repre.evaluation.segmentation.segmenter import class_map
 from repre.models.encoder import Encoder, EncoderConfig
 from repre.models.resolve import ResolvedEncoder, resolve_encoder
 from repre.models.timm_folder import save_encoder
@@ -246,7 +247,7 @@ def test_one_window_that_covers_all_is_the_whole_image() -> None:
     logits = torch.randn(1, 5, 32, 32, generator=generator)
     whole = nn.functional.interpolate(logits, (77, 77), mode="bilinear")[0].argmax(0)
     for mode in ("slide", "pad", "resize"):
-        assert (predict(logits, plan(77, 77, WindowsConfig(size=32, mode=mode)), (77, 77)) == whole).all()
+        assert (class_map(logits, plan(77, 77, WindowsConfig(size=32, mode=mode)), (77, 77)) == whole).all()
 
 
 def test_overlapping_windows_of_a_local_model_give_the_whole_image() -> None:
@@ -256,7 +257,7 @@ def test_overlapping_windows_of_a_local_model_give_the_whole_image() -> None:
     assert len(two.offsets) == 2
     windows = local(cut(image, two, 0))
     torch.testing.assert_close(merge(windows, two), local(image[None])[0])
-    assert (predict(windows, two, (32, 50)) == local(image[None])[0].argmax(0)).all()
+    assert (class_map(windows, two, (32, 50)) == local(image[None])[0].argmax(0)).all()
 
 
 def test_class_weights_change_the_training(tmp_path: Path) -> None:

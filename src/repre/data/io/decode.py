@@ -88,6 +88,21 @@ def read_image(
     return _fit(image, canvas)
 
 
+def as_image(values: Array | Image.Image, *, channels: int = 3, canvas: int | None = None) -> Array:
+    """An image in memory as `read_image` gives one of a file: [H, W, channels] in uint8, uint16 or float32.
+
+    Args:
+        values: a PIL image, or an array [H, W] or [H, W, C].
+        channels, canvas: as in `read_image`.
+
+    Raises:
+        UnreadableImage: other channels or types, not finite, or of an absurd shape.
+    """
+    if isinstance(values, Image.Image):
+        values = _to_array(ImageOps.exif_transpose(values), channels)
+    return _fit(_arrange(values, channels), canvas)
+
+
 @contextmanager
 def _opened(file: Path | BinaryIO) -> Iterator[BinaryIO]:
     """A file at its beginning; closes what it opens."""

@@ -9,12 +9,13 @@ label smoothing. `repre.evaluation.fit` has the training loop.
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from repre.data.labels.classes import open_labeled
 from repre.data.labels.splits import LabeledImages, draw_share
@@ -22,21 +23,18 @@ from repre.data.loading.loader import Loader
 from repre.data.views.augmentations import ViewConfig
 from repre.data.views.render import random_view
 from repre.errors import UserError
+from repre.evaluation.classification.classifier import Classifier
 from repre.evaluation.features import Transform, eval_transform, extract_features, stream_views
 from repre.evaluation.fit import FitConfig, fit
+from repre.evaluation.fitted.fitted_classifier import FittedClassifier
 from repre.evaluation.metrics import check_fractions, classification, per_class, with_fraction
 from repre.evaluation.options import RuntimeOptions
 from repre.evaluation.result import Result, definition
-from repre.models.encoder import Encoder
 from repre.models.resolve import ResolvedEncoder
 from repre.models.timm_folder import save_encoder
 from repre.types import Batch
-from repre.utils.amp import autocast
 from repre.utils.config_checks import check_fields
 from repre.utils.image_size import Size
-
-HEAD_STD = 0.01
-"""Standard deviation of the head's weights at init."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,20 +81,6 @@ class FinetuneConfig:
             raise UserError(f"finetune.smoothing must lie in [0, 1), not {self.smoothing}")
 
 
-class Classifier(nn.Module):
-    """A linear layer on the pooled embedding: images [B, C, H, W] -> scores [B, classes]."""
-
-    def __init__(self, encoder: Encoder, classes: int) -> None:
-        super().__init__()
-        self.encoder = encoder
-        self.head = nn.Linear(encoder.embedding_dim, classes)
-        nn.init.trunc_normal_(self.head.weight, std=HEAD_STD)
-        nn.init.zeros_(self.head.bias)
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.head(self.encoder(images, maps=False).embedding)
-
-
 def run(resolved: ResolvedEncoder, config: FinetuneConfig, *, work_dir: Path | None = None) -> Result:
     """Returns ``accuracy`` and ``top5``, or ``map``, on the test images; ``accuracy@0.1`` and so on for label fractions.
 
@@ -117,6 +101,7 @@ def run(resolved: ResolvedEncoder, config: FinetuneConfig, *, work_dir: Path | N
     test_targets = torch.from_numpy(splits.test.targets)
     metrics: dict[str, float] = {}
     details: dict[str, Any] = {**splits.details(), "size": transform.views.size}
+    fitted: FittedClassifier | None = None
     for fraction in config.label_fraction:
         train = splits.train.take(draw_share(splits.train.targets, fraction, seed=config.seed))
         encoder = resolved.build(image_size=config.size, drop_path=config.fit.drop_path, seed=config.seed)
@@ -129,10 +114,11 @@ def run(resolved: ResolvedEncoder, config: FinetuneConfig, *, work_dir: Path | N
         details[with_fraction("fit", fraction, config.label_fraction)] = {**summary, "images": len(train)}
         if fraction == max(config.label_fraction):
             details["per_class"] = per_class(scores, test_targets, splits.classes)
+            fitted = FittedClassifier.of(model, splits.classes, splits.multilabel, transform, batch=runtime.batch)
             if config.save_encoder and work_dir is not None:
                 mean, std = (values.flatten().tolist() for values in transform.views.statistics(channels))
                 save_encoder(encoder, work_dir / "encoder", mean=mean, std=std, value_range=transform.views.value_range)
-    return Result(metrics, main="map" if splits.multilabel else "accuracy", details=details)
+    return Result(metrics, main="map" if splits.multilabel else "accuracy", details=details, fitted=fitted)
 
 
 def _train(
@@ -279,8 +265,5 @@ def mix(images: Tensor, targets: Tensor, *, mixup: float, cutmix: float) -> tupl
 def _scores(model: Classifier, images: LabeledImages, transform: Transform, runtime: RuntimeOptions) -> Tensor:
     """Scores of all images, float32 on the CPU [N, C]."""
 
-    def classify(views: Tensor) -> Tensor:
-        with autocast(runtime.torch_device, runtime.dtype):
-            return model(views)
-
-    return extract_features(stream_views(images, transform, runtime=runtime), [classify])[0]
+    scores = partial(model.scores, precision=runtime.dtype)
+    return extract_features(stream_views(images, transform, runtime=runtime), [scores])[0]

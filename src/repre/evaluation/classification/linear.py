@@ -4,9 +4,10 @@ As DINOv2's linear probe (arXiv 2304.07193, appendix B.3), but on features that 
 standardized. A tenth of the training images (or the validation images of the data) choose the setting, which is then
 trained on all training images. The test images score the chosen setting only.
 
-    N  images    D  dimensions of the features    C  classes    L  settings of the sweep    B  images in a batch
+    N  images    D  dimensions of the features    C  classes
 """
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,23 +20,24 @@ from torch import Tensor
 
 from repre.data.labels.classes import LabeledSplits, open_labeled
 from repre.data.labels.splits import LabeledImages, draw_share, draw_shots, hold_out
-from repre.data.loading.order import epoch_order
 from repre.errors import UserError
+from repre.evaluation.classification.classifier import StandardizedClassifier
+from repre.evaluation.classification.linear_fit import Classifiers, fit_linear
 from repre.evaluation.features import cached_features, eval_transform
+from repre.evaluation.fitted.fitted_classifier import FittedClassifier
 from repre.evaluation.metrics import check_fractions, classification, per_class, with_fraction
 from repre.evaluation.options import RuntimeOptions
-from repre.evaluation.result import Result
+from repre.evaluation.result import Result, definition
 from repre.models.resolve import ResolvedEncoder
+from repre.training.checkpoint import load_checkpoint, save_checkpoint
 from repre.utils.config_checks import check_fields
 from repre.utils.image_size import Size
-from repre.utils.progress import track
-from repre.utils.schedule import cosine
+from repre.utils.io import json_hash
 
 VALIDATION_FRACTION = 0.1
 """Fraction of the training images that choose the setting."""
-MOMENTUM = 0.9
-MIN_STEPS, MIN_EPOCHS = 5000, 10
-"""The default number of steps is the larger of both."""
+CLASSIFIER = ("mean", "scale", "weight", "bias")
+"""Tensors of a classifier, in the order of the fields of `Classifiers`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,10 +93,12 @@ def run(resolved: ResolvedEncoder, config: LinearConfig, *, work_dir: Path | Non
     """Returns ``accuracy`` and ``top5``, or ``map``; ``accuracy@0.1`` for label fractions, ``shots5`` for shots.
 
     Args:
-        work_dir: not used; the training takes seconds and is not resumed.
+        work_dir: folder for checkpoints, from which an interrupted training resumes; finished fractions and draws are not
+            repeated. None keeps nothing.
 
     Raises:
         UserError: a mistake in the data or the config, or a class has fewer images than shots.
+        Interrupted: a signal asked to stop.
     """
     device = config.runtime.torch_device
     encoder = resolved.build(image_size=config.size, seed=config.seed).to(device)
@@ -110,17 +114,28 @@ def run(resolved: ResolvedEncoder, config: LinearConfig, *, work_dir: Path | Non
 
     train, test = features(splits.train), features(splits.test)
     val = features(splits.val) if splits.val is not None else None
-    probe = LinearProbe(config, splits, train, test, val)
+    identity: dict[str, Any] = {}
+    if work_dir is not None:
+        parts = [splits.train] if splits.val is None else [splits.train, splits.val]
+        images = [[part.identity(), hashlib.sha256(part.targets.tobytes()).hexdigest()] for part in parts]
+        identity = definition("linear", resolved, config) | {"images": images}
+    probe = LinearProbe(config, splits, train, test, val, work_dir=work_dir, identity=identity)
+    fitted: FittedClassifier | None = None
     metrics: dict[str, float] = {}
     details: dict[str, Any] = {**splits.details(), "size": transform.views.size, "width": train.shape[1]}
     for fraction in config.label_fraction:
         labeled = draw_share(splits.train.targets, fraction, seed=config.seed)
-        scores, chosen = probe(labeled, seed=config.seed)
+        classifiers, chosen = probe.fit(labeled, seed=config.seed)
+        scores = probe.scores(classifiers)
         for name, value in classification(scores, probe.test_targets).items():
             metrics[with_fraction(name, fraction, config.label_fraction)] = value
         details[with_fraction("chosen", fraction, config.label_fraction)] = chosen
         if fraction == max(config.label_fraction):
             details["per_class"] = per_class(scores, probe.test_targets, splits.classes)
+            network = StandardizedClassifier(encoder, classifiers, tokens=config.tokens)
+            fitted = FittedClassifier.of(
+                network, splits.classes, splits.multilabel, transform, batch=config.runtime.batch
+            )
     for shots in config.shots:
         accuracies = []
         for draw in range(config.draws):
@@ -131,7 +146,7 @@ def run(resolved: ResolvedEncoder, config: LinearConfig, *, work_dir: Path | Non
         deviation = float(np.std(accuracies, ddof=1)) if len(accuracies) > 1 else None
         metrics[f"shots{shots}"] = float(np.mean(accuracies))
         details[f"shots{shots}"] = {"draws": accuracies, "sd": deviation}
-    return Result(metrics, main="map" if splits.multilabel else "accuracy", details=details)
+    return Result(metrics, main="map" if splits.multilabel else "accuracy", details=details, fitted=fitted)
 
 
 class LinearProbe:
@@ -141,30 +156,71 @@ class LinearProbe:
         config: the sweep and the training.
         splits: labels of all images.
         train, test, val: features of the training, test and validation images of `splits`, [N, D].
+        work_dir: folder for what is fitted so far; None keeps nothing.
+        identity: everything that defines the features and the config.
     """
 
     def __init__(
-        self, config: LinearConfig, splits: LabeledSplits, train: Tensor, test: Tensor, val: Tensor | None = None
+        self,
+        config: LinearConfig,
+        splits: LabeledSplits,
+        train: Tensor,
+        test: Tensor,
+        val: Tensor | None = None,
+        *,
+        work_dir: Path | None = None,
+        identity: dict[str, Any] | None = None,
     ) -> None:
         self.config, self.splits = config, splits
         self.train, self.test, self.val = train, test, val
+        self.work_dir, self.identity = work_dir, identity
         self.train_targets, self.test_targets = (
             torch.from_numpy(images.targets).to(train.device) for images in (splits.train, splits.test)
         )
         self.settings = [(lr, weight_decay) for lr in config.lrs for weight_decay in config.weight_decays]
 
     def __call__(self, labeled: np.ndarray, *, seed: int) -> tuple[Tensor, dict[str, Any]]:
-        """Returns the scores of the test images, [N, C], and how the setting was chosen.
+        """Returns the scores of the test images, [N, C], and how the setting was chosen; arguments as in `fit`."""
+        classifiers, details = self.fit(labeled, seed=seed)
+        return self.scores(classifiers), details
+
+    def scores(self, classifiers: Classifiers) -> Tensor:
+        """Scores of the test images by one classifier, [N, C], in the batches in which a saved model predicts them."""
+        return torch.cat([classifiers(part)[:, 0] for part in self.test.split(self.config.runtime.batch)])
+
+    def fit(self, labeled: np.ndarray, *, seed: int) -> tuple[Classifiers, dict[str, Any]]:
+        """Returns one classifier (L = 1), and how its setting was chosen.
 
         Args:
             labeled: indices of the training images that have labels.
             seed: of the validation images and the order.
-        """
-        chosen, details = self._choose(labeled, seed=seed)
-        classifiers = self._fit(labeled, [self.settings[chosen]], seed=seed)
-        return classifiers(self.test)[:, 0], {**details, "images": len(labeled)}
 
-    def _choose(self, labeled: np.ndarray, *, seed: int) -> tuple[int, dict[str, Any]]:
+        Raises:
+            Interrupted: a signal asked to stop; the same call resumes.
+        """
+        files = [self._file(part, labeled, seed) for part in ("sweep", "chosen", "done")]
+        if files[2] is not None and files[2].is_file():
+            state = load_checkpoint(files[2], device=self.train.device)
+            return Classifiers(*(state[name] for name in CLASSIFIER)), state["details"]
+        chosen, details = self._choose(labeled, seed=seed, checkpoint=files[0])
+        classifiers = self._fit(labeled, [self.settings[chosen]], seed=seed, checkpoint=files[1])
+        details = {**details, "images": len(labeled)}
+        if files[2] is not None:
+            files[2].parent.mkdir(parents=True, exist_ok=True)
+            save_checkpoint(files[2], {name: getattr(classifiers, name) for name in CLASSIFIER} | {"details": details})
+            for file in files[:2]:
+                if file is not None:
+                    file.unlink(missing_ok=True)
+        return classifiers, details
+
+    def _file(self, part: str, labeled: np.ndarray, seed: int) -> Path | None:
+        """The checkpoint of a part of one fit; `repre.evaluation.runner` removes it with the others."""
+        if self.work_dir is None:
+            return None
+        content = [self.identity, labeled.tolist(), seed]
+        return self.work_dir / f"fit-{json_hash(content, length=16)}-{part}.pt"
+
+    def _choose(self, labeled: np.ndarray, *, seed: int, checkpoint: Path | None) -> tuple[int, dict[str, Any]]:
         """The setting with the best validation metric, of equal ones the one with the smallest loss."""
         if self.splits.val is not None and self.val is not None:
             fitted, features = labeled, self.val
@@ -178,7 +234,7 @@ class LinearProbe:
             lr, weight_decay = self.settings[chosen]
             reason = "the only setting" if len(self.settings) == 1 else "the middle of the sweep: no validation image"
             return chosen, {"lr": lr, "weight_decay": weight_decay, "by": reason}
-        classifiers = self._fit(fitted, self.settings, seed=seed)
+        classifiers = self._fit(fitted, self.settings, seed=seed, checkpoint=checkpoint)
         ranks = [_rank(classifiers.only(index)(features)[:, 0], targets) for index in range(len(self.settings))]
         chosen = max(range(len(ranks)), key=lambda index: ranks[index])
         sweep = [
@@ -189,7 +245,9 @@ class LinearProbe:
         by = f"{len(features)} validation images"
         return chosen, {"lr": lr, "weight_decay": weight_decay, "by": by, "sweep": sweep}
 
-    def _fit(self, labeled: np.ndarray, settings: Sequence[tuple[float, float]], *, seed: int) -> "Classifiers":
+    def _fit(
+        self, labeled: np.ndarray, settings: Sequence[tuple[float, float]], *, seed: int, checkpoint: Path | None
+    ) -> Classifiers:
         rows = torch.from_numpy(labeled).to(self.train.device)
         return fit_linear(
             self.train[rows],
@@ -199,6 +257,7 @@ class LinearProbe:
             steps=self.config.steps,
             batch_size=self.config.batch_size,
             seed=seed,
+            checkpoint=checkpoint,
         )
 
 
@@ -209,93 +268,3 @@ def _rank(scores: Tensor, targets: Tensor) -> tuple[float, float]:
     if targets.ndim == 2:
         return classification(scores, targets)["map"], -float(F.binary_cross_entropy_with_logits(scores, targets))
     return classification(scores, targets)["accuracy"], -float(F.cross_entropy(scores, targets))
-
-
-# ---------------------------------------------------------------------------------------------------- the linear layers
-
-
-@dataclass(frozen=True)
-class Classifiers:
-    """L linear classifiers on standardized features.
-
-    Attributes:
-        mean, scale: of the training features, [D].
-        weight: [D, L, C].
-        bias: [L, C].
-    """
-
-    mean: Tensor
-    scale: Tensor
-    weight: Tensor
-    bias: Tensor
-
-    def __call__(self, features: Tensor) -> Tensor:
-        """Features [N, D] -> scores [N, L, C]."""
-        inputs = (features - self.mean) * self.scale
-        return (inputs @ self.weight.flatten(1)).unflatten(1, self.bias.shape) + self.bias
-
-    def only(self, index: int) -> "Classifiers":
-        """Returns one of them (L = 1), because the scores of a whole sweep may not fit into memory."""
-        return Classifiers(self.mean, self.scale, self.weight[:, [index]], self.bias[[index]])
-
-
-@torch.no_grad()
-def fit_linear(
-    features: Tensor,
-    targets: Tensor,
-    *,
-    classes: int,
-    settings: Sequence[tuple[float, float]],
-    steps: int | None = None,
-    batch_size: int = 256,
-    seed: int = 0,
-) -> Classifiers:
-    """Trains one linear classifier per setting, all at once: one matrix product serves the whole sweep.
-
-    The loss is softmax cross-entropy, or binary cross-entropy summed over the classes. For both, its gradient with
-    respect to the scores is (predicted probability - target) / B. The classifiers are independent: if one diverges, the
-    others do not change.
-
-    Args:
-        features: float32 [N, D].
-        targets: int64 [N], or 0/1 float32 [N, C].
-        settings: learning rate (for 256 images per step) and weight decay of every classifier.
-        steps: None: 5000, or ten epochs if that is more.
-        batch_size: images per step; all of them if there are fewer.
-        seed: of the order of the images. All weights start at 0.
-    """
-    count, width = features.shape
-    device, batch_size = features.device, min(batch_size, count)
-    mean, deviation = features.mean(0), features.std(0, correction=0)
-    varies = deviation > 1e-6 * features.abs().amax(0)  # the others are rounding noise, which must not be amplified
-    scale = torch.where(varies, 1 / deviation.where(varies, 1), 0)
-    standardized = (features - mean) * scale
-    lrs, weight_decays = torch.tensor(settings, device=device).T  # [L] each
-    lrs = lrs * (batch_size / 256)
-    weight = torch.zeros(width, len(settings), classes, device=device)
-    bias = torch.zeros(len(settings), classes, device=device)
-    weight_momentum, bias_momentum = torch.zeros_like(weight), torch.zeros_like(bias)
-    steps_per_epoch = count // batch_size
-    steps = max(MIN_STEPS, MIN_EPOCHS * steps_per_epoch) if steps is None else steps
-    order = torch.empty(0)
-    for step in track(range(steps), "linear", total=steps, unit="step"):
-        epoch, position = divmod(step, steps_per_epoch)
-        inputs, labels = standardized, targets
-        if batch_size < count:
-            if position == 0:
-                order = torch.from_numpy(epoch_order(count, seed=seed, epoch=epoch)).to(device)
-            rows = order[position * batch_size : (position + 1) * batch_size]
-            inputs, labels = standardized[rows], targets[rows]
-        scores = (inputs @ weight.flatten(1)).unflatten(1, bias.shape) + bias  # [B, L, C]
-        if targets.ndim == 1:
-            probabilities, labels = scores.softmax(2), F.one_hot(labels, classes).float()
-        else:
-            probabilities = scores.sigmoid()
-        gradient = (probabilities - labels[:, None]) / batch_size
-        weight_momentum.mul_(MOMENTUM).add_((inputs.T @ gradient.flatten(1)).view_as(weight))
-        weight_momentum.add_(weight * weight_decays[None, :, None])
-        bias_momentum.mul_(MOMENTUM).add_(gradient.sum(0))
-        lr = lrs * cosine(step / steps, 1.0, 0.0)
-        weight.sub_(lr[None, :, None] * weight_momentum)
-        bias.sub_(lr[:, None] * bias_momentum)
-    return Classifiers(mean, scale, weight, bias)

@@ -189,6 +189,7 @@ def _task(
         windows=WindowsConfig(size=height, mode=config.window, overlap=config.overlap, short_side=config.short_side),
         mean=mean,
         std=std,
+        value_range=config.value_range or resolved.value_range,
         scale=(1.0, 1.0),
         jitter=0.0,
         loss=scale_invariant_loss,

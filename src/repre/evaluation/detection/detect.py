@@ -6,11 +6,9 @@ n  objects of an image    H, W  height and width
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -23,16 +21,14 @@ from repre.errors import UserError
 from repre.evaluation.detection.coco_ap import Evaluator
 from repre.evaluation.detection.detection_data import Detections, IndexedImages, TrainBatches, to_images, to_targets
 from repre.evaluation.detection.draw_detections import save_detections
-from repre.evaluation.detection.mask_rcnn import Detector, mask_rcnn
-from repre.evaluation.detection.window_attention import use_windows
+from repre.evaluation.detection.mask_rcnn import DetectImages, Detector
 from repre.evaluation.fit import FitConfig, fit
+from repre.evaluation.fitted.fitted_detector import DetectHead, DetectPreprocessing, FittedDetector, detector
 from repre.evaluation.metrics import check_fractions, with_fraction
 from repre.evaluation.options import DenseFeatures, RuntimeOptions
 from repre.evaluation.result import Result, definition
 from repre.models.resolve import ResolvedEncoder
-from repre.utils.amp import autocast
 from repre.utils.config_checks import check_fields
-from repre.utils.pieces import Halving
 from repre.utils.progress import track
 
 MAX_SIZE = 800
@@ -145,7 +141,8 @@ def run(resolved: ResolvedEncoder, config: DetectConfig, *, work_dir: Path | Non
     for fraction in sorted(config.label_fraction):
         labeled = label_subset(len(train), fraction, seed=config.seed)
         absent = _classes_without_boxes(train, labeled)
-        model = build_detector(resolved, config, train).to(config.runtime.torch_device)
+        fitted = build_detector(resolved, config, train).to(config.runtime.torch_device)
+        model = fitted.network
         identity = definition("detect", resolved, config) | {"data": [train.fingerprint(), labeled]}
         summary = _train(model, train, labeled, config, work_dir=work_dir, identity=identity)
         largest = fraction == max(config.label_fraction)
@@ -156,7 +153,7 @@ def run(resolved: ResolvedEncoder, config: DetectConfig, *, work_dir: Path | Non
         details[with_fraction("classes_without_a_box", fraction, config.label_fraction)] = absent
         if largest:
             details |= by_class
-    return Result(metrics, main="box_ap", details=details)
+    return Result(metrics, main="box_ap", details=details, fitted=fitted)
 
 
 def _with_masks(config: DetectConfig, train: BoxSource, test: BoxSource) -> tuple[DetectConfig, list[str]]:
@@ -172,7 +169,7 @@ def _with_masks(config: DetectConfig, train: BoxSource, test: BoxSource) -> tupl
     return replace(config, masks=has_masks if config.masks is None else config.masks), notes
 
 
-def build_detector(resolved: ResolvedEncoder, config: DetectConfig, data: BoxSource) -> Detector:
+def build_detector(resolved: ResolvedEncoder, config: DetectConfig, data: BoxSource) -> FittedDetector:
     """Builds the detector of an encoder for the classes and the image size of some data; its heads depend on the seed."""
     if resolved.config.channels != 3:
         raise UserError(
@@ -181,25 +178,35 @@ def build_detector(resolved: ResolvedEncoder, config: DetectConfig, data: BoxSou
     size = config.size or min(MAX_SIZE, min(data.size(0)))
     drop_path = 0.0 if config.frozen else config.fit.drop_path
     encoder = resolved.build(image_size=_divisible(size, resolved), drop_path=drop_path, seed=config.seed)
-    if config.attention == "windowed":
-        use_windows(encoder, window=config.window)
     torch.manual_seed(config.seed)
     mean, std = (
         values.flatten().tolist() for values in ViewsConfig(mean=resolved.mean, std=resolved.std).statistics(3)
     )
-    return mask_rcnn(
-        encoder,
-        classes=len(data.classes),
-        size=size,
-        long_side=config.long_side or math.ceil(size * ASPECT),
-        scales=config.sizes,
-        mean=mean,
-        std=std,
+    head = DetectHead(
+        attention=config.attention,
+        window=config.window,
         width=config.width,
         anchor=config.anchor,
         masks=data.has_masks if config.masks is None else config.masks,
         norm=config.features == "normed",
+    )
+    preprocessing = DetectPreprocessing(
+        size=size,
+        long_side=config.long_side or math.ceil(size * ASPECT),
+        mean=tuple(mean),
+        std=tuple(std),
+        value_range=config.value_range or resolved.value_range,
+    )
+    network = detector(
+        encoder,
+        classes=len(data.classes),
+        head=head,
+        preprocessing=preprocessing,
+        scales=config.sizes,
         frozen=config.frozen,
+    )
+    return FittedDetector(
+        network, classes=data.classes, head=head, preprocessing=preprocessing, batch=config.runtime.batch
     )
 
 
@@ -237,7 +244,7 @@ def _train(
         return in_workers(data, range(start, steps), workers=config.runtime.processes)
 
     def loss(batch: list[Objects]) -> Tensor:
-        return model(to_images(batch, device), to_targets(batch, device))
+        return model(to_images([objects.image for objects in batch], device), to_targets(batch, device))
 
     return fit(
         model,
@@ -277,29 +284,14 @@ def _test(
 
 def _detect(model: Detector, source: BoxSource, config: DetectConfig) -> Iterator[tuple[int, Objects, Detections]]:
     """Yields index, true objects and detections of every image in order."""
-    device, runtime = config.runtime.torch_device, config.runtime
+    runtime = config.runtime
     images = in_workers(IndexedImages(source), range(len(source)), workers=runtime.processes)
     batch: list[tuple[int, Objects]] = []
-    pieces = Halving()
-    model.eval()
-
-    def detections(batch: list[tuple[int, Objects]], rows: slice) -> list[Detections]:
-        with autocast(device, runtime.dtype):
-            outputs = model(to_images([objects for _, objects in batch[rows]], device))
-        return [_to_detections(output, masks=bool(config.masks)) for output in outputs]
-
+    detections = DetectImages(model, masks=bool(config.masks), runtime=runtime)
     for index, truth in track(images, "detect", total=len(source)):
         batch.append((index, truth))
         if len(batch) < runtime.batch and index < len(source) - 1:
             continue
-        found = [image for part in pieces(len(batch), partial(detections, batch)) for image in part]
-        for (number, objects), image in zip(batch, found):
+        for (number, objects), image in zip(batch, detections([objects.image for _, objects in batch])):
             yield number, objects, image
         batch = []
-
-
-def _to_detections(output: dict[str, Tensor], *, masks: bool) -> Detections:
-    """What the model returns for an image, on the CPU."""
-    boxes, labels, scores = (output[key].float().cpu().numpy() for key in ("boxes", "labels", "scores"))
-    shapes = (output["masks"][:, 0] > 0.5).cpu().numpy() if masks else None
-    return Detections(boxes, labels.astype(np.int64), scores, shapes)

@@ -97,11 +97,11 @@ def flip_horizontally(objects: Objects) -> Objects:
     )
 
 
-def to_images(batch: list[Objects], device: torch.device) -> list[Tensor]:
-    """Returns images as torchvision's detectors take them: float32 [3, H, W] in [0, 1] on the device."""
+def to_images(images: list[np.ndarray], device: torch.device) -> list[Tensor]:
+    """Returns images [H, W, 3] as torchvision's detectors take them: float32 [3, H, W] in [0, 1] on the device."""
     return [
-        torch.tensor(objects.image, device=device).permute(2, 0, 1).float() / PIXEL_MAX.get(objects.image.dtype, 1.0)
-        for objects in batch
+        torch.tensor(image, device=device).permute(2, 0, 1).float() / PIXEL_MAX.get(image.dtype, 1.0)
+        for image in images
     ]
 
 

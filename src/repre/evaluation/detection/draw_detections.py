@@ -29,7 +29,7 @@ SIDE = 420
 
 
 def save_detections(path: Path, truth: Objects, detections: Detections, *, classes: list[str]) -> None:
-    """Writes a PNG.
+    """Writes a PNG with truth and prediction.
 
     Args:
         path: the file; its folder is created.
@@ -37,27 +37,35 @@ def save_detections(path: Path, truth: Objects, detections: Detections, *, class
         detections: the objects to draw beside them.
         classes: names; label c means classes[c - 1].
     """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draw_detections(truth.image, {"truth": truth, "prediction": detections}, classes=classes).save(path)
+
+
+def draw_detections(image: Array, panels: dict[str, Objects | Detections], *, classes: list[str]) -> Image.Image:
+    """Draws an image once for each of some sets of objects, with their boxes, masks, names and scores.
+
+    Args:
+        image: [H, W, C], uint8, uint16 or float32 in [0, 1].
+        panels: the objects by the title of their panel.
+        classes: names; label c means classes[c - 1].
+    """
     colors = class_colors(classes)
-    height, width = truth.image.shape[:2]
+    height, width = image.shape[:2]
     scale = SIDE / max(height, width)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    pixels = np.asarray(Image.fromarray(to_rgb(truth.image)).resize(size, Image.Resampling.BICUBIC))
-    sheet = Image.new("RGB", (2 * size[0] + 3 * GAP, size[1] + LINE + GAP), BACKGROUND_COLOR)
+    pixels = np.asarray(Image.fromarray(to_rgb(image)).resize(size, Image.Resampling.BICUBIC))
+    sheet = Image.new("RGB", (len(panels) * (size[0] + GAP) + GAP, size[1] + LINE + GAP), BACKGROUND_COLOR)
     draw = ImageDraw.Draw(sheet)
-    names = [classes[label - 1] for label in truth.labels]
-    scored_names = [f"{classes[label - 1]} {score:.0%}" for label, score in zip(detections.labels, detections.scores)]
-    panels: list[tuple[str, Objects | Detections, list[str]]] = [
-        ("truth", truth, names),
-        ("prediction", detections, scored_names),
-    ]
-    for column, (title, objects, captions) in enumerate(panels):
+    for column, (title, objects) in enumerate(panels.items()):
+        captions = [classes[label - 1] for label in objects.labels]
+        if isinstance(objects, Detections):
+            captions = [f"{caption} {score:.0%}" for caption, score in zip(captions, objects.scores)]
         left = GAP + column * (size[0] + GAP)
         draw.text((left, 4), title, TEXT_COLOR, ImageFont.load_default(size=15))
         masks = () if objects.masks is None else objects.masks
         object_colors = [colors[label - 1] or TEXT_COLOR for label in objects.labels]
         sheet.paste(_panel(pixels, masks, objects.boxes * scale, object_colors, captions), (left, LINE))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    sheet.save(path)
+    return sheet
 
 
 def _panel(

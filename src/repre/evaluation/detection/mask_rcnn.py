@@ -6,6 +6,7 @@ the published ones.
     n  objects of an image    H, W  height and width
 """
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,9 +18,12 @@ from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHe
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 from torchvision.ops import MultiScaleRoIAlign
 
+from repre.evaluation.detection.detection_data import Detections, to_images
 from repre.evaluation.detection.pyramid import Backbone
+from repre.evaluation.options import RuntimeOptions
 from repre.models.encoder import Encoder
 from repre.utils.amp import autocast
+from repre.utils.pieces import Halving
 
 SMALL_IMAGE = 256
 """Short side in pixels below which heads and proposals are small."""
@@ -138,3 +142,34 @@ def _short_sides(size: int, scales: tuple[float, float]) -> tuple[int, ...]:
     """Short sides, of which training draws one for every image; torchvision tests with the last."""
     sides = {round(size * scale) for scale in np.linspace(*scales, 8)} - {size}
     return (*sorted(sides), size)
+
+
+class DetectImages:
+    """The detections of images by a trained detector, in batches that memory bears.
+
+    Args:
+        masks: whether the detector predicts instance masks.
+        runtime: device and precision.
+    """
+
+    def __init__(self, model: Detector, *, masks: bool, runtime: RuntimeOptions) -> None:
+        self.model, self.masks, self.runtime = model.eval(), masks, runtime
+        self.pieces = Halving()
+
+    @torch.no_grad()
+    def __call__(self, images: list[np.ndarray]) -> list[Detections]:
+        """Images [H, W, 3], of any size -> their detections."""
+        return [found for part in self.pieces(len(images), partial(self._detect, images)) for found in part]
+
+    def _detect(self, images: list[np.ndarray], rows: slice) -> list[Detections]:
+        device = self.runtime.torch_device
+        with autocast(device, self.runtime.dtype):
+            outputs = self.model(to_images(images[rows], device))
+        return [_to_detections(output, masks=self.masks) for output in outputs]
+
+
+def _to_detections(output: dict[str, Tensor], *, masks: bool) -> Detections:
+    """What the model returns for an image, on the CPU."""
+    boxes, labels, scores = (output[key].float().cpu().numpy() for key in ("boxes", "labels", "scores"))
+    shapes = (output["masks"][:, 0] > 0.5).cpu().numpy() if masks else None
+    return Detections(boxes, labels.astype(np.int64), scores, shapes)

@@ -1,4 +1,4 @@
-"""Draws predicted masks: image | truth | prediction, with the classes in color and a legend."""
+"""Draws maps of classes: image | truth | prediction, with the classes in color and a legend."""
 
 import colorsys
 from pathlib import Path
@@ -38,32 +38,47 @@ def _color(number: int) -> Color:
 
 
 def save_overlay(path: Path, image: Array, truth: Array, predicted: Array, classes: list[str]) -> None:
-    """Writes a PNG.
+    """Writes a PNG with truth and prediction.
 
     Args:
         path: the file; its folder is created.
-        image: [H, W, C], uint8, uint16 or float32 in [0, 1]; of more than three channels the first three are shown.
+        image, classes: as in `draw_overlay`.
         truth, predicted: labels [H, W].
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draw_overlay(image, {"truth": truth, "prediction": predicted}, classes).save(path)
+
+
+def draw_overlay(image: Array, maps: dict[str, Array], classes: list[str]) -> Image.Image:
+    """Draws an image, and beside it the image with each of some maps of classes.
+
+    Args:
+        image: [H, W, C], uint8, uint16 or float32 in [0, 1]; of more than three channels the first three are shown.
+        maps: labels [H, W] by the title of their panel.
         classes: names.
     """
     colors = class_colors(classes)
-    scale = SIDE / max(truth.shape)
-    size = (max(1, round(truth.shape[1] * scale)), max(1, round(truth.shape[0] * scale)))
+    height, width = next(iter(maps.values())).shape
+    scale = SIDE / max(height, width)
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
     pixels = np.asarray(Image.fromarray(to_rgb(image)).resize(size, Image.Resampling.BICUBIC))
-    panels = [pixels] + [_colored(pixels, _resized(labels, size), colors) for labels in (truth, predicted)]
+    panels = {"image": pixels} | {
+        title: _colored(pixels, _resized(labels, size), colors) for title, labels in maps.items()
+    }
 
     font = ImageFont.load_default(size=15)
+    shown = set().union(*(np.unique(labels).tolist() for labels in maps.values()))
     entries = [
         (name, color)
         for label, (name, color) in enumerate(zip(classes, colors))
-        if color is not None and ((truth == label) | (predicted == label)).any()
+        if color is not None and label in shown
     ]
-    entries += [("ignored", IGNORED_COLOR)] if (truth == IGNORE).any() else []
-    width = 3 * size[0] + 4 * GAP
-    lines = _legend_lines(entries, font, width)
-    sheet = Image.new("RGB", (width, size[1] + LINE * (len(lines) + 1) + 2 * GAP), BACKGROUND_COLOR)
+    entries += [("ignored", IGNORED_COLOR)] if IGNORE in shown else []
+    sheet_width = len(panels) * (size[0] + GAP) + GAP
+    lines = _legend_lines(entries, font, sheet_width)
+    sheet = Image.new("RGB", (sheet_width, size[1] + LINE * (len(lines) + 1) + 2 * GAP), BACKGROUND_COLOR)
     draw = ImageDraw.Draw(sheet)
-    for column, (title, panel) in enumerate(zip(("image", "truth", "prediction"), panels)):
+    for column, (title, panel) in enumerate(panels.items()):
         left = GAP + column * (size[0] + GAP)
         draw.text((left, 4), title, TEXT_COLOR, font)
         sheet.paste(Image.fromarray(panel), (left, LINE))
@@ -72,12 +87,11 @@ def save_overlay(path: Path, image: Array, truth: Array, predicted: Array, class
         for left, name, color in line:
             draw.rectangle((left, top + 3, left + 14, top + 17), fill=color)
             draw.text((left + 20, top), name, TEXT_COLOR, font)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    sheet.save(path)
+    return sheet
 
 
 def to_rgb(image: Array) -> Array:
-    """Converts an image [H, W, C], as `save_overlay` takes it, to uint8 [H, W, 3]."""
+    """Converts an image [H, W, C], as `draw_overlay` takes it, to uint8 [H, W, 3]."""
     if image.dtype == np.uint16:
         image = image / 65535
     if image.dtype != np.uint8:

@@ -6,11 +6,13 @@ Both take the maps of an encoder and return logits on the finest grid that they 
 """
 
 import math
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from repre.models.encoder import Encoder
 from repre.models.norms import ChannelNorm
 
 POOL_SIDES = (1, 2, 3, 6)
@@ -24,6 +26,24 @@ DROPOUT = 0.1
 def resize(maps: Tensor, grid: tuple[int, int] | torch.Size) -> Tensor:
     """Resizes maps [B, C, H, W] to [B, C, *grid], bilinear, corners not aligned."""
     return maps if maps.shape[-2:] == tuple(grid) else F.interpolate(maps, tuple(grid), mode="bilinear")
+
+
+def segmentation_head(
+    encoder: Encoder, levels: list[int], *, kind: Literal["linear", "upernet"], classes: int, width: int, frozen: bool
+) -> nn.Module:
+    """Builds a head on some of an encoder's maps.
+
+    Args:
+        levels: indices of the maps.
+        kind: `LinearHead` or `UPerNet`.
+        classes: K.
+        width: W of UPerNet.
+        frozen: whether the encoder is frozen, for `LinearHead`.
+    """
+    widths, strides = ([values[level] for level in levels] for values in (encoder.widths, encoder.strides))
+    if kind == "linear":
+        return LinearHead(widths, classes, frozen=frozen)
+    return UPerNet(widths, strides, classes, width=width)
 
 
 class LinearHead(nn.Module):

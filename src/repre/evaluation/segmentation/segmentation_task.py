@@ -29,6 +29,7 @@ class SegmentationTask:
         labeled: indices of the training images that may be used.
         windows: how an image is cut into windows of the encoder's size.
         mean, std: normalization, [C, 1, 1].
+        value_range: pixel values that become 0 and 1; None: those of the file type.
         scale, jitter: augmentation of crops, see `CropSteps` and `show`.
         loss: maps what the head gives for windows or crops, float32 [B, K, S, S], and their labels [B, S, S] to a scalar.
         fit: optimizer and schedule.
@@ -48,6 +49,7 @@ class SegmentationTask:
     windows: WindowsConfig
     mean: Tensor
     std: Tensor
+    value_range: tuple[float, float] | None
     scale: tuple[float, float]
     jitter: float
     loss: Callable[[Tensor, Tensor], Tensor]

@@ -1,0 +1,230 @@
+"""Predicts many images into a folder (`repre predict`), in parts: the same call again continues after the finished ones.
+
+predictions/predict.json        model, images and settings; `predicted` is null until all is done
+            predictions.csv     or predictions.json for boxes
+            masks/              a PNG for every image
+            overlays/           some images with their masks or boxes
+            unreadable.txt      images that cannot be read, with the reason
+            .parts/             what is finished, until all is
+"""
+
+import json
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from repre import __version__
+from repre.config_values import differences
+from repre.data.io.decode import UnreadableImage
+from repre.data.io.file_choice import FileChoice
+from repre.data.io.frame_notes import describe_several
+from repre.data.io.image_files import FileSource
+from repre.data.io.sources import Source
+from repre.data.labels.splits import source_identity
+from repre.errors import RunError, UserError
+from repre.evaluation.fitted.fitted_folder import fingerprint, load_fitted, model_folder
+from repre.evaluation.fitted.fitted_model import FittedModel, PredictOptions
+from repre.evaluation.fitted.output_names import output_names
+from repre.evaluation.fitted.prediction_images import Predicted, open_images, stream
+from repre.utils.io import write_atomically, write_json
+
+FORMAT = 1
+"""Version of the folder's layout."""
+PER_PART = 256
+"""Images that may have to be predicted again after an interruption."""
+SETTINGS, OVERLAYS, UNREADABLE, PARTS = "predict.json", "overlays", "unreadable.txt", ".parts"
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """A folder of predictions."""
+
+    path: Path
+    """The file with all predictions: predictions.csv, or predictions.json for boxes."""
+    count: int
+    """Number of images that were predicted."""
+    unreadable: Path | None
+    """List of the images that could not be read; None if all could."""
+
+
+def predict_files(
+    model: Path,
+    data: str | Sequence[str],
+    *,
+    out: Path,
+    choice: FileChoice | None = None,
+    options: PredictOptions | None = None,
+    per_part: int = PER_PART,
+    log: Callable[[str], object] = print,
+) -> Predictions:
+    """Predicts all images of `data` and writes the predictions to a folder. Call it again to resume.
+
+    A killed call that is given again ends with the files of one that was never killed. Options of the runtime may change
+    between two calls; they change predictions by rounding alone.
+
+    Args:
+        model: a folder that an evaluation wrote, see `load_fitted`.
+        data: images, as for `repre pretrain --data`, or image files.
+        out: new or empty folder, or one that an earlier call with the same model, images and settings began.
+        choice: which files are used; None: all images.
+        per_part: images per part.
+        log: prints a message for the user.
+
+    Raises:
+        UserError: no such model or images, no image can be read, or `out` holds something else.
+        RunError: a worker process died, or the disk is full.
+    """
+    options = options or PredictOptions()
+    fitted = load_fitted(model)
+    source = open_images(fitted, data, choice=choice)
+    settings = {
+        "format": FORMAT,
+        "repre": __version__,
+        "task": fitted.task,
+        "model": fingerprint(model_folder(model)),
+        "images": source_identity(source),
+        "count": len(source),
+        "per_part": per_part,
+        "options": {name: value for name, value in asdict(options).items() if name != "runtime"},
+    }
+    predicted = _check_out(out, settings)
+    if predicted is not None:
+        log(f"{out} is complete already")
+    else:
+        try:
+            (out / PARTS).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"--out {out} cannot be written ({error.strerror}); name another folder") from error
+        write_json(out / SETTINGS, settings | {"predicted": None})
+        parts = _Parts(out / PARTS, total=len(source), per_part=per_part)
+        try:
+            _predict(fitted, source, parts, out, options)
+            predicted = _finish(fitted, parts, out, options, log)
+        except OSError as error:
+            raise RunError(f"--out {out} cannot be written ({error.strerror or error})") from error
+        write_json(out / SETTINGS, settings | {"predicted": predicted})
+    shutil.rmtree(out / PARTS, ignore_errors=True)
+    unreadable = out / UNREADABLE
+    return Predictions(out / fitted.file_name, predicted, unreadable if unreadable.is_file() else None)
+
+
+def _check_out(out: Path, settings: dict[str, Any]) -> int | None:
+    """Refuses a folder of other content. Returns the number of predicted images if the folder is complete, else None."""
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return None
+    path = out / SETTINGS
+    if not path.is_file():
+        raise UserError(f"--out {out} exists and holds no predictions; name a new folder")
+    try:
+        earlier = json.loads(path.read_text(encoding="utf-8"))
+        predicted = earlier.pop("predicted")
+        if predicted is not None and not isinstance(predicted, int):
+            raise ValueError("predicted is no number")
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        raise UserError(f"{path} is damaged ({type(error).__name__}: {error}); name a new folder with --out") from error
+    lines = differences(settings, earlier)
+    if lines:
+        raise UserError(
+            f"--out {out} holds predictions of another model, other images or other settings ({'; '.join(lines)}); name a "
+            "new folder"
+        )
+    return predicted
+
+
+class _Parts:
+    """What is finished: a file of rows for every `per_part` images."""
+
+    def __init__(self, folder: Path, *, total: int, per_part: int) -> None:
+        self.folder, self.total, self.per_part = folder, total, per_part
+        self.count = -(-total // per_part)
+
+    def waiting(self) -> list[int]:
+        """The images of unfinished parts."""
+        unfinished = (number for number in range(self.count) if not self._path(number).is_file())
+        return [index for number in unfinished for index in self._range(number)]
+
+    def write(self, number: int, content: dict[str, list[Any]]) -> None:
+        """Marks a part as finished."""
+        write_json(self._path(number), content)
+
+    def all(self, key: str) -> Iterator[Any]:
+        """Yields the entries of all parts: `rows`, `failures` or `several`."""
+        for number in range(self.count):
+            yield from json.loads(self._path(number).read_text(encoding="utf-8"))[key]
+
+    def is_last(self, index: int) -> bool:
+        """Whether an image is the last of its part."""
+        return index == self.total - 1 or (index + 1) % self.per_part == 0
+
+    def _range(self, number: int) -> range:
+        return range(number * self.per_part, min((number + 1) * self.per_part, self.total))
+
+    def _path(self, number: int) -> Path:
+        return self.folder / f"{number:06d}.json"
+
+
+def _predict(model: FittedModel, source: Source, parts: _Parts, out: Path, options: PredictOptions) -> None:
+    """Predicts the images of unfinished parts."""
+    total, waiting = len(source), parts.waiting()
+    names = source.files.names if isinstance(source, FileSource) else [source.describe(i) for i in range(total)]
+    drawn = _spread(total, total if options.overlays == -1 else options.overlays) if model.is_drawn else set()
+    own_names = model.files_per_image or bool(drawn)
+    files = output_names(names[index] for index in range(total)) if own_names else None
+    content: dict[str, list[Any]] = {"rows": [], "failures": [], "several": []}
+
+    def take(image: Predicted) -> None:
+        index = image.read.number
+        if image.failure is not None:
+            content["failures"].append(list(image.failure))
+            return
+        file = "" if files is None else files[index]
+        content["rows"].append(model.write(image.prediction, file, out, options) | {"name": names[index]})
+        if image.read.several_frames:
+            content["several"].append(image.prediction.name)
+        if index in drawn:
+            _draw(model, source, image, out / OVERLAYS / f"{file}.png", options)
+
+    for image in stream(model, source, options=options, indices=waiting, part=parts.per_part):
+        take(image)
+        if parts.is_last(image.read.number):
+            parts.write(image.read.number // parts.per_part, content)
+            content = {"rows": [], "failures": [], "several": []}
+
+
+def _spread(total: int, count: int) -> set[int]:
+    """`count` of `total` numbers, evenly spread."""
+    return set(np.linspace(0, total - 1, min(count, total)).round().astype(int).tolist())
+
+
+def _draw(model: FittedModel, source: Source, image: Predicted, path: Path, options: PredictOptions) -> None:
+    try:
+        pixels = source.load(image.read.number)
+    except UnreadableImage:  # it has vanished since it was predicted
+        return
+    sheet = model.draw(pixels, image.prediction, options)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, lambda file: sheet.save(file, format="png"))
+
+
+def _finish(model: FittedModel, parts: _Parts, out: Path, options: PredictOptions, log: Callable[[str], object]) -> int:
+    """Writes the file of all predictions and the list of unreadable images; returns the number of predicted images."""
+    failures = list(parts.all("failures"))
+    count = sum(1 for _ in parts.all("rows"))
+    if not count:
+        for name in (PARTS, OVERLAYS):
+            shutil.rmtree(out / name, ignore_errors=True)
+        (out / SETTINGS).unlink()
+        out.rmdir()
+        name, reason = failures[0]
+        raise UserError(f"none of {len(failures)} images can be read; the first: {name}: {reason}")
+    model.join(lambda: parts.all("rows"), out, options)
+    if failures:
+        listing = "".join(f"{name}\t{reason}\n" for name, reason in failures).encode("utf-8", "surrogateescape")
+        write_atomically(out / UNREADABLE, lambda file: file.write(listing))
+    if several := list(parts.all("several")):
+        log(describe_several(len(several), several[0]))
+    return count
