@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from repre.config import RunConfig, dump_yaml
+from repre.data.labels.probe_config import ProbeConfig
 from repre.recipes import recipe
 from repre.reporting import next_steps
 from repre.reporting.run_data import RunData
@@ -84,3 +85,11 @@ def test_the_name_of_an_advised_run_does_not_grow(tmp_path: Path) -> None:
     run = run_with(recipe("quickstart"), tmp_path)
     again = replace(run, path=tmp_path / "my run-lr5e-4")
     assert next_steps.lower_lr(again).command.count("-lr") == 2  # in --config and once in --out
+
+
+def test_measuring_a_run_uses_the_labels_of_its_probes(tmp_path: Path) -> None:
+    probe = ProbeConfig(segment="pairs:my images/,masks/")
+    step = next_steps.measure(run_with(replace(recipe("quickstart"), probe=probe), tmp_path))
+    check_command(step.command)
+    assert step.command.endswith("--eval segment --data 'pairs:my images/,masks/' --seeds 3")
+    assert "your labels" not in step.do

@@ -1,6 +1,7 @@
 """The verdict follows from the metrics; without evidence it claims nothing."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +116,15 @@ def test_findings_contain_their_numbers() -> None:
     text = " ".join(finding.text for finding in judge(run_data()).findings)
     for number in ("20.0%", "60.0%", "from 10 to 15", "from 12 to 20", "13.0 dB", "5.0%", "40.0%"):
         assert number in text
+
+
+def test_a_run_that_starts_from_another_was_trained_before() -> None:
+    run = run_data()
+    texts = " ".join(finding.text for finding in judge(run).findings)
+    assert "from 20.0% before training" in texts
+    started = " ".join(finding.text for finding in judge(replace(run, config={"start_from": "runs/a"})).findings)
+    assert "from 20.0% at the start" in started
+    assert "before training" not in started
 
 
 @pytest.mark.parametrize(

@@ -57,7 +57,9 @@ def probes(run: RunData) -> list[Finding]:
         title, change = metric_title(name), values[-1] - values[0]
         kind: Kind
         advice: NextStep | None
-        start = "before training" if steps[0] == 0 else f"at step {steps[0]:.0f}"
+        start = f"at step {steps[0]:.0f}"
+        if steps[0] == 0:
+            start = "at the start" if run.config.get("start_from") else "before training"
         numbers = f"from {values[0]:.1%} {start} to {values[-1]:.1%} at step {steps[-1]:.0f}"
         about, images = name.removeprefix("probe/"), probe_images(run, name)
         if abs(change) <= sampling_noise(values[0], values[-1], images or PROBE_IMAGES):

@@ -39,9 +39,14 @@ def check_data(run: RunData, value: float = 0.0) -> NextStep:
 
 
 def measure(run: RunData, value: float = 0.0) -> NextStep:
-    """Evaluate with labels, several seeds and random init beside it."""
-    do = "measure it with several seeds beside random init (add --data with your labels)"
-    return NextStep(do=do, command=commands.compare(run.path))
+    """Evaluate with labels, those of the run's probes where it has any, several seeds and random init beside it."""
+    do = "measure it with several seeds beside random init"
+    probe = run.config.get("probe")
+    for option, evaluation in (("segment", "segment"), ("linear", "linear"), ("knn", "knn")):
+        data = probe.get(option) if isinstance(probe, dict) else None
+        if isinstance(data, str):
+            return NextStep(do=do, command=commands.compare(run.path, evaluation=evaluation, data=data))
+    return NextStep(do=f"{do} (add --data with your labels)", command=commands.compare(run.path))
 
 
 def heavier_branch(run: RunData, value: float = 0.0) -> NextStep:

@@ -47,6 +47,10 @@ def _three_digits(value: float) -> str:
 
 
 VALIDATION_TILES: tuple[tuple[str, str, Callable[[float], str]], ...] = (
+    ("probe/miou", "mIoU, your masks", percent),
+    ("probe/patch_knn", "Patch k-NN mIoU, your masks", percent),
+    ("probe/linear", "Linear, your labels", percent),
+    ("probe/knn", "k-NN, your labels", percent),
     ("knn", "k-NN", percent),
     ("miou", "mIoU", percent),
     ("correspondence", "Correspondence", percent),

@@ -36,9 +36,14 @@ def evaluate(run: Path, name: str = "knn", *options: str) -> str:
     return shlex.join(["repre", "eval", name, "--encoder", str(run), *options])
 
 
-def compare(*runs: Path, evaluation: str = "knn", seeds: int = 3) -> str:
-    """The command that evaluates runs in the same way, with random init beside them."""
-    return shlex.join(["repre", "compare", *map(str, runs), "--eval", evaluation, "--seeds", str(seeds)])
+def compare(*runs: Path, evaluation: str = "knn", data: str | None = None, seeds: int = 3) -> str:
+    """The command that evaluates runs in the same way, with random init beside them.
+
+    Args:
+        data: labeled data; None leaves it to the user.
+    """
+    labels = [] if data is None else ["--data", data]
+    return shlex.join(["repre", "compare", *map(str, runs), "--eval", evaluation, *labels, "--seeds", str(seeds)])
 
 
 def check_data(config: Mapping[str, Any]) -> str:
