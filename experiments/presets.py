@@ -189,9 +189,10 @@ TOY = Preset(
     },
     decoder_dim={"vit": 16, "swin": 16},
     frameworks=_frameworks(24, 16, 64, 32, 0.9), optim=_optim(1e-3, 32), local_size=16, n_local=1, mask_patch=8,
-    linear_steps=20, miou=FitConfig(epochs=1, batch_size=16), upernet=FitConfig(epochs=1, batch_size=8), upernet_width=16,
-    detect=FitConfig(epochs=1, batch_size=8), detect_width=16,
-    supervised=FitConfig(epochs=1, batch_size=32, layer_decay=1.0),
+    linear_steps=20, miou=FitConfig(epochs=1, batch_size=16, lr=1e-3),
+    upernet=FitConfig(epochs=1, batch_size=8, lr=1e-3), upernet_width=16,
+    detect=FitConfig(epochs=1, batch_size=8, lr=1e-3), detect_width=16,
+    supervised=FitConfig(epochs=1, batch_size=32, layer_decay=1.0, lr=1e-3),
     label_fractions=(0.5, 1.0), workers=0, packages=False, n_confirmatory_seeds=2, n_seeds=1, folds=(0,),
 )  # fmt: skip
 CPU = Preset(
@@ -202,9 +203,9 @@ CPU = Preset(
     },
     decoder_dim={"vit": 32, "swin": 32},
     frameworks=_frameworks(512, 128, 1024, 1024, 0.99), optim=_optim(1e-3, 64), local_size=24, n_local=2, mask_patch=16,
-    linear_steps=1000, miou=FitConfig(epochs=40, lr=1e-2), upernet=FitConfig(epochs=10), upernet_width=64,
-    detect=FitConfig(epochs=3, batch_size=8), detect_width=64,
-    supervised=FitConfig(epochs=20, batch_size=64, layer_decay=1.0),
+    linear_steps=1000, miou=FitConfig(epochs=40, lr=1e-2), upernet=FitConfig(epochs=10, lr=1e-3), upernet_width=64,
+    detect=FitConfig(epochs=3, batch_size=8, lr=1e-3), detect_width=64,
+    supervised=FitConfig(epochs=20, batch_size=64, layer_decay=1.0, lr=1e-3),
     label_fractions=(0.01, 0.05, 0.1, 1.0), workers=0, primary="foreground", plain_articles=(5000, 5000),
 )  # fmt: skip
 GPU = Preset(
@@ -215,9 +216,9 @@ GPU = Preset(
     },
     decoder_dim={"vit": 128, "swin": 64},
     frameworks=_frameworks(2048, 256, 4096, 4096, 0.99), optim=_optim(1.5e-3, 512), local_size=48, n_local=4, mask_patch=16,
-    linear_steps=None, miou=FitConfig(epochs=20, lr=2e-3), upernet=FitConfig(epochs=30), upernet_width=128,
-    detect=FitConfig(epochs=12, batch_size=16), detect_width=None,
-    supervised=FitConfig(epochs=200, batch_size=256, layer_decay=1.0),
+    linear_steps=None, miou=FitConfig(epochs=20, lr=2e-3), upernet=FitConfig(epochs=30, lr=1e-3), upernet_width=128,
+    detect=FitConfig(epochs=12, batch_size=16, lr=1e-3), detect_width=None,
+    supervised=FitConfig(epochs=200, batch_size=256, layer_decay=1.0, lr=1e-3),
     label_fractions=(0.01, 0.05, 0.1, 1.0), workers=None, precision="bf16", device="cuda",
 )  # fmt: skip
 PRESETS = {preset.name: preset for preset in (TOY, CPU, GPU)}

@@ -7,7 +7,7 @@ interrupted fit that resumes ends with the weights of one that was never interru
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,11 @@ from repre.utils.signals import Interrupted, StopRequest
 
 CHECKPOINT_SECONDS = 300.0
 """Time between two checkpoints."""
+EPOCHS, LR = 50, 1e-3
+"""Of a training whose config leaves them open."""
+HEAD_STEPS, HEAD_LR = 1000, 1e-2
+"""The same of a linear head on a frozen encoder, where a step costs little: with 36 street frames, the 100 steps at 1e-3
+that the other defaults give end far from converged (docs/evaluate/segment.md)."""
 LOG_STEPS = 10
 """Steps between two logged lines. Only then is the loss read, because reading it waits for the device."""
 
@@ -38,12 +43,13 @@ LOG_STEPS = 10
 class FitConfig:
     """Training of a head, and of the encoder unless it is frozen: AdamW, warmup and cosine, layer-wise learning rates."""
 
-    epochs: int = 50
-    """Passes over the labeled training data."""
+    epochs: int | None = None
+    """Passes over the labeled training data; None: 50, and for a linear head on a frozen encoder at least 1000 steps."""
     batch_size: int = 32
     """Images per step."""
-    lr: float = 1e-3
-    """Peak learning rate of the head; the encoder's layers have lower ones, see `layer_decay`."""
+    lr: float | None = None
+    """Peak learning rate of the head; the encoder's layers have lower ones, see `layer_decay`. None: 1e-3, and 1e-2 for a
+    linear head on a frozen encoder."""
     layer_decay: float = 0.75
     """Factor of the learning rate from one layer to the layer below (BEiT, arXiv 2106.08254); 1: the same for all."""
     weight_decay: float = 0.05
@@ -58,20 +64,31 @@ class FitConfig:
     def __post_init__(self) -> None:
         check_fields(self, "fit")
         for name in ("epochs", "batch_size"):
-            if getattr(self, name) < 1:
-                raise UserError(f"fit.{name} must be at least 1, not {getattr(self, name)}")
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UserError(f"fit.{name} must be at least 1, not {value}")
         if not 0 < self.layer_decay <= 1:
             raise UserError(f"fit.layer_decay must lie in (0, 1], not {self.layer_decay}")
-        if self.lr <= 0:
+        if self.lr is not None and self.lr <= 0:
             raise UserError(f"fit.lr must be above 0, not {self.lr}")
         if not 0 <= self.drop_path < 1:
             raise UserError(f"fit.drop_path must lie in [0, 1), not {self.drop_path}")
 
     @property
+    def passes(self) -> int:
+        """`epochs`, or their default."""
+        return EPOCHS if self.epochs is None else self.epochs
+
+    def for_linear_head(self, steps_per_epoch: int) -> "FitConfig":
+        """The training of a linear head on a frozen encoder; what is None gets values that converge on few images."""
+        epochs = max(EPOCHS, math.ceil(HEAD_STEPS / steps_per_epoch)) if self.epochs is None else self.epochs
+        return replace(self, epochs=epochs, lr=HEAD_LR if self.lr is None else self.lr)
+
+    @property
     def optim(self) -> OptimConfig:
         """The optimizer's config; the learning rate is not scaled by the batch."""
         return OptimConfig(
-            lr=self.lr,
+            lr=LR if self.lr is None else self.lr,
             base_batch_size=self.batch_size,
             warmup_fraction=self.warmup_fraction,
             weight_decay=self.weight_decay,

@@ -303,3 +303,25 @@ def test_mistakes_in_data_and_encoder_are_named(tmp_path: Path) -> None:
     wide = ResolvedEncoder("x", replace(TINY["convnext"], image_size=(32, 64)), None)
     with pytest.raises(UserError, match="side of square windows"):
         run(wide, config(tmp_path))
+
+
+def test_a_linear_head_on_few_images_takes_enough_steps_unless_told_otherwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The length depends on the images where neither epochs nor learning rate are given; with an encoder it does not."""
+    fits: list[tuple[int, FitConfig]] = []
+
+    def fit(model: nn.Module, *, steps: int, config: FitConfig, **others: Any) -> dict[str, float]:
+        fits.append((steps, config))
+        return {}
+
+    monkeypatch.setattr("repre.evaluation.segmentation.segmentation_task.fit", fit)
+    given = config(tmp_path)
+    for changes in ({"epochs": None, "lr": None}, {"epochs": 3, "lr": None}, {"epochs": None, "lr": 0.5}):
+        run(resolved(), replace(given, fit=replace(given.fit, **changes)), work_dir=tmp_path)
+    run(resolved(), replace(given, frozen=False, fit=replace(given.fit, epochs=None, lr=None)), work_dir=tmp_path)
+    a_pass = fits[1][0] // 3
+    assert [steps for steps, _ in fits[:3]] == [-(-1000 // a_pass) * a_pass, 3 * a_pass, -(-1000 // a_pass) * a_pass]
+    assert fits[0][0] > 50 * a_pass, "the default would have been shorter"
+    assert [config.optim.lr for _, config in fits] == [1e-2, 1e-2, 0.5, 1e-3]
+    assert fits[3][0] % 50 == 0

@@ -140,7 +140,7 @@ def _train(
         return Loader(
             train,
             batch_size=fit_config.batch_size,
-            epochs=fit_config.epochs,
+            epochs=fit_config.passes,
             seed=config.seed,
             canvas=canvas,
             workers=config.runtime.processes,

@@ -237,7 +237,7 @@ def _train(
     """Trains the detector, sets evaluation mode, and returns the summary of `fit`."""
     device, batch_size = config.runtime.torch_device, config.fit.batch_size
     steps_per_epoch = max(1, len(source) // batch_size)  # of all training images, whatever the label fraction
-    steps = config.fit.epochs * steps_per_epoch
+    steps = config.fit.passes * steps_per_epoch
     data = TrainBatches(source, labeled, batch_size=batch_size, steps_per_epoch=steps_per_epoch, seed=config.seed)
 
     def batches(start: int) -> Iterator[list[Objects]]:

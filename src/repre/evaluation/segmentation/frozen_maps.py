@@ -4,6 +4,7 @@ N  windows of all images    n  windows of one image    S  side of a window    K 
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -26,10 +27,11 @@ def train_on_maps(task: SegmentationTask) -> dict[str, float]:
     maps = _maps(task, task.train)
     windows = maps.windows(task.labeled)
     steps_per_epoch = max(1, len(maps.masks) // batch_size)
+    task = replace(task, fit=task.fit.for_linear_head(steps_per_epoch))
     head = task.head.to(device)
 
     def batches(start: int) -> Iterator[tuple[list[Tensor], Tensor]]:
-        for step in range(start, task.fit.epochs * steps_per_epoch):
+        for step in range(start, task.fit.passes * steps_per_epoch):
             epoch, position = divmod(step, steps_per_epoch)
             order = epoch_order(len(windows), seed=task.seed, epoch=epoch)
             rows = windows[order[np.arange(position * batch_size, (position + 1) * batch_size) % len(order)]]

@@ -78,7 +78,7 @@ class SegmentationTask:
             model,
             batches=batches,
             loss=loss,
-            steps=self.fit.epochs * steps_per_epoch,
+            steps=self.fit.passes * steps_per_epoch,
             steps_per_epoch=steps_per_epoch,
             config=self.fit,
             device=self.device,

@@ -72,7 +72,7 @@ def train_on_crops(task: SegmentationTask, model: Segmenter) -> dict[str, float]
     """Trains the model on crops of the labeled images; returns the summary of `fit`."""
     batch_size = task.fit.batch_size
     steps_per_epoch = max(1, len(task.train) // batch_size)
-    total_steps = task.fit.epochs * steps_per_epoch
+    total_steps = task.fit.passes * steps_per_epoch
     crops = CropSteps(
         task.train,
         task.labeled,
