@@ -38,6 +38,11 @@ def test_the_leader_by_how_much_and_at_what_difference(tmp_path: Path) -> None:
     assert "Epochs: a 4, b 8; 1 other setting differs: Optimizer: learning rate." in leader.reason
 
 
+def test_the_epochs_of_the_run_that_another_starts_from_are_named(tmp_path: Path) -> None:
+    leader = find_leader(two(tmp_path, second={"start_from": "runs/a"}))
+    assert "Epochs: a 4, b 4 after those of runs/a; no other setting differs." in leader.reason
+
+
 def test_a_difference_within_noise_has_no_leader(tmp_path: Path) -> None:
     leader = find_leader(two(tmp_path, knn=(0.5, 0.52)))
     assert leader.headline.startswith("No clear leader: b and a differ by 2.0 points")

@@ -151,8 +151,12 @@ def differing_settings(runs: Sequence[RunData]) -> list[tuple[str, list[str]]]:
 def _differences(runs: Sequence[RunData]) -> str:
     """The epochs of the runs, and which further settings differ."""
     epochs = [str(run.config.get("epochs", "an unknown number of")) for run in runs]
-    others = [name for name, _ in differing_settings(runs) if name != "epochs"]
-    if len(set(epochs)) == 1:
+    starts = [run.config.get("start_from") for run in runs]
+    others = [name for name, _ in differing_settings(runs) if name not in ("epochs", "start_from")]
+    if any(starts):
+        counts = [f"{count} after those of {start}" if start else count for count, start in zip(epochs, starts)]
+        text = "Epochs: " + ", ".join(f"{run.name} {count}" for run, count in zip(runs, counts))
+    elif len(set(epochs)) == 1:
         text = f"{'Both' if len(runs) == 2 else 'All'} for {epochs[0]} epochs"
     else:
         text = "Epochs: " + ", ".join(f"{run.name} {count}" for run, count in zip(runs, epochs))
