@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from repre.evaluation.detection.detect import DetectConfig
     from repre.evaluation.fitted.fitted_model import FittedModel, PredictOptions
     from repre.evaluation.fitted.prediction_files import Predictions
-    from repre.evaluation.fitted.predictions import Boxes, Classes, Masks
+    from repre.evaluation.fitted.predictions import Boxes, Classes, DepthMap, Masks
     from repre.evaluation.options import RuntimeOptions
     from repre.evaluation.segmentation.patch_knn import PatchKNNConfig
     from repre.evaluation.segmentation.segment import SegmentConfig
@@ -89,6 +89,7 @@ __all__ = [
     "Decoder",
     "DecoderConfig",
     "DepthConfig",
+    "DepthMap",
     "DetectConfig",
     "Embeddings",
     "Encoder",
@@ -158,7 +159,7 @@ _NAMES = {
     "repre.evaluation.detection.detect": "DetectConfig",
     "repre.evaluation.fitted.fitted_model": "FittedModel PredictOptions",
     "repre.evaluation.fitted.prediction_files": "Predictions",
-    "repre.evaluation.fitted.predictions": "Boxes Classes Masks",
+    "repre.evaluation.fitted.predictions": "Boxes Classes DepthMap Masks",
     "repre.evaluation.options": "RuntimeOptions",
     "repre.evaluation.segmentation.patch_knn": "PatchKNNConfig",
     "repre.evaluation.segmentation.segment": "SegmentConfig",

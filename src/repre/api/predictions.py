@@ -27,8 +27,8 @@ def load_model(path: PathLike) -> FittedModel:
         path: the result of "linear", "finetune", "segment" or "detect", or the folder of its name.
 
     Returns:
-        A model whose `predict` takes images of any kind and returns `Classes`, `Masks` or `Boxes`, and whose `forward`
-        maps normalized pixels to tensors.
+        A model whose `predict` takes images of any kind and returns `Classes`, `Masks`, `DepthMap` or `Boxes`, and whose
+        `forward` maps normalized pixels to tensors.
 
     Raises:
         UserError: there is no model, or a file is damaged or of a newer version.

@@ -1,4 +1,4 @@
-"""`repre predict`: classes, masks or boxes of images by a model that an evaluation fitted."""
+"""`repre predict`: classes, masks, depth or boxes of images by a model that an evaluation fitted."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ from repre.data.io.file_choice import FileChoice
 from repre.errors import UserError
 from repre.evaluation.fitted.fitted_model import PredictOptions
 
-DESCRIPTION = """Predict images with a model that `repre eval linear`, finetune, segment or detect fitted.
+DESCRIPTION = """Predict images with a model that `repre eval linear`, finetune, segment, depth or detect fitted.
 Run the same command again to resume.
 
 Examples:

@@ -12,7 +12,8 @@ from PIL import Image
 from repre.data.labels.depth_pairs import open_depth
 from repre.data.labels.windows import WindowsConfig, cut, plan
 from repre.errors import UserError
-from repre.evaluation.depth.depth import DepthConfig, predict_depth, run
+from repre.evaluation.depth.depth import DepthConfig, run
+from repre.evaluation.depth.predicted_depth import predict_depth
 from repre.evaluation.fit import FitConfig
 from repre.evaluation.options import RuntimeOptions
 from repre.evaluation.runner import evaluate

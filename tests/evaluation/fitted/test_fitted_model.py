@@ -12,8 +12,8 @@ from repre.errors import UserError
 from repre.evaluation.fitted import fitted_segmenter
 from repre.evaluation.fitted.fitted_folder import load_fitted
 from repre.evaluation.fitted.fitted_model import PredictRuntime
-from repre.evaluation.fitted.predictions import Boxes, Classes, Masks
-from tests.evaluation.fitted.tiny_fits import KINDS, fit_boxes, fit_classes, fit_masks, record_logits
+from repre.evaluation.fitted.predictions import Boxes, Classes, DepthMap, Masks
+from tests.evaluation.fitted.tiny_fits import KINDS, fit_boxes, fit_classes, fit_depth, fit_masks, record_logits
 
 CPU = PredictRuntime(device="cpu", workers=0)
 
@@ -76,6 +76,25 @@ def test_masks_equal_those_of_the_evaluation(
         assert masks.labels.shape == (48, 48)
         assert np.array_equal(masks.labels, expected)
         assert sum(masks.shares().values()) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "more",
+    [{}, {"frozen": False}, {"levels": "last", "features": "raw", "window": "pad", "max_depth": 3.0},
+     {"window": "resize", "value_range": (0.0, 128.0), "label_fraction": (1.0, 0.5)}],
+)  # fmt: skip
+def test_depth_equals_that_of_the_evaluation(
+    kind: str, more: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fitted = fit_depth(tmp_path, monkeypatch, kind=kind, **more)
+    found = load_fitted(fitted.path).predict(fitted.images, runtime=CPU)
+    assert len(found) == len(fitted.found) == 5
+    for depth, expected in zip(found, fitted.found):
+        assert isinstance(depth, DepthMap)
+        assert depth.depth.dtype == np.float32
+        assert depth.depth.shape == (50, 60)
+        assert np.array_equal(depth.depth, expected)
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,8 @@ from repre.data.tools.write import write_scenes
 from repre.evaluation.classification import finetune, linear
 from repre.evaluation.classification.finetune import FinetuneConfig
 from repre.evaluation.classification.linear import LinearConfig
+from repre.evaluation.depth import depth
+from repre.evaluation.depth.depth import DepthConfig
 from repre.evaluation.detection.coco_ap import Evaluator
 from repre.evaluation.detection.detect import DetectConfig
 from repre.evaluation.fit import FitConfig
@@ -126,6 +128,33 @@ def record_logits(monkeypatch: pytest.MonkeyPatch, module: Any) -> list[tuple[to
     return seen
 
 
+def fit_depth(root: Path, monkeypatch: pytest.MonkeyPatch, *, kind: str = "vit", **more: Any) -> Fitted:
+    """Depth of 1 to 5 m, told by the brightness; of every sixth pixel it is unknown."""
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 8), ("val", 5)):
+        for part in ("images", "depth"):
+            (root / split / part).mkdir(parents=True)
+        for number in range(count):
+            meters = rng.uniform(1, 5, (50, 60)).astype(np.float32)
+            gray = (meters * 50).astype(np.uint8)[..., None].repeat(3, 2)
+            Image.fromarray(gray).save(root / split / "images" / f"{number}.png")
+            meters[::2, ::3] = 0
+            np.save(root / split / "depth" / f"{number}.npy", meters)
+    seen, original = [], depth.predict_depth
+
+    def predict_depth(*arguments: Any, **settings: Any) -> torch.Tensor:
+        found = original(*arguments, **settings)
+        seen.append(found.numpy().copy())
+        return found
+
+    monkeypatch.setattr(depth, "predict_depth", predict_depth)
+    data, test = (f"pairs:{root / split}/images,{root / split}/depth" for split in ("train", "val"))
+    config = DepthConfig(data=data, test=test, fit=FIT, runtime=runtime(root, batch=6), **more)
+    result = evaluate("depth", encoder(kind), config, out=root / "out")
+    images = sorted((root / "val" / "images").iterdir())
+    return Fitted(Path(result["path"]), images, seen[: len(images)])
+
+
 def fit_boxes(root: Path, monkeypatch: pytest.MonkeyPatch, *, kind: str = "vit", **more: Any) -> Fitted:
     scenes = scene_files(root, train=4, val=3)
     seen: list[Any] = []
@@ -148,5 +177,6 @@ FITS: dict[str, Callable[..., Fitted]] = {
     "linear": lambda root, patch, **more: fit_classes("linear", root, patch, **more),
     "finetune": lambda root, patch, **more: fit_classes("finetune", root, patch, **more),
     "segment": fit_masks,
+    "depth": fit_depth,
     "detect": fit_boxes,
 }

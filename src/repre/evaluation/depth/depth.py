@@ -4,8 +4,6 @@ frozen      the head is trained on cached maps of all windows, without augmentat
 otherwise   encoder and head see random windows, flipped half of the time and never resized, since that would change depth
 
 Predictions are compared at the depth maps' own resolution.
-
-    n  windows of an image    S  side of a window    H, W  height and width of an image
 """
 
 import math
@@ -15,29 +13,28 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from repre.data.labels.depth_pairs import DepthPairs, check_scale, open_depth
 from repre.data.labels.objects import HELD_OUT_NOTE
 from repre.data.labels.splits import label_subset
-from repre.data.labels.windows import Plan, WindowsConfig, merge
+from repre.data.labels.windows import WindowsConfig
 from repre.data.views.view_recipes import ViewsConfig
 from repre.errors import UserError
 from repre.evaluation.depth.depth_loss import scale_invariant_loss
 from repre.evaluation.depth.depth_metrics import DepthErrors
+from repre.evaluation.depth.predicted_depth import NEAREST, predict_depth
 from repre.evaluation.fit import FitConfig
+from repre.evaluation.fitted.fitted_depth import DepthHead, FittedDepth
+from repre.evaluation.fitted.fitted_windows import WindowPreprocessing
 from repre.evaluation.metrics import check_fractions, with_fraction
 from repre.evaluation.options import DenseFeatures, RuntimeOptions
 from repre.evaluation.result import Result, definition
 from repre.evaluation.segmentation.frozen_maps import logits_of_maps, train_on_maps
-from repre.evaluation.segmentation.segmentation_heads import LinearHead, resize
+from repre.evaluation.segmentation.segmentation_heads import LinearHead
 from repre.evaluation.segmentation.segmentation_task import SegmentationTask
 from repre.evaluation.segmentation.segmenter import Segmenter, logits_of_images, train_on_crops
 from repre.models.resolve import ResolvedEncoder
 from repre.utils.config_checks import check_fields
-
-NEAREST = 1e-3
-"""Meters below which no prediction goes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,15 +120,20 @@ def run(resolved: ResolvedEncoder, config: DepthConfig, *, work_dir: Path | None
     details: dict[str, Any] = {"train_images": len(train), "val_images": len(test), "frozen": config.frozen}
     details |= {"notes": notes, "test_set": config.test or ("held out" if HELD_OUT_NOTE in notes else "val")}
     metrics: dict[str, float] = {}
+    fitted: FittedDepth | None = None
     fractions = sorted(config.label_fraction, reverse=True)
     for fraction in fractions:
         labeled = label_subset(len(train), fraction, seed=config.seed)
         task = _task(resolved, config, train, test, labeled, work_dir=work_dir)
-        if config.frozen:
+        frozen = config.frozen
+        model = Segmenter(task.encoder, task.head, task.levels, norm=task.norm, frozen=frozen, half_maps=frozen)
+        model = model.to(task.device)
+        if frozen:
             summary, predictions = train_on_maps(task), logits_of_maps(task)
         else:
-            model = Segmenter(task.encoder, task.head, task.levels, norm=task.norm, frozen=False).to(task.device)
             summary, predictions = train_on_crops(task, model), logits_of_images(task, model)
+        if fitted is None:  # the largest fraction comes first
+            fitted = _fitted(task, config, model)
         errors = DepthErrors()
         for windows, plan, truth in predictions:
             size = (truth.shape[0], truth.shape[1])
@@ -139,19 +141,7 @@ def run(resolved: ResolvedEncoder, config: DepthConfig, *, work_dir: Path | None
         metrics |= {with_fraction(name, fraction, fractions): value for name, value in errors.metrics().items()}
         details[with_fraction("fit", fraction, fractions)] = {"fraction": fraction, "images": len(labeled), **summary}
         details["test_pixels"] = errors.count
-    return Result(metrics, "delta1", details)
-
-
-def predict_depth(windows: Tensor, plan: Plan, size: tuple[int, int], *, max_depth: float | None) -> Tensor:
-    """Returns the depth of every pixel of an image in meters, [H, W].
-
-    Args:
-        windows: log depth of its windows, [n, 1, S, S]; their mean counts where windows overlap.
-        plan: positions of the windows.
-        size: height and width of the image.
-        max_depth: largest depth that is predicted; None for no limit.
-    """
-    return resize(merge(windows, plan)[None], size)[0, 0].exp().clamp(NEAREST, max_depth)
+    return Result(metrics, "delta1", details, fitted=fitted)
 
 
 def _task(
@@ -199,6 +189,13 @@ def _task(
         work_dir=work_dir,
         identity=definition("depth", resolved, config) | {"data": [train.fingerprint(), labeled]},
     )
+
+
+def _fitted(task: SegmentationTask, config: DepthConfig, model: Segmenter) -> FittedDepth:
+    """Encoder and head as a model to keep."""
+    head = DepthHead(levels=tuple(task.levels), norm=task.norm, half_maps=config.frozen, max_depth=config.max_depth)
+    preprocessing = WindowPreprocessing.of(task)
+    return FittedDepth(model, classes=(), head=head, preprocessing=preprocessing, batch=config.runtime.batch)
 
 
 def _mean_log_depth(train: DepthPairs, labeled: list[int]) -> float:

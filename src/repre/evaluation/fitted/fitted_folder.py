@@ -64,7 +64,7 @@ class FittedConfig:
     task: str
     """A name of `TASKS`."""
     classes: tuple[str, ...]
-    """Names of the classes."""
+    """Names of the classes; none for depth."""
     batch: int
     """Images at once in the evaluation."""
     encoder: EncoderConfig
@@ -76,8 +76,8 @@ class FittedConfig:
 
     def __post_init__(self) -> None:
         check_fields(self, "config")
-        if not 1 <= len(self.classes) <= MOST_CLASSES:
-            raise UserError(f"classes: there must be 1 to {MOST_CLASSES}, not {len(self.classes)}")
+        if len(self.classes) > MOST_CLASSES:
+            raise UserError(f"classes: there must be at most {MOST_CLASSES}, not {len(self.classes)}")
         if not 1 <= self.batch <= LARGEST_SIDE:
             raise UserError(f"batch must be 1 to {LARGEST_SIDE}, not {self.batch}")
         if self.encoder.weights is not None:
@@ -165,6 +165,10 @@ def load_fitted(path: Path) -> FittedModel:
         known = ", ".join(TASKS)
         raise UserError(f"{source}: no task {config.task!r}{near_names(config.task, TASKS)}; there are {known}")
     task = TASKS[config.task]
+    if bool(config.classes) != task.has_classes:
+        raise UserError(
+            f"{source}: classes has {len(config.classes)} names, which cannot be for the task {config.task}"
+        )
     head = _parse(task.Head, head, source, "head")
     preprocessing = _parse(task.Preprocessing, preprocessing, source, "preprocessing")
     weights = _read_weights(folder, config)
@@ -204,8 +208,8 @@ def model_folder(path: Path) -> Path:
     if models:
         raise UserError(f"--model {path} holds several models or results; name one: {', '.join(models[:5])}")
     raise UserError(
-        f"--model {path}: there is no fitted model; name the result of `repre eval linear`, finetune, segment or detect: "
-        "runs/NAME/evaluations/RESULT.json"
+        f"--model {path}: there is no fitted model; name the result of `repre eval linear`, finetune, segment, depth or "
+        "detect: runs/NAME/evaluations/RESULT.json"
     )
 
 

@@ -103,6 +103,8 @@ class FittedModel(nn.Module, ABC):
     """Whether images have files of their own in that folder beside their overlays."""
     is_exportable: ClassVar[bool] = True
     """Whether `forward` can be traced."""
+    has_classes: ClassVar[bool] = True
+    """Whether there are names of classes."""
     is_drawn: ClassVar[bool] = False
     """Whether there are overlays."""
 
@@ -204,7 +206,7 @@ class FittedModel(nn.Module, ABC):
             runtime: device, workers and batch size; the model is moved to the device.
 
         Returns:
-            A `Classes`, `Masks` or `Boxes` for every image, in order.
+            A `Classes`, `Masks`, `DepthMap` or `Boxes` for every image, in order.
 
         Raises:
             UserError: there are no such images, or one cannot be read.

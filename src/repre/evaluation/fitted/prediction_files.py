@@ -2,7 +2,7 @@
 
 predictions/predict.json        model, images and settings; `predicted` is null until all is done
             predictions.csv     or predictions.json for boxes
-            masks/              a PNG for every image
+            masks/, depth/      a file for every image
             overlays/           some images with their masks or boxes
             unreadable.txt      images that cannot be read, with the reason
             .parts/             what is finished, until all is

@@ -1,4 +1,4 @@
-"""What fitted models predict for one image: classes, a map of classes, or boxes.
+"""What fitted models predict for one image: classes, a map of classes, depth, or boxes.
 
 H, W  height and width of the image    C  classes    n  objects
 """
@@ -43,6 +43,16 @@ class Masks:
 
 
 @dataclass(frozen=True)
+class DepthMap:
+    """The depth of every pixel of an image."""
+
+    name: str
+    """The image: its path, or its number for images in memory."""
+    depth: Array
+    """Meters at the image's own resolution, float32 [H, W]."""
+
+
+@dataclass(frozen=True)
 class Boxes:
     """The objects of an image, likeliest first."""
 
@@ -62,4 +72,4 @@ class Boxes:
     """Pixels of every object, bool [n, H, W]; None if the model predicts boxes only."""
 
 
-Prediction = Classes | Masks | Boxes
+Prediction = Classes | Masks | DepthMap | Boxes

@@ -25,7 +25,8 @@ from repre.data.labels.windows import WindowsConfig
 from repre.data.views.view_recipes import ViewsConfig
 from repre.errors import UserError
 from repre.evaluation.fit import FitConfig
-from repre.evaluation.fitted.fitted_segmenter import FittedSegmenter, SegmentHead, WindowPreprocessing
+from repre.evaluation.fitted.fitted_segmenter import FittedSegmenter, SegmentHead
+from repre.evaluation.fitted.fitted_windows import WindowPreprocessing
 from repre.evaluation.metrics import check_fractions, with_fraction
 from repre.evaluation.options import DenseFeatures, RuntimeOptions
 from repre.evaluation.result import Result, definition
@@ -279,12 +280,7 @@ def _train(
         head=SegmentHead(
             kind=config.head, width=config.width, levels=tuple(task.levels), norm=task.norm, half_maps=on_maps
         ),
-        preprocessing=WindowPreprocessing(
-            windows=task.windows,
-            mean=tuple(task.mean.flatten().tolist()),
-            std=tuple(task.std.flatten().tolist()),
-            value_range=task.value_range,
-        ),
+        preprocessing=WindowPreprocessing.of(task),
         batch=config.runtime.batch,
     )
     return summary, logits, fitted
