@@ -218,6 +218,11 @@ def test_a_recipe_has_the_published_settings(name: str) -> None:
 def test_no_setting_of_optimizer_and_framework_is_left_out(name: str) -> None:
     """What a recipe sets beside the published values must be neutral: a default that changes nothing."""
     neutral = {"optim.layer_decay": 1.0, "optim.patch_embed_lr_scale": 1.0, "framework.head_warmup": 0.0}
+    neutral |= {
+        "optim.schedule": "cosine",
+        "optim.decay_fraction": 0.2,
+        "optim.base_epochs": None,
+    }  # the last two of wsd
     neutral |= {"optim.clip_per_parameter": False, "framework.name": name.split("-", 2)[2].replace("ibot", "dinov2")}
     here = flat(to_dict(recipe(name)))
     for setting, value in here.items():

@@ -36,10 +36,12 @@ def test_a_fitted_model_predicts_a_folder(repre: Repre, run_copy: Path, photos: 
     assert code == 2
     assert "options.threshold: 0.1 here, 0.5 there" in err
     some = ("predict", "--model", path, photos / "1.jpg", photos / "2.jpg", "--out", tmp_path / "two", *RUNTIME)
-    assert repre(*some)[1].startswith("2 images predicted")
+    said = repre(*some)[1]
+    assert said.startswith("model: ")
+    assert "\n2 images predicted" in said
     (tmp_path / "bad.jpg").write_bytes(b"nothing")
     mixed = ("predict", "--model", path, photos / "1.jpg", tmp_path / "bad.jpg", "--out", tmp_path / "mixed", *RUNTIME)
-    assert f"some files could not be read; see {tmp_path / 'mixed' / 'unreadable.txt'}" in repre(*mixed)[1]
+    assert f"1 file could not be read; see {tmp_path / 'mixed' / 'unreadable.txt'}" in repre(*mixed)[1]
 
 
 def test_a_model_is_not_kept_if_it_is_not_wanted(repre: Repre, run_copy: Path) -> None:

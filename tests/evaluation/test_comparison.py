@@ -102,7 +102,8 @@ def test_every_encoder_sees_the_pixel_range_that_one_was_trained_with(
         save_encoder(encoder, tmp_path / name, value_range=value_range)
     seen = {}
 
-    def evaluate(name: str, resolved: ResolvedEncoder, config: Any, *, reuse: bool) -> dict[str, Any]:
+    def evaluate(name: str, resolved: ResolvedEncoder, config: Any, *, reuse: bool, keep_model: bool) -> dict[str, Any]:
+        assert not keep_model
         seen[resolved.spec.removeprefix(str(tmp_path) + "/")] = resolved.value_range
         result = {"metrics": {"knn20": 0.5}, "main": "knn20", "higher_is_better": True, "seconds": 1.0}
         return {**result, "path": "", "start": resolved.spec}

@@ -6,7 +6,7 @@ Each function imports the modules that it needs when it is called, so that `repr
 from repre.api.datasets import check_data, check_labels, write_scenes, write_shards
 from repre.api.encoders import Embeddings, embed, export, load_encoder
 from repre.api.evaluations import Comparison, Curve, EvaluationResult, compare, evaluate, evaluate_checkpoints
-from repre.api.predictions import load_model, predict
+from repre.api.fitted_models import load_model, predict
 from repre.api.runs import Reconstruction, Run, plan, pretrain, reconstruct, report
 
 __all__ = [

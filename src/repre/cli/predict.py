@@ -45,5 +45,6 @@ def main(arguments: Sequence[str]) -> int:
     predictions = api.predict(options.model, images, out=options.out, choice=options.choice, config=options.config)
     print(f"{predictions.count} images predicted; written to {predictions.path}")
     if predictions.unreadable is not None:
-        print(f"some files could not be read; see {predictions.unreadable}")
+        count = len(predictions.unreadable.read_text(encoding="utf-8", errors="surrogateescape").splitlines())
+        print(f"{count} file{'s' if count > 1 else ''} could not be read; see {predictions.unreadable}")
     return 0

@@ -245,15 +245,27 @@ def test_predictions_of_other_calls_are_not_mixed(kept: dict[str, Fitted], tmp_p
     predict(fitted, images, tmp_path / "out")
     before = files_of(tmp_path / "out")
     for other, data, options, difference in (
-        (kept["finetune"], images, ALL, "model: "),
-        (fitted, images[:3], ALL, "images: "),
+        (kept["finetune"], images, ALL, "another model"),
+        (fitted, images[:3], ALL, "other images"),
         (fitted, images, PredictOptions(overlays=-1, top=1, runtime=CPU), "options.top: 1 here, 5 there"),
     ):
-        with pytest.raises(UserError, match=f"other settings .*{difference}"):
+        with pytest.raises(UserError, match=f"other predictions .*{difference}"):
             predict(other, data, tmp_path / "out", options=options)
         assert files_of(tmp_path / "out") == before
     workers = PredictOptions(overlays=-1, runtime=PredictRuntime(device="cpu", workers=1, batch=2))
     assert predict(fitted, images, tmp_path / "out", options=workers).count == 7
+
+
+def test_a_folder_among_the_images_is_refused(kept: dict[str, Fitted], tmp_path: Path) -> None:
+    """What is written there would be predicted in the next call."""
+    fitted, images = kept["linear"], tmp_path / "images"
+    images.mkdir()
+    shutil.copy(fitted.images[0], images)
+    for out in (images, images / "a/b"):
+        with pytest.raises(UserError, match="lies in the folder of the images"):
+            predict(fitted, str(images), out)
+    assert len(list(images.iterdir())) == 1
+    assert predict(fitted, [str(path) for path in images.iterdir()], images / "out").count == 1
 
 
 def test_a_refused_call_claims_nothing(kept: dict[str, Fitted], tmp_path: Path) -> None:

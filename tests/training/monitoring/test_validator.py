@@ -142,7 +142,9 @@ def test_every_figure_and_rule_is_documented(tmp_path: Path, framework: str) -> 
     for rule in RULES:
         line = next(line for line in table if line.startswith(f"| `{rule.monitor}` |"))
         own = rule.below if rule.below is not None else rule.above
-        assert f"{own:g}" in line or f"{rule.start_ratio:g}" in line, rule.monitor
+        limit = rule.start_ratio if own is None else own
+        assert limit is not None
+        assert f"{limit:g}" in line, rule.monitor
         assert rule.patience == 1 or f" {rule.patience}" in line, rule.monitor
         assert (rule.start_ratio is not None) == ("of start" in line), rule.monitor
 

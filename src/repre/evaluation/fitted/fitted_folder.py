@@ -23,6 +23,7 @@ from repre.config_values import from_dict, to_dict
 from repre.errors import RunError, UserError, near_names
 from repre.evaluation.fitted.fitted_model import LARGEST_SIDE, FittedModel
 from repre.evaluation.fitted.fitted_tasks import TASKS
+from repre.evaluation.metric_units import describe_value
 from repre.models.encoder import Encoder, EncoderConfig
 from repre.utils.config_checks import check_fields
 from repre.utils.io import write_atomically, write_json
@@ -182,6 +183,8 @@ def load_fitted(path: Path) -> FittedModel:
     except UNREADABLE as error:
         raise UserError(f"{folder} holds no model that fits together ({type(error).__name__}: {error})") from error
     model.network.load_state_dict(weights)
+    origin = config.origin
+    model.measured = f"{origin.evaluation}, {origin.metric} {describe_value(origin.metric, origin.value)}"
     model.requires_grad_(False)
     return model.eval()
 

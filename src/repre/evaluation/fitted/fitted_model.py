@@ -107,6 +107,8 @@ class FittedModel(nn.Module, ABC):
     """Whether there are names of classes."""
     is_drawn: ClassVar[bool] = False
     """Whether there are overlays."""
+    measured: str = "not measured"
+    """How well it did in the evaluation that fitted it, such as ``segment, miou 18.59 %``."""
 
     def __init__(
         self, network: nn.Module, *, classes: Sequence[str], head: Any, preprocessing: Any, batch: int = 64

@@ -81,6 +81,7 @@ def predict_files(
     options = options or PredictOptions()
     fitted = load_fitted(model)
     source = open_images(fitted, data, choice=choice)
+    _refuse_out_among_images(out, data)
     settings = {
         "format": FORMAT,
         "repre": __version__,
@@ -99,6 +100,7 @@ def predict_files(
             (out / PARTS).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"--out {out} cannot be written ({error.strerror}); name another folder") from error
+        log(f"model: {fitted.measured}")
         write_json(out / SETTINGS, settings | {"predicted": None})
         parts = _Parts(out / PARTS, total=len(source), per_part=per_part)
         try:
@@ -128,11 +130,21 @@ def _check_out(out: Path, settings: dict[str, Any]) -> int | None:
         raise UserError(f"{path} is damaged ({type(error).__name__}: {error}); name a new folder with --out") from error
     lines = differences(settings, earlier)
     if lines:
-        raise UserError(
-            f"--out {out} holds predictions of another model, other images or other settings ({'; '.join(lines)}); name a "
-            "new folder"
-        )
+        said = {"model": "another model", "images": "other images"}
+        reasons = [said.get(line.partition(":")[0], line) for line in lines]
+        raise UserError(f"--out {out} holds other predictions ({'; '.join(reasons)}); name a new folder")
     return predicted
+
+
+def _refuse_out_among_images(out: Path, data: Any) -> None:
+    """Refuses a folder inside that of the images: what is written there would count as images in the next call."""
+    for place in data if isinstance(data, list | tuple) else [data]:
+        folder = Path(place) if isinstance(place, str | Path) else None
+        if folder is not None and folder.is_dir() and out.resolve().is_relative_to(folder.resolve()):
+            raise UserError(
+                f"--out {out} lies in the folder of the images, {folder}: masks and pictures written there would count as "
+                "images; name a folder elsewhere"
+            )
 
 
 class _Parts:
