@@ -90,7 +90,9 @@ def test_masks_in_color_with_a_suffix(repre: Repre, tmp_path: Path) -> None:
     content = result(out)
     assert isinstance(content["details"], dict)
     assert list(content["details"]["iou"]) == ["red", "blue"]
-    rows = [line.split() for line in out.splitlines()[-4:-1]]
+    lines = out.splitlines()
+    start = next(number for number, line in enumerate(lines) if line.split() == ["class", "IoU"])
+    rows = [line.split() for line in lines[start : start + 3]]
     assert rows[0] == ["class", "IoU"]
     assert [row[0] for row in rows[1:]] == ["red", "blue"]
     assert [float(row[1]) for row in rows[1:]] == pytest.approx(

@@ -1,6 +1,7 @@
 """`repre predict`, and models on the command line: kept by `repre eval`, exported by `repre export`."""
 
 import csv
+import json
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,11 @@ def evaluate(repre: Repre, run: Path, *arguments: object) -> tuple[Path, str]:
     return path, printed
 
 
+def accuracy(path: Path) -> str:
+    """The accuracy of a result in percent."""
+    return f"{100 * json.loads(path.read_text())['metrics']['accuracy']:.2f} %"
+
+
 def test_a_fitted_model_predicts_a_folder(repre: Repre, run_copy: Path, photos: Path, tmp_path: Path) -> None:
     path, printed = evaluate(repre, run_copy)
     assert f"predict with it: repre predict --model {path} IMAGES --out FOLDER" in printed
@@ -27,7 +33,10 @@ def test_a_fitted_model_predicts_a_folder(repre: Repre, run_copy: Path, photos: 
     command = ("predict", "--model", path, photos, "--out", out, "--top", 2, *RUNTIME)
     code, printed, err = repre(*command)
     assert code == 0, err
-    assert printed == f"16 images predicted; written to {out / 'predictions.csv'}\n"
+    assert (
+        printed
+        == f"model: linear, accuracy {accuracy(path)}\n16 images predicted; written to {out / 'predictions.csv'}\n"
+    )
     with open(out / "predictions.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert {Path(row["path"]) for row in rows} == set(photos.iterdir())
