@@ -25,6 +25,10 @@ def test_points_are_in_the_order_of_epochs() -> None:
     ]
 
 
+def test_a_metric_that_is_no_share_has_its_unit() -> None:
+    assert table([Point("runs/a", 1.0, 0.5)], metric="rmse")[1].split() == ["1", "0.5", "m", "runs/a"]
+
+
 def test_the_chart_rises_with_the_metric_and_draws_references_across(tmp_path: Path) -> None:
     write_curve(tmp_path / "curve.svg", POINTS, title="knn on <data>", metric="knn20")
     root = ET.parse(tmp_path / "curve.svg").getroot()

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
+from repre.evaluation.metric_units import describe_value
 from repre.utils.io import write_atomically
 
 WIDTH, HEIGHT = 720, 400
@@ -39,7 +40,7 @@ def table(points: Sequence[Point], *, metric: str) -> list[str]:
     lines = [f"  {'epoch':>7}  {metric:>10}  encoder"]
     for point in in_order(points):
         epoch = "-" if point.epoch is None else f"{point.epoch:.4g}"
-        lines.append(f"  {epoch:>7}  {format_value(point.value, points):>10}  {point.name}")
+        lines.append(f"  {epoch:>7}  {describe_value(metric, point.value):>10}  {point.name}")
     return lines
 
 
@@ -75,7 +76,7 @@ def write_curve(path: Path, points: Sequence[Point], *, title: str, metric: str)
     for value in ticks:
         parts.append(
             f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y(value):.1f}" y2="{y(value):.1f}"/>'
-            f'<text x="{LEFT - 8}" y="{y(value) + 4:.1f}" text-anchor="end">{format_value(value, points)}</text>'
+            f'<text x="{LEFT - 8}" y="{y(value) + 4:.1f}" text-anchor="end">{describe_value(metric, value)}</text>'
         )
     shown = -math.inf
     for epoch in dict.fromkeys(epoch for epoch, _ in curve):
@@ -91,17 +92,12 @@ def write_curve(path: Path, points: Sequence[Point], *, title: str, metric: str)
         )
     parts.append(f'<polyline class="line" points="{" ".join(f"{x(e):.1f},{y(v):.1f}" for e, v in curve)}"/>')
     for epoch, value in curve:
-        tip = f"epoch {epoch:.4g}: {format_value(value, points)}"
+        tip = f"epoch {epoch:.4g}: {describe_value(metric, value)}"
         parts.append(
             f'<circle class="point" cx="{x(epoch):.1f}" cy="{y(value):.1f}" r="4"><title>{tip}</title></circle>'
         )
     content = "\n".join([*parts, "</svg>\n"])
     write_atomically(path, lambda file: file.write(content.encode()))
-
-
-def format_value(value: float, points: Sequence[Point]) -> str:
-    """A value as a percentage if the metric is a share, judged by all its values."""
-    return f"{100 * value:.2f} %" if all(0 <= point.value <= 1 for point in points) else f"{value:.4g}"
 
 
 def _ticks(values: Sequence[float]) -> list[float]:
