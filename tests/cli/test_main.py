@@ -1,7 +1,6 @@
 """The entry point: help without torch, exit codes, and one line for every mistake."""
 
 import os
-import pty
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +13,7 @@ from repre.cli.main import MODULES, USAGE, main
 from repre.errors import RunError, UserError
 from repre.utils.signals import Interrupted
 from tests.cli.conftest import Repre
+from tests.terminal import output_on_terminal
 
 NO_TORCH = """
 import sys
@@ -145,17 +145,8 @@ def test_a_terminal_gets_color_unless_no_color_is_set(arguments: list[str], no_c
     environment = {name: value for name, value in os.environ.items() if name != "NO_COLOR"} | {"TERM": "xterm"}
     if no_color:
         environment["NO_COLOR"] = "1"
-    controller, terminal = pty.openpty()
     command = [sys.executable, "-m", "repre.cli", *arguments]
-    with subprocess.Popen(command, stdout=terminal, stderr=terminal, env=environment):
-        os.close(terminal)
-        printed = b""
-        try:
-            while part := os.read(controller, 65536):
-                printed += part
-        except OSError:  # Linux reports the end of the process like this
-            pass
-    os.close(controller)
+    printed = output_on_terminal(command, environment=environment)
     assert len(printed) > 100
     assert (b"\x1b[" in printed) is not no_color
 

@@ -1,18 +1,13 @@
 """Progress on a terminal and elsewhere."""
 
-import fcntl
-import os
-import pty
 import re
-import struct
-import subprocess
 import sys
-import termios
 import time
 
 import pytest
 
 from repre.utils.progress import Progress, track
+from tests.terminal import output_on_terminal
 
 ROW = {"loss": 1.23456, "lr": 1e-3, "images_per_s": 812.4, "data_wait": 0.05, "pixel": None, "knn": 0.5}
 
@@ -93,17 +88,7 @@ with ItemCount("images", total=1_281_167, keep=True) as counter:
 
 def on_terminal(code: str, columns: int) -> list[str]:
     """What a program writes to a terminal of so many columns: every state of every line."""
-    controller, terminal = pty.openpty()
-    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
-    with subprocess.Popen([sys.executable, "-c", code], stdout=terminal, stderr=terminal):
-        os.close(terminal)
-        printed = b""
-        try:
-            while part := os.read(controller, 65536):
-                printed += part
-        except OSError:  # Linux reports the end of the process like this
-            pass
-    os.close(controller)
+    printed = output_on_terminal([sys.executable, "-c", code], columns=columns)
     return [line for line in re.split(r"[\r\n]|\x1b\[[A-Z]", printed.decode()) if line.strip()]
 
 

@@ -30,7 +30,7 @@ from repre.data.labels.masks import MaskSource
 from repre.data.labels.windows import Plan, Windows, WindowsConfig, WindowSet
 from repre.data.loading.workers import in_workers
 from repre.data.views.color import normalize
-from repre.errors import RunError
+from repre.errors import RunError, UserError
 from repre.evaluation.feature_cache import evict, mark_used
 from repre.evaluation.options import RuntimeOptions
 from repre.models.encoder import Encoder
@@ -70,6 +70,17 @@ class CachedMaps:
     def read(self, windows: np.ndarray, device: torch.device) -> list[Tensor]:
         """Returns the maps of some windows, float32 [n, C_l, H_l, W_l] per level, on the device."""
         return [torch.from_numpy(level[windows]).to(device).float() for level in self.levels]
+
+
+def window_side(encoder: Encoder) -> int:
+    """Side of the square windows that an encoder takes; raises UserError if its images are not square."""
+    height, width = encoder.image_size
+    if height != width:
+        raise UserError(
+            f"the encoder takes images of {height} x {width} pixels; give the side of square windows: --size "
+            f"{min(height, width)}"
+        )
+    return height
 
 
 def cached_maps(

@@ -62,3 +62,17 @@ class RuntimeOptions:
         from repre.utils.device import pick_workers
 
         return pick_workers(self.workers)
+
+
+def check_window_options(section: str, *, size: int | None, overlap: float, short_side: int | None) -> None:
+    """Refuses windows that no image can be cut into; raises UserError.
+
+    Args:
+        section: of the settings, for messages.
+    """
+    if size is not None and size < 8:
+        raise UserError(f"{section}.size must be at least 8 pixels, not {size}")
+    if not 0 <= overlap < 1:
+        raise UserError(f"{section}.overlap must lie in [0, 1), not {overlap}")
+    if short_side is not None and short_side < 0:
+        raise UserError(f"{section}.short_side must be a number of pixels or 0, not {short_side}")

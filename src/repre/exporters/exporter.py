@@ -16,6 +16,7 @@ from torch import Tensor
 
 from repre.errors import RunError, UserError, near_names
 from repre.exporters import huggingface, onnx_export, torch_export
+from repre.exporters.torch_export import TupleEncoder, example_images, output_names
 from repre.models.encoder import Encoder
 from repre.models.resolve import ResolvedEncoder, resolve_encoder
 from repre.utils.io import write_json
@@ -25,6 +26,16 @@ ExportedModel = Callable[[Tensor], list[Tensor]]
 
 EXPORT_FILE = "export.json"
 """Describes an export and how well it agrees; a folder with this file is an export and may be replaced by one."""
+
+
+def _traced(write_program: Callable[..., ExportedModel]) -> Callable[[Encoder, Path, ResolvedEncoder], ExportedModel]:
+    """The `write` of a target that stores a program: input `images` [B, C, H, W], outputs `embedding` [B, D] and the maps,
+    `map_0`, `map_1`, ..."""
+
+    def write(encoder: Encoder, folder: Path, resolved: ResolvedEncoder) -> ExportedModel:
+        return write_program(TupleEncoder(encoder), folder, example_images(encoder), outputs=output_names(encoder))
+
+    return write
 
 
 @dataclass(frozen=True)
@@ -48,9 +59,11 @@ TARGETS = {
     "huggingface": Target(
         huggingface.write_huggingface, 1e-5, "the same with a model card, for the hub, timm and transformers"
     ),
-    "onnx": Target(onnx_export.write, 1e-3, "model.onnx with a variable number of images, for onnxruntime"),
+    "onnx": Target(
+        _traced(onnx_export.write_program), 1e-3, "model.onnx with a variable number of images, for onnxruntime"
+    ),
     "torch-export": Target(
-        torch_export.write, 1e-4, "model.pt2 with a variable number of images, for torch.export.load"
+        _traced(torch_export.write_program), 1e-4, "model.pt2 with a variable number of images, for torch.export.load"
     ),
 }
 

@@ -6,19 +6,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from repre.exporters.torch_export import TupleEncoder, example_images, output_names, variable_batch
-from repre.models.encoder import Encoder
-from repre.models.resolve import ResolvedEncoder
+from repre.exporters.torch_export import variable_batch
 from repre.utils.optional_imports import require
-
-
-def write(encoder: Encoder, folder: Path, resolved: ResolvedEncoder) -> Callable[[Tensor], list[Tensor]]:
-    """Writes ``model.onnx``: input `images` [B, C, H, W], outputs `embedding` [B, D] and `map_0`, `map_1`, ...
-
-    Raises:
-        UserError: a library is missing.
-    """
-    return write_program(TupleEncoder(encoder), folder, example_images(encoder), outputs=output_names(encoder))
 
 
 def write_program(

@@ -7,7 +7,6 @@ import torch
 from torch import Tensor, nn
 
 from repre.models.encoder import Encoder
-from repre.models.resolve import ResolvedEncoder
 
 
 class TupleEncoder(nn.Module):
@@ -30,11 +29,6 @@ def output_names(encoder: Encoder) -> list[str]:
 def variable_batch(images: Tensor) -> dict[str, dict[int, object]]:
     """The dimension of traced images that stays variable: their number."""
     return {"images": {0: torch.export.Dim("batch", min=1)}}
-
-
-def write(encoder: Encoder, folder: Path, resolved: ResolvedEncoder) -> Callable[[Tensor], list[Tensor]]:
-    """Writes ``model.pt2`` and loads it back."""
-    return write_program(TupleEncoder(encoder), folder, example_images(encoder), outputs=output_names(encoder))
 
 
 def write_program(

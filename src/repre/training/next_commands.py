@@ -27,8 +27,9 @@ def start_again(run: Path, *options: str, name: str = "next") -> str:
     Args:
         name: what is added to the name of the folder, such as lr2e-4.
     """
-    out = run.with_name(f"{SUFFIX.sub('', run.name)}-{name}")
-    return shlex.join(["repre", "pretrain", "--config", str(run / "config.yaml"), "--out", str(out), *options])
+    return shlex.join(
+        ["repre", "pretrain", "--config", str(run / "config.yaml"), "--out", _beside(run, name), *options]
+    )
 
 
 def evaluate(run: Path, name: str = "knn", *options: str) -> str:
@@ -76,8 +77,13 @@ def longer(run: Path, config: Mapping[str, Any], factor: int = 4) -> str:
     if not (run / "checkpoints" / "last.pt").is_file():
         return start_again(run, "--epochs", str(factor * done), name=f"epochs{factor * done}")
     more = (factor - 1) * done
-    out = run.with_name(f"{SUFFIX.sub('', run.name)}-more{more}")
-    return shlex.join(["repre", "pretrain", "--from", str(run), "--out", str(out), "--epochs", str(more)])
+    out = _beside(run, f"more{more}")
+    return shlex.join(["repre", "pretrain", "--from", str(run), "--out", out, "--epochs", str(more)])
+
+
+def _beside(run: Path, name: str) -> str:
+    """A folder beside that of a run, named after it without what an advised command added before."""
+    return str(run.with_name(f"{SUFFIX.sub('', run.name)}-{name}"))
 
 
 def lower_lr(config: Mapping[str, Any]) -> float:

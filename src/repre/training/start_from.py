@@ -160,15 +160,7 @@ def _settle(config: RunConfig, source: RunConfig, state: dict[str, Any]) -> tupl
     step, steps_per_epoch = state["step"], state.get("steps_per_epoch", 0)
     if not step or config.optim.schedule != "wsd" or source.optim.schedule != "wsd" or not steps_per_epoch:
         return config, 0
-    longer = replace(
-        config,
-        optim=replace(
-            config.optim,
-            base_epochs=source.optim.base_epochs or source.epochs,
-            warmup_fraction=source.optim.warmup_fraction,
-        ),
-        framework=replace(config.framework, head_warmup=source.framework.head_warmup),
-    )
+    longer = _with_start_of(config, source)
     if step > source.optim.decay_start(source.epochs * steps_per_epoch) or _plan(longer) != _plan(source):
         return config, 0
 
@@ -202,9 +194,17 @@ def _as_recorded(config: RunConfig, folder: RunFolder) -> RunConfig:
     recorded = load_yaml(folder.config)
     if recorded.optim.base_epochs is None:
         return config
-    known, start = recorded.optim, recorded.framework.head_warmup
-    optim = replace(config.optim, base_epochs=known.base_epochs, warmup_fraction=known.warmup_fraction)
-    return replace(config, optim=optim, framework=replace(config.framework, head_warmup=start))
+    return _with_start_of(config, recorded)
+
+
+def _with_start_of(config: RunConfig, other: RunConfig) -> RunConfig:
+    """A config with the warm-ups of another run, and the epochs that they are shares of."""
+    optim = replace(
+        config.optim,
+        base_epochs=other.optim.base_epochs or other.epochs,
+        warmup_fraction=other.optim.warmup_fraction,
+    )
+    return replace(config, optim=optim, framework=replace(config.framework, head_warmup=other.framework.head_warmup))
 
 
 def _file(spec: str) -> Path:

@@ -48,12 +48,8 @@ def keep_copy(path: Path, copy: Path) -> None:
     Raises:
         RunError: the disk is full or the folder cannot be written.
     """
-    partial = copy.with_name(f".{copy.name}.partial")
     try:
-        partial.unlink(missing_ok=True)
-        os.link(path, partial)
-        os.replace(partial, copy)
-        partial.unlink(missing_ok=True)  # a rename between two names of one file does nothing
+        _link(path, copy)
         _sync_folder(copy.parent)
     except OSError:
         with open(path, "rb") as file:
@@ -95,14 +91,19 @@ def cache_home() -> Path:
 
 def _second_name(path: Path, backup: Path) -> None:
     """Gives the file a second name without a moment in which it has none; where the system has no links, it moves."""
-    partial = backup.with_name(f".{backup.name}.partial")
     try:
-        partial.unlink(missing_ok=True)
-        os.link(path, partial)
-        os.replace(partial, backup)
-        partial.unlink(missing_ok=True)  # a rename between two names of one file does nothing
+        _link(path, backup)
     except OSError:
         os.replace(path, backup)
+
+
+def _link(path: Path, name: Path) -> None:
+    """Gives a file a further name, which replaces what had it; OSError where the system has no links."""
+    partial = name.with_name(f".{name.name}.partial")
+    partial.unlink(missing_ok=True)
+    os.link(path, partial)
+    os.replace(partial, name)
+    partial.unlink(missing_ok=True)  # a rename between two names of one file does nothing
 
 
 def _sync_folder(folder: Path) -> None:

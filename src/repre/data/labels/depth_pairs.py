@@ -17,9 +17,8 @@ from PIL import Image
 from repre.data.io.decode import in_range, read_image
 from repre.data.io.image_limits import UnreadableImage
 from repre.data.labels.mask_files import other_size
-from repre.data.labels.mask_pairs import MASKS, Pairs, find_in, split_places
+from repre.data.labels.mask_pairs import MASKS, Pairs, find_in, hold_out_pairs, split_places
 from repre.data.labels.objects import HELD_OUT_NOTE
-from repre.data.labels.splits import fixed_hold_out
 from repre.data.labels.visible_files import files_below
 from repre.errors import UserError
 
@@ -165,11 +164,7 @@ def open_depth(
     }
     notes = []
     if found["train"].pairs == found["val"].pairs and not whole:
-        everything = found["train"].pairs
-        if len(everything) < 2:
-            raise UserError(f"--data {spec}: one image cannot be split into training and validation; add more")
-        chosen = fixed_hold_out(len(everything))[("train", "val").index(split)]
-        found[split] = Pairs([everything[i] for i in chosen], found[split].unlabeled)
+        found[split] = hold_out_pairs(spec, found[split], split=split)
         notes.append(HELD_OUT_NOTE)
     source = DepthPairs(
         spec, found[split], channels=channels, scale=scale, max_depth=max_depth, value_range=value_range

@@ -12,10 +12,9 @@ from repre.data.io.decode import read_image
 from repre.data.io.image_limits import UnreadableImage
 from repre.data.labels.label_map import IGNORE, LabelMap, MaskOptions, count_values, is_in_color, ranges, read_labels
 from repre.data.labels.mask_colors import USUAL_NAMES, ColorTable, read_color_table
-from repre.data.labels.mask_pairs import Pairs, find_in, find_pairs, image_paths, split_places
+from repre.data.labels.mask_pairs import Pairs, find_in, find_pairs, hold_out_pairs, image_paths, split_places
 from repre.data.labels.objects import HELD_OUT_NOTE
 from repre.data.labels.problems import Problems
-from repre.data.labels.splits import fixed_hold_out
 from repre.data.labels.text_lines import read_lines
 from repre.errors import UserError
 from repre.utils.progress import track
@@ -152,11 +151,7 @@ def open_pairs(
     )
     notes = found[split].notes() + notes
     if found["train"].pairs == found["val"].pairs and hold_out:
-        everything = found["train"].pairs
-        if len(everything) < 2:
-            raise UserError(f"--data {spec}: one image cannot be split into training and validation; add more")
-        chosen = fixed_hold_out(len(everything))[("train", "val").index(split)]
-        found[split] = Pairs([everything[i] for i in chosen], found[split].unlabeled)
+        found[split] = hold_out_pairs(spec, found[split], split=split)
         notes.append(HELD_OUT_NOTE)
     source = FileMasks(spec, found[split], labels, channels=channels)
     source.notes = notes

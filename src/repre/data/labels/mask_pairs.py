@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from repre.data.io.decode import EXTENSIONS
+from repre.data.labels.splits import fixed_hold_out
 from repre.data.labels.visible_files import files_below
 from repre.errors import UserError, near_names
 
@@ -204,6 +205,18 @@ def find_in(places: list[Path], *, suffix: str | None, skip_unlabeled: bool, end
         return find_pairs_in_one(places[0], suffix=suffix, skip_unlabeled=skip_unlabeled, ending=ending)
     images = image_paths(places[0])
     return find_pairs(images, places[1], suffix=suffix, skip_unlabeled=skip_unlabeled, ending=ending)
+
+
+def hold_out_pairs(spec: str, found: Pairs, *, split: str) -> Pairs:
+    """The part of the pairs of data without a split that belongs to `split`, train or val, by a fixed draw.
+
+    Raises:
+        UserError: there is only one pair.
+    """
+    if len(found.pairs) < 2:
+        raise UserError(f"--data {spec}: one image cannot be split into training and validation; add more")
+    chosen = fixed_hold_out(len(found.pairs))[("train", "val").index(split)]
+    return Pairs([found.pairs[i] for i in chosen], found.unlabeled)
 
 
 def _split_pattern(spec: str, masks: str, ending: str) -> tuple[str, str | None]:

@@ -26,13 +26,13 @@ from repre.evaluation.depth.predicted_depth import NEAREST, predict_depth
 from repre.evaluation.fit import FitConfig
 from repre.evaluation.fitted.fitted_depth import DepthHead, FittedDepth
 from repre.evaluation.fitted.fitted_windows import WindowPreprocessing
+from repre.evaluation.maps import window_side
 from repre.evaluation.metrics import check_fractions, with_fraction
-from repre.evaluation.options import DenseFeatures, RuntimeOptions
+from repre.evaluation.options import DenseFeatures, RuntimeOptions, check_window_options
 from repre.evaluation.result import Result, definition
-from repre.evaluation.segmentation.frozen_maps import logits_of_maps, train_on_maps
 from repre.evaluation.segmentation.segmentation_heads import LinearHead
 from repre.evaluation.segmentation.segmentation_task import SegmentationTask
-from repre.evaluation.segmentation.segmenter import Segmenter, logits_of_images, train_on_crops
+from repre.evaluation.segmentation.segmenter import Segmenter, train_head
 from repre.models.resolve import ResolvedEncoder
 from repre.utils.config_checks import check_fields
 
@@ -83,12 +83,7 @@ class DepthConfig:
             raise UserError(f"depth.depth_scale must be above 0, not {self.depth_scale}")
         if self.max_depth is not None and self.max_depth <= NEAREST:
             raise UserError(f"depth.max_depth must be above {NEAREST} meters, not {self.max_depth}")
-        if self.size is not None and self.size < 8:
-            raise UserError(f"depth.size must be at least 8 pixels, not {self.size}")
-        if not 0 <= self.overlap < 1:
-            raise UserError(f"depth.overlap must lie in [0, 1), not {self.overlap}")
-        if self.short_side is not None and self.short_side < 0:
-            raise UserError(f"depth.short_side must be a number of pixels or 0, not {self.short_side}")
+        check_window_options("depth", size=self.size, overlap=self.overlap, short_side=self.short_side)
 
 
 def run(resolved: ResolvedEncoder, config: DepthConfig, *, work_dir: Path | None = None) -> Result:
@@ -125,13 +120,7 @@ def run(resolved: ResolvedEncoder, config: DepthConfig, *, work_dir: Path | None
     for fraction in fractions:
         labeled = label_subset(len(train), fraction, seed=config.seed)
         task = _task(resolved, config, train, test, labeled, work_dir=work_dir)
-        frozen = config.frozen
-        model = Segmenter(task.encoder, task.head, task.levels, norm=task.norm, frozen=frozen, half_maps=frozen)
-        model = model.to(task.device)
-        if frozen:
-            summary, predictions = train_on_maps(task), logits_of_maps(task)
-        else:
-            summary, predictions = train_on_crops(task, model), logits_of_images(task, model)
+        model, summary, predictions = train_head(task, on_maps=config.frozen)
         if fitted is None:  # the largest fraction comes first
             fitted = _fitted(task, config, model)
         errors = DepthErrors()
@@ -156,12 +145,7 @@ def _task(
     """Builds encoder and head, and collects everything that the training needs."""
     drop_path = 0.0 if config.frozen else config.fit.drop_path
     encoder = resolved.build(image_size=config.size, drop_path=drop_path, seed=config.seed)
-    height, width = encoder.image_size
-    if height != width:
-        raise UserError(
-            f"the encoder takes images of {height} x {width} pixels; give the side of square windows: --size "
-            f"{min(height, width)}"
-        )
+    side = window_side(encoder)
     levels = list(range(len(encoder.out_indices)))[-1 if config.levels == "last" else 0 :]
     torch.manual_seed(config.seed)  # the same head for every encoder with maps of these widths
     head = LinearHead([encoder.widths[level] for level in levels], 1, frozen=config.frozen)
@@ -176,7 +160,7 @@ def _task(
         train=train,
         test=test,
         labeled=labeled,
-        windows=WindowsConfig(size=height, mode=config.window, overlap=config.overlap, short_side=config.short_side),
+        windows=WindowsConfig(size=side, mode=config.window, overlap=config.overlap, short_side=config.short_side),
         mean=mean,
         std=std,
         value_range=config.value_range or resolved.value_range,

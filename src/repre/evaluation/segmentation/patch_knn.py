@@ -15,9 +15,9 @@ from repre.data.labels.splits import label_subset
 from repre.data.labels.windows import WindowsConfig
 from repre.data.views.view_recipes import ViewsConfig
 from repre.errors import UserError
-from repre.evaluation.maps import CachedMaps, cached_maps
+from repre.evaluation.maps import CachedMaps, cached_maps, window_side
 from repre.evaluation.metrics import check_fractions, with_fraction
-from repre.evaluation.options import DenseFeatures, RuntimeOptions
+from repre.evaluation.options import DenseFeatures, RuntimeOptions, check_window_options
 from repre.evaluation.result import Result
 from repre.evaluation.segmentation.patch_memory import fill_memory, unit_patches, votes_of_maps
 from repre.evaluation.segmentation.segment import open_train_and_test, score
@@ -77,12 +77,7 @@ class PatchKNNConfig(MaskOptions):
                 raise UserError(f"patch_knn.{name} must be at least 1, not {getattr(self, name)}")
         if self.temperature <= 0:
             raise UserError(f"patch_knn.temperature must be above 0, not {self.temperature}")
-        if self.size is not None and self.size < 8:
-            raise UserError(f"patch_knn.size must be at least 8 pixels, not {self.size}")
-        if not 0 <= self.overlap < 1:
-            raise UserError(f"patch_knn.overlap must lie in [0, 1), not {self.overlap}")
-        if self.short_side is not None and self.short_side < 0:
-            raise UserError(f"patch_knn.short_side must be a number of pixels or 0, not {self.short_side}")
+        check_window_options("patch_knn", size=self.size, overlap=self.overlap, short_side=self.short_side)
         if self.save_predictions < 0:
             raise UserError(f"patch_knn.save_predictions must not be negative, not {self.save_predictions}")
 
@@ -106,16 +101,11 @@ def run(resolved: ResolvedEncoder, config: PatchKNNConfig, *, work_dir: Path | N
         options=config.only_masks(),
     )
     encoder = resolved.build(image_size=config.size, seed=config.seed)
-    height, width = encoder.image_size
-    if height != width:
-        raise UserError(
-            f"the encoder takes images of {height} x {width} pixels; give the side of square windows: --size "
-            f"{min(height, width)}"
-        )
+    side = window_side(encoder)
     count = len(encoder.out_indices)
     if not -count <= config.level < count:
         raise UserError(f"--level {config.level}: the encoder has {count} maps, 0 to {count - 1}; -1 is the deepest")
-    windows = WindowsConfig(size=height, mode=config.window, overlap=config.overlap, short_side=config.short_side)
+    windows = WindowsConfig(size=side, mode=config.window, overlap=config.overlap, short_side=config.short_side)
     mean, std = ViewsConfig(mean=resolved.mean, std=resolved.std).statistics(encoder.config.channels)
 
     def maps_of(source: Any) -> CachedMaps:

@@ -27,16 +27,16 @@ from repre.errors import UserError
 from repre.evaluation.fit import FitConfig
 from repre.evaluation.fitted.fitted_segmenter import FittedSegmenter, SegmentHead
 from repre.evaluation.fitted.fitted_windows import WindowPreprocessing
+from repre.evaluation.maps import window_side
 from repre.evaluation.metrics import check_fractions, with_fraction
-from repre.evaluation.options import DenseFeatures, RuntimeOptions
+from repre.evaluation.options import DenseFeatures, RuntimeOptions, check_window_options
 from repre.evaluation.result import Result, definition
-from repre.evaluation.segmentation.frozen_maps import logits_of_maps, train_on_maps
 from repre.evaluation.segmentation.miou import Confusion, Scores
 from repre.evaluation.segmentation.overlay import save_overlay
 from repre.evaluation.segmentation.segmentation_heads import segmentation_head
 from repre.evaluation.segmentation.segmentation_loss import class_weights, segmentation_loss
 from repre.evaluation.segmentation.segmentation_task import ImageLogits, SegmentationTask
-from repre.evaluation.segmentation.segmenter import Segmenter, class_map, logits_of_images, train_on_crops
+from repre.evaluation.segmentation.segmenter import class_map, train_head
 from repre.models.resolve import ResolvedEncoder
 from repre.utils.config_checks import check_fields
 
@@ -104,12 +104,7 @@ class SegmentConfig:
         _ = self.masks  # its own checks
         if self.width < 1:
             raise UserError(f"segment.width must be at least 1, not {self.width}")
-        if self.size is not None and self.size < 8:
-            raise UserError(f"segment.size must be at least 8 pixels, not {self.size}")
-        if not 0 <= self.overlap < 1:
-            raise UserError(f"segment.overlap must lie in [0, 1), not {self.overlap}")
-        if self.short_side is not None and self.short_side < 0:
-            raise UserError(f"segment.short_side must be a number of pixels or 0, not {self.short_side}")
+        check_window_options("segment", size=self.size, overlap=self.overlap, short_side=self.short_side)
         if not 0.1 <= self.scale[0] <= self.scale[1] <= 10:
             raise UserError(f"segment.scale must be (smallest, largest) between 0.1 and 10, not {self.scale}")
         if not 0 <= self.jitter <= 1:
@@ -225,12 +220,7 @@ def _task(
     """Builds encoder and head, and collects everything that the training needs."""
     drop_path = 0.0 if config.is_frozen else config.fit.drop_path
     encoder = resolved.build(image_size=config.size, drop_path=drop_path, seed=config.seed)
-    height, width = encoder.image_size
-    if height != width:
-        raise UserError(
-            f"the encoder takes images of {height} x {width} pixels; give the side of square windows: --size "
-            f"{min(height, width)}"
-        )
+    side = window_side(encoder)
     levels = list(range(len(encoder.out_indices)))
     if config.head == "linear" and config.levels == "last":
         levels = levels[-1:]
@@ -249,7 +239,7 @@ def _task(
         train=train,
         test=test,
         labeled=labeled,
-        windows=WindowsConfig(size=height, mode=config.window, overlap=config.overlap, short_side=config.short_side),
+        windows=WindowsConfig(size=side, mode=config.window, overlap=config.overlap, short_side=config.short_side),
         mean=mean,
         std=std,
         value_range=config.value_range or resolved.value_range,
@@ -270,10 +260,7 @@ def _train(
     """Trains the head; returns the summary of `fit`, the logits of the test images, computed as they are read, and
     encoder and head as a model to keep."""
     on_maps = config.head == "linear" and config.is_frozen
-    model = Segmenter(task.encoder, task.head, task.levels, norm=task.norm, frozen=task.frozen, half_maps=on_maps)
-    model = model.to(task.device)
-    summary = train_on_maps(task) if on_maps else train_on_crops(task, model)
-    logits = logits_of_maps(task) if on_maps else logits_of_images(task, model)
+    model, summary, logits = train_head(task, on_maps=on_maps)
     fitted = FittedSegmenter(
         model,
         classes=task.train.classes,

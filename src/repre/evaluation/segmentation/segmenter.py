@@ -13,6 +13,7 @@ from repre.data.labels.crops import Crops, CropSteps, crop_batches, render_crops
 from repre.data.labels.windows import Plan, merge
 from repre.evaluation.maps import FLOAT16_MAX, to_input, window_batches
 from repre.evaluation.options import RuntimeOptions
+from repre.evaluation.segmentation.frozen_maps import logits_of_maps, train_on_maps
 from repre.evaluation.segmentation.segmentation_heads import resize
 from repre.evaluation.segmentation.segmentation_task import ImageLogits, SegmentationTask
 from repre.models.encoder import Encoder
@@ -179,3 +180,16 @@ def logits_of_images(task: SegmentationTask, model: Segmenter) -> Iterator[Image
     for batch in window_batches(task.test, task.windows, mean=task.mean, runtime=task.runtime, description="test"):
         for image, windows in zip(batch, logits([image.pixels for image in batch])):
             yield ImageLogits(windows, image.plan, image.truth)
+
+
+def train_head(task: SegmentationTask, *, on_maps: bool) -> tuple[Segmenter, dict[str, float], Iterator[ImageLogits]]:
+    """Trains the head of a task, on cached maps or on crops.
+
+    Returns:
+        Encoder and head as one model, the summary of `fit`, and the outputs for the test images, computed as they are read.
+    """
+    model = Segmenter(task.encoder, task.head, task.levels, norm=task.norm, frozen=task.frozen, half_maps=on_maps)
+    model = model.to(task.device)
+    if on_maps:
+        return model, train_on_maps(task), logits_of_maps(task)
+    return model, train_on_crops(task, model), logits_of_images(task, model)
