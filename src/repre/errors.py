@@ -38,3 +38,8 @@ def near_names(name: str, known: Iterable[str], *, count: int = 3) -> str:
     """Returns a clause such as ``; did you mean 'swin_tiny'?`` with the closest of `known`, or an empty string."""
     close = get_close_matches(name, list(known), n=count, cutoff=0.6)
     return f"; did you mean {' or '.join(repr(c) for c in close)}?" if close else ""
+
+
+def counted(number: int, noun: str) -> str:
+    """Returns a number with its noun, such as ``1 epoch``, ``2 epochs`` or ``3 processes``."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}{'es' if noun.endswith('s') else 's'}"

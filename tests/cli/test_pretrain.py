@@ -73,7 +73,7 @@ def test_a_run_is_probed_on_labels_and_best_follows(repre: Repre, photos: Path, 
     assert "probe/miou: 13 labeled images to learn from, 3 to test on" in printed
     summary = json.loads((out / "summary.json").read_text())
     names = ["probe/knn", "probe/linear", "probe/miou", "probe/patch_knn"]
-    assert list(summary["probe_images"]) == names
+    assert list(json.loads((out / "probes.json").read_text())) == names
     assert all(set(names) <= set(row) for row in summary["validations"])
     best = max(summary["validations"][1:], key=lambda row: row["probe/miou"])
     assert summary["best"]["metric"] == "probe/miou"
@@ -98,7 +98,7 @@ def test_the_closing_lines_tell_whether_training_helped(
 
     monkeypatch.setattr(api, "pretrain", lambda config: Finished(Path("runs/a")))
     _, out, _ = repre("pretrain")
-    assert "64 images in 8 s (8 images/s, 25 % of the time waiting for data)" in out
+    assert "64 images in 8.0 s (8 images/s, 25 % of the time waiting for data)" in out
     assert f"50.0% before, {after:.1%} after training" in out
     assert ("training did not help" in out) is (verdicts == 2)
     assert ("no better than raw pixels" in out) is (verdicts >= 1)

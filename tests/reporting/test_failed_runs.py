@@ -140,7 +140,7 @@ def test_killed_without_a_word(tmp_path: Path) -> None:
     assert process.returncode == -signal.SIGKILL, process.stderr
     write_report(run)
     text = text_of(run)
-    assert "Ended without a word after step 8 (killed, or the machine stopped); run the same command again" in text
+    assert "Ended without a word after step 8 (killed, or the machine stopped); resume it" in text
     assert f"repre pretrain --resume {run}" in text
     assert "No collapse" not in text or "step 4" in text
 

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from repre.reporting.run_data import RunData, read_run
 from repre.reporting.verdict import judge
 from repre.reporting.verdict_section import key_metrics
 from tests.reporting import fake_run
+from tests.reporting.commands import check_command
 from tests.reporting.test_page import outline
 
 LABELS = {"probe": {"knn": "birds"}}
@@ -29,7 +31,8 @@ def probed(path: Path, first: float, last: float, *, images: int | None) -> Path
         del row["knn"]
         row["probe/knn"] = first + (last - first) * row["step"] / fake_run.STEPS
     if images is not None:
-        summary["probe_images"] = {"probe/knn": {"data": "birds", "train_images": 200, "test_images": images}}
+        counts = {"probe/knn": {"data": "birds", "train_images": 200, "test_images": images}}
+        (run / "probes.json").write_text(json.dumps(counts))
     (run / "summary.json").write_text(json.dumps(summary))
     config = json.loads(json.dumps({"data": "photos", "epochs": 4} | LABELS))
     (run / "config.yaml").write_text(json.dumps(config))
@@ -116,3 +119,38 @@ def test_metrics_that_are_no_shares_are_numbers(tmp_path: Path) -> None:
     assert "Depth" in text
     assert "depth within 25 % (δ1)" in text
     assert "RMSE, lower is better 0.612" in text
+
+
+def test_an_unfinished_run_says_how_many_test_images_its_probe_has(tmp_path: Path) -> None:
+    """16 images: 6 % to 19 % is noise, which 1000 would not be."""
+    run = probed(tmp_path / "a", 0.06, 0.19, images=16)
+    summary = json.loads((run / "summary.json").read_text())
+    (run / "log.txt").write_text(
+        "".join(f"step {row['step']}: probe/knn {row['probe/knn']:.4g}\n" for row in summary["validations"])
+    )
+    (run / "summary.json").unlink()
+    found = finding(read_run(run), "barely changed")
+    assert found.kind == "unknown"
+    assert "With 16 test images" in found.text
+    assert found.next.command == f"repre compare {run} --eval knn --data birds --seeds 3"
+
+
+@pytest.mark.parametrize(
+    ("metric", "evaluation", "labels"),
+    [
+        ("probe/linear", "linear", "csv:labels.csv"),
+        ("probe/miou", "segment", "pairs:{split}/images,{split}/masks"),
+        ("probe/patch_knn", "patch-knn", "pairs:{split}/images,{split}/masks"),
+    ],
+)
+def test_a_probe_without_a_clear_change_is_measured_again_on_its_own_labels(
+    metric: str, evaluation: str, labels: str, tmp_path: Path
+) -> None:
+    counts = {metric: {"data": labels, "train_images": 32, "test_images": 16}}
+    rows = [{"step": 0, metric: 0.07}, {"step": 8, metric: 0.07}]
+    run = RunData(path=tmp_path / "a", name="a", validations=rows, probes=counts)
+    command = finding(run, "barely changed").next.command
+    words = shlex.split(command)
+    assert words[words.index("--eval") + 1] == evaluation
+    assert words[words.index("--data") + 1] == labels
+    check_command(command)

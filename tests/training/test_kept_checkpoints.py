@@ -134,7 +134,7 @@ def test_a_finished_run_that_shall_have_more_epochs_gives_the_command(
     made = replace(config(Path("runs/my photos")), epochs=1, optim=optim)
     made = replace(made, runtime=replace(made.runtime, best_metric="rankme"))
     train(made)
-    with pytest.raises(UserError, match="is a finished run of 1 epochs") as caught:
+    with pytest.raises(UserError, match=r"is a finished run of 1 epoch\. ") as caught:
         train(replace(made, epochs=2))
     command = shlex.split(str(caught.value).splitlines()[-1])
     assert command[:4] == [

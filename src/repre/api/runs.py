@@ -14,6 +14,8 @@ from repre.errors import RunError, UserError
 if TYPE_CHECKING:
     from repre.config import RunConfig
     from repre.evaluation.classification.knn_probe import KNNProbe
+    from repre.evaluation.label_probes import LabelProbes
+    from repre.models.encoder import Encoder
     from repre.training.monitoring.validator import Probe
     from repre.training.planner import Plan
 
@@ -71,6 +73,7 @@ def pretrain(
     from repre.evaluation.label_probes import LabelProbes
     from repre.reporting import write_report
     from repre.training.loop import train
+    from repre.training.run_folder import RunFolder
     from repre.utils.dist import is_main_process
 
     config = _run_config(
@@ -86,8 +89,11 @@ def pretrain(
     labels = LabelProbes(config) if config.probe.metrics else None
     if labels is not None and is_main_process():
         print(labels.describe(), flush=True)
+    probes: list[Probe] = [] if scenes is None else [scenes]
+    if labels is not None:
+        probes.append(_recorded(labels, RunFolder(config.out).probes))
     try:
-        path = train(config, probe=_joined([probe for probe in (scenes, labels) if probe is not None]))
+        path = train(config, probe=_joined(probes))
     except (Exception, KeyboardInterrupt) as error:
         if is_main_process() and not isinstance(error, UserError):
             _report_failure(Path(config.out), error)
@@ -95,8 +101,6 @@ def pretrain(
     if is_main_process():
         if scenes is not None:
             _add_baselines(path, scenes)
-        if labels is not None:
-            _add_to_summary(path, {"probe_images": labels.images()})
         write_report(path)
     return Run(path)
 
@@ -197,17 +201,27 @@ def _report_failure(path: Path, error: BaseException) -> None:
 
 def _add_baselines(path: Path, probe: KNNProbe) -> None:
     """Adds k-NN before and after training, and of the baselines, to the run's summary."""
+    from repre.utils.io import write_json
+
     summary = Run(path).summary
     if "knn" not in summary:
         before, after = summary["validations"][0]["knn"], summary["validations"][-1]["knn"]
-        _add_to_summary(path, {"knn": {"before": before, "after": after, **probe.baselines()}})
+        write_json(path / "summary.json", {"knn": {"before": before, "after": after, **probe.baselines()}} | summary)
 
 
-def _add_to_summary(path: Path, content: dict[str, Any]) -> None:
-    """Adds values to the run's summary; those that it has stay."""
+def _recorded(labels: LabelProbes, file: Path) -> Probe:
+    """The probes on labels, which also write down what they measured on, for the report of an unfinished run too. What an
+    earlier part of the run measured on other labels stays."""
     from repre.utils.io import write_json
 
-    write_json(path / "summary.json", content | Run(path).summary)
+    def probe(encoder: Encoder, step: int) -> dict[str, float]:
+        metrics = labels(encoder, step)
+        known = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        if known != (content := known | labels.images()):
+            write_json(file, content)
+        return metrics
+
+    return probe
 
 
 def _joined(probes: Sequence[Probe]) -> Probe | None:

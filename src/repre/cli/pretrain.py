@@ -27,9 +27,10 @@ def main(arguments: Sequence[str]) -> int:
 def _summarize(run: api.Run) -> str:
     """The closing lines of a run: speed, k-NN on the embedded scenes, where report and encoder are."""
     summary = run.summary
+    seconds = summary["seconds"]
     lines = [
         "",
-        f"{summary['images']} images in {summary['seconds']:.0f} s ({summary['images_per_s']:.0f} images/s, "
+        f"{summary['images']} images in {seconds:.{0 if seconds >= 10 else 1}f} s ({summary['images_per_s']:.0f} images/s, "
         f"{100 * summary['data_wait']:.0f} % of the time waiting for data)",
     ]
     if knn := summary.get("knn"):

@@ -23,7 +23,8 @@ def disagreements(run: RunData) -> list[Finding]:
             continue
         words = " and ".join(one.in_words for one in [ordered[0], *others])
         text = f"On {data}: {words}. The larger sample decides: {write_metric(about, ordered[0].value)}."
-        findings.append(Finding("limit", f"{ABOUT[about]}: evaluations disagree", text, next_steps.measure(run)))
+        advice = next_steps.measure(run, probe=f"probe/{about}")
+        findings.append(Finding("limit", f"{ABOUT[about]}: evaluations disagree", text, advice))
     return findings
 
 

@@ -63,10 +63,9 @@ def probes(run: RunData) -> list[Finding]:
         numbers = f"from {values[0]:.1%} {start} to {values[-1]:.1%} at step {steps[-1]:.0f}"
         about, images = name.removeprefix("probe/"), probe_images(run, name)
         if abs(change) <= sampling_noise(values[0], values[-1], images or PROBE_IMAGES):
-            text = (
-                f"{title} went {numbers}. With about {images or PROBE_IMAGES} images, sampling noise can explain this."
-            )
-            kind, said, advice = "unknown", "barely changed", next_steps.measure(run)
+            count = f"{images} test images" if images else "a number of test images that is not known"
+            text = f"{title} went {numbers}. With {count}, sampling noise can explain this."
+            kind, said, advice = "unknown", "barely changed", next_steps.measure(run, probe=name)
         elif change > 0:
             kind, said, advice, text = "good", "rose", None, f"{title} rose {numbers}."
         else:
@@ -101,10 +100,10 @@ def gains(run: RunData) -> list[Finding]:
             metric = f"{evaluation_title(name)}, {result_title(row.get('metric'))}"
             text = f"{metric}: {gained} over the same model with random weights."
             kind = kinds.get(verdict, "unknown")
-            advice = {"bad": next_steps.lower_lr, "unknown": next_steps.measure}.get(kind)
+            advice = next_steps.lower_lr(run) if kind == "bad" else None if kind == "good" else next_steps.measure(run)
             title = f"{evaluation_title(name)} against random init: {verdict}"
             about, images = measured_by(name), _images_of(run, name)
-            findings.append(Finding(kind, title, text, advice(run) if advice else None, about, images))
+            findings.append(Finding(kind, title, text, advice, about, images))
     return findings
 
 

@@ -1,7 +1,6 @@
 """What was measured with labels, from all sources, with its number of images: probes while a run trains, evaluations."""
 
 from dataclasses import dataclass
-from typing import Any
 
 from repre.reporting.run_data import Row, RunData, finite_number
 from repre.reporting.titles import write_metric
@@ -68,22 +67,26 @@ def differs(first: Measurement, second: Measurement) -> bool:
 
 
 def probe_images(run: RunData, name: str) -> int | None:
-    """Test images of a probe, as the summary says; those on the scenes are known."""
-    counts = (run.summary or {}).get("probe_images")
-    entry: Any = counts.get(name) if isinstance(counts, dict) else None
-    count = finite_number(entry.get("test_images") if isinstance(entry, dict) else entry)
+    """Test images of a probe, as the run wrote down; those on the scenes are known."""
+    entry = run.probes.get(name)
+    count = finite_number(entry.get("test_images")) if isinstance(entry, dict) else None
     if count is not None:
         return int(count)
     return SCENES if name == "knn" else None
 
 
 def probe_data(run: RunData, name: str) -> str:
-    """What a probe is measured on: the embedded scenes, or the labels of the config."""
-    if "/" not in name:
-        return "scenes"
+    """What a probe is measured on, to compare it: the embedded scenes, or its labels."""
+    return _plain(probe_labels(run, name)) if "/" in name else "scenes"
+
+
+def probe_labels(run: RunData, name: str) -> str:
+    """The labels of a probe as the user named them: those that the run wrote down, else those of the config."""
+    if isinstance(entry := run.probes.get(name), dict):
+        return str(entry.get("data") or "")
     settings = run.config.get("probe")
     option = {"probe/knn": "knn", "probe/linear": "linear"}.get(name, "segment")
-    return _plain(settings.get(option)) if isinstance(settings, dict) else ""
+    return str(settings.get(option) or "") if isinstance(settings, dict) else ""
 
 
 def measured_by(evaluation: str) -> str:

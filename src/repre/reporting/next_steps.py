@@ -6,6 +6,7 @@ The command starts again with the settings of the run and the change, in a folde
 from collections.abc import Callable
 from fnmatch import fnmatch
 
+from repre.reporting.measurements import EVALUATION_OF, probe_labels
 from repre.reporting.run_data import Row, RunData, finite_number
 from repre.training import next_commands as commands
 from repre.training.failure_record import NextStep
@@ -38,14 +39,19 @@ def check_data(run: RunData, value: float = 0.0) -> NextStep:
     return NextStep(do="list unreadable files and duplicates", command=commands.check_data(run.config))
 
 
-def measure(run: RunData, value: float = 0.0) -> NextStep:
-    """Evaluate with labels, those of the run's probes where it has any, several seeds and random init beside it."""
+def measure(run: RunData, *, probe: str = "") -> NextStep:
+    """Evaluate with labels, several seeds and random init beside it.
+
+    Args:
+        probe: a probe on labels; the advice is the same measurement on the same labels. Empty: the labels of any probe that
+            the run has.
+    """
     do = "measure it with several seeds beside random init"
-    probe = run.config.get("probe")
-    for option, evaluation in (("segment", "segment"), ("linear", "linear"), ("knn", "knn")):
-        data = probe.get(option) if isinstance(probe, dict) else None
-        if isinstance(data, str):
-            return NextStep(do=do, command=commands.compare(run.path, evaluation=evaluation, data=data))
+    for name in (probe, "probe/miou", "probe/linear", "probe/knn"):
+        labels = probe_labels(run, name) if name.startswith("probe/") else ""
+        if labels:
+            evaluation = EVALUATION_OF[name.removeprefix("probe/")]
+            return NextStep(do=do, command=commands.compare(run.path, evaluation=evaluation, data=labels))
     return NextStep(do=f"{do} (add --data with your labels)", command=commands.compare(run.path))
 
 

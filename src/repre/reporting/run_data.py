@@ -44,6 +44,8 @@ class RunData:
     summary: Row | None = None
     """None while the run is not finished."""
     environment: Row = field(default_factory=dict)
+    probes: Row = field(default_factory=dict)
+    """By the metric of a probe on labels: its `data`, `train_images` and `test_images`."""
     alarms: list[Row] = field(default_factory=list)
     unreadable: list[str] = field(default_factory=list)
     """The first lines of unreadable.txt: a file and the reason, separated by a tab."""
@@ -114,6 +116,7 @@ def read_run(path: Path, *, comparisons: Sequence[Path] = ()) -> RunData:
         validations=validations,
         summary=summary,
         environment=_read_json(path / "environment.json", notes) or {},
+        probes=_read_json(path / "probes.json", notes) or {},
         alarms=_with_step(alarms),
         unreadable=unreadable[:MAX_UNREADABLE],
         unreadable_count=len(unreadable),

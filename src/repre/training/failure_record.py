@@ -108,7 +108,7 @@ def killed(folder: Path, *, step: int, saved: bool) -> FailureRecord:
     message = (
         "Its process was killed, or the machine stopped; a process that runs out of main memory is killed like this."
     )
-    do = "run the same command again to resume" if saved else "run the same command again to start it again"
+    do = "resume it" if saved else "start it again"
     return FailureRecord(
         kind="lost",
         step=step or None,
@@ -177,7 +177,7 @@ def _next_steps(folder: Path, config: Mapping[str, Any], error: BaseException, k
     options = error.options if isinstance(error, RunError) else ()
     resume = NextStep(do=f"resume with {' '.join(options)}", command=next_commands.resume(folder, *options))
     if not options:
-        resume = NextStep(do="resume with the same command", command=next_commands.resume(folder))
+        resume = NextStep(do="resume it", command=next_commands.resume(folder))
     if kind == "diverged":
         return [_lower_lr(folder, config)]
     if kind == "memory" and not options:

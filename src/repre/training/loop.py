@@ -19,7 +19,7 @@ from repre.config import RunConfig
 from repre.config_values import to_dict
 from repre.data.loading.feeder import Feeder
 from repre.data.views.render import make_views
-from repre.errors import RunError
+from repre.errors import RunError, counted
 from repre.training.failures import FailureTracker, failures_in_words
 from repre.training.kept_checkpoints import KeptCheckpoints
 from repre.training.micro_batch import MicroBatch
@@ -113,7 +113,7 @@ class Trainer:
         config, total = self.config, self.loader.total_steps
         device, precision = str(self.device), str(self.state.precision).removeprefix("torch.")
         epoch = self.loader.steps_per_epoch
-        size = f"{len(self.source)} images of {config.data_name}, {epoch} steps per epoch, {total} in all"
+        size = f"{len(self.source)} images of {config.data_name}, {counted(epoch, 'step')} per epoch, {total} in all"
         resuming = f"; resuming from step {self.step}" if self.step > self.first_step else ""
         self.log.message(f"{size}; {device}, {precision}{resuming}")
         self.log.message(describe_cost(self.state.branch_cost))

@@ -17,7 +17,7 @@ from repre.data.loading.loader import stack
 from repre.data.loading.order import RunOrder
 from repre.data.views.render import make_views
 from repre.data.views.view_recipes import MaskConfig
-from repre.errors import UserError
+from repre.errors import UserError, counted
 from repre.training.trials import Trial, run_trials
 from repre.types import Batch
 from repre.utils.device import pick_device, pick_workers
@@ -86,7 +86,7 @@ class Plan:
         if self.chosen.heads_gib is not None:
             lines.append(f"  heads and loss keep {self.chosen.heads_gib:.2f} GiB of the whole batch at any micro-batch")
         lines += [
-            f"  decoding: {self.decode_per_s:.0f} images/s per process, {self.workers} processes",
+            f"  decoding: {self.decode_per_s:.0f} images/s per process, {counted(self.workers, 'process')}",
             f"expected: {self.images_per_s:.0f} images/s, limited by {self.limit}",
             f"{self.hours_per_100_epochs:.2f} hours per 100 epochs; {self.epochs} epochs take {self.hours:.2f} hours",
             "add: " + " ".join(self.options),

@@ -16,6 +16,7 @@ alarms.jsonl       the alarms of the monitors
 encoder/           safetensors + config.json; timm.create_model("local-dir:.../encoder", pretrained=True)
 tensorboard/       event files
 trackers.json      identifiers of the run in other services, if there are any
+probes.json        on which labels the probes measured, and the numbers of images
 summary.json       written last; its presence marks the run as finished
 failure.json       why the run ended early (repre.training.failure_record); removed when it resumes
 """
@@ -69,6 +70,7 @@ class RunFolder:
         self.last = self.path / "checkpoints" / "last.pt"
         self.previous = self.path / "checkpoints" / "previous.pt"
         self.best = self.path / "checkpoints" / "best.pt"
+        self.probes = self.path / "probes.json"
         self.stable = self.path / "checkpoints" / "stable.pt"
         self.panel = self.path / "panel"
         self.snapshots = self.path / "snapshots"
@@ -115,7 +117,16 @@ class RunFolder:
         refused command must not keep the corrected one from using the folder."""
         if not self._is_new or self.last.is_file():
             return
-        for file in (self.config, self.environment, self.files, self.log, self.metrics, self.csv, self.lock):
+        for file in (
+            self.config,
+            self.environment,
+            self.files,
+            self.log,
+            self.metrics,
+            self.csv,
+            self.probes,
+            self.lock,
+        ):
             file.unlink(missing_ok=True)
         for folder in (self.last.parent, self.panel, self.snapshots, self.tensorboard):
             shutil.rmtree(folder, ignore_errors=True)

@@ -9,7 +9,7 @@ import yaml
 
 from repre.config import RunConfig, identity, load_yaml
 from repre.config_values import differences
-from repre.errors import UserError
+from repre.errors import UserError, counted
 
 MAX_DIFFERENCES = 8
 """Settings that a message about another config lists."""
@@ -55,9 +55,9 @@ def _train_on(run: Path, saved: RunConfig, *, epochs: int) -> str:
         meaning = f"Its stable part can be made longer without loss. For {epochs} epochs in all, run"
     else:
         source, number = run, more
-        meaning = f"To train on for {more} more, with a schedule of their own, run"
+        meaning = f"To train on for {counted(more, 'more epoch')}, with a schedule of their own, run"
     command = ["repre", "pretrain", "--from", str(source), "--epochs", str(number), "--out", str(out)]
-    return f"{run} is a finished run of {saved.epochs} epochs. {meaning}\n  {shlex.join(command)}"
+    return f"{run} is a finished run of {counted(saved.epochs, 'epoch')}. {meaning}\n  {shlex.join(command)}"
 
 
 def _names(run: Path, epochs: int) -> Any:

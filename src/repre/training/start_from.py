@@ -14,7 +14,7 @@ from typing import Any
 
 from repre.config import RunConfig, identity, load_yaml
 from repre.config_values import from_dict
-from repre.errors import UserError
+from repre.errors import UserError, counted
 from repre.training.checkpoint import checkpoint_file, load_checkpoint, load_latest
 from repre.training.run_folder import RunFolder
 from repre.utils.safe_load import content_hash
@@ -70,8 +70,8 @@ class Start:
         """
         if resampled:
             return (
-                f"{self}; {len(resampled)} position tables were resampled to the size of the views, and their averages in "
-                "the optimizer start anew"
+                f"{self}; {counted(len(resampled), 'position table')} resampled to the size of the views: the optimizer's "
+                "averages for them start anew"
             )
         return str(self)
 
@@ -79,7 +79,7 @@ class Start:
         where = f"{self.checkpoint}, step {self.source_step}"
         if self.first_step:
             return f"the run goes on from {where}, before the decay, with a plan of {self.config.epochs} epochs in all"
-        return f"the run starts with the state of {where}, and a new schedule of {self.config.epochs} epochs"
+        return f"the run starts with the state of {where}, and a new schedule of {counted(self.config.epochs, 'epoch')}"
 
 
 def continued_config(spec: str, *, out: str | Path | None) -> RunConfig:

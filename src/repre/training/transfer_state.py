@@ -170,5 +170,6 @@ def _refused(lines: list[str], reason: str) -> UserError:
         "\n  ".join(
             [f"--from: {reason}. These settings must be those of the run that the new one starts from:", *lines]
         )
-        + "\nleave them out; or start from the encoder's weights alone, with --encoder.weights instead of --from"
+        + "\nleave out the options, the recipe or the --config that set them; or start from the encoder's weights alone, "
+        "with --encoder.weights instead of --from"
     )
