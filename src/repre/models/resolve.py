@@ -54,6 +54,8 @@ class ResolvedEncoder:
     """Pixel values that stood for 0 and 1 in training; None where no range was declared."""
     epoch: float | None = None
     """Epochs that its run had done; None for an encoder that comes from no run."""
+    step: int | None = None
+    """Steps that its run had done; None where that is not known."""
 
     @property
     def image_size(self) -> tuple[int, int] | None:
@@ -167,7 +169,7 @@ def _resolve_random(spec: str) -> ResolvedEncoder:
     name, bracket, arguments = spec.removeprefix("random:").partition("[")
     if not bracket and Path(name).expanduser().exists():
         trained = resolve_encoder(name)
-        return replace(trained, spec=spec, config=replace(trained.config, weights=None), folder=None, epoch=None)
+        return replace(trained, spec=spec, config=replace(trained.config, weights=None), epoch=None, step=None)
     return ResolvedEncoder(spec, _architecture(spec, name, arguments if bracket else None), None)
 
 
@@ -200,7 +202,8 @@ def _parse_arguments(spec: str, text: str) -> dict[str, Any]:
 def _resolve_folder(spec: str, path: Path) -> ResolvedEncoder:
     saved = path / "encoder" if (path / "encoder" / "config.json").is_file() else path
     if (saved / "config.json").is_file():
-        return replace(_resolve_saved(spec, saved, results=path), epoch=_epochs(path))
+        epochs, steps = _length(path if saved != path else path.parent)
+        return replace(_resolve_saved(spec, saved, results=path), epoch=epochs, step=steps)
     last = path / "checkpoints" / "last.pt"
     if last.is_file():
         return _resolve_checkpoint(spec, last)
@@ -246,15 +249,16 @@ def _resolve_checkpoint(spec: str, path: Path) -> ResolvedEncoder:
     save_encoder(encoder, folder.name, mean=mean, std=std, value_range=config.views.value_range)
     resolved = _resolve_saved(spec, Path(folder.name), results=run)
     epoch = state["step"] / state["steps_per_epoch"] if "steps_per_epoch" in state else state.get("epoch")
-    return replace(resolved, epoch=epoch)
+    return replace(resolved, epoch=epoch, step=state.get("step"))
 
 
-def _epochs(run: Path) -> float | None:
-    """The epochs of a finished run; None for other folders."""
+def _length(run: Path) -> tuple[float | None, int | None]:
+    """The epochs and the steps of a finished run; None for other folders."""
     try:
-        return float(json.loads((run / "summary.json").read_text(encoding="utf-8"))["epochs"])
+        summary = json.loads((run / "summary.json").read_text(encoding="utf-8"))
+        return float(summary["epochs"]), summary.get("steps")
     except (OSError, ValueError, KeyError, TypeError):
-        return None
+        return None, None
 
 
 _temporary_folders: list[tempfile.TemporaryDirectory[str]] = []
