@@ -180,15 +180,16 @@ def _flat(group: ResultGroup) -> dict[str, Any]:
     first = group.first
     identity, *counts = data_key(first)
     encoder = {name: value for name, value in _dict(first.get("encoder")).items() if name not in NOT_ARCHITECTURE}
-    flat = _flatten(_dict(first.get("config"))) | _flatten(encoder, "encoder.")
+    flat = flatten(_dict(first.get("config"))) | flatten(encoder, "encoder.")
     known = {"size": evaluated_size(first), FILES: identity, IMAGES: [count for count in counts if count is not None]}
     return flat | {name: value for name, value in known.items() if value is not None and value != []}
 
 
-def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings by dotted names."""
     flat: dict[str, Any] = {}
     for name, value in values.items():
-        flat |= _flatten(value, f"{prefix}{name}.") if isinstance(value, dict) and value else {prefix + name: value}
+        flat |= flatten(value, f"{prefix}{name}.") if isinstance(value, dict) and value else {prefix + name: value}
     return flat
 
 
