@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from tests.cli.conftest import Repre
 
@@ -17,8 +18,9 @@ def test_knn_prints_its_metrics_and_writes_the_result(
     runtime = ("--runtime.workers", 0, "--runtime.device", "cpu", "--runtime.cache", tmp_path / "cache")
     code, out, err = repre("eval", "knn", "--encoder", ENCODER, "--random", "--data", "scenes:64:32", *runtime)
     assert code == 0, err
-    first, *metrics, last = out.splitlines()
+    first, split, *metrics, last = out.splitlines()
     assert first.startswith(f"knn of random:{ENCODER} on scenes:64:32, ")
+    assert split == "  64 images to train on, 32 to test on (test)"
     assert [line.split()[0] for line in metrics] == ["knn20", "knn10"], "the main metric is first"
     path = Path(last.removeprefix("written to "))
     content = json.loads(path.read_text())
@@ -31,8 +33,9 @@ def test_several_encoders_give_a_table_and_a_curve(repre: Repre, run_copy: Path,
     names = (f"{run_copy}@last", run_copy, f"random:{run_copy}")
     code, out, err = repre("eval", "knn", "--encoder", *names, "--data", "scenes:64:32", *runtime)
     assert code == 0, err
-    first, header, *rows, last = out.splitlines()
-    assert first == "knn on scenes:64:32"
+    first, header, *rows, remark, last = out.splitlines()
+    assert first == "knn on scenes:64:32: 64 images to train on, 32 to test on (test)"
+    assert remark == f"  {names[0]} and {names[1]} are the same weights"
     assert header.split() == ["epoch", "knn20", "encoder"]
     assert [row.split()[0] for row in rows] == ["-", "1", "1"]
     assert [row.split()[-1] for row in rows] == [str(names[2]), str(names[0]), str(names[1])]
@@ -41,6 +44,27 @@ def test_several_encoders_give_a_table_and_a_curve(repre: Repre, run_copy: Path,
     folder = run_copy / "evaluations"
     assert curve.parent == folder
     assert len(list(folder.glob("knn-*.json"))) == 1, "both names of the run have the same weights"
+
+
+def test_a_missing_checkpoint_is_found_before_the_first_is_evaluated(
+    repre: Repre, run_copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("repre.evaluation.runner.evaluate", lambda *_, **__: pytest.fail("it was evaluated"))
+    code, _, err = repre("eval", "knn", "--encoder", run_copy, f"{run_copy}@none", "--data", "scenes:64:32")
+    assert code == 2
+    assert "there is no checkpoint" in err
+
+
+def test_the_share_that_is_held_out_is_said(repre: Repre, tmp_path: Path) -> None:
+    for label in range(2):
+        (tmp_path / "data" / str(label)).mkdir(parents=True)
+        for name in range(5):
+            Image.new("RGB", (32, 32), (90 * label, 9 * name, 0)).save(tmp_path / "data" / str(label) / f"{name}.png")
+    options = ("--runtime.workers", 0, "--runtime.device", "cpu", "--runtime.cache", tmp_path / "cache")
+    encoder = ("--encoder", f"random:{ENCODER}", "--out", tmp_path / "out")
+    code, out, err = repre("eval", "knn", *encoder, "--data", tmp_path / "data", *options)
+    assert code == 0, err
+    assert "  8 images to train on, 2 to test on (20% of every class, held out by a fixed draw)\n" in out
 
 
 def test_help_lists_the_evaluations(repre: Repre) -> None:

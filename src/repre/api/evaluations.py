@@ -12,6 +12,7 @@ from repre.api.arguments import PathLike, as_list, build_config
 if TYPE_CHECKING:
     from repre.evaluation.comparison import Row
     from repre.evaluation.curve import Point
+    from repre.models.resolve import ResolvedEncoder
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,8 @@ class EvaluationResult:
     """Duration of the evaluation."""
     model: Path | None = None
     """Folder of the fitted model, for `load_model`; None if nothing was fitted or kept."""
+    weights: str = ""
+    """Identity of the evaluated weights: the SHA-256 of their file, `hub` or `random`."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,25 @@ class Curve:
         from repre.evaluation.curve import Point
 
         pairs = zip(self.results, self.epochs, strict=True)
-        return [Point(result.encoder, epoch, result.metrics[result.main]) for result, epoch in pairs]
+        return [
+            Point(
+                result.encoder,
+                epoch,
+                result.metrics[result.main],
+                run=_run_of(result.encoder),
+                weights=result.weights,
+                size=result.details.get("size"),
+            )
+            for result, epoch in pairs
+        ]
+
+
+def _run_of(spec: str) -> str:
+    """The run of a checkpoint as the user named it."""
+    from repre.training.checkpoint import checkpoint_file
+
+    path = checkpoint_file(spec)
+    return str(path.parent.parent if path.parent.name == "checkpoints" else path)
 
 
 @dataclass(frozen=True)
@@ -115,12 +136,13 @@ def evaluate(
         UserError: an unknown evaluation, encoder or setting (the message suggests near names), or a wrong value.
         RunError: the evaluation cannot continue, or a signal stopped it; call it again to resume.
     """
+    from repre.models.resolve import resolve_encoder
+
     if data is not None:
         settings["data"] = str(data)
     evaluation_config = _evaluation_config(evaluation, config, settings)
     spec = f"random:{str(encoder).removeprefix('random:')}" if random else str(encoder)
-    result, _ = _evaluate(evaluation, spec, evaluation_config, out=out, keep_model=keep_model)
-    return result
+    return _evaluate(evaluation, resolve_encoder(spec), evaluation_config, out=out, keep_model=keep_model)
 
 
 def evaluate_checkpoints(
@@ -146,7 +168,9 @@ def evaluate_checkpoints(
         UserError, RunError: as `evaluate`.
     """
     from repre.errors import UserError
+    from repre.evaluation import registry
     from repre.evaluation.curve import write_curve
+    from repre.models.resolve import resolve_encoder
     from repre.utils.io import json_hash
 
     if not encoders:
@@ -154,11 +178,14 @@ def evaluate_checkpoints(
     if data is not None:
         settings["data"] = str(data)
     evaluation_config = _evaluation_config(evaluation, config, settings)
-    pairs = [
-        _evaluate(evaluation, str(encoder), evaluation_config, out=out, reuse=True, keep_model=False)
-        for encoder in encoders
+    found = [resolve_encoder(str(encoder)) for encoder in encoders]
+    if (check := registry.evaluation(evaluation).check) is not None:
+        for resolved in found:  # a mistake in the last one is found before the first is evaluated
+            check(resolved, evaluation_config)
+    results = [
+        _evaluate(evaluation, resolved, evaluation_config, out=out, reuse=True, keep_model=False) for resolved in found
     ]
-    curve = Curve(None, [result for result, _ in pairs], [epoch for _, epoch in pairs])
+    curve = Curve(None, results, [resolved.epoch for resolved in found])
     if all(epoch is None for epoch in curve.epochs):
         return curve
     first = curve.results[0]
@@ -169,20 +196,23 @@ def evaluate_checkpoints(
 
 
 def _evaluate(
-    evaluation: str, spec: str, config: Any, *, out: PathLike | None, keep_model: bool, reuse: bool = False
-) -> tuple[EvaluationResult, float | None]:
-    """One result, and the epochs that the encoder's run had done."""
+    evaluation: str,
+    resolved: ResolvedEncoder,
+    config: Any,
+    *,
+    out: PathLike | None,
+    keep_model: bool,
+    reuse: bool = False,
+) -> EvaluationResult:
     from repre.evaluation import runner
-    from repre.models.resolve import resolve_encoder
 
-    resolved = resolve_encoder(spec)
     folder = Path(out) if out else None
     result = runner.evaluate(evaluation, resolved, config, out=folder, reuse=reuse, keep_model=keep_model)
     model = Path(result["path"]).with_suffix("") / "model"
-    found = EvaluationResult(
+    return EvaluationResult(
         path=Path(result["path"]),
         evaluation=evaluation,
-        encoder=spec,
+        encoder=resolved.spec,
         data=config.data,
         metrics=result["metrics"],
         main=result["main"],
@@ -190,8 +220,8 @@ def _evaluate(
         details=result["details"],
         seconds=result["seconds"],
         model=model if keep_model and model.is_dir() else None,
+        weights=result["encoder"]["weights"],
     )
-    return found, resolved.epoch
 
 
 def compare(

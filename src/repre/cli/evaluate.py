@@ -58,7 +58,8 @@ def main(arguments: Sequence[str]) -> int:
     if len(options.encoder) > 1:
         encoders = [f"random:{spec}" for spec in options.encoder] if options.random else options.encoder
         curve = api.evaluate_checkpoints(name, encoders, out=options.out, config=options.config)
-        print(f"{name} on {curve.results[0].data}")
+        split = describe_split(curve.results[0].details)
+        print(f"{name} on {curve.results[0].data}" + (f": {split}" if split else ""))
         print(curve)
         print(f"results are in {curve.results[0].path.parent}" + (f"; curve: {curve.path}" if curve.path else ""))
         return 0
@@ -72,6 +73,8 @@ def main(arguments: Sequence[str]) -> int:
         config=options.config,
     )
     print(f"{name} of {result.encoder} on {result.data}, {result.seconds:.0f} s")
+    if split := describe_split(result.details):
+        print(f"  {split}")
     for metric in sorted(result.metrics, key=lambda metric: (metric != result.main, metric)):
         print(f"  {metric:24} {describe_value(metric, result.metrics[metric]):>8}")
     for line in class_table(result.details):
@@ -80,6 +83,15 @@ def main(arguments: Sequence[str]) -> int:
     if result.model is not None:
         print(f"predict with it: repre predict --model {shlex.quote(str(result.path))} IMAGES --out FOLDER")
     return 0
+
+
+def describe_split(details: dict[str, Any]) -> str:
+    """The numbers of images, and where the test images come from, such as ``80 images to train on, 20 to test on``."""
+    tested = details.get("test_images", details.get("val_images"))
+    if tested is None or details.get("train_images") is None:
+        return ""
+    test_set = details.get("test_set")
+    return f"{details['train_images']} images to train on, {tested} to test on" + (f" ({test_set})" if test_set else "")
 
 
 def class_table(details: dict[str, Any]) -> list[str]:
