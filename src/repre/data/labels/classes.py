@@ -101,11 +101,8 @@ def open_labeled(
         whole = parts.get(WHOLE) or parts["train"]
         _refuse_single_images(spec, whole)
         kept, held_out = hold_out(whole.targets, holdout, seed=0)
-        train, tested, test_set = (
-            whole.take(kept),
-            whole.take(held_out),
-            f"{holdout:.0%} of every class, held out by a fixed draw",
-        )
+        train, tested = whole.take(kept), whole.take(held_out)
+        test_set = f"{holdout:.0%} of every class, held out by a fixed draw"
     return LabeledSplits(train, tested, train.classes, train.multilabel, val, test_set)
 
 
