@@ -6,7 +6,8 @@ from pathlib import Path
 
 from repre.config import RunConfig
 from repre.data.io.cache_folders import with_cache
-from repre.data.io.sources import Source
+from repre.data.io.sources import Source, describe_source
+from repre.data.io.value_ranges import check_values
 from repre.data.loading.loader import Loader
 from repre.data.loading.manifest import apply_manifest, write_manifest
 from repre.data.views.render import draw_views
@@ -19,25 +20,34 @@ from repre.utils.io import keep_copy
 
 
 def open_run_source(config: RunConfig, folder: RunFolder, *, files: Path | None) -> tuple[Source, str | None]:
-    """Opens the images; a new run writes down the list of its files first. A collective call.
+    """Opens the images; a new run checks their values and writes down the list of its files first. A collective call.
 
     Args:
         files: a list of another run that this one continues with, instead of a new one.
 
     Returns:
-        The images, and a warning if they differ from the list.
+        The images, and what to say about them: what a new run takes and leaves, and whether they differ from the list.
+
+    Raises:
+        UserError: there are none, or the values of a new run's images do not fit their range.
     """
     source = config.open_source()
-    if is_main_process() and not (folder.last.is_file() or folder.previous.is_file()):
+    is_new = not (folder.last.is_file() or folder.previous.is_file())
+    notes = []
+    if is_new:
+        check_values(source, config.views.value_range)
+        notes = describe_source(source)
+    if is_main_process() and is_new:
         if files is not None and files.is_file():
             keep_copy(files, folder.files)
         else:
             write_manifest(source, folder.files)
     barrier()
     source, warning = apply_manifest(source, folder.files)
+    notes += [warning] if warning else []
     if is_main_process():
         folder.update_config(config)
-    return source, warning
+    return source, "\n".join(notes) or None
 
 
 def build_loader(
