@@ -34,25 +34,23 @@ class Embeddings:
     """The same as an HTML page with thumbnails that opens offline."""
 
 
-def load_encoder(path: PathLike) -> Encoder:
-    """Loads the encoder of a finished run, or of a folder written by `save_encoder`, in evaluation mode.
+def load_encoder(encoder: PathLike) -> Encoder:
+    """Loads an encoder in evaluation mode.
+
+        encoder = repre.load_encoder("runs/photos")
+        images = encoder.transform()(["a.jpg", "b.jpg"])  # resized, cropped, normalized as `repre embed` does
+        features = encoder(images)
+
+    Args:
+        encoder: a run, a checkpoint (also RUN@NAME), a folder written by `save_encoder`, a weights file, a timm name or
+            random:NAME (see `repre.models.resolve`).
 
     Raises:
-        UserError: there is no such folder, or it holds an unfinished run.
+        UserError: there is no such encoder, or a run has no checkpoint yet.
     """
-    from repre.models.timm_folder import load_saved_encoder
+    from repre.models.resolve import resolve_encoder
 
-    path = Path(path)
-    if not path.is_dir():
-        raise UserError(f"there is no folder {path}")
-    folder = path / "encoder"
-    if not folder.is_dir():
-        if (path / "config.yaml").is_file():
-            raise UserError(
-                f"{path} is an unfinished run without an encoder; finish it: repre pretrain --resume {path}"
-            )
-        folder = path
-    return load_saved_encoder(folder).eval()
+    return resolve_encoder(str(encoder)).build().eval()
 
 
 def embed(
