@@ -70,15 +70,10 @@ class LoaderConfig:
 
     def __post_init__(self) -> None:
         check_fields(self, "loader")
-        if self.decode_size < 0:
-            raise UserError(f"loader.decode_size must not be negative, not {self.decode_size}")
         if not 0 <= self.max_unreadable <= 1:
             raise UserError(f"loader.max_unreadable is a share and must lie in [0, 1], not {self.max_unreadable}")
         if not self.in_flight_gib > 0:
             raise UserError(f"loader.in_flight_gib must be positive, not {self.in_flight_gib}")
-        for name in ("cache_gib", "remote_cache_gib"):
-            if not getattr(self, name) >= 0:
-                raise UserError(f"loader.{name} must not be negative, not {getattr(self, name)}")
 
 
 def sufficient_size(crops: Iterable[tuple[Size, Range]]) -> int:
