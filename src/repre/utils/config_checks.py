@@ -15,7 +15,7 @@ WIDEST, LARGEST_SIDE = 2**20, 2**16
 """The most channels of a layer, and pixels of a side, for which sizes in bytes do not overflow."""
 INT_LIMITS = (0, 2**31 - 1)
 """Lowest and highest whole number of a setting without limits of its own."""
-FLOAT_LIMITS = (0.0, 1e12)
+FLOAT_LIMITS = (0.0, 1e30)
 """Lowest and highest other number of a setting without limits of its own."""
 LIMITS: dict[str, tuple[float, float]] = {
     "seed": (0, 2**32 - 1),  # what every generator takes

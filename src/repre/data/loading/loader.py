@@ -25,7 +25,7 @@ from repre.data.io.remote_address import REMOTE_GIB
 from repre.data.io.sources import Source
 from repre.data.loading import slots
 from repre.data.loading.manifest import changed_during_run
-from repre.data.loading.order import RunOrder
+from repre.data.loading.order import RunOrder, check_batch
 from repre.data.loading.slots import SlotRing
 from repre.data.loading.sub_batches import BatchJoiner, Cut, cut_batch
 from repre.data.loading.workers import IN_FLIGHT_GIB, in_workers, load_tracked
@@ -238,13 +238,7 @@ class Loader:
         in_flight_gib: float = IN_FLIGHT_GIB,
         log: Callable[[str], object] = print,
     ) -> None:
-        if batch_size > len(source):
-            raise UserError(
-                f"batch_size is {batch_size}, but {source.spec} has only {len(source)} images; "
-                f"use --batch-size {max(2, len(source) // 2)} or less"
-            )
-        if batch_size % world_size:
-            raise UserError(f"batch_size {batch_size} must be a multiple of the {world_size} processes")
+        check_batch(batch_size, images=len(source), spec=source.spec, processes=world_size)
         order = RunOrder(count=len(source), batch_size=batch_size, seed=seed, rank=rank, world_size=world_size)
         self.source, self.steps_per_epoch = source, order.steps_per_epoch
         self.total_steps = epochs * self.steps_per_epoch
