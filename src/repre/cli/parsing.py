@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import tyro
 
 from repre.errors import UserError
+from repre.utils.config_checks import check_fields
 
 OptionsT = TypeVar("OptionsT")
 
@@ -62,10 +63,10 @@ def parse(
         default: values of the options that are not given; None uses those of the class.
 
     Raises:
-        UserError: a config among the options refuses a value.
+        UserError: a config among the options refuses a value, or a number is out of bounds.
         SystemExit: after --help (0), or for an unknown option or a value of a wrong type (2).
     """
-    return _run_tyro(
+    parsed = _run_tyro(
         options,
         args=join_repeated(arguments),
         prog=f"repre {command}",
@@ -73,6 +74,8 @@ def parse(
         default=tyro.MISSING_NONPROP if default is None else default,
         config=(tyro.conf.AvoidSubcommands,),
     )
+    check_fields(parsed)
+    return parsed
 
 
 def parse_known(options: type[OptionsT], arguments: Sequence[str], *, command: str) -> tuple[OptionsT, list[str]]:

@@ -24,7 +24,7 @@ from repre.data.views.render import random_view
 from repre.errors import UserError
 from repre.evaluation.classification.classifier import Classifier
 from repre.evaluation.classification.opening import open_for
-from repre.evaluation.features import Transform, extract_features, stream_views
+from repre.evaluation.features import extract_features, stream_views
 from repre.evaluation.fit import FitConfig, fit
 from repre.evaluation.fitted.fitted_classifier import FittedClassifier
 from repre.evaluation.metrics import check_fractions, classification, per_class, with_fraction
