@@ -133,6 +133,10 @@ class RunFolder:
         with contextlib.suppress(OSError):  # the folder holds something else
             self.path.rmdir()
 
+    def is_there(self) -> bool:
+        """Whether the folder is still the one that `prepare` locked: it was neither moved nor deleted."""
+        return self._lock.is_in_place()
+
     def release(self) -> None:
         """Releases the lock, if this process holds it."""
         self._lock.release()
