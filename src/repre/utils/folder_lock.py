@@ -1,5 +1,6 @@
 """The lock on a folder that one process writes to: taken, released, and looked at by other processes."""
 
+import os
 import time
 from pathlib import Path
 from typing import BinaryIO
@@ -54,6 +55,15 @@ class FolderLock:
                 time.sleep(0.1)
             except OSError:  # a file system without locks
                 return
+
+    def is_in_place(self) -> bool:
+        """Whether the file is still where it was when this process took the lock; True without a lock."""
+        if self._file is None:
+            return True
+        try:
+            return os.path.samestat(os.fstat(self._file.fileno()), os.stat(self.path))
+        except OSError:
+            return False
 
     def release(self) -> None:
         """Releases the lock, if this process has it."""
