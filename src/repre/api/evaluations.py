@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from repre.api.arguments import PathLike, as_list, build_config
+from repre.api.arguments import PathLike, as_list, as_output, build_config
 
 if TYPE_CHECKING:
     from repre.evaluation.comparison import Row
@@ -206,7 +206,7 @@ def _evaluate(
 ) -> EvaluationResult:
     from repre.evaluation import runner
 
-    folder = Path(out) if out else None
+    folder = as_output(out) if out else None
     result = runner.evaluate(evaluation, resolved, config, out=folder, reuse=reuse, keep_model=keep_model)
     model = Path(result["path"]).with_suffix("") / "model"
     return EvaluationResult(
@@ -260,7 +260,7 @@ def compare(
     configs = {name: _evaluation_config(name, config, settings) for name, config in given.items()}
     names = [str(encoder) for encoder in as_list(encoders)]
     found = comparison.compare(
-        names, configs, seeds=seeds, out=Path(out), supervised=None if supervised is None else str(supervised)
+        names, configs, seeds=seeds, out=as_output(out), supervised=None if supervised is None else str(supervised)
     )
     write_tables(found, Path(out), seeds=seeds)
     runs = [Path(name) for name in names if (Path(name) / "config.yaml").is_file()]

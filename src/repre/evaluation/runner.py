@@ -20,6 +20,7 @@ from repre.evaluation.fitted.fitted_folder import MODEL, Origin, save_fitted
 from repre.evaluation.registry import evaluation
 from repre.evaluation.result import Result, definition
 from repre.models.resolve import ResolvedEncoder
+from repre.utils.folder_lock import LONG_WAIT, writing
 from repre.utils.io import json_hash, write_json
 
 FORMAT = 1
@@ -41,7 +42,8 @@ def evaluate(
 ) -> dict[str, Any]:
     """Evaluates an encoder and writes the result.
 
-    If the config declares no range of pixel values, the one of the encoder's training is used and stored.
+    If the config declares no range of pixel values, the one of the encoder's training is used and stored. While another
+    process makes the same result, this one waits for it, and takes it.
 
     Args:
         name: of the evaluation.
@@ -79,8 +81,19 @@ def evaluate(
         raise _not_writable(folder, error.strerror) from error
     if not can_be_written(folder):
         raise _not_writable(folder, "Permission denied")
-    started = time.monotonic()
-    work_dir = folder / stem
+    before = _written_at(path)
+    with writing(path.with_suffix(""), patience=LONG_WAIT):
+        made_while_waiting = _written_at(path) != before
+        if made_while_waiting and (not keep_model or (path.with_suffix("") / MODEL).is_dir()):
+            return read_result(path)
+        return _evaluate(name, resolved, config, defined_by, path, keep_model=keep_model)
+
+
+def _evaluate(
+    name: str, resolved: ResolvedEncoder, config: Any, defined_by: dict[str, Any], path: Path, *, keep_model: bool
+) -> dict[str, Any]:
+    """Computes a result and writes it to `path`; see `evaluate`."""
+    started, work_dir = time.monotonic(), path.with_suffix("")
     result: Result = evaluation(name).run(resolved, config, work_dir=work_dir)
     content = {
         "format": FORMAT,
@@ -110,6 +123,11 @@ def evaluate(
     if work_dir.is_dir() and not any(work_dir.iterdir()):
         work_dir.rmdir()
     return {**content, "path": str(path)}
+
+
+def _written_at(path: Path) -> int | None:
+    """When a file was written, in nanoseconds; None if there is none."""
+    return path.stat().st_mtime_ns if path.is_file() else None
 
 
 def results_folder(resolved: ResolvedEncoder) -> Path:

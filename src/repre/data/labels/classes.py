@@ -15,12 +15,13 @@ from typing import Any
 
 import numpy as np
 
+from repre.data.io.archives import archives_alone
 from repre.data.io.hub_data import is_saved_data_set
 from repre.data.io.image_files import Decoding, FileSource, class_labels
 from repre.data.io.joined_files import ChosenFiles
 from repre.data.io.local_files import check_readable
 from repre.data.io.names import Names
-from repre.data.io.sources import archives_alone, check_data, open_source
+from repre.data.io.sources import check_data, open_source
 from repre.data.io.torchvision_sets import DATA_SETS
 from repre.data.labels.label_tables import SPLITS, WHOLE, read_table
 from repre.data.labels.splits import HELD_OUT, LabeledImages, hold_out, source_identity

@@ -24,7 +24,7 @@ from repre.data.views.render import random_view
 from repre.errors import UserError
 from repre.evaluation.classification.classifier import Classifier
 from repre.evaluation.classification.opening import open_for
-from repre.evaluation.features import Transform, extract_features, stream_views
+from repre.evaluation.features import extract_features, stream_views
 from repre.evaluation.fit import FitConfig, fit
 from repre.evaluation.fitted.fitted_classifier import FittedClassifier
 from repre.evaluation.metrics import check_fractions, classification, per_class, with_fraction
@@ -32,6 +32,7 @@ from repre.evaluation.options import RuntimeOptions
 from repre.evaluation.result import Result, definition
 from repre.models.resolve import ResolvedEncoder
 from repre.models.timm_folder import save_encoder
+from repre.models.transform import Transform
 from repre.types import Batch
 from repre.utils.config_checks import check_fields
 from repre.utils.image_size import Size
