@@ -92,6 +92,8 @@ def evaluate(
     random: bool = False,
     out: PathLike | None = None,
     keep_model: bool = True,
+    mean: tuple[float, ...] | None = None,
+    std: tuple[float, ...] | None = None,
     config: Any = None,
     **settings: Any,
 ) -> EvaluationResult:
@@ -106,6 +108,7 @@ def evaluate(
         random: evaluate the same model at random init.
         out: folder for results; by default evaluations/ in the folder of the encoder.
         keep_model: keep the fitted encoder and head beside the result, for `load_model`, `predict` and `export`.
+        mean, std: of every channel, instead of what the weights expect; both or neither.
         config: config of the evaluation, such as `KNNConfig`; None uses the defaults.
         settings: fields of the config to replace.
 
@@ -117,7 +120,8 @@ def evaluate(
         settings["data"] = str(data)
     evaluation_config = _evaluation_config(evaluation, config, settings)
     spec = f"random:{str(encoder).removeprefix('random:')}" if random else str(encoder)
-    result, _ = _evaluate(evaluation, spec, evaluation_config, out=out, keep_model=keep_model)
+    pixels = (mean, std)
+    result, _ = _evaluate(evaluation, spec, evaluation_config, out=out, keep_model=keep_model, pixels=pixels)
     return result
 
 
@@ -127,6 +131,8 @@ def evaluate_checkpoints(
     *,
     data: PathLike | None = None,
     out: PathLike | None = None,
+    mean: tuple[float, ...] | None = None,
+    std: tuple[float, ...] | None = None,
     config: Any = None,
     **settings: Any,
 ) -> Curve:
@@ -138,7 +144,7 @@ def evaluate_checkpoints(
 
     Args:
         encoders: what `evaluate` accepts, at least one.
-        evaluation, data, out, config, settings: as in `evaluate`.
+        evaluation, data, out, mean, std, config, settings: as in `evaluate`.
 
     Raises:
         UserError, RunError: as `evaluate`.
@@ -153,7 +159,9 @@ def evaluate_checkpoints(
         settings["data"] = str(data)
     evaluation_config = _evaluation_config(evaluation, config, settings)
     pairs = [
-        _evaluate(evaluation, str(encoder), evaluation_config, out=out, reuse=True, keep_model=False)
+        _evaluate(
+            evaluation, str(encoder), evaluation_config, out=out, reuse=True, keep_model=False, pixels=(mean, std)
+        )
         for encoder in encoders
     ]
     curve = Curve(None, [result for result, _ in pairs], [epoch for _, epoch in pairs])
@@ -167,13 +175,24 @@ def evaluate_checkpoints(
 
 
 def _evaluate(
-    evaluation: str, spec: str, config: Any, *, out: PathLike | None, keep_model: bool, reuse: bool = False
+    evaluation: str,
+    spec: str,
+    config: Any,
+    *,
+    out: PathLike | None,
+    keep_model: bool,
+    pixels: tuple[tuple[float, ...] | None, tuple[float, ...] | None],
+    reuse: bool = False,
 ) -> tuple[EvaluationResult, float | None]:
-    """One result, and the epochs that the encoder's run had done."""
+    """One result, and the epochs that the encoder's run had done.
+
+    Args:
+        pixels: mean and standard deviation of the channels, where they are not those of the weights.
+    """
     from repre.evaluation import runner
     from repre.models.resolve import resolve_encoder
 
-    resolved = resolve_encoder(spec)
+    resolved = resolve_encoder(spec).normalized(*pixels)
     folder = Path(out) if out else None
     result = runner.evaluate(evaluation, resolved, config, out=folder, reuse=reuse, keep_model=keep_model)
     model = Path(result["path"]).with_suffix("") / "model"

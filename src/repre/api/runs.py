@@ -74,6 +74,7 @@ def pretrain(
     from repre.reporting import write_report
     from repre.training.loop import train
     from repre.training.run_folder import RunFolder
+    from repre.training.start_weights import with_statistics
     from repre.utils.dist import is_main_process
 
     config = _run_config(
@@ -85,6 +86,7 @@ def pretrain(
         batch_size=batch_size,
         seed=seed,
     )
+    config = with_statistics(config)
     scenes = KNNProbe.for_scenes(config.data_name, config.views) if config.embedded_scenes else None
     labels = LabelProbes(config) if config.probe.metrics else None
     if labels is not None and is_main_process():
