@@ -34,6 +34,10 @@ class EvalOptions(Generic[ConfigT]):
     """Folder for results; by default evaluations/ in the folder of the encoder."""
     keep_model: bool = True
     """Keep the fitted encoder and head beside the result, for `repre predict` and `repre export`."""
+    mean: tuple[float, ...] | None = None
+    """Mean of every channel in [0, 1], instead of what the weights expect. Give `std`, too."""
+    std: tuple[float, ...] | None = None
+    """Standard deviation of every channel, instead of what the weights expect."""
     config: Annotated[ConfigT, tyro.conf.arg(name="")]
     """Settings of the evaluation."""
 
@@ -57,7 +61,9 @@ def main(arguments: Sequence[str]) -> int:
         raise UserError("--encoder needs at least one encoder")
     if len(options.encoder) > 1:
         encoders = [f"random:{spec}" for spec in options.encoder] if options.random else options.encoder
-        curve = api.evaluate_checkpoints(name, encoders, out=options.out, config=options.config)
+        curve = api.evaluate_checkpoints(
+            name, encoders, out=options.out, mean=options.mean, std=options.std, config=options.config
+        )
         split = describe_split(curve.results[0].details)
         print(f"{name} on {curve.results[0].data}" + (f": {split}" if split else ""))
         print(curve)
@@ -70,6 +76,8 @@ def main(arguments: Sequence[str]) -> int:
         random=options.random,
         out=options.out,
         keep_model=options.keep_model,
+        mean=options.mean,
+        std=options.std,
         config=options.config,
     )
     print(f"{name} of {result.encoder} on {result.data}, {result.seconds:.0f} s")

@@ -62,7 +62,7 @@ def eval_transform(
         size=encoder.image_size, mean=resolved.mean, std=resolved.std, value_range=value_range or resolved.value_range
     )
     views.statistics(encoder.config.channels)
-    return Transform(views, usual_crop(views) if crop_pct is None else crop_pct)
+    return Transform(views, usual_crop(views.shape) if crop_pct is None else crop_pct)
 
 
 # --------------------------------------------------------------------------------------------------- streaming images

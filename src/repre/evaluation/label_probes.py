@@ -48,7 +48,7 @@ class LabelProbes:
         precision: Any = "fp32" if config.compute.precision == "fp32" else "auto"
         self.probe = probe
         self.runtime = RuntimeOptions(precision=precision, workers=config.runtime.workers)
-        self.transform = Transform(config.views, usual_crop(config.views))
+        self.transform = Transform(config.views, usual_crop(config.views.shape))
         self.classified: dict[str, ClassifiedViews] = {}
         for option, spec in (("knn", probe.knn), ("linear", probe.linear)):
             if spec is not None and spec not in self.classified:

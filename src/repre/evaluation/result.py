@@ -5,7 +5,7 @@ from typing import Any, Protocol
 
 from repre.config_values import to_dict
 from repre.evaluation.fitted.fitted_model import FittedModel
-from repre.models.resolve import ResolvedEncoder
+from repre.models.resolve import GIVEN, ResolvedEncoder
 from repre.utils.io import json_hash
 
 NO_EFFECT = ("runtime", "save_predictions", "save_encoder")
@@ -33,9 +33,10 @@ class Result:
 
 def definition(evaluation: str, resolved: ResolvedEncoder, config: Any) -> dict[str, Any]:
     """Returns what defines a result: the evaluation, the encoder with its weights, and the config."""
+    given = {"mean": resolved.mean, "std": resolved.std} if resolved.of_pixels == GIVEN else {}
     return {
         "evaluation": evaluation,
-        "encoder": to_dict(resolved.config) | {"weights": resolved.fingerprint},
+        "encoder": to_dict(resolved.config) | {"weights": resolved.fingerprint} | given,
         "config": {name: value for name, value in to_dict(config).items() if name not in NO_EFFECT},
     }
 
