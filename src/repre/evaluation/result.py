@@ -7,7 +7,7 @@ from repre.config_values import to_dict
 from repre.evaluation.fitted.fitted_model import FittedModel
 from repre.models.resolve import ResolvedEncoder
 
-NO_EFFECT = ("runtime", "save_predictions", "save_encoder")
+NO_EFFECT = ("runtime", "save_predictions", "save_encoder", "accept_labels")
 """Fields of a config that change no metric."""
 
 

@@ -17,17 +17,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from repre.data.labels.classes import open_labeled
 from repre.data.labels.splits import LabeledImages, draw_share
 from repre.data.loading.loader import Loader
 from repre.data.views.augmentations import ViewConfig
 from repre.data.views.render import random_view
 from repre.errors import UserError
 from repre.evaluation.classification.classifier import Classifier
+from repre.evaluation.classification.labeled_data import class_details, open_data
 from repre.evaluation.features import Transform, eval_transform, extract_features, stream_views
 from repre.evaluation.fit import FitConfig, fit
 from repre.evaluation.fitted.fitted_classifier import FittedClassifier
-from repre.evaluation.metrics import check_fractions, classification, per_class, with_fraction
+from repre.evaluation.metrics import check_fractions, classification, with_fraction
 from repre.evaluation.options import RuntimeOptions
 from repre.evaluation.result import Result, definition
 from repre.models.resolve import ResolvedEncoder
@@ -45,6 +45,8 @@ class FinetuneConfig:
     """Class folders, csv:FILE, scenes, or a data set such as cifar10:ROOT."""
     test: str | None = None
     """Other data to test on; None uses the test images of `data`, or holds out a fifth."""
+    accept_labels: bool = False
+    """Take the labels as they are read, even if they look like a mistake, such as a class with one image."""
     label_fraction: tuple[float, ...] = (1.0,)
     """Fractions of the training images of every class that have labels; one training and one metric for each."""
     size: Size | None = None
@@ -97,7 +99,7 @@ def run(resolved: ResolvedEncoder, config: FinetuneConfig, *, work_dir: Path | N
     encoder = resolved.build(image_size=config.size, seed=config.seed)
     transform = eval_transform(resolved, encoder, crop_pct=config.crop_pct, value_range=config.value_range)
     channels = encoder.config.channels
-    splits = open_labeled(config.data, test=config.test, **transform.decoding(channels))
+    splits = open_data(config, transform, channels=channels)
     test_targets = torch.from_numpy(splits.test.targets)
     metrics: dict[str, float] = {}
     details: dict[str, Any] = {**splits.details(), "size": transform.views.size}
@@ -113,7 +115,7 @@ def run(resolved: ResolvedEncoder, config: FinetuneConfig, *, work_dir: Path | N
             metrics[with_fraction(name, fraction, config.label_fraction)] = value
         details[with_fraction("fit", fraction, config.label_fraction)] = {**summary, "images": len(train)}
         if fraction == max(config.label_fraction):
-            details["per_class"] = per_class(scores, test_targets, splits.classes)
+            details |= class_details(scores, test_targets, splits)
             fitted = FittedClassifier.of(model, splits.classes, splits.multilabel, transform, batch=runtime.batch)
             if config.save_encoder and work_dir is not None:
                 mean, std = (values.flatten().tolist() for values in transform.views.statistics(channels))
