@@ -60,7 +60,7 @@ def test_doubtful_labels_are_confirmed_by_an_option_that_changes_no_identity(con
     asked, accepted = (config(data=str(tmp_path), accept_labels=accept) for accept in (False, True))
     assert definition("x", resolved, asked) == definition("x", resolved, accepted)
     if config is KNNConfig:
-        with pytest.raises(UserError, match="'Cat', 'cat' differ only in case.*--accept-labels"):
+        with pytest.raises(UserError, match=r"'Cat', 'cat' differ only in case.*--accept-labels"):
             run(resolved, asked)
         quick = KNNConfig(data=str(tmp_path), accept_labels=True, k=(1,), runtime=on_cpu(tmp_path / "cache"))
         assert set(run(resolved, quick).details["per_class"]) == {"cat", "Cat", "dog"}
