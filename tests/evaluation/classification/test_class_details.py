@@ -9,9 +9,9 @@ import torch
 
 from repre.data.labels.classes import LabeledSplits, open_labeled
 from repre.errors import UserError
+from repre.evaluation.classification.class_details import class_details
 from repre.evaluation.classification.finetune import FinetuneConfig
 from repre.evaluation.classification.knn import KNNConfig, run
-from repre.evaluation.classification.labeled_data import class_details
 from repre.evaluation.classification.linear import LinearConfig
 from repre.evaluation.metrics import balanced_accuracy
 from repre.evaluation.result import definition

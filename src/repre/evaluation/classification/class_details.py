@@ -1,45 +1,15 @@
-"""Opens the data of a classification, and tells how well every class is recognized.
+"""How well every class of a classification is recognized, beside the metrics over all images.
 
 N  images    C  classes
 """
 
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from torch import Tensor
 
-from repre.data.labels.classes import LabeledSplits, open_labeled
-from repre.data.labels.problems import Problems
-from repre.evaluation.features import Transform
+from repre.data.labels.classes import LabeledSplits
 from repre.evaluation.metrics import balanced_accuracy, per_class
-
-
-class DataConfig(Protocol):
-    """The fields of a config that name labeled data."""
-
-    @property
-    def data(self) -> str: ...
-    @property
-    def test(self) -> str | None: ...
-    @property
-    def accept_labels(self) -> bool: ...
-
-
-def open_data(config: DataConfig, transform: Transform, *, channels: int) -> LabeledSplits:
-    """Opens labeled images as a transform needs them, and prints what a user should know of them.
-
-    Raises:
-        UserError: the data do not exist, or something in them is wrong or doubtful.
-    """
-    splits = open_labeled(
-        config.data,
-        test=config.test,
-        problems=Problems(accept=config.accept_labels),
-        **transform.decoding(channels),
-    )
-    for note in splits.notes:
-        print(note, flush=True)
-    return splits
 
 
 def class_details(scores: Tensor, targets: Tensor, splits: LabeledSplits) -> dict[str, Any]:
