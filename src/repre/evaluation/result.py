@@ -8,7 +8,7 @@ from repre.evaluation.fitted.fitted_model import FittedModel
 from repre.models.resolve import GIVEN, ResolvedEncoder
 from repre.utils.io import json_hash
 
-NO_EFFECT = ("runtime", "save_predictions", "save_encoder")
+NO_EFFECT = ("runtime", "save_predictions", "save_encoder", "accept_labels")
 """Fields of a config that change no metric."""
 
 
