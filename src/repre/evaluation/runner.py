@@ -4,6 +4,7 @@ runs/photos/evaluations/segment-1f0c2a9b.json
 runs/photos/evaluations/segment-1f0c2a9b/model/    the fitted encoder and head (`repre.evaluation.fitted`)
 """
 
+import contextlib
 import json
 import time
 from dataclasses import replace
@@ -57,6 +58,7 @@ def evaluate(
     path = folder / f"{stem}.json"
     if reuse and path.is_file():
         return read_result(path)
+    made = [one for one in (folder, *folder.parents) if not one.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -65,7 +67,13 @@ def evaluate(
         ) from error
     started = time.monotonic()
     work_dir = folder / stem
-    result: Result = evaluation(name).run(resolved, config, work_dir=work_dir)
+    try:
+        result: Result = evaluation(name).run(resolved, config, work_dir=work_dir)
+    except UserError:  # a refused command leaves nothing behind
+        with contextlib.suppress(OSError):
+            for one in (*([work_dir] if work_dir.is_dir() else []), *made):
+                one.rmdir()
+        raise
     content = {
         "format": FORMAT,
         **json.loads(json.dumps(defined_by, default=str)),
