@@ -7,6 +7,7 @@ weights/evaluations/mae/                           results of vit_base_patch16_2
 evaluations/vit_base_patch16_224/                  in the working folder: an encoder that has no folder or file
 """
 
+import contextlib
 import json
 import os
 import time
@@ -75,6 +76,7 @@ def evaluate(
                 found := read_result(stored), data_identity or _identity(name, resolved, config)
             ):
                 return found
+    made = [one for one in (folder, *folder.parents) if not one.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -82,11 +84,17 @@ def evaluate(
     if not can_be_written(folder):
         raise _not_writable(folder, "Permission denied")
     before = _written_at(path)
-    with writing(path.with_suffix(""), patience=LONG_WAIT):
-        made_while_waiting = _written_at(path) != before
-        if made_while_waiting and (not keep_model or (path.with_suffix("") / MODEL).is_dir()):
-            return read_result(path)
-        return _evaluate(name, resolved, config, defined_by, path, keep_model=keep_model)
+    try:
+        with writing(path.with_suffix(""), patience=LONG_WAIT):
+            made_while_waiting = _written_at(path) != before
+            if made_while_waiting and (not keep_model or (path.with_suffix("") / MODEL).is_dir()):
+                return read_result(path)
+            return _evaluate(name, resolved, config, defined_by, path, keep_model=keep_model)
+    except UserError:  # a refused command leaves nothing behind
+        with contextlib.suppress(OSError):
+            for one in (*([path.with_suffix("")] if path.with_suffix("").is_dir() else []), *made):
+                one.rmdir()
+        raise
 
 
 def _evaluate(
