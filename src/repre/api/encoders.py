@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from repre.api.arguments import PathLike, as_data, build_config
+from repre.api.arguments import PathLike, as_data, as_output, build_config
 from repre.errors import UserError
 
 if TYPE_CHECKING:
@@ -34,25 +34,23 @@ class Embeddings:
     """The same as an HTML page with thumbnails that opens offline."""
 
 
-def load_encoder(path: PathLike) -> Encoder:
-    """Loads the encoder of a finished run, or of a folder written by `save_encoder`, in evaluation mode.
+def load_encoder(encoder: PathLike) -> Encoder:
+    """Loads an encoder in evaluation mode.
+
+        encoder = repre.load_encoder("runs/photos")
+        images = encoder.transform()(["a.jpg", "b.jpg"])  # resized, cropped, normalized as `repre embed` does
+        features = encoder(images)
+
+    Args:
+        encoder: a run, a checkpoint (also RUN@NAME), a folder written by `save_encoder`, a weights file, a timm name or
+            random:NAME (see `repre.models.resolve`).
 
     Raises:
-        UserError: there is no such folder, or it holds an unfinished run.
+        UserError: there is no such encoder, or a run has no checkpoint yet.
     """
-    from repre.models.timm_folder import load_saved_encoder
+    from repre.models.resolve import resolve_encoder
 
-    path = Path(path)
-    if not path.is_dir():
-        raise UserError(f"there is no folder {path}")
-    folder = path / "encoder"
-    if not folder.is_dir():
-        if (path / "config.yaml").is_file():
-            raise UserError(
-                f"{path} is an unfinished run without an encoder; finish it: repre pretrain --resume {path}"
-            )
-        folder = path
-    return load_saved_encoder(folder).eval()
+    return resolve_encoder(str(encoder)).build().eval()
 
 
 def embed(
@@ -100,7 +98,7 @@ def embed(
     from repre.evaluation.options import RuntimeOptions
     from repre.exporters import data_map, embeddings
 
-    path = Path(out)
+    path = as_output(out)
     options = None
     if map is not None:
         options = data_map.MapOptions(
@@ -152,7 +150,9 @@ def export(
 
         to = to or "onnx"
         beside = model_folder(Path(model)).parent
-        return exporters.export_fitted(Path(model), to=to, out=beside / "exports" / to if out is None else Path(out))
+        return exporters.export_fitted(
+            Path(model), to=to, out=beside / "exports" / to if out is None else as_output(out)
+        )
     to = to or "timm"
     parent = Path(str(encoder)) if Path(str(encoder)).is_dir() else Path()
-    return exporters.export(str(encoder), to=to, out=parent / "exports" / to if out is None else Path(out))
+    return exporters.export(str(encoder), to=to, out=parent / "exports" / to if out is None else as_output(out))

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from repre.api.arguments import PathLike, as_list, build_config
+from repre.api.arguments import PathLike, as_list, as_output, build_config
 
 if TYPE_CHECKING:
     from repre.evaluation.comparison import Row
@@ -76,12 +76,14 @@ class Comparison:
     """Number of seeds."""
     report: Path | None
     """HTML page with the runs side by side; None if fewer than two encoders are runs."""
+    notes: list[str] = field(default_factory=list)
+    """What to know about the rows: encoders that are the same weights, seeds that change nothing, numbers of test images."""
 
     def to_markdown(self) -> str:
         """Returns the table: mean and standard deviation in percent, gains in points with their 95 % interval."""
-        from repre.evaluation.comparison import markdown
+        from repre.evaluation.comparison_tables import markdown
 
-        return markdown(self.rows, seeds=self.seeds)
+        return markdown(self.rows, seeds=self.seeds, notes=self.notes)
 
 
 def evaluate(
@@ -174,7 +176,7 @@ def _evaluate(
     from repre.models.resolve import resolve_encoder
 
     resolved = resolve_encoder(spec)
-    folder = Path(out) if out else None
+    folder = as_output(out) if out else None
     result = runner.evaluate(evaluation, resolved, config, out=folder, reuse=reuse, keep_model=keep_model)
     model = Path(result["path"]).with_suffix("") / "model"
     found = EvaluationResult(
@@ -218,6 +220,7 @@ def compare(
         UserError: a mistake in an encoder or a setting; all are checked before the first evaluation.
     """
     from repre.evaluation import comparison
+    from repre.evaluation.comparison_tables import write_tables
     from repre.reporting import write_comparison
 
     if isinstance(evaluations, str):
@@ -226,12 +229,13 @@ def compare(
     settings = {} if data is None else {"data": str(data)}
     configs = {name: _evaluation_config(name, config, settings) for name, config in given.items()}
     names = [str(encoder) for encoder in as_list(encoders)]
-    rows = comparison.compare(
-        names, configs, seeds=seeds, out=Path(out), supervised=None if supervised is None else str(supervised)
+    found = comparison.compare(
+        names, configs, seeds=seeds, out=as_output(out), supervised=None if supervised is None else str(supervised)
     )
+    write_tables(found, Path(out), seeds=seeds)
     runs = [Path(name) for name in names if (Path(name) / "config.yaml").is_file()]
     page = write_comparison(runs, Path(out) / "report.html") if len(runs) > 1 else None
-    return Comparison(Path(out), rows, seeds, page)
+    return Comparison(Path(out), found.rows, seeds, page, found.notes)
 
 
 def _evaluation_config(name: str, config: Any, settings: dict[str, Any]) -> Any:

@@ -72,6 +72,8 @@ class FitConfig:
             raise UserError(f"fit.layer_decay must lie in (0, 1], not {self.layer_decay}")
         if self.lr is not None and self.lr <= 0:
             raise UserError(f"fit.lr must be above 0, not {self.lr}")
+        if self.clip_grad_norm == 0:
+            raise UserError("fit.clip_grad_norm must be above 0, or None to clip nothing: 0 removes every gradient")
         if not 0 <= self.drop_path < 1:
             raise UserError(f"fit.drop_path must lie in [0, 1), not {self.drop_path}")
 

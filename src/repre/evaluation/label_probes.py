@@ -20,11 +20,12 @@ from repre.data.labels.splits import LabeledImages, draw_share
 from repre.errors import RunError, UserError
 from repre.evaluation.classification.knn import DEFAULT_K, knn_votes
 from repre.evaluation.classification.linear import LinearConfig, LinearProbe
-from repre.evaluation.features import Transform, encoder_extractor, extract_features, stream_views, usual_crop
+from repre.evaluation.features import encoder_extractor, extract_features, stream_views
 from repre.evaluation.metrics import classification
 from repre.evaluation.options import RuntimeOptions
 from repre.evaluation.segmentation.segment_probe import SegmentProbe
 from repre.models.encoder import Encoder
+from repre.models.transform import Transform, usual_crop
 
 KEPT_BYTES = 2**30
 """Largest size of the views of a set of images that are kept in memory; larger ones are made again at every validation."""

@@ -7,7 +7,7 @@ Without this project, timm loads it in one line::
 
 import json
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from safetensors.torch import save
 from torch import nn
@@ -16,17 +16,6 @@ from repre.errors import UserError
 from repre.models.encoder import Encoder, EncoderConfig
 from repre.models.timm_model import ENCODER_ARGUMENTS, accepts_any_size
 from repre.utils.io import write_atomically, write_json
-
-
-class PixelStatistics(NamedTuple):
-    """The pixel values that an encoder expects; None where the folder does not say."""
-
-    mean: tuple[float, ...] | None
-    """Mean of each channel, which normalization subtracts."""
-    std: tuple[float, ...] | None
-    """Standard deviation of each channel, which normalization divides by."""
-    value_range: tuple[float, float] | None
-    """Pixel values that stood for 0 and 1."""
 
 
 def save_encoder(
@@ -85,27 +74,27 @@ def load_saved_encoder(folder: str | Path) -> Encoder:
 
 
 def saved_encoder_config(folder: str | Path) -> EncoderConfig:
-    """The config of the encoder that `save_encoder` wrote, with the folder as its `weights`.
+    """The config of the encoder that `save_encoder` or timm wrote, with the folder as its `weights`.
 
     Raises:
         UserError: the folder holds no encoder.
     """
     folder = Path(folder)
     try:
-        content = _read_config(folder)
-        arguments, out_indices = dict(content["model_args"]), tuple(content["repre"]["out_indices"])
+        content: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        arguments, out_indices = dict(content.get("model_args") or {}), content.get("repre", {}).get("out_indices")
         name, (channels, height, width) = content["architecture"], map(int, content["pretrained_cfg"]["input_size"])
-    except (OSError, KeyError, TypeError, ValueError) as error:
+    except (OSError, KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise UserError(
-            f"{folder} holds no encoder of repre ({type(error).__name__}: {error}); give a folder that repre pretrain or "
-            "repre export wrote"
+            f"{folder} holds no encoder of repre or timm ({type(error).__name__}: {error}); give a folder that repre "
+            f"pretrain, repre export or timm wrote, or name timm's model of the weights: NAME={folder}"
         ) from error
     return EncoderConfig(
         name=name,
         image_size=(height, width),
         channels=channels,
         patch_size=arguments.pop("patch_size", None),
-        out_indices=out_indices,
+        out_indices=None if out_indices is None else tuple(out_indices),
         model_args={
             key: tuple(value) if isinstance(value, list) else value
             for key, value in arguments.items()
@@ -115,22 +104,9 @@ def saved_encoder_config(folder: str | Path) -> EncoderConfig:
     )
 
 
-def saved_pixel_statistics(folder: str | Path) -> PixelStatistics:
-    """The pixel values that the encoder in a folder of `save_encoder` expects."""
-    content = _read_config(Path(folder))
-    mean, std = (content["pretrained_cfg"].get(key) for key in ("mean", "std"))
-    value_range = content["repre"].get("value_range")
-    return PixelStatistics(*(tuple(values) if values else None for values in (mean, std, value_range)))
-
-
 def load_in_timm(folder: str | Path) -> nn.Module:
     """Loads a folder of `save_encoder` as timm does without this project; the model is in evaluation mode."""
     import timm
 
     model: nn.Module = timm.create_model(f"local-dir:{folder}", pretrained=True)
     return model.eval()
-
-
-def _read_config(folder: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    return content

@@ -127,6 +127,7 @@ class RunState:
             "optimizer": full_tensors(self.optimizer.state_dict()),
             "optimizer_names": parameter_names(self.model, self.optimizer),
             "scaler": self.scaler.state_dict(),
+            "exported": self.model.exported_part,
         }
         if is_main_process():
             folder.sync()

@@ -72,6 +72,10 @@ class FolderLock:
             time.sleep(0.1)
         return waited > 0
 
+    def is_in_place(self) -> bool:
+        """Whether the file is still where it was when this object took the lock; True without a lock."""
+        return self._file is None or _is_at(self._file, self.path)
+
     def release(self, *, remove: bool = False) -> None:
         """Releases the lock, if this object has it.
 

@@ -8,21 +8,23 @@ cifar10:ROOT            likewise cifar100, stl10, fashion-mnist, imagenet; with 
 scenes:COUNT:SIZE       embedded scenes; half as many others, at most 2000, to test
 """
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from repre.data.io.archives import archives_alone
 from repre.data.io.hub_data import is_saved_data_set
 from repre.data.io.image_files import Decoding, FileSource, class_labels
 from repre.data.io.joined_files import ChosenFiles
 from repre.data.io.local_files import check_readable
 from repre.data.io.names import Names
-from repre.data.io.sources import archives_alone, check_data, open_source
+from repre.data.io.sources import check_data, open_source
 from repre.data.io.torchvision_sets import DATA_SETS
 from repre.data.labels.label_tables import SPLITS, WHOLE, read_table
-from repre.data.labels.splits import HELD_OUT, LabeledImages, hold_out
+from repre.data.labels.splits import HELD_OUT, LabeledImages, hold_out, source_identity
 from repre.data.scenes import Scenes
 from repre.errors import UserError
 
@@ -51,7 +53,17 @@ class LabeledSplits:
     def details(self) -> dict[str, Any]:
         """Plain values for a result."""
         counts = {"train_images": len(self.train), "test_images": len(self.test)}
-        return {**counts, "classes": len(self.classes), "multilabel": self.multilabel, "test_set": self.test_set}
+        about = {"classes": len(self.classes), "multilabel": self.multilabel, "test_set": self.test_set}
+        return {**counts, **about, "data_identity": self.identity()}
+
+    def identity(self) -> str:
+        """A hash of which images and labels these are; the same whatever size they are decoded to."""
+        digest = hashlib.sha256("\0".join(self.classes).encode("utf-8", "surrogateescape"))
+        for part in (self.train, self.val, self.test):
+            if part is not None:
+                digest.update(source_identity(part.source, part.indices, decoded=False).encode())
+                digest.update(part.targets.tobytes())
+        return digest.hexdigest()[:16]
 
 
 def open_labeled(

@@ -74,10 +74,13 @@ class LabeledImages:
         return source_identity(self.source, self.indices)
 
 
-def source_identity(source: Source, indices: Array | None = None) -> str:
+def source_identity(source: Source, indices: Array | None = None, *, decoded: bool = True) -> str:
     """A hash that changes with the pixels of a source's images: of all, or of those at `indices`.
 
     It covers names, sizes and times of files, bytes of arrays, settings of scenes.
+
+    Args:
+        decoded: include the size to which files are decoded.
     """
     indices = np.arange(len(source), dtype=np.int64) if indices is None else indices
     digest = hashlib.sha256()
@@ -88,7 +91,7 @@ def source_identity(source: Source, indices: Array | None = None) -> str:
             except UnreadableImage:
                 stamp = None
             digest.update(os.fsencode(source.describe(index)) + b"\0" + repr(stamp).encode())
-        digest.update(repr(source.canvas).encode())
+        digest.update(repr(source.canvas).encode() if decoded else b"")
     elif isinstance(source, Scenes):
         digest.update(json.dumps([asdict(source.config), source.split]).encode())
         digest.update(indices.tobytes())

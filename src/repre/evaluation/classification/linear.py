@@ -18,12 +18,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from repre.data.labels.classes import LabeledSplits, open_labeled
+from repre.data.labels.classes import LabeledSplits
 from repre.data.labels.splits import LabeledImages, draw_share, draw_shots, hold_out
 from repre.errors import UserError
 from repre.evaluation.classification.classifier import StandardizedClassifier
 from repre.evaluation.classification.linear_fit import Classifiers, fit_linear
-from repre.evaluation.features import cached_features, eval_transform
+from repre.evaluation.classification.opening import open_for
+from repre.evaluation.features import cached_features
 from repre.evaluation.fitted.fitted_classifier import FittedClassifier
 from repre.evaluation.metrics import check_fractions, classification, per_class, with_fraction
 from repre.evaluation.options import RuntimeOptions
@@ -89,6 +90,11 @@ class LinearConfig:
             raise UserError(f"linear.shots must name numbers of images from 1 on, each once; not {self.shots}")
 
 
+def check(resolved: ResolvedEncoder, config: LinearConfig) -> str:
+    """Opens data and encoder, evaluates nothing, and returns the identity of the data; raises UserError as `run` does."""
+    return open_for(resolved, config)[2].identity()
+
+
 def run(resolved: ResolvedEncoder, config: LinearConfig, *, work_dir: Path | None = None) -> Result:
     """Returns ``accuracy`` and ``top5``, or ``map``; ``accuracy@0.1`` for label fractions, ``shots5`` for shots.
 
@@ -101,9 +107,8 @@ def run(resolved: ResolvedEncoder, config: LinearConfig, *, work_dir: Path | Non
         Interrupted: a signal asked to stop.
     """
     device = config.runtime.torch_device
-    encoder = resolved.build(image_size=config.size, seed=config.seed).to(device)
-    transform = eval_transform(resolved, encoder, crop_pct=config.crop_pct, value_range=config.value_range)
-    splits = open_labeled(config.data, test=config.test, **transform.decoding(encoder.config.channels))
+    encoder, transform, splits = open_for(resolved, config)
+    encoder = encoder.to(device)
     if config.shots and splits.multilabel:
         raise UserError(
             "linear.shots counts images of one class each, but these have several labels; use label_fraction"

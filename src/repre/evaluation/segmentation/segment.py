@@ -30,7 +30,7 @@ from repre.evaluation.fitted.fitted_windows import WindowPreprocessing
 from repre.evaluation.maps import window_side
 from repre.evaluation.metrics import check_fractions, with_fraction
 from repre.evaluation.options import DenseFeatures, RuntimeOptions, check_window_options
-from repre.evaluation.result import Result, definition
+from repre.evaluation.result import Result, definition, pair_identity
 from repre.evaluation.segmentation.miou import Confusion, Scores
 from repre.evaluation.segmentation.overlay import save_overlay
 from repre.evaluation.segmentation.segmentation_heads import segmentation_head
@@ -131,6 +131,24 @@ class SegmentConfig:
         return self.head == "linear" if self.frozen is None else self.frozen
 
 
+def check(resolved: ResolvedEncoder, config: SegmentConfig) -> str:
+    """Opens data and encoder, evaluates nothing, and returns the identity of the data; raises UserError as `run` does."""
+    train, test = _open(resolved, config)
+    resolved.build(image_size=config.size)
+    return pair_identity(train, test)
+
+
+def _open(resolved: ResolvedEncoder, config: SegmentConfig) -> tuple[MaskSource, MaskSource]:
+    """The training and the test images."""
+    return open_train_and_test(
+        config.data,
+        config.test,
+        channels=resolved.config.channels,
+        value_range=config.value_range or resolved.value_range,
+        options=config.masks,
+    )
+
+
 def run(resolved: ResolvedEncoder, config: SegmentConfig, *, work_dir: Path | None = None) -> Result:
     """Trains a head and returns ``miou`` and ``pixel_accuracy``; ``miou@0.1`` and so on for label fractions.
 
@@ -143,16 +161,10 @@ def run(resolved: ResolvedEncoder, config: SegmentConfig, *, work_dir: Path | No
     """
     if config.save_predictions and work_dir is None:
         raise UserError("save_predictions needs work_dir, the folder to save to")
-    value_range = config.value_range or resolved.value_range
-    train, test = open_train_and_test(
-        config.data,
-        config.test,
-        channels=resolved.config.channels,
-        value_range=value_range,
-        options=config.masks,
-    )
+    train, test = _open(resolved, config)
     metrics: dict[str, float] = {}
     details: dict[str, Any] = {"train_images": len(train), "val_images": len(test), "frozen": config.is_frozen}
+    details["data_identity"] = pair_identity(train, test)
     details["notes"] = list(dict.fromkeys([*train.notes, *test.notes]))
     details["test_set"] = config.test or ("held out" if HELD_OUT_NOTE in details["notes"] else "val")
     for note in details["notes"]:
@@ -162,6 +174,7 @@ def run(resolved: ResolvedEncoder, config: SegmentConfig, *, work_dir: Path | No
     for fraction in fractions:
         labeled = label_subset(len(train), fraction, seed=config.seed)
         task = _task(resolved, config, train, test, labeled, work_dir=work_dir)
+        details["size"] = task.windows.size
         summary, logits, model = _train(task, config)
         fitted = fitted or model  # of the largest fraction, which comes first
         pictures = config.save_predictions if fraction == fractions[0] else 0
