@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import tyro
 
 from repre.errors import UserError
+from repre.utils.config_checks import check_out
 
 OptionsT = TypeVar("OptionsT")
 
@@ -65,7 +66,7 @@ def parse(
         UserError: a config among the options refuses a value.
         SystemExit: after --help (0), or for an unknown option or a value of a wrong type (2).
     """
-    return _run_tyro(
+    parsed = _run_tyro(
         options,
         args=join_repeated(arguments),
         prog=f"repre {command}",
@@ -73,6 +74,8 @@ def parse(
         default=tyro.MISSING_NONPROP if default is None else default,
         config=(tyro.conf.AvoidSubcommands,),
     )
+    check_out(getattr(parsed, "out", None))
+    return parsed
 
 
 def parse_known(options: type[OptionsT], arguments: Sequence[str], *, command: str) -> tuple[OptionsT, list[str]]:

@@ -238,32 +238,35 @@ def _spread(numbers: Array, count: int) -> list[int]:
 # ---------------------------------------------------------------------------------------------------------- by content
 
 
-class _Look(NamedTuple):
+class Look(NamedTuple):
+    """How an image looks."""
+
     flat: bool
     """Few colors in large areas."""
     colored: bool
     """Not gray."""
 
 
-def _looks(files: Files, numbers: Array) -> list[_Look]:
+def _looks(files: Files, numbers: Array) -> list[Look]:
     """How some of the files look, without those that cannot be read."""
     looks = []
     for number in _spread(numbers, OPENED) if len(numbers) else []:
         try:
             with files.open(number) as file:
-                looks.append(_look(read_image(file, name=files.names[number])))
+                looks.append(look_at(read_image(file, name=files.names[number])))
         except (UnreadableImage, OSError) as error:
             if "values of type" in str(error):  # of integers that no image has
-                looks.append(_Look(flat=True, colored=False))
+                looks.append(Look(flat=True, colored=False))
     return looks
 
 
-def _look(image: Array) -> _Look:
+def look_at(image: Array) -> Look:
+    """Whether an image [H, W, C] looks like labels, and whether it is gray; its middle is looked at."""
     top, left = (max(0, (side - SIDE) // 2) for side in image.shape[:2])
     image = image[top : top + SIDE, left : left + SIDE]
     same = (image[:, 1:] == image[:, :-1]).all(axis=2)
     colors = len(np.unique(image.reshape(-1, image.shape[2]), axis=0)) if same.mean() >= FLAT else MAX_COLORS + 1
-    return _Look(
+    return Look(
         flat=colors <= MAX_COLORS,
         colored=bool((image != image[..., :1]).any()),
     )
