@@ -32,10 +32,11 @@ class Result:
 
 
 def definition(evaluation: str, resolved: ResolvedEncoder, config: Any) -> dict[str, Any]:
-    """Returns what defines a result: the evaluation, the encoder with its weights, and the config."""
+    """Returns what defines a result: the evaluation, the encoder with its weights, how pixels are normalized, the config."""
     return {
         "evaluation": evaluation,
         "encoder": to_dict(resolved.config) | {"weights": resolved.fingerprint},
+        "pixels": {"mean": resolved.mean, "std": resolved.std},
         "config": {name: value for name, value in to_dict(config).items() if name not in NO_EFFECT},
     }
 

@@ -20,6 +20,7 @@ from repre.evaluation.fitted.fitted_folder import MODEL, Origin, save_fitted
 from repre.evaluation.registry import evaluation
 from repre.evaluation.result import Result, definition
 from repre.models.resolve import ResolvedEncoder
+from repre.models.weight_files import weights_file
 from repre.utils.folder_lock import LONG_WAIT, writing
 from repre.utils.io import json_hash, write_json
 
@@ -140,7 +141,8 @@ def results_folder(resolved: ResolvedEncoder) -> Path:
         run = folder.parent if folder.name == "encoder" and (folder.parent / "config.yaml").is_file() else folder
         return run / EVALUATIONS / RANDOM_INIT if weights is None else run / EVALUATIONS
     if weights not in (None, "hub"):
-        return Path(str(weights)).parent / EVALUATIONS / Path(str(weights)).stem
+        file = weights_file(str(weights))
+        return file.parent / EVALUATIONS / file.stem
     return Path(EVALUATIONS) / slug(resolved.spec)
 
 
