@@ -110,13 +110,18 @@ def test_a_folder_that_cannot_be_written_is_named_before_anything_is_computed(
         evaluate("knn", tiny_resolved(), config(tmp_path), out=tmp_path / "out")
 
 
-def test_another_normalization_is_another_result(tmp_path: Path) -> None:
+def test_a_result_of_another_normalization_is_not_used_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     resolved, out = tiny_resolved(), tmp_path / "out"
-    paths = [
-        evaluate("knn", replace(resolved, mean=mean, std=(0.5,) * 3), config(tmp_path), out=out, reuse=True)["path"]
-        for mean in ((0.5,) * 3, (0.1,) * 3)
-    ]
-    assert paths[0] != paths[1]
+    first = evaluate("knn", replace(resolved, mean=(0.5,) * 3, std=(0.5,) * 3), config(tmp_path), out=out)
+    assert first["pixels"] == {"mean": [0.5] * 3, "std": [0.5] * 3}
+    fake = EVALUATIONS["knn"]
+    monkeypatch.setitem(
+        EVALUATIONS, "knn", Evaluation(fake.config, lambda *_, **__: pytest.fail("it ran"), "a fake", fake.check)
+    )
+    again = evaluate("knn", replace(resolved, mean=(0.5,) * 3, std=(0.5,) * 3), config(tmp_path), out=out, reuse=True)
+    assert again == first
+    with pytest.raises(pytest.fail.Exception, match="it ran"):
+        evaluate("knn", replace(resolved, mean=(0.1,) * 3, std=(0.5,) * 3), config(tmp_path), out=out, reuse=True)
 
 
 def test_an_unknown_evaluation_is_answered_by_near_names() -> None:

@@ -52,9 +52,9 @@ def test_patches_positions_and_channels_are_adapted_as_timm_does(tmp_path: Path)
     assert torch.equal(encoder.model.patch_embed.proj.weight, adapt_input_conv(4, kernel))
     assert torch.equal(encoder.model.pos_embed, positions)
     assert str(encoder.load_report) == (
-        f"encoder.weights {tmp_path / 'start.pth'}: timm's names under teacher.backbone; 54 tensors loaded, 0 "
-        "missing, 0 unused, position embedding resampled from 4 x 4 to 4 x 12, patch kernel resampled from 16 x 16 to 8 x 8, channels adapted from 3 "
-        "to 4"
+        f"encoder.weights {tmp_path / 'start.pth'}: timm's names under teacher.backbone; 54 tensors loaded, 0 missing, "
+        "0 unused, position embedding resampled from 4 x 4 to 4 x 12, patch kernel resampled from 16 x 16 to 8 x 8, "
+        "channels adapted from 3 to 4"
     )
 
 
@@ -118,8 +118,8 @@ def test_published_weights_are_adapted_and_reported(published: dict[str, Tensor]
     adapted = build("vit_tiny_patch16_224", image_size=(32, 96), patch_size=8, channels=4, weights="hub")
     assert str(adapted.load_report) == (
         "encoder.weights hub, vit_tiny_patch16_224.augreg_in21k_ft_in1k: timm's published weights; 54 tensors loaded, "
-        "0 missing, 2 unused, position embedding resampled from 4 x 4 to 4 x 12, patch kernel resampled from 16 x 16 to 8 x 8, channels adapted "
-        "from 3 to 4; unused: head.* (2)"
+        "0 missing, 2 unused, position embedding resampled from 4 x 4 to 4 x 12, patch kernel resampled from 16 x 16 to "
+        "8 x 8, channels adapted from 3 to 4; unused: head.* (2)"
     )
 
 

@@ -64,6 +64,8 @@ def embed(
     half: bool = False,
     value_range: tuple[float, float] | None = None,
     choice: FileChoice | None = None,
+    mean: tuple[float, ...] | None = None,
+    std: tuple[float, ...] | None = None,
     runtime: RuntimeOptions | dict[str, Any] | None = None,
     map: Literal["auto", "umap", "pca"] | None = None,
     map_clusters: int = 20,
@@ -84,6 +86,7 @@ def embed(
         size: side of the images in pixels, or (height, width); None uses the encoder's own.
         half: store float16 instead of float32.
         value_range: pixel values that map to 0 and 1; None uses those of the encoder's training, or of the file type.
+        mean, std: of every channel, instead of what the weights expect; both or neither.
         runtime: device, workers and batch size, as `RuntimeOptions` or as a dictionary of its fields.
         map: also write a map of the images beside `out`, as CSV and as a page: "umap", "pca", or "auto" for UMAP if it is
             installed; None writes no map.
@@ -114,6 +117,8 @@ def embed(
         size=size,
         half=half,
         value_range=value_range,
+        mean=mean,
+        std=std,
         runtime=build_config(RuntimeOptions, runtime, {}, source="runtime"),
         data_map=options,
     )
@@ -128,6 +133,9 @@ def export(
     model: PathLike | None = None,
     to: str | None = None,
     out: PathLike | None = None,
+    size: int | tuple[int, int] | None = None,
+    mean: tuple[float, ...] | None = None,
+    std: tuple[float, ...] | None = None,
 ) -> Exported:
     """Exports an encoder, or a fitted model with its head, and compares what the other library computes.
 
@@ -136,6 +144,8 @@ def export(
         model: what `load_model` accepts, instead of an encoder.
         to: "timm" (the default), "huggingface", "onnx" or "torch-export"; of a model "onnx" (the default) or "torch-export".
         out: new folder; by default exports/TO in the folder of the run or beside the model, or in the current folder.
+        size: of the images that an exported encoder takes, in pixels, or (height, width); None: that of its training.
+        mean, std: of every channel, instead of what the weights expect; both or neither.
 
     Raises:
         UserError: no such encoder, model or target, a library is missing, or `out` holds other files.
@@ -146,6 +156,10 @@ def export(
     if (encoder is None) == (model is None):
         raise UserError("export needs either an encoder (--encoder) or a fitted model (--model)")
     if model is not None:
+        if size is not None or mean is not None or std is not None:
+            raise UserError(
+                "--size, --mean and --std belong to --encoder: a fitted model has those that it was fitted with"
+            )
         from repre.evaluation.fitted.fitted_folder import model_folder
 
         to = to or "onnx"
@@ -155,4 +169,5 @@ def export(
         )
     to = to or "timm"
     parent = Path(str(encoder)) if Path(str(encoder)).is_dir() else Path()
-    return exporters.export(str(encoder), to=to, out=parent / "exports" / to if out is None else as_output(out))
+    folder = parent / "exports" / to if out is None else as_output(out)
+    return exporters.export(str(encoder), to=to, out=folder, size=size, mean=mean, std=std)

@@ -115,6 +115,8 @@ def evaluate(
     random: bool = False,
     out: PathLike | None = None,
     keep_model: bool = True,
+    mean: tuple[float, ...] | None = None,
+    std: tuple[float, ...] | None = None,
     config: Any = None,
     **settings: Any,
 ) -> EvaluationResult:
@@ -129,6 +131,7 @@ def evaluate(
         random: evaluate the same model at random init.
         out: folder for results; by default evaluations/ in the folder of the encoder.
         keep_model: keep the fitted encoder and head beside the result, for `load_model`, `predict` and `export`.
+        mean, std: of every channel, instead of what the weights expect; both or neither.
         config: config of the evaluation, such as `KNNConfig`; None uses the defaults.
         settings: fields of the config to replace.
 
@@ -142,7 +145,8 @@ def evaluate(
         settings["data"] = str(data)
     evaluation_config = _evaluation_config(evaluation, config, settings)
     spec = f"random:{str(encoder).removeprefix('random:')}" if random else str(encoder)
-    return _evaluate(evaluation, resolve_encoder(spec), evaluation_config, out=out, keep_model=keep_model)
+    resolved = resolve_encoder(spec).normalized(mean, std)
+    return _evaluate(evaluation, resolved, evaluation_config, out=out, keep_model=keep_model)
 
 
 def evaluate_checkpoints(
@@ -151,6 +155,8 @@ def evaluate_checkpoints(
     *,
     data: PathLike | None = None,
     out: PathLike | None = None,
+    mean: tuple[float, ...] | None = None,
+    std: tuple[float, ...] | None = None,
     config: Any = None,
     **settings: Any,
 ) -> Curve:
@@ -162,7 +168,7 @@ def evaluate_checkpoints(
 
     Args:
         encoders: what `evaluate` accepts, at least one.
-        evaluation, data, out, config, settings: as in `evaluate`.
+        evaluation, data, out, mean, std, config, settings: as in `evaluate`.
 
     Raises:
         UserError, RunError: as `evaluate`.
@@ -178,7 +184,7 @@ def evaluate_checkpoints(
     if data is not None:
         settings["data"] = str(data)
     evaluation_config = _evaluation_config(evaluation, config, settings)
-    found = [resolve_encoder(str(encoder)) for encoder in encoders]
+    found = [resolve_encoder(str(encoder)).normalized(mean, std) for encoder in encoders]
     if (check := registry.evaluation(evaluation).check) is not None:
         for resolved in found:  # a mistake in the last one is found before the first is evaluated
             check(resolved, evaluation_config)

@@ -74,6 +74,7 @@ def pretrain(
     from repre.reporting import write_report
     from repre.training.loop import train
     from repre.training.run_folder import RunFolder
+    from repre.training.start_weights import with_statistics
     from repre.utils.device import pick_device
     from repre.utils.dist import is_main_process
 
@@ -87,6 +88,7 @@ def pretrain(
         seed=seed,
     )
     as_output(config.out)
+    config = with_statistics(config)
     if config.start_from is None:  # else `train` completes the config first
         pick_device(config.runtime.device)
         RunFolder(config.out).check(config)  # cheap refusals come before labels are opened

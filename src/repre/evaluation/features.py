@@ -4,7 +4,6 @@ N  images of the data    B  images in a batch    C  channels    H, W  height and
 D  dimensions of the features
 """
 
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
@@ -22,7 +21,7 @@ from repre.data.loading.loader import stack
 from repre.data.loading.workers import in_workers, load_tracked
 from repre.data.views.view_recipes import ViewsConfig
 from repre.errors import RunError, UserError
-from repre.evaluation.feature_cache import evict, mark_used
+from repre.evaluation.feature_cache import evict, go_on_without, mark_used
 from repre.evaluation.options import RuntimeOptions
 from repre.models.encoder import Encoder
 from repre.models.resolve import ResolvedEncoder
@@ -62,7 +61,7 @@ def eval_transform(
         size=encoder.image_size, mean=resolved.mean, std=resolved.std, value_range=value_range or resolved.value_range
     )
     views.statistics(encoder.config.channels)
-    return Transform(views, usual_crop(views) if crop_pct is None else crop_pct)
+    return Transform(views, usual_crop(views.shape) if crop_pct is None else crop_pct)
 
 
 # --------------------------------------------------------------------------------------------------- streaming images
@@ -173,9 +172,8 @@ def cached_features(
         UserError: an image cannot be read.
         RunError: the features are not finite.
     """
-    path = (
-        (runtime.cache or cache_home()) / "features" / f"{_key(encoder, images, transform, tokens, runtime.dtype)}.npy"
-    )
+    root = runtime.cache or cache_home()
+    path = root / "features" / f"{_key(encoder, images, transform, tokens, runtime.dtype)}.npy"
     cached = _load(path, len(images))
     if cached is not None:
         mark_used(path)
@@ -189,7 +187,7 @@ def cached_features(
         write_atomically(path, lambda file: np.save(file, features.numpy()))
         evict(path.parent.parent, max_gib=runtime.cache_gib, keep=path)
     except (OSError, RunError) as error:
-        warnings.warn(f"the features are not cached: {error}", stacklevel=2)
+        go_on_without(root, error)
     return features
 
 

@@ -7,6 +7,7 @@ weights/evaluations/mae/                           results of vit_base_patch16_2
 evaluations/vit_base_patch16_224/                  in the working folder: an encoder that has no folder or file
 """
 
+import contextlib
 import json
 import os
 import time
@@ -72,10 +73,12 @@ def evaluate(
     path = folder / f"{stem}.json"
     if reuse:
         for stored in (path, *([also_in / path.name] if also_in is not None else [])):
-            if stored.is_file() and _has_same_data(
-                found := read_result(stored), data_identity or _identity(name, resolved, config)
-            ):
+            if not stored.is_file():
+                continue
+            found, identity = read_result(stored), data_identity or _identity(name, resolved, config)
+            if _has_same_data(found, identity) and found.get("pixels") == _pixels(resolved):
                 return found
+    made = [one for one in (folder, *folder.parents) if not one.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -83,11 +86,17 @@ def evaluate(
     if not can_be_written(folder):
         raise _not_writable(folder, "Permission denied")
     before = _written_at(path)
-    with writing(path.with_suffix(""), patience=LONG_WAIT):
-        made_while_waiting = _written_at(path) != before
-        if made_while_waiting and (not keep_model or (path.with_suffix("") / MODEL).is_dir()):
-            return read_result(path)
-        return _evaluate(name, resolved, config, defined_by, path, keep_model=keep_model)
+    try:
+        with writing(path.with_suffix(""), patience=LONG_WAIT):
+            made_while_waiting = _written_at(path) != before
+            if made_while_waiting and (not keep_model or (path.with_suffix("") / MODEL).is_dir()):
+                return read_result(path)
+            return _evaluate(name, resolved, config, defined_by, path, keep_model=keep_model)
+    except UserError:  # a refused command leaves nothing behind
+        with contextlib.suppress(OSError):
+            for one in (*([path.with_suffix("")] if path.with_suffix("").is_dir() else []), *made):
+                one.rmdir()
+        raise
 
 
 def _evaluate(
@@ -99,6 +108,7 @@ def _evaluate(
     content = {
         "format": FORMAT,
         **json.loads(json.dumps(defined_by, default=str)),
+        "pixels": _pixels(resolved),
         "start": resolved.spec,
         "step": resolved.step,
         "seed": config.seed,
@@ -124,6 +134,12 @@ def _evaluate(
     if work_dir.is_dir() and not any(work_dir.iterdir()):
         work_dir.rmdir()
     return {**content, "path": str(path)}
+
+
+def _pixels(resolved: ResolvedEncoder) -> dict[str, list[float] | None]:
+    """How pixels are normalized, as JSON holds it; the weights decide on it unless the user does."""
+    pairs = {"mean": resolved.mean, "std": resolved.std}
+    return {name: None if values is None else list(values) for name, values in pairs.items()}
 
 
 def _written_at(path: Path) -> int | None:

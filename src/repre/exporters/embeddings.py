@@ -54,6 +54,8 @@ def embed(
     size: Size | None = None,
     half: bool = False,
     value_range: tuple[float, float] | None = None,
+    mean: tuple[float, ...] | None = None,
+    std: tuple[float, ...] | None = None,
     choice: FileChoice | None = None,
     runtime: RuntimeOptions | None = None,
     data_map: MapOptions | None = None,
@@ -76,6 +78,7 @@ def embed(
         size: side of the images in pixels, or (height, width); None uses the encoder's own.
         half: store float16 instead of float32.
         value_range: pixel values that map to 0 and 1; None uses those of the encoder's training, or of the file type.
+        mean, std: of every channel, instead of what the weights expect.
         runtime: device, workers and batch size.
         data_map: also map the images by their pooled features (`repre.exporters.data_map`); None writes no map.
         images_per_part: how many images may have to be computed again after an interruption.
@@ -94,7 +97,7 @@ def embed(
         raise UserError(f"--map needs one vector per image: leave out --kind {kind}")
     norm = kind != "pooled" and features == "normed"
     runtime = runtime or RuntimeOptions()
-    resolved = resolve_encoder(spec)
+    resolved = resolve_encoder(spec).normalized(mean, std)
     encoder = resolved.build(image_size=size).to(runtime.torch_device).eval()
     transform = eval_transform(resolved, encoder, value_range=value_range)
     source = open_source(

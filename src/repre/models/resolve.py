@@ -135,14 +135,14 @@ class ResolvedEncoder:
 
     def _fix(self, error: WeightsMismatch) -> str:
         """What to change where the weights do not fit, in the words of commands that name an encoder."""
-        name, equals, file = self.spec.partition("=") if "]=" not in self.spec else self.spec.rpartition("]=")
-        if not equals:
-            return "give another file, or name timm's model of the weights: NAME=FILE"
-        fix = f"name the model of the file, with its sizes: NAME[depth=...]={file}"
-        if not error.in_part:
-            return fix
+        name, equals, file = self.spec.rpartition("]=" if "]=" in self.spec else "=")
+        if not equals or not error.in_part:
+            return error.fix
         arguments = f"{name}," if "[" in name else f"{name}["
-        return f"{fix}; to load the parameters that fit, write '{arguments}allow_partial=True]={file}'"
+        return (
+            f"name the model of the file, with its sizes, as NAME[depth=...]={file}; to load the parameters that fit, write "
+            f"'{arguments}allow_partial=True]={file}'"
+        )
 
     def _tell(self, encoder: Encoder) -> None:
         report = encoder.load_report

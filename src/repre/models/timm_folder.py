@@ -12,10 +12,11 @@ from typing import Any
 from safetensors.torch import save
 from torch import nn
 
-from repre.errors import UserError
+from repre.errors import RunError, UserError
 from repre.models.encoder import Encoder, EncoderConfig
 from repre.models.timm_model import ENCODER_ARGUMENTS, accepts_any_size
-from repre.utils.io import write_atomically, write_json
+from repre.models.transform import INTERPOLATION, usual_crop
+from repre.utils.io import new_folder, write_atomically, write_json
 
 
 def save_encoder(
@@ -26,26 +27,30 @@ def save_encoder(
     std: list[float] | None = None,
     value_range: tuple[float, float] | None = None,
 ) -> None:
-    """Writes an encoder to a folder, each file atomically.
+    """Writes an encoder to a folder: a new one as a whole, the files of an old one atomically.
 
     Args:
         encoder: the encoder.
         folder: created where it does not exist.
-        mean, std: normalization of the channels that the encoder was trained with.
-        value_range: pixel values that stood for 0 and 1 where the training declared a range; timm does not read it.
+        mean, std: normalization of the channels that the encoder was trained with; None: that of `encoder.pixels`.
+        value_range: pixel values that stood for 0 and 1 where the training declared a range; timm does not read it. None:
+            that of `encoder.pixels`.
 
     Raises:
-        RunError: a file cannot be written; the old one is intact.
+        RunError: the folder cannot be written; the old files are intact.
     """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    if mean is None and std is None and encoder.pixels.mean and encoder.pixels.std:
+        mean, std = list(encoder.pixels.mean), list(encoder.pixels.std)
+    value_range = value_range or encoder.pixels.value_range
     arguments = {key: value for key, value in encoder.timm_arguments.items() if key != "drop_path_rate"}
     original_cfg = encoder.model.pretrained_cfg
     pretrained_cfg = {
         "input_size": [encoder.config.channels, *encoder.image_size],
         "fixed_input_size": not accepts_any_size(arguments),
         "num_classes": 0,
-        "interpolation": original_cfg.get("interpolation", "bicubic"),
+        "interpolation": INTERPOLATION,
+        "crop_pct": usual_crop(encoder.image_size),
+        "crop_mode": "center",
         # timm has to know the two layers that it may replace: num_classes=10, in_chans=1
         **{key: original_cfg[key] for key in ("first_conv", "classifier", "global_pool") if original_cfg.get(key)},
     }
@@ -60,8 +65,34 @@ def save_encoder(
         "repre": {"out_indices": encoder.out_indices} | ({"value_range": list(value_range)} if value_range else {}),
     }
     weights = save({key: value.detach().cpu().contiguous() for key, value in encoder.model.state_dict().items()})
-    write_atomically(folder / "model.safetensors", lambda file: file.write(weights))
-    write_json(folder / "config.json", config)
+
+    def write(into: Path) -> None:
+        write_atomically(into / "model.safetensors", lambda file: file.write(weights))
+        write_json(into / "config.json", config)
+
+    folder = Path(folder)
+    try:
+        if folder.is_dir():
+            write(folder)
+        else:
+            with new_folder(folder) as partial:
+                write(partial)
+    except OSError as error:
+        raise RunError(f"could not write {folder}: {error}; what was saved before is intact", kind="disk") from error
+
+
+def saved_preprocessing(folder: Path) -> dict[str, Any]:
+    """How images become the input of a saved encoder, as `ImageTransform.describe` gives it, from its config.json."""
+    content = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    cfg, own = content["pretrained_cfg"], content["repre"]
+    return {
+        "size": cfg["input_size"][1:],
+        "mean": cfg["mean"],
+        "std": cfg["std"],
+        "crop_pct": cfg["crop_pct"],
+        "interpolation": cfg["interpolation"],
+        "value_range": own.get("value_range"),
+    }
 
 
 def load_saved_encoder(folder: str | Path) -> Encoder:

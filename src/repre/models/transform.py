@@ -82,7 +82,7 @@ class ImageTransform:
         views = ViewsConfig(size=size, mean=given[0], std=given[1], value_range=value_range)
         mean, std = (tuple(values.flatten().tolist()) for values in views.statistics(channels))
         views = ViewsConfig(size=size, mean=mean, std=std, value_range=value_range)
-        return cls(Transform(views, usual_crop(views) if crop_pct is None else crop_pct), channels)
+        return cls(Transform(views, usual_crop(size) if crop_pct is None else crop_pct), channels)
 
     def __call__(self, images: Any) -> Tensor:
         """Images as normalized pixels: [C, H, W] of one image, [B, C, H, W] of several.
@@ -131,6 +131,6 @@ class ImageTransform:
         )
 
 
-def usual_crop(views: ViewsConfig) -> float:
-    """Returns the share of the short side that the center crop covers if no setting names one."""
-    return 1.0 if min(views.shape) < SMALL_VIEW else CROP_PCT
+def usual_crop(size: tuple[int, int]) -> float:
+    """Returns the share of the short side that the center crop covers at an image size if no setting names one."""
+    return 1.0 if min(size) < SMALL_VIEW else CROP_PCT

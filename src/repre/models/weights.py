@@ -41,7 +41,7 @@ class WeightsMismatch(UserError):
 
     def __init__(self, reason: str, fix: str, *, in_part: bool) -> None:
         advice = ", or set --encoder.allow-partial to load the parameters that fit" if in_part else ""
-        super().__init__(f"{reason}; {fix}{advice}")
+        super().__init__(f"encoder.weights {reason}; {fix}{advice}")
         self.reason, self.fix, self.in_part = reason, fix, in_part
 
 
@@ -94,7 +94,7 @@ def _mismatch(
         fix = "set encoder.name to the model of the file, and encoder.model_args to its sizes"
     if found is not None and (options := found.model.as_options()):
         fix = f"give the encoder of these weights: {options}"
-    return WeightsMismatch(f"encoder.weights {reason}", fix, in_part=bool(report.loaded))
+    return WeightsMismatch(reason, fix, in_part=bool(report.loaded))
 
 
 def _geometry(tensors: Mapping[str, Tensor]) -> str:
@@ -160,7 +160,7 @@ def _fit_file(model: Any, found: FoundWeights, source: str) -> tuple[dict[str, T
         model.pretrained_model_args = found.model.arguments  # tells timm a position grid that is not square
     described = _described_model(found.model)
     if (theirs := _heads(found.model, described, own=heads(model))) is not None:
-        check_heads(theirs, heads(model), source=source)
+        check_heads(theirs, heads(model), source=source, options=found.model.as_options())
     state, adapted = _fit_shapes(model, state, {} if described is None else table_windows(described))
     others = [key for key in state if key not in own and OTHER_PARTS.match(key)]
     if not layout:  # timm's own conversion may have renamed more
@@ -185,17 +185,21 @@ def heads(model: Any) -> list[int]:
     return [module.num_heads for module in model.modules() if hasattr(module, "num_heads")]
 
 
-def check_heads(theirs: list[int], own: list[int], *, source: str) -> None:
+def check_heads(theirs: list[int], own: list[int], *, source: str, options: str = "") -> None:
     """Checks that a model has the attention heads that weights were trained with.
+
+    Args:
+        options: that give a model like that of the weights, where it is known.
 
     Raises:
         UserError: it has others.
     """
     for block, (number, other) in enumerate(zip(theirs, own)):  # of models with more blocks, the shared ones
         if number != other:
+            fix = "set encoder.model_args.num_heads to that of the weights"
             raise UserError(
                 f"encoder.weights {source}: these weights were trained with {number} attention heads in block {block}, but "
-                f"the encoder has {other}; set encoder.model_args.num_heads to that of the weights"
+                f"the encoder has {other}; {f'give the encoder of these weights: {options}' if options else fix}"
             )
 
 

@@ -45,9 +45,9 @@ def failures_in_words(config: RunConfig, folder: RunFolder) -> Iterator[None]:
         folder.withdraw()
         raise
     except (Exception, KeyboardInterrupt) as error:
-        record_failure(
-            folder.path, to_dict(config), error, kind=_kind(error), step=folder.step or None, total=folder.total_steps
-        )
+        if folder.is_there():
+            step, total = folder.step or None, folder.total_steps
+            record_failure(folder.path, to_dict(config), error, kind=_kind(error), step=step, total=total)
         raise
 
 

@@ -75,6 +75,36 @@ def keep_copy(path: Path, copy: Path) -> None:
             write_atomically(copy, lambda target: shutil.copyfileobj(file, target, 1 << 20))
 
 
+@contextlib.contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """Gives an empty folder to fill, which replaces `path` at the end; after an error it is removed.
+
+    A reader sees the old folder, none, or the new one as a whole. A link to a folder stays one. Files have the permissions
+    that the user's umask allows.
+
+    Raises:
+        OSError: the folder cannot be written or replaced.
+    """
+    path = path.resolve()
+    partial, old = (path.with_name(f".{path.name}.{word}") for word in ("partial", "old"))
+    for folder in (partial, old):
+        shutil.rmtree(folder, ignore_errors=True)
+    try:
+        partial.mkdir(parents=True)
+        yield partial
+        for file in partial.rglob("*"):
+            if file.is_file():
+                with open(file, "rb") as written:
+                    os.fsync(written.fileno())
+        if path.exists():
+            os.replace(path, old)
+        os.replace(partial, path)
+        _sync_folder(path.parent)
+    finally:
+        for folder in (partial, old):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
 def write_json(path: Path, content: Any) -> None:
     """Writes plain values as indented JSON, atomically."""
     write_atomically(path, lambda file: file.write((json.dumps(content, indent=1) + "\n").encode()))

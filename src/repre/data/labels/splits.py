@@ -69,6 +69,11 @@ class LabeledImages:
         """The images at `rows`, int64 indices into these images, in that order."""
         return LabeledImages(self.source, self.targets[rows], classes=self.classes, indices=self.indices[rows])
 
+    def with_classes(self, classes: list[str]) -> "LabeledImages":
+        """The same images, with one label each, numbered by a longer list of classes."""
+        numbers = np.array([classes.index(name) for name in self.classes], np.int64)
+        return LabeledImages(self.source, numbers[self.targets], classes=classes, indices=self.indices)
+
     def identity(self) -> str:
         """The `source_identity` of these images; targets are no part of it."""
         return source_identity(self.source, self.indices)

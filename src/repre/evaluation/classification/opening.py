@@ -3,6 +3,7 @@
 from typing import Protocol
 
 from repre.data.labels.classes import LabeledSplits, open_labeled
+from repre.data.labels.problems import Problems
 from repre.evaluation.features import Transform, eval_transform
 from repre.models.encoder import Encoder
 from repre.models.resolve import ResolvedEncoder
@@ -16,6 +17,8 @@ class ClassConfig(Protocol):
     def data(self) -> str: ...
     @property
     def test(self) -> str | None: ...
+    @property
+    def accept_labels(self) -> bool: ...
     @property
     def size(self) -> Size | None: ...
     @property
@@ -34,8 +37,10 @@ def open_for(resolved: ResolvedEncoder, config: ClassConfig) -> tuple[Encoder, T
     """
     encoder = resolved.build(image_size=config.size, seed=config.seed)
     transform = eval_transform(resolved, encoder, crop_pct=config.crop_pct, value_range=config.value_range)
-    return (
-        encoder,
-        transform,
-        open_labeled(config.data, test=config.test, **transform.decoding(encoder.config.channels)),
+    splits = open_labeled(
+        config.data,
+        test=config.test,
+        problems=Problems(accept=config.accept_labels),
+        **transform.decoding(encoder.config.channels),
     )
+    return encoder, transform, splits

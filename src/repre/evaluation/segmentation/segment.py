@@ -20,6 +20,7 @@ import torch
 
 from repre.data.labels.masks import MaskOptions, MaskSource, open_masks
 from repre.data.labels.objects import HELD_OUT_NOTE
+from repre.data.labels.problems import Problems
 from repre.data.labels.splits import label_subset
 from repre.data.labels.windows import WindowsConfig
 from repre.data.views.view_recipes import ViewsConfig
@@ -60,6 +61,8 @@ class SegmentConfig:
     """The masks have two classes: 0, and 255 or 1."""
     skip_unlabeled: bool = False
     """Leave out images that have no mask."""
+    accept_labels: bool = False
+    """Take the labels as they are read, even if they look like a mistake, such as numbers with gaps."""
     head: Literal["linear", "upernet"] = "linear"
     """Batch normalization and a 1x1 convolution, or UPerNet."""
     frozen: bool | None = None
@@ -123,6 +126,7 @@ class SegmentConfig:
             reduce_zero_label=self.reduce_zero_label,
             binary=self.binary,
             skip_unlabeled=self.skip_unlabeled,
+            accept_labels=self.accept_labels,
         )
 
     @property
@@ -207,9 +211,18 @@ def open_train_and_test(
     """
     train_images, test_images = (
         open_masks(
-            spec, split=split, channels=channels, whole=test is not None, value_range=value_range, options=options
+            spec,
+            split=split,
+            channels=channels,
+            whole=test is not None,
+            value_range=value_range,
+            options=options,
+            problems=Problems(accept=accept),
         )
-        for spec, split in ((data, "train"), (test or data, "val"))
+        for spec, split, accept in (
+            (data, "train", options is not None and options.accept_labels),
+            (test or data, "val", True),  # a few test images may lack most classes
+        )
     )
     train_classes, test_classes = train_images.classes, test_images.classes
     if test_classes != train_classes[: len(test_classes)]:
