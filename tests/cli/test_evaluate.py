@@ -19,7 +19,7 @@ def test_knn_prints_its_metrics_and_writes_the_result(
     runtime = ("--runtime.workers", 0, "--runtime.device", "cpu", "--runtime.cache", tmp_path / "cache")
     code, out, err = repre("eval", "knn", "--encoder", ENCODER, "--random", "--data", "scenes:64:32", *runtime)
     assert code == 0, err
-    first, split, *lines, last = out.splitlines()
+    first, split, *lines, last = [line for line in out.splitlines() if not line.startswith("encoder ")]
     assert first.startswith(f"knn of random:{ENCODER} on scenes:64:32, ")
     assert split == "  64 images to train on, 32 to test on (test)"
     path = Path(last.removeprefix("written to "))
@@ -39,7 +39,7 @@ def test_several_encoders_give_a_table_and_a_curve(repre: Repre, run_copy: Path,
     names = (f"{run_copy}@last", run_copy, f"random:{run_copy}")
     code, out, err = repre("eval", "knn", "--encoder", *names, "--data", "scenes:64:32", *runtime)
     assert code == 0, err
-    first, header, *rows, remark, last = out.splitlines()
+    first, header, *rows, remark, last = [line for line in out.splitlines() if not line.startswith("encoder ")]
     assert first == "knn on scenes:64:32: 64 images to train on, 32 to test on (test)"
     assert remark == f"  {names[0]} and {names[1]} are the same weights"
     assert header.split() == ["epoch", "knn20", "encoder"]

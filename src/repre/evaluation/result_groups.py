@@ -106,9 +106,9 @@ def data_key(result: Result) -> list[Any]:
 
 
 def encoder_key(result: Result) -> str:
-    """The architecture of the encoder and the size at which it saw images."""
+    """The architecture of the encoder, and the size and the normalization of the images that it saw."""
     encoder = {name: value for name, value in _dict(result.get("encoder")).items() if name not in NOT_ARCHITECTURE}
-    return json.dumps([encoder, evaluated_size(result)], sort_keys=True, default=str)
+    return json.dumps([encoder, evaluated_size(result), result.get("pixels")], sort_keys=True, default=str)
 
 
 def weights_key(result: Result) -> str:
@@ -180,7 +180,7 @@ def _flat(group: ResultGroup) -> dict[str, Any]:
     first = group.first
     identity, *counts = data_key(first)
     encoder = {name: value for name, value in _dict(first.get("encoder")).items() if name not in NOT_ARCHITECTURE}
-    flat = flatten(_dict(first.get("config"))) | flatten(encoder, "encoder.")
+    flat = flatten(_dict(first.get("config"))) | flatten(encoder, "encoder.") | flatten(_dict(first.get("pixels")))
     known = {"size": evaluated_size(first), FILES: identity, IMAGES: [count for count in counts if count is not None]}
     return flat | {name: value for name, value in known.items() if value is not None and value != []}
 

@@ -21,6 +21,7 @@ from repre.evaluation.fitted.fitted_folder import MODEL, Origin, save_fitted
 from repre.evaluation.registry import evaluation
 from repre.evaluation.result import Result, definition
 from repre.models.resolve import ResolvedEncoder
+from repre.models.weight_files import weights_file
 from repre.utils.folder_lock import LONG_WAIT, writing
 from repre.utils.io import json_hash, write_json
 
@@ -72,9 +73,10 @@ def evaluate(
     path = folder / f"{stem}.json"
     if reuse:
         for stored in (path, *([also_in / path.name] if also_in is not None else [])):
-            if stored.is_file() and _has_same_data(
-                found := read_result(stored), data_identity or _identity(name, resolved, config)
-            ):
+            if not stored.is_file():
+                continue
+            found, identity = read_result(stored), data_identity or _identity(name, resolved, config)
+            if _has_same_data(found, identity) and found.get("pixels") == _pixels(resolved):
                 return found
     made = [one for one in (folder, *folder.parents) if not one.exists()]
     try:
@@ -106,6 +108,7 @@ def _evaluate(
     content = {
         "format": FORMAT,
         **json.loads(json.dumps(defined_by, default=str)),
+        "pixels": _pixels(resolved),
         "start": resolved.spec,
         "step": resolved.step,
         "seed": config.seed,
@@ -133,6 +136,12 @@ def _evaluate(
     return {**content, "path": str(path)}
 
 
+def _pixels(resolved: ResolvedEncoder) -> dict[str, list[float] | None]:
+    """How pixels are normalized, as JSON holds it; the weights decide on it unless the user does."""
+    pairs = {"mean": resolved.mean, "std": resolved.std}
+    return {name: None if values is None else list(values) for name, values in pairs.items()}
+
+
 def _written_at(path: Path) -> int | None:
     """When a file was written, in nanoseconds; None if there is none."""
     return path.stat().st_mtime_ns if path.is_file() else None
@@ -148,7 +157,8 @@ def results_folder(resolved: ResolvedEncoder) -> Path:
         run = folder.parent if folder.name == "encoder" and (folder.parent / "config.yaml").is_file() else folder
         return run / EVALUATIONS / RANDOM_INIT if weights is None else run / EVALUATIONS
     if weights not in (None, "hub"):
-        return Path(str(weights)).parent / EVALUATIONS / Path(str(weights)).stem
+        file = weights_file(str(weights))
+        return file.parent / EVALUATIONS / file.stem
     return Path(EVALUATIONS) / slug(resolved.spec)
 
 
