@@ -110,6 +110,8 @@ class RunConfig:
     """Leave out files that match one of these patterns, such as '*_mask.png'."""
     any_ending: bool = False
     """Also use files of other endings, or of none, in folders if their content is that of an image."""
+    masks: Literal["leave", "take"] = "leave"
+    """`leave` out masks and other label images that lie beside images and are named after them, or `take` them as images."""
     out: str = "runs/repre"
     """The run's folder. Run the same command again to resume an unfinished run."""
     start_from: str | None = None
@@ -181,7 +183,7 @@ class RunConfig:
             channels=self.encoder.channels,
             canvas=self.decode_size,
             raw_values=self.views.value_range is not None,
-            choice=FileChoice(self.include, self.exclude, self.any_ending),
+            choice=FileChoice(self.include, self.exclude, self.any_ending, self.masks),
             labels=False,
             remote_gib=self.loader.remote_cache_gib,
         )

@@ -141,7 +141,7 @@ def test_a_second_process_is_kept_out(tmp_path: Path, monkeypatch: pytest.Monkey
     ) as holder:
         assert holder.stdout is not None
         holder.stdout.readline()
-        with pytest.raises(UserError, match="another process is writing"):
+        with pytest.raises(UserError, match=r"another process \(\d+\) is writing"):
             RunFolder(config.out).prepare(config)
         holder.communicate(b"\n")
     assert not RunFolder(config.out).prepare(config)  # the lock ended with the process

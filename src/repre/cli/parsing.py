@@ -2,6 +2,7 @@
 
 import io
 import os
+import shutil
 import sys
 from collections.abc import Sequence
 from contextlib import redirect_stderr
@@ -13,7 +14,8 @@ from repre.errors import UserError
 from repre.utils.config_checks import check_fields
 
 OptionsT = TypeVar("OptionsT")
-
+MIN_COLUMNS = 40
+"""Width of help on a narrower terminal; tyro never ends at a few columns."""
 
 LISTS = ("--data", "--include", "--exclude", "--ignore-label", "--probe.masks.ignore-label")
 """Options that take several values, also where they are given several times; of any other option the last counts."""
@@ -101,8 +103,10 @@ def _run_tyro(*args: Any, **settings: Any) -> Any:
     # tyro has no public switch; without this one it decides itself
     switches = getattr(tyro, "_experimental_options", {})
     switches["ansi_codes"] = on_terminal and not os.environ.get("NO_COLOR")
-    printed = io.StringIO()
+    printed, columns = io.StringIO(), os.environ.get("COLUMNS")
     try:
+        if shutil.get_terminal_size().columns < MIN_COLUMNS:
+            os.environ["COLUMNS"] = str(MIN_COLUMNS)
         with redirect_stderr(printed):
             return tyro.cli(*args, **settings)
     except SystemExit as leaving:
@@ -115,3 +119,5 @@ def _run_tyro(*args: Any, **settings: Any) -> Any:
         raise
     finally:
         sys.stderr.write(printed.getvalue())
+        os.environ.pop("COLUMNS", None)
+        os.environ |= {} if columns is None else {"COLUMNS": columns}

@@ -143,6 +143,12 @@ class RePre(nn.Module):
         assert isinstance(encoder, Encoder)
         return encoder
 
+    @property
+    def exported_part(self) -> str:
+        """Name of `export_encoder` among the model's modules."""
+        exported = self.export_encoder
+        return next(name for name, module in self.named_modules() if module is exported)
+
     def student_features(self, views: Views, *, reconstruct: bool = True, maps: bool = True) -> list[Features]:
         """Computes the encoder's features of every view, in one pass per resolution.
 

@@ -304,8 +304,7 @@ class Trainer:
         if (restored := self.state.restore(self.folder)) is None:
             if is_main_process():
                 self.folder.discard_after(0)
-            if (report := self.state.model.encoder.load_report) is not None:
-                self.log.message(str(report))
+            self.log.message(self.state.start_weights)
             if start is not None:
                 self._take_over(start)
             return

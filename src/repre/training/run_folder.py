@@ -171,6 +171,10 @@ class RunFolder:
             for folder in self._new_parents:
                 folder.rmdir()
 
+    def is_there(self) -> bool:
+        """Whether the folder is still the one that `prepare` locked: it was neither moved nor deleted."""
+        return self._lock.is_in_place()
+
     def release(self) -> None:
         """Releases the lock, if this process holds it."""
         self._lock.release()

@@ -5,7 +5,8 @@ from functools import partial
 
 from repre.config import RunConfig
 from repre.data.io.cache_folders import with_cache
-from repre.data.io.sources import Source
+from repre.data.io.sources import Source, describe_source
+from repre.data.io.value_ranges import check_values
 from repre.data.loading.loader import Loader
 from repre.data.loading.manifest import apply_manifest, write_manifest
 from repre.data.loading.order import check_batch
@@ -21,22 +22,28 @@ from repre.utils.io import keep_copy
 
 
 def open_run_source(config: RunConfig, folder: RunFolder, start: Start | None) -> tuple[Source, str | None]:
-    """Opens the images; a new run writes down the list of its files first. A collective call.
+    """Opens the images; a new run checks them, and what it can learn, and writes down the list of its files first. A
+    collective call.
 
     Args:
         start: of a run that starts from another. One that goes on with its plan has its list of files.
 
     Returns:
-        The images, and a warning if they differ from the list, or if little can be learned.
+        The images, and what to say about them: what a new run takes and leaves, whether they differ from the list, and
+        whether little can be learned.
 
     Raises:
-        UserError: there are too few images, or nothing can be learned.
+        UserError: there are too few images, nothing can be learned, or the values of a new run's images do not fit their
+            range.
     """
-    source, warnings = config.open_source(), list[str]()
+    source = config.open_source()
     check_batch(config.batch_size, images=len(source), spec=source.spec, processes=world_size())
     is_new = not (folder.last.is_file() or folder.previous.is_file())
+    notes: list[str] = []
     if is_new:
-        warnings += check_prospects(config, images=len(source), first_step=0 if start is None else start.first_step)
+        warnings = check_prospects(config, images=len(source), first_step=0 if start is None else start.first_step)
+        check_values(source, config.views.value_range)
+        notes = [*describe_source(source), *warnings]
     files = None if start is None else start.files
     if is_main_process() and is_new:
         if files is not None and files.is_file():
@@ -45,9 +52,10 @@ def open_run_source(config: RunConfig, folder: RunFolder, start: Start | None) -
             write_manifest(source, folder.files)
     barrier()
     source, warning = apply_manifest(source, folder.files)
+    notes += [warning] if warning else []
     if is_main_process():
         folder.begin(config)
-    return source, "\n".join([*([] if warning is None else [warning]), *warnings]) or None
+    return source, "\n".join(notes) or None
 
 
 def build_loader(

@@ -1,5 +1,6 @@
 """Several files as one: parts one after another, some of the files, or the files that a run began with."""
 
+from collections import Counter
 from collections.abc import Sequence
 from fnmatch import translate
 from re import compile as compile_pattern
@@ -23,6 +24,7 @@ class JoinedFiles:
         self.counts = [count for part in parts for count in part.counts]
         self.names = Names.concatenate([part.names for part in parts])
         self.location = ", ".join(part.location for part in parts)
+        self.left = dict(sum((Counter(part.left) for part in parts), Counter()))
         self._ends = np.cumsum([len(part) for part in parts])
 
     def __len__(self) -> int:
@@ -57,7 +59,7 @@ class ChosenFiles:
 
     def __init__(self, files: Files, names: Names, numbers: Array, counts: list[int]) -> None:
         self.files, self.names, self.numbers, self.counts = files, names, numbers, counts
-        self.location = files.location
+        self.location, self.left = files.location, files.left
 
     def __len__(self) -> int:
         return len(self.names)

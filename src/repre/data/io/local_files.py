@@ -28,10 +28,11 @@ class LocalFiles:
     Args:
         root: folder that `names` are relative to.
         names: path of every file.
+        left: see `Files`.
     """
 
-    def __init__(self, root: Path, names: Names) -> None:
-        self.root, self.names, self.counts = root, names, [len(names)]
+    def __init__(self, root: Path, names: Names, left: dict[str, int] | None = None) -> None:
+        self.root, self.names, self.counts, self.left = root, names, [len(names)], left or {}
         self.location = str(root.resolve())
 
     def __len__(self) -> int:

@@ -85,6 +85,10 @@ def apply_manifest(source: Source, path: Path) -> tuple[Source, str | None]:
     if not isinstance(source, FileSource) or not path.is_file():
         return source, None
     header, listed = _read(path, source.files)
+    left_out = source.label_images
+    if listed is not None and left_out:  # a run that began with the masks keeps them
+        source = source.with_label_images()
+        header, listed = _read(path, source.files)
     moved = header.data != source.spec
     if moved:
         _check_moved(source, header, listed)
@@ -98,7 +102,11 @@ def apply_manifest(source: Source, path: Path) -> tuple[Source, str | None]:
             f"{len(header.counts)}; give the data as they were, or start a run with another --out"
         )
     removed = int((files.numbers < 0).sum())
-    added = len(source) - len(files) + removed
+    known = np.zeros(len(source), bool)
+    known[files.numbers[files.numbers >= 0]] = True
+    for group in left_out:
+        known[group.numbers] = True
+    added = int((~known).sum())
     run_source = FileSource(
         source.spec, files, channels=source.channels, canvas=source.canvas, raw_values=source.raw_values
     )
