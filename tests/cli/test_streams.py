@@ -42,9 +42,7 @@ def test_characters_that_a_terminal_lacks_are_escaped(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("columns", ["1", "2", "20"])
-def test_help_ends_on_a_terminal_of_a_few_columns(
-    columns: str, repre: Repre, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_help_ends_on_a_terminal_of_a_few_columns(columns: str, repre: Repre, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", columns)
     assert repre("report", "--help")[0] == 0
     assert repre("report", "--unknown")[0] == 2

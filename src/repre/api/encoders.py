@@ -152,7 +152,9 @@ def export(
 
         to = to or "onnx"
         beside = model_folder(Path(model)).parent
-        return exporters.export_fitted(Path(model), to=to, out=beside / "exports" / to if out is None else as_output(out))
+        return exporters.export_fitted(
+            Path(model), to=to, out=beside / "exports" / to if out is None else as_output(out)
+        )
     to = to or "timm"
     parent = Path(str(encoder)) if Path(str(encoder)).is_dir() else Path()
     return exporters.export(str(encoder), to=to, out=parent / "exports" / to if out is None else as_output(out))

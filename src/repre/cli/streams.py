@@ -17,8 +17,8 @@ PLAIN = {"–": "-", "±": "+-", "×": "x", "→": "->", "…": "...", "²": "2"
 class SafeStreams:
     """A context in which what cannot be printed is lost without an error, and the command does its work to the end.
 
-    `repre ... | head` thus leaves no traceback, and a training goes on. Characters that the terminal lacks, and file names that
-    are not valid in its encoding, are printed as escapes such as ``\\xe9``. Descriptors 0 to 2 that were closed
+    `repre ... | head` thus leaves no traceback, and a training goes on. Characters that the terminal lacks, and file names
+    that are not valid in its encoding, are printed as escapes such as ``\\xe9``. Descriptors 0 to 2 that were closed
     (``>&-``) lead to the null device, or else the next file that opens would receive what is printed.
 
     At its end the context turns exit code 0 into `BROKEN_PIPE` if a reader left, and into 1 if output was lost otherwise.

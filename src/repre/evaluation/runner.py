@@ -69,7 +69,7 @@ def evaluate(
     work_dir = folder / stem
     try:
         result: Result = evaluation(name).run(resolved, config, work_dir=work_dir)
-    except UserError:  # a refused command leaves nothing behind
+    except Exception:  # a refused command leaves no empty folders behind
         with contextlib.suppress(OSError):
             for one in (*([work_dir] if work_dir.is_dir() else []), *made):
                 one.rmdir()

@@ -11,10 +11,14 @@ from repre.errors import UserError, near_names
 
 MAX_WORKERS = 256
 """Processes that decode images for one process; each takes memory of its own."""
+LIMIT = 2**63
+"""One more than the largest whole number that torch and NumPy compute with."""
 
 
 def check_fields(config: Any, section: str = "") -> None:
-    """Refuses choices that a field does not have, and numbers that are NaN or infinite. Call it in `__post_init__`.
+    """Refuses choices that a field does not have, numbers that are NaN, infinite or beyond 64 bits, and negative seeds.
+
+    Call it in `__post_init__`.
 
     Args:
         config: a dataclass instance; fields that are configs check themselves.
@@ -35,6 +39,10 @@ def check_fields(config: Any, section: str = "") -> None:
                 raise UserError(f"{prefix}{name} must be one of {', '.join(known)}, not {one!r}{near}")
             if isinstance(one, float) and not math.isfinite(one):
                 raise UserError(f"{prefix}{name} must be a finite number, not {one}")
+            if isinstance(one, int) and not -LIMIT <= one < LIMIT:
+                raise UserError(f"{prefix}{name} must be a number that 64 bits hold, not {one}")
+        if name == "seed" and value < 0:
+            raise UserError(f"{prefix}seed must be 0 or more, not {value}")
 
 
 def check_workers(workers: int | None, name: str = "workers") -> None:

@@ -31,6 +31,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from repre.data.loading.slots import SlotRing, private_copy
 from repre.errors import RunError, UserError
+from repre.utils.hidden_main import hidden_main
 from repre.utils.shared_memory import FORK, check_semaphores, shared_bytes
 from repre.utils.signals import signals_later
 
@@ -235,7 +236,7 @@ def _start(loader: DataLoader[T], pool: _Pool) -> Iterator[T]:
     if sys.unraisablehook is not _unraisable_hook:
         _unraisable_hook.default, sys.unraisablehook = sys.unraisablehook, _unraisable_hook
     before = set(multiprocessing.active_children())
-    with signals_later():
+    with signals_later(), hidden_main():
         iterator = iter(loader)
     pool.processes = [process for process in multiprocessing.active_children() if process not in before]
     _workers.update(dict.fromkeys(pool.processes, os.getpid()))
