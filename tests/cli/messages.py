@@ -84,7 +84,9 @@ def _texts_of(file: Path) -> list[Text]:
 def raised(kind: str) -> int:
     """How many `raise` statements of an error class the package has."""
     trees = [ast.parse(file.read_text(encoding="utf-8")) for file in SOURCE.rglob("*.py")]
-    calls = [n.exc for tree in trees for n in ast.walk(tree) if isinstance(n, ast.Raise) and isinstance(n.exc, ast.Call)]
+    calls = [
+        n.exc for tree in trees for n in ast.walk(tree) if isinstance(n, ast.Raise) and isinstance(n.exc, ast.Call)
+    ]
     return sum(isinstance(one.func, ast.Name) and one.func.id == kind for one in calls)
 
 
@@ -93,7 +95,10 @@ REACHED_BY: dict[str, tuple[str, ...]] = {
     "api/encoders.py": ("embed", "export"),
     "api/evaluations.py": (*EVAL, "compare"),
     "cli/": (),  # descriptions of other commands too; those of one command follow
-    **{f"cli/{name}.py": (name,) for name in ("embed", "export", "plan", "predict", "pretrain", "reconstruct", "report")},
+    **{
+        f"cli/{name}.py": (name,)
+        for name in ("embed", "export", "plan", "predict", "pretrain", "reconstruct", "report")
+    },
     "cli/compare.py": ("compare",),
     "cli/evaluate.py": EVAL,
     "cli/run_options.py": ("pretrain", "plan"),
@@ -107,7 +112,8 @@ REACHED_BY: dict[str, tuple[str, ...]] = {
     "data/labels/label_map.py": ("eval segment", "eval patch-knn", "compare", "data check"),
     "data/labels/mask": ("eval segment", "eval patch-knn", "compare", "data check"),
     **dict.fromkeys(
-        [f"data/labels/{name}" for name in ("boxes", "coco", "voc_xml", "yolo")], ("eval detect", "compare", "data check")
+        [f"data/labels/{name}" for name in ("boxes", "coco", "voc_xml", "yolo")],
+        ("eval detect", "compare", "data check"),
     ),
     "data/labels/classes.py": ("eval knn", "eval linear", "eval finetune", "compare", "data check"),
     "data/loading/": ("pretrain", "plan"),
@@ -129,7 +135,8 @@ REACHED_BY: dict[str, tuple[str, ...]] = {
     "evaluation/fitted/": ("predict",),
     "evaluation/fitted/fitted_folder.py": ("predict", "export"),
     **dict.fromkeys(
-        [f"exporters/{name}" for name in ("clusters", "data_map", "embeddings", "feature_files", "map_page")], ("embed",)
+        [f"exporters/{name}" for name in ("clusters", "data_map", "embeddings", "feature_files", "map_page")],
+        ("embed",),
     ),
     "exporters/": ("export",),
     "frameworks/": ("pretrain", "plan"),
