@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from repre import api
-from repre.utils.os_errors import describe_os_error
 from repre.errors import RunError, UserError
+from repre.utils.os_errors import describe_os_error
 from tests.cli.conftest import Repre
 
 LONG = "a" * 300
