@@ -48,8 +48,6 @@ class ComputeConfig:
 
     def __post_init__(self) -> None:
         check_fields(self, "compute")
-        if self.micro_batch != "auto" and self.micro_batch < 0:
-            raise UserError(f"compute.micro_batch must not be negative, not {self.micro_batch}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,16 +90,9 @@ class RuntimeConfig:
 
     def __post_init__(self) -> None:
         check_fields(self, "runtime")
-        for name in ("log_every", "eval_every_epochs", "monitor_samples"):
+        for name in ("log_every", "eval_every_epochs", "monitor_samples", "keep_best"):
             if getattr(self, name) < 1:
                 raise UserError(f"runtime.{name} must be at least 1, not {getattr(self, name)}")
-        if self.keep_best < 1 or self.keep_every < 0:
-            raise UserError(
-                f"runtime.keep_best must be at least 1 and runtime.keep_every at least 0, not {self.keep_best} and "
-                f"{self.keep_every}"
-            )
-        if self.probe_seconds < 0:
-            raise UserError(f"runtime.probe_seconds must not be negative, not {self.probe_seconds}")
         check_workers(self.workers, "runtime.workers")
 
 

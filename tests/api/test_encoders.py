@@ -26,7 +26,7 @@ def test_an_unfinished_run_has_no_encoder(run: repre.Run, tmp_path: Path) -> Non
     shutil.copy(run.path / "config.yaml", tmp_path)
     with pytest.raises(repre.UserError, match="repre pretrain --resume"):
         repre.load_encoder(tmp_path)
-    with pytest.raises(repre.UserError, match="there is no folder"):
+    with pytest.raises(repre.UserError, match="there is no such run or file"):
         repre.load_encoder(tmp_path / "nowhere")
 
 

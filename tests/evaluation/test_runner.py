@@ -26,7 +26,7 @@ def test_the_stored_result_has_everything_that_defines_it(tmp_path: Path) -> Non
     path = Path(result.pop("path"))
     assert json.loads(path.read_text()) == result
     keys = {"format", "evaluation", "encoder", "config", "start", "seed", "main", "higher_is_better", "metrics"}
-    assert set(result) == keys | {"details", "seconds"}
+    assert set(result) == keys | {"details", "seconds", "step", "repre"}
     assert result["encoder"]["weights"] == "random"
     assert result["config"]["data"] == "scenes:20:16"
     assert "runtime" not in result["config"]

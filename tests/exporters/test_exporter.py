@@ -1,16 +1,18 @@
 """Every export gives the encoder's features in the other library, or is an error and leaves nothing."""
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import onnxruntime
 import pytest
+import timm
 import torch
 from torch import Tensor
 
 from repre.errors import RunError, UserError
-from repre.exporters import TARGETS, export, exporter
+from repre.exporters import TARGETS, export, exporter, onnx_export, torch_export
 from repre.models.encoder import Encoder, EncoderConfig
 from repre.models.resolve import ResolvedEncoder, resolve_encoder
 from repre.models.timm_folder import load_saved_encoder, save_encoder
@@ -64,7 +66,11 @@ def test_embedding_and_every_map_are_compared(target: str, tmp_path: Path, monke
         return forward
 
     for index in (*range(5), None):
-        wrong = exporter.Target(lambda *_, index=index: altered(index), TARGETS[target].tolerance, "")
+        wrong = replace(
+            TARGETS[target],
+            write=lambda *_, index=index: altered(index),
+            preprocessing=lambda _: TARGETS[target].preprocessing(tmp_path / "written"),
+        )
         monkeypatch.setattr(exporter, "TARGETS", TARGETS | {target: wrong})
         with pytest.raises(RunError, match="has 4 outputs" if index is None else "differs from it"):
             export(spec, to=target, out=tmp_path / "out")
@@ -84,11 +90,66 @@ def test_another_function_is_an_error_and_leaves_nothing(
             next(p for n, p in encoder.named_parameters() if n.endswith("norm.weight")).mul_(1.01)
         return exported_model
 
-    patched = exporter.TARGETS | {target: exporter.Target(wrong, exporter.TARGETS[target].tolerance, "")}
-    monkeypatch.setattr(exporter, "TARGETS", patched)
+    monkeypatch.setattr(exporter, "TARGETS", TARGETS | {target: replace(TARGETS[target], write=wrong)})
     with pytest.raises(RunError, match="differs from it"):
         export(spec, to=target, out=tmp_path / "out")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["encoder"]
+
+
+def test_preprocessing_travels_and_is_used_to_compare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec, target = save("vit", tmp_path), TARGETS["timm"]
+    export(spec, to="timm", out=tmp_path / "own")
+    out = tmp_path / "given"
+    export(spec, to="timm", out=out, size=(24, 40), mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6))
+    own, other = (target.preprocessing(folder) for folder in (tmp_path / "own", out))
+    rest = {"crop_pct": 1.0, "interpolation": "bicubic", "value_range": None}
+    assert own == {"size": [32, 32], "mean": [0.4] * 3, "std": [0.2] * 3} | rest
+    assert other == {"size": [24, 40], "mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6]} | rest
+    wrong = replace(target, preprocessing=lambda folder: own | {"mean": [0.5] * 3})
+    monkeypatch.setattr(exporter, "TARGETS", TARGETS | {"timm": wrong})
+    with pytest.raises(RunError, match="differs from it"):
+        export(spec, to="timm", out=tmp_path / "wrong")
+    assert not (tmp_path / "wrong").exists()
+
+
+def test_timm_reads_the_preprocessing_of_an_export(tmp_path: Path) -> None:
+    out = export(save("vit", tmp_path), to="timm", out=tmp_path / "out").path
+    config = timm.data.resolve_model_data_config(timm.create_model(f"local-dir:{out}", pretrained=True))
+    assert config["input_size"] == (3, 32, 32)
+    assert (list(config["mean"]), list(config["std"])) == ([0.4] * 3, [0.2] * 3)
+    assert (config["crop_pct"], config["interpolation"]) == (1.0, "bicubic")
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
+def test_an_export_that_is_cut_short_leaves_nothing_or_the_old_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
+) -> None:
+    spec, out = save("vit", tmp_path), tmp_path / "out"
+    real = TARGETS["timm"].write
+
+    def stopped(encoder: Encoder, folder: Path, resolved: ResolvedEncoder) -> Callable[[Tensor], list[Tensor]]:
+        real(encoder, folder, resolved)
+        raise error
+
+    for old in (False, True):
+        if old:
+            export(spec, to="timm", out=out)
+        monkeypatch.setattr(exporter, "TARGETS", TARGETS | {"timm": replace(TARGETS["timm"], write=stopped)})
+        with pytest.raises((KeyboardInterrupt, UserError)):
+            export(spec, to="timm", out=out)
+        monkeypatch.undo()
+        assert sorted(p.name for p in tmp_path.iterdir()) == ["encoder", "out"][: 1 + old]
+    assert (out / "export.json").is_file()
+
+
+def test_a_link_as_out_stays_a_link(tmp_path: Path) -> None:
+    spec, out = save("vit", tmp_path), tmp_path / "link"
+    (tmp_path / "disk").mkdir()
+    out.symlink_to(tmp_path / "disk")
+    for _ in range(2):
+        export(spec, to="timm", out=out)
+    assert out.is_symlink()
+    assert (tmp_path / "disk" / "model.safetensors").is_file()
 
 
 def test_an_export_replaces_an_export_but_nothing_else(tmp_path: Path) -> None:
@@ -113,6 +174,14 @@ def test_onnx_and_program_take_any_number_of_images(tmp_path: Path) -> None:
     session = onnxruntime.InferenceSession(tmp_path / "onnx" / "model.onnx")
     module = torch.export.load(tmp_path / "program" / "model.pt2").module()
     assert [o.name for o in session.get_outputs()][:2] == ["embedding", "map_0"]
+    metadata = torch_export.read_metadata(tmp_path / "program")
+    assert metadata == onnx_export.read_metadata(tmp_path / "onnx")
+    assert json.loads(metadata["input"]) == {"name": "images", "shape": ["batch", 3, 32, 32]}
+    assert json.loads(metadata["preprocessing"]) == resolve_encoder(spec).build().transform().describe()
+    with pytest.raises(Exception, match="dimension"):
+        session.run(None, {"images": torch.rand(1, 3, 40, 32).numpy()})
+    with pytest.raises(Exception, match="32"):
+        module(torch.rand(1, 3, 40, 32))
     for count in (1, 7):
         images = torch.rand(count, 3, 32, 32)
         wanted = encoder(images).embedding.detach()

@@ -22,7 +22,7 @@ from repre.data.io.names import Names
 from repre.data.io.sources import open_source
 from repre.data.loading.manifest import apply_manifest, write_manifest
 from repre.errors import UserError
-from repre.models.weights import read_weights
+from repre.models.weight_files import read_weights
 from repre.training.checkpoint import load_checkpoint, load_latest, save_checkpoint
 from tests.faults.common import Row, reference_run
 
@@ -157,7 +157,7 @@ def _hostile_configs_and_manifests(folder: Path) -> Row:
         source, _ = apply_manifest(open_source(str(data)), folder / "files.gz")
         messages.append(_refusal(partial(source.load, 0)))
     save_file({"w": torch.zeros(2)}, folder / "fine.safetensors")
-    assert list(read_weights(folder / "fine.safetensors")) == ["w"]
+    assert list(read_weights(folder / "fine.safetensors").tensors) == ["w"]
     refused = sum(message is not None for message in messages)
     return Row(
         "Untrusted files",

@@ -124,11 +124,11 @@ def test_another_size_and_drop_path_are_built(run: tuple[Path, Encoder]) -> None
         ("random:vit_tiny_patch16_224[depth=2", "not closed"),
         ("random:vit_tiny_patch16_224[depth]", "write the arguments as"),
         ("vit_tiny_patch16_224=nothing.pth", "there is no file nothing.pth"),
-        ("{tmp}", "neither a run nor an encoder; give"),
+        ("{tmp}", "neither a run nor an encoder .*; give"),
         ("{tmp}/a.safetensors", "write timm's name before it: NAME=.*a.safetensors"),
         (
             "{tmp}/saved/other.safetensors",
-            "describes model.safetensors; give that file, or .* NAME=.*other.safetensors",
+            "describes model.safetensors.; write .* NAME=.*other.safetensors",
         ),
         ("random:vit_tiny_patch16_224[patch_size=x]", "write the arguments as"),
         ("random:vit_tiny_patch16_224[patch_size=1.5]", "must be whole numbers"),

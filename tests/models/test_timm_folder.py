@@ -13,7 +13,8 @@ from safetensors.torch import load_file
 
 from repre.errors import RunError, UserError
 from repre.models.encoder import Encoder, EncoderConfig
-from repre.models.timm_folder import load_saved_encoder, save_encoder, saved_pixel_statistics
+from repre.models.timm_folder import load_saved_encoder, save_encoder
+from repre.models.weight_files import describe_model
 from tests.models.timm_models import MODELS, THREE_MODELS, VIT, build, draw_images, perturb, same_weights
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -96,6 +97,6 @@ def test_a_full_disk_leaves_the_saved_encoder_intact(tmp_path: Path, monkeypatch
 def test_pixel_statistics_are_read_back(tmp_path: Path) -> None:
     encoder = build("vit_tiny_patch16_224")
     save_encoder(encoder, tmp_path)
-    assert saved_pixel_statistics(tmp_path) == (None, None, None)
+    assert describe_model(tmp_path / "model.safetensors").pixels == (None, None, None)
     save_encoder(encoder, tmp_path, mean=[0.1, 0.2, 0.3], std=[0.4, 0.5, 0.6], value_range=(0.0, 4095.0))
-    assert saved_pixel_statistics(tmp_path) == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6), (0.0, 4095.0))
+    assert describe_model(tmp_path / "model.safetensors").pixels == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6), (0.0, 4095.0))

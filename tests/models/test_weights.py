@@ -13,7 +13,8 @@ from repre.errors import UserError
 from repre.models.encoder import Encoder
 from repre.models.timm_folder import save_encoder
 from repre.models.timm_model import create_meta_model, create_timm_model
-from repre.models.weights import check_heads, heads, read_weights
+from repre.models.weight_files import read_weights
+from repre.models.weights import check_heads, heads
 from tests import tiny
 from tests.models.timm_models import PYRAMID, THREE_MODELS, VIT, build, draw_images, perturb, same_weights
 
@@ -51,9 +52,9 @@ def test_patches_positions_and_channels_are_adapted_as_timm_does(tmp_path: Path)
     assert torch.equal(encoder.model.patch_embed.proj.weight, adapt_input_conv(4, kernel))
     assert torch.equal(encoder.model.pos_embed, positions)
     assert str(encoder.load_report) == (
-        f"encoder.weights {tmp_path / 'start.pth'}: timm's names under teacher.backbone; 54 tensors loaded, position "
-        "embedding resampled from 4 x 4 to 4 x 12, patch kernel resampled from 16 x 16 to 8 x 8, channels adapted from 3 "
-        "to 4"
+        f"encoder.weights {tmp_path / 'start.pth'}: timm's names under teacher.backbone; 54 tensors loaded, 0 missing, "
+        "0 unused, position embedding resampled from 4 x 4 to 4 x 12, patch kernel resampled from 16 x 16 to 8 x 8, "
+        "channels adapted from 3 to 4"
     )
 
 
@@ -117,8 +118,8 @@ def test_published_weights_are_adapted_and_reported(published: dict[str, Tensor]
     adapted = build("vit_tiny_patch16_224", image_size=(32, 96), patch_size=8, channels=4, weights="hub")
     assert str(adapted.load_report) == (
         "encoder.weights hub, vit_tiny_patch16_224.augreg_in21k_ft_in1k: timm's published weights; 54 tensors loaded, "
-        "position embedding resampled from 4 x 4 to 4 x 12, patch kernel resampled from 16 x 16 to 8 x 8, channels adapted "
-        "from 3 to 4; unused: head.* (2)"
+        "0 missing, 2 unused, position embedding resampled from 4 x 4 to 4 x 12, patch kernel resampled from 16 x 16 to "
+        "8 x 8, channels adapted from 3 to 4; unused: head.* (2)"
     )
 
 
@@ -129,7 +130,7 @@ def test_published_weights_of_fewer_blocks_are_refused(published: dict[str, Tens
     deeper = {"model_args": VIT | {"depth": 5}, "weights": "hub"}
     with pytest.raises(UserError, match=r"hub does not match vit_tiny_patch16_224: 12 missing \(blocks.4.norm1.weight"):
         build("vit_tiny_patch16_224", **deeper)
-    with pytest.warns(UserWarning, match="54 tensors loaded; loaded in part: 12 missing"):
+    with pytest.warns(UserWarning, match="54 tensors loaded, 12 missing, 0 unused; loaded in part: 12 missing"):
         partial = build("vit_tiny_patch16_224", **deeper, allow_partial=True)
     assert same_weights(source.model.blocks[3], partial.model.blocks[3])
 
@@ -156,7 +157,7 @@ def test_weights_of_another_model_are_refused_with_counts(tmp_path: Path) -> Non
         partial = build("vit_tiny_patch16_224", weights=path, allow_partial=True)
     assert same_weights(source.model.blocks[2], partial.model.blocks[2])
     assert not same_weights(source.model.blocks[3], partial.model.blocks[3])
-    with pytest.raises(UserError, match="does not match"):  # nothing fits
+    with pytest.raises(UserError, match="holds no parameter of resnet18, but blocks"):  # nothing fits
         build("resnet18", weights=path, allow_partial=True)
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from repre.api.arguments import PathLike, as_data, build_config
+from repre.api.arguments import PathLike, as_data, as_output, build_config
 from repre.errors import UserError
 
 if TYPE_CHECKING:
@@ -34,25 +34,23 @@ class Embeddings:
     """The same as an HTML page with thumbnails that opens offline."""
 
 
-def load_encoder(path: PathLike) -> Encoder:
-    """Loads the encoder of a finished run, or of a folder written by `save_encoder`, in evaluation mode.
+def load_encoder(encoder: PathLike) -> Encoder:
+    """Loads an encoder in evaluation mode.
+
+        encoder = repre.load_encoder("runs/photos")
+        images = encoder.transform()(["a.jpg", "b.jpg"])  # resized, cropped, normalized as `repre embed` does
+        features = encoder(images)
+
+    Args:
+        encoder: a run, a checkpoint (also RUN@NAME), a folder written by `save_encoder`, a weights file, a timm name or
+            random:NAME (see `repre.models.resolve`).
 
     Raises:
-        UserError: there is no such folder, or it holds an unfinished run.
+        UserError: there is no such encoder, or a run has no checkpoint yet.
     """
-    from repre.models.timm_folder import load_saved_encoder
+    from repre.models.resolve import resolve_encoder
 
-    path = Path(path)
-    if not path.is_dir():
-        raise UserError(f"there is no folder {path}")
-    folder = path / "encoder"
-    if not folder.is_dir():
-        if (path / "config.yaml").is_file():
-            raise UserError(
-                f"{path} is an unfinished run without an encoder; finish it: repre pretrain --resume {path}"
-            )
-        folder = path
-    return load_saved_encoder(folder).eval()
+    return resolve_encoder(str(encoder)).build().eval()
 
 
 def embed(
@@ -66,6 +64,8 @@ def embed(
     half: bool = False,
     value_range: tuple[float, float] | None = None,
     choice: FileChoice | None = None,
+    mean: tuple[float, ...] | None = None,
+    std: tuple[float, ...] | None = None,
     runtime: RuntimeOptions | dict[str, Any] | None = None,
     map: Literal["auto", "umap", "pca"] | None = None,
     map_clusters: int = 20,
@@ -86,6 +86,7 @@ def embed(
         size: side of the images in pixels, or (height, width); None uses the encoder's own.
         half: store float16 instead of float32.
         value_range: pixel values that map to 0 and 1; None uses those of the encoder's training, or of the file type.
+        mean, std: of every channel, instead of what the weights expect; both or neither.
         runtime: device, workers and batch size, as `RuntimeOptions` or as a dictionary of its fields.
         map: also write a map of the images beside `out`, as CSV and as a page: "umap", "pca", or "auto" for UMAP if it is
             installed; None writes no map.
@@ -100,7 +101,7 @@ def embed(
     from repre.evaluation.options import RuntimeOptions
     from repre.exporters import data_map, embeddings
 
-    path = Path(out)
+    path = as_output(out)
     options = None
     if map is not None:
         options = data_map.MapOptions(
@@ -116,6 +117,8 @@ def embed(
         size=size,
         half=half,
         value_range=value_range,
+        mean=mean,
+        std=std,
         runtime=build_config(RuntimeOptions, runtime, {}, source="runtime"),
         data_map=options,
     )
@@ -130,6 +133,9 @@ def export(
     model: PathLike | None = None,
     to: str | None = None,
     out: PathLike | None = None,
+    size: int | tuple[int, int] | None = None,
+    mean: tuple[float, ...] | None = None,
+    std: tuple[float, ...] | None = None,
 ) -> Exported:
     """Exports an encoder, or a fitted model with its head, and compares what the other library computes.
 
@@ -138,6 +144,8 @@ def export(
         model: what `load_model` accepts, instead of an encoder.
         to: "timm" (the default), "huggingface", "onnx" or "torch-export"; of a model "onnx" (the default) or "torch-export".
         out: new folder; by default exports/TO in the folder of the run or beside the model, or in the current folder.
+        size: of the images that an exported encoder takes, in pixels, or (height, width); None: that of its training.
+        mean, std: of every channel, instead of what the weights expect; both or neither.
 
     Raises:
         UserError: no such encoder, model or target, a library is missing, or `out` holds other files.
@@ -148,11 +156,18 @@ def export(
     if (encoder is None) == (model is None):
         raise UserError("export needs either an encoder (--encoder) or a fitted model (--model)")
     if model is not None:
+        if size is not None or mean is not None or std is not None:
+            raise UserError(
+                "--size, --mean and --std belong to --encoder: a fitted model has those that it was fitted with"
+            )
         from repre.evaluation.fitted.fitted_folder import model_folder
 
         to = to or "onnx"
         beside = model_folder(Path(model)).parent
-        return exporters.export_fitted(Path(model), to=to, out=beside / "exports" / to if out is None else Path(out))
+        return exporters.export_fitted(
+            Path(model), to=to, out=beside / "exports" / to if out is None else as_output(out)
+        )
     to = to or "timm"
     parent = Path(str(encoder)) if Path(str(encoder)).is_dir() else Path()
-    return exporters.export(str(encoder), to=to, out=parent / "exports" / to if out is None else Path(out))
+    folder = parent / "exports" / to if out is None else as_output(out)
+    return exporters.export(str(encoder), to=to, out=folder, size=size, mean=mean, std=std)

@@ -42,6 +42,10 @@ class EmbedOptions:
     """Store float16 instead of float32."""
     value_range: tuple[float, float] | None = None
     """Pixel values that map to 0 and 1; None uses those of the encoder's training, or of the file type."""
+    mean: tuple[float, ...] | None = None
+    """Mean of every channel in [0, 1], instead of what the weights expect. Give `std`, too."""
+    std: tuple[float, ...] | None = None
+    """Standard deviation of every channel, instead of what the weights expect."""
     runtime: RuntimeOptions = field(default_factory=RuntimeOptions)
     """Device, workers and batch size."""
     map: Literal["auto", "umap", "pca"] | None = None

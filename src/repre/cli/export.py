@@ -10,6 +10,7 @@ import tyro
 from repre import api
 from repre.cli.parsing import parse
 from repre.exporters import TARGETS
+from repre.utils.image_size import Size
 
 DESCRIPTION = """Export an encoder, load it back with the other library and compare the features. With --model
 export encoder and head that `repre eval` fitted, to onnx or torch-export."""
@@ -25,6 +26,12 @@ class ExportOptions:
     """Instead of an encoder: the result of an evaluation (.json), or the folder of its name."""
     to: str | None = None
     """Target, one of those above. By default timm for an encoder, onnx for a model."""
+    size: Size | None = None
+    """Side of the images in pixels, or their height and width; None: that of the training. Programs take this size only."""
+    mean: tuple[float, ...] | None = None
+    """Mean of every channel in [0, 1], instead of what the weights expect. Give `std`, too."""
+    std: tuple[float, ...] | None = None
+    """Standard deviation of every channel, instead of what the weights expect."""
     out: Path | None = None
     """New folder; by default exports/TARGET in the folder of the run or beside the model, or in the current folder."""
 
@@ -32,6 +39,14 @@ class ExportOptions:
 def main(arguments: Sequence[str]) -> int:
     targets = "\n".join(f"  {name}: {target.description}" for name, target in TARGETS.items())
     options = parse(ExportOptions, arguments, command="export", description=f"{DESCRIPTION}\n\nTargets:\n\n{targets}")
-    exported = api.export(options.encoder, model=options.model, to=options.to, out=options.out)
+    exported = api.export(
+        options.encoder,
+        model=options.model,
+        to=options.to,
+        out=options.out,
+        size=options.size,
+        mean=options.mean,
+        std=options.std,
+    )
     print(f"written to {exported.path}; largest difference {exported.difference:.2g} of the largest value")
     return 0

@@ -2,6 +2,7 @@
 
 import io
 import os
+import shutil
 import sys
 from collections.abc import Sequence
 from contextlib import redirect_stderr
@@ -10,10 +11,11 @@ from typing import Any, TypeVar
 import tyro
 
 from repre.errors import UserError
-from repre.utils.config_checks import check_out
+from repre.utils.config_checks import check_fields, check_out
 
 OptionsT = TypeVar("OptionsT")
-
+MIN_COLUMNS = 40
+"""Width of help on a narrower terminal; tyro never ends at a few columns."""
 
 LISTS = ("--data", "--include", "--exclude", "--ignore-label", "--probe.masks.ignore-label")
 """Options that take several values, also where they are given several times; of any other option the last counts."""
@@ -63,7 +65,7 @@ def parse(
         default: values of the options that are not given; None uses those of the class.
 
     Raises:
-        UserError: a config among the options refuses a value.
+        UserError: a config among the options refuses a value, or a number is out of bounds.
         SystemExit: after --help (0), or for an unknown option or a value of a wrong type (2).
     """
     parsed = _run_tyro(
@@ -74,6 +76,7 @@ def parse(
         default=tyro.MISSING_NONPROP if default is None else default,
         config=(tyro.conf.AvoidSubcommands,),
     )
+    check_fields(parsed)
     check_out(getattr(parsed, "out", None))
     return parsed
 
@@ -101,8 +104,10 @@ def _run_tyro(*args: Any, **settings: Any) -> Any:
     # tyro has no public switch; without this one it decides itself
     switches = getattr(tyro, "_experimental_options", {})
     switches["ansi_codes"] = on_terminal and not os.environ.get("NO_COLOR")
-    printed = io.StringIO()
+    printed, columns = io.StringIO(), os.environ.get("COLUMNS")
     try:
+        if shutil.get_terminal_size().columns < MIN_COLUMNS:
+            os.environ["COLUMNS"] = str(MIN_COLUMNS)
         with redirect_stderr(printed):
             return tyro.cli(*args, **settings)
     except SystemExit as leaving:
@@ -115,3 +120,5 @@ def _run_tyro(*args: Any, **settings: Any) -> Any:
         raise
     finally:
         sys.stderr.write(printed.getvalue())
+        os.environ.pop("COLUMNS", None)
+        os.environ |= {} if columns is None else {"COLUMNS": columns}

@@ -4,9 +4,8 @@ N  images of the data    B  images in a batch    C  channels    H, W  height and
 D  dimensions of the features
 """
 
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
@@ -16,19 +15,18 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from repre.data.io.decode import UnreadableImage
-from repre.data.io.image_files import Decoding
 from repre.data.io.sources import Source
 from repre.data.io.value_ranges import check_values
 from repre.data.labels.splits import LabeledImages
 from repre.data.loading.loader import stack
 from repre.data.loading.workers import in_workers, load_tracked
-from repre.data.views.render import center_view
 from repre.data.views.view_recipes import ViewsConfig
 from repre.errors import RunError, UserError
-from repre.evaluation.feature_cache import evict, mark_used
+from repre.evaluation.feature_cache import evict, go_on_without, mark_used
 from repre.evaluation.options import RuntimeOptions
 from repre.models.encoder import Encoder
 from repre.models.resolve import ResolvedEncoder
+from repre.models.transform import Transform, usual_crop
 from repre.utils.amp import autocast
 from repre.utils.io import cache_home, json_hash, write_atomically
 from repre.utils.pieces import Halving
@@ -37,39 +35,9 @@ from repre.utils.safe_load import content_hash
 
 FORMAT = 1
 """Version of the cached features; increased when the same key would stand for other values."""
-SMALL_VIEW = 96
-"""Below this shorter side, as with CIFAR, objects fill the image, so the test view shows all of it."""
-CROP_PCT = 224 / 256
-"""Share of the short side that the center crop of larger images covers, as usual on ImageNet."""
 
 Extractor = Callable[[Tensor], Tensor]
 """Maps normalized images [B, C, H, W] to features [B, D]."""
-
-
-@dataclass(frozen=True)
-class Transform:
-    """The test transform of an encoder: resize, center crop, normalize.
-
-    Attributes:
-        views: size, normalization and range of the pixels.
-        crop_pct: share of the short side that the crop covers; see `center_view`.
-    """
-
-    views: ViewsConfig
-    crop_pct: float
-
-    @property
-    def canvas(self) -> int:
-        """Side of the square that decoded images must fit; the decoder shrinks larger ones."""
-        return 2 * round(max(self.views.shape) / self.crop_pct)
-
-    def decoding(self, channels: int) -> Decoding:
-        """How images for this transform are decoded."""
-        return Decoding(channels=channels, canvas=self.canvas, raw_values=self.views.value_range is not None)
-
-    def __call__(self, pixels: Tensor, sizes: Tensor) -> Tensor:
-        """Images of `sizes` [B, 2] (height, width) on a canvas [B, C, K, K] -> views [B, C, H, W]."""
-        return center_view(pixels, sizes, size=self.views.shape, config=self.views, crop_pct=self.crop_pct)
 
 
 def eval_transform(
@@ -94,12 +62,7 @@ def eval_transform(
         size=encoder.image_size, mean=resolved.mean, std=resolved.std, value_range=value_range or resolved.value_range
     )
     views.statistics(encoder.config.channels)
-    return Transform(views, usual_crop(views) if crop_pct is None else crop_pct)
-
-
-def usual_crop(views: ViewsConfig) -> float:
-    """Returns the share of the short side that the center crop covers if no setting names one."""
-    return 1.0 if min(views.shape) < SMALL_VIEW else CROP_PCT
+    return Transform(views, usual_crop(views.shape) if crop_pct is None else crop_pct)
 
 
 # --------------------------------------------------------------------------------------------------- streaming images
@@ -212,9 +175,8 @@ def cached_features(
         UserError: an image cannot be read.
         RunError: the features are not finite.
     """
-    path = (
-        (runtime.cache or cache_home()) / "features" / f"{_key(encoder, images, transform, tokens, runtime.dtype)}.npy"
-    )
+    root = runtime.cache or cache_home()
+    path = root / "features" / f"{_key(encoder, images, transform, tokens, runtime.dtype)}.npy"
     cached = _load(path, len(images))
     if cached is not None:
         mark_used(path)
@@ -228,7 +190,7 @@ def cached_features(
         write_atomically(path, lambda file: np.save(file, features.numpy()))
         evict(path.parent.parent, max_gib=runtime.cache_gib, keep=path)
     except (OSError, RunError) as error:
-        warnings.warn(f"the features are not cached: {error}", stacklevel=2)
+        go_on_without(root, error)
     return features
 
 

@@ -34,6 +34,7 @@ from repre.exporters.feature_files import FeatureParts, check_format, join_parts
 from repre.models.resolve import resolve_encoder
 from repre.types import Features
 from repre.utils.amp import autocast
+from repre.utils.folder_lock import writing
 from repre.utils.image_size import Size
 from repre.utils.io import json_hash
 from repre.utils.pieces import Halving
@@ -54,6 +55,8 @@ def embed(
     size: Size | None = None,
     half: bool = False,
     value_range: tuple[float, float] | None = None,
+    mean: tuple[float, ...] | None = None,
+    std: tuple[float, ...] | None = None,
     choice: FileChoice | None = None,
     runtime: RuntimeOptions | None = None,
     data_map: MapOptions | None = None,
@@ -76,13 +79,14 @@ def embed(
         size: side of the images in pixels, or (height, width); None uses the encoder's own.
         half: store float16 instead of float32.
         value_range: pixel values that map to 0 and 1; None uses those of the encoder's training, or of the file type.
+        mean, std: of every channel, instead of what the weights expect.
         runtime: device, workers and batch size.
         data_map: also map the images by their pooled features (`repre.exporters.data_map`); None writes no map.
         images_per_part: how many images may have to be computed again after an interruption.
         log: prints a message for the user.
 
     Raises:
-        UserError: no such encoder or images, no readable image, or `out` cannot be written.
+        UserError: no such encoder or images, no readable image, `out` cannot be written, or another process writes it.
         RunError: a worker process died, or the disk is full.
     """
     check_format(out)
@@ -94,7 +98,7 @@ def embed(
         raise UserError(f"--map needs one vector per image: leave out --kind {kind}")
     norm = kind != "pooled" and features == "normed"
     runtime = runtime or RuntimeOptions()
-    resolved = resolve_encoder(spec)
+    resolved = resolve_encoder(spec).normalized(mean, std)
     encoder = resolved.build(image_size=size).to(runtime.torch_device).eval()
     transform = eval_transform(resolved, encoder, value_range=value_range)
     source = open_source(
@@ -118,7 +122,6 @@ def embed(
         "images_per_part": images_per_part,
     }
     parts = FeatureParts(out.with_name(f"{out.name}.parts"), count=-(-len(source) // images_per_part))
-    parts.open(json_hash(settings))
     device, keep_values = runtime.torch_device, transform.views.value_range is not None
     dtype = np.float16 if half else np.float32
 
@@ -133,25 +136,29 @@ def embed(
         views = transform(batch.pixels.to(device, non_blocking=True), batch.sizes)
         return [*pieces(len(views), partial(features_of, views))]
 
-    with ItemCount("embed", total=len(source), keep=True) as counter:
-        for number in range(parts.count):
-            indices = range(number * images_per_part, min((number + 1) * images_per_part, len(source)))
-            if parts.is_finished(number):
-                counter.update(len(indices))
-                continue
-            data_set = _DecodedBatches(source, indices, batch=runtime.batch, keep_values=keep_values)
-            batches = in_workers(data_set, range(len(data_set)), workers=runtime.processes, pin=device.type == "cuda")
-            arrays, texts = _collect(batches, extract, counter)
-            parts.write(number, arrays, texts)
-    count = join_parts(parts, out)
-    if several := parts.texts("several_frames"):
-        log(describe_several(len(several), several[0]))
-    if data_map is not None:
-        vectors = torch.from_numpy(np.concatenate([part.astype(np.float32) for part in parts.arrays("features")]))
-        names = parts.texts("names")
-        load = partial(_load_pictures, source, names)
-        write_map(vectors.to(device), names, out, data_map, title=source.spec, load=load, log=log)
-    shutil.rmtree(parts.folder)
+    with writing(out):
+        parts.open(json_hash(settings))
+        with ItemCount("embed", total=len(source), keep=True) as counter:
+            for number in range(parts.count):
+                indices = range(number * images_per_part, min((number + 1) * images_per_part, len(source)))
+                if parts.is_finished(number):
+                    counter.update(len(indices))
+                    continue
+                data_set = _DecodedBatches(source, indices, batch=runtime.batch, keep_values=keep_values)
+                batches = in_workers(
+                    data_set, range(len(data_set)), workers=runtime.processes, pin=device.type == "cuda"
+                )
+                arrays, texts = _collect(batches, extract, counter)
+                parts.write(number, arrays, texts)
+        count = join_parts(parts, out)
+        if several := parts.texts("several_frames"):
+            log(describe_several(len(several), several[0]))
+        if data_map is not None:
+            vectors = torch.from_numpy(np.concatenate([part.astype(np.float32) for part in parts.arrays("features")]))
+            names = parts.texts("names")
+            load = partial(_load_pictures, source, names)
+            write_map(vectors.to(device), names, out, data_map, title=source.spec, load=load, log=log)
+        shutil.rmtree(parts.folder)
     return count
 
 

@@ -1,15 +1,17 @@
 """Exports an encoder to another library. An export is kept only if that library's features equal the encoder's.
 
-To add a target, write a file with ``write(encoder, folder, resolved) -> ExportedModel`` and add a line to `TARGETS`.
+Mean, standard deviation, size and interpolation travel in every export. They are read back from it, and the comparison uses
+them. To add a target, write a file with ``write(encoder, folder, resolved) -> ExportedModel`` and
+``preprocessing(folder) -> dict``, and add a line to `TARGETS`.
 
     B  images    C  channels    D  embedding width    C_l, h_l, w_l  map of level l
 """
 
-import os
-import shutil
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,7 +21,10 @@ from repre.exporters import huggingface, onnx_export, torch_export
 from repre.exporters.torch_export import TupleEncoder, example_images, output_names
 from repre.models.encoder import Encoder
 from repre.models.resolve import ResolvedEncoder, resolve_encoder
-from repre.utils.io import write_json
+from repre.models.timm_folder import saved_preprocessing
+from repre.models.transform import ImageTransform
+from repre.utils.image_size import Size
+from repre.utils.io import new_folder, write_json
 
 ExportedModel = Callable[[Tensor], list[Tensor]]
 """The model in the other library: images [B, C, H, W] -> [embedding [B, D], map of every level [B, C_l, h_l, w_l]]."""
@@ -33,9 +38,31 @@ def _traced(write_program: Callable[..., ExportedModel]) -> Callable[[Encoder, P
     `map_0`, `map_1`, ..."""
 
     def write(encoder: Encoder, folder: Path, resolved: ResolvedEncoder) -> ExportedModel:
-        return write_program(TupleEncoder(encoder), folder, example_images(encoder), outputs=output_names(encoder))
+        return write_program(
+            TupleEncoder(encoder),
+            folder,
+            example_images(encoder),
+            outputs=output_names(encoder),
+            metadata=metadata(encoder),
+        )
 
     return write
+
+
+def metadata(encoder: Encoder) -> dict[str, str]:
+    """What a program says about itself: its input and outputs, and how images become its input, as JSON."""
+    shape = ["batch", encoder.config.channels, *encoder.image_size]
+    return {
+        "model": encoder.config.name,
+        "input": json.dumps({"name": "images", "shape": shape}),
+        "outputs": json.dumps(output_names(encoder)),
+        "preprocessing": json.dumps(encoder.transform().describe()),
+    }
+
+
+def _of_metadata(read: Callable[[Path], dict[str, str]]) -> Callable[[Path], dict[str, Any]]:
+    """The `preprocessing` of a target whose programs hold `metadata`."""
+    return lambda folder: json.loads(read(folder)["preprocessing"])
 
 
 @dataclass(frozen=True)
@@ -44,6 +71,8 @@ class Target:
 
     write: Callable[[Encoder, Path, ResolvedEncoder], ExportedModel]
     """Writes the encoder into a folder and loads it back with the other library."""
+    preprocessing: Callable[[Path], dict[str, Any]]
+    """Reads back how images become the input, as `ImageTransform.describe` gives it."""
     tolerance: float
     """Largest difference of a feature, relative to the largest feature, that rounding may cause."""
     description: str
@@ -53,17 +82,27 @@ class Target:
 TARGETS = {
     "timm": Target(
         huggingface.write_timm,
+        saved_preprocessing,
         1e-5,
         "safetensors and config, for timm.create_model('local-dir:FOLDER', pretrained=True)",
     ),
     "huggingface": Target(
-        huggingface.write_huggingface, 1e-5, "the same with a model card, for the hub, timm and transformers"
+        huggingface.write_huggingface,
+        saved_preprocessing,
+        1e-5,
+        "the same with a model card, for the hub, timm and transformers",
     ),
     "onnx": Target(
-        _traced(onnx_export.write_program), 1e-3, "model.onnx with a variable number of images, for onnxruntime"
+        _traced(onnx_export.write_program),
+        _of_metadata(onnx_export.read_metadata),
+        1e-3,
+        "model.onnx for any number of images of one size, for onnxruntime",
     ),
     "torch-export": Target(
-        _traced(torch_export.write_program), 1e-4, "model.pt2 with a variable number of images, for torch.export.load"
+        _traced(torch_export.write_program),
+        _of_metadata(torch_export.read_metadata),
+        1e-4,
+        "model.pt2 for any number of images of one size, for torch.export.load",
     ),
 }
 
@@ -79,13 +118,23 @@ class Exported:
 
 
 @torch.no_grad()
-def export(spec: str, *, to: str, out: Path) -> Exported:
+def export(
+    spec: str,
+    *,
+    to: str,
+    out: Path,
+    size: Size | None = None,
+    mean: tuple[float, ...] | None = None,
+    std: tuple[float, ...] | None = None,
+) -> Exported:
     """Exports an encoder.
 
     Args:
         spec: the encoder, in any way that `repre.models.resolve` lists.
         to: a name of `TARGETS`.
         out: the folder to write: a new or empty one, or an earlier export, which is replaced.
+        size: of the images that it takes; None: that of its training.
+        mean, std: of every channel, instead of what the weights expect.
 
     Raises:
         UserError: there is no such encoder or target, a library is missing, or `out` has other content.
@@ -94,17 +143,23 @@ def export(spec: str, *, to: str, out: Path) -> Exported:
     if to not in TARGETS:
         raise UserError(f"--to {to}: there is no such target{near_names(to, TARGETS)}; choose {', '.join(TARGETS)}")
     check_folder(out)
-    resolved = resolve_encoder(spec)
-    encoder = resolved.build().float().eval()
+    resolved = resolve_encoder(spec).normalized(mean, std)
+    encoder = resolved.build(image_size=size).float().eval()
+    transform = encoder.transform()
 
     def features(images: Tensor) -> list[Tensor]:
-        found = encoder(images)
+        found = encoder(transform(images))
         return [found.embedding, *found.maps]
 
+    def write(folder: Path) -> ExportedModel:
+        model = TARGETS[to].write(encoder, folder, resolved)
+        read = ImageTransform.from_description(TARGETS[to].preprocessing(folder))
+        return lambda images: model(read(images))
+
     return checked_export(
-        lambda folder: TARGETS[to].write(encoder, folder, resolved),
+        write,
         features,
-        _random_batches(encoder),
+        _random_batches(transform),
         out=out,
         to=to,
         tolerance=TARGETS[to].tolerance,
@@ -147,32 +202,28 @@ def checked_export(
         RunError: the exported model gives other outputs; nothing is left behind.
     """
     check_folder(out)
-    partial = out.with_name(f".{out.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
     try:
-        partial.mkdir(parents=True)
-        exported_model = write(partial)
-        difference = max(_difference(expected, exported_model, images) for images in batches)
-        if not difference <= tolerance:
-            raise RunError(
-                f"the {to} export of {what} differs from it by {difference:.2g} of its largest value, more than "
-                f"{tolerance:g}; the export was removed"
-            )
-        write_json(partial / EXPORT_FILE, {"to": to, "model": name, "largest_difference": difference})
-        if out.exists():
-            shutil.rmtree(out)
-        os.replace(partial, out)
+        with new_folder(out) as folder:
+            exported_model = write(folder)
+            difference = max(_difference(expected, exported_model, images) for images in batches)
+            if not difference <= tolerance:
+                raise RunError(
+                    f"the {to} export of {what} differs from it by {difference:.2g} of its largest value, more than "
+                    f"{tolerance:g}; the export was removed"
+                )
+            write_json(folder / EXPORT_FILE, {"to": to, "model": name, "largest_difference": difference})
     except OSError as error:
         raise UserError(f"--out {out} cannot be written ({error.strerror or error}); name another folder") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return Exported(out, difference)
 
 
-def _random_batches(encoder: Encoder) -> list[Tensor]:
-    """Gives batches of two sizes; random pixels suffice to compare two functions."""
+def _random_batches(transform: ImageTransform) -> list[Tensor]:
+    """Gives two batches of images, larger than the encoder's input; random pixels suffice to compare two functions."""
     generator = torch.Generator().manual_seed(0)
-    return [torch.randn(count, encoder.config.channels, *encoder.image_size, generator=generator) for count in (2, 5)]
+    low, high = transform.transform.views.value_range or (0.0, 1.0)
+    height, width = transform.transform.views.shape
+    shape = transform.channels, height + 8, width + 16
+    return [low + (high - low) * torch.rand(count, *shape, generator=generator) for count in (2, 5)]
 
 
 def _difference(model: ExportedModel, exported_model: ExportedModel, images: Tensor) -> float:

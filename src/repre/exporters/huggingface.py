@@ -17,8 +17,8 @@ from repre.utils.optional_imports import require
 
 def write_timm(encoder: Encoder, folder: Path, resolved: ResolvedEncoder) -> Callable[[Tensor], list[Tensor]]:
     """Writes a folder for ``timm.create_model("local-dir:FOLDER", pretrained=True)`` and loads it with timm."""
-    mean, std = (list(values) if values is not None else None for values in (resolved.mean, resolved.std))
-    save_encoder(encoder, folder, mean=mean, std=std, value_range=resolved.value_range)
+    described = encoder.transform().describe()
+    save_encoder(encoder, folder, mean=described["mean"], std=described["std"], value_range=described["value_range"])
     model: Any = load_in_timm(folder)
 
     def forward(images: Tensor) -> list[Tensor]:

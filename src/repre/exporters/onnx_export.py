@@ -42,3 +42,11 @@ def write_program(
     program.save(folder / "model.onnx")
     session = onnxruntime.InferenceSession(folder / "model.onnx", providers=["CPUExecutionProvider"])
     return lambda images: [torch.from_numpy(output) for output in session.run(None, {"images": images.numpy()})]
+
+
+def read_metadata(folder: Path) -> dict[str, str]:
+    """The texts that ``model.onnx`` in a folder holds by name."""
+    onnxruntime = require("onnxruntime", extra="onnx", purpose="--to onnx")
+    session = onnxruntime.InferenceSession(folder / "model.onnx", providers=["CPUExecutionProvider"])
+    texts: dict[str, str] = session.get_modelmeta().custom_metadata_map
+    return texts

@@ -48,6 +48,13 @@ def write_program(
     return lambda images: list(loaded(images))
 
 
+def read_metadata(folder: Path) -> dict[str, str]:
+    """The texts that ``model.pt2`` in a folder holds, of those that an encoder's export has."""
+    texts = dict.fromkeys(("model", "input", "outputs", "preprocessing"), "")
+    torch.export.load(folder / "model.pt2", extra_files=texts)
+    return texts
+
+
 def example_images(encoder: Encoder) -> Tensor:
     """Images to trace with."""
     return torch.zeros(2, encoder.config.channels, *encoder.image_size)

@@ -31,6 +31,8 @@ from repre.models.timm_model import (
     create_timm_model,
     measure_features,
 )
+from repre.models.transform import ImageTransform
+from repre.models.weight_files import PixelStatistics
 from repre.models.weights import check_heads, heads, load_start_weights
 from repre.types import Features
 from repre.utils.config_checks import check_fields
@@ -121,6 +123,7 @@ class Encoder(nn.Module):
             model rounds the grid up or down.
         image_size: height and width that the model was built for; it takes other sizes if its architecture allows.
         load_report: what became of the start weights; None at random init.
+        pixels: normalization and range of the pixels that the weights expect, where known; see `transform`.
         batch_slice: the images of the whole batch that the next passes encode, for drop path.
         encode_step: computes `encode` in training steps once it is compiled.
 
@@ -168,6 +171,7 @@ class Encoder(nn.Module):
         self.encode_step = StepFunction(self._encode_views)
         if config.grad_checkpointing:
             self.enable_grad_checkpointing()
+        self.pixels = PixelStatistics()
         self.load_report: LoadReport | None = None
         if config.weights is not None:
             self.load_report = load_start_weights(
@@ -291,6 +295,14 @@ class Encoder(nn.Module):
                 out_indices=self.config.out_indices,
             )
         return self._layouts[height, width]
+
+    def transform(self, *, crop_pct: float | None = None) -> ImageTransform:
+        """How images become the input of `forward`, as `repre embed` makes them: resize, center crop, normalize.
+
+        Args:
+            crop_pct: share of the short side that the crop covers; see `usual_crop`.
+        """
+        return ImageTransform.of(self.image_size, self.config.channels, *self.pixels, crop_pct=crop_pct)
 
     @property
     def no_weight_decay(self) -> list[str]:

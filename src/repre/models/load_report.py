@@ -21,7 +21,7 @@ class LoadReport:
     left_out: tuple[str, ...] = ()
     """Prefixes of further encoders in the file."""
     loaded: int = 0
-    """Tensors that were loaded."""
+    """Tensors that were loaded: their names and shapes match."""
     adapted: tuple[str, ...] = ()
     """Adaptations of shapes, in words."""
     unused: tuple[str, ...] = ()
@@ -32,6 +32,9 @@ class LoadReport:
     """Parameters of the file that the model lacks."""
     misshapen: tuple[str, ...] = ()
     """Parameters whose shape in the file is another one."""
+
+    which: str = ""
+    """Whose weights they are, if a run of repre wrote them: the teacher's or the student's."""
 
     @property
     def is_partial(self) -> bool:
@@ -46,19 +49,24 @@ class LoadReport:
         }
         return "; ".join(f"{len(names)} {kind} ({shorten(names)})" for kind, names in kinds.items() if names)
 
-    def __str__(self) -> str:
-        origin = self.layout
+    @property
+    def words(self) -> str:
+        """What happened, without the name of the file."""
+        origin = f"{self.which} weights, {self.layout}" if self.which else self.layout
         if self.part:
             origin += f" under {self.part}"
         if self.left_out:
             origin += f" (not {', '.join(self.left_out)})"
-        facts = [f"{self.loaded} tensors loaded", *self.adapted]
+        facts = [f"{self.loaded} tensors loaded, {len(self.missing)} missing, {len(self.unused)} unused", *self.adapted]
         parts = [f"{origin}; {', '.join(facts)}"]
         if self.is_partial:
             parts.append(f"loaded in part: {self.differences()}")
         if self.unused:
-            parts.append(f"unused: {_by_first_name(self.unused)}")
-        return f"encoder.weights {self.source}: {'; '.join(parts)}"
+            parts.append(f"unused: {by_first_name(self.unused)}")
+        return "; ".join(parts)
+
+    def __str__(self) -> str:
+        return f"encoder.weights {self.source}: {self.words}"
 
 
 def shorten(names: Collection[str]) -> str:
@@ -67,7 +75,7 @@ def shorten(names: Collection[str]) -> str:
     return f"{shown} and {len(names) - SHOWN} more" if len(names) > SHOWN else shown
 
 
-def _by_first_name(names: Collection[str]) -> str:
+def by_first_name(names: Collection[str]) -> str:
     """Counts names by what stands before their first dot: ``head.*, decoder_blocks.* (96)``."""
     counts = Counter(name.partition(".")[0] + (".*" if "." in name else "") for name in names)
     return ", ".join(group if count == 1 else f"{group} ({count})" for group, count in sorted(counts.items()))

@@ -53,21 +53,15 @@ class ReconstructionConfig:
 
     def __post_init__(self) -> None:
         check_fields(self, "reconstruction")
-        if self.weight < 0:
-            raise UserError(f"reconstruction.weight must not be negative, not {self.weight}")
         if not 0 < self.end_fraction <= 1:
             raise UserError(
                 f"reconstruction.end_fraction must lie in (0, 1], not {self.end_fraction}; use reconstruction.weight 0 to "
                 "leave the branch out"
             )
-        if self.balance < 0:
-            raise UserError(f"reconstruction.balance must not be negative, not {self.balance}")
         if self.balance and self.masked_forward == "separate":
             raise UserError(
                 "reconstruction.balance needs both losses in one forward pass; set reconstruction.masked_forward to shared"
             )
-        if self.patch_norm < 0:
-            raise UserError(f"reconstruction.patch_norm must not be negative, not {self.patch_norm}")
 
 
 class RePre(nn.Module):
@@ -148,6 +142,12 @@ class RePre(nn.Module):
         encoder = self.framework.export_encoder(self.encoder)
         assert isinstance(encoder, Encoder)
         return encoder
+
+    @property
+    def exported_part(self) -> str:
+        """Name of `export_encoder` among the model's modules."""
+        exported = self.export_encoder
+        return next(name for name, module in self.named_modules() if module is exported)
 
     def student_features(self, views: Views, *, reconstruct: bool = True, maps: bool = True) -> list[Features]:
         """Computes the encoder's features of every view, in one pass per resolution.

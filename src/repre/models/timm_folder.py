@@ -7,26 +7,16 @@ Without this project, timm loads it in one line::
 
 import json
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from safetensors.torch import save
 from torch import nn
 
-from repre.errors import UserError
+from repre.errors import RunError, UserError
 from repre.models.encoder import Encoder, EncoderConfig
 from repre.models.timm_model import ENCODER_ARGUMENTS, accepts_any_size
-from repre.utils.io import write_atomically, write_json
-
-
-class PixelStatistics(NamedTuple):
-    """The pixel values that an encoder expects; None where the folder does not say."""
-
-    mean: tuple[float, ...] | None
-    """Mean of each channel, which normalization subtracts."""
-    std: tuple[float, ...] | None
-    """Standard deviation of each channel, which normalization divides by."""
-    value_range: tuple[float, float] | None
-    """Pixel values that stood for 0 and 1."""
+from repre.models.transform import INTERPOLATION, usual_crop
+from repre.utils.io import new_folder, write_atomically, write_json
 
 
 def save_encoder(
@@ -37,26 +27,30 @@ def save_encoder(
     std: list[float] | None = None,
     value_range: tuple[float, float] | None = None,
 ) -> None:
-    """Writes an encoder to a folder, each file atomically.
+    """Writes an encoder to a folder: a new one as a whole, the files of an old one atomically.
 
     Args:
         encoder: the encoder.
         folder: created where it does not exist.
-        mean, std: normalization of the channels that the encoder was trained with.
-        value_range: pixel values that stood for 0 and 1 where the training declared a range; timm does not read it.
+        mean, std: normalization of the channels that the encoder was trained with; None: that of `encoder.pixels`.
+        value_range: pixel values that stood for 0 and 1 where the training declared a range; timm does not read it. None:
+            that of `encoder.pixels`.
 
     Raises:
-        RunError: a file cannot be written; the old one is intact.
+        RunError: the folder cannot be written; the old files are intact.
     """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    if mean is None and std is None and encoder.pixels.mean and encoder.pixels.std:
+        mean, std = list(encoder.pixels.mean), list(encoder.pixels.std)
+    value_range = value_range or encoder.pixels.value_range
     arguments = {key: value for key, value in encoder.timm_arguments.items() if key != "drop_path_rate"}
     original_cfg = encoder.model.pretrained_cfg
     pretrained_cfg = {
         "input_size": [encoder.config.channels, *encoder.image_size],
         "fixed_input_size": not accepts_any_size(arguments),
         "num_classes": 0,
-        "interpolation": original_cfg.get("interpolation", "bicubic"),
+        "interpolation": INTERPOLATION,
+        "crop_pct": usual_crop(encoder.image_size),
+        "crop_mode": "center",
         # timm has to know the two layers that it may replace: num_classes=10, in_chans=1
         **{key: original_cfg[key] for key in ("first_conv", "classifier", "global_pool") if original_cfg.get(key)},
     }
@@ -71,8 +65,34 @@ def save_encoder(
         "repre": {"out_indices": encoder.out_indices} | ({"value_range": list(value_range)} if value_range else {}),
     }
     weights = save({key: value.detach().cpu().contiguous() for key, value in encoder.model.state_dict().items()})
-    write_atomically(folder / "model.safetensors", lambda file: file.write(weights))
-    write_json(folder / "config.json", config)
+
+    def write(into: Path) -> None:
+        write_atomically(into / "model.safetensors", lambda file: file.write(weights))
+        write_json(into / "config.json", config)
+
+    folder = Path(folder)
+    try:
+        if folder.is_dir():
+            write(folder)
+        else:
+            with new_folder(folder) as partial:
+                write(partial)
+    except OSError as error:
+        raise RunError(f"could not write {folder}: {error}; what was saved before is intact", kind="disk") from error
+
+
+def saved_preprocessing(folder: Path) -> dict[str, Any]:
+    """How images become the input of a saved encoder, as `ImageTransform.describe` gives it, from its config.json."""
+    content = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    cfg, own = content["pretrained_cfg"], content["repre"]
+    return {
+        "size": cfg["input_size"][1:],
+        "mean": cfg["mean"],
+        "std": cfg["std"],
+        "crop_pct": cfg["crop_pct"],
+        "interpolation": cfg["interpolation"],
+        "value_range": own.get("value_range"),
+    }
 
 
 def load_saved_encoder(folder: str | Path) -> Encoder:
@@ -85,27 +105,27 @@ def load_saved_encoder(folder: str | Path) -> Encoder:
 
 
 def saved_encoder_config(folder: str | Path) -> EncoderConfig:
-    """The config of the encoder that `save_encoder` wrote, with the folder as its `weights`.
+    """The config of the encoder that `save_encoder` or timm wrote, with the folder as its `weights`.
 
     Raises:
         UserError: the folder holds no encoder.
     """
     folder = Path(folder)
     try:
-        content = _read_config(folder)
-        arguments, out_indices = dict(content["model_args"]), tuple(content["repre"]["out_indices"])
+        content: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        arguments, out_indices = dict(content.get("model_args") or {}), content.get("repre", {}).get("out_indices")
         name, (channels, height, width) = content["architecture"], map(int, content["pretrained_cfg"]["input_size"])
-    except (OSError, KeyError, TypeError, ValueError) as error:
+    except (OSError, KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise UserError(
-            f"{folder} holds no encoder of repre ({type(error).__name__}: {error}); give a folder that repre pretrain or "
-            "repre export wrote"
+            f"{folder} holds no encoder of repre or timm ({type(error).__name__}: {error}); give a folder that repre "
+            f"pretrain, repre export or timm wrote, or name timm's model of the weights: NAME={folder}"
         ) from error
     return EncoderConfig(
         name=name,
         image_size=(height, width),
         channels=channels,
         patch_size=arguments.pop("patch_size", None),
-        out_indices=out_indices,
+        out_indices=None if out_indices is None else tuple(out_indices),
         model_args={
             key: tuple(value) if isinstance(value, list) else value
             for key, value in arguments.items()
@@ -115,22 +135,9 @@ def saved_encoder_config(folder: str | Path) -> EncoderConfig:
     )
 
 
-def saved_pixel_statistics(folder: str | Path) -> PixelStatistics:
-    """The pixel values that the encoder in a folder of `save_encoder` expects."""
-    content = _read_config(Path(folder))
-    mean, std = (content["pretrained_cfg"].get(key) for key in ("mean", "std"))
-    value_range = content["repre"].get("value_range")
-    return PixelStatistics(*(tuple(values) if values else None for values in (mean, std, value_range)))
-
-
 def load_in_timm(folder: str | Path) -> nn.Module:
     """Loads a folder of `save_encoder` as timm does without this project; the model is in evaluation mode."""
     import timm
 
     model: nn.Module = timm.create_model(f"local-dir:{folder}", pretrained=True)
     return model.eval()
-
-
-def _read_config(folder: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    return content

@@ -6,6 +6,8 @@ from collections.abc import Collection, Mapping
 import torch
 from torch import Tensor
 
+from repre.models.weight_parts import NO_ENCODERS
+
 WRAPPERS = re.compile(r"(?:(?<=\.)|^)(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 """Names that torch's compiler, sharding and activation checkpointing put inside the names of parameters."""
 TRANSFORMERS_ANCHOR = re.compile(r"^(.*?)embeddings\.patch_embeddings\.(?:projection\.)?weight$")
@@ -58,7 +60,8 @@ def rename(names: Collection[str], model_keys: Collection[str]) -> tuple[str, di
     )
     if prefixes and not any(TRANSFORMERS_ANCHOR.match(key) for key in model_keys):
         return "transformers' names", {old: _from_transformers(new, prefixes) for old, new in renamed.items()}
-    if any(CHUNK.search(name) for name in renamed.values()) and not any(CHUNK.search(key) for key in model_keys):
+    encoders = [name for name in renamed.values() if not NO_ENCODERS.search(name)]
+    if any(CHUNK.search(name) for name in encoders) and not any(CHUNK.search(key) for key in model_keys):
         return "Meta's names, blocks in chunks", {old: CHUNK.sub(r"\1.\2", new) for old, new in renamed.items()}
     return "", renamed
 

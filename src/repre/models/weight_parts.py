@@ -14,6 +14,7 @@ TEACHERS = re.compile(r"teacher|(?:^|_)ema(?:_|$)|target_(?:encoder|network)")
 STUDENTS = re.compile(r"student|momentum|(?:^|_)k$")
 """Names of copies that are taken last. MoCo and MoBY average theirs too, but evaluate and publish the other one."""
 NO_ENCODERS = re.compile(r"decoder|predictor")
+"""Parts of a file whose names may look like an encoder's."""
 
 
 class EncoderPart(NamedTuple):

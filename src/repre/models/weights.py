@@ -2,9 +2,7 @@
 
 import contextlib
 import inspect
-import json
 import math
-import pickle
 import re
 import warnings
 from collections.abc import Collection, Mapping
@@ -12,22 +10,39 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from repre.errors import UserError
-from repre.models.load_report import LoadReport, shorten
+from repre.models.load_report import LoadReport, by_first_name, shorten
 from repre.models.position_tables import Windows, fit_tables, table_windows
-from repre.models.timm_model import create_timm_model, first_line
+from repre.models.timm_model import create_timm_model
+from repre.models.weight_files import DescribedModel, FoundWeights, read_weights
 from repre.models.weight_names import convert, is_block, rename
 from repre.models.weight_parts import find_encoder, flatten
-from repre.utils.safe_load import UNREADABLE, load_tensors
+from repre.utils.safe_load import UNREADABLE
 
 OTHER_PARTS = re.compile(
     r"(?:(?:\w+_)?head\w*|fc|(?:\w+_)?classifier|pooler|(?:\w+_)?decoder\w*|\w*mask_token|projectors?|predictor|prototypes)"
     r"(?:\.|$)"
 )
 """Names of what lies beside an encoder under the same prefix. All else that the model lacks belongs to another model."""
+FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+"""Types of numbers that weights may have."""
+
+
+class WeightsMismatch(UserError):
+    """Start weights do not fit the model.
+
+    Attributes:
+        reason: what differs, in words.
+        fix: what to change, but for loading a part.
+        in_part: whether some of the parameters would fit.
+    """
+
+    def __init__(self, reason: str, fix: str, *, in_part: bool) -> None:
+        advice = ", or set --encoder.allow-partial to load the parameters that fit" if in_part else ""
+        super().__init__(f"encoder.weights {reason}; {fix}{advice}")
+        self.reason, self.fix, self.in_part = reason, fix, in_part
 
 
 def load_start_weights(model: Any, source: str, *, name: str, allow_partial: bool = False) -> LoadReport:
@@ -39,31 +54,79 @@ def load_start_weights(model: Any, source: str, *, name: str, allow_partial: boo
 
     Args:
         model: the timm model. With `hub` it has loaded its published weights already, and they are only checked.
-        source: a path, see `weights_file`, or `hub`.
+        source: a name, see `weights_file`, or `hub`.
         name: of the model, for messages.
         allow_partial: load what fits, with a warning, when names or shapes differ.
 
     Raises:
-        UserError: the file cannot be read, or does not match the model.
+        UserError: the file cannot be read, its values are no weights, or it does not match the model.
     """
+    own, found = model.state_dict(), None
     if source == "hub":
+        state: dict[str, Tensor] = {}
         report = _check_published(model, name)
-        fix = "use the published architecture"
     else:
-        state, report = _fit_file(model, Path(source))
-        fix = "set encoder.name to the model of the file"
+        found = read_weights(source)
+        state, report = _fit_file(model, found, source)
     if report.is_partial:
         if not allow_partial or not report.loaded:
-            raise UserError(
-                f"encoder.weights {source} does not match {name}: {report.differences()}; {fix}, or set "
-                "encoder.allow_partial (--encoder.allow-partial) to load the parameters that fit"
-            )
+            raise _mismatch(report, found, own, name=name)
         warnings.warn(str(report), stacklevel=3)
-    if source != "hub":
-        own = model.state_dict()
-        fitting = {key: value for key, value in state.items() if key in own and own[key].shape == value.shape}
-        model.load_state_dict(fitting, strict=False)
+    fitting = {key: value for key, value in state.items() if key in own and own[key].shape == value.shape}
+    _check_values(fitting, own, source)
+    model.load_state_dict(fitting, strict=False)
     return report
+
+
+def _mismatch(
+    report: LoadReport, found: FoundWeights | None, own: Mapping[str, Tensor], *, name: str
+) -> WeightsMismatch:
+    """What differs between weights and the model, and how to have a model like theirs."""
+    if found is None:
+        reason, fix = f"hub does not match {name}: {report.differences()}", "use the published architecture"
+    elif not report.loaded:
+        reason = f"{report.source} holds no parameter of {name}, but {by_first_name(found.tensors)}"
+        fix = "give the state_dict of an encoder"
+    else:
+        theirs, mine = _geometry(found.tensors), _geometry(own)
+        differ = f"the file has {theirs}, the encoder {mine}: " if theirs and mine and theirs != mine else ""
+        reason = f"{report.source} does not match {name}: {differ}{report.differences()}"
+        fix = "set encoder.name to the model of the file, and encoder.model_args to its sizes"
+    if found is not None and (options := found.model.as_options()):
+        fix = f"give the encoder of these weights: {options}"
+    return WeightsMismatch(reason, fix, in_part=bool(report.loaded))
+
+
+def _geometry(tensors: Mapping[str, Tensor]) -> str:
+    """Number and width of the blocks of a flat transformer and the side of its patches, in words; empty for others."""
+    blocks = {int(match[1]) for name in tensors if (match := re.search(r"(?:^|\.)(?:blocks|layer)\.(\d+)\.", name))}
+    kernel = next(
+        (v for n, v in tensors.items() if re.search(r"patch_embed\w*\.proj\w*\.weight$", n) and v.ndim == 4), None
+    )
+    if not blocks or kernel is None:
+        return ""
+    return f"{max(blocks) + 1} blocks of width {kernel.shape[0]} and patches of {kernel.shape[-1]}"
+
+
+def _check_values(state: Mapping[str, Tensor], own: Mapping[str, Tensor], source: str) -> None:
+    """Refuses values that are no weights.
+
+    Raises:
+        UserError: quantized ones, or numbers that are not finite.
+    """
+    wrong = [n for n, v in state.items() if own[n].is_floating_point() and v.dtype not in FLOATS]
+    if wrong:
+        kind = str(state[wrong[0]].dtype).removeprefix("torch.")
+        raise UserError(
+            f"encoder.weights {source} holds quantized or whole numbers ({kind}: {shorten(wrong)}), which are no weights "
+            "without their scales; give the weights as float32, float16 or bfloat16"
+        )
+    wrong = [n for n, v in state.items() if v.is_floating_point() and not v.isfinite().all()]
+    if wrong:
+        raise UserError(
+            f"encoder.weights {source} holds numbers that are NaN or infinite ({shorten(wrong)}): its training diverged, or "
+            "float16 was too small for them; give an earlier checkpoint"
+        )
 
 
 def resample_state(
@@ -81,53 +144,9 @@ def resample_state(
     return _fit_shapes(model, state, table_windows(source))[0]
 
 
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """Reads all tensors of a file; those in nested dictionaries by their keys joined with dots.
-
-    Args:
-        path: a .safetensors or .pth file, the folder of a saved encoder, or the folder of a run that has one.
-
-    Raises:
-        UserError: there is no such file, it is damaged, or it holds no tensors.
-    """
-    path = weights_file(path)
-    try:
-        tensors = flatten(load_file(path) if path.suffix == ".safetensors" else load_tensors(path))
-    except pickle.UnpicklingError as error:
-        raise UserError(
-            f"encoder.weights: {path} cannot be read as weights: it is damaged, or it holds more than tensors. Other "
-            "objects are never unpickled, since that runs their code. Save the state_dict alone, as .safetensors"
-        ) from error
-    except UserError:
-        raise
-    except UNREADABLE as error:
-        raise UserError(
-            f"encoder.weights: {path} cannot be read as weights ({first_line(error)}); give a .safetensors or .pth file"
-        ) from error
-    if not tensors:
-        raise UserError(f"encoder.weights: {path} holds no tensors; save the model's state_dict")
-    return tensors
-
-
-def weights_file(path: Path) -> Path:
-    """The weights file that a path names: the file itself, or that inside a saved encoder's or a run's folder.
-
-    Raises:
-        UserError: there is no such file.
-    """
-    if path.is_dir():
-        candidates = [path / "encoder" / "model.safetensors", path / "model.safetensors"]
-        path = next((file for file in candidates if file.is_file()), candidates[0])
-    if not path.is_file():
-        raise UserError(
-            f"encoder.weights: there is no file {path}; give a weights file or the folder of a finished run"
-        )
-    return path
-
-
-def _fit_file(model: Any, path: Path) -> tuple[dict[str, Tensor], LoadReport]:
+def _fit_file(model: Any, found: FoundWeights, source: str) -> tuple[dict[str, Tensor], LoadReport]:
     """The tensors of a file as the model holds them, and what became of them; loads nothing."""
-    tensors, own = read_weights(path), model.state_dict()
+    tensors, own, path = found.tensors, model.state_dict(), found.path
     layout, names = rename(tensors, own)
     if len(set(names.values())) < len(names):
         raise _mixed_layouts(path, [old for old, new in names.items() if old != new])
@@ -137,20 +156,19 @@ def _fit_file(model: Any, path: Path) -> tuple[dict[str, Tensor], LoadReport]:
     if layout and plain:
         raise _mixed_layouts(path, plain)
     state = convert({new: tensors[old] for old, new in inside.items()}, own)
-    config = _read_config(weights_file(path).with_name("config.json"))
-    arguments = config.get("model_args") or ({"img_size": config["image_size"]} if "image_size" in config else None)
-    if isinstance(arguments, dict):
-        model.pretrained_model_args = arguments  # tells timm a position grid that is not square
-    source = _source_model(config)
-    if (theirs := _heads(config, source, own=heads(model))) is not None:
-        check_heads(theirs, heads(model), source=str(path))
-    state, adapted = _fit_shapes(model, state, {} if source is None else table_windows(source))
+    if found.model.arguments:
+        model.pretrained_model_args = found.model.arguments  # tells timm a position grid that is not square
+    described = _described_model(found.model)
+    if (theirs := _heads(found.model, described, own=heads(model))) is not None:
+        check_heads(theirs, heads(model), source=source, options=found.model.as_options())
+    state, adapted = _fit_shapes(model, state, {} if described is None else table_windows(described))
     others = [key for key in state if key not in own and OTHER_PARTS.match(key)]
     if not layout:  # timm's own conversion may have renamed more
         known = sum(new in own for new in inside.values())
         layout = "timm's names" if known == sum(key in own for key in state) else "other names, converted by timm"
     report = LoadReport(
-        source=str(path),
+        source=source,
+        which=found.which,
         layout=layout,
         part=part.prefix.rstrip("."),
         left_out=tuple(prefix.rstrip(".") or "the top" for prefix in part.left_out),
@@ -167,42 +185,36 @@ def heads(model: Any) -> list[int]:
     return [module.num_heads for module in model.modules() if hasattr(module, "num_heads")]
 
 
-def check_heads(theirs: list[int], own: list[int], *, source: str) -> None:
+def check_heads(theirs: list[int], own: list[int], *, source: str, options: str = "") -> None:
     """Checks that a model has the attention heads that weights were trained with.
+
+    Args:
+        options: that give a model like that of the weights, where it is known.
 
     Raises:
         UserError: it has others.
     """
     for block, (number, other) in enumerate(zip(theirs, own)):  # of models with more blocks, the shared ones
         if number != other:
+            fix = "set encoder.model_args.num_heads to that of the weights"
             raise UserError(
                 f"encoder.weights {source}: these weights were trained with {number} attention heads in block {block}, but "
-                f"the encoder has {other}; set encoder.model_args.num_heads to that of the weights"
+                f"the encoder has {other}; {f'give the encoder of these weights: {options}' if options else fix}"
             )
 
 
-def _read_config(path: Path) -> dict[str, Any]:
-    """What timm, transformers and `save_encoder` write beside weights; empty where there is no such file."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
-
-
-def _source_model(config: Mapping[str, Any]) -> Any:
-    """The timm model that a config describes, on the meta device; None if it describes none."""
-    if "architecture" in config and isinstance(config.get("model_args", {}), dict):
+def _described_model(described: DescribedModel) -> Any:
+    """The timm model that is written down beside weights, on the meta device; None if none is."""
+    if described.name:
         with torch.device("meta"), contextlib.suppress(UserError):
-            return create_timm_model(str(config["architecture"]), config.get("model_args", {}))
+            return create_timm_model(described.name, described.arguments)
     return None
 
 
-def _heads(config: Mapping[str, Any], source: Any, *, own: list[int]) -> list[int] | None:
-    """Attention heads of the blocks of the model that a config describes; None if it does not say."""
-    number = config.get("num_attention_heads")
-    if isinstance(number, int):
-        return [number] * len(own)
+def _heads(described: DescribedModel, source: Any, *, own: list[int]) -> list[int] | None:
+    """Attention heads of the blocks of the model that is described; None if nothing says."""
+    if described.heads is not None:
+        return [described.heads] * len(own)
     return None if source is None else heads(source)
 
 

@@ -89,6 +89,16 @@ def _load(path: Path, device: torch.device) -> dict[str, Any]:
         raise UserError(f"{path} is damaged or not a checkpoint of repre ({reason[:120]})") from error
     if not isinstance(state, dict) or not isinstance(state.get("format"), int):
         raise UserError(f"{path} is not a checkpoint of repre; weights of other origin go to --encoder.weights")
+    check_content(state, path)
+    return state
+
+
+def check_content(state: dict[str, Any], path: Path) -> None:
+    """Checks format and hash of what a checkpoint holds, and takes the hash out.
+
+    Raises:
+        UserError: another version wrote it, or it is damaged.
+    """
     if state["format"] > FORMAT:
         raise UserError(
             f"{path} has checkpoint format {state['format']}, this version of repre reads {FORMAT}; upgrade repre"
@@ -101,4 +111,3 @@ def _load(path: Path, device: torch.device) -> dict[str, Any]:
     wanted = state.pop("sha256", None)
     if wanted != content_hash({key: value for key, value in state.items() if key != "format"}):
         raise UserError(f"{path} is damaged: its content does not match its hash")
-    return state

@@ -76,7 +76,7 @@ class Trainer:
     ) -> None:
         self.config, self.folder, self.device = config, folder, device
         self.log = RunLog(config, folder)
-        self.source, warning = open_run_source(config, folder, files=None if start is None else start.files)
+        self.source, warning = open_run_source(config, folder, start)
         self.log.message(warning)
         steps_per_epoch = len(self.source) // config.batch_size
         steps = config.epochs * steps_per_epoch
@@ -116,7 +116,7 @@ class Trainer:
         size = f"{len(self.source)} images of {config.data_name}, {counted(epoch, 'step')} per epoch, {total} in all"
         resuming = f"; resuming from step {self.step}" if self.step > self.first_step else ""
         self.log.message(f"{size}; {device}, {precision}{resuming}")
-        self.log.message(describe_cost(self.state.branch_cost))
+        self.log.message(describe_cost(self.state.branch_cost, config.decoder))
         if self.start is not None and self.saved_step < 0:
             self._save()  # from here on the run does not need the other one
         if self._validation_is_missing():
@@ -304,8 +304,7 @@ class Trainer:
         if (restored := self.state.restore(self.folder)) is None:
             if is_main_process():
                 self.folder.discard_after(0)
-            if (report := self.state.model.encoder.load_report) is not None:
-                self.log.message(str(report))
+            self.log.message(self.state.start_weights)
             if start is not None:
                 self._take_over(start)
             return

@@ -15,6 +15,7 @@ from repre.training.checkpoint import load_latest, save_checkpoint
 from repre.training.pretraining_groups import build_pretraining_optimizer
 from repre.training.run_folder import RunFolder
 from repre.training.start_from import Start
+from repre.training.start_weights import describe_start
 from repre.training.step import validate_micro_batch
 from repre.training.transfer_state import load_optimizer, parameter_names, transfer_model, transfer_optimizer
 from repre.utils.device import pick_precision
@@ -34,6 +35,7 @@ class RunState:
         images: images that the run will show in all its epochs, for `compute.compile auto`; None: too few to compile.
 
     Attributes:
+        start_weights: what became of the start weights, in words; None at random init.
         views: to render, with masks that fit the encoder.
         model: split over the processes with `runtime.shard`.
         precision: of encoder and decoder.
@@ -56,6 +58,7 @@ class RunState:
             seed=config.seed,
             mask_token=config.mask_token,
         ).train()
+        self.start_weights = describe_start(self.model.encoder.load_report, config)
         self.views = fit_masks(config.rendered_views, self.model.encoder, self.model.framework.needs)
         if config.views.n_local:
             try:
@@ -127,6 +130,7 @@ class RunState:
             "optimizer": full_tensors(self.optimizer.state_dict()),
             "optimizer_names": parameter_names(self.model, self.optimizer),
             "scaler": self.scaler.state_dict(),
+            "exported": self.model.exported_part,
         }
         if is_main_process():
             folder.sync()

@@ -17,6 +17,7 @@ from repre.config_values import from_dict
 from repre.errors import UserError, counted
 from repre.training.checkpoint import checkpoint_file, load_checkpoint, load_latest
 from repre.training.run_folder import RunFolder
+from repre.training.start_weights import with_statistics
 from repre.utils.safe_load import content_hash
 
 MAX_WARMUP = 0.05
@@ -128,6 +129,7 @@ def open_start(config: RunConfig, folder: RunFolder) -> tuple[RunConfig, Start |
         UserError: the checkpoint is missing, damaged or holds an encoder only; the settings belong to another model; or the
             plan is too short to go on with.
     """
+    config = with_statistics(config)
     if config.start_from is None:
         return config, None
     if not config.out:

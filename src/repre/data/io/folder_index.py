@@ -17,6 +17,13 @@ from repre.errors import RunError, UserError
 
 MAX_ENDINGS = 1000
 """Endings after so many others count as none."""
+SYSTEM_FOLDERS = {"__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Information", "lost+found"}
+"""Folders that archives, network drives and operating systems leave among the user's: they hold thumbnails and remains."""
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder is left out by its name: it begins with a dot, or a system made it."""
+    return name.startswith(".") or name in SYSTEM_FOLDERS
 
 
 class Listing(NamedTuple):
@@ -103,7 +110,7 @@ def _entries(
         folders[relative] = status.st_mtime_ns
         with os.scandir(folder) as entries:
             for entry in entries:
-                if entry.name.startswith("."):
+                if is_hidden(entry.name):
                     continue
                 name = f"{relative}/{entry.name}" if relative else entry.name
                 if _is(entry.is_dir):
@@ -172,7 +179,7 @@ def _read_cache(cache: Path, root: Path) -> Listing | None:
 
 def cache_path(root: Path, *, any_ending: bool, cache_dir: Path | None = None) -> Path:
     """The file that holds the list of a folder."""
-    key = os.fsencode(root) + repr((EXTENSIONS, any_ending)).encode()
+    key = os.fsencode(root) + repr((EXTENSIONS, any_ending, sorted(SYSTEM_FOLDERS))).encode()
     return index_path(key, cache_dir)
 
 

@@ -9,9 +9,10 @@ from repre.data.labels.classes import LabeledSplits, open_labeled
 from repre.data.scenes import Scenes
 from repre.data.views.view_recipes import ViewsConfig
 from repre.evaluation.classification.knn import baseline_metrics, knn_metrics
-from repre.evaluation.features import CROP_PCT, Transform, encoder_extractor, stream_views
+from repre.evaluation.features import encoder_extractor, stream_views
 from repre.evaluation.options import RuntimeOptions
 from repre.models.encoder import Encoder
+from repre.models.transform import CROP_PCT, Transform
 
 PROBE_SCENES = 2000
 """Labeled scenes that vote; half as many others are tested (`Scenes.held_out`)."""

@@ -21,7 +21,6 @@ from repre.data.views.view_recipes import ViewsConfig
 from repre.errors import UserError
 from repre.evaluation.classification.classifier import Classifier, StandardizedClassifier
 from repre.evaluation.classification.linear_fit import Classifiers
-from repre.evaluation.features import Transform
 from repre.evaluation.fitted.fitted_model import (
     FittedModel,
     PredictOptions,
@@ -32,6 +31,7 @@ from repre.evaluation.fitted.fitted_model import (
 from repre.evaluation.fitted.predictions import Classes
 from repre.evaluation.options import RuntimeOptions
 from repre.models.encoder import Encoder
+from repre.models.transform import Transform
 from repre.utils.config_checks import check_fields
 from repre.utils.io import write_atomically
 from repre.utils.pieces import Halving

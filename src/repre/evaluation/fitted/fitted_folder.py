@@ -7,8 +7,6 @@ runs/photos/evaluations/linear-1f0c2a9b3d4e/model/model.safetensors
 
 import hashlib
 import json
-import os
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,7 +24,7 @@ from repre.evaluation.fitted.fitted_tasks import TASKS
 from repre.evaluation.metric_units import describe_value
 from repre.models.encoder import Encoder, EncoderConfig
 from repre.utils.config_checks import check_fields
-from repre.utils.io import write_atomically, write_json
+from repre.utils.io import new_folder, write_atomically, write_json
 from repre.utils.safe_load import UNREADABLE
 
 FORMAT = 1
@@ -98,16 +96,11 @@ def save_fitted(model: FittedModel, folder: Path, origin: Origin) -> None:
     Raises:
         RunError: the disk is full or the folder cannot be written.
     """
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
     try:
-        partial.mkdir(parents=True)
-        _write(model, partial, origin)
-        _replace_folder(partial, folder)
+        with new_folder(folder) as partial:
+            _write(model, partial, origin)
     except OSError as error:
         raise RunError(f"the fitted model cannot be written to {folder} ({error.strerror or error})") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _write(model: FittedModel, folder: Path, origin: Origin) -> None:
@@ -274,16 +267,6 @@ def _check_shapes(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -
     for name, value in expected.items():
         if value.shape != found[name].shape:
             raise UserError(f"{name} has the shape {list(found[name].shape)}, by config.json {list(value.shape)}")
-
-
-def _replace_folder(partial: Path, folder: Path) -> None:
-    """Gives a finished folder its name; what had it is removed."""
-    old = folder.with_name(f".{folder.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    if folder.exists():
-        os.replace(folder, old)
-    os.replace(partial, folder)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def _sha256(path: Path) -> str:

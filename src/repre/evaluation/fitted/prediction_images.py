@@ -6,53 +6,20 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image
-from torch import Tensor
 from torch.utils.data import Dataset
 
-from repre.data.io.decode import EXTENSIONS, UnreadableImage, as_image
+from repre.data.io.decode import EXTENSIONS, UnreadableImage
 from repre.data.io.file_choice import FileChoice
 from repre.data.io.frame_notes import noting_frames
-from repre.data.io.image_files import FileSource
-from repre.data.io.local_files import LocalFiles
-from repre.data.io.names import Names
+from repre.data.io.memory_images import MemorySource, as_images, file_source
 from repre.data.io.sources import Source, open_source
 from repre.data.loading.workers import in_workers, load_tracked
-from repre.errors import UserError
 from repre.evaluation.fitted.fitted_model import FittedModel, PredictOptions
 from repre.utils.progress import ItemCount
 
 Array = np.ndarray
 FEW = 16
 """As few images are read in the calling process, because workers take longer to start."""
-
-
-class MemorySource:
-    """Images in memory: PIL images, arrays [H, W] or [H, W, C], tensors [C, H, W], and paths among them."""
-
-    spec = "images in memory"
-    labels: Array | None = None
-
-    def __init__(self, images: Sequence[Any], *, channels: int, canvas: int | None, raw_values: bool) -> None:
-        self.images, self.channels, self.canvas, self.raw_values = images, channels, canvas, raw_values
-        self.classes: list[str] = []
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def load(self, index: int) -> Array:
-        image = self.images[index]
-        if isinstance(image, str | Path):
-            return _file_source([image], self.channels, self.canvas, self.raw_values).load(0)
-        if isinstance(image, Tensor):
-            image = image.detach().cpu()
-            image = (image.float() if image.dtype in (torch.bfloat16, torch.float16) else image).numpy()
-            image = image.transpose(1, 2, 0) if image.ndim == 3 else image
-        return as_image(image, channels=self.channels, canvas=self.canvas)
-
-    def describe(self, index: int) -> str:
-        image = self.images[index]
-        return str(image) if isinstance(image, str | Path) else f"image {index}"
 
 
 def open_images(model: FittedModel, images: Any, *, choice: FileChoice | None = None) -> Source:
@@ -66,30 +33,14 @@ def open_images(model: FittedModel, images: Any, *, choice: FileChoice | None = 
         UserError: there are no such images.
     """
     decoding = model.decoding
-    if isinstance(images, str | Path):
-        images = [images]
-    if isinstance(images, Image.Image) or (isinstance(images, np.ndarray | Tensor) and images.ndim < 4):
-        images = [images]
-    if not isinstance(images, Sequence | np.ndarray | Tensor) or len(images) == 0:
-        raise UserError("there are no images to predict; give a folder, paths, PIL images, arrays or tensors")
-    images = list(images)
+    images, _ = as_images(images)
     if not all(isinstance(image, str | Path) for image in images):
-        known = (str, Path, Image.Image, np.ndarray, Tensor)
-        if wrong := next((image for image in images if not isinstance(image, known)), None):
-            raise UserError(f"{type(wrong).__name__} is no image; give paths, PIL images, arrays or tensors")
         return MemorySource(images, **decoding)
     paths = [Path(image).expanduser() for image in images]
     if all(path.suffix.lower() in EXTENSIONS and path.is_file() for path in paths):
-        return _file_source(images, **decoding)
+        return file_source(images, **decoding)
     specs = [str(image) for image in images]
     return open_source(specs[0] if len(specs) == 1 else specs, **decoding, choice=choice, labels=False)
-
-
-def _file_source(images: Sequence[Any], channels: int, canvas: int | None, raw_values: bool) -> FileSource:
-    """Image files by their paths, in that order."""
-    paths = [str(Path(image).expanduser()) for image in images]
-    files = LocalFiles(Path(), Names.of(paths))
-    return FileSource(", ".join(paths[:3]), files, channels=channels, canvas=canvas, raw_values=raw_values)
 
 
 class Read(NamedTuple):
