@@ -77,7 +77,7 @@ def check_values(
             reasons.append(f"{printable(source.describe(number))}: {error}")
     if not seen:
         raise UserError(
-            f"none of {counted(len(reasons), 'image')} of {printable(source.spec)} that were looked at can be read, such as "
+            f"none of {len(reasons)} images can be read that were looked at in {printable(source.spec)}, such as "
             f"{reasons[0]}{_channels_hint(reasons[0])}"
         )
     if value_range is not None:
