@@ -207,7 +207,10 @@ def test_a_declared_range_of_pixels(folder: Path) -> None:
         embed(str(folder / "encoder"), data=str(folder / name), out=out, value_range=value_range, runtime=RUNTIME)
         features[name] = read(out)[1]["features"]
     assert np.allclose(features["deep"], features["eight"], atol=1e-2)
-    embed(str(folder / "encoder"), data=str(folder / "deep"), out=folder / "deep.npz", runtime=RUNTIME)
+    deep = {"data": str(folder / "deep"), "out": folder / "deep.npz", "runtime": RUNTIME}
+    with pytest.raises(UserError, match="give --value-range 0 4095"):
+        embed(str(folder / "encoder"), **deep)
+    embed(str(folder / "encoder"), **deep, value_range=(0.0, 65535.0))
     assert not np.allclose(read(folder / "deep.npz")[1]["features"], features["eight"], atol=1e-1)
 
 

@@ -9,6 +9,7 @@ from repre import __version__
 from repre.cli.streams import SafeStreams
 from repre.errors import RunError, UserError, near_names
 from repre.utils.os_errors import describe_os_error
+from repre.utils.printable_text import printable
 
 USAGE = f"""repre {__version__}: self-supervised pre-training of vision transformers with raw-pixel reconstruction
 
@@ -116,7 +117,8 @@ def _run(command: str, *arguments: str) -> int:
 
 def _say(message: str, error: BaseException, *, code: int) -> int:
     """Prints why a command ends, and returns its exit code."""
-    print("\n".join([f"repre: {message}", *notes(error)]), file=sys.stderr)
+    lines = "\n".join([f"repre: {message}", *notes(error)]).split("\n")
+    print("\n".join(map(printable, lines)), file=sys.stderr)  # names of files may hold control characters
     return code
 
 

@@ -16,6 +16,7 @@ from torch.utils.data import Dataset
 
 from repre.data.io.decode import UnreadableImage
 from repre.data.io.sources import Source
+from repre.data.io.value_ranges import check_values
 from repre.data.labels.splits import LabeledImages
 from repre.data.loading.loader import stack
 from repre.data.loading.workers import in_workers, load_tracked
@@ -93,9 +94,11 @@ def stream_views(images: Source, transform: Transform, *, runtime: RuntimeOption
     """Yields the test views of all images in order, in batches [B, C, H, W] on the device.
 
     Raises:
-        UserError: an image cannot be read.
+        UserError: an image cannot be read, or the values of the images do not fit their range.
         RunError: a worker process died.
     """
+    source = images.source if isinstance(images, LabeledImages) else images
+    check_values(source, transform.views.value_range, option="--value-range", flat_is_wrong=False)
     device = runtime.torch_device
     batches = _DecodedBatches(images, batch=runtime.batch, keep_values=transform.views.value_range is not None)
     workers = min(runtime.processes, len(batches))

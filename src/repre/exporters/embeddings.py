@@ -21,7 +21,8 @@ from torch.utils.data import Dataset
 from repre.data.io.decode import UnreadableImage
 from repre.data.io.file_choice import FileChoice
 from repre.data.io.frame_notes import describe_several, noting_frames
-from repre.data.io.sources import Source, open_source
+from repre.data.io.sources import Source, describe_source, open_source
+from repre.data.io.value_ranges import check_values
 from repre.data.labels.splits import source_identity
 from repre.data.loading.loader import stack
 from repre.data.loading.workers import in_workers, load_tracked
@@ -106,6 +107,9 @@ def embed(
         choice=choice,
         labels=False,
     )
+    check_values(source, transform.views.value_range, option="--value-range", flat_is_wrong=False)
+    for line in describe_source(source)[1:]:
+        log(line)
     settings = {
         "weights": resolved.fingerprint,
         "encoder": str(encoder.config),

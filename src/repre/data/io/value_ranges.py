@@ -49,7 +49,11 @@ class _Values(NamedTuple):
 
 
 def check_values(
-    source: Source, value_range: tuple[float, float] | None, *, option: str = "--views.value-range"
+    source: Source,
+    value_range: tuple[float, float] | None,
+    *,
+    option: str = "--views.value-range",
+    flat_is_wrong: bool = True,
 ) -> None:
     """Refuses images whose values do not fit their range, by a sample that is spread over the source.
 
@@ -57,6 +61,7 @@ def check_values(
         value_range: the range that the user or the encoder declares, which is taken as it is unless it clips nearly all
             values; None: that of the type of the values.
         option: with which a range is declared.
+        flat_is_wrong: also refuse images that have one color each, from which nothing is learned.
 
     Raises:
         UserError: with the values that were found and the option that fits; or no image of the sample can be read.
@@ -72,13 +77,13 @@ def check_values(
             reasons.append(f"{printable(source.describe(number))}: {error}")
     if not seen:
         raise UserError(
-            f"none of {counted(len(reasons), 'image')} of {printable(source.spec)} that were looked at can be read, such as "
+            f"none of {len(reasons)} images can be read that were looked at in {printable(source.spec)}, such as "
             f"{reasons[0]}{_channels_hint(reasons[0])}"
         )
     if value_range is not None:
         _check_given(seen, value_range, option)
         return
-    if all(one.flat for one in seen) and len(seen) == min(SAMPLE, len(source)) > 1:
+    if flat_is_wrong and all(one.flat for one in seen) and len(seen) == min(SAMPLE, len(source)) > 1:
         raise UserError(
             f"all {len(seen)} images of {printable(source.spec)} that were looked at have one color each, such as "
             f"{seen[0].name}; check the files. {_as_they_are(seen[0].kind, option)}"

@@ -22,7 +22,7 @@ import numpy as np
 
 from repre.data.io.archive_members import list_tar
 from repre.data.io.image_files import Files, FileSource
-from repre.data.io.sources import Source
+from repre.data.io.sources import Source, describe_source
 from repre.data.loading.manifest import content_sample
 from repre.data.loading.workers import in_workers
 from repre.data.tools.check import list_names
@@ -77,6 +77,7 @@ class ShardReport:
         images: in all shards.
         bytes: of all shards.
         unreadable: name and reason of every file that was left out.
+        taken: which files are used, and which are not.
     """
 
     out: Path
@@ -85,6 +86,7 @@ class ShardReport:
     images: int = 0
     bytes: int = 0
     unreadable: list[tuple[str, str]] = field(default_factory=list)
+    taken: list[str] = field(default_factory=list)
 
     def lines(self) -> list[str]:
         """The report, line by line."""
@@ -92,7 +94,7 @@ class ShardReport:
         total = f"{self.images} images in {self.shards} shards of {self.bytes / 2**20:.1f} MiB altogether"
         unreadable = [f"{name}: {reason}" for name, reason in self.unreadable]
         left_out = list_names(f"unreadable and left out ({len(unreadable)})", unreadable)
-        return [f"{total}: {there}", f"use as --data {self.out}", *left_out]
+        return [*self.taken, f"{total}: {there}", f"use as --data {self.out}", *left_out]
 
 
 def write_shards(source: Source, out: Path, *, config: ShardConfig, workers: int) -> ShardReport:
@@ -182,6 +184,7 @@ class _Writer:
             images=sum(shard.members for shard in found),
             bytes=sum(shard.bytes for shard in found),
             unreadable=[(self.source.describe(number), reason) for number, reason in left_out],
+            taken=describe_source(self.source),
         )
 
     def _path(self, number: int) -> Path:
