@@ -17,7 +17,8 @@ def test_knn_prints_its_metrics_and_writes_the_result(
     runtime = ("--runtime.workers", 0, "--runtime.device", "cpu", "--runtime.cache", tmp_path / "cache")
     code, out, err = repre("eval", "knn", "--encoder", ENCODER, "--random", "--data", "scenes:64:32", *runtime)
     assert code == 0, err
-    first, *metrics, last = out.splitlines()
+    loaded, first, *metrics, last = out.splitlines()
+    assert loaded.startswith(f"encoder random:{ENCODER}: random weights; pixels with mean 0.485 0.456 0.406")
     assert first.startswith(f"knn of random:{ENCODER} on scenes:64:32, ")
     assert [line.split()[0] for line in metrics] == ["knn20", "knn10"], "the main metric is first"
     path = Path(last.removeprefix("written to "))
@@ -31,7 +32,12 @@ def test_several_encoders_give_a_table_and_a_curve(repre: Repre, run_copy: Path,
     names = (f"{run_copy}@last", run_copy, f"random:{run_copy}")
     code, out, err = repre("eval", "knn", "--encoder", *names, "--data", "scenes:64:32", *runtime)
     assert code == 0, err
-    first, header, *rows, last = out.splitlines()
+    *loaded, first, header, row, other, third, last = out.splitlines()
+    rows = [row, other, third]
+    assert [line.partition(": ")[0] for line in loaded] == [
+        f"encoder {names[0]}",
+        f"encoder {names[2]}",
+    ]  # [1] is reused
     assert first == "knn on scenes:64:32"
     assert header.split() == ["epoch", "knn20", "encoder"]
     assert [row.split()[0] for row in rows] == ["-", "1", "1"]
