@@ -163,7 +163,7 @@ def make_large(folder: Path, kind: str, count: int) -> str:
         return str(folder / "list.txt")
     root = folder.resolve()
     cache = folder_index.cache_path(root, any_ending=False)
-    folder_index.write_cache(cache, root, names, {"": os.stat(root).st_mtime_ns})
+    folder_index.write_cache(cache, root, folder_index.Listing(names, {}), {"": os.stat(root).st_mtime_ns})
     return str(folder)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from experiments.plan import Row
 from experiments.source_images import group_of
-from repre.evaluation.comparison import Gain, gain
+from repre.evaluation.gains import Gain, gain
 from repre.evaluation.metrics import with_fraction
 
 METRICS = {

@@ -11,7 +11,7 @@ from typing import Any
 from experiments.analysis import METRICS, Entry, Results, load_trainings, table_entries
 from experiments.plan import Plan, Row
 from experiments.presets import Preset
-from repre.evaluation.comparison import Gain, gain
+from repre.evaluation.gains import Gain, gain
 
 MIN_GAIN, MIN_AP_GAIN, MIN_CHANGE = 3.0, 2.0, -0.5
 """Goals in percentage points: gain in the primary metric, gain in box AP, change of the other metrics."""

@@ -34,6 +34,7 @@ def test_identity_leaves_out_where_and_how_it_is_shown() -> None:
     assert identity(one) == identity(other)
     changed = dataclasses.replace(one, optim=dataclasses.replace(one.optim, lr=0.5))
     assert differences(identity(changed), identity(one)) == [f"optim.lr: 0.5 here, {one.optim.lr} there"]
+    assert differences({"a": {"b": 4}}, {"a": {"b": None}}, places=("now", "before")) == ["a.b: 4 now, not set before"]
 
 
 def configs() -> set[type]:

@@ -5,8 +5,6 @@ import importlib.util
 import json
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +25,7 @@ from repre.models.encoder import Encoder, EncoderConfig
 from repre.models.timm_folder import load_saved_encoder, save_encoder
 from repre.recipes import recipe
 from tests import tiny
+from tests.own_process import run_file
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").glob("*.md")])
@@ -187,9 +186,7 @@ def mine(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ],
 )
 def test_what_the_page_on_extending_builds_works(mine: Path, command: str, said: str) -> None:
-    run = subprocess.run(
-        [sys.executable, mine.name, *command.split()], cwd=mine.parent, capture_output=True, text=True, check=False
-    )
+    run = run_file(mine, *command.split(), folder=mine.parent)
     assert run.returncode == 0, run.stderr
     assert said in run.stdout
     assert "Traceback" not in run.stderr

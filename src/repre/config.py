@@ -20,7 +20,7 @@ from repre.models.encoder import EncoderConfig
 from repre.models.needs import check_needs, needs_mask_token, used_masks
 from repre.models.repre import ReconstructionConfig
 from repre.training.optim import OptimConfig
-from repre.utils.config_checks import check_fields, check_workers
+from repre.utils.config_checks import check_fields, check_out, check_workers
 from repre.utils.image_size import as_option, as_text, height_and_width
 
 SAME_UPDATE = {
@@ -48,8 +48,6 @@ class ComputeConfig:
 
     def __post_init__(self) -> None:
         check_fields(self, "compute")
-        if self.micro_batch != "auto" and self.micro_batch < 0:
-            raise UserError(f"compute.micro_batch must not be negative, not {self.micro_batch}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,16 +90,9 @@ class RuntimeConfig:
 
     def __post_init__(self) -> None:
         check_fields(self, "runtime")
-        for name in ("log_every", "eval_every_epochs", "monitor_samples"):
+        for name in ("log_every", "eval_every_epochs", "monitor_samples", "keep_best"):
             if getattr(self, name) < 1:
                 raise UserError(f"runtime.{name} must be at least 1, not {getattr(self, name)}")
-        if self.keep_best < 1 or self.keep_every < 0:
-            raise UserError(
-                f"runtime.keep_best must be at least 1 and runtime.keep_every at least 0, not {self.keep_best} and "
-                f"{self.keep_every}"
-            )
-        if self.probe_seconds < 0:
-            raise UserError(f"runtime.probe_seconds must not be negative, not {self.probe_seconds}")
         check_workers(self.workers, "runtime.workers")
 
 
@@ -119,6 +110,8 @@ class RunConfig:
     """Leave out files that match one of these patterns, such as '*_mask.png'."""
     any_ending: bool = False
     """Also use files of other endings, or of none, in folders if their content is that of an image."""
+    masks: Literal["leave", "take"] = "leave"
+    """`leave` out masks and other label images that lie beside images and are named after them, or `take` them as images."""
     out: str = "runs/repre"
     """The run's folder. Run the same command again to resume an unfinished run."""
     start_from: str | None = None
@@ -153,6 +146,7 @@ class RunConfig:
     def __post_init__(self) -> None:
         check_fields(self)
         check_data(self.data)
+        check_out(self.out)
         if self.epochs < 1:
             raise UserError(f"epochs must be at least 1, not {self.epochs}")
         if self.batch_size < 2:
@@ -190,7 +184,7 @@ class RunConfig:
             channels=self.encoder.channels,
             canvas=self.decode_size,
             raw_values=self.views.value_range is not None,
-            choice=FileChoice(self.include, self.exclude, self.any_ending),
+            choice=FileChoice(self.include, self.exclude, self.any_ending, self.masks),
             labels=False,
             remote_gib=self.loader.remote_cache_gib,
         )

@@ -107,15 +107,23 @@ def _kind_names(kind: Any) -> list[str]:
     return [getattr(kind, "__name__", str(kind))]
 
 
-def differences(mine: dict[str, Any], theirs: dict[str, Any], *, prefix: str = "") -> list[str]:
-    """A line such as ``optim.lr: 0.001 here, 0.0001 there`` for every setting in which two identities differ."""
+def differences(
+    mine: dict[str, Any], theirs: dict[str, Any], *, prefix: str = "", places: tuple[str, str] = ("here", "there")
+) -> list[str]:
+    """A line such as ``optim.lr: 0.001 here, 0.0001 there`` for every setting in which two identities differ.
+
+    Args:
+        prefix: of the names of the settings.
+        places: how the two are called.
+    """
     lines: list[str] = []
     for key in sorted({*mine, *theirs}):
         one, other = mine.get(key), theirs.get(key)
         if isinstance(one, dict) and isinstance(other, dict):
-            lines += differences(one, other, prefix=f"{prefix}{key}.")
+            lines += differences(one, other, prefix=f"{prefix}{key}.", places=places)
         elif one != other:
-            lines.append(f"{prefix}{key}: {one} here, {other} there")
+            values = (f"{'not set' if value is None else value} {place}" for value, place in zip((one, other), places))
+            lines.append(f"{prefix}{key}: {', '.join(values)}")
     return lines
 
 

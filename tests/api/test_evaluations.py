@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 import repre
+from repre.evaluation.comparison import Comparison
 
 VIT = "vit_tiny_patch16_224[image_size=16,patch_size=8,embed_dim=16,depth=2,num_heads=2]"
 
@@ -69,9 +70,13 @@ def test_a_comparison_of_runs(run: repre.Run, runtime: dict[str, Any]) -> None:
 
 def test_evaluations_are_a_name_names_or_configs(monkeypatch: pytest.MonkeyPatch) -> None:
     passed: list[dict[str, Any]] = []
-    monkeypatch.setattr(
-        "repre.evaluation.comparison.compare", lambda encoders, configs, **settings: passed.append(configs) or []
-    )
+
+    def compare(encoders: list[str], configs: dict[str, Any], **settings: Any) -> Comparison:
+        passed.append(configs)
+        return Comparison([], [], {})
+
+    monkeypatch.setattr("repre.evaluation.comparison.compare", compare)
+    monkeypatch.setattr("repre.evaluation.comparison_tables.write_tables", lambda *_, **__: None)
     repre.compare("a", data=Path("labeled"))
     repre.compare("a", ["knn", "linear"])
     repre.compare("a", {"knn": repre.KNNConfig(k=(3,)), "segment": {"head": "upernet"}}, data="labeled")

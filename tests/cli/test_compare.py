@@ -59,7 +59,7 @@ def test_help_lists_the_options_of_the_chosen_evaluations(repre: Repre) -> None:
         (("--eval", "knn"), "at least one encoder"),
         (("runs/none",), "no such run"),
         (("a", "--eval", "knn", "--segment.head", "linear"), "--segment.head"),
-        (("a", "--knn.temperature", "-1"), "temperature must be above 0"),
+        (("a", "--knn.temperature", "-1"), "temperature must be at least 0.0001"),
     ],
 )
 def test_mistakes(arguments: tuple[str, ...], message: str, repre: Repre) -> None:

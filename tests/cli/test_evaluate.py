@@ -4,7 +4,9 @@ import json
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
+from repre.cli.evaluate import class_lines
 from tests.cli.conftest import Repre
 
 ENCODER = "vit_tiny_patch16_224[patch_size=8,embed_dim=32,depth=2,num_heads=2,image_size=32]"
@@ -17,12 +19,17 @@ def test_knn_prints_its_metrics_and_writes_the_result(
     runtime = ("--runtime.workers", 0, "--runtime.device", "cpu", "--runtime.cache", tmp_path / "cache")
     code, out, err = repre("eval", "knn", "--encoder", ENCODER, "--random", "--data", "scenes:64:32", *runtime)
     assert code == 0, err
-    loaded, first, *metrics, last = out.splitlines()
-    assert loaded.startswith(f"encoder random:{ENCODER}: random weights; pixels with mean 0.485 0.456 0.406")
+    first, split, *lines, last = [line for line in out.splitlines() if not line.startswith("encoder ")]
     assert first.startswith(f"knn of random:{ENCODER} on scenes:64:32, ")
-    assert [line.split()[0] for line in metrics] == ["knn20", "knn10"], "the main metric is first"
+    assert split == "  64 images to train on, 32 to test on (test)"
     path = Path(last.removeprefix("written to "))
     content = json.loads(path.read_text())
+    details = content["details"]
+    assert [line.split()[0] for line in lines[:2]] == ["knn20", "knn10"], "the main metric is first"
+    assert lines[2].split()[:3] == ["balanced", "accuracy", f"{100 * details['balanced_accuracy']:.2f}"]
+    assert lines[3].split()[:3] == ["majority", "class", f"{100 * details['majority_class']['share']:.2f}"]
+    assert lines[4].split() == ["class", "accuracy"]
+    assert [line.split()[0] for line in lines[5:15]] == list(details["per_class"])
     assert content["config"]["data"] == "scenes:64:32"
     assert content["encoder"]["weights"] == "random"
 
@@ -32,13 +39,9 @@ def test_several_encoders_give_a_table_and_a_curve(repre: Repre, run_copy: Path,
     names = (f"{run_copy}@last", run_copy, f"random:{run_copy}")
     code, out, err = repre("eval", "knn", "--encoder", *names, "--data", "scenes:64:32", *runtime)
     assert code == 0, err
-    *loaded, first, header, row, other, third, last = out.splitlines()
-    rows = [row, other, third]
-    assert [line.partition(": ")[0] for line in loaded] == [
-        f"encoder {names[0]}",
-        f"encoder {names[2]}",
-    ]  # [1] is reused
-    assert first == "knn on scenes:64:32"
+    first, header, *rows, remark, last = [line for line in out.splitlines() if not line.startswith("encoder ")]
+    assert first == "knn on scenes:64:32: 64 images to train on, 32 to test on (test)"
+    assert remark == f"  {names[0]} and {names[1]} are the same weights"
     assert header.split() == ["epoch", "knn20", "encoder"]
     assert [row.split()[0] for row in rows] == ["-", "1", "1"]
     assert [row.split()[-1] for row in rows] == [str(names[2]), str(names[0]), str(names[1])]
@@ -47,6 +50,39 @@ def test_several_encoders_give_a_table_and_a_curve(repre: Repre, run_copy: Path,
     folder = run_copy / "evaluations"
     assert curve.parent == folder
     assert len(list(folder.glob("knn-*.json"))) == 1, "both names of the run have the same weights"
+
+
+def test_a_missing_checkpoint_is_found_before_the_first_is_evaluated(
+    repre: Repre, run_copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("repre.evaluation.runner.evaluate", lambda *_, **__: pytest.fail("it was evaluated"))
+    code, _, err = repre("eval", "knn", "--encoder", run_copy, f"{run_copy}@none", "--data", "scenes:64:32")
+    assert code == 2
+    assert "there is no checkpoint" in err
+
+
+def test_the_share_that_is_held_out_is_said(repre: Repre, tmp_path: Path) -> None:
+    for label in range(2):
+        (tmp_path / "data" / str(label)).mkdir(parents=True)
+        for name in range(5):
+            Image.new("RGB", (32, 32), (90 * label, 9 * name, 0)).save(tmp_path / "data" / str(label) / f"{name}.png")
+    options = ("--runtime.workers", 0, "--runtime.device", "cpu", "--runtime.cache", tmp_path / "cache")
+    encoder = ("--encoder", f"random:{ENCODER}", "--out", tmp_path / "out")
+    code, out, err = repre("eval", "knn", *encoder, "--data", tmp_path / "data", *options)
+    assert code == 0, err
+    assert "  8 images to train on, 2 to test on (20% of every class, held out by a fixed draw)\n" in out
+
+
+def test_of_many_classes_the_lowest_are_printed_and_absent_ones_are_named() -> None:
+    ious: dict[str, float | None] = {f"class {number}": (number * 7 % 40) / 40 for number in range(40)}
+    ious |= {"never": None, "nowhere": None}
+    heading, *rows, absent = class_lines({"iou": ious})
+    assert heading.split() == ["lowest", "15", "of", "42", "classes", "IoU"]
+    assert [row.split()[-2] for row in rows] == [f"{100 * n / 40:.2f}" for n in range(15)]
+    assert absent == "  not in the test data, so not in the mean: never, nowhere"
+    assert [line.split()[0] for line in class_lines({"iou": {"a": 0.5, "b": None}})] == ["class", "a", "b", "not"]
+    assert class_lines({"per_class": {"a": 0.5}, "multilabel": True})[0].split() == ["class", "AP"]
+    assert class_lines({"fit": {}}) == []
 
 
 def test_help_lists_the_evaluations(repre: Repre) -> None:

@@ -48,3 +48,27 @@ def test_any_values_fit_the_chart(values: list[float], tmp_path: Path) -> None:
     circles = ET.parse(tmp_path / "curve.svg").getroot().findall(f"{SVG}circle")
     assert len(circles) == len(values)
     assert all(39 <= float(circle.attrib["cy"]) <= 353 for circle in circles)
+
+
+def test_runs_are_lines_of_their_own(tmp_path: Path) -> None:
+    """One line through the points of two runs would be a curve that nothing measured."""
+    points = [Point(f"{run}@{epoch}", epoch, 0.1 * epoch, run=run) for run in ("a", "b<") for epoch in (1.0, 2.0, 3.0)]
+    write_curve(tmp_path / "curve.svg", points, title="t", metric="m")
+    root = ET.parse(tmp_path / "curve.svg").getroot()
+    lines = root.findall(f"{SVG}polyline")
+    assert [len(line.attrib["points"].split()) for line in lines] == [3, 3]
+    assert len({line.attrib["stroke"] for line in lines}) == 2
+    assert {"a", "b<"} <= {text.text for text in root.iter(f"{SVG}text")}
+
+
+def test_the_same_weights_and_other_sizes_are_said() -> None:
+    points = [
+        Point("a@best", 1.0, 0.5, weights="a" * 64, size=[32, 32]),
+        Point("a@last", 1.0, 0.5, weights="a" * 64, size=[32, 32]),
+        Point("vit", None, 0.6, weights="hub", size=[224, 224]),
+        Point("swin", None, 0.6, weights="hub", size=[224, 224]),
+    ]
+    text = "\n".join(table(points, metric="knn20"))
+    assert "a@best and a@last are the same weights" in text
+    assert text.count("same weights") == 1
+    assert "images had different sizes in pixels" in text

@@ -68,7 +68,7 @@ def test_it_learns_and_leaves_the_model_in_evaluation_mode() -> None:
 def test_a_stopped_fit_resumes_to_the_same_weights(tmp_path: Path) -> None:
     uninterrupted = Net()
     expected = train(uninterrupted)
-    with pytest.raises(Interrupted, match="stopped at step 24 of 30; run the same command again to resume") as stopped:
+    with pytest.raises(Interrupted, match="stopped at step 23 of 30; run the same command again to resume") as stopped:
         train(Net(), stop_at=23, work_dir=tmp_path, identity={"a": 1})
     assert stopped.value.code == 128 + signal.SIGTERM
     resumed = Net()

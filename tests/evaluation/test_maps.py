@@ -1,5 +1,6 @@
 """Cached maps of a frozen encoder: their content, that they are computed once, and that only complete ones are used."""
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import torch
 from repre.data.labels.masks import open_masks
 from repre.data.labels.windows import WindowsConfig
 from repre.errors import RunError, UserError
+from repre.evaluation import maps
 from repre.evaluation.maps import CachedMaps, cached_maps
 from repre.evaluation.options import RuntimeOptions
 from repre.models.encoder import Encoder
@@ -114,10 +116,39 @@ def test_a_stopped_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monk
     assert len(store(model, tmp_path).masks) == 5
 
 
-def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+def test_a_cache_that_cannot_be_written_is_replaced_by_a_temporary_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
+) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(RunError, match=r"another folder with --runtime\.cache"):
-        store(encoder(), tmp_path / "file")
+    monkeypatch.setattr(maps.tempfile, "tempdir", str(tmp_path))
+    kept, model = store(encoder(), tmp_path / "cache"), encoder()
+    for _ in range(2):
+        assert np.array_equal(store(model, tmp_path / "file").levels[0], kept.levels[0])
+    said = [str(warning.message) for warning in recwarn if "the cache" in str(warning.message)]
+    assert len(said) == 1
+    assert "goes on without it. Another folder: --runtime.cache" in said[0]
+    monkeypatch.setattr(maps.tempfile, "tempdir", str(tmp_path / "file"))
+    with pytest.raises(RunError, match=r"cannot be written to .*another folder with --runtime\.cache"):
+        store(model, tmp_path / "file")
+
+
+def test_a_process_that_was_faster_is_right(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
+) -> None:
+    model, write = encoder(), maps._write
+
+    def slow(folder: Path, *arguments: object, **options: object) -> None:
+        write(folder, *arguments, **options)  # type: ignore[arg-type]
+        if (pid := os.fork()) == 0:
+            maps._write = write
+            store(model, tmp_path)
+            os._exit(0)
+        os.waitpid(pid, 0)
+
+    monkeypatch.setattr(maps, "_write", slow)
+    assert len(store(model, tmp_path).masks) == 5
+    assert len(list((tmp_path / "maps").iterdir())) == 1
+    assert not [warning for warning in recwarn if "the cache" in str(warning.message)]
 
 
 def test_a_damaged_image_leaves_no_entry(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ def test_the_stored_result_has_everything_that_defines_it(tmp_path: Path) -> Non
     path = Path(result.pop("path"))
     assert json.loads(path.read_text()) == result
     keys = {"format", "evaluation", "encoder", "config", "start", "seed", "main", "higher_is_better", "metrics"}
-    assert set(result) == keys | {"details", "seconds"}
+    assert set(result) == keys | {"details", "seconds", "step", "repre", "pixels"}
     assert result["encoder"]["weights"] == "random"
     assert result["config"]["data"] == "scenes:20:16"
     assert "runtime" not in result["config"]
@@ -51,6 +51,12 @@ def test_results_lie_beside_an_encoder_or_in_the_working_folder(tmp_path: Path) 
     save_encoder(tiny_resolved().build(), tmp_path / "encoder", value_range=(0.0, 510.0))
     saved = tiny_resolved(str(tmp_path / "encoder"))
     assert results_folder(saved) == tmp_path / "encoder" / "evaluations"
+    assert results_folder(tiny_resolved(f"random:{tmp_path / 'encoder'}")) == results_folder(saved) / "random-init"
+    (tmp_path / "config.yaml").write_text("")  # the folder is that of a run
+    assert results_folder(saved) == tmp_path / "evaluations"
+    (tmp_path / "config.yaml").unlink()
+    of_file = tiny_resolved(f"vit_tiny_patch16_224={tmp_path / 'encoder' / 'model.safetensors'}")
+    assert results_folder(of_file) == tmp_path / "encoder" / "evaluations" / "model"
     assert results_folder(tiny_resolved("random:vit_tiny_patch16_224[depth=2]")) == Path(
         "evaluations/random-vit_tiny_patch16_224-depth-2"
     )
@@ -92,6 +98,30 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="name another folder with --out"):
         evaluate("knn", tiny_resolved(), config(tmp_path), out=tmp_path / "file" / "out")
+
+
+def test_a_folder_that_cannot_be_written_is_named_before_anything_is_computed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("repre.evaluation.runner.can_be_written", lambda _: False)
+    fake = Evaluation(EVALUATIONS["knn"].config, lambda *_, **__: pytest.fail("it ran"), "a fake")
+    monkeypatch.setitem(EVALUATIONS, "knn", fake)
+    with pytest.raises(UserError, match=r"results cannot be written to .*; name another folder with --out"):
+        evaluate("knn", tiny_resolved(), config(tmp_path), out=tmp_path / "out")
+
+
+def test_a_result_of_another_normalization_is_not_used_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    resolved, out = tiny_resolved(), tmp_path / "out"
+    first = evaluate("knn", replace(resolved, mean=(0.5,) * 3, std=(0.5,) * 3), config(tmp_path), out=out)
+    assert first["pixels"] == {"mean": [0.5] * 3, "std": [0.5] * 3}
+    fake = EVALUATIONS["knn"]
+    monkeypatch.setitem(
+        EVALUATIONS, "knn", Evaluation(fake.config, lambda *_, **__: pytest.fail("it ran"), "a fake", fake.check)
+    )
+    again = evaluate("knn", replace(resolved, mean=(0.5,) * 3, std=(0.5,) * 3), config(tmp_path), out=out, reuse=True)
+    assert again == first
+    with pytest.raises(pytest.fail.Exception, match="it ran"):
+        evaluate("knn", replace(resolved, mean=(0.1,) * 3, std=(0.5,) * 3), config(tmp_path), out=out, reuse=True)
 
 
 def test_an_unknown_evaluation_is_answered_by_near_names() -> None:

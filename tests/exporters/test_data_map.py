@@ -130,11 +130,11 @@ def test_groups_that_are_too_large_are_told(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"method": "tsne"}, "--map tsne: choose auto, umap or pca"),
+        ({"method": "tsne"}, "map.method must be one of auto, umap, pca, not 'tsne'"),
         ({"clusters": 0}, "--map-clusters must be at least 1"),
         ({"duplicate_cosine": 0.0}, "--map-duplicates is a cosine"),
         ({"duplicate_cosine": 1.5}, "--map-duplicates is a cosine"),
-        ({"thumbnails": -1}, "--map-thumbnails"),
+        ({"thumbnails": -1}, "map.thumbnails must not be negative"),
     ],
 )
 def test_wrong_options_are_refused(options: dict[str, Any], message: str) -> None:

@@ -38,13 +38,6 @@ def card_of(spec: str | Path) -> str:
     return model_card(resolved.build(), resolved)
 
 
-def add_evaluation(run: Path, *, value: float, weights: str) -> None:
-    (run / "evaluations").mkdir(exist_ok=True)
-    result = {"evaluation": "knn", "main": "knn20", "metrics": {"knn20": value}, "encoder": {"weights": weights},
-              "config": {"data": "secret-labels"}}  # fmt: skip
-    (run / "evaluations" / f"knn-{value}.json").write_text(json.dumps(result))
-
-
 def test_a_run_has_its_training_and_no_paths(run: Path) -> None:
     card = card_of(run)
     assert "vit_tiny_patch16_224, pre-trained with repre" in card
@@ -85,14 +78,6 @@ def test_a_checkpoint_has_no_totals_of_the_run(run: Path, tmp_path: Path) -> Non
     card = model_card(resolved.build(), resolved)
     assert "| steps |" not in card
     assert "| weights | of a checkpoint, possibly before the last epoch |" in card
-
-
-def test_only_evaluations_of_these_weights_count(run: Path) -> None:
-    add_evaluation(run, value=0.5, weights=resolve_encoder(str(run)).fingerprint)
-    add_evaluation(run, value=0.25, weights="of an earlier checkpoint")
-    card = card_of(run)
-    assert "| knn | knn20 | 50.0 % |" in card
-    assert "25.0 %" not in card
 
 
 @pytest.mark.parametrize("spec", [RANDOM, "random:RUN"])

@@ -233,7 +233,10 @@ def test_a_shared_head_needs_patches_as_wide_as_the_embedding() -> None:
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [({"koleo_weight": -0.1}, "koleo_weight"), ({"patch_temperature": 0.0}, "patch_temperature must be above 0")],
+    [
+        ({"koleo_weight": -0.1}, "koleo_weight"),
+        ({"patch_temperature": 0.0}, "patch_temperature must be at least 0.0001"),
+    ],
 )
 def test_settings_that_mean_nothing_are_refused(change: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):

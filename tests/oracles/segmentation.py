@@ -17,14 +17,14 @@ def confusion(truth: Tensor, predicted: Tensor, classes: int) -> list[list[int]]
 
 
 def iou(truth: Tensor, predicted: Tensor, classes: int) -> list[float | None]:
-    """Intersection over union of the sets of counted pixels of every class; None where both are empty."""
+    """Intersection over union of the sets of counted pixels of every class; None where none has it."""
     pixels = [(t, p) for t, p in zip(truth.flatten().tolist(), predicted.flatten().tolist()) if t != IGNORE]
     values: list[float | None] = []
     for c in range(classes):
         true_here = {i for i, (t, _) in enumerate(pixels) if t == c}
         predicted_here = {i for i, (_, p) in enumerate(pixels) if p == c}
         union = true_here | predicted_here
-        values.append(len(true_here & predicted_here) / len(union) if union else None)
+        values.append(len(true_here & predicted_here) / len(union) if true_here else None)
     return values
 
 

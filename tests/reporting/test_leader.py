@@ -56,7 +56,7 @@ def test_the_evaluation_of_more_images_decides(tmp_path: Path) -> None:
         fake_run.add_evaluation(run.path, start=str(run.path), value=value, images=5000)
     leader = find_leader([read_run(run.path) for run in runs])
     assert leader.headline == "a is ahead of b by 10.0 points"
-    assert "k-NN classification, accuracy, k = 20, birds on 5000 images" in leader.reason
+    assert "k-NN classification, accuracy, k = 20, birds, one seed on 5000 images" in leader.reason
 
 
 def test_lower_may_be_better(tmp_path: Path) -> None:
@@ -64,7 +64,7 @@ def test_lower_may_be_better(tmp_path: Path) -> None:
     for run, value in zip(runs, (0.7, 0.6)):
         result = {"evaluation": "depth", "main": "rmse", "metrics": {"rmse": value}, "higher_is_better": False}
         fake_run.add_evaluation(run.path, start=str(run.path), images=5000, **result)
-    assert find_leader([read_run(run.path) for run in runs]).headline == "b is ahead of a by 0.1"
+    assert find_leader([read_run(run.path) for run in runs]).headline == "b is ahead of a by 0.1, on one seed"
 
 
 def test_without_labels_nobody_is_ahead(tmp_path: Path) -> None:

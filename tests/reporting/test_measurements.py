@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from repre.reporting import write_report
-from repre.reporting.evaluation_section import _stored_results
-from repre.reporting.measurements import measurements
+from repre.reporting.disagreements import measurements
+from repre.reporting.evaluation_section import stored_results
 from repre.reporting.run_data import RunData, read_run
 from repre.reporting.verdict import judge
 from repre.reporting.verdict_section import key_metrics
@@ -98,16 +98,17 @@ def test_results_are_grouped_by_weights_and_distinct_seeds(tmp_path: Path) -> No
         fake_run.add_evaluation(run, start=str(run), seed=seed, value=value, weights=last, images=100)
     again = json.loads((run / "evaluations" / f"knn-0-{last[:8]}.json").read_text()) | {"start": "../a"}
     (run / "evaluations" / "knn-again.json").write_text(json.dumps(again))
-    fake_run.add_evaluation(run, start=f"{run}/checkpoints/best.pt", value=0.9, weights="b" * 64)
+    fake_run.add_evaluation(run, start=f"{run}/checkpoints/best.pt", value=0.9, weights="b" * 64, step=150)
     fake_run.add_evaluation(run, start=str(run), value=0.1, weights="c" * 64)
-    rows = {row["weights"]: row for row in _stored_results(read_run(run))}
-    assert set(rows) == {"last", "best.pt", "other (cccccccc)"}
+    fake_run.add_evaluation(run, start=f"{run}@last", value=0.2, weights="d" * 64, step=67)
+    rows = {row["weights"]: row for row in stored_results(read_run(run))}
+    assert set(rows) == {"last", "best, step 150", "an earlier state, cccccccc", "an earlier state, step 67"}
     assert (rows["last"]["seeds"], rows["last"]["result"], rows["last"]["images"]) == (
         3,
         "52.0\u2009% ± 2.0\u2009%",
         "100",
     )
-    assert (rows["best.pt"]["seeds"], rows["best.pt"]["result"]) == (1, "90.0\u2009%")
+    assert (rows["best, step 150"]["seeds"], rows["best, step 150"]["result"]) == (1, "90.0\u2009%")
     assert [one.value for one in measurements(read_run(run)) if one.source.startswith("repre")].count(0.9) == 0
 
 

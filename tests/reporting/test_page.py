@@ -225,18 +225,18 @@ write_comparison([run, run], run / "both.html")
 # ------------------------------------------------------------------------------------------------- evaluations
 
 
-def test_gains_are_in_the_tables(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(run.parent)
+def test_gains_are_in_the_tables_whatever_the_working_folder(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake_run.add_evaluation(run, seed=1, value=0.52)
     for seed in (0, 1):
-        fake_run.add_evaluation(run.parent / "evaluations" / "random-a", start="random:a", seed=seed, value=0.4)
-    for path in (run.parent / "evaluations" / "random-a" / "evaluations").iterdir():
-        path.rename(path.parent.parent / path.name)
+        fake_run.add_evaluation(run / "random", start="random:a", seed=seed, value=0.4)
+    (run / "random" / "evaluations").rename(run / "evaluations" / "random-init")
     fake_run.add_comparison(run.parent / "compared", start=str(run))
-    text = " ".join(outline(write_report(Path("a"))).text)
+    (run.parent / "elsewhere").mkdir()
+    monkeypatch.chdir(run.parent / "elsewhere")
+    text = re.sub(r"\s+", " ", " ".join(outline(write_report(Path("../a"))).text))
     assert "+10.00 ± 2.00" in text
-    assert "51.0\u2009% ± 1.4\u2009%" in text
-    assert "+11.00 (2 seeds)" in text
+    assert "51.0 % ± 1.4 %" in text
+    assert "+11.00 ± 12.71 2 pairs of seeds, no difference" in text
 
 
 # -------------------------------------------------------------------------------------------- several runs

@@ -134,11 +134,17 @@ def test_comparisons_in_the_run_next_to_it_and_requested(run: Path, tmp_path: Pa
     assert [Path(comparison["file"]).parent.name for comparison in requested] == ["away", "against", "beside"]
 
 
-def test_results_of_random_init_are_read_from_the_current_folder(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(run.parent)
+def test_results_of_random_init_lie_beside_the_run(run: Path) -> None:
     fake_run.add_evaluation(run, start="photos")
-    for name, start in (("random-photos", "random:photos"), ("random-other", "random:other")):
-        fake_run.add_evaluation(run.parent / name, start=start, value=0.3)
-        (run.parent / "evaluations").mkdir(exist_ok=True)
-        shutil.move(run.parent / name / "evaluations", run.parent / "evaluations" / name)
-    assert [result["start"] for result in read_run(Path("photos")).random_init] == ["random:photos"]
+    fake_run.add_evaluation(run.parent / "random", start="random:photos", value=0.3)
+    shutil.move(run.parent / "random" / "evaluations", run / "evaluations" / "random-init")
+    data = read_run(run)
+    assert [result["start"] for result in data.random_init] == ["random:photos"]
+    assert [result["start"] for result in data.evaluations] == ["photos"]
+
+
+@pytest.mark.parametrize("part", ["{run}@best", "{run}/checkpoints/best.pt", "{run}/checkpoints", "{run}/encoder"])
+def test_a_part_of_a_run_is_answered_by_the_command_for_the_whole(part: str, run: Path) -> None:
+    with pytest.raises(UserError) as error:
+        read_run(Path(part.format(run=run)))
+    assert str(error.value).endswith(f"the report of the whole: repre report {run}")

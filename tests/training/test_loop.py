@@ -26,12 +26,12 @@ from repre.data.views.view_recipes import MaskConfig, dino_views, moco_v3_views
 from repre.errors import RunError, UserError
 from repre.models.decoder import DecoderConfig
 from repre.models.encoder import Encoder
+from repre.models.repre import RePre
 from repre.training import run_state
 from repre.training.checkpoint import load_checkpoint, save_checkpoint
 from repre.training.loop import Probe, train
 from repre.training.optim import OptimConfig
 from repre.utils.signals import Interrupted
-from repre.utils.step_compile import StepFunction
 from tests import tiny
 
 QUIET = RuntimeConfig(device="cpu", workers=0, log_every=1, eval_every_epochs=1, monitor_samples=12)
@@ -330,19 +330,28 @@ def test_cuda(tmp_path: Path, precision: str, compiled: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("framework", "encoder", "micro_batch"),
-    [("moco-v3", "vit", 3), ("dino", "vit", 0), ("moby", "swin", 0)],
+    ("framework", "encoder", "micro_batch", "backend"),
+    [
+        ("moco-v3", "vit", 3, "eager"),
+        ("dino", "vit", 0, "eager"),
+        ("moby", "swin", 0, "eager"),
+        pytest.param("moco-v3", "vit", 3, "inductor", marks=pytest.mark.long),
+    ],
 )
 def test_a_compiled_run_compiles_in_its_first_epoch_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, framework: str, encoder: str, micro_batch: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, framework: str, encoder: str, micro_batch: int, backend: str
 ) -> None:
     """Without the compiler behind dynamo, which takes minutes and decides nothing here: what dynamo guards is the same."""
+    monkeypatch.setattr(RePre, "compile_step", partialmethod(RePre.compile_step, backend=backend))
+    torch.compiler.reset()
+    counters.clear()
     compute = ComputeConfig(compile="on", micro_batch=micro_batch)
-    monkeypatch.setattr(StepFunction, "compile", partialmethod(StepFunction.compile, backend="eager"))
-    graphs = []
-    for epochs in (1, 4):
-        torch.compiler.reset()
-        counters.clear()
-        train(config(tmp_path / f"{epochs}", framework, encoder, epochs=epochs, compute=compute))
+    graphs = []  # at the start and after every epoch
+
+    def probe(encoder: Encoder, step: int) -> dict[str, float]:
         graphs.append(counters["stats"]["unique_graphs"])
-    assert 0 < graphs[0] == graphs[1]
+        return {}
+
+    train(config(tmp_path, framework, encoder, compute=compute), probe=probe)
+    assert len(graphs) == 4
+    assert graphs[0] == 0 < graphs[1] == graphs[3]

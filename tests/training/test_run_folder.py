@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from repre.config import RunConfig
+from repre.config import RunConfig, load_yaml
 from repre.errors import RunError, UserError
 from repre.training import run_folder
 from repre.training.loop import train
@@ -83,12 +83,28 @@ def test_alarms_are_written_once_there_are_any(tmp_path: Path) -> None:
 
 def test_another_run_is_refused_with_its_differences(tmp_path: Path) -> None:
     folder, config = prepared(tmp_path)
+    folder.last.write_bytes(b"a checkpoint")
     folder.release()
     with pytest.raises(UserError, match=r"another config:\n  seed: 7 here, 0 there\nname another --out"):
         RunFolder(config.out).prepare(replace(config, seed=7))
     same = RunFolder(config.out)
     assert not same.prepare(replace(config, runtime=replace(config.runtime, log_every=5)))  # runtime may change
     same.release()
+
+
+def test_a_run_that_saved_nothing_gives_way_to_corrected_settings(tmp_path: Path) -> None:
+    folder, config = prepared(tmp_path)
+    folder.append_metrics({"step": 1})
+    folder.append_log("the first settings")
+    (tmp_path / "run/notes.txt").write_text("of the user")
+    folder.release()
+    again = RunFolder(config.out)
+    assert not again.prepare(replace(config, seed=7))
+    again.release()
+    assert load_yaml(again.config).seed == 7
+    assert not again.metrics.exists()
+    assert not again.log.exists()
+    assert (tmp_path / "run/notes.txt").is_file()
 
 
 def test_a_finished_run_is_recognized_and_other_files_are_refused(tmp_path: Path) -> None:
@@ -125,7 +141,7 @@ def test_a_second_process_is_kept_out(tmp_path: Path, monkeypatch: pytest.Monkey
     ) as holder:
         assert holder.stdout is not None
         holder.stdout.readline()
-        with pytest.raises(UserError, match="another process is writing"):
+        with pytest.raises(UserError, match=r"another process \(\d+\) is writing"):
             RunFolder(config.out).prepare(config)
         holder.communicate(b"\n")
     assert not RunFolder(config.out).prepare(config)  # the lock ended with the process
@@ -160,8 +176,8 @@ def test_a_refused_command_leaves_no_folder_and_the_corrected_one_may_use_it(tmp
     for data in (str(tmp_path / "nowhere"), "scenes:2:32"):  # fewer images than a batch
         new = replace(config, out=str(tmp_path / "new"), data=data)
         with pytest.raises(UserError, match=r"no folder|batch"):
-            train(new)
-        assert not (tmp_path / "new").exists()
+            train(replace(new, out=str(tmp_path / "parents/new")))
+        assert not (tmp_path / "parents").exists()
 
 
 def test_a_run_without_a_readable_image_says_why(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from repre.api.arguments import PathLike, as_data, build_config
+from repre.api.arguments import PathLike, as_data, as_output, build_config
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -101,7 +101,7 @@ def write_scenes(
     from repre.data.tools import write
 
     scenes = build_config(ScenesConfig, config, settings, source="scenes")
-    write.write_scenes(Path(out), {"train": train, "val": val}, config=scenes)
+    write.write_scenes(as_output(out), {"train": train, "val": val}, config=scenes)
     return Path(out)
 
 
@@ -137,4 +137,4 @@ def write_shards(
 
     made = build_config(ShardConfig, config, settings, source="write_shards")
     source = open_source(as_data(data), split=split, choice=choice, remote_gib=0)  # every file is read once
-    return shard.write_shards(source, Path(out), config=made, workers=pick_workers(workers))
+    return shard.write_shards(source, as_output(out), config=made, workers=pick_workers(workers))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from repre.api.arguments import PathLike, as_data, build_config
+from repre.api.arguments import PathLike, as_data, as_output, build_config
 from repre.errors import UserError
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def embed(
     from repre.evaluation.options import RuntimeOptions
     from repre.exporters import data_map, embeddings
 
-    path = Path(out)
+    path = as_output(out)
     options = None
     if map is not None:
         options = data_map.MapOptions(
@@ -164,8 +164,10 @@ def export(
 
         to = to or "onnx"
         beside = model_folder(Path(model)).parent
-        return exporters.export_fitted(Path(model), to=to, out=beside / "exports" / to if out is None else Path(out))
+        return exporters.export_fitted(
+            Path(model), to=to, out=beside / "exports" / to if out is None else as_output(out)
+        )
     to = to or "timm"
     parent = Path(str(encoder)) if Path(str(encoder)).is_dir() else Path()
-    folder = parent / "exports" / to if out is None else Path(out)
+    folder = parent / "exports" / to if out is None else as_output(out)
     return exporters.export(str(encoder), to=to, out=folder, size=size, mean=mean, std=std)

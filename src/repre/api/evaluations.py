@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from repre.api.arguments import PathLike, as_list, build_config
+from repre.api.arguments import PathLike, as_list, as_output, build_config
 
 if TYPE_CHECKING:
     from repre.evaluation.comparison import Row
     from repre.evaluation.curve import Point
+    from repre.models.resolve import ResolvedEncoder
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,8 @@ class EvaluationResult:
     """Duration of the evaluation."""
     model: Path | None = None
     """Folder of the fitted model, for `load_model`; None if nothing was fitted or kept."""
+    weights: str = ""
+    """Identity of the evaluated weights: the SHA-256 of their file, `hub` or `random`."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,25 @@ class Curve:
         from repre.evaluation.curve import Point
 
         pairs = zip(self.results, self.epochs, strict=True)
-        return [Point(result.encoder, epoch, result.metrics[result.main]) for result, epoch in pairs]
+        return [
+            Point(
+                result.encoder,
+                epoch,
+                result.metrics[result.main],
+                run=_run_of(result.encoder),
+                weights=result.weights,
+                size=result.details.get("size"),
+            )
+            for result, epoch in pairs
+        ]
+
+
+def _run_of(spec: str) -> str:
+    """The run of a checkpoint as the user named it."""
+    from repre.training.checkpoint import checkpoint_file
+
+    path = checkpoint_file(spec)
+    return str(path.parent.parent if path.parent.name == "checkpoints" else path)
 
 
 @dataclass(frozen=True)
@@ -76,12 +97,14 @@ class Comparison:
     """Number of seeds."""
     report: Path | None
     """HTML page with the runs side by side; None if fewer than two encoders are runs."""
+    notes: list[str] = field(default_factory=list)
+    """What to know about the rows: encoders that are the same weights, seeds that change nothing, numbers of test images."""
 
     def to_markdown(self) -> str:
         """Returns the table: mean and standard deviation in percent, gains in points with their 95 % interval."""
-        from repre.evaluation.comparison import markdown
+        from repre.evaluation.comparison_tables import markdown
 
-        return markdown(self.rows, seeds=self.seeds)
+        return markdown(self.rows, seeds=self.seeds, notes=self.notes)
 
 
 def evaluate(
@@ -116,13 +139,14 @@ def evaluate(
         UserError: an unknown evaluation, encoder or setting (the message suggests near names), or a wrong value.
         RunError: the evaluation cannot continue, or a signal stopped it; call it again to resume.
     """
+    from repre.models.resolve import resolve_encoder
+
     if data is not None:
         settings["data"] = str(data)
     evaluation_config = _evaluation_config(evaluation, config, settings)
     spec = f"random:{str(encoder).removeprefix('random:')}" if random else str(encoder)
-    pixels = (mean, std)
-    result, _ = _evaluate(evaluation, spec, evaluation_config, out=out, keep_model=keep_model, pixels=pixels)
-    return result
+    resolved = resolve_encoder(spec).normalized(mean, std)
+    return _evaluate(evaluation, resolved, evaluation_config, out=out, keep_model=keep_model)
 
 
 def evaluate_checkpoints(
@@ -150,7 +174,9 @@ def evaluate_checkpoints(
         UserError, RunError: as `evaluate`.
     """
     from repre.errors import UserError
+    from repre.evaluation import registry
     from repre.evaluation.curve import write_curve
+    from repre.models.resolve import resolve_encoder
     from repre.utils.io import json_hash
 
     if not encoders:
@@ -158,13 +184,14 @@ def evaluate_checkpoints(
     if data is not None:
         settings["data"] = str(data)
     evaluation_config = _evaluation_config(evaluation, config, settings)
-    pairs = [
-        _evaluate(
-            evaluation, str(encoder), evaluation_config, out=out, reuse=True, keep_model=False, pixels=(mean, std)
-        )
-        for encoder in encoders
+    found = [resolve_encoder(str(encoder)).normalized(mean, std) for encoder in encoders]
+    if (check := registry.evaluation(evaluation).check) is not None:
+        for resolved in found:  # a mistake in the last one is found before the first is evaluated
+            check(resolved, evaluation_config)
+    results = [
+        _evaluate(evaluation, resolved, evaluation_config, out=out, reuse=True, keep_model=False) for resolved in found
     ]
-    curve = Curve(None, [result for result, _ in pairs], [epoch for _, epoch in pairs])
+    curve = Curve(None, results, [resolved.epoch for resolved in found])
     if all(epoch is None for epoch in curve.epochs):
         return curve
     first = curve.results[0]
@@ -176,30 +203,22 @@ def evaluate_checkpoints(
 
 def _evaluate(
     evaluation: str,
-    spec: str,
+    resolved: ResolvedEncoder,
     config: Any,
     *,
     out: PathLike | None,
     keep_model: bool,
-    pixels: tuple[tuple[float, ...] | None, tuple[float, ...] | None],
     reuse: bool = False,
-) -> tuple[EvaluationResult, float | None]:
-    """One result, and the epochs that the encoder's run had done.
-
-    Args:
-        pixels: mean and standard deviation of the channels, where they are not those of the weights.
-    """
+) -> EvaluationResult:
     from repre.evaluation import runner
-    from repre.models.resolve import resolve_encoder
 
-    resolved = resolve_encoder(spec).normalized(*pixels)
-    folder = Path(out) if out else None
+    folder = as_output(out) if out else None
     result = runner.evaluate(evaluation, resolved, config, out=folder, reuse=reuse, keep_model=keep_model)
     model = Path(result["path"]).with_suffix("") / "model"
-    found = EvaluationResult(
+    return EvaluationResult(
         path=Path(result["path"]),
         evaluation=evaluation,
-        encoder=spec,
+        encoder=resolved.spec,
         data=config.data,
         metrics=result["metrics"],
         main=result["main"],
@@ -207,8 +226,8 @@ def _evaluate(
         details=result["details"],
         seconds=result["seconds"],
         model=model if keep_model and model.is_dir() else None,
+        weights=result["encoder"]["weights"],
     )
-    return found, resolved.epoch
 
 
 def compare(
@@ -237,6 +256,7 @@ def compare(
         UserError: a mistake in an encoder or a setting; all are checked before the first evaluation.
     """
     from repre.evaluation import comparison
+    from repre.evaluation.comparison_tables import write_tables
     from repre.reporting import write_comparison
 
     if isinstance(evaluations, str):
@@ -245,12 +265,13 @@ def compare(
     settings = {} if data is None else {"data": str(data)}
     configs = {name: _evaluation_config(name, config, settings) for name, config in given.items()}
     names = [str(encoder) for encoder in as_list(encoders)]
-    rows = comparison.compare(
-        names, configs, seeds=seeds, out=Path(out), supervised=None if supervised is None else str(supervised)
+    found = comparison.compare(
+        names, configs, seeds=seeds, out=as_output(out), supervised=None if supervised is None else str(supervised)
     )
+    write_tables(found, Path(out), seeds=seeds)
     runs = [Path(name) for name in names if (Path(name) / "config.yaml").is_file()]
     page = write_comparison(runs, Path(out) / "report.html") if len(runs) > 1 else None
-    return Comparison(Path(out), rows, seeds, page)
+    return Comparison(Path(out), found.rows, seeds, page, found.notes)
 
 
 def _evaluation_config(name: str, config: Any, settings: dict[str, Any]) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from repre.api.arguments import PathLike, as_data, build_config
+from repre.api.arguments import PathLike, as_data, as_output, build_config
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -70,4 +70,4 @@ def predict(
     from repre.evaluation.fitted.prediction_files import predict_files
 
     options = build_config(PredictOptions, config, settings, source="predict")
-    return predict_files(Path(model), as_data(images), out=Path(out), choice=choice, options=options)
+    return predict_files(Path(model), as_data(images), out=as_output(out), choice=choice, options=options)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from repre.api.arguments import PathLike, as_data, as_list
+from repre.api.arguments import PathLike, as_data, as_list, as_output
 from repre.errors import RunError, UserError
 
 if TYPE_CHECKING:
@@ -75,6 +75,7 @@ def pretrain(
     from repre.training.loop import train
     from repre.training.run_folder import RunFolder
     from repre.training.start_weights import with_statistics
+    from repre.utils.device import pick_device
     from repre.utils.dist import is_main_process
 
     config = _run_config(
@@ -86,7 +87,11 @@ def pretrain(
         batch_size=batch_size,
         seed=seed,
     )
+    as_output(config.out)
     config = with_statistics(config)
+    if config.start_from is None:  # else `train` completes the config first
+        pick_device(config.runtime.device)
+        RunFolder(config.out).check(config)  # cheap refusals come before labels are opened
     scenes = KNNProbe.for_scenes(config.data_name, config.views) if config.embedded_scenes else None
     labels = LabelProbes(config) if config.probe.metrics else None
     if labels is not None and is_main_process():
@@ -152,8 +157,8 @@ def report(runs: PathLike | Sequence[PathLike], *, out: PathLike | None = None) 
     if not folders:
         raise UserError("report needs the folder of at least one run")
     if len(folders) == 1:
-        return write_report(folders[0], Path(out) if out else None)
-    return write_comparison(folders, Path(out or "report.html"))
+        return write_report(folders[0], as_output(out) if out else None)
+    return write_comparison(folders, as_output(out or "report.html"))
 
 
 def reconstruct(
@@ -179,7 +184,7 @@ def reconstruct(
     psnr = reconstruct_images.reconstruct(
         tuple(Path(image) for image in as_list(images)),
         run=Path(run),
-        out=Path(out),
+        out=as_output(out),
         checkpoint=Path(checkpoint) if checkpoint else None,
     )
     return Reconstruction(Path(out), psnr)

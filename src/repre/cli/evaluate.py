@@ -17,8 +17,17 @@ from repre.evaluation.metric_units import describe_value
 from repre.evaluation.registry import EVALUATIONS, evaluation
 
 ConfigT = TypeVar("ConfigT")
-CLASS_METRICS = {"iou": "IoU", "box_ap_by_class": "box AP", "mask_ap_by_class": "mask AP"}
+CLASS_METRICS = {
+    "per_class": "accuracy",
+    "iou": "IoU",
+    "box_ap_by_class": "box AP",
+    "mask_ap_by_class": "mask AP",
+}
 """Details of results that hold a metric for every class, and their titles."""
+MOST_CLASSES, WORST_CLASSES = 25, 15
+"""Most classes of which all are printed, and how many of more."""
+NAMED = 20
+"""Most names of absent classes in a line."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +73,8 @@ def main(arguments: Sequence[str]) -> int:
         curve = api.evaluate_checkpoints(
             name, encoders, out=options.out, mean=options.mean, std=options.std, config=options.config
         )
-        print(f"{name} on {curve.results[0].data}")
+        split = describe_split(curve.results[0].details)
+        print(f"{name} on {curve.results[0].data}" + (f": {split}" if split else ""))
         print(curve)
         print(f"results are in {curve.results[0].path.parent}" + (f"; curve: {curve.path}" if curve.path else ""))
         return 0
@@ -80,9 +90,11 @@ def main(arguments: Sequence[str]) -> int:
         config=options.config,
     )
     print(f"{name} of {result.encoder} on {result.data}, {result.seconds:.0f} s")
+    if split := describe_split(result.details):
+        print(f"  {split}")
     for metric in sorted(result.metrics, key=lambda metric: (metric != result.main, metric)):
         print(f"  {metric:24} {describe_value(metric, result.metrics[metric]):>8}")
-    for line in class_table(result.details):
+    for line in class_lines(result.details):
         print(line)
     print(f"written to {result.path}")
     if result.model is not None:
@@ -90,16 +102,50 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def class_table(details: dict[str, Any]) -> list[str]:
-    """The metrics of every class in percent, a line each; "-" for a class without objects or pixels in the test images."""
-    columns = {title: details[name] for name, title in CLASS_METRICS.items() if name in details}
+def describe_split(details: dict[str, Any]) -> str:
+    """The numbers of images, and where the test images come from, such as ``80 images to train on, 20 to test on``."""
+    tested = details.get("test_images", details.get("val_images"))
+    if tested is None or details.get("train_images") is None:
+        return ""
+    test_set = details.get("test_set")
+    return f"{details['train_images']} images to train on, {tested} to test on" + (f" ({test_set})" if test_set else "")
+
+
+def class_lines(details: dict[str, Any]) -> list[str]:
+    """How well every class is recognized: the mean over the classes, what always naming the largest reaches, and a table.
+
+    Of more than MOST_CLASSES classes the table shows the lowest; "-" stands for a class that is not in the test data.
+    """
+    titles = CLASS_METRICS | ({"per_class": "AP"} if details.get("multilabel") else {})
+    columns = {title: details[name] for name, title in titles.items() if name in details}
     if not columns:
         return []
-    classes = list(next(iter(columns.values())))
-    width = max(24, *(len(name) for name in classes))
-    lines = [f"  {'class':{width}} " + " ".join(f"{title:>8}" for title in columns)]
-    for name in classes:
+    lines = []
+    if "balanced_accuracy" in details:
+        majority = details["majority_class"]
+        lines += [
+            f"  {'balanced accuracy':24} {100 * details['balanced_accuracy']:>6.2f} %  (mean over the classes)",
+            f"  {'majority class':24} {100 * majority['share']:>6.2f} %  (accuracy of always naming {majority['name']})",
+        ]
+    first = next(iter(columns.values()))
+    absent = [name for name, value in first.items() if _is_absent(value)]
+    present = [name for name in first if name not in absent]
+    heading = "class"
+    shown = list(first)
+    if len(first) > MOST_CLASSES:
+        shown = sorted(present, key=lambda name: first[name])[:WORST_CLASSES]
+        heading = f"lowest {len(shown)} of {len(first)} classes"
+    width = max(24, len(heading), *(len(name) for name in shown))
+    lines.append(f"  {heading:{width}} " + " ".join(f"{title:>8}" for title in columns))
+    for name in shown:
         values = [column.get(name) for column in columns.values()]
-        cells = ["-" if value is None or math.isnan(value) else f"{100 * value:.2f} %" for value in values]
+        cells = ["-" if _is_absent(value) else f"{100 * value:.2f} %" for value in values]
         lines.append(f"  {name:{width}} " + " ".join(f"{cell:>8}" for cell in cells))
+    if absent:
+        more = f" and {len(absent) - NAMED} more" if len(absent) > NAMED else ""
+        lines.append(f"  not in the test data, so not in the mean: {', '.join(absent[:NAMED])}{more}")
     return lines
+
+
+def _is_absent(value: float | None) -> bool:
+    return value is None or math.isnan(value)

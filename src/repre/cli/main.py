@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from repre import __version__
+from repre.cli.streams import SafeStreams
 from repre.errors import RunError, UserError, near_names
+from repre.utils.os_errors import describe_os_error
 
 USAGE = f"""repre {__version__}: self-supervised pre-training of vision transformers with raw-pixel reconstruction
 
@@ -70,12 +72,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command and returns its exit code.
 
     Exit codes: 0 for success, 1 if a run cannot continue or `data check` finds unreadable files, 2 for a mistake in the
-    input, 130 after Ctrl-C, 128 plus the signal's number if a signal stopped a run.
+    input, 130 after Ctrl-C, 128 plus the signal's number if a signal stopped a run, 141 if the reader of the output left.
+
+    Args:
+        argv: the command and its options; None: those of the process, whose standard streams then become `SafeStreams`.
 
     Raises:
         SystemExit: after --help (0), or for an option that cannot be parsed (2).
     """
-    command, *arguments = (sys.argv[1:] if argv is None else argv) or [""]
+    if argv is not None:
+        return _run(*(argv or [""]))
+    with SafeStreams() as streams:
+        return streams.exit_code(_run(*(sys.argv[1:] or [""])))
+
+
+def _run(command: str, *arguments: str) -> int:
     if command in ("", "-h", "--help", "help"):
         print(USAGE)
         return 0 if command else 2
@@ -86,21 +97,27 @@ def main(argv: Sequence[str] | None = None) -> int:
         if command not in MODULES:
             raise UserError(f"no command {command!r}; there are: {', '.join(MODULES)}{near_names(command, MODULES)}")
         _announce_loading(command, arguments)
-        return import_module(MODULES[command]).main(arguments)
+        return import_module(MODULES[command]).main([*arguments])
     except (UserError, RunError) as error:
-        print("\n".join([f"repre: {error}", *notes(error)]), file=sys.stderr)
-        return error.code
-    except (RuntimeError, MemoryError) as error:
+        return _say(str(error), error, code=error.code)
+    except (OSError, ValueError, RuntimeError, MemoryError) as error:
+        described = describe_os_error(error, arguments)
+        if described is not None:
+            return _say(str(described), error, code=described.code)
         from repre.utils.device_errors import describe_device_error  # imports torch, which --help does without
 
         reason = describe_device_error(error)
         if reason is None:
             raise
-        print("\n".join([f"repre: {reason}", *notes(error)]), file=sys.stderr)
-        return RunError.code
+        return _say(reason, error, code=RunError.code)
     except KeyboardInterrupt as error:
-        print("\n".join(["repre: interrupted", *notes(error)]), file=sys.stderr)
-        return 130
+        return _say("interrupted", error, code=130)
+
+
+def _say(message: str, error: BaseException, *, code: int) -> int:
+    """Prints why a command ends, and returns its exit code."""
+    print("\n".join([f"repre: {message}", *notes(error)]), file=sys.stderr)
+    return code
 
 
 def _announce_loading(command: str, arguments: Sequence[str]) -> None:

@@ -2,6 +2,7 @@
 
 import io
 import os
+import shutil
 import sys
 from collections.abc import Sequence
 from contextlib import redirect_stderr
@@ -10,9 +11,11 @@ from typing import Any, TypeVar
 import tyro
 
 from repre.errors import UserError
+from repre.utils.config_checks import check_fields, check_out
 
 OptionsT = TypeVar("OptionsT")
-
+MIN_COLUMNS = 40
+"""Width of help on a narrower terminal; tyro never ends at a few columns."""
 
 LISTS = ("--data", "--include", "--exclude", "--ignore-label", "--probe.masks.ignore-label")
 """Options that take several values, also where they are given several times; of any other option the last counts."""
@@ -62,10 +65,10 @@ def parse(
         default: values of the options that are not given; None uses those of the class.
 
     Raises:
-        UserError: a config among the options refuses a value.
+        UserError: a config among the options refuses a value, or a number is out of bounds.
         SystemExit: after --help (0), or for an unknown option or a value of a wrong type (2).
     """
-    return _run_tyro(
+    parsed = _run_tyro(
         options,
         args=join_repeated(arguments),
         prog=f"repre {command}",
@@ -73,6 +76,9 @@ def parse(
         default=tyro.MISSING_NONPROP if default is None else default,
         config=(tyro.conf.AvoidSubcommands,),
     )
+    check_fields(parsed)
+    check_out(getattr(parsed, "out", None))
+    return parsed
 
 
 def parse_known(options: type[OptionsT], arguments: Sequence[str], *, command: str) -> tuple[OptionsT, list[str]]:
@@ -98,8 +104,10 @@ def _run_tyro(*args: Any, **settings: Any) -> Any:
     # tyro has no public switch; without this one it decides itself
     switches = getattr(tyro, "_experimental_options", {})
     switches["ansi_codes"] = on_terminal and not os.environ.get("NO_COLOR")
-    printed = io.StringIO()
+    printed, columns = io.StringIO(), os.environ.get("COLUMNS")
     try:
+        if shutil.get_terminal_size().columns < MIN_COLUMNS:
+            os.environ["COLUMNS"] = str(MIN_COLUMNS)
         with redirect_stderr(printed):
             return tyro.cli(*args, **settings)
     except SystemExit as leaving:
@@ -112,3 +120,5 @@ def _run_tyro(*args: Any, **settings: Any) -> Any:
         raise
     finally:
         sys.stderr.write(printed.getvalue())
+        os.environ.pop("COLUMNS", None)
+        os.environ |= {} if columns is None else {"COLUMNS": columns}

@@ -1,61 +1,26 @@
-"""The same evaluations and seeds for several encoders: a table of mean and spread, and the gain over random init.
+"""The same evaluations and seeds for several encoders: mean and spread of each, and the gain over random init.
 
-A gain is the mean difference at equal seeds, with the 95 % interval of Student's t. If the interval contains 0, the table
-says "no difference". With one seed, or if the seeds change nothing, it makes no claim.
+Everything is checked before the first evaluation: encoders, settings, labels of all data. A gain is the mean difference at
+equal seeds (`repre.evaluation.gains`); with one seed, or if the seeds change nothing, nothing is claimed. `repre.evaluation.
+comparison_tables` writes the rows.
 """
 
-import csv
-import io
-import math
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from repre.errors import UserError
-from repre.evaluation.metric_units import is_share, metric_kind
-from repre.evaluation.runner import evaluate
+from repre.errors import UserError, counted
+from repre.evaluation.gains import Gain, all_equal, deviation, gain
+from repre.evaluation.metric_units import metric_kind
+from repre.evaluation.registry import evaluation
+from repre.evaluation.result_groups import RANDOM, evaluated_size, number
+from repre.evaluation.runner import EVALUATIONS, can_be_written, evaluate, results_folder, slug
 from repre.models.resolve import ResolvedEncoder, resolve_encoder
-from repre.utils.io import write_atomically, write_json
 
-T95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131, 2.120,
-       2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042)  # fmt: skip
-"""Two-sided 95 % quantiles of Student's t for 1, 2, ... degrees of freedom."""
-
-
-@dataclass(frozen=True)
-class Gain:
-    """Difference between two encoders in one metric.
-
-    Attributes:
-        mean: of the differences at equal seeds.
-        half: half the width of the 95 % interval; None if the seeds allow none.
-        verdict: better, worse, no difference, or unknown with the reason.
-    """
-
-    mean: float
-    half: float | None
-    verdict: str
-
-
-def gain(values: Sequence[float], baseline: Sequence[float], *, higher_is_better: bool = True) -> Gain:
-    """Returns the gain of `values` over `baseline`, a metric at the same seeds in the same order.
-
-    Raises:
-        ValueError: they are not equally many.
-    """
-    differences = [value - base for value, base in zip(values, baseline, strict=True)]
-    count, average = len(differences), sum(differences) / len(differences)
-    if count < 2:
-        return Gain(average, None, "unknown: one seed")
-    deviation = _deviation(differences)
-    if deviation == 0 and average != 0:
-        return Gain(average, None, "unknown: the seeds change nothing")
-    half = (T95[count - 2] if count - 2 < len(T95) else 1.96) * deviation / math.sqrt(count)
-    if abs(average) <= half:
-        return Gain(average, half, "no difference")
-    return Gain(average, half, "better" if (average > 0) == higher_is_better else "worse")
+Results = dict[tuple[str, str], list[dict[str, Any]]]
+"""Stored results over the seeds, by evaluation and encoder."""
 
 
 @dataclass(frozen=True)
@@ -64,9 +29,13 @@ class Row:
 
     Attributes:
         evaluation, metric, encoder: names.
-        values: the metric at seeds 0, 1, ...
-        over_random, over_supervised: gains; None for the baseline itself, or without a supervised encoder.
+        values: the metric at seeds 0, 1, ...; NaN where a result has no number.
+        over_random, over_supervised: gains; None for the baseline itself, without a supervised encoder, or where the two
+            were not measured in the same way.
         seconds: average duration of one run of the evaluation, which gives all its metrics.
+        size: side, or height and width, of the images that the encoder saw; None if that is not known.
+        images: number of test images.
+        weights: hashes of the evaluated weights.
     """
 
     evaluation: str
@@ -76,6 +45,9 @@ class Row:
     over_random: Gain | None
     over_supervised: Gain | None
     seconds: float
+    size: Any = None
+    images: int | None = None
+    weights: tuple[str, ...] = ()
 
     @property
     def mean(self) -> float:
@@ -84,8 +56,17 @@ class Row:
 
     @property
     def deviation(self) -> float | None:
-        """Standard deviation over seeds; None for one seed."""
-        return _deviation(self.values) if len(self.values) > 1 else None
+        """Standard deviation over seeds; None for one seed, or if the seeds change nothing."""
+        return deviation(self.values) if len(self.values) > 1 and not all_equal(self.values) else None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The rows of a comparison, what to know about them, and the results behind them."""
+
+    rows: list[Row]
+    notes: list[str]
+    results: Results = field(repr=False)
 
 
 def compare(
@@ -96,23 +77,23 @@ def compare(
     out: Path,
     supervised: str | None = None,
     log: Callable[[str], None] = print,
-) -> list[Row]:
-    """Evaluates every encoder with every config and seed; writes compare.md, .csv and .json.
+) -> Comparison:
+    """Evaluates every encoder with every config and seed.
+
+    Results lie beside their encoders; below `out` where an encoder has no place of its own, or one that cannot be written.
 
     Args:
         encoders: specs for `resolve_encoder`. Specs joined by commas are replicas of one encoder, such as runs with
             different seeds; the seeds take turns. Without a random:NAME, the first model at random init is added.
         configs: configs by the names of their evaluations; their seeds are replaced.
         seeds: number of seeds; every evaluation runs with seeds 0, 1, ..., seeds - 1.
-        out: folder for the tables.
+        out: folder of the comparison.
         supervised: one of `encoders`; the gain over it is computed as well.
         log: prints a message.
 
-    Returns:
-        One row per evaluation, metric and encoder.
-
     Raises:
-        UserError: a mistake in an encoder or a setting, found before the first evaluation; or `out` cannot be written.
+        UserError: a mistake in an encoder, a setting or the data, found before the first evaluation; or `out` cannot be
+            written.
     """
     if seeds < 1:
         raise UserError(f"--seeds must be at least 1, not {seeds}")
@@ -128,27 +109,38 @@ def compare(
         names.append(random)
     if supervised is not None and supervised not in names:
         raise UserError(f"--supervised {supervised} is not one of the encoders: {', '.join(names)}")
+    if not can_be_written(out):
+        raise UserError(f"--out {out} cannot be written; name another folder")
     replicas = _resolve(names)
-    results: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    notes = check_replicas(replicas, seeds=seeds)
+    for note in notes:
+        log(note)
+    identities = {
+        (name, spec): _check(name, config, members)
+        for name, config in configs.items()
+        for spec, members in replicas.items()
+    }
+    results: Results = {}
     count = len(configs) * len(names) * seeds
-    for evaluation, config in configs.items():
+    for evaluation_name, config in configs.items():
         for name in names:
             for seed in range(seeds):
                 resolved = replicas[name][seed % len(replicas[name])]
-                number = 1 + sum(map(len, results.values()))
-                log(f"{number}/{count}: {evaluation} of {resolved.spec}, seed {seed}")
-                result = evaluate(evaluation, resolved, replace(config, seed=seed), reuse=True, keep_model=False)
-                results.setdefault((evaluation, name), []).append(result)
+                finished = 1 + sum(map(len, results.values()))
+                log(f"{finished}/{count}: {evaluation_name} of {resolved.spec}, seed {seed}")
+                result = evaluate(
+                    evaluation_name,
+                    resolved,
+                    replace(config, seed=seed),
+                    out=_place(resolved, out),
+                    also_in=results_folder(resolved),
+                    reuse=True,
+                    keep_model=False,
+                    data_identity=identities[evaluation_name, name],
+                )
+                results.setdefault((evaluation_name, name), []).append(result)
     rows = build_rows(results, random=random, supervised=supervised)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"--out {out} cannot be written ({error.strerror})") from error
-    write_atomically(out / "compare.md", lambda file: file.write(markdown(rows, seeds=seeds).encode()))
-    write_atomically(out / "compare.csv", lambda file: file.write(as_csv(rows).encode()))
-    sources = [{"path": result["path"], "start": result["start"]} for runs in results.values() for result in runs]
-    write_json(out / "compare.json", {"format": 1, "seeds": seeds, "rows": as_dicts(rows), "results": sources})
-    return rows
+    return Comparison(rows, [*notes, *notes_on(rows, random=random, supervised=supervised)], results)
 
 
 def split_replicas(name: str) -> list[str]:
@@ -167,105 +159,146 @@ def _resolve(names: Sequence[str]) -> dict[str, list[ResolvedEncoder]]:
     }
 
 
-def build_rows(
-    results: dict[tuple[str, str], list[dict[str, Any]]], *, random: str, supervised: str | None
-) -> list[Row]:
+def check_replicas(replicas: dict[str, list[ResolvedEncoder]], *, seeds: int) -> list[str]:
+    """Returns notes on encoders that are the same weights, and on replicas that are used unequally often.
+
+    Raises:
+        UserError: replicas of one encoder are the same weights, or there are fewer seeds than replicas.
+    """
+    notes: list[str] = []
+    first: dict[str, str] = {}
+    for name, members in replicas.items():
+        if len(members) > seeds:
+            raise UserError(
+                f"{name} has {len(members)} replicas, but --seeds {seeds} uses only the first {seeds}; give --seeds "
+                f"{len(members)}, or a multiple of it"
+            )
+        hashes: dict[str, str] = {}
+        for resolved in members:
+            if (weights := resolved.fingerprint) == RANDOM:
+                continue
+            identity = f"{resolved.config.name} {resolved.config.model_args} {weights}"
+            if identity in hashes:
+                raise UserError(
+                    f"{hashes[identity]} and {resolved.spec} are the same weights, so they are no replicas; name each once"
+                )
+            hashes[identity] = resolved.spec
+            if identity in first:
+                notes.append(f"{first[identity]} and {resolved.spec} are the same weights")
+            first.setdefault(identity, resolved.spec)
+        if seeds % len(members):
+            notes.append(f"{name}: {seeds} seeds use its {len(members)} replicas unequally often")
+    return notes
+
+
+def _check(name: str, config: Any, members: Sequence[ResolvedEncoder]) -> str | None:
+    """Opens the data of an evaluation for every replica; returns their identity, None where the evaluation cannot tell."""
+    check, identity = evaluation(name).check, None
+    for resolved in members if check is not None else ():
+        assert check is not None
+        try:
+            identity = check(resolved, config)
+        except UserError as error:
+            raise UserError(f"{name} of {resolved.spec}: {error}") from error
+    return identity
+
+
+def _place(resolved: ResolvedEncoder, out: Path) -> Path:
+    """The folder for new results of an encoder."""
+    own = results_folder(resolved)
+    has_place = resolved.folder is not None or resolved.config.weights not in (None, "hub")
+    return own if has_place and can_be_written(own) else out / EVALUATIONS / slug(resolved.spec)
+
+
+def build_rows(results: Results, *, random: str, supervised: str | None) -> list[Row]:
     """Returns a row per metric that all encoders of an evaluation have, the main metric first.
 
     Args:
-        results: stored results over the seeds, by evaluation and encoder.
         random, supervised: names of the encoders that gains are computed over.
     """
     rows = []
-    for evaluation in dict.fromkeys(name for name, _ in results):
-        by_encoder = {encoder: runs for (name, encoder), runs in results.items() if name == evaluation}
+    for evaluation_name in dict.fromkeys(name for name, _ in results):
+        by_encoder = {encoder: runs for (name, encoder), runs in results.items() if name == evaluation_name}
         first = next(iter(by_encoder.values()))[0]
         shared = set.intersection(*(set(result["metrics"]) for runs in by_encoder.values() for result in runs))
         for metric in [first["main"], *sorted(shared - {first["main"]})]:
             kind = metric_kind(metric)
             higher_is_better = first["higher_is_better"] if kind is None else kind.higher_is_better
             values = {
-                encoder: [float(result["metrics"][metric]) for result in runs] for encoder, runs in by_encoder.items()
+                encoder: [float(result["metrics"].get(metric, "nan")) for result in runs]
+                for encoder, runs in by_encoder.items()
             }
+            sizes = {encoder: _size(runs) for encoder, runs in by_encoder.items()}
             for encoder, runs in by_encoder.items():
                 over_random, over_supervised = (
                     gain(values[encoder], values[baseline], higher_is_better=higher_is_better)
-                    if baseline is not None and baseline != encoder
+                    if baseline is not None and baseline != encoder and sizes[baseline] == sizes[encoder]
                     else None
                     for baseline in (random, supervised)
                 )
-                seconds = sum(result["seconds"] for result in runs) / len(runs)
                 rows.append(
-                    Row(evaluation, metric, encoder, tuple(values[encoder]), over_random, over_supervised, seconds)
+                    Row(
+                        evaluation_name,
+                        metric,
+                        encoder,
+                        tuple(values[encoder]),
+                        over_random,
+                        over_supervised,
+                        seconds=sum(result["seconds"] for result in runs) / len(runs),
+                        size=sizes[encoder],
+                        images=_images(runs[0]),
+                        weights=tuple(dict.fromkeys(_weights(result) for result in runs)),
+                    )
                 )
     return rows
 
 
-def markdown(rows: Sequence[Row], *, seeds: int) -> str:
-    """Returns the table as Markdown: in percent, mean and standard deviation over seeds, gains in points."""
-    supervised = any(row.over_supervised for row in rows)
-    head = ["evaluation", "metric", "encoder", "mean ± sd", "gain over random init"]
-    head += ["gain over supervised"] * supervised + ["minutes"]
-    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    for row in rows:
-        factor = 100 if is_share(row.metric) else 1
-        deviation = f" ± {factor * row.deviation:.2f}" if row.deviation is not None else ""
-        kind = metric_kind(row.metric)
-        metric = f"{row.metric} ({kind.unit or 'number'})" if kind else row.metric
-        cells = [row.evaluation, metric, row.encoder.replace("|", "\\|"), f"{factor * row.mean:.2f}{deviation}"]
-        gains = [row.over_random] + [row.over_supervised] * supervised
-        cells += [_describe(over, factor) for over in gains]
-        lines.append("| " + " | ".join([*cells, f"{row.seconds / 60:.1f}"]) + " |")
-    spread = f"{seeds} seeds" if seeds > 1 else "one seed, so no standard deviation"
-    shares = "In percent" if all(is_share(row.metric) for row in rows) else "In percent where no unit is named"
-    note = f"{shares}; {spread}; gains at equal seeds with their 95 % interval; minutes of one run."
-    return "\n".join(lines) + f"\n\n{note}\n"
+def notes_on(rows: Sequence[Row], *, random: str, supervised: str | None) -> list[str]:
+    """Returns what to know about a table: what gains are over and what they leave out."""
+    notes = [f"Random init is {random}" + (f", supervised {supervised}." if supervised else ".")]
+    same = dict.fromkeys(f"{row.evaluation} of {row.encoder}" for row in rows if all_equal(row.values))
+    if same:
+        notes.append(f"The seeds change nothing in {', '.join(same)}: its values are one measurement.")
+    for name in dict.fromkeys(row.evaluation for row in rows):
+        mine = [row for row in rows if row.evaluation == name]
+        sizes = dict.fromkeys(f"{row.encoder} {_pixels(row.size)}" for row in mine)
+        if len({_pixels(row.size) for row in mine}) > 1:
+            notes.append(
+                f"{name} saw images of different sizes ({', '.join(sizes)}); no gain is computed between them. Give "
+                f"--{name}.size to compare at one size."
+            )
+        if mine[0].images is not None:
+            images = counted(mine[0].images, "test image")
+            notes.append(f"{name}: {images}. The intervals cover the seeds, not the choice of the test images.")
+        missing = [
+            f"{row.metric} of {row.encoder}" for row in mine if any(number(value) is None for value in row.values)
+        ]
+        if missing:
+            notes.append(f"{name}: not a number: {', '.join(missing)}.")
+    return notes
 
 
-def as_csv(rows: Sequence[Row]) -> str:
-    """Returns the table as CSV, with the gain over random init."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    gain_columns = ("gain_over_random", "interval", "verdict")
-    writer.writerow(("evaluation", "metric", "start", "mean", "sd", *gain_columns, "seconds", "values"))
-    for row in rows:
-        over = row.over_random
-        gains = (over.mean, over.half, over.verdict) if over else (None, None, None)
-        values = " ".join(map(str, row.values))
-        writer.writerow((row.evaluation, row.metric, row.encoder, row.mean, row.deviation, *gains, row.seconds, values))
-    return text.getvalue()
+def _size(runs: Sequence[dict[str, Any]]) -> Any:
+    """The size at which an encoder was evaluated; a list of several where its replicas differ."""
+    sizes = [_as_pair(evaluated_size(run)) for run in runs]
+    return sizes[0] if all(size == sizes[0] for size in sizes) else sizes
 
 
-def as_dicts(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """Returns the rows as plain values, for compare.json."""
-    return [
-        {
-            "evaluation": row.evaluation,
-            "metric": row.metric,
-            "start": row.encoder,
-            "values": list(row.values),
-            "mean": row.mean,
-            "sd": row.deviation,
-            "over_random": vars(row.over_random) if row.over_random else None,
-            "over_supervised": vars(row.over_supervised) if row.over_supervised else None,
-            "seconds": row.seconds,
-        }
-        for row in rows
-    ]
+def _as_pair(size: Any) -> Any:
+    """A size as height and width."""
+    return [size, size] if isinstance(size, int) else list(size) if isinstance(size, tuple) else size
 
 
-def _describe(over: Gain | None, factor: int) -> str:
-    """A gain in points (factor 100) or in the metric's unit (factor 1), with its interval or the reason why it has none."""
-    if over is None:
-        return ""
-    points = f"{factor * over.mean:+.2f}"
-    if over.half is None:
-        return f"{points} ({over.verdict})"
-    points += f" ± {factor * over.half:.2f}"
-    return f"{points} (no difference)" if over.verdict == "no difference" else points
+def _pixels(size: Any) -> str:
+    if isinstance(size, list) and len(size) == 2 and all(isinstance(side, int) for side in size):
+        return f"{size[0]} px" if size[0] == size[1] else f"{size[0]} x {size[1]} px"
+    return "at an unknown size" if size is None else "at several sizes"
 
 
-def _deviation(values: Sequence[float]) -> float:
-    """Sample standard deviation."""
-    average = sum(values) / len(values)
-    return math.sqrt(sum((value - average) ** 2 for value in values) / (len(values) - 1))
+def _images(result: dict[str, Any]) -> int | None:
+    details = result.get("details", {})
+    return details.get("test_images", details.get("val_images"))
+
+
+def _weights(result: dict[str, Any]) -> str:
+    return str(result.get("encoder", {}).get("weights", ""))

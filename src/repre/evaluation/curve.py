@@ -1,21 +1,26 @@
-"""The curve of several checkpoints: their main metric against the epoch, as a table and as an SVG file."""
+"""The curve of several checkpoints: main metric against epoch, as a table and as an SVG file with a line per run."""
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
+from typing import Any
 
 from repre.evaluation.metric_units import describe_value
 from repre.utils.io import write_atomically
 
+SHA256 = 64
+"""Digits of the hash of a weights file."""
 WIDTH, HEIGHT = 720, 400
 LEFT, RIGHT, TOP, BOTTOM = 70, 24, 40, 48
 """Size of the chart and its margins, in pixels."""
 STYLE = (
-    "text{font:13px system-ui,sans-serif;fill:#333}.grid{stroke:#ddd}.line{fill:none;stroke:#1f6feb;stroke-width:2}"
-    ".point{fill:#1f6feb}.reference{stroke:#888;stroke-dasharray:5 4}"
+    "text{font:13px system-ui,sans-serif;fill:#333}.grid{stroke:#ddd}.line{fill:none;stroke-width:2}"
+    ".reference{stroke:#888;stroke-dasharray:5 4}"
 )
+COLORS = ("#1f6feb", "#bc4c00", "#1a7f37", "#8250df", "#bf3989", "#57606a")
+"""Of the lines of several runs, in turn."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +33,12 @@ class Point:
     """Epochs that its run had done; None for an encoder that belongs to no run."""
     value: float
     """The metric."""
+    run: str = ""
+    """The run that it belongs to: points of one run are one line."""
+    weights: str = ""
+    """Hash of the weights; empty if it is not known."""
+    size: Any = None
+    """Side, or height and width, of the images that the encoder saw; None if it is not known."""
 
 
 def in_order(points: Sequence[Point]) -> list[Point]:
@@ -41,6 +52,21 @@ def table(points: Sequence[Point], *, metric: str) -> list[str]:
     for point in in_order(points):
         epoch = "-" if point.epoch is None else f"{point.epoch:.4g}"
         lines.append(f"  {epoch:>7}  {describe_value(metric, point.value):>10}  {point.name}")
+    return [*lines, *remarks(points)]
+
+
+def remarks(points: Sequence[Point]) -> list[str]:
+    """What to know about the points: those of the same weights are one measurement, other sizes are other tasks."""
+    lines, first = [], dict[str, str]()
+    for point in points:
+        if point.weights in first:
+            lines.append(f"  {first[point.weights]} and {point.name} are the same weights")
+        elif len(point.weights) == SHA256:
+            first[point.weights] = point.name
+    sizes = {str(point.size): point.name for point in points if point.size is not None}
+    if len(sizes) > 1:
+        named = ", ".join(f"{name} {size}" for size, name in sizes.items())
+        lines.append(f"  images had different sizes in pixels ({named}); give --size to compare at one size")
     return lines
 
 
@@ -55,7 +81,9 @@ def write_curve(path: Path, points: Sequence[Point], *, title: str, metric: str)
     Raises:
         RunError: the file cannot be written.
     """
-    curve = [(point.epoch, point.value) for point in in_order(points) if point.epoch is not None]
+    drawn = [point for point in in_order(points) if point.epoch is not None]
+    curve = [(point.epoch, point.value) for point in drawn if point.epoch is not None]
+    runs = list(dict.fromkeys(point.run for point in drawn))
     references = [point for point in points if point.epoch is None]
     first, last = curve[0][0], curve[-1][0]
     ticks = _ticks([point.value for point in points])
@@ -90,12 +118,20 @@ def write_curve(path: Path, points: Sequence[Point], *, title: str, metric: str)
             f'<line class="reference" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{height:.1f}" y2="{height:.1f}"/>'
             f'<text x="{WIDTH - RIGHT}" y="{height - 5:.1f}" text-anchor="end">{escape(point.name)}</text>'
         )
-    parts.append(f'<polyline class="line" points="{" ".join(f"{x(e):.1f},{y(v):.1f}" for e, v in curve)}"/>')
-    for epoch, value in curve:
-        tip = f"epoch {epoch:.4g}: {describe_value(metric, value)}"
-        parts.append(
-            f'<circle class="point" cx="{x(epoch):.1f}" cy="{y(value):.1f}" r="4"><title>{tip}</title></circle>'
-        )
+    for number, run in enumerate(runs):
+        color = COLORS[number % len(COLORS)]
+        mine = [(point.epoch, point.value) for point in drawn if point.run == run and point.epoch is not None]
+        corners = " ".join(f"{x(epoch):.1f},{y(value):.1f}" for epoch, value in mine)
+        parts.append(f'<polyline class="line" stroke="{color}" points="{corners}"/>')
+        name = f"{run}, " if len(runs) > 1 else ""
+        for epoch, value in mine:
+            tip = escape(f"{name}epoch {epoch:.4g}: {describe_value(metric, value)}")
+            parts.append(
+                f'<circle fill="{color}" cx="{x(epoch):.1f}" cy="{y(value):.1f}" r="4"><title>{tip}</title></circle>'
+            )
+        if len(runs) > 1:
+            end = f'x="{x(mine[-1][0]):.1f}" y="{y(mine[-1][1]) - 8:.1f}"'
+            parts.append(f'<text {end} text-anchor="end" style="fill:{color}">{escape(run)}</text>')
     content = "\n".join([*parts, "</svg>\n"])
     write_atomically(path, lambda file: file.write(content.encode()))
 

@@ -1,10 +1,28 @@
-"""Keeps the cache of features and maps below a size: the entries that were not used for longest go first."""
+"""Keeps the cache of features and maps below a size, and goes on without it where it cannot be written.
+
+The entries that were not used for longest go first.
+"""
 
 import os
 import shutil
+import warnings
 from pathlib import Path
 
 GIB = 2**30
+_refused: set[Path] = set()
+"""Caches of which this process said that they cannot be written."""
+
+
+def go_on_without(root: Path, error: Exception) -> None:
+    """Warns that nothing more is kept in a cache, once for each."""
+    if root not in _refused:
+        _refused.add(root)
+        reason = getattr(error, "strerror", None) or error
+        warnings.warn(
+            f"nothing is kept in the cache {root} ({reason}); the evaluation goes on without it. Another folder: "
+            "--runtime.cache",
+            stacklevel=3,
+        )
 
 
 def mark_used(entry: Path) -> None:

@@ -4,7 +4,6 @@ N  images of the data    B  images in a batch    C  channels    H, W  height and
 D  dimensions of the features
 """
 
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
@@ -22,7 +21,7 @@ from repre.data.loading.loader import stack
 from repre.data.loading.workers import in_workers, load_tracked
 from repre.data.views.view_recipes import ViewsConfig
 from repre.errors import RunError, UserError
-from repre.evaluation.feature_cache import evict, mark_used
+from repre.evaluation.feature_cache import evict, go_on_without, mark_used
 from repre.evaluation.options import RuntimeOptions
 from repre.models.encoder import Encoder
 from repre.models.resolve import ResolvedEncoder
@@ -56,8 +55,10 @@ def eval_transform(
         value_range: pixel values that map to 0 and 1; None uses those of the encoder's training, or of the file type.
 
     Raises:
-        UserError: the normalization has another number of channels.
+        UserError: the normalization has another number of channels, or the crop is no share.
     """
+    if crop_pct is not None and not 0.01 <= crop_pct <= 1:
+        raise UserError(f"crop_pct must be 0.01 to 1, the share of the short side that is used, not {crop_pct}")
     views = ViewsConfig(
         size=encoder.image_size, mean=resolved.mean, std=resolved.std, value_range=value_range or resolved.value_range
     )
@@ -173,9 +174,8 @@ def cached_features(
         UserError: an image cannot be read.
         RunError: the features are not finite.
     """
-    path = (
-        (runtime.cache or cache_home()) / "features" / f"{_key(encoder, images, transform, tokens, runtime.dtype)}.npy"
-    )
+    root = runtime.cache or cache_home()
+    path = root / "features" / f"{_key(encoder, images, transform, tokens, runtime.dtype)}.npy"
     cached = _load(path, len(images))
     if cached is not None:
         mark_used(path)
@@ -189,7 +189,7 @@ def cached_features(
         write_atomically(path, lambda file: np.save(file, features.numpy()))
         evict(path.parent.parent, max_gib=runtime.cache_gib, keep=path)
     except (OSError, RunError) as error:
-        warnings.warn(f"the features are not cached: {error}", stacklevel=2)
+        go_on_without(root, error)
     return features
 
 

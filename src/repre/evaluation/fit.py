@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from signal import SIGTERM
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +27,7 @@ from repre.utils.onednn_linear import fast_linear
 from repre.utils.pieces import attempt, batch_dependence, no_repetition
 from repre.utils.progress import Progress
 from repre.utils.schedule import step_seed
-from repre.utils.signals import Interrupted, StopRequest
+from repre.utils.signals import Interrupted, StopNow, StopRequest
 
 CHECKPOINT_SECONDS = 300.0
 """Time between two checkpoints."""
@@ -71,6 +72,8 @@ class FitConfig:
             raise UserError(f"fit.layer_decay must lie in (0, 1], not {self.layer_decay}")
         if self.lr is not None and self.lr <= 0:
             raise UserError(f"fit.lr must be above 0, not {self.lr}")
+        if self.clip_grad_norm == 0:
+            raise UserError("fit.clip_grad_norm must be above 0, or None to clip nothing: 0 removes every gradient")
         if not 0 <= self.drop_path < 1:
             raise UserError(f"fit.drop_path must lie in [0, 1), not {self.drop_path}")
 
@@ -171,6 +174,13 @@ def fit(
             piece.backward()
             total += piece.detach()
 
+    def leave() -> NoReturn:
+        """Saves and ends the fit because a signal asked for it."""
+        save()
+        progress.close()
+        advice = "run the same command again to resume" if checkpoint is not None else "nothing was saved"
+        raise Interrupted(f"stopped at step {step} of {steps}; {advice}", code=128 + (stop.signal or SIGTERM))
+
     model.train()
     at_once = config.batch_size
     progress = Progress(start=step, total=steps, steps_per_epoch=steps_per_epoch)
@@ -180,7 +190,11 @@ def fit(
     with StopRequest() as stop:
         while step < steps:
             requested_at = time.monotonic()
-            batch = next(stream)
+            try:
+                with stop.interruptible():  # what takes the longest may be the wait for data
+                    batch = next(stream)
+            except StopNow:
+                leave()
             waited += time.monotonic() - requested_at
             lr = set_schedule(optimizer, config.optim, progress=step / steps, batch_size=config.batch_size)
             while (value := attempt(partial(backward, batch))) is None:
@@ -207,10 +221,7 @@ def fit(
                 logged_at, logged_step = now, step
             progress.update(step, row)
             if stop.signal is not None:
-                save()
-                progress.close()
-                advice = "run the same command again to resume" if checkpoint is not None else "nothing was saved"
-                raise Interrupted(f"stopped at step {step} of {steps}; {advice}", code=128 + stop.signal)
+                leave()
             if now - saved_at > CHECKPOINT_SECONDS:
                 save()
                 saved_at = now

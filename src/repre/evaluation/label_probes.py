@@ -16,6 +16,7 @@ from torch import Tensor
 
 from repre.config import RunConfig
 from repre.data.labels.classes import LabeledSplits, open_labeled
+from repre.data.labels.problems import Problems
 from repre.data.labels.splits import LabeledImages, draw_share
 from repre.errors import RunError, UserError
 from repre.evaluation.classification.knn import DEFAULT_K, knn_votes
@@ -31,7 +32,7 @@ KEPT_BYTES = 2**30
 """Largest size of the views of a set of images that are kept in memory; larger ones are made again at every validation."""
 LINEAR = LinearConfig(lrs=(2e-3, 1e-2, 5e-2), steps=500)
 """Training of the linear classifier: a tenth of the training images chooses the learning rate."""
-MASK_OPTIONS = re.compile(r"--(colors|ignore-label|reduce-zero-label|binary|skip-unlabeled)\b")
+MASK_OPTIONS = re.compile(r"--(colors|ignore-label|reduce-zero-label|binary|skip-unlabeled|accept-labels)\b")
 
 
 class LabelProbes:
@@ -53,8 +54,9 @@ class LabelProbes:
         for option, spec in (("knn", probe.knn), ("linear", probe.linear)):
             if spec is not None and spec not in self.classified:
                 with _named(option):
-                    splits = _some(open_labeled(spec, **self.transform.decoding(channels)), probe.images)
-                self.classified[spec] = ClassifiedViews(splits, self.transform, self.runtime)
+                    doubts = Problems(accept=probe.accept_labels)
+                    splits = open_labeled(spec, problems=doubts, **self.transform.decoding(channels))
+                self.classified[spec] = ClassifiedViews(_some(splits, probe.images), self.transform, self.runtime)
         self.segment: SegmentProbe | None = None
         if probe.segment is not None:
             with _named("segment"):
@@ -179,5 +181,7 @@ def _named(option: str) -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        text = MASK_OPTIONS.sub(r"--probe.masks.\1", str(error)).replace("--data", f"--probe.{option}")
+        prefix = "--probe.masks." if option == "segment" else "--probe."
+        text = MASK_OPTIONS.sub(rf"{prefix}\1", str(error)).replace("--data", f"--probe.{option}")
+        text = text.replace(", or name test data with --test", "")
         raise UserError(text if f"--probe.{option}" in text else f"--probe.{option}: {text}") from error

@@ -11,11 +11,13 @@ sees a part.
     N  windows of all images    n  some windows    S  side of a window    C_l, H_l, W_l  map of level l
 """
 
+import atexit
 import json
 import os
 import shutil
+import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -31,7 +33,7 @@ from repre.data.labels.windows import Plan, Windows, WindowsConfig, WindowSet
 from repre.data.loading.workers import in_workers
 from repre.data.views.color import normalize
 from repre.errors import RunError, UserError
-from repre.evaluation.feature_cache import evict, mark_used
+from repre.evaluation.feature_cache import evict, go_on_without, mark_used
 from repre.evaluation.options import RuntimeOptions
 from repre.models.encoder import Encoder
 from repre.utils.amp import autocast
@@ -107,7 +109,7 @@ def cached_maps(
 
     Raises:
         UserError: an image or a mask cannot be read.
-        RunError: the maps are not finite, or the disk is full or cannot be written.
+        RunError: the maps are not finite, or neither the cache nor the temporary folder can be written.
     """
     content = {
         "format": FORMAT,
@@ -124,24 +126,55 @@ def cached_maps(
         "device": runtime.torch_device.type,
     }
     key = json_hash(content, length=32)
-    folder = (runtime.cache or cache_home()) / "maps" / key
-    if not (folder / "index.json").is_file():
-        _remove_stale_parts(folder)
-        partial = folder.with_name(f".{key}.{os.getpid()}")
+    root = runtime.cache or cache_home()
+    write = partial(
+        _write,
+        encoder=encoder,
+        source=source,
+        config=config,
+        mean=mean,
+        std=std,
+        levels=levels,
+        norm=norm,
+        runtime=runtime,
+    )
+    try:
+        if not (root / "maps" / key / "index.json").is_file():
+            _fill(root / "maps" / key, write)
+            evict(root, max_gib=runtime.cache_gib, keep=root / "maps" / key)
+        return _open(root / "maps" / key)
+    except (OSError, RunError) as error:
+        if isinstance(error, RunError) and error.kind != "disk":
+            raise
+        go_on_without(root, error)
+    temporary = Path(tempfile.gettempdir())
+    try:
+        temporary = Path(tempfile.mkdtemp(prefix="repre-maps-"))
+        atexit.register(shutil.rmtree, temporary, ignore_errors=True)
+        _fill(temporary / "maps", write)
+        return _open(temporary / "maps")
+    except OSError as error:
+        raise RunError(
+            f"the maps of {source.spec} cannot be written to {root} or {temporary} ({error.strerror}); free some space, or "
+            "name another folder with --runtime.cache",
+            kind="disk",
+        ) from error
+
+
+def _fill(folder: Path, write: Callable[[Path], None]) -> None:
+    """Makes the folder of an entry, whole or not at all."""
+    _remove_stale_parts(folder)
+    part = folder.with_name(f".{folder.name}.{os.getpid()}")
+    try:
+        part.mkdir(parents=True)
+        write(part)
         try:
-            partial.mkdir(parents=True)
-            _write(partial, encoder, source, config, mean=mean, std=std, levels=levels, norm=norm, runtime=runtime)
-            if not folder.exists():  # another process may have been faster
-                partial.rename(folder)
-        except OSError as error:
-            raise RunError(
-                f"the maps of {source.spec} cannot be written to {folder.parent} ({error.strerror}); free some space, or "
-                "name another folder with --runtime.cache"
-            ) from error
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
-        evict(folder.parent.parent, max_gib=runtime.cache_gib, keep=folder)
-    return _open(folder)
+            part.rename(folder)
+        except OSError:
+            if not (folder / "index.json").is_file():  # another process may have been faster
+                raise
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
 
 
 @torch.no_grad()

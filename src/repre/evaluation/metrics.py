@@ -4,7 +4,7 @@ N  images    C  classes
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -49,6 +49,16 @@ def per_class(scores: Tensor, targets: Tensor, classes: list[str]) -> dict[str, 
         counts = torch.bincount(targets, minlength=len(classes))
         values = torch.bincount(targets, weights=correct, minlength=len(classes)) / counts
     return {name: None if math.isnan(value) else round(value, 6) for name, value in zip(classes, values.tolist())}
+
+
+def balanced_accuracy(accuracies: Mapping[str, float | None]) -> float:
+    """Returns the mean accuracy of the classes that have test images: every class weighs the same, however rare.
+
+    Args:
+        accuracies: by class, as `per_class` returns them.
+    """
+    known = [accuracy for accuracy in accuracies.values() if accuracy is not None]
+    return sum(known) / max(1, len(known))
 
 
 def average_precision(scores: Tensor, targets: Tensor) -> Tensor:

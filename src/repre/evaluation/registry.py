@@ -25,6 +25,9 @@ class Evaluation(NamedTuple):
     """``run(resolved, config, work_dir=...)`` evaluates a `ResolvedEncoder`."""
     description: str
     """What it measures, in one line."""
+    check: Callable[..., str] | None = None
+    """``check(resolved, config)`` opens data and encoder as `run` does, evaluates nothing, and returns the identity of the
+    data; raises UserError for a mistake in either. None: only `run` finds mistakes."""
 
 
 class BuiltIn(NamedTuple):
@@ -46,6 +49,11 @@ class BuiltIn(NamedTuple):
     def run(self) -> Callable[..., Result]:
         """See `Evaluation`."""
         return import_module(f"repre.evaluation.{self.module}").run
+
+    @property
+    def check(self) -> Callable[..., str] | None:
+        """See `Evaluation`."""
+        return import_module(f"repre.evaluation.{self.module}").check
 
 
 EVALUATIONS: dict[str, Evaluation | BuiltIn] = {

@@ -1,13 +1,14 @@
 """The result of an evaluation, and what defines it."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from repre.config_values import to_dict
 from repre.evaluation.fitted.fitted_model import FittedModel
 from repre.models.resolve import GIVEN, ResolvedEncoder
+from repre.utils.io import json_hash
 
-NO_EFFECT = ("runtime", "save_predictions", "save_encoder")
+NO_EFFECT = ("runtime", "save_predictions", "save_encoder", "accept_labels")
 """Fields of a config that change no metric."""
 
 
@@ -38,3 +39,14 @@ def definition(evaluation: str, resolved: ResolvedEncoder, config: Any) -> dict[
         "encoder": to_dict(resolved.config) | {"weights": resolved.fingerprint} | given,
         "config": {name: value for name, value in to_dict(config).items() if name not in NO_EFFECT},
     }
+
+
+class Fingerprinted(Protocol):
+    """Labeled data that know which files they are."""
+
+    def fingerprint(self) -> str: ...
+
+
+def pair_identity(*parts: Fingerprinted) -> str:
+    """A hash of which files the training and the test images are."""
+    return json_hash([part.fingerprint() for part in parts], length=16)

@@ -2,23 +2,33 @@
 
 runs/photos/evaluations/segment-1f0c2a9b.json
 runs/photos/evaluations/segment-1f0c2a9b/model/    the fitted encoder and head (`repre.evaluation.fitted`)
+runs/photos/evaluations/random-init/               results of random:runs/photos, which gains are computed over
+weights/evaluations/mae/                           results of vit_base_patch16_224=weights/mae.pth
+evaluations/vit_base_patch16_224/                  in the working folder: an encoder that has no folder or file
 """
 
+import contextlib
 import json
+import os
 import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from repre import __version__
 from repre.errors import UserError
 from repre.evaluation.fitted.fitted_folder import MODEL, Origin, save_fitted
 from repre.evaluation.registry import evaluation
 from repre.evaluation.result import Result, definition
 from repre.models.resolve import ResolvedEncoder
+from repre.models.weight_files import weights_file
+from repre.utils.folder_lock import LONG_WAIT, writing
 from repre.utils.io import json_hash, write_json
 
 FORMAT = 1
 """Version of the JSON's layout."""
+EVALUATIONS, RANDOM_INIT = "evaluations", "random-init"
+"""Names of the folders of results, and of those of the model at random init."""
 
 
 def evaluate(
@@ -29,18 +39,24 @@ def evaluate(
     out: Path | None = None,
     reuse: bool = False,
     keep_model: bool = True,
+    also_in: Path | None = None,
+    data_identity: str | None = None,
 ) -> dict[str, Any]:
     """Evaluates an encoder and writes the result.
 
-    If the config declares no range of pixel values, the one of the encoder's training is used and stored.
+    If the config declares no range of pixel values, the one of the encoder's training is used and stored. While another
+    process makes the same result, this one waits for it, and takes it.
 
     Args:
         name: of the evaluation.
         resolved: the encoder.
         config: an instance of the evaluation's config.
         out: folder for results; None: see `results_folder`.
-        reuse: return a stored result of the same encoder, weights and config instead of computing it again.
+        reuse: return a stored result of the same encoder, weights, config and files of the data instead of computing it
+            again.
         keep_model: keep the fitted encoder and head in ``model/`` beside the result, for `repre predict`.
+        also_in: another folder with stored results to reuse.
+        data_identity: what the evaluation's `check` returned; None: it is called before a result is reused.
 
     Returns:
         The content of the JSON file, and its `path`.
@@ -55,27 +71,53 @@ def evaluate(
     folder = out or results_folder(resolved)
     stem = f"{name}-{json_hash(defined_by, length=12)}"
     path = folder / f"{stem}.json"
-    if reuse and path.is_file():
-        return read_result(path)
+    if reuse:
+        for stored in (path, *([also_in / path.name] if also_in is not None else [])):
+            if not stored.is_file():
+                continue
+            found, identity = read_result(stored), data_identity or _identity(name, resolved, config)
+            if _has_same_data(found, identity) and found.get("pixels") == _pixels(resolved):
+                return found
+    made = [one for one in (folder, *folder.parents) if not one.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(
-            f"results cannot be written to {folder} ({error.strerror}); name another folder with --out"
-        ) from error
-    started = time.monotonic()
-    work_dir = folder / stem
+        raise _not_writable(folder, error.strerror) from error
+    if not can_be_written(folder):
+        raise _not_writable(folder, "Permission denied")
+    before = _written_at(path)
+    try:
+        with writing(path.with_suffix(""), patience=LONG_WAIT):
+            made_while_waiting = _written_at(path) != before
+            if made_while_waiting and (not keep_model or (path.with_suffix("") / MODEL).is_dir()):
+                return read_result(path)
+            return _evaluate(name, resolved, config, defined_by, path, keep_model=keep_model)
+    except Exception:  # a refused command leaves no empty folders behind
+        with contextlib.suppress(OSError):
+            for one in (*([path.with_suffix("")] if path.with_suffix("").is_dir() else []), *made):
+                one.rmdir()
+        raise
+
+
+def _evaluate(
+    name: str, resolved: ResolvedEncoder, config: Any, defined_by: dict[str, Any], path: Path, *, keep_model: bool
+) -> dict[str, Any]:
+    """Computes a result and writes it to `path`; see `evaluate`."""
+    started, work_dir = time.monotonic(), path.with_suffix("")
     result: Result = evaluation(name).run(resolved, config, work_dir=work_dir)
     content = {
         "format": FORMAT,
         **json.loads(json.dumps(defined_by, default=str)),
+        "pixels": _pixels(resolved),
         "start": resolved.spec,
+        "step": resolved.step,
         "seed": config.seed,
         "main": result.main,
         "higher_is_better": result.higher_is_better,
         "metrics": result.metrics,
         "details": result.details,
         "seconds": round(time.monotonic() - started, 2),
+        "repre": __version__,
     }
     if keep_model and result.fitted is not None:
         origin = Origin(
@@ -94,15 +136,56 @@ def evaluate(
     return {**content, "path": str(path)}
 
 
-def results_folder(resolved: ResolvedEncoder) -> Path:
-    """Returns the folder for results of an encoder.
+def _pixels(resolved: ResolvedEncoder) -> dict[str, list[float] | None]:
+    """How pixels are normalized, as JSON holds it; the weights decide on it unless the user does."""
+    pairs = {"mean": resolved.mean, "std": resolved.std}
+    return {name: None if values is None else list(values) for name, values in pairs.items()}
 
-    It is ``evaluations/`` beside the encoder, or ``evaluations/NAME`` in the working folder if the encoder has no folder.
+
+def _written_at(path: Path) -> int | None:
+    """When a file was written, in nanoseconds; None if there is none."""
+    return path.stat().st_mtime_ns if path.is_file() else None
+
+
+def results_folder(resolved: ResolvedEncoder) -> Path:
+    """Returns the folder for results of an encoder, as the top of this file lists: beside the encoder where it has a place.
+
+    ``RUN/encoder`` holds the weights of RUN, so its results are those of RUN.
     """
-    if resolved.folder is not None:
-        return resolved.folder / "evaluations"
-    slug = "".join(c if c.isalnum() or c in "-_." else "-" for c in resolved.spec).strip("-.")[:80]
-    return Path("evaluations") / slug
+    folder, weights = resolved.folder, resolved.config.weights
+    if folder is not None:
+        run = folder.parent if folder.name == "encoder" and (folder.parent / "config.yaml").is_file() else folder
+        return run / EVALUATIONS / RANDOM_INIT if weights is None else run / EVALUATIONS
+    if weights not in (None, "hub"):
+        file = weights_file(str(weights))
+        return file.parent / EVALUATIONS / file.stem
+    return Path(EVALUATIONS) / slug(resolved.spec)
+
+
+def slug(spec: str) -> str:
+    """Returns the name of an encoder as the name of a folder."""
+    return "".join(c if c.isalnum() or c in "-_." else "-" for c in spec).strip("-.")[:80]
+
+
+def can_be_written(folder: Path) -> bool:
+    """Whether files can be created in a folder, or in the nearest one above it that exists."""
+    existing = next((place for place in (folder, *folder.absolute().parents) if place.exists()), Path("/"))
+    return existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)
+
+
+def _not_writable(folder: Path, reason: str | None) -> UserError:
+    return UserError(f"results cannot be written to {folder} ({reason}); name another folder with --out")
+
+
+def _identity(name: str, resolved: ResolvedEncoder, config: Any) -> str | None:
+    """The identity of the data; None where an evaluation cannot tell."""
+    check = evaluation(name).check
+    return None if check is None else check(resolved, config)
+
+
+def _has_same_data(stored: dict[str, Any], identity: str | None) -> bool:
+    """Whether a stored result is of these files; True where an evaluation cannot tell."""
+    return identity is None or stored["details"].get("data_identity") == identity
 
 
 def read_result(path: Path) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from torch import Tensor
 from repre.errors import UserError
 from repre.exporters.clusters import kmeans, near_duplicates
 from repre.exporters.map_page import MapPage, write_page
+from repre.utils.config_checks import check_fields
 from repre.utils.io import write_atomically
 from repre.utils.optional_imports import install_command, require
 
@@ -47,14 +48,11 @@ class MapOptions:
     """Seed of UMAP, of the clusters' start and of the choice of thumbnails."""
 
     def __post_init__(self) -> None:
-        if self.method not in get_args(Method):
-            raise UserError(f"--map {self.method}: choose auto, umap or pca")
+        check_fields(self, "map")
         if self.clusters < 1:
             raise UserError(f"--map-clusters must be at least 1, not {self.clusters}")
         if not 0 < self.duplicate_cosine <= 1:
             raise UserError(f"--map-duplicates is a cosine and must lie in (0, 1], not {self.duplicate_cosine}")
-        if self.thumbnails < 0:
-            raise UserError(f"--map-thumbnails must not be negative, not {self.thumbnails}")
         if self.method == "umap":
             require("umap", extra="map", purpose="--map umap")
 

@@ -33,6 +33,7 @@ from repre.exporters.feature_files import FeatureParts, check_format, join_parts
 from repre.models.resolve import resolve_encoder
 from repre.types import Features
 from repre.utils.amp import autocast
+from repre.utils.folder_lock import writing
 from repre.utils.image_size import Size
 from repre.utils.io import json_hash
 from repre.utils.pieces import Halving
@@ -84,7 +85,7 @@ def embed(
         log: prints a message for the user.
 
     Raises:
-        UserError: no such encoder or images, no readable image, or `out` cannot be written.
+        UserError: no such encoder or images, no readable image, `out` cannot be written, or another process writes it.
         RunError: a worker process died, or the disk is full.
     """
     check_format(out)
@@ -117,7 +118,6 @@ def embed(
         "images_per_part": images_per_part,
     }
     parts = FeatureParts(out.with_name(f"{out.name}.parts"), count=-(-len(source) // images_per_part))
-    parts.open(json_hash(settings))
     device, keep_values = runtime.torch_device, transform.views.value_range is not None
     dtype = np.float16 if half else np.float32
 
@@ -132,25 +132,29 @@ def embed(
         views = transform(batch.pixels.to(device, non_blocking=True), batch.sizes)
         return [*pieces(len(views), partial(features_of, views))]
 
-    with ItemCount("embed", total=len(source), keep=True) as counter:
-        for number in range(parts.count):
-            indices = range(number * images_per_part, min((number + 1) * images_per_part, len(source)))
-            if parts.is_finished(number):
-                counter.update(len(indices))
-                continue
-            data_set = _DecodedBatches(source, indices, batch=runtime.batch, keep_values=keep_values)
-            batches = in_workers(data_set, range(len(data_set)), workers=runtime.processes, pin=device.type == "cuda")
-            arrays, texts = _collect(batches, extract, counter)
-            parts.write(number, arrays, texts)
-    count = join_parts(parts, out)
-    if several := parts.texts("several_frames"):
-        log(describe_several(len(several), several[0]))
-    if data_map is not None:
-        vectors = torch.from_numpy(np.concatenate([part.astype(np.float32) for part in parts.arrays("features")]))
-        names = parts.texts("names")
-        load = partial(_load_pictures, source, names)
-        write_map(vectors.to(device), names, out, data_map, title=source.spec, load=load, log=log)
-    shutil.rmtree(parts.folder)
+    with writing(out):
+        parts.open(json_hash(settings))
+        with ItemCount("embed", total=len(source), keep=True) as counter:
+            for number in range(parts.count):
+                indices = range(number * images_per_part, min((number + 1) * images_per_part, len(source)))
+                if parts.is_finished(number):
+                    counter.update(len(indices))
+                    continue
+                data_set = _DecodedBatches(source, indices, batch=runtime.batch, keep_values=keep_values)
+                batches = in_workers(
+                    data_set, range(len(data_set)), workers=runtime.processes, pin=device.type == "cuda"
+                )
+                arrays, texts = _collect(batches, extract, counter)
+                parts.write(number, arrays, texts)
+        count = join_parts(parts, out)
+        if several := parts.texts("several_frames"):
+            log(describe_several(len(several), several[0]))
+        if data_map is not None:
+            vectors = torch.from_numpy(np.concatenate([part.astype(np.float32) for part in parts.arrays("features")]))
+            names = parts.texts("names")
+            load = partial(_load_pictures, source, names)
+            write_map(vectors.to(device), names, out, data_map, title=source.spec, load=load, log=log)
+        shutil.rmtree(parts.folder)
     return count
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from repre.config import RunConfig, load_yaml
+from repre.exporters.card_results import result_table
 from repre.frameworks import framework_name
 from repre.models.encoder import Encoder
 from repre.models.resolve import ResolvedEncoder
@@ -33,6 +34,10 @@ from transformers import AutoModel
 embedding = AutoModel.from_pretrained("YOU/NAME")(images).pooler_output
 ```
 """
+EVALUATIONS = (
+    "Of these weights, with `repre eval`. Values are means over the seeds with their standard deviation; gains, at equal "
+    "seeds, have their 95 % interval. Settings that are not named are the defaults."
+)
 REPRE = "after RePre ([arXiv 2201.06857](https://arxiv.org/abs/2201.06857)), of which repre is an independent implementation"
 
 
@@ -55,8 +60,8 @@ def model_card(encoder: Encoder, resolved: ResolvedEncoder) -> str:
     ]
     if run is not None and config is not None:
         parts.append(_training(config, _summary(run, resolved)))
-    if rows := _evaluations(resolved):
-        parts.append("\n".join(["## Evaluations", "", "| evaluation | metric | value |", "|---|---|---|", *rows]))
+    if table := result_table(resolved):
+        parts.append("\n".join(["## Evaluations", "", EVALUATIONS, "", *table]))
     parts.append("## License\n\nState a license here before you publish the weights.")
     return "\n\n".join(parts) + "\n"
 
@@ -121,14 +126,3 @@ def _training(config: RunConfig, summary: dict[str, Any]) -> str:
     data = "the generated scenes of repre" if config.embedded_scenes else "own images, not published"
     table = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
     return f"## Training\n\nData: {data}.\n\n| setting | value |\n|---|---|\n{table}"
-
-
-def _evaluations(resolved: ResolvedEncoder) -> list[str]:
-    """Gives a table row for the main metric of every result that `repre eval` stored about these very weights."""
-    rows = []
-    for path in sorted((resolved.folder / "evaluations").glob("*.json")) if resolved.folder is not None else []:
-        result = json.loads(path.read_text(encoding="utf-8"))
-        if result["encoder"]["weights"] == resolved.fingerprint:
-            main = result["main"]
-            rows.append(f"| {result['evaluation']} | {main} | {100 * result['metrics'][main]:.1f} % |")
-    return rows

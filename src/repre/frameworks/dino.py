@@ -46,9 +46,6 @@ class DINOConfig(FrameworkConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("student_temperature", "teacher_temperature_start", "teacher_temperature"):
-            if getattr(self, name) <= 0:
-                raise UserError(f"framework.{name} must be above 0, not {getattr(self, name)}")
         for name in ("momentum", "center_momentum", "freeze_last_layer", "teacher_temperature_warmup"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UserError(f"framework.{name} must lie in [0, 1], not {getattr(self, name)}")

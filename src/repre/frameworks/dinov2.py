@@ -54,8 +54,6 @@ class DINOv2Config(DINOConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.patch_temperature <= 0:
-            raise UserError(f"framework.patch_temperature must be above 0, not {self.patch_temperature}")
         for name in ("ibot_weight", "koleo_weight"):
             if getattr(self, name) < 0:
                 raise UserError(f"framework.{name} must not be negative, not {getattr(self, name)}")

@@ -29,8 +29,6 @@ class MoCoV3Config(FrameworkConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.temperature <= 0:
-            raise UserError(f"framework.temperature must be above 0, not {self.temperature}")
         if not 0 <= self.momentum <= 1:
             raise UserError(f"framework.momentum must lie in [0, 1], not {self.momentum}")
 

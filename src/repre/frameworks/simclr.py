@@ -29,8 +29,6 @@ class SimCLRConfig(FrameworkConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.temperature <= 0:
-            raise UserError(f"framework.temperature must be above 0, not {self.temperature}")
         if self.layers < 1:
             raise UserError(f"framework.layers must be at least 1, not {self.layers}")
 

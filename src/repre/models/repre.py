@@ -53,21 +53,15 @@ class ReconstructionConfig:
 
     def __post_init__(self) -> None:
         check_fields(self, "reconstruction")
-        if self.weight < 0:
-            raise UserError(f"reconstruction.weight must not be negative, not {self.weight}")
         if not 0 < self.end_fraction <= 1:
             raise UserError(
                 f"reconstruction.end_fraction must lie in (0, 1], not {self.end_fraction}; use reconstruction.weight 0 to "
                 "leave the branch out"
             )
-        if self.balance < 0:
-            raise UserError(f"reconstruction.balance must not be negative, not {self.balance}")
         if self.balance and self.masked_forward == "separate":
             raise UserError(
                 "reconstruction.balance needs both losses in one forward pass; set reconstruction.masked_forward to shared"
             )
-        if self.patch_norm < 0:
-            raise UserError(f"reconstruction.patch_norm must not be negative, not {self.patch_norm}")
 
 
 class RePre(nn.Module):

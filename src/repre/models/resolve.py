@@ -76,6 +76,8 @@ class ResolvedEncoder:
     """Who says what `mean` and `std` are, in words; see `statistics_of`."""
     _told: list[str] = field(default_factory=list, compare=False, repr=False)
     """What was printed about it, so that building it again prints nothing."""
+    step: int | None = None
+    """Steps that its run had done; None where that is not known."""
 
     @property
     def image_size(self) -> tuple[int, int] | None:
@@ -251,7 +253,7 @@ def _resolve_random(spec: str) -> ResolvedEncoder:
     if not bracket and checkpoint_file(name).exists():
         trained = resolve_encoder(name)
         config = replace(trained.config, weights=None)
-        return replace(trained, spec=spec, config=config, folder=None, epoch=None, which="")
+        return replace(trained, spec=spec, config=config, epoch=None, step=None, which="")
     return ResolvedEncoder(spec, _architecture(spec, name, arguments if bracket else None), None)
 
 
@@ -299,9 +301,9 @@ def _resolve_named(spec: str, named: Path) -> ResolvedEncoder:
     config, pixels = saved_encoder_config(file.parent), describe_model(file).pixels
     run = file.parent.parent
     which = owner_of(run_settings(file)) if file.parent.name == "encoder" and (run / "config.yaml").is_file() else ""
-    return ResolvedEncoder(
-        spec, config, results, *pixels, epoch=_epochs(results), which=which, of_pixels="of the encoder's config.json"
-    )
+    epoch, step = _length(run if file.parent.name == "encoder" else results)
+    of_pixels = "of the encoder's config.json"
+    return ResolvedEncoder(spec, config, results, *pixels, epoch=epoch, step=step, which=which, of_pixels=of_pixels)
 
 
 def _resolve_checkpoint(spec: str, path: Path, state: dict[str, Any]) -> ResolvedEncoder:
@@ -324,15 +326,18 @@ def _resolve_checkpoint(spec: str, path: Path, state: dict[str, Any]) -> Resolve
     epoch = state["step"] / state["steps_per_epoch"] if "steps_per_epoch" in state else state.get("epoch")
     pixels = PixelStatistics(tuple(mean), tuple(std), config.views.value_range)
     config_at = saved_encoder_config(folder.name)
-    return ResolvedEncoder(spec, config_at, run, *pixels, epoch=epoch, which=owner(part), of_pixels="of its run")
+    return ResolvedEncoder(
+        spec, config_at, run, *pixels, epoch=epoch, step=state.get("step"), which=owner(part), of_pixels="of its run"
+    )
 
 
-def _epochs(run: Path) -> float | None:
-    """The epochs of a finished run; None for other folders."""
+def _length(run: Path) -> tuple[float | None, int | None]:
+    """The epochs and the steps of a finished run; None for other folders."""
     try:
-        return float(json.loads((run / "summary.json").read_text(encoding="utf-8"))["epochs"])
+        summary = json.loads((run / "summary.json").read_text(encoding="utf-8"))
+        return float(summary["epochs"]), summary.get("steps")
     except (OSError, ValueError, KeyError, TypeError):
-        return None
+        return None, None
 
 
 _temporary_folders: list[tempfile.TemporaryDirectory[str]] = []

@@ -3,11 +3,37 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
+from repre.errors import counted
+from repre.evaluation.result_groups import group_results
 from repre.reporting import next_steps
+from repre.reporting.evaluated_weights import is_last
 from repre.reporting.findings import Finding
-from repre.reporting.measurements import ABOUT, Measurement, differs, measurements
+from repre.reporting.measurements import (
+    ABOUT,
+    Measurement,
+    differs,
+    images_tested,
+    measured_by,
+    plain_data,
+    probe_measurements,
+)
 from repre.reporting.run_data import RunData
 from repre.reporting.titles import write_metric
+
+
+def measurements(run: RunData) -> list[Measurement]:
+    """The last value of every probe after step 0, and every stored evaluation of the run's last weights, mean over seeds."""
+    found = probe_measurements(run)
+    for group in group_results(run.evaluations):
+        evaluation = str(group.first.get("evaluation"))
+        if (about := measured_by(evaluation)) not in ABOUT or not is_last(run, group.first):
+            continue
+        config = group.first["config"] if isinstance(group.first.get("config"), dict) else {}
+        seeds = f", mean of {counted(len(group.seeds), 'seed')}" if len(group.seeds) > 1 else ""
+        source = f"repre eval {evaluation}{seeds}"
+        images = images_tested(group.first)
+        found.append(Measurement(about, group.mean, images, plain_data(config.get("data")), source))
+    return found
 
 
 def disagreements(run: RunData) -> list[Finding]:

@@ -7,13 +7,15 @@ collapse, losses, patch correspondence, reconstruction. A falling loss alone doe
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import median
 from typing import Literal
 
+from repre.errors import counted
+from repre.evaluation.gains import describe_gain
 from repre.reporting import next_steps
+from repre.reporting.evaluated_weights import is_about_last
 from repre.reporting.measurements import images_tested, measured_by, probe_images
-from repre.reporting.run_data import Row, RunData, finite_number, results_inside
+from repre.reporting.run_data import Row, RunData, finite_number
 from repre.reporting.titles import evaluation_title, metric_title, result_is_share, result_title
 from repre.training.failure_record import NextStep
 
@@ -81,24 +83,22 @@ def sampling_noise(first: float, last: float, images: int) -> float:
 
 
 def gains(run: RunData) -> list[Finding]:
-    """Reads what comparisons say about this run's main metrics against random init."""
+    """Reads what comparisons say about the main metrics of this run's last weights against random init."""
     findings = []
     for comparison in run.comparisons:
         seen: set[str] = set()
         for row in comparison["rows"]:
-            if not isinstance(row, dict) or not _is_about(row, comparison, run):
+            if not isinstance(row, dict) or not is_about_last(row, comparison, run):
                 continue
             gain, name = row.get("over_random"), str(row.get("evaluation"))
             if not isinstance(gain, dict) or (mean := finite_number(gain.get("mean"))) is None or name in seen:
                 continue
             seen.add(name)
-            half_width, verdict = finite_number(gain.get("half")), str(gain.get("verdict"))
-            interval = f" ± {100 * half_width:.1f}" if half_width is not None else ""
+            verdict, metric = str(gain.get("verdict")), str(row.get("metric"))
             kinds: dict[str, Kind] = {"better": "good", "worse": "bad"}
-            share = result_is_share(row.get("metric"))
-            gained = f"{100 * mean:+.1f}{interval} points" if share else f"{mean:+.3g}"
-            metric = f"{evaluation_title(name)}, {result_title(row.get('metric'))}"
-            text = f"{metric}: {gained} over the same model with random weights."
+            gained = describe_gain(metric, mean, finite_number(gain.get("half")))
+            gained += " points" if result_is_share(metric) else ""
+            text = f"{evaluation_title(name)}, {result_title(metric)}: {gained} over random init, {_seeds(comparison)}."
             kind = kinds.get(verdict, "unknown")
             advice = next_steps.lower_lr(run) if kind == "bad" else None if kind == "good" else next_steps.measure(run)
             title = f"{evaluation_title(name)} against random init: {verdict}"
@@ -107,17 +107,15 @@ def gains(run: RunData) -> list[Finding]:
     return findings
 
 
+def _seeds(comparison: Row) -> str:
+    seeds = finite_number(comparison.get("seeds"))
+    return "an unknown number of seeds" if seeds is None else counted(int(seeds), "seed")
+
+
 def _images_of(run: RunData, evaluation: str) -> int | None:
     """Test images of the stored results of an evaluation; None if they differ or are not known."""
     counts = {images_tested(result) for result in run.evaluations if result.get("evaluation") == evaluation}
     return counts.pop() if len(counts) == 1 else None
-
-
-def _is_about(row: Row, comparison: Row, run: RunData) -> bool:
-    """Whether a row of a comparison is about this run: its results lie in the run's folder, or it has the folder's name."""
-    specs = {str(result.get("start")) for result in results_inside(comparison, run.path)}
-    row_specs = [spec for spec in str(row.get("start")).split(",") if not spec.startswith("random:")]
-    return any(spec in specs or Path(spec).name == run.path.resolve().name for spec in row_specs)
 
 
 def baselines(run: RunData) -> list[Finding]:
@@ -131,8 +129,12 @@ def baselines(run: RunData) -> list[Finding]:
         return []
     best = max(accuracies, key=lambda name: accuracies[name])
     text = f"k-NN reaches {after:.1%}; the best baseline without learning, {best}, reaches {accuracies[best]:.1%}."
-    if after > accuracies[best]:
+    noise = sampling_noise(after, accuracies[best], probe_images(run, "knn") or PROBE_IMAGES)
+    if after > accuracies[best] + noise:
         return [Finding("note", "Beats the baselines", text)]
+    if after > accuracies[best]:
+        text += " Sampling noise can explain the difference."
+        return [Finding("limit", f"Is not clearly better than {best}", text, next_steps.longer(run))]
     return [Finding("limit", f"Does not beat {best}", text, next_steps.longer(run))]
 
 

@@ -1,21 +1,22 @@
 """Who is ahead among several runs, by how much, and at what difference in epochs and settings."""
 
-import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import mean
 
+from repre.evaluation.gains import gain
+from repre.evaluation.result_groups import ResultGroup, group_results, task_key
+from repre.reporting.evaluated_weights import is_last
 from repre.reporting.findings import PROBE, Kind
 from repre.reporting.formatting import flatten
 from repre.reporting.measurements import (
     Measurement,
     differs,
     images_tested,
-    is_final,
     probe_data,
     probe_images,
 )
-from repre.reporting.run_data import Row, RunData, finite_number
+from repre.reporting.run_data import RunData
 from repre.reporting.titles import (
     evaluation_title,
     metric_title,
@@ -49,6 +50,17 @@ class Contest:
     texts: list[str]
     share: bool = True
     higher_is_better: bool = True
+    per_seed: list[list[float]] = field(default_factory=list)
+    """Values of every run at the same seeds; empty for a probe."""
+
+    def chance(self, first: int, second: int) -> str:
+        """Why the difference between two runs may be chance; empty if neither the seeds nor the images say so."""
+        pair = [Measurement("", self.values[index], self.images, "", "") for index in (first, second)]
+        if self.share and not differs(*pair):
+            return "within sampling noise"
+        if self.per_seed and gain(self.per_seed[first], self.per_seed[second]).verdict == "no difference":
+            return "within what the seeds change"
+        return ""
 
 
 @dataclass(frozen=True)
@@ -82,44 +94,46 @@ def find_leader(runs: Sequence[RunData]) -> Leader:
     count = f" on {contest.images} images" if contest.images else ""
     listed = ", ".join(f"{runs[i].name} {contest.texts[i]}" for i in order)
     reason = f"{contest.title}{count}: {listed}. {circumstances}"
-    pair = [Measurement("", contest.values[i], contest.images, "", "") for i in (first, second)]
-    if contest.share and not differs(*pair):
-        headline = f"No clear leader: {runs[first].name} and {runs[second].name} differ by {by}, within sampling noise"
+    if chance := contest.chance(first, second):
+        headline = f"No clear leader: {runs[first].name} and {runs[second].name} differ by {by}, {chance}"
         return Leader(headline, "unknown", reason, [compare])
     headline = f"{runs[first].name} is ahead of {runs[second].name} by {by}"
+    if not contest.share and len(contest.per_seed[first]) == 1:
+        headline += ", on one seed"
     steps = [compare] if contest.images is None or len(contests) == 1 else []
     return Leader(headline, "good", reason, steps)
 
 
 def _evaluations(runs: Sequence[RunData]) -> list[Contest]:
-    """The stored evaluations of the last weights with settings that all runs share, mean over seeds."""
-    by_run = [_by_settings(run) for run in runs]
+    """The stored evaluations of the last weights that all runs share: equal settings and data, mean over common seeds."""
+    by_run = [_by_task(run) for run in runs]
     contests = []
     for key in by_run[0]:
-        if not all(key in results for results in by_run):
+        if not all(key in groups for groups in by_run):
             continue
-        groups = [results[key] for results in by_run]
-        first, metric = groups[0][0], str(groups[0][0]["main"])
-        values = [mean(float(result["metrics"][metric]) for result in group) for group in groups]
+        groups = [groups[key] for groups in by_run]
+        seeds = [seed for seed in groups[0].seeds if all(seed in group.seeds for group in groups)]
+        if not seeds:
+            continue
+        first, metric = groups[0].first, groups[0].main
+        per_seed = [[float(group.by_seed[seed]["metrics"][metric]) for seed in seeds] for group in groups]
+        values = [mean(of_run) for of_run in per_seed]
         config = first["config"] if isinstance(first.get("config"), dict) else {}
         title = f"{evaluation_title(first.get('evaluation'))}, {result_title(metric)}"
         title += f", {config['data']}" if config.get("data") else ""
+        title += f", mean of {len(seeds)} seeds" if len(seeds) > 1 else ", one seed"
         texts, share = [write_result(metric, value) for value in values], result_is_share(metric)
         higher = first.get("higher_is_better") is not False
-        contests.append(Contest(title, values, images_tested(first), texts, share, higher))
+        contests.append(Contest(title, values, images_tested(first), texts, share, higher, per_seed))
     return contests
 
 
-def _by_settings(run: RunData) -> dict[str, list[Row]]:
-    results: dict[str, list[Row]] = {}
-    for result in run.evaluations:
-        if not is_final(run, result) or finite_number(result["metrics"].get(str(result["main"]))) is None:
-            continue
-        config = result["config"] if isinstance(result.get("config"), dict) else {}
-        settings = {name: value for name, value in config.items() if name != "seed"}
-        key = json.dumps([result.get("evaluation"), result["main"], settings], sort_keys=True, default=str)
-        results.setdefault(key, []).append(result)
-    return results
+def _by_task(run: RunData) -> dict[str, ResultGroup]:
+    """The results of the last weights by what was measured; of several encoder settings the first ones."""
+    found: dict[str, ResultGroup] = {}
+    for group in group_results([result for result in run.evaluations if is_last(run, result)]):
+        found.setdefault(task_key(group.first), group)
+    return found
 
 
 def _probes(runs: Sequence[RunData]) -> list[Contest]:

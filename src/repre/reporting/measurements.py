@@ -38,8 +38,8 @@ class Measurement:
         return f"{write_metric(self.about, self.value)} on {count} images ({self.source})"
 
 
-def measurements(run: RunData) -> list[Measurement]:
-    """The last value of every probe after step 0, and every stored evaluation of the run's last weights."""
+def probe_measurements(run: RunData) -> list[Measurement]:
+    """The last value of every probe after step 0."""
     found = []
     for name in dict.fromkeys(name for row in run.validations for name in row):
         about = name.removeprefix("probe/")
@@ -48,14 +48,6 @@ def measurements(run: RunData) -> list[Measurement]:
             continue
         source = f"probe at step {steps[-1]:.0f}"
         found.append(Measurement(about, values[-1], probe_images(run, name), probe_data(run, name), source))
-    for result in run.evaluations:
-        about = measured_by(str(result.get("evaluation")))
-        value = finite_number(result["metrics"].get(str(result.get("main"))))
-        if about not in ABOUT or value is None or not is_final(run, result):
-            continue
-        config = result["config"] if isinstance(result.get("config"), dict) else {}
-        data = _plain(config.get("data"))
-        found.append(Measurement(about, value, images_tested(result), data, f"repre eval {result['evaluation']}"))
     return found
 
 
@@ -77,7 +69,7 @@ def probe_images(run: RunData, name: str) -> int | None:
 
 def probe_data(run: RunData, name: str) -> str:
     """What a probe is measured on, to compare it: the embedded scenes, or its labels."""
-    return _plain(probe_labels(run, name)) if "/" in name else "scenes"
+    return plain_data(probe_labels(run, name)) if "/" in name else "scenes"
 
 
 def probe_labels(run: RunData, name: str) -> str:
@@ -94,20 +86,6 @@ def measured_by(evaluation: str) -> str:
     return next((about for about, name in EVALUATION_OF.items() if name == evaluation), evaluation)
 
 
-def weights_hash(result: Row) -> str:
-    """The hash of the weights that a stored evaluation measured; empty if it has none."""
-    encoder = result.get("encoder")
-    return str(encoder.get("weights") or "") if isinstance(encoder, dict) else ""
-
-
-def is_final(run: RunData, result: Row) -> bool:
-    """Whether a stored evaluation is about the run's last weights, by their hash where there is one."""
-    found = weights_hash(result)
-    if found and run.weights:
-        return found == run.weights
-    return not str(result.get("start")).endswith(".pt")
-
-
 def images_tested(result: Row) -> int | None:
     """Test images of a stored evaluation."""
     details = result["details"] if isinstance(result.get("details"), dict) else {}
@@ -115,7 +93,7 @@ def images_tested(result: Row) -> int | None:
     return next((int(count) for count in counts if count is not None), None)
 
 
-def _plain(spec: object) -> str:
+def plain_data(spec: object) -> str:
     """The name of labeled data without what does not matter: a slash at the end, the number of scenes."""
     text = str(spec or "")
     return "scenes" if text.partition(":")[0] == "scenes" else text.rstrip("/")

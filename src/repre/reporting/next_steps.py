@@ -23,9 +23,11 @@ def lower_lr(run: RunData, value: float = 0.0) -> NextStep:
 
 
 def raise_lr(run: RunData, value: float = 0.0) -> NextStep:
-    """Start again with three times the learning rate, at most the highest of the papers."""
-    lr = setting(run.config, "optim.lr") or 1.5e-4
-    return _start_again(run, "lr", "--optim.lr", short(max(min(3 * lr, commands.highest_lr(run.config)), lr)))
+    """Start again with three times the learning rate, at most the highest of the papers; train longer if it is as high."""
+    lr, highest = setting(run.config, "optim.lr") or 1.5e-4, commands.highest_lr(run.config)
+    if lr >= highest:
+        return longer(run)
+    return _start_again(run, "lr", "--optim.lr", short(min(3 * lr, highest)))
 
 
 def longer(run: RunData, value: float = 0.0) -> NextStep:
@@ -67,9 +69,10 @@ def _start_again(run: RunData, name: str, *options: str) -> NextStep:
 
 
 def _balance(run: RunData, value: float) -> NextStep:
-    """Divide the weight of the branch by the ratio of the gradients, which makes them equal at the next start."""
+    """Divide the weight of the branch by the ratio of the gradients, which makes them equal at the next start. Multiply it
+    by 10 at most, as the alarm of an inert branch says."""
     weight = setting(run.config, "reconstruction.weight") or 1.0
-    return _start_again(run, "weight", "--reconstruction.weight", short(weight / value if value > 0 else weight / 10))
+    return _start_again(run, "weight", "--reconstruction.weight", short(weight / max(value, 0.1)))
 
 
 def _lighter_branch(run: RunData, value: float) -> NextStep:

@@ -10,6 +10,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,8 @@ RUN_FILES = ("config.yaml", "metrics.jsonl", "summary.json")
 """A folder with any of these is a run."""
 MAX_UNREADABLE = 50
 """Lines of unreadable.txt that the page shows."""
+EVALUATIONS, RANDOM_INIT = "evaluations", "random-init"
+"""Names of the folders of results, as `repre.evaluation.runner` has them."""
 VALIDATION_LINE = re.compile(r"^step (\d+): (.+)$")
 """A validation in log.txt."""
 
@@ -57,7 +60,7 @@ class RunData:
     evaluations: list[Row] = field(default_factory=list)
     """Stored results of `repre eval`."""
     random_init: list[Row] = field(default_factory=list)
-    """Stored results of the same model with random weights, if they were evaluated from the current folder."""
+    """Stored results of the same model with random weights (``random:RUN``)."""
     comparisons: list[Row] = field(default_factory=list)
     """What `repre compare` wrote about this run."""
     notes: list[str] = field(default_factory=list)
@@ -65,7 +68,7 @@ class RunData:
     failure: FailureRecord | None = None
     """Why the run ended early; None for one that finished or is running."""
     weights: str | None = None
-    """SHA-256 of the exported encoder's weights, by which evaluations know it; only for a run with evaluations."""
+    """SHA-256 of the exported encoder's weights, by which evaluations know it; only for a run with results."""
     running: bool = False
     """Whether a process trains it now."""
 
@@ -92,6 +95,8 @@ def read_run(path: Path, *, comparisons: Sequence[Path] = ()) -> RunData:
         UserError: the folder is no run.
     """
     if not any((path / file).is_file() for file in RUN_FILES):
+        if (run := _run_of(path)) is not None:
+            raise UserError(f"{path} is only a part of a run; the report of the whole: repre report {quote(str(run))}")
         siblings = path.parent.iterdir() if path.parent.is_dir() else ()
         runs = [sibling.name for sibling in siblings if any((sibling / file).is_file() for file in RUN_FILES)]
         raise UserError(f"{path} is not the folder of a run: it has no config.yaml{near_names(path.name, runs)}")
@@ -106,7 +111,9 @@ def read_run(path: Path, *, comparisons: Sequence[Path] = ()) -> RunData:
     alarms = _read_json_lines(path / "alarms.jsonl", notes) or (summary or {}).get("alarms")
     unreadable = _read_text(path / "unreadable.txt").splitlines()
     rows, validations = _last_of_each_step(_with_step(rows)), _last_of_each_step(_with_step(validations))
-    evaluations = _read_evaluations(path / "evaluations", notes)
+    evaluations = _read_evaluations(path / EVALUATIONS, notes)
+    exported = path / "encoder" / "model.safetensors"
+    comparisons_read = _read_comparisons(path, comparisons, notes)
     locked = is_locked(path / ".lock") if summary is None else False
     return RunData(
         path=path,
@@ -123,13 +130,20 @@ def read_run(path: Path, *, comparisons: Sequence[Path] = ()) -> RunData:
         panels=_find_panels(path / "panel"),
         arrays=read_arrays(path / "snapshots" / "features.npz", notes),
         evaluations=evaluations,
-        weights=_file_hash(path / "encoder" / "model.safetensors") if evaluations else None,
-        random_init=_read_random_init(path, notes),
-        comparisons=_read_comparisons(path, comparisons, notes),
+        weights=_file_hash(exported) if evaluations or comparisons_read else None,
+        random_init=_read_evaluations(path / EVALUATIONS / RANDOM_INIT, notes),
+        comparisons=comparisons_read,
         notes=notes,
         failure=_failure(path, [*rows, *validations], locked=locked) if summary is None and not locked else None,
         running=bool(locked),
     )
+
+
+def _run_of(path: Path) -> Path | None:
+    """The run that a path belongs to: a file or a folder in it, or RUN@NAME; None if there is none."""
+    run, at, _ = str(path).rpartition("@")
+    places = [*([Path(run)] if at else []), *path.parents[:2]]
+    return next((place for place in places if any((place / file).is_file() for file in RUN_FILES)), None)
 
 
 def _failure(path: Path, rows: Sequence[Row], *, locked: bool | None) -> FailureRecord | None:
@@ -266,13 +280,6 @@ def _read_evaluations(folder: Path, notes: list[str]) -> list[Row]:
     return results
 
 
-def _read_random_init(run: Path, notes: list[str]) -> list[Row]:
-    """Reads results of ``random:RUN``, which evaluations store in the current folder (`repre.evaluation.runner`)."""
-    folders = sorted(Path("evaluations").glob("random-*"))
-    results = [result for folder in folders for result in _read_evaluations(folder, notes)]
-    return [r for r in results if Path(str(r.get("start", "")).removeprefix("random:")).resolve() == run.resolve()]
-
-
 def _read_comparisons(run: Path, requested: Sequence[Path], notes: list[str]) -> list[Row]:
     """Reads the comparisons that were requested, those in the run's folder, and those next to it that are about the run."""
     wanted = [path / "compare.json" if path.is_dir() else path for path in requested]
@@ -283,16 +290,18 @@ def _read_comparisons(run: Path, requested: Sequence[Path], notes: list[str]) ->
         content = _read_json(path, notes)
         if content is None or not isinstance(content.get("rows"), list) or path.resolve() in comparisons:
             continue
+        content["file"] = str(path)
         if path in wanted or results_inside(content, run):
-            comparisons[path.resolve()] = {**content, "file": str(path)}
+            comparisons[path.resolve()] = content
     return list(comparisons.values())
 
 
 def results_inside(comparison: Row, run: Path) -> list[Row]:
-    """Gives the results of a comparison that are stored in the run's folder."""
-    results = comparison.get("results")
-    return [
-        result
-        for result in (results if isinstance(results, list) else [])
-        if isinstance(result, dict) and run.resolve() in Path(str(result.get("path", ""))).resolve().parents
-    ]
+    """Gives the results of a comparison that are stored in the run's folder, but those of the model at random init."""
+    results, run = comparison.get("results"), run.resolve()
+    folder = Path(str(comparison["file"])).parent if (finite_number(comparison.get("format")) or 1) > 1 else Path()
+    inside = []
+    for result in results if isinstance(results, list) else []:
+        if isinstance(result, dict) and run in (path := (folder / str(result.get("path", ""))).resolve()).parents:
+            inside += [result] if path.parent.name != RANDOM_INIT else []
+    return inside

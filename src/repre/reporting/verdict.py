@@ -1,6 +1,6 @@
 """Answers whether the run learned and what limits it; without enough evidence the answer says so."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import median
 
 from repre.reporting.disagreements import disagreements, settle
@@ -17,6 +17,7 @@ from repre.reporting.findings import (
     stability,
 )
 from repre.reporting.next_steps import check_data, longer, measure
+from repre.reporting.one_advice import Decided, decide, with_one_advice
 from repre.reporting.run_data import RunData, finite_number
 from repre.training import next_commands
 from repre.training.failure_record import FailureRecord, NextStep
@@ -35,6 +36,8 @@ class Verdict:
     findings: list[Finding]
     failure: FailureRecord | None = None
     """Why the run ended early, which then is the answer."""
+    decided: Decided = field(default_factory=dict)
+    """By a setting what to do about it, the same on the whole page."""
 
     @property
     def next_steps(self) -> list[NextStep]:
@@ -66,15 +69,16 @@ def judge(run: RunData) -> Verdict:
     """Gives the verdict on one run."""
     if run.failure is not None:
         found = [*probes(run), *gains(run), *stability(run), *losses(run), *unreadable(run)]
-        return Verdict(run.failure.headline, "bad", found, run.failure)
+        return _verdict(run, run.failure.headline, "bad", found, broken=[])
     labeled, baseline, state = settle([*probes(run), *gains(run)]), baselines(run), stability(run)
     unlabeled = [*losses(run), *correspondence(run), *reconstruction(run)]
     findings = [*labeled, *disagreements(run), *baseline, *state, *unlabeled, *limits(run)]
     if not labeled:
         text = "No labeled probe ran before and after training. Run repre eval knn or repre compare to measure the features."
         findings.append(Finding("unknown", "Feature quality", text, measure(run)))
+    broken = [finding for finding in state if finding.kind == "bad"]
     headline, kind = _answer(
-        broken=[finding for finding in state if finding.kind == "bad"],
+        broken=broken,
         labeled={finding.kind for finding in labeled},
         not_beaten=[finding for finding in baseline if finding.kind == "limit"],
         unlabeled={finding.kind for finding in unlabeled},
@@ -83,7 +87,12 @@ def judge(run: RunData) -> Verdict:
         headline = f"{headline}, with {len(run.alarms)} alarm{'s' * (len(run.alarms) > 1)} to check"
     if run.summary is None:
         headline = f"{'Still running' if run.running else 'Not finished'}. So far: {_lower(headline)}"
-    return Verdict(headline, kind, findings)
+    return _verdict(run, headline, kind, findings, broken=broken)
+
+
+def _verdict(run: RunData, headline: str, kind: Kind, findings: list[Finding], *, broken: list[Finding]) -> Verdict:
+    decided = decide(run, broken=broken, findings=findings)
+    return Verdict(headline, kind, with_one_advice(findings, decided), run.failure, decided)
 
 
 def _answer(

@@ -6,9 +6,11 @@ from itertools import groupby
 from repre.reporting.findings import ends
 from repre.reporting.formatting import duration, format_number, percent
 from repre.reporting.next_steps import after_alarm
+from repre.reporting.one_advice import settled
 from repre.reporting.rendering import PageData, Section, section
 from repre.reporting.run_data import Row, RunData, finite_number
-from repre.reporting.verdict import judge
+from repre.reporting.verdict import Verdict, judge
+from repre.training.failure_record import NextStep
 
 SIGNS = {
     "good": ("✓", "evidence of learning"),
@@ -36,10 +38,20 @@ def verdict_section(run: RunData, page: PageData) -> Section:
         "Verdict",
         verdict=verdict,
         tiles=key_metrics(run),
-        alarms=[(name, rows, after_alarm(run, rows[-1])) for name, rows in _by_monitor(run.alarms)],
+        alarms=[_with_advice(run, verdict, name, rows) for name, rows in _by_monitor(run.alarms)],
         columns=[groups for column in columns if (groups := [group for group in column if group[1]])],
         signs=SIGNS,
     )
+
+
+def _with_advice(
+    run: RunData, verdict: Verdict, monitor: str, rows: list[Row]
+) -> tuple[str, list[Row], object, NextStep | None]:
+    """Gives a monitor, its alarms, the fix, and the next step; where stronger evidence decides, the fix says so."""
+    step, fix = after_alarm(run, rows[-1]), rows[-1].get("fix", "unknown")
+    if step is None or (advice := settled(step, verdict.decided)) == step:
+        return monitor, rows, fix, step
+    return monitor, rows, f"Stronger evidence on this page decides: {advice.do}.", advice
 
 
 def _three_digits(value: float) -> str:

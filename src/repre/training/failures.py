@@ -4,7 +4,6 @@ They are counted and kept in the checkpoint. Failures are listed in the run fold
 there are too many. All ranks see the same failures, so they end together.
 """
 
-import errno
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -26,14 +25,13 @@ from repre.types import Batch, Losses, Views
 from repre.utils.device_errors import describe_device_error
 from repre.utils.dist import any_rank, gather_objects, is_lost_peer, is_main_process, rank
 from repre.utils.fsdp import local_tensor
+from repre.utils.os_errors import describe_os_error
 from repre.utils.pieces import FinalMemoryError, is_out_of_memory
 
 MAX_CONSECUTIVE_SKIPS = 20
 """Steps in a row that may be skipped, by the setting or because fp16's gradient scale was too high; beyond that the run
 ends."""
 FILES = "If single files are at fault, remove them, or add --runtime.not-finite skip to pass over such steps"
-DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
-"""Error numbers of a disk that is full, read-only or broken."""
 
 
 @contextmanager
@@ -41,35 +39,51 @@ def failures_in_words(config: RunConfig, folder: RunFolder) -> Iterator[None]:
     """Inside, an error of the disk or of the device becomes a RunError that says what helps and how to resume; every error
     is recorded in the folder. A refusal of the user's input leaves no folder of a run that did not begin."""
     try:
-        with _errors_in_words(folder):
+        with _errors_in_words(config, folder):
             yield
     except UserError:
         folder.withdraw()
         raise
     except (Exception, KeyboardInterrupt) as error:
-        record_failure(
-            folder.path, to_dict(config), error, kind=_kind(error), step=folder.step or None, total=folder.total_steps
-        )
+        if folder.is_there():
+            step, total = folder.step or None, folder.total_steps
+            record_failure(folder.path, to_dict(config), error, kind=_kind(error), step=step, total=total)
         raise
 
 
 @contextmanager
-def _errors_in_words(folder: RunFolder) -> Iterator[None]:
+def _errors_in_words(config: RunConfig, folder: RunFolder) -> Iterator[None]:
     try:
         yield
-    except (RuntimeError, MemoryError) as error:
+    except UserError:
+        raise
+    except (OSError, ValueError, RuntimeError, MemoryError) as error:
+        if isinstance(error, OSError) or (isinstance(error, RunError) and error.kind == "disk"):
+            _refuse_lost_folder(folder, error)
+        data = [config.data] if isinstance(config.data, str) else config.data
+        described = describe_os_error(error, [*data, config.out])
+        if isinstance(described, UserError) and not folder.last.is_file():
+            raise described from error
+        if described is not None:
+            raise RunError(f"{described}. {folder.resume_advice}", kind="disk") from error
         reason = describe_device_error(error)
         if reason is None:
             raise
         lacks_memory = isinstance(error, FinalMemoryError) or is_out_of_memory(error)
         kind: FailureKind = "memory" if lacks_memory else "lost" if isinstance(error, dist.DistError) else "device"
         raise RunError(f"{reason}. {folder.resume_advice}", kind=kind) from error
-    except OSError as error:
-        if error.errno not in DISK_ERRORS:
-            raise
+
+
+def _refuse_lost_folder(folder: RunFolder, error: Exception) -> None:
+    """Ends a run whose folder was moved or deleted; nothing is written to where it was.
+
+    Raises:
+        RunError: the folder is not the one that the run began in.
+    """
+    if is_main_process() and not folder.is_there():
         raise RunError(
-            f"cannot write to {error.filename or folder.path}: {error.strerror}; everything saved so far is intact. "
-            "Free some space, then run the same command again to resume from the last checkpoint",
+            f"{folder.path} was moved or deleted while the run was writing to it. If it was moved, move it back, or "
+            "resume it where it is with --resume FOLDER",
             kind="disk",
         ) from error
 

@@ -76,7 +76,7 @@ class Trainer:
     ) -> None:
         self.config, self.folder, self.device = config, folder, device
         self.log = RunLog(config, folder)
-        self.source, warning = open_run_source(config, folder, files=None if start is None else start.files)
+        self.source, warning = open_run_source(config, folder, start)
         self.log.message(warning)
         steps_per_epoch = len(self.source) // config.batch_size
         steps = config.epochs * steps_per_epoch
@@ -116,7 +116,7 @@ class Trainer:
         size = f"{len(self.source)} images of {config.data_name}, {counted(epoch, 'step')} per epoch, {total} in all"
         resuming = f"; resuming from step {self.step}" if self.step > self.first_step else ""
         self.log.message(f"{size}; {device}, {precision}{resuming}")
-        self.log.message(describe_cost(self.state.branch_cost))
+        self.log.message(describe_cost(self.state.branch_cost, config.decoder))
         if self.start is not None and self.saved_step < 0:
             self._save()  # from here on the run does not need the other one
         if self._validation_is_missing():

@@ -58,17 +58,8 @@ class OptimConfig:
 
     def __post_init__(self) -> None:
         check_fields(self, "optim")
-        for name in ("lr", "weight_decay", "min_lr", "warmup_lr", "patch_embed_lr_scale"):
-            if getattr(self, name) < 0:
-                raise UserError(f"optim.{name} must not be negative, not {getattr(self, name)}")
-        if not 0 <= self.warmup_fraction <= 1:
-            raise UserError(
-                f"optim.warmup_fraction is a share of the run and must lie in [0, 1], not {self.warmup_fraction}"
-            )
-        if not 0 <= self.decay_fraction <= 1:
-            raise UserError(
-                f"optim.decay_fraction is a share of the run and must lie in [0, 1], not {self.decay_fraction}"
-            )
+        if max(self.betas) >= 1:
+            raise UserError(f"optim.betas must lie in [0, 1), not {self.betas}; AdamW's own are 0.9 0.999")
         if self.base_epochs is not None and (self.schedule != "wsd" or self.base_epochs < 1):
             raise UserError(
                 f"optim.base_epochs must be at least 1 and needs optim.schedule wsd, not {self.base_epochs} and "

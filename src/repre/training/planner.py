@@ -4,6 +4,7 @@ Two things are measured: how many images one process decodes per second (on the 
 training steps on real images, in the largest pieces that fit.
 """
 
+import math
 import time
 from dataclasses import dataclass, replace
 
@@ -14,7 +15,7 @@ from repre.config import RunConfig
 from repre.data.io.decode import UnreadableImage
 from repre.data.io.sources import Source
 from repre.data.loading.loader import stack
-from repre.data.loading.order import RunOrder
+from repre.data.loading.order import RunOrder, check_batch
 from repre.data.views.render import make_views
 from repre.data.views.view_recipes import MaskConfig
 from repre.errors import UserError, counted
@@ -104,12 +105,11 @@ def plan(config: RunConfig, *, seconds: float = 30.0, max_hours: float | None = 
         UserError: nothing fits into the memory, the data cannot be used, or `max_hours` is too short for one epoch.
     """
     for name, value in (("seconds", seconds), ("max_hours", max_hours)):
-        if value is not None and not value > 0:
-            raise UserError(f"--{name.replace('_', '-')} must be above 0, not {value}")
+        if value is not None and not 0 < value < math.inf:
+            raise UserError(f"--{name.replace('_', '-')} must be above 0 and finite, not {value}")
     device = pick_device(config.runtime.device)
     source = config.open_source()
-    if config.batch_size > len(source):
-        raise UserError(f"batch_size is {config.batch_size}, but {source.spec} has only {len(source)} images")
+    check_batch(config.batch_size, images=len(source), spec=source.spec)
     batch, decode_per_s = _decode(source, config, limit=seconds / 4)
     if device.type == "cpu":  # the processes that decode also make the views
         begin = time.monotonic()

@@ -44,5 +44,6 @@ def reconstruct(images: tuple[Path, ...], *, run: Path, out: Path, checkpoint: P
     view = center_view(pixels, sizes, size=config.views.shape, config=config.views)
     views = fit_masks(config.rendered_views, model.encoder, model.framework.needs)
     pictures = rebuild(model, view, views=views, device=torch.device("cpu"))
+    out.parent.mkdir(parents=True, exist_ok=True)
     save_panel(*pictures, out)
     return psnr(*pictures).tolist()

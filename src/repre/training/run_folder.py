@@ -48,6 +48,20 @@ MAX_LOG_BYTES = 10_000_000
 """Size at which log.txt is renamed to log.1.txt."""
 LOG_BACKUPS = 3
 """Older log files to keep."""
+UNSAVED = (
+    *("config.yaml", "environment.json", "files.gz", "log.txt", "metrics.jsonl", "metrics.csv", "probes.json"),
+    *(
+        "unreadable.txt",
+        "changed.txt",
+        "not_finite.jsonl",
+        "alarms.jsonl",
+        "failure.json",
+        "trackers.json",
+        "report.html",
+    ),
+    *("checkpoints", "panel", "snapshots", "tensorboard"),
+)
+"""What a run may write before its first checkpoint."""
 FILE_NAME_ENCODING: dict[str, Any] = {"encoding": "utf-8", "errors": "surrogateescape"}
 """Writes file names with the bytes that they have on the disk, which may not be UTF-8."""
 
@@ -79,8 +93,36 @@ class RunFolder:
         self.tensorboard = self.path / "tensorboard"
         self.summary = self.path / "summary.json"
         self._lock = FolderLock(self.lock)
-        self._is_new = False
+        self._is_new = self._replaces = False
+        self._new_parents: list[Path] = []
         self.step = self.total_steps = 0  # of the process that trains
+
+    def check(self, config: RunConfig) -> bool:
+        """Whether the folder can hold the run, without a change to it. Until something was saved, a run that began there
+        gives way to one with other settings: its command was a mistake, or was stopped.
+
+        Returns:
+            Whether the run is already finished.
+
+        Raises:
+            UserError: the folder holds another run or other files, or is a file.
+        """
+        self._replaces = False
+        if self.config.is_file():
+            try:
+                check_same_run(config, self.path, data_is_listed=self.files.is_file(), finished=self.summary.is_file())
+            except UserError:
+                if any(file.is_file() for file in (self.summary, self.last, self.previous)):
+                    raise
+                self._replaces = True
+            return self.summary.is_file()
+        if not config.out:
+            raise UserError("--out is empty; name a folder")
+        if self.path.exists() and not self.path.is_dir():
+            raise UserError(f"--out {self.path} is a file; name a folder")
+        if self.path.is_dir() and {p.name for p in self.path.iterdir()} - self._names_before_config():
+            raise UserError(f"--out {self.path} is not empty and holds no run of repre; name a new folder")
+        return False
 
     def prepare(self, config: RunConfig) -> bool:
         """Creates the folder for a run, or reopens it to resume that run, and locks it.
@@ -89,49 +131,49 @@ class RunFolder:
             Whether the run is already finished; then nothing is locked or written.
 
         Raises:
-            UserError: the folder holds another run or other files, another process writes to it, or it cannot be written.
+            UserError: see `check`; or another process writes to the folder, or it cannot be written.
         """
-        if self.config.is_file():
-            check_same_run(config, self.path, data_is_listed=self.files.is_file(), finished=self.summary.is_file())
-            if self.summary.is_file():
-                return True
-        elif self.path.exists() and not self.path.is_dir():
-            raise UserError(f"--out {self.path} is a file; name a folder")
-        elif self.path.is_dir() and {p.name for p in self.path.iterdir()} - self._names_before_config():
-            raise UserError(f"--out {self.path} is not empty and holds no run of repre; name a new folder")
+        if self.check(config):
+            return True
         try:
+            self._new_parents = [p for p in (self.path, *self.path.parents) if not p.exists()]
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock.acquire()
+            if self._replaces:
+                self._remove_unsaved()
             if not self.config.is_file():
                 self._is_new = True
                 self.write_config(config)
             for folder in (self.last.parent, self.panel, self.tensorboard):
                 folder.mkdir(parents=True, exist_ok=True)
-            write_json(self.environment, environment())
         except (OSError, RunError) as error:
+            self._remove_new_parents()
             raise UserError(f"--out {self.path} cannot be written ({error}); name another folder") from error
         return False
 
     def withdraw(self) -> None:
         """Leaves the folder as it was before the call of `prepare` that began the run, unless the run was saved since: a
         refused command must not keep the corrected one from using the folder."""
-        if not self._is_new or self.last.is_file():
-            return
-        for file in (
-            self.config,
-            self.environment,
-            self.files,
-            self.log,
-            self.metrics,
-            self.csv,
-            self.probes,
-            self.lock,
-        ):
-            file.unlink(missing_ok=True)
-        for folder in (self.last.parent, self.panel, self.snapshots, self.tensorboard):
-            shutil.rmtree(folder, ignore_errors=True)
-        with contextlib.suppress(OSError):  # the folder holds something else
-            self.path.rmdir()
+        if self._is_new and not self.last.is_file():
+            self._remove_unsaved()
+            self.lock.unlink(missing_ok=True)
+            self._remove_new_parents()
+
+    def _remove_unsaved(self) -> None:
+        """Removes what a run writes before its first checkpoint."""
+        for file in self.path.iterdir() if self.path.is_dir() else ():
+            if file.name in UNSAVED or file.match("log.*.txt"):
+                shutil.rmtree(file, ignore_errors=True) if file.is_dir() else file.unlink(missing_ok=True)
+
+    def _remove_new_parents(self) -> None:
+        """Removes the folders that `prepare` created, as far as nothing else is in them."""
+        with contextlib.suppress(OSError):
+            for folder in self._new_parents:
+                folder.rmdir()
+
+    def is_there(self) -> bool:
+        """Whether the folder is still the one that `prepare` locked: it was neither moved nor deleted."""
+        return self._lock.is_in_place()
 
     def release(self) -> None:
         """Releases the lock, if this process holds it."""
@@ -144,8 +186,10 @@ class RunFolder:
         number = compute.get("micro_batch") if isinstance(compute, dict) else None
         return number if isinstance(number, int) and number > 0 else None
 
-    def update_config(self, config: RunConfig) -> None:
-        """Writes the config of a run that resumes, which may have other data paths and a micro-batch of its own."""
+    def begin(self, config: RunConfig) -> None:
+        """Writes machine and versions, and the config of a run that begins or resumes, which may have other data paths and
+        a micro-batch of its own."""
+        write_json(self.environment, environment())
         recorded = self.recorded_micro_batch() if config.compute.micro_batch == "auto" else None
         self.write_config(config, micro_batch=recorded)
 

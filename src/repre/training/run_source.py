@@ -2,42 +2,60 @@
 
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 from repre.config import RunConfig
 from repre.data.io.cache_folders import with_cache
-from repre.data.io.sources import Source
+from repre.data.io.sources import Source, describe_source
+from repre.data.io.value_ranges import check_values
 from repre.data.loading.loader import Loader
 from repre.data.loading.manifest import apply_manifest, write_manifest
+from repre.data.loading.order import check_batch
 from repre.data.views.render import draw_views
 from repre.data.views.view_recipes import ViewsConfig
+from repre.training.prospects import check_prospects
 from repre.training.run_folder import RunFolder
+from repre.training.start_from import Start
 from repre.types import Batch, Views
 from repre.utils.device import pick_workers
 from repre.utils.dist import barrier, is_main_process, rank, world_size
 from repre.utils.io import keep_copy
 
 
-def open_run_source(config: RunConfig, folder: RunFolder, *, files: Path | None) -> tuple[Source, str | None]:
-    """Opens the images; a new run writes down the list of its files first. A collective call.
+def open_run_source(config: RunConfig, folder: RunFolder, start: Start | None) -> tuple[Source, str | None]:
+    """Opens the images; a new run checks them, and what it can learn, and writes down the list of its files first. A
+    collective call.
 
     Args:
-        files: a list of another run that this one continues with, instead of a new one.
+        start: of a run that starts from another. One that goes on with its plan has its list of files.
 
     Returns:
-        The images, and a warning if they differ from the list.
+        The images, and what to say about them: what a new run takes and leaves, whether they differ from the list, and
+        whether little can be learned.
+
+    Raises:
+        UserError: there are too few images, nothing can be learned, or the values of a new run's images do not fit their
+            range.
     """
     source = config.open_source()
-    if is_main_process() and not (folder.last.is_file() or folder.previous.is_file()):
+    check_batch(config.batch_size, images=len(source), spec=source.spec, processes=world_size())
+    is_new = not (folder.last.is_file() or folder.previous.is_file())
+    notes: list[str] = []
+    if is_new:
+        warnings = check_prospects(config, images=len(source), first_step=0 if start is None else start.first_step)
+        check_values(source, config.views.value_range)
+        notes = [*describe_source(source), *warnings]
+    files = None if start is None else start.files
+    if is_main_process() and is_new:
         if files is not None and files.is_file():
             keep_copy(files, folder.files)
         else:
             write_manifest(source, folder.files)
     barrier()
     source, warning = apply_manifest(source, folder.files)
+    notes += [warning] if warning else []
     if is_main_process():
-        folder.update_config(config)
-    return source, warning
+        folder.begin(config)
+    return source, "\n".join(notes) or None
 
 
 def build_loader(

@@ -4,12 +4,13 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from repre.config import RunConfig
-from repre.models.decoder import BranchCost
+from repre.models.decoder import BranchCost, DecoderConfig
 from repre.models.repre import RePre
 from repre.models.timm_folder import save_encoder
 from repre.training.failures import FailureTracker
 from repre.training.monitoring.gradient_balance import describe_balance
 from repre.training.monitoring.validator import Validator
+from repre.training.prospects import check_decoder
 from repre.training.run_folder import RunFolder
 from repre.utils.io import write_json
 
@@ -89,12 +90,13 @@ def save_for_use(config: RunConfig, model: RePre, folder: RunFolder) -> None:
     folder.write_csv()
 
 
-def describe_cost(cost: BranchCost) -> str:
-    """Size of the encoder and cost of the branch beside it."""
+def describe_cost(cost: BranchCost, decoder_config: DecoderConfig) -> str:
+    """Size of the encoder and cost of the branch beside it, with a warning if that is larger."""
     encoder, decoder = cost.encoder_parameters, cost.decoder_parameters
     if not decoder:
         return f"encoder {encoder / 1e6:.2f} M parameters; no reconstruction branch"
-    return (
+    text = (
         f"encoder {encoder / 1e6:.2f} M parameters; decoder {decoder / 1e6:.2f} M ({100 * decoder / encoder:.1f} %), "
         f"{100 * cost.decoder_flops / cost.encoder_flops:.1f} % of the encoder's forward FLOPs"
     )
+    return "\n".join([text, *([] if (warning := check_decoder(cost, decoder_config)) is None else [warning])])

@@ -1,6 +1,7 @@
 """Sends metrics to TensorBoard, and to the services that the config names."""
 
 import json
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
@@ -33,6 +34,8 @@ class TensorBoard:
     def __init__(self, folder: Path, *, start: int) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
+        if threading.excepthook is not _ThreadHook.hook:
+            _ThreadHook.default, threading.excepthook = threading.excepthook, _ThreadHook.hook
         self.writer = SummaryWriter(str(folder), purge_step=start or None)
 
     def log(self, row: dict[str, Any], *, step: int) -> None:
@@ -111,6 +114,17 @@ def open_trackers(
         module = require(name, extra=name, purpose="runtime.trackers")
         trackers.append(SERVICES[name](module, run=run, config=config))
     return trackers
+
+
+class _ThreadHook:
+    """Prints no traceback of TensorBoard's writing thread; its error is raised again where the next row is logged."""
+
+    default: Callable[[Any], Any] = threading.__excepthook__
+
+    @staticmethod
+    def hook(args: threading.ExceptHookArgs) -> None:
+        if not (isinstance(args.exc_value, OSError) and type(args.thread).__module__.startswith("tensorboard.")):
+            _ThreadHook.default(args)
 
 
 def _numbers(row: dict[str, Any]) -> dict[str, int | float]:

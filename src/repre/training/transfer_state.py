@@ -29,6 +29,7 @@ OPTIONAL = re.compile(r"decoder\.|(?:.*\.)?mask_token\.")
 """Names of tensors that one of the runs may lack."""
 ARCHITECTURE = ("name", "patch_size", "channels", "model_args")
 """Settings of the encoder that decide what its tensors mean."""
+PLACES = ("in the new run", "in the run that it starts from")
 CHANGES_SIZE = ("img_size", "drop_path_rate")
 """Arguments of timm models that change neither the meaning of tensors nor, but for positions, their shapes."""
 
@@ -143,7 +144,7 @@ def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> N
 def _check_architecture(config: RunConfig, source: RunConfig) -> None:
     """Refuses what the shapes of tensors do not show, such as other attention heads or another framework."""
     mine, theirs = ({"framework": {"name": framework_name(each.framework)}} for each in (config, source))
-    if lines := differences(mine, theirs):
+    if lines := differences(mine, theirs, places=PLACES):
         raise _refused(lines, "the framework's heads cannot be taken over")
     one, other = (
         {key: value for key, value in timm_arguments(each.encoder_at_size).items() if key not in CHANGES_SIZE}
@@ -153,7 +154,7 @@ def _check_architecture(config: RunConfig, source: RunConfig) -> None:
         mine, theirs = (
             {"encoder": {name: to_dict(each.encoder)[name] for name in ARCHITECTURE}} for each in (config, source)
         )
-        raise _refused(differences(mine, theirs), "the encoder is another one")
+        raise _refused(differences(mine, theirs, places=PLACES), "the encoder is another one")
 
 
 def _refusal(config: RunConfig, source: RunConfig, reason: str) -> UserError:
@@ -162,7 +163,7 @@ def _refusal(config: RunConfig, source: RunConfig, reason: str) -> UserError:
         {name: to_dict(getattr(each, name)) for name in ("encoder", "framework", "decoder")}
         for each in (config, source)
     )
-    return _refused(differences(mine, theirs), reason)
+    return _refused(differences(mine, theirs, places=PLACES), reason)
 
 
 def _refused(lines: list[str], reason: str) -> UserError:

@@ -6,7 +6,9 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pytest
 
+from repre.data.io import index_files
 from repre.data.io.index_files import MappedArray, one_at_a_time, read_index, write_index
 
 ARRAYS = {"a": np.arange(10_000, dtype=np.int64), "none": np.empty(0, np.uint8), "b": np.arange(7, dtype=np.uint8)}
@@ -45,6 +47,15 @@ def test_one_process_makes_an_index_and_others_wait(tmp_path: Path) -> None:
     events = [order.get() for _ in range(4)]
     assert [event[2:] for event in events] == ["begins", "ends"] * 2
     assert events[0][0] == events[1][0]
+
+
+def test_a_process_that_never_ends_its_index_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(index_files, "SILENT_SECONDS", 0.0)
+    monkeypatch.setattr(index_files, "LONGEST_WAIT", 0.2)
+    with one_at_a_time(tmp_path / "x.index"), one_at_a_time(tmp_path / "x.index"):
+        assert "another process reads the same files for an index; waiting for it" in capsys.readouterr().err
 
 
 def test_a_damaged_file_is_none(tmp_path: Path) -> None:

@@ -132,3 +132,15 @@ def test_many_processes_share_it(tmp_path: Path) -> None:
     )  # one entry of each process may be in the making while others are removed
     found = [RemoteCache(1, tmp_path).get(number) for number in range(100)]
     assert all(content in (None, content_of(number)) for number, content in enumerate(found))
+
+
+@pytest.mark.skipif(remote_cache.fcntl is None, reason="no locks on this system")
+def test_a_process_that_hangs_in_the_cache_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote_cache, "LOCK_SECONDS", 0.05)
+    cache = RemoteCache(folder=tmp_path)
+    cache.put(b"one", "a")
+    with open(tmp_path / "lock", "ab") as lock:
+        remote_cache.fcntl.flock(lock, remote_cache.fcntl.LOCK_EX)
+        cache.put(b"two", "b")
+    assert cache.get("a") == b"one"
+    assert cache.get("b") is None

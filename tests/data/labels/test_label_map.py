@@ -125,10 +125,12 @@ def test_every_kind_of_png_is_read(tmp_path: Path) -> None:
         assert not is_in_color(tmp_path / f"{name}.png")
     assert read_colors(tmp_path / "palette.png").tolist() == [[9, (1 << 16) + 9], [(2 << 16) + 9, (255 << 16) + 9]]
     assert read_colors(tmp_path / "gray.png")[1, 0] == (2 << 16) + (2 << 8) + 2
-    color = save_image(tmp_path / "color.png")
+    color = save_image(tmp_path / "color.png", np.array([[[0, 0, 0], [1, 2, 3]]], np.uint8))
     assert is_in_color(color)
     assert not is_in_color(tmp_path / "none.png")
-    with pytest.raises(UserError, match=r"color.png is a picture with colors \(RGB\), and no table.*--colors"):
+    with pytest.raises(
+        UserError, match=r"color.png is a picture with colors \(RGB\), and no table.*It holds 0,0,0; 1,2,3\..*--colors"
+    ):
         read_labels(color)
 
 

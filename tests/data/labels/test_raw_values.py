@@ -10,6 +10,7 @@ import pytest
 from repre.data.labels.boxes import open_boxes
 from repre.data.labels.classes import open_labeled
 from repre.data.labels.masks import open_masks
+from repre.data.labels.problems import Problems
 from tests.data.io.test_dicom import dataset
 from tests.data.labels.label_files import save_image
 
@@ -33,9 +34,9 @@ def test_classes(kind: str, tmp_path: Path) -> None:
     if kind == "table":
         (tmp_path / "t.csv").write_text("path,label\n" + "".join(f"{path},{path.parent.name}\n" for path in paths))
         spec = f"csv:{tmp_path / 't.csv'}"
-    shown = open_labeled(spec, channels=1).train.load(0)
+    shown = open_labeled(spec, problems=Problems(accept=True), channels=1).train.load(0)
     assert (shown == 0).all()
-    raw = open_labeled(spec, channels=1, raw_values=True).train.load(0)
+    raw = open_labeled(spec, problems=Problems(accept=True), channels=1, raw_values=True).train.load(0)
     assert (raw[..., 0] == STORED.astype(np.float32) - 1024).all()
 
 

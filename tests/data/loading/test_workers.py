@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,11 +18,13 @@ from torch.utils.data import Dataset
 from repre.data.io.sources import Source
 from repre.data.labels.crops import CropSteps
 from repre.data.labels.windows import WindowsConfig, WindowSet
+from repre.data.loading import workers
 from repre.data.loading.loader import Loader
 from repre.data.loading.workers import in_workers, load_tracked
 from repre.data.tools.check import check
 from repre.errors import RunError, UserError
 
+ROOT = Path(__file__).parents[3]
 DEATH = r"a worker process died .*the last file that it opened is number 7\. .*remove it"
 
 
@@ -202,12 +205,12 @@ def test_workers_ignore_the_signals_that_ask_a_run_to_stop() -> None:
 
 
 def run(program: str) -> "subprocess.CompletedProcess[str]":
-    root = Path(__file__).parents[3]
     command = [sys.executable, "-c", program]
-    return subprocess.run(command, timeout=120, check=False, cwd=root, capture_output=True, text=True)
+    return subprocess.run(command, timeout=120, check=False, cwd=ROOT, capture_output=True, text=True)
 
 
 LEFT_OPEN = """
+from repre.data.loading import workers
 from repre.data.loading.workers import in_workers
 from tests.data.loading.test_workers import Items, Numbers
 
@@ -224,6 +227,7 @@ def test_open_workers_do_not_keep_the_process_from_ending() -> None:
 
 DEATH_INSIDE_DEL = """
 import multiprocessing, time
+from repre.data.loading import workers
 from repre.data.loading.workers import in_workers
 from repre.errors import RunError
 from tests.data.loading.test_workers import Items, Numbers
@@ -257,15 +261,7 @@ def test_a_death_where_no_exception_can_leave_is_raised_by_the_next_item() -> No
     assert "its own error" in done.stderr
 
 
-KILLED = """
-import os, signal
-from repre.data.loading.workers import in_workers
-from tests.data.loading.test_workers import Large
-
-items = in_workers(Large(), list(range(24)) * 100, workers=2)
-print(*{next(items)[0].item() for _ in range(8)}, flush=True)
-os.kill(os.getpid(), signal.SIGKILL)
-"""
+# ------------------------------------------------------------------------------------- the parent, and long waits
 
 
 class Large(Dataset[torch.Tensor]):
@@ -275,19 +271,68 @@ class Large(Dataset[torch.Tensor]):
         return torch.full((100_000,), os.getpid())
 
 
-@pytest.mark.skipif(
-    sys.platform != "linux", reason="the system ends them on Linux; elsewhere torch does, within seconds"
-)
-@pytest.mark.parametrize("slot_gib", [2.0, 1e-6], ids=["slots", "pipe"])
-def test_workers_end_when_their_parent_is_killed(slot_gib: float) -> None:
-    done = run(f"import repre.data.loading.workers as w; w.IN_FLIGHT_GIB = {slot_gib}\n" + KILLED)
-    assert done.returncode == -signal.SIGKILL
-    pids = [int(pid) for pid in done.stdout.split()]
-    assert len(pids) == 2
+def consume_and_die(slot_gib: float) -> None:
+    """Kills this process while its workers are stuck in handing over items; prints which processes they are."""
+    workers.IN_FLIGHT_GIB = slot_gib
+    items = in_workers(Large(), list(range(24)) * 100, workers=2)
+    print(*{next(items)[0].item() for _ in range(8)}, flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+SPAWNED = """
+import multiprocessing, sys
+import repre.data.loading.workers as workers
+import repre.utils.shared_memory as memory
+from tests.data.loading.test_workers import consume_and_die
+
+if __name__ == "__main__":
+    multiprocessing.set_start_method(sys.argv[1])
+    workers.FORK = memory.FORK = False
+    consume_and_die(1e-6)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks at /proc")
+@pytest.mark.parametrize(("slot_gib", "in_thread"), [(2.0, False), (1e-6, False), (1e-6, True)])
+def test_workers_end_when_their_parent_is_killed(slot_gib: float, in_thread: bool) -> None:
+    output, own_output = os.pipe()
+    if (process := os.fork()) == 0:
+        os.dup2(own_output, 1)
+        os.close(output)
+        os.close(own_output)
+        sys.stdout = os.fdopen(1, "w")
+        if in_thread:
+            threading.Thread(target=consume_and_die, args=(slot_gib,)).start()
+            time.sleep(100)
+        consume_and_die(slot_gib)
+    os.close(own_output)
+    with open(output) as file:
+        pids = file.read()  # ends when nobody holds the output any more
+    assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == -signal.SIGKILL
+    assert_they_end(pids)
+
+
+@pytest.mark.slow  # Python and torch start anew for each worker
+@pytest.mark.skipif(sys.platform != "linux", reason="looks at /proc")
+@pytest.mark.parametrize("start", ["spawn", "forkserver"])
+def test_workers_that_are_not_forked_end_when_their_parent_is_killed(tmp_path: Path, start: str) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(SPAWNED)
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
+    command = [sys.executable, str(program), start]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        output = process.communicate(timeout=120)[0]
+    assert process.returncode == -signal.SIGKILL
+    assert_they_end(output)
+
+
+def assert_they_end(pids: str) -> None:
     until = time.monotonic() + 30
-    while any(is_running(pid) for pid in pids):
+    processes = [int(pid) for pid in pids.split()]
+    assert len(processes) == 2
+    while any(map(is_running, processes)):
         assert time.monotonic() < until, "a worker outlived its parent"
-        time.sleep(0.05)
+        time.sleep(0.01)
 
 
 def is_running(pid: int) -> bool:
@@ -295,3 +340,35 @@ def is_running(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
+
+
+class Stuck(Dataset[object]):
+    """Every item but the first takes for ever, as a file on a disk that does not answer."""
+
+    def __getitem__(self, index: int) -> object:
+        if index:
+            load_tracked(Numbers(), index)
+            time.sleep(1000)
+        return os.getpid()
+
+
+def test_a_wait_for_data_says_what_it_waits_for_and_ends(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, seconds in (("TICK", 0.05), ("FIRST_WORD", 0.1), ("LONGEST_WAIT", 0.4)):
+        monkeypatch.setattr(f"repre.data.loading.workers.{name}", seconds)
+    items = in_workers(Stuck(), range(2), workers=1)
+    worker = next(items)
+    with pytest.raises(RunError, match=r"no data came for .* opened last: number 1\. .*run the same command again"):
+        next(items)
+    assert "no data for 0 s; the workers read number 1" in capsys.readouterr().err
+    assert not is_running(worker)
+
+
+def test_workers_that_nobody_needs_end_though_they_are_stuck(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch waits for each of them for 5 s, and then sends a signal that they ignore."""
+    monkeypatch.setattr("repre.data.loading.worker_pool.GRACE", 0.05)
+    items = in_workers(Stuck(), range(24), workers=2)
+    worker = next(items)
+    items.close()  # type: ignore[attr-defined]
+    assert not is_running(worker)

@@ -108,7 +108,7 @@ def test_views_drawn_together_equal_views_drawn_alone() -> None:
         ({"ratio": (0.0, 1.0)}, "ratio"),
         ({"sigma": (2.0, 0.1)}, "sigma"),
         ({"flip": 1.5}, "flip=1.5"),
-        ({"grayscale": -0.1}, "grayscale=-0.1"),
+        ({"grayscale": -0.1}, "grayscale must not be negative"),
         ({"contrast": -1.0}, "contrast"),
         ({"hue": 0.6}, "0.5"),
         ({"filter": "nearest"}, "bicubic"),

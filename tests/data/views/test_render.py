@@ -57,7 +57,7 @@ def test_shapes_and_order_of_all_views() -> None:
         ({"ratio": (0.0, 0.5)}, "0 < lowest"),
         ({"ratio": (0.5, 0.4)}, "lowest <= highest"),
         ({"image_share": 0.0}, "share above 0"),
-        ({"patch": 0}, "1 or more pixels"),
+        ({"patch": 0}, "views.mask.patch must be at least 1"),
         ({"kind": "blocks"}, "none, random, block, not"),
     ],
 )
@@ -313,10 +313,10 @@ def test_published_settings() -> None:
     ("change", "says"),
     [
         ({"size": 4}, "at least 8"),
-        ({"local_size": 0}, "at least 8"),
+        ({"local_size": 0}, "at least 1"),
         ({"size": (96, 4)}, "size is 96 x 4: a view has at least 8"),
         ({"size": (64, 96), "mask": MaskConfig(kind="random", patch=24)}, "64 x 96 pixels: give a divisor of 32"),
-        ({"n_local": -1}, "0 or more"),
+        ({"n_local": -1}, "n_local must not be negative"),
         ({"target": "blurred"}, "view, clean, not"),
         ({"n_global": 3}, "give 2, or 1"),
         ({"n_global": 1, "n_local": 2}, "without local views"),

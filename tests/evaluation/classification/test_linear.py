@@ -15,7 +15,7 @@ from torch import Tensor
 from repre.data.labels.classes import LabeledSplits, open_labeled
 from repre.data.labels.splits import LabeledImages
 from repre.errors import UserError
-from repre.evaluation.classification import linear
+from repre.evaluation.classification import opening
 from repre.evaluation.classification.linear import LinearConfig, LinearProbe, fit_linear, run
 from repre.evaluation.features import cached_features, eval_transform
 from repre.evaluation.metrics import classification
@@ -172,7 +172,7 @@ def test_the_choice_does_not_see_test_images(tmp_path: Path, monkeypatch: pytest
         test = LabeledImages(splits.test.source, (splits.test.targets + 1) % 10, classes=splits.classes)
         return replace(splits, test=test)
 
-    monkeypatch.setattr(linear, "open_labeled", other_test_labels)
+    monkeypatch.setattr(opening, "open_labeled", other_test_labels)
     second = run(tiny_resolved(), quick(tmp_path))
     assert second.details["chosen"] == first.details["chosen"]
     assert second.metrics != first.metrics

@@ -7,7 +7,7 @@ import contextlib
 import io
 import os
 import re
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
@@ -19,11 +19,13 @@ import numpy as np
 from repre.data.io.archive_members import MAX_MEMBER_BYTES, Member, list_tar, list_zip, span, unpack
 from repre.data.io.blobs import Blob
 from repre.data.io.decode import EXTENSIONS
+from repre.data.io.folder_index import holds_images
 from repre.data.io.image_files import Stamp
 from repre.data.io.image_limits import UnreadableImage
 from repre.data.io.index_files import index_path, one_at_a_time, read_index, write_index
-from repre.data.io.names import Names
+from repre.data.io.names import Names, ending_of
 from repre.errors import RunError, UserError
+from repre.utils.printable_text import printable
 from repre.utils.progress import track
 
 Array = np.ndarray
@@ -41,6 +43,9 @@ TABLE = np.dtype(
 )
 """Where a member lies; see `Member`."""
 
+_Known = tuple[list[Stamp], list[int], Names, Array, list[dict[str, int]]]
+"""Stamps, numbers of images, names, places and other members of archives, as they were listed."""
+
 
 class ArchiveFiles:
     """Images in archives, sorted by name within each.
@@ -51,12 +56,21 @@ class ArchiveFiles:
         counts: images of each archive.
         names: of all images, those of the first archive first.
         table: where they lie, `TABLE` [N].
+        lefts: of each archive, how many other members there are, by their ending.
     """
 
     def __init__(
-        self, archives: Sequence[Blob], stamps: list[Stamp], counts: list[int], names: Names, table: Array
+        self,
+        archives: Sequence[Blob],
+        stamps: list[Stamp],
+        counts: list[int],
+        names: Names,
+        table: Array,
+        lefts: list[dict[str, int]] | None = None,
     ) -> None:
         self.archives, self.stamps, self.counts, self.names, self.table = archives, stamps, counts, names, table
+        self.lefts = lefts or [{} for _ in archives]
+        self.left = dict(sum(map(Counter, self.lefts), Counter()))
         self.location = _place(archives[0]) if len(archives) == 1 else os.path.dirname(_place(archives[0]))
         self._ends = np.cumsum(counts)
         self._used: OrderedDict[int, Blob] = OrderedDict()
@@ -94,7 +108,7 @@ class ArchiveFiles:
         return int(self.table["size"][index]), self.stamps[self._archive(index)][1]
 
     def describe(self, index: int) -> str:
-        return f"{self.archives[self._archive(index)].location}: {self.names[index]}"
+        return printable(f"{self.archives[self._archive(index)].location}: {self.names[index]}")
 
 
 def open_archives(archives: Sequence[Blob], *, cache_dir: Path | None = None) -> ArchiveFiles:
@@ -121,6 +135,25 @@ def open_archives(archives: Sequence[Blob], *, cache_dir: Path | None = None) ->
     return files
 
 
+def archives_alone(folder: Path) -> list[Path]:
+    """The archives in a folder without images, sorted; none if there are images beside them.
+
+    The first image ends the search, because the folder may hold millions. Hidden files do not count.
+    """
+    archives = []
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                lower = entry.name.lower()
+                if lower.endswith(EXTENSIONS):
+                    return []
+                if lower.endswith(ARCHIVES) and not lower.startswith("."):
+                    archives.append(folder / entry.name)
+    except OSError:  # `list_images` says why it cannot be read
+        return []
+    return [] if archives and holds_images(folder) else sorted(archives)
+
+
 def cache_path(archives: Sequence[Blob], *, cache_dir: Path | None = None) -> Path:
     """The file that holds the list of the members of archives."""
     key = "\0".join(map(_place, archives)) + repr(EXTENSIONS)
@@ -131,7 +164,7 @@ def write_cache(cache: Path, files: ArchiveFiles) -> None:
     """Best effort: without the cache the next run lists the archives again."""
     arrays = {"names": files.names.block, "ends": files.names.ends, "table": files.table.view(np.uint8)}
     with contextlib.suppress(OSError, RunError):
-        write_index(cache, arrays, {"stamps": files.stamps, "counts": files.counts})
+        write_index(cache, arrays, {"stamps": files.stamps, "counts": files.counts, "lefts": files.lefts})
 
 
 def _place(blob: Blob) -> str:
@@ -153,28 +186,29 @@ def _known(archives: Sequence[Blob], stamps: list[Stamp], cache: Path) -> Archiv
     return ArchiveFiles(archives, stamps, *known[1:]) if known is not None and known[0] == stamps else None
 
 
-def _list(
-    archives: Sequence[Blob], stamps: list[Stamp], known: tuple[list[Stamp], list[int], Names, Array] | None
-) -> ArchiveFiles:
+def _list(archives: Sequence[Blob], stamps: list[Stamp], known: _Known | None) -> ArchiveFiles:
     """Lists the archives, except those whose stamps are known."""
-    parts: dict[int, tuple[Names, Array]] = {}
+    parts: dict[int, tuple[Names, Array, dict[str, int]]] = {}
     if known is not None:
         ends = np.cumsum(known[1]).tolist()
         for number, (start, end) in enumerate(zip([0, *ends], ends)):
             if known[0][number] == stamps[number]:
-                parts[number] = known[2].between(start, end), known[3][start:end]
+                parts[number] = known[2].between(start, end), known[3][start:end], known[4][number]
     missing = [number for number in range(len(archives)) if number not in parts]
     with ThreadPoolExecutor(AT_ONCE) as pool:  # those elsewhere are mostly waited for
         listed = pool.map(_members, [archives[number] for number in missing])
         parts |= dict(zip(missing, track(listed, "list archives", total=len(missing), unit="archive")))
-    names, tables = zip(*(parts[number] for number in range(len(archives))))
-    return ArchiveFiles(archives, stamps, [*map(len, names)], Names.concatenate(names), np.concatenate(tables))
+    names, tables, lefts = zip(*(parts[number] for number in range(len(archives))))
+    return ArchiveFiles(
+        archives, stamps, [*map(len, names)], Names.concatenate(names), np.concatenate(tables), list(lefts)
+    )
 
 
-def _members(blob: Blob) -> tuple[Names, Array]:
-    """Names and places of the images of one archive, sorted by the bytes of the names."""
+def _members(blob: Blob) -> tuple[Names, Array, dict[str, int]]:
+    """Names and places of the images of one archive, sorted by the bytes of the names, and the endings of other members."""
     reader = list_zip if ZIP_ENDING.search(blob.location) else list_tar
     members: list[tuple[bytes, tuple[int, ...]]] = []
+    left: Counter[str] = Counter()
     try:
         with blob.open() as file:
             for member in reader(file, blob.location):
@@ -183,6 +217,8 @@ def _members(blob: Blob) -> tuple[Names, Array]:
                 hidden = any(part.startswith((".", "__MACOSX")) and part != ".." for part in parts)
                 if name.lower().endswith(EXTENSIONS) and not hidden:
                     members.append((os.fsencode(name), member[1:]))
+                elif not hidden:
+                    left[ending_of(name)] += 1
     except (UnreadableImage, OSError) as error:
         raise UserError(f"--data: cannot read {blob.location}: {error}") from error
     members.sort()
@@ -192,15 +228,16 @@ def _members(blob: Blob) -> tuple[Names, Array]:
                 f"--data: {blob.location} holds two members called {os.fsdecode(one)!r}; which one counts? Write "
                 "the archive again with each name once"
             )
-    return Names.of(name for name, _ in members), np.array([place for _, place in members], TABLE)
+    return Names.of(name for name, _ in members), np.array([place for _, place in members], TABLE), dict(left)
 
 
-def _read_cache(cache: Path, count: int) -> tuple[list[Stamp], list[int], Names, Array] | None:
+def _read_cache(cache: Path, count: int) -> _Known | None:
     content = read_index(cache)
     if content is None:
         return None
     arrays, meta = content
     stamps = [(int(size), int(modified)) for size, modified in meta["stamps"]]
-    if len(stamps) != count:
+    if len(stamps) != count or "lefts" not in meta:
         return None
-    return stamps, list(meta["counts"]), Names(arrays["names"], arrays["ends"]), arrays["table"].view(TABLE)
+    names = Names(arrays["names"], arrays["ends"])
+    return stamps, list(meta["counts"]), names, arrays["table"].view(TABLE), list(meta["lefts"])

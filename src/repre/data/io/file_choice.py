@@ -1,6 +1,7 @@
 """Which files of folders and archives are used: patterns of names. It loads no torch, for the help of commands."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -13,3 +14,5 @@ class FileChoice:
     """Leave out files that match one of these patterns, such as '*_mask.png'."""
     any_ending: bool = False
     """Also use files of other endings, or of none, in folders if their content is that of an image."""
+    masks: Literal["leave", "take"] = "leave"
+    """`leave` out masks and other label images that lie beside images and are named after them, or `take` them as images."""

@@ -5,18 +5,41 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from repre.data.io.decode import EXTENSIONS
 from repre.data.io.image_kinds import HEAD_BYTES, is_image_content
 from repre.data.io.index_files import index_path, one_at_a_time, read_index, write_index
-from repre.data.io.names import Names
+from repre.data.io.names import NO_ENDING, Names, ending_of
 from repre.errors import RunError, UserError
 
+MAX_ENDINGS = 1000
+"""Endings after so many others count as none."""
+SYSTEM_FOLDERS = {"__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Information", "lost+found"}
+"""Folders that archives, network drives and operating systems leave among the user's: they hold thumbnails and remains."""
 
-def image_names(folder: Path, *, any_ending: bool = False, cache_dir: Path | None = None) -> Names:
-    """Paths of all image files below a folder, relative to it, sorted by their bytes.
+
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder is left out by its name: it begins with a dot, or a system made it."""
+    return name.startswith(".") or name in SYSTEM_FOLDERS
+
+
+class Listing(NamedTuple):
+    """What a folder holds.
+
+    Attributes:
+        names: paths of all image files, relative to the folder, sorted by their bytes.
+        left: how many other files there are, by their ending.
+    """
+
+    names: Names
+    left: dict[str, int]
+
+
+def list_images(folder: Path, *, any_ending: bool = False, cache_dir: Path | None = None) -> Listing:
+    """Finds all image files below a folder.
 
     Args:
         any_ending: take files of other endings, or of none, too if their content is that of an image.
@@ -27,17 +50,19 @@ def image_names(folder: Path, *, any_ending: bool = False, cache_dir: Path | Non
     """
     root = folder.resolve()
     cache = cache_path(root, any_ending=any_ending, cache_dir=cache_dir)
-    names = _read_cache(cache, root)
-    if names is None:
+    found = _read_cache(cache, root)
+    if found is None:
         with one_at_a_time(cache):
-            names = _read_cache(cache, root)  # another process may have made it meanwhile
-            if names is None:
+            found = _read_cache(cache, root)  # another process may have made it meanwhile
+            if found is None:
                 folders: dict[str, int] = {}
-                names = Names.of(_scan(root, folders, any_ending=any_ending))
-                write_cache(cache, root, names, folders)
-    if not len(names):
-        raise UserError(f"--data: {_describe_content(folder)}")
-    return names
+                left: Counter[str] = Counter()
+                names = Names.of(_scan(root, folders, left, any_ending=any_ending))
+                found = Listing(names, dict(left))
+                write_cache(cache, root, found, folders)
+    if not len(found.names):
+        raise UserError(f"--data: {_describe_content(folder, found.left)}")
+    return found
 
 
 def holds_images(folder: Path) -> bool:
@@ -45,8 +70,9 @@ def holds_images(folder: Path) -> bool:
     return any(name.lower().endswith(EXTENSIONS) for _, _, names in os.walk(folder) for name in names)
 
 
-def _scan(root: Path, folders: dict[str, int], *, any_ending: bool) -> Iterator[str]:
-    """Image files below `root`, sorted by their bytes; adds the modification time of every folder searched to `folders`.
+def _scan(root: Path, folders: dict[str, int], left: Counter[str], *, any_ending: bool) -> Iterator[str]:
+    """Image files below `root`, sorted by their bytes; adds the modification time of every folder searched to `folders`, and
+    the number of other files to `left`.
 
     Hidden files and folders are skipped. Linked folders are followed once, so that loops end. A dangling link is listed,
     and reported when it is read. A folder that cannot be read is an error, since its images would be missing silently.
@@ -59,13 +85,19 @@ def _scan(root: Path, folders: dict[str, int], *, any_ending: bool) -> Iterator[
         if name is None:
             pending.pop()
         elif is_folder:
-            pending.append(_entries(root, name, visited, folders, any_ending=any_ending))
+            pending.append(_entries(root, name, visited, folders, left, any_ending=any_ending))
         else:
             yield name
 
 
 def _entries(
-    root: Path, relative: str, visited: set[tuple[int, int]], folders: dict[str, int], *, any_ending: bool
+    root: Path,
+    relative: str,
+    visited: set[tuple[int, int]],
+    folders: dict[str, int],
+    left: Counter[str],
+    *,
+    any_ending: bool,
 ) -> Iterator[tuple[bytes, str, bool]]:
     """The images and folders in a folder: key to sort by, path relative to `root`, whether it is a folder."""
     folder = root / relative
@@ -78,13 +110,16 @@ def _entries(
         folders[relative] = status.st_mtime_ns
         with os.scandir(folder) as entries:
             for entry in entries:
-                if entry.name.startswith("."):
+                if is_hidden(entry.name):
                     continue
                 name = f"{relative}/{entry.name}" if relative else entry.name
                 if _is(entry.is_dir):
                     found.append((os.fsencode(entry.name) + b"/", name, True))
                 elif _is_image(entry, any_ending=any_ending):
                     found.append((os.fsencode(entry.name), name, False))
+                else:
+                    ending = ending_of(entry.name)
+                    left[ending if ending in left or len(left) < MAX_ENDINGS else NO_ENDING] += 1
     except PermissionError as error:
         raise UserError(f"--data: no permission to read the folder {folder}") from error
     except OSError as error:
@@ -109,12 +144,12 @@ def _is(test: Callable[[], bool]) -> bool:
         return False
 
 
-def _describe_content(folder: Path) -> str:
+def _describe_content(folder: Path, endings: dict[str, int]) -> str:
     """What a folder without images holds instead."""
-    endings = Counter((Path(name).suffix.lower() or "no ending") for _, _, names in os.walk(folder) for name in names)
     if not endings:
-        return f"{folder} is an empty folder; name one that holds images ({', '.join(EXTENSIONS)})"
-    counts = ", ".join(f"{count} of {ending}" for ending, count in endings.most_common(4))
+        inner = " and has no files in its folders" if any(_is(entry.is_dir) for entry in os.scandir(folder)) else ""
+        return f"{folder} is an empty folder{inner}; name one that holds images ({', '.join(EXTENSIONS)})"
+    counts = ", ".join(f"{count} of {ending}" for ending, count in Counter(endings).most_common(4))
     if found := next((ending for ending in (".tar", ".zip") if ending in endings), None):
         return (
             f"{folder} holds no images, only files with other endings ({counts}); name archives in its folders by a "
@@ -126,11 +161,11 @@ def _describe_content(folder: Path) -> str:
     )
 
 
-def _read_cache(cache: Path, root: Path) -> Names | None:
+def _read_cache(cache: Path, root: Path) -> Listing | None:
     if (content := read_index(cache)) is None:
         return None
     arrays, meta = content
-    if meta["root"] != str(root):
+    if meta["root"] != str(root) or "left" not in meta:
         return None
     folders = Names(arrays["folders"], arrays["folder_ends"])
     try:
@@ -139,16 +174,16 @@ def _read_cache(cache: Path, root: Path) -> Names | None:
                 return None
     except OSError:
         return None
-    return Names(arrays["names"], arrays["ends"])
+    return Listing(Names(arrays["names"], arrays["ends"]), dict(meta["left"]))
 
 
 def cache_path(root: Path, *, any_ending: bool, cache_dir: Path | None = None) -> Path:
     """The file that holds the list of a folder."""
-    key = os.fsencode(root) + repr((EXTENSIONS, any_ending)).encode()
+    key = os.fsencode(root) + repr((EXTENSIONS, any_ending, sorted(SYSTEM_FOLDERS))).encode()
     return index_path(key, cache_dir)
 
 
-def write_cache(cache: Path, root: Path, names: Names, folders: dict[str, int]) -> None:
+def write_cache(cache: Path, root: Path, found: Listing, folders: dict[str, int]) -> None:
     """Best effort: without the cache the next run searches again.
 
     Args:
@@ -156,11 +191,11 @@ def write_cache(cache: Path, root: Path, names: Names, folders: dict[str, int]) 
     """
     searched = Names.of(folders)
     arrays = {
-        "names": names.block,
-        "ends": names.ends,
+        "names": found.names.block,
+        "ends": found.names.ends,
         "folders": searched.block,
         "folder_ends": searched.ends,
         "modified": np.array([*folders.values()], np.int64),
     }
     with contextlib.suppress(OSError, RunError, UnicodeEncodeError):
-        write_index(cache, arrays, {"root": str(root)})
+        write_index(cache, arrays, {"root": str(root), "left": found.left})

@@ -34,6 +34,7 @@ class HubFiles:
     def __init__(self, rows: Any, *, where: str, modified: int) -> None:
         self.rows, self.where, self.modified = rows.with_format("arrow"), where, modified
         self.names, self.counts = Names.numbered(len(rows)), [len(rows)]
+        self.left: dict[str, int] = {}
         tables = rows.cache_files  # of Arrow; those of another split, revision or Parquet file have other paths
         self.location = tables[0]["filename"] if tables else where
 

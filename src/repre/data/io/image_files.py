@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import BinaryIO, NamedTuple, Protocol, TypedDict
 
 import numpy as np
@@ -14,8 +15,8 @@ Array = np.ndarray
 MAX_CLASSES = 1 << 16
 """More folders are no classes: perhaps one for each image."""
 Stamp = tuple[int, int]
-"""Size of a file in bytes, and when it was modified, in nanoseconds; 0 where that is unknown. Another stamp means another
-content."""
+"""Size of a file in bytes, and when it was modified or replaced, in nanoseconds; 0 where that is unknown. Another stamp
+means another content."""
 
 
 class Files(Protocol):
@@ -27,6 +28,8 @@ class Files(Protocol):
     """Files of each part, such as an archive or one of several folders. Names are unique within a part."""
     location: str
     """The folder, archive or address that holds them."""
+    left: dict[str, int]
+    """How many other files lie beside them and are not read, by their ending."""
 
     def __len__(self) -> int: ...
 
@@ -46,6 +49,19 @@ class Opened(NamedTuple):
     files: Files
     labels: Array | None = None
     classes: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class LabelImages:
+    """A group of files that are masks or other labels of the other images.
+
+    Attributes:
+        where: the folder, or the pattern of their names.
+        numbers: which files, int64 [N], ascending.
+    """
+
+    where: str
+    numbers: Array
 
 
 class Decoding(TypedDict):
@@ -70,6 +86,8 @@ class FileSource:
 
     Attributes:
         run_started: when the run that shows these files began, in nanoseconds; see `repre.data.loading.manifest`.
+        every: the files, with the masks and other label images that were left out.
+        label_images: what was left out.
     """
 
     def __init__(
@@ -82,13 +100,20 @@ class FileSource:
         raw_values: bool = False,
         labels: Array | None = None,
         classes: list[str] | None = None,
+        every: Files | None = None,
+        label_images: Sequence[LabelImages] = (),
     ) -> None:
         self.spec, self.files, self.channels, self.canvas, self.raw_values = spec, files, channels, canvas, raw_values
         self.labels, self.classes = labels, classes or []
         self.run_started: int | None = None
+        self.every, self.label_images = every or files, tuple(label_images)
 
     def __len__(self) -> int:
         return len(self.files)
+
+    def with_label_images(self) -> "FileSource":
+        """The same images with the masks that were left out, without classes."""
+        return FileSource(self.spec, self.every, channels=self.channels, canvas=self.canvas, raw_values=self.raw_values)
 
     def load(self, index: int) -> Array:
         with self.files.open(index) as file:

@@ -5,6 +5,8 @@ A file holds one line of JSON, which names the arrays, and the arrays, each from
 
 import hashlib
 import json
+import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -22,6 +24,8 @@ except ImportError:  # Windows
 Array = np.ndarray
 
 ALIGNMENT = 4096
+SILENT_SECONDS, LONGEST_WAIT = 2.0, 1800.0
+"""Of a wait for another process that makes the same index: when it is told, and when this process makes its own."""
 MAX_HEADER = 1 << 28
 """A longer first line is no index."""
 
@@ -67,19 +71,33 @@ def index_path(key: bytes, cache_dir: Path | None = None) -> Path:
 def one_at_a_time(path: Path) -> Iterator[None]:
     """Lets one process of this machine make an index; others wait here, and find it when they may go on.
 
-    Best effort: without locks each process makes its own.
+    Best effort: without locks, or after `LONGEST_WAIT` seconds, each process makes its own.
     """
     lock = None
     with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = open(path.with_suffix(".lock"), "ab")  # noqa: SIM115 - closing it releases the lock
         if fcntl is not None:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            _wait_for(lock)
     try:
         yield
     finally:
         if lock is not None:
             lock.close()
+
+
+def _wait_for(lock: BinaryIO) -> None:
+    """Takes a lock; says that another process has it, and goes on without it after `LONGEST_WAIT` seconds."""
+    begin, said = time.monotonic(), False
+    while (waited := time.monotonic() - begin) < LONGEST_WAIT:
+        with suppress(BlockingIOError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        if waited > SILENT_SECONDS and not said:
+            said = True
+            limit = f"at most {LONGEST_WAIT / 60:.0f} minutes"
+            print(f"another process reads the same files for an index; waiting for it, {limit}", file=sys.stderr)
+        time.sleep(0.05)
 
 
 def read_index(path: Path) -> tuple[dict[str, Array], dict[str, Any]] | None:

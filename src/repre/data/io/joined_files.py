@@ -1,5 +1,6 @@
 """Several files as one: parts one after another, some of the files, or the files that a run began with."""
 
+from collections import Counter
 from collections.abc import Sequence
 from fnmatch import translate
 from re import compile as compile_pattern
@@ -11,6 +12,7 @@ from repre.data.io.image_files import Files, Stamp
 from repre.data.io.image_limits import UnreadableImage
 from repre.data.io.names import Names
 from repre.errors import UserError
+from repre.utils.printable_text import printable
 
 Array = np.ndarray
 
@@ -23,6 +25,7 @@ class JoinedFiles:
         self.counts = [count for part in parts for count in part.counts]
         self.names = Names.concatenate([part.names for part in parts])
         self.location = ", ".join(part.location for part in parts)
+        self.left = dict(sum((Counter(part.left) for part in parts), Counter()))
         self._ends = np.cumsum([len(part) for part in parts])
 
     def __len__(self) -> int:
@@ -57,7 +60,7 @@ class ChosenFiles:
 
     def __init__(self, files: Files, names: Names, numbers: Array, counts: list[int]) -> None:
         self.files, self.names, self.numbers, self.counts = files, names, numbers, counts
-        self.location = files.location
+        self.location, self.left = files.location, files.left
 
     def __len__(self) -> int:
         return len(self.names)
@@ -76,7 +79,7 @@ class ChosenFiles:
 
     def describe(self, index: int) -> str:
         number = int(self.numbers[index])
-        return self.names[index] if number < 0 else self.files.describe(number)
+        return printable(self.names[index]) if number < 0 else self.files.describe(number)
 
 
 def filter_files(files: Files, *, include: Sequence[str], exclude: Sequence[str]) -> Files:

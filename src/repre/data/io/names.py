@@ -11,6 +11,8 @@ Array = np.ndarray
 
 AT_ONCE = 1 << 16
 """Names that `Names.of` joins at once, and that an iteration unpacks at once."""
+MAX_ENDING, NO_ENDING = 12, "without an ending"
+"""Longer endings count as none."""
 
 
 class Names:
@@ -92,7 +94,18 @@ class Names:
 
     def take(self, indices: Array) -> "Names":
         """The names at `indices`, in that order."""
-        return Names.of(self.encoded(index) for index in indices.tolist())
+        lengths = np.diff(self.ends, prepend=0)[indices]
+        ends = np.cumsum(lengths, dtype=np.int64)
+        block = np.empty(int(ends[-1]) if len(ends) else 0, np.uint8)
+        for first in range(0, len(indices), AT_ONCE):  # the places of all bytes take eight times the names
+            part = slice(first, first + AT_ONCE)
+            begin = ends[part] - lengths[part]
+            offset = int(begin[0])
+            places = np.arange(offset, int(ends[part][-1])) + np.repeat(
+                self.ends[indices[part]] - lengths[part] - begin, lengths[part]
+            )
+            block[offset : offset + len(places)] = self.block[places]
+        return Names(block, ends)
 
     @cached_property
     def digest(self) -> str:
@@ -143,3 +156,9 @@ def _flush(part: list[bytes], total: int, blocks: list[bytes], ends: list[Array]
     ends.append(np.cumsum([len(name) for name in part], dtype=np.int64) + total)
     part.clear()
     return total + len(joined)
+
+
+def ending_of(name: str) -> str:
+    """The ending of a file name in lower case, with its dot; `NO_ENDING` without one."""
+    ending = os.path.splitext(name)[1].lower()
+    return ending if 1 < len(ending) <= MAX_ENDING else NO_ENDING

@@ -36,6 +36,9 @@ USED_SECONDS = 3600.0
 ABANDONED_SECONDS = 3600.0
 """Unfinished entries that are older belong to a process that was killed."""
 
+LOCK_SECONDS = 10.0
+"""Longest wait for another process that adds to the size; then this one keeps nothing more."""
+
 
 class RemoteCache:
     """Contents by their keys.
@@ -103,7 +106,7 @@ class RemoteCache:
         The size may be too large, after a process was killed or an entry was replaced, until it reaches the limit.
         """
         with open(self.folder / "lock", "a+b") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            _lock(lock)
             total = self._total(lock) + size
             if total > self.limit:
                 total = self._remove_oldest(int(KEPT_SHARE * self.limit) - size) + size
@@ -133,3 +136,15 @@ class RemoteCache:
                 os.unlink(path)
                 total -= size
         return total
+
+
+def _lock(lock: IO[bytes]) -> None:
+    """Takes a lock that others have for moments; BlockingIOError if one hangs, after `LOCK_SECONDS`."""
+    until = time.monotonic() + LOCK_SECONDS
+    while True:
+        try:
+            return fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.01)

@@ -71,6 +71,7 @@ class RemoteFiles:
         names: of the files.
         sizes, times: in bytes and nanoseconds as the folder was listed, int64 [N]; 0 where unknown, None for all.
         cache: keeps what was fetched.
+        left: see `repre.data.io.image_files.Files`.
     """
 
     def __init__(
@@ -81,9 +82,11 @@ class RemoteFiles:
         sizes: Array | None = None,
         times: Array | None = None,
         cache: RemoteCache | None = None,
+        left: dict[str, int] | None = None,
     ) -> None:
         self.root, self.names, self.counts, self.location = root, names, [len(names)], root
         self.sizes, self.times, self.cache = sizes, times, cache or RemoteCache()
+        self.left = left or {}
 
     @classmethod
     def of_addresses(cls, names: Names, *, gib: float = REMOTE_GIB) -> "RemoteFiles":
@@ -260,7 +263,7 @@ def _open_folder(root: str, split: str, any_ending: bool, cache: RemoteCache, ca
         return _in_folder(root, listing, cache)
     if listing.archives:
         return _open_blobs({root + name: stamp for name, stamp in listing.archives.items()}, cache, cache_dir)
-    found = f"only {listing.others} files of other endings" if listing.others else "no files"
+    found = f"only {sum(listing.others.values())} files of other endings" if listing.others else "no files"
     hint = "; if the server shows no page of links there, name a text list (.txt)" if protocol_of(root) in WEB else ""
     raise UserError(f"--data: {root} holds {found}; {', '.join(EXTENSIONS)} are read{hint}")
 
@@ -270,7 +273,7 @@ def _in_folder(root: str, listing: Listing, cache: RemoteCache, *, cut: int = 0)
     names = listing.names
     if cut:
         names = Names.of(names.encoded(number)[cut:] for number in range(len(names)))
-    return RemoteFiles(root, names, sizes=listing.sizes, times=listing.times, cache=cache)
+    return RemoteFiles(root, names, sizes=listing.sizes, times=listing.times, cache=cache, left=listing.others)
 
 
 def _open_archives(addresses: Sequence[str], cache: RemoteCache, cache_dir: Path | None) -> ArchiveFiles:

@@ -1,6 +1,7 @@
 """Which images and archives a remote folder holds, with their sizes and times, in arrays."""
 
 from array import array
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
@@ -13,7 +14,7 @@ from repre.data.io.archives import ARCHIVES
 from repre.data.io.decode import EXTENSIONS
 from repre.data.io.image_files import Stamp
 from repre.data.io.image_kinds import HEAD_BYTES, is_image_content
-from repre.data.io.names import Names
+from repre.data.io.names import Names, ending_of
 from repre.data.io.remote_access import file_system, list_bucket, list_folder, read, stamp_of
 from repre.data.io.remote_address import WEB, protocol_of, root_of
 from repre.data.io.remote_errors import RemoteError
@@ -42,14 +43,14 @@ class Listing(NamedTuple):
         names: of the images, relative to the folder, sorted by their bytes.
         sizes, times: of the images, int64 [N]; 0 where unknown.
         archives: directly in the folder, sorted, with their stamps.
-        others: number of other files.
+        others: number of other files by their ending.
     """
 
     names: Names
     sizes: Array
     times: Array
     archives: dict[str, Stamp]
-    others: int
+    others: dict[str, int]
 
     def between(self, start: int, end: int) -> "Listing":
         """The images from `start` up to `end`."""
@@ -65,10 +66,9 @@ def list_remote(folder: str, *, any_ending: bool) -> Listing:
     """
     sizes, times = array("q"), array("q")
     archives: dict[str, Stamp] = {}
-    others = 0
+    others: Counter[str] = Counter()
 
     def images() -> Iterator[str]:
-        nonlocal others
         for name, size, modified in track(_entries(folder), f"list {folder}", total=None, unit="file"):
             if name.startswith(".") or "/." in name:
                 continue
@@ -80,14 +80,14 @@ def list_remote(folder: str, *, any_ending: bool) -> Listing:
             elif lower.endswith(ARCHIVES) and "/" not in name:
                 archives[name] = size, modified
             else:
-                others += 1
+                others[ending_of(name)] += 1
 
     names = Names.of(images())
     found = np.array(sizes, np.int64), np.array(times, np.int64)
     if any(one >= other for one, other in pairwise(_encoded(names))):
         order = np.array(sorted(range(len(names)), key=names.encoded), np.int64)
         names, found = names.take(order), (found[0][order], found[1][order])
-    return Listing(names, *found, dict(sorted(archives.items())), others)
+    return Listing(names, *found, dict(sorted(archives.items())), dict(others))
 
 
 def stamps_in(folder: str) -> dict[str, Stamp]:

@@ -10,22 +10,22 @@ cifar10:ROOT                    likewise cifar100, stl10, fashion-mnist, imagene
 scenes:COUNT:SIZE               the embedded scenes
 """
 
-import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from repre.data.io.archives import ARCHIVES, open_archives
+from repre.data.io.archives import ARCHIVES, archives_alone, open_archives
 from repre.data.io.blobs import LocalBlob
 from repre.data.io.decode import EXTENSIONS
 from repre.data.io.dicom import require_pydicom
 from repre.data.io.file_choice import FileChoice
-from repre.data.io.folder_index import holds_images, image_names
+from repre.data.io.folder_index import list_images
 from repre.data.io.hub_data import TABLES, is_saved_data_set
 from repre.data.io.image_files import Files, FileSource, Opened, class_labels
-from repre.data.io.joined_files import ChosenFiles, JoinedFiles, filter_files
+from repre.data.io.joined_files import JoinedFiles
 from repre.data.io.local_files import (
     LocalFiles,
     check_listed,
@@ -38,14 +38,18 @@ from repre.data.io.local_files import (
 from repre.data.io.names import Names
 from repre.data.io.remote_address import REMOTE_GIB, check_address, is_address
 from repre.data.io.spec_patterns import expand_braces, expand_pattern, has_pattern
+from repre.data.io.taken_files import describe_files, take_files
 from repre.data.io.torchvision_sets import DATA_SETS, ArraySource
 from repre.data.scenes import Scenes, ScenesConfig
 from repre.errors import UserError, near_names
+from repre.utils.printable_text import printable
 
 Array = np.ndarray
 
 PACKED_ARCHIVES = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst", ".7z", ".rar")
 """Endings of archives that are refused."""
+MAX_NAMED = 8
+"""Strings that a message names, of many as a shell writes for photos/*.jpg."""
 SAMPLE = 1000
 """Names that are looked at for formats that need an extra."""
 
@@ -93,7 +97,7 @@ def open_source(
         channels: channels of the images.
         canvas: larger images are shrunk to fit this square.
         raw_values: see `FileSource`.
-        choice: which files are used; None: all images.
+        choice: which files are used; None: all images, masks too.
         labels: look for classes in the folders of the names, which takes time where there are millions.
         cache_dir: folder for the lists of folders and archives; by default the user's cache folder.
         remote_gib: size in GiB of the fetched files that are kept on the disk.
@@ -101,14 +105,14 @@ def open_source(
     Raises:
         UserError: the data do not exist or hold no images.
     """
-    choice = FileChoice(tuple(choice.include), tuple(choice.exclude), choice.any_ending) if choice else FileChoice()
+    choice = _plain(choice)
     specs = [data] if isinstance(data, str) else list(data)
     if channels < 1:
         raise UserError(f"channels must be at least 1, not {channels}")
     if not specs or not all(specs):
         raise UserError("--data is empty; name a folder of images, or scenes")
     if len(specs) == 1 and (in_memory := _in_memory(specs[0], split=split, channels=channels)) is not None:
-        if choice != FileChoice():
+        if choice.include or choice.exclude or choice.any_ending:
             raise UserError(f"--data {specs[0]} is no folder of files; leave out --include, --exclude and --any-ending")
         return in_memory
     check_data(data)
@@ -124,26 +128,42 @@ def open_source(
     how = _How(split, choice, labels, cache_dir, remote_gib)
     parts += [_open_files(spec, how) for spec in specs]
     whole = parts[0] if len(parts) == 1 else Opened(JoinedFiles([part.files for part in parts]))
-    files, targets = filter_files(whole.files, include=choice.include, exclude=choice.exclude), whole.labels
+    taken = take_files(whole, choice)
+    files = taken.opened.files
     some = np.unique(np.linspace(0, len(files) - 1, SAMPLE).astype(np.int64)).tolist()
     if any(files.names[number].lower().endswith(".dcm") for number in some):
         require_pydicom(f"the DICOM files of {files.location}")
-    if targets is not None and isinstance(files, ChosenFiles):
-        targets = targets[files.numbers]
     return FileSource(
         describe_data(data),
         files,
         channels=channels,
         canvas=canvas,
         raw_values=raw_values,
-        labels=targets,
+        labels=taken.opened.labels,
         classes=list(whole.classes),
+        every=taken.every,
+        label_images=taken.label_images,
     )
+
+
+def _plain(choice: FileChoice | None) -> FileChoice:
+    """A choice with its patterns as tuples, as the command line and YAML files give others."""
+    if choice is None:
+        return FileChoice(masks="take")
+    return replace(choice, include=tuple(choice.include), exclude=tuple(choice.exclude))
 
 
 def describe_data(data: str | Sequence[str]) -> str:
     """One or several ``--data`` strings as one text for messages."""
-    return data if isinstance(data, str) else ", ".join(data)
+    if isinstance(data, str):
+        return data
+    few = len(data) <= MAX_NAMED
+    return ", ".join(data) if few else f"{', '.join(data[: MAX_NAMED - 1])} and {len(data) - MAX_NAMED + 1} more"
+
+
+def describe_source(source: Source) -> list[str]:
+    """What a source takes and leaves of the files that it found, line by line; see `describe_files`."""
+    return describe_files(source.files, source.label_images) if isinstance(source, FileSource) else []
 
 
 def check_data(data: str | Sequence[str]) -> None:
@@ -267,7 +287,7 @@ def _open_path(spec: str, path: Path, how: _How) -> Opened:
     if (reason := why_unusable(path)) is not None:
         raise UserError(f"--data: {reason}")
     siblings = [p.name for p in path.parent.iterdir()] if is_folder(path.parent) else []
-    raise UserError(f"--data: there is no folder, list or archive {path}{near_names(path.name, siblings)}")
+    raise UserError(f"--data: there is no folder, list or archive {printable(path)}{near_names(path.name, siblings)}")
 
 
 def _open_archives(paths: Sequence[Path], how: _How) -> Opened:
@@ -311,27 +331,8 @@ def _open_folder(spec: str, path: Path, how: _How) -> Opened:
         return open_hub(spec, str(path), split=how.split)
     if archives := archives_alone(path):
         return _open_archives(archives, how)
-    names = image_names(path, any_ending=how.choice.any_ending, cache_dir=how.cache_dir)
-    return _with_folders(LocalFiles(path, names), how)
-
-
-def archives_alone(folder: Path) -> list[Path]:
-    """The archives in a folder without images, sorted; none if there are images beside them.
-
-    The first image ends the search, because the folder may hold millions. Hidden files do not count.
-    """
-    archives = []
-    try:
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                lower = entry.name.lower()
-                if lower.endswith(EXTENSIONS):
-                    return []
-                if lower.endswith(ARCHIVES) and not lower.startswith("."):
-                    archives.append(folder / entry.name)
-    except OSError:  # `image_names` says why it cannot be read
-        return []
-    return [] if archives and holds_images(folder) else sorted(archives)
+    names, left = list_images(path, any_ending=how.choice.any_ending, cache_dir=how.cache_dir)
+    return _with_folders(LocalFiles(path, names, left), how)
 
 
 def _with_folders(files: Files, how: _How) -> Opened:

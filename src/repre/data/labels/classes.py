@@ -8,21 +8,27 @@ cifar10:ROOT            likewise cifar100, stl10, fashion-mnist, imagenet; with 
 scenes:COUNT:SIZE       embedded scenes; half as many others, at most 2000, to test
 """
 
+import hashlib
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from repre.data.io.archives import archives_alone
+from repre.data.io.folder_index import is_hidden
 from repre.data.io.hub_data import is_saved_data_set
 from repre.data.io.image_files import Decoding, FileSource, class_labels
 from repre.data.io.joined_files import ChosenFiles
 from repre.data.io.local_files import check_readable
 from repre.data.io.names import Names
-from repre.data.io.sources import archives_alone, check_data, open_source
-from repre.data.io.torchvision_sets import DATA_SETS
+from repre.data.io.sources import check_data, open_source
+from repre.data.io.torchvision_sets import DATA_SETS, ArraySource
 from repre.data.labels.label_tables import SPLITS, WHOLE, read_table
-from repre.data.labels.splits import HELD_OUT, LabeledImages, hold_out
+from repre.data.labels.problems import Problems
+from repre.data.labels.splits import HELD_OUT, LabeledImages, hold_out, source_identity
+from repre.data.labels.unlikely_classes import check_classes, check_copies, named
 from repre.data.scenes import Scenes
 from repre.errors import UserError
 
@@ -39,6 +45,7 @@ class LabeledSplits:
         multilabel: whether an image may have several labels; targets are then matrices [N, C] of 0 and 1.
         val: validation images of the data; None if they have none.
         test_set: description of where the test images come from.
+        notes: what a user should know of the data, a sentence each.
     """
 
     train: LabeledImages
@@ -47,11 +54,22 @@ class LabeledSplits:
     multilabel: bool
     val: LabeledImages | None = None
     test_set: str = ""
+    notes: tuple[str, ...] = ()
 
     def details(self) -> dict[str, Any]:
         """Plain values for a result."""
         counts = {"train_images": len(self.train), "test_images": len(self.test)}
-        return {**counts, "classes": len(self.classes), "multilabel": self.multilabel, "test_set": self.test_set}
+        about = {"classes": len(self.classes), "multilabel": self.multilabel, "test_set": self.test_set}
+        return {**counts, **about, "data_identity": self.identity(), "notes": list(self.notes)}
+
+    def identity(self) -> str:
+        """A hash of which images and labels these are; the same whatever size they are decoded to."""
+        digest = hashlib.sha256("\0".join(self.classes).encode("utf-8", "surrogateescape"))
+        for part in (self.train, self.val, self.test):
+            if part is not None:
+                digest.update(source_identity(part.source, part.indices, decoded=False).encode())
+                digest.update(part.targets.tobytes())
+        return digest.hexdigest()[:16]
 
 
 def open_labeled(
@@ -62,6 +80,7 @@ def open_labeled(
     canvas: int | None = None,
     raw_values: bool = False,
     holdout: float = HELD_OUT,
+    problems: Problems | None = None,
 ) -> LabeledSplits:
     """Opens labeled data; see the top of this file.
 
@@ -70,17 +89,23 @@ def open_labeled(
         test: other data to test on, of the same classes; None uses the test images of `spec`.
         channels, canvas, raw_values: see `open_source`.
         holdout: share of every class that is held out if the data have no test images.
+        problems: takes doubts about the labels, and collects them; None raises the first one.
 
     Raises:
         UserError: the data do not exist, have no labels, or something in them is wrong; names file and line.
     """
+    problems = problems or Problems()
     check_data(spec if test is None else [spec, test])
     decoding = Decoding(channels=channels, canvas=canvas, raw_values=raw_values)
-    parts = _open(spec, decoding)
+    parts = _open(spec, decoding, problems)
+    first = next(iter(parts.values()))
+    if not isinstance(first.source, Scenes | ArraySource):
+        check_classes(f"--data {spec}", first, problems)
+    notes = check_copies(parts, problems)
     val = parts.get("val")
     if test is not None:
         train = parts.get("train") or parts[WHOLE]
-        others = _open(test, decoding, like=train)
+        others = _open(test, decoding, problems, like=train)
         split = next(split for split in ("test", "val", WHOLE, "train") if split in others)
         tested, test_set = others[split], test if split == WHOLE else f"{split} of {test}"
     elif "test" in parts or val is not None:
@@ -88,17 +113,32 @@ def open_labeled(
         tested, test_set, val = (parts["test"], "test", val) if "test" in parts else (parts["val"], "val", None)
     else:
         whole = parts.get(WHOLE) or parts["train"]
-        _refuse_single_images(spec, whole)
+        _check_single_images(spec, whole, problems)
         kept, held_out = hold_out(whole.targets, holdout, seed=0)
-        train, tested, test_set = whole.take(kept), whole.take(held_out), f"{holdout:.0%} of every class, held out"
-    return LabeledSplits(train, tested, train.classes, train.multilabel, val, test_set)
+        train, tested = whole.take(kept), whole.take(held_out)
+        test_set = f"{holdout:.0%} of every class, held out by a fixed draw"
+    notes += _absent(tested)
+    return LabeledSplits(train, tested, train.classes, train.multilabel, val, test_set, tuple(notes))
 
 
-def _open(spec: str, decoding: Decoding, *, like: LabeledImages | None = None) -> dict[str, LabeledImages]:
+def _absent(test: LabeledImages) -> list[str]:
+    """Which classes have no test images."""
+    counts = test.targets.sum(0) if test.multilabel else np.bincount(test.targets, minlength=len(test.classes))
+    names = [name for name, count in zip(test.classes, counts) if not count]
+    if not names:
+        return []
+    return [
+        f"{len(names)} of {len(test.classes)} classes have no test image, and no metric of their own: {named(names)}"
+    ]
+
+
+def _open(
+    spec: str, decoding: Decoding, problems: Problems, *, like: LabeledImages | None = None
+) -> dict[str, LabeledImages]:
     """The splits of labeled data by name. If `like` is given, they must have the classes of those training images."""
     path, (name, _, rest) = Path(spec).expanduser(), spec.partition(":")
     if name == "csv" and not path.exists():
-        return read_table(spec, Path(rest).expanduser(), decoding, like=like)
+        return read_table(spec, Path(rest).expanduser(), decoding, problems, like=like)
     if spec.endswith((".csv", ".txt")):
         raise UserError(f"--data {spec} is not a folder; for a table of paths and labels write csv:{spec}")
     if path.is_dir():
@@ -110,9 +150,8 @@ def _open(spec: str, decoding: Decoding, *, like: LabeledImages | None = None) -
         parts = _data_set(spec, decoding)
     else:
         parts = _files(spec, decoding)
-    for part in parts.values():
-        _check_classes(like or next(iter(parts.values())), part)
-    return parts
+    train = like or next(iter(parts.values()))
+    return {split: _with_classes_of(train, part, problems) for split, part in parts.items()}
 
 
 def _data_set(spec: str, decoding: Decoding) -> dict[str, LabeledImages]:
@@ -199,7 +238,7 @@ def _split_folders(root: Path) -> dict[str, Path]:
 
 
 def _folders(root: Path) -> list[Path]:
-    return sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+    return sorted(path for path in root.iterdir() if path.is_dir() and not is_hidden(path.name))
 
 
 def _class_folders(root: Path, decoding: Decoding) -> LabeledImages:
@@ -217,35 +256,45 @@ def _class_folders(root: Path, decoding: Decoding) -> LabeledImages:
         raise UserError(f"--data: {source.describe(loose)} lies beside the class folders; move it into its class")
     empty = [name for name in names if name not in (source.classes or top_level)]
     if empty:
-        raise UserError(f"--data: no images in the class folder {root / empty[0]}; fill it or remove it")
+        raise UserError(
+            f"--data: no images in the class folder {root / empty[0]}{_content(root / empty[0])}; fill it or remove it"
+        )
     assert source.labels is not None, root
     return LabeledImages(source, source.labels, classes=source.classes)
 
 
-def _check_classes(train: LabeledImages, part: LabeledImages) -> None:
+def _content(folder: Path) -> str:
+    """What a folder without images holds, for a message."""
+    endings = Counter(path.suffix.lower() or "no ending" for path in folder.rglob("*") if path.is_file())
+    return f" ({', '.join(f'{count} of {ending}' for ending, count in endings.most_common(3))})" if endings else ""
+
+
+def _with_classes_of(train: LabeledImages, part: LabeledImages, problems: Problems) -> LabeledImages:
+    """The images of a part with the classes of the training images, of which some may be absent if the user accepts it."""
     if part.classes == train.classes and part.multilabel == train.multilabel:
-        return
+        return part
     if part.multilabel != train.multilabel:
         raise UserError(f"--test {part.spec} and --data {train.spec}: only one of them has several labels per image")
-    lists = [
-        (train.spec, sorted(set(train.classes) - set(part.classes))),
-        (part.spec, sorted(set(part.classes) - set(train.classes))),
-    ]
-    difference = "; ".join(
-        f"only in {where}: {', '.join(names[:10])}{', ...' if len(names) > 10 else ''}"
-        for where, names in lists
-        if names
+    absent, unknown = (
+        sorted(set(a) - set(b)) for a, b in ((train.classes, part.classes), (part.classes, train.classes))
     )
-    raise UserError(
-        f"training and test images have different classes ({difference}); give their folders the same names"
-    )
+    lists = [(train.spec, absent), (part.spec, unknown)]
+    difference = "; ".join(f"only in {where}: {named(names, most=10)}" for where, names in lists if names)
+    message = f"training and test images have different classes ({difference}); give their folders the same names"
+    if unknown:
+        raise UserError(message)
+    problems.doubt(message)
+    return part.with_classes(train.classes)
 
 
-def _refuse_single_images(spec: str, whole: LabeledImages) -> None:
+def _check_single_images(spec: str, whole: LabeledImages, problems: Problems) -> None:
     counts = whole.targets.sum(0) if whole.multilabel else np.bincount(whole.targets, minlength=len(whole.classes))
     few = [name for name, count in zip(whole.classes, counts) if count < 2]
     if few:
-        raise UserError(
-            f"--data {spec}: no test image can be held out of {', '.join(few[:5])}, which has only one; "
-            "add images, or name test data with --test"
+        message = (
+            f"--data {spec}: no test image can be held out of {named(few, most=5)}, which has only one; add images, or "
+            "name test data with --test"
         )
+        if len(few) == len(whole.classes):
+            raise UserError(message)
+        problems.doubt(message)

@@ -4,16 +4,20 @@ H, W  height and width
 """
 
 import hashlib
+import math
 from collections.abc import Sequence
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from repre.data.io.decode import read_image
-from repre.data.io.image_limits import UnreadableImage
-from repre.data.labels.coco_json import Annotations
-from repre.data.labels.coco_masks import decode_mask, mask_area
+from repre.data.io.image_limits import MAX_PIXELS, UnreadableImage
+from repre.data.io.local_files import is_file
+from repre.data.labels.coco_json import Annotations, id_order, repeated
+from repre.data.labels.coco_masks import check_finite, decode_mask, mask_area
 from repre.data.labels.objects import Objects
 from repre.data.labels.problems import Problems
 from repre.data.labels.splits import fixed_hold_out
@@ -21,6 +25,10 @@ from repre.errors import UserError
 
 Array = np.ndarray
 
+MAX_CLASSES = 20_000
+"""More classes than any data set has; a detector's head would not fit into memory."""
+MAX_OBJECTS, MAX_MASK_BYTES = 10_000, 8 * 2**30
+"""Most objects of an image, and most bytes of their masks."""
 SLACK = 1.0
 """Pixels by which a box may reach beyond its image: rounding of annotation tools."""
 
@@ -60,13 +68,21 @@ class CocoBoxes:
         self.digest, self.notes, self.unlabeled = content.digest, list(content.notes), content.unlabeled
         if not folder.is_dir():
             raise UserError(f"--data {spec}: there is no folder {folder}")
-        categories = sorted(content.categories, key=lambda row: row["id"])
+        categories = _distinct(content)
         self.classes = [str(row["name"]) for row in categories]
+        if len(categories) > MAX_CLASSES:
+            raise UserError(
+                f"{self.file}: {len(categories)} classes, and a detector learns at most {MAX_CLASSES}; keep those that occur"
+            )
+        if again := repeated(row["id"] for row in categories) or repeated(self.classes):
+            raise UserError(f"{self.file}: two classes are called {again[0]!r}; give each an id and a name of its own")
         labels = {row["id"]: label for label, row in enumerate(categories, start=1)}
-        self.images = sorted(content.images, key=lambda row: row["id"])
+        self.images = sorted(content.images, key=id_order)
         sizes = {row["id"]: _image_size(row, self.file) for row in self.images}
-        if len(sizes) != len(self.images):
-            raise UserError(f"{self.file}: two images have one id")
+        if again := repeated(row["id"] for row in self.images):
+            raise UserError(f"{self.file}: two images have the id {again[0]!r}")
+        if again := repeated(row["file_name"] for row in self.images):
+            problems.add(f"{self.file} lists the image {again[0][:120]!r} twice; give all its objects to one entry")
         self.annotations: dict[Any, list[dict[str, Any]]] = {row["id"]: [] for row in self.images}
         for row in content.annotations:
             try:
@@ -75,11 +91,13 @@ class CocoBoxes:
                 problems.add(str(error))
                 continue
             self.annotations[row["image_id"]].append(annotation)
-        missing = [row for row in self.images if not (folder / row["file_name"]).is_file()]
+        for row in self.images:
+            _check_count(len(self.annotations[row["id"]]), row, sizes[row["id"]], self.file)
+        missing = [row for row in self.images if not is_file(folder / row["file_name"])]
         if missing:
             problems.add(
                 f"{self.file}: {len(missing)} of {len(self.images)} images are not in {folder}, "
-                f"the first is {missing[0]['file_name']}"
+                f"the first is {missing[0]['file_name'][:120]!r}"
             )
             lost = {row["id"] for row in missing}
             self.images = [row for row in self.images if row["id"] not in lost]
@@ -172,6 +190,16 @@ class CocoBoxes:
         return digest.hexdigest()
 
 
+def _distinct(content: Annotations) -> list[dict[str, Any]]:
+    """The categories sorted by id, without those that have the name of another one and no object, as some tools write."""
+    used = {row.get("category_id") for row in content.annotations}
+    kept: list[dict[str, Any]] = []
+    for _, same in groupby(sorted(content.categories, key=itemgetter("name")), key=itemgetter("name")):
+        rows = list(same)
+        kept += [row for row in rows if row["id"] in used] or rows[-1:]
+    return sorted(kept, key=id_order)
+
+
 def _checked_annotation(
     row: dict[str, Any], file: Path, labels: dict[Any, int], sizes: dict[Any, tuple[int, int]]
 ) -> dict[str, Any]:
@@ -180,13 +208,17 @@ def _checked_annotation(
     where = row.get("where") or f"{file}: annotation {number}"
     if row.get("image_id") not in sizes:
         raise UserError(f"{where} belongs to image {row.get('image_id')}, which the file does not list")
-    if row.get("category_id") not in labels:
+    if "category_id" not in row:
+        raise UserError(
+            f"{where} has no category_id; files of captions or panoptic masks have none, use instances_*.json"
+        )
+    if row["category_id"] not in labels:
         known = ", ".join(map(str, list(labels)[:8])) + (", ..." if len(labels) > 8 else "")
         raise UserError(f"{where} has category {row.get('category_id')}; there are {known}")
     height, width = sizes[row["image_id"]]
     try:
         x, y, w, h = (float(value) for value in row["bbox"])
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise UserError(f"{where} has no box of four numbers") from error
     if not all(map(np.isfinite, (x, y, w, h))) or w <= 0 or h <= 0:
         raise UserError(f"{where} has no area: its box is {row['bbox']} (x, y, width, height)")
@@ -200,13 +232,19 @@ def _checked_annotation(
         raise UserError(f"{where}: the box {row['bbox']} (x, y, width, height) lies beside its image")
     segmentation = row.get("segmentation") or []
     try:
+        check_finite(segmentation)
+    except ValueError as error:
+        raise UserError(f"{where} has {error}") from error
+    try:
         default_area = (right - x) * (bottom - y)
         if "area" not in row and segmentation:
             default_area = mask_area(segmentation, height=height, width=width)
         area, crowd = float(row.get("area", default_area)), int(row.get("iscrowd", 0))
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         reason = "an area or iscrowd that is not a number" if "area" in row or not segmentation else str(error)
         raise UserError(f"{where} has {reason}") from error
+    if not math.isfinite(area) or area < 0 or crowd not in (0, 1):
+        raise UserError(f"{where}: area is {area:g} and iscrowd {crowd}; an area is 0 or more, and iscrowd 0 or 1")
     return {
         "id": number,
         "where": where,
@@ -224,4 +262,16 @@ def _image_size(row: dict[str, Any], file: Path) -> tuple[int, int]:
         raise UserError(
             f"{file}: image {row['id']} has no size in whole pixels: {size[0]} x {size[1]} (height x width)"
         )
+    if size[0] * size[1] > MAX_PIXELS:
+        raise UserError(f"{file}: image {row['id']} has {size[0]} x {size[1]} pixels, more than any image that is read")
     return int(size[0]), int(size[1])
+
+
+def _check_count(count: int, row: dict[str, Any], size: tuple[int, int], file: Path) -> None:
+    """Refuses an image whose objects would fill the memory."""
+    if count > MAX_OBJECTS or count * size[0] * size[1] > MAX_MASK_BYTES:
+        raise UserError(
+            f"{file}: image {row['id']} ({row['file_name'][:120]}) has {count} objects in {size[0]} x {size[1]} pixels, "
+            f"whose masks take {count * size[0] * size[1] / 2**30:.1f} GiB; at most {MAX_OBJECTS} objects and "
+            f"{MAX_MASK_BYTES // 2**30} GiB are read. Cut the image into tiles"
+        )

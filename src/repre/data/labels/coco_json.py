@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -46,6 +48,8 @@ def read_coco_json(path: Path) -> Annotations:
         content = json.loads(data)
     except OSError as error:
         raise UserError(f"--data: cannot read {path}: {error.strerror}") from error
+    except RecursionError as error:
+        raise UserError(f"--data: {path} is not COCO's JSON: its lists are nested too deeply") from error
     except ValueError as error:
         raise UserError(f"--data: {path} is not JSON: {error}") from error
     required = {"images": ("id", "file_name", "height", "width"), "annotations": (), "categories": ("id", "name")}
@@ -53,17 +57,22 @@ def read_coco_json(path: Path) -> Annotations:
         rows = content.get(name) if isinstance(content, dict) else None
         if not isinstance(rows, list):
             raise UserError(f"--data: {path} is not COCO's JSON: it has no list {name!r}")
-        for row in rows:
+        for number, row in enumerate(rows, start=1):
+            entry = f"--data: {path}: entry {number} of {name!r}"
             if not isinstance(row, dict):
-                raise UserError(f"--data: {path}: an entry of {name!r} is not an object with keys")
+                raise UserError(f"{entry} is not an object with keys")
             if name == "annotations" and "segments_info" in row:
                 raise UserError(
                     f"--data: {path} holds panoptic annotations (segments_info); use the instances_*.json of the data set"
                 )
             if absent := [key for key in keys if key not in row]:
-                raise UserError(f"--data: {path}: an entry of {name!r} has no {absent[0]!r}")
-            if not all(isinstance(row.get(key, 0), int | str) for key in ID_KEYS):
-                raise UserError(f"--data: {path}: an entry of {name!r} has an id that is neither a number nor a text")
+                raise UserError(f"{entry} has no {absent[0]!r}")
+            if wrong := [key for key in ID_KEYS if not _is_id(row.get(key, 0))]:
+                raise UserError(
+                    f"{entry}: its {wrong[0]!r} is neither a whole number nor a text but {str(row[wrong[0]])[:60]}"
+                )
+            if texts := [key for key in ("file_name", "name") if key in keys and not isinstance(row[key], str)]:
+                raise UserError(f"{entry}: its {texts[0]!r} is no text but {str(row[texts[0]])[:60]}")
     if not content["images"] or not content["categories"]:
         raise UserError(f"--data: {path} lists no images or no categories")
     with_annotation = {row.get("image_id") for row in content["annotations"]}
@@ -75,6 +84,20 @@ def read_coco_json(path: Path) -> Annotations:
         digest=hashlib.sha256(data).hexdigest(),
         unlabeled={row["id"] for row in content["images"]} - with_annotation,
     )
+
+
+def _is_id(value: Any) -> bool:
+    return isinstance(value, int | str) and not isinstance(value, bool)
+
+
+def id_order(row: dict[str, Any]) -> tuple[bool, Any]:
+    """A key that sorts rows by id, numbers before texts."""
+    return isinstance(row["id"], str), row["id"]
+
+
+def repeated(values: Iterable[Any]) -> list[Any]:
+    """The values that occur several times."""
+    return [value for value, count in Counter(values).items() if count > 1]
 
 
 def find_coco(spec: str, root: Path, split: str) -> tuple[Path, Path]:

@@ -6,6 +6,7 @@ image or not, so the content of a file is checked first.
     H, W  height and width
 """
 
+import math
 from typing import Any
 
 import numpy as np
@@ -46,6 +47,21 @@ def _encoded(segmentation: Any, height: int, width: int) -> dict[str, Any]:
     if segmentation["size"] != [height, width]:
         raise ValueError(f"a mask of {segmentation['size']} for an image of {[height, width]}")
     return _compressed(segmentation["counts"], height, width)
+
+
+def check_finite(segmentation: Any) -> None:
+    """Refuses polygons with coordinates that are no finite numbers, fast; `decode_mask` checks the rest.
+
+    Raises:
+        ValueError: the message is the reason.
+    """
+    for polygon in segmentation if isinstance(segmentation, list) else ():
+        try:
+            finite = isinstance(polygon, list) and math.isfinite(sum(polygon))
+        except (TypeError, OverflowError):
+            finite = False
+        if not finite:
+            raise ValueError("a polygon with coordinates that are not finite numbers")
 
 
 def polygon_area(polygon: list[float]) -> float:

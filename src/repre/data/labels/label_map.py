@@ -38,8 +38,13 @@ class MaskOptions:
     """The masks have two classes: 0, and 255 or 1."""
     skip_unlabeled: bool = False
     """Leave out images that have no mask."""
+    accept_labels: bool = False
+    """Take the labels as they are read, even if they look like a mistake, such as numbers with gaps."""
 
     def __post_init__(self) -> None:
+        for label in self.ignore_label:
+            if isinstance(label, int) and not 0 <= label < 1 << 31:
+                raise UserError(f"--ignore-label takes numbers of classes, 0 or more, and names, not {label}")
         if self.binary and (self.colors is not None or self.reduce_zero_label):
             raise UserError("binary masks have the classes 0 and 255: leave out --colors and --reduce-zero-label")
 
@@ -215,16 +220,29 @@ def is_in_color(path: Path) -> bool:
         return False
 
 
+def _without_table(path: Path, file: Image.Image) -> str:
+    """What is wrong with a mask in color if no table names its classes."""
+    colors = np.asarray(file.convert("RGB"))
+    if (colors == colors[..., :1]).all():
+        return (
+            f"{path} is a picture with colors ({file.mode}) that are all gray: save one channel as a gray PNG if its values "
+            "are the numbers of classes, or name a table of colors with --colors"
+        )
+    found = [_text(unpack(value)) for value in np.unique(pack(colors)).tolist()]
+    listed = "; ".join(found[:8]) + (f" and {len(found) - 8} more" if len(found) > 8 else "")
+    return (
+        f"{path} is a picture with colors ({file.mode}), and no table says which classes they stand for. It holds {listed}. "
+        "Write colors.txt beside the folder with a line `class: r,g,b` for each, or name such a file with --colors"
+    )
+
+
 def _read(path: Path, *, in_color: bool) -> Array:
     try:
         with Image.open(path, formats=FORMATS) as file:
             if in_color:
                 return pack(np.asarray(file.convert("RGB")))
             if file.mode not in NUMBERS:
-                raise UserError(
-                    f"{path} is a picture with colors ({file.mode}), and no table says which classes they stand for: write "
-                    "colors.txt beside the folder with a line `class: r,g,b` for each, or name such a file with --colors"
-                )
+                raise UserError(_without_table(path, file))
             values = np.asarray(file)
             return values.astype(np.uint8) if values.dtype == np.bool_ else values
     except FileNotFoundError as error:

@@ -3,21 +3,20 @@
 import hashlib
 import os
 from collections.abc import Callable
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
 from repre.data.io.decode import read_image
 from repre.data.io.image_limits import UnreadableImage
-from repre.data.labels.label_map import IGNORE, LabelMap, MaskOptions, count_values, is_in_color, ranges, read_labels
+from repre.data.labels.label_map import IGNORE, LabelMap, MaskOptions, is_in_color, ranges
 from repre.data.labels.mask_colors import USUAL_NAMES, ColorTable, read_color_table
 from repre.data.labels.mask_pairs import Pairs, find_in, find_pairs, hold_out_pairs, image_paths, split_places
 from repre.data.labels.objects import HELD_OUT_NOTE
 from repre.data.labels.problems import Problems
 from repre.data.labels.text_lines import read_lines
+from repre.data.labels.unlikely_masks import check_values, values_in
 from repre.errors import UserError
-from repre.utils.progress import track
 
 Array = np.ndarray
 
@@ -147,7 +146,7 @@ def open_pairs(
         name: find_in(places, suffix=suffix, skip_unlabeled=options.skip_unlabeled) for name, places in of_split.items()
     }
     labels, notes = _labels_of(
-        roots, tuple(mask for part in found.values() for _, mask in part.pairs), options, problems
+        roots, tuple(dict.fromkeys(mask for part in found.values() for _, mask in part.pairs)), options, problems
     )
     notes = found[split].notes() + notes
     if found["train"].pairs == found["val"].pairs and hold_out:
@@ -183,23 +182,27 @@ def _labels_of(
 
 def _counted(masks: tuple[Path, ...], options: MaskOptions, problems: Problems) -> tuple[LabelMap, list[str]]:
     """The numbers in the masks up to the largest as classes, and notes."""
-    seen, damaged = labels_in(masks, tuple(mask.stat().st_mtime_ns for mask in masks), stop=not problems.collect)
-    if damaged and not problems.collect:
-        raise UserError(damaged[0])  # a report reads every mask again
+    found = values_in(masks, tuple(mask.stat().st_mtime_ns for mask in masks), stop=not problems.collect)
+    if found.damaged and not problems.collect:
+        raise UserError(found.damaged[0])  # a report reads every mask again
     ignored = {int(label) for label in options.ignore_label if str(label).isdecimal()}
+    seen = found.seen
     counted = [label for label in seen if label != IGNORE and label not in ignored]
+    notes = []
     if not counted or counted[-1] < 1:
-        hint = f" It holds {IGNORE}, which is ignored: --binary makes it the class 1." if IGNORE in seen else ""
-        problems.add(f"the masks beside {masks[0]} hold no label above 0, and a single class cannot be learned.{hint}")
+        hint = (
+            f"{IGNORE} occurs, and is ignored; --binary makes it the class 1" if IGNORE in seen else "label the others"
+        )
+        problems.add(f"the masks beside {masks[0]} hold no label above 0, and a single class cannot be learned; {hint}")
     elif counted[-1] > IGNORE:
         problems.add(
             f"the masks beside {masks[0]} hold {len(seen)} labels, {ranges(seen)[:200]}; without a table labels are 0 to "
             f"{IGNORE - 1}. Write a file with a line `class: number` for each, and name it with --colors"
         )
+    else:
+        notes = check_values(masks, found, options, problems)
     if problems.messages:  # for a report
         return LabelMap({label: (str(label), [label]) for label in counted}, options, strict=False), []
-    never = sorted(set(range(counted[-1])) - set(seen) - ignored - ({0} if options.reduce_zero_label else set()))
-    notes = [f"{len(never)} of {counted[-1] + 1} classes occur in no mask: {ranges(never)}"] if never else []
     return _label_map(_numbered([str(number) for number in range(counted[-1] + 1)]), options, problems), notes
 
 
@@ -246,28 +249,6 @@ def _numbered(names: list[str]) -> dict[int, tuple[str, list[int]]]:
 
 def _without_zero(options: MaskOptions) -> MaskOptions:
     return MaskOptions(ignore_label=(0, *options.ignore_label), skip_unlabeled=options.skip_unlabeled)
-
-
-@lru_cache(maxsize=4)
-def labels_in(masks: tuple[Path, ...], modified: tuple[int, ...], *, stop: bool = True) -> tuple[list[int], list[str]]:
-    """The labels that occur in masks, sorted, and what is wrong with masks that cannot be read.
-
-    They are read once, and again if one of them was modified.
-
-    Args:
-        stop: whether the first mask that cannot be read ends the reading.
-    """
-    assert len(masks) == len(modified)
-    labels: set[int] = set()
-    damaged: list[str] = []
-    for path in track(masks, "masks", total=len(masks), unit="mask"):
-        try:
-            labels |= set(count_values(read_labels(path))[0].tolist())
-        except UserError as error:
-            damaged.append(str(error))
-            if stop:
-                break
-    return sorted(labels), damaged
 
 
 FORMATS: dict[str, Callable[[str, str, str, int, MaskOptions], FileMasks]] = {"ade20k": open_ade20k, "voc": open_voc}

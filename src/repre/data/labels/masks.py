@@ -13,6 +13,7 @@ of classes (gray or palette), or colors (`mask_colors`); `MaskOptions` says what
     H, W  height and width    C  channels
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -85,7 +86,9 @@ def open_masks(
     check_data(spec)
     if split not in ("train", "val"):
         raise UserError(f"masks have no split {split!r}; there are train and val")
-    source = _open(spec, split, channels, options or MaskOptions(), problems or Problems(), whole=whole)
+    options = options or MaskOptions()
+    problems = problems or Problems(accept=options.accept_labels)
+    source = _open(spec, split, channels, options, problems, whole=whole)
     if value_range is None:
         return source
     if isinstance(source, FileMasks):
@@ -96,7 +99,7 @@ def open_masks(
 def _open(spec: str, split: str, channels: int, options: MaskOptions, problems: Problems, *, whole: bool) -> MaskSource:
     name, _, rest = spec.partition(":")
     if name == "scenes":
-        if options != MaskOptions():
+        if replace(options, accept_labels=False) != MaskOptions():
             raise UserError(f"--data {spec}: every pixel has a class; leave out the options of mask files")
         return SceneMasks(spec, split, channels)
     if name not in ("pairs", *FORMATS):

@@ -25,6 +25,8 @@ class ProbeConfig:
     cifar10:ROOT."""
     linear: str | None = None
     """Labeled images for `probe/linear`, the accuracy of a linear classifier; data as for `knn`."""
+    accept_labels: bool = False
+    """Take the labels of `knn` and `linear` as they are read, even if they look like a mistake."""
     segment: str | None = None
     """Images with masks, a few dozen are enough, for `probe/miou` of a linear head and `probe/patch_knn`, the mIoU of
     nearest patches: pairs:IMAGES,MASKS, pairs:DIR, voc:DIR, ade20k:DIR."""

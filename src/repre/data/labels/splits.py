@@ -69,15 +69,23 @@ class LabeledImages:
         """The images at `rows`, int64 indices into these images, in that order."""
         return LabeledImages(self.source, self.targets[rows], classes=self.classes, indices=self.indices[rows])
 
+    def with_classes(self, classes: list[str]) -> "LabeledImages":
+        """The same images, with one label each, numbered by a longer list of classes."""
+        numbers = np.array([classes.index(name) for name in self.classes], np.int64)
+        return LabeledImages(self.source, numbers[self.targets], classes=classes, indices=self.indices)
+
     def identity(self) -> str:
         """The `source_identity` of these images; targets are no part of it."""
         return source_identity(self.source, self.indices)
 
 
-def source_identity(source: Source, indices: Array | None = None) -> str:
+def source_identity(source: Source, indices: Array | None = None, *, decoded: bool = True) -> str:
     """A hash that changes with the pixels of a source's images: of all, or of those at `indices`.
 
     It covers names, sizes and times of files, bytes of arrays, settings of scenes.
+
+    Args:
+        decoded: include the size to which files are decoded.
     """
     indices = np.arange(len(source), dtype=np.int64) if indices is None else indices
     digest = hashlib.sha256()
@@ -88,7 +96,7 @@ def source_identity(source: Source, indices: Array | None = None) -> str:
             except UnreadableImage:
                 stamp = None
             digest.update(os.fsencode(source.describe(index)) + b"\0" + repr(stamp).encode())
-        digest.update(repr(source.canvas).encode())
+        digest.update(repr(source.canvas).encode() if decoded else b"")
     elif isinstance(source, Scenes):
         digest.update(json.dumps([asdict(source.config), source.split]).encode())
         digest.update(indices.tobytes())

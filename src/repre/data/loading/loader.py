@@ -25,7 +25,7 @@ from repre.data.io.remote_address import REMOTE_GIB
 from repre.data.io.sources import Source
 from repre.data.loading import slots
 from repre.data.loading.manifest import changed_during_run
-from repre.data.loading.order import RunOrder
+from repre.data.loading.order import RunOrder, check_batch
 from repre.data.loading.slots import SlotRing
 from repre.data.loading.sub_batches import BatchJoiner, Cut, cut_batch
 from repre.data.loading.workers import IN_FLIGHT_GIB, in_workers, load_tracked
@@ -70,15 +70,10 @@ class LoaderConfig:
 
     def __post_init__(self) -> None:
         check_fields(self, "loader")
-        if self.decode_size < 0:
-            raise UserError(f"loader.decode_size must not be negative, not {self.decode_size}")
         if not 0 <= self.max_unreadable <= 1:
             raise UserError(f"loader.max_unreadable is a share and must lie in [0, 1], not {self.max_unreadable}")
         if not self.in_flight_gib > 0:
             raise UserError(f"loader.in_flight_gib must be positive, not {self.in_flight_gib}")
-        for name in ("cache_gib", "remote_cache_gib"):
-            if not getattr(self, name) >= 0:
-                raise UserError(f"loader.{name} must not be negative, not {getattr(self, name)}")
 
 
 def sufficient_size(crops: Iterable[tuple[Size, Range]]) -> int:
@@ -243,13 +238,7 @@ class Loader:
         in_flight_gib: float = IN_FLIGHT_GIB,
         log: Callable[[str], object] = print,
     ) -> None:
-        if batch_size > len(source):
-            raise UserError(
-                f"batch_size is {batch_size}, but {source.spec} has only {len(source)} images; "
-                f"use --batch-size {max(2, len(source) // 2)} or less"
-            )
-        if batch_size % world_size:
-            raise UserError(f"batch_size {batch_size} must be a multiple of the {world_size} processes")
+        check_batch(batch_size, images=len(source), spec=source.spec, processes=world_size)
         order = RunOrder(count=len(source), batch_size=batch_size, seed=seed, rank=rank, world_size=world_size)
         self.source, self.steps_per_epoch = source, order.steps_per_epoch
         self.total_steps = epochs * self.steps_per_epoch

@@ -8,6 +8,7 @@ the content of a few files are the same.
 files.gz    gzip of: a line of JSON (`_Header`), the length of every name as uint32, the names
 """
 
+import contextlib
 import gzip
 import hashlib
 import json
@@ -33,7 +34,7 @@ MAX_HEADER = 1 << 24
 MAX_BYTES, MAX_GROWTH = 1 << 30, 4
 """A list of more bytes, and of more than so many times those of the present names, is refused."""
 SAMPLE = 16
-"""Files whose content is compared where the data moved."""
+"""Files whose content is compared where the data moved or were copied again."""
 
 
 @dataclass(frozen=True)
@@ -85,10 +86,14 @@ def apply_manifest(source: Source, path: Path) -> tuple[Source, str | None]:
     if not isinstance(source, FileSource) or not path.is_file():
         return source, None
     header, listed = _read(path, source.files)
+    left_out = source.label_images
+    if listed is not None and left_out:  # a run that began with the masks keeps them
+        source = source.with_label_images()
+        header, listed = _read(path, source.files)
     moved = header.data != source.spec
     if moved:
         _check_moved(source, header, listed)
-    source.run_started = header.started
+    source.run_started = _content_since(source, header) if listed is None else header.started
     if listed is None:
         return source, None
     files = _choose(source.files, listed, header.counts)
@@ -98,7 +103,11 @@ def apply_manifest(source: Source, path: Path) -> tuple[Source, str | None]:
             f"{len(header.counts)}; give the data as they were, or start a run with another --out"
         )
     removed = int((files.numbers < 0).sum())
-    added = len(source) - len(files) + removed
+    known = np.zeros(len(source), bool)
+    known[files.numbers[files.numbers >= 0]] = True
+    for group in left_out:
+        known[group.numbers] = True
+    added = int((~known).sum())
     run_source = FileSource(
         source.spec, files, channels=source.channels, canvas=source.canvas, raw_values=source.raw_values
     )
@@ -117,7 +126,7 @@ def manifest_hash(source: Source) -> str:
 
 
 def changed_during_run(source: Source, index: int) -> bool:
-    """Whether a file was modified after its run began, by the clock of where it is."""
+    """Whether a file was modified or replaced after its run began, by the clock of where it is."""
     if isinstance(source, CachedSource):
         source = source.source
     if not isinstance(source, FileSource) or source.run_started is None:
@@ -126,6 +135,19 @@ def changed_during_run(source: Source, index: int) -> bool:
         return source.run_started < source.files.stamp(index)[1] <= time.time_ns()
     except UnreadableImage:
         return False
+
+
+def _content_since(source: FileSource, header: _Header) -> int:
+    """From when on a new stamp of a file means another content, in nanoseconds: the start of the run, or now if files of
+    the sample were written again with the content that they had, as when all data were copied."""
+    again = []
+    for number in map(int, header.sample):
+        with contextlib.suppress(UnreadableImage):
+            if header.started < source.files.stamp(number)[1]:
+                again.append(number)
+    now = content_sample(source.files, again)
+    same = bool(again) and all(now.get(str(number)) == header.sample[str(number)] for number in again)
+    return time.time_ns() if same else header.started
 
 
 def _check_moved(source: FileSource, header: _Header, listed: Names | None) -> None:

@@ -5,6 +5,8 @@ from functools import lru_cache
 
 import numpy as np
 
+from repre.errors import UserError, counted
+
 ROUNDS = 8
 """Rounds of the Feistel network; four would already look random to tests that know no key (Luby and Rackoff, 1988)."""
 MASK = 2**64 - 1
@@ -86,3 +88,26 @@ class RunOrder:
         if attempt:
             position = (position + self.count // 2 + attempt - 1) % self.count
         return shuffled(position, self.count, seed=self.seed, epoch=epoch)
+
+
+def check_batch(batch_size: int, *, images: int, spec: str, processes: int = 1) -> None:
+    """Refuses a batch that the images do not fill, or that the processes cannot share.
+
+    Args:
+        images: number of images.
+        spec: their name, for messages.
+    """
+    if images < 2:
+        raise UserError(
+            f"{spec} has {counted(images, 'image')}, and one image cannot be trained on: the frameworks compare the images "
+            "of a batch; add images to --data"
+        )
+    if batch_size > images:
+        fits = [size for size in range(max(2, images // 2), 1, -1) if size % processes == 0]
+        fix = f"use --batch-size {fits[0]} or less" if fits else f"{processes} processes need more images"
+        raise UserError(f"batch_size is {batch_size}, but {spec} has only {images} images; {fix}")
+    if batch_size % processes:
+        raise UserError(
+            f"batch_size {batch_size} must be a multiple of the {processes} processes; use --batch-size "
+            f"{batch_size // processes * processes or processes}"
+        )

@@ -6,43 +6,32 @@
 - Errors that a data set returns as items are raised in the calling process, without the traceback of a worker.
 - Items travel through a ring of slots in shared memory of a fixed size (`slots`), and need no /dev/shm.
 - Workers ignore Ctrl-C, SIGTERM and SIGUSR1. The main process saves its work first and then ends them.
-- Workers that still run when the main process exits are killed; if it is killed itself, they end with it.
+- Workers that still run when the main process exits are killed; if it is killed itself, they end with it (`worker_start`).
+- Whoever waits for an item for a minute is told which files the workers read, and after half an hour the wait is an error.
 """
 
-import atexit
-import ctypes
 import multiprocessing
 import os
-import re
-import signal
 import sys
-import threading
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Iterator, Sequence
 from functools import partial
-from multiprocessing.process import BaseProcess
-from types import FrameType
 from typing import Any, Protocol, TypeVar
-from weakref import WeakKeyDictionary, WeakSet
 
 import numpy as np
-import torch
 from PIL import AvifImagePlugin
 from torch.utils.data import DataLoader, Dataset
 
 from repre.data.loading.slots import SlotRing, private_copy
+from repre.data.loading.worker_pool import NAME_BYTES, Pool, raise_explained, register
+from repre.data.loading.worker_start import end_with_parent, leave_signals_and_output_to_parent
 from repre.errors import RunError, UserError
-from repre.utils.shared_memory import FORK, check_semaphores, shared_bytes
+from repre.utils.hidden_main import hidden_main
+from repre.utils.shared_memory import FORK, check_semaphores
 from repre.utils.signals import signals_later
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
-
-NAME_BYTES = 1024
-"""Longest recorded file name; the rest is cut off."""
-
-DEATH = re.compile(r"DataLoader worker \(pid\S* ([\d, ]+)\)")
-"""torch's errors of a dead worker: "DataLoader worker (pid 5) is killed by signal" and "DataLoader worker (pid(s) 5, 6)
-exited unexpectedly". If torch changes them, a run still ends with torch's error, but without the name of the file."""
 
 
 class Loadable(Protocol[T_co]):
@@ -59,7 +48,10 @@ IN_FLIGHT_GIB = 2.0
 """Largest size of the items of one pool of workers that are made ahead."""
 PREFETCH = 2
 """Items that each worker makes ahead."""
-PR_SET_PDEATHSIG = 1
+TICK, FIRST_WORD, LONGEST_WAIT = 5.0, 60.0, 1800.0
+"""Seconds: how often a wait for an item looks at the workers, when it says so first, and when it ends the run."""
+TIMED_OUT = "DataLoader timed out"
+"""Begin of torch's error after `TICK` seconds."""
 
 
 def in_workers(
@@ -103,7 +95,7 @@ def in_workers(
     # it delivers one. So while the consumer has got item k, the newest item in the making is k + workers x prefetch. It
     # uses the slot of item k - extra, and items k - extra + 1 .. k are intact.
     assert ring.count > workers * prefetch, "the consumer needs a slot to read from"
-    pool = _Pool(workers)
+    pool = Pool(workers)
     loader = DataLoader(
         _InSlots(data, ring),
         sampler=_Numbered(items),
@@ -113,19 +105,21 @@ def in_workers(
         prefetch_factor=prefetch,
         worker_init_fn=partial(_begin_worker, pool),
         multiprocessing_context="fork" if FORK else None,
+        timeout=TICK,
     )
     iterator = _start(loader, pool)
     try:
         while True:
-            item = ring.unpack(_raise_error(_next(iterator)))
+            item = ring.unpack(_raise_error(_next(iterator, pool)))
             yield item if own is None else private_copy(item, pin=pin)
     except StopIteration:
         return
     except RuntimeError as error:
-        _raise_explained(error)
+        raise_explained(error)
         raise
     finally:
-        del iterator  # ends the workers now, even if a traceback keeps this frame alive
+        with pool.ending():
+            del iterator  # ends the workers now, even if a traceback keeps this frame alive
 
 
 def _raise_error(item: Any) -> Any:
@@ -170,27 +164,19 @@ def load_tracked(source: Loadable[T], index: int) -> T:
 # ------------------------------------------------------------------------------------------------- inside a worker
 
 _last_opened: np.ndarray | None = None
-"""In a worker: its row of `_Pool.names`."""
+"""In a worker: its row of `Pool.names`."""
 
 
-def _begin_worker(pool: "_Pool", worker: int) -> None:
-    """Makes a worker record the files that it opens, use one thread, ignore signals, and end with its parent.
-
-    Ctrl-C, a scheduler and `timeout` signal the whole process group, but the main process has to save before workers end.
-    """
+def _begin_worker(pool: Pool, worker: int) -> None:
+    """Makes a worker record the files that it opens, use one thread, ignore signals, and end with its parent."""
     global _last_opened
-    if FORK and pool.by_main_thread:  # Linux sends the signal when the thread that forked ends
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != pool.parent:  # it died before
-            os._exit(1)
+    end_with_parent(pool.parent, by_main_thread=pool.by_main_thread)
+    leave_signals_and_output_to_parent()
     pool.pids[worker] = os.getpid()
     _last_opened = pool.names[worker].numpy()
     AvifImagePlugin.DEFAULT_MAX_THREADS = (
         1  # else every AVIF starts as many threads as there are cores; torch's are set
     )
-    for name in ("SIGINT", "SIGTERM", "SIGUSR1"):
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), signal.SIG_IGN)
 
 
 def _unchanged(item: Any) -> Any:
@@ -200,146 +186,45 @@ def _unchanged(item: Any) -> Any:
 # -------------------------------------------------------------------------------------------- in the main process
 
 
-class _Pool:
-    """The workers of one loader. They share the memory of `pids` and `names`.
-
-    Attributes:
-        pids: process of every worker, int64 [workers]; 0 until it has begun.
-        names: zero-terminated name of the last file that every worker opened, uint8 [workers, NAME_BYTES].
-        processes: the workers, once they are started.
-        death: message of the error if one of them died.
-        parent, by_main_thread: the process that starts them, and whether its main thread does.
-    """
-
-    def __init__(self, workers: int) -> None:
-        memory = shared_bytes(workers * (8 + NAME_BYTES))
-        self.pids = memory[: 8 * workers].view(torch.int64)
-        self.names = memory[8 * workers :].view(workers, NAME_BYTES)
-        self.parent, self.by_main_thread = os.getpid(), threading.current_thread() is threading.main_thread()
-        self.processes: list[BaseProcess] = []
-        self.death = ""
-
-    def last_files(self, pids: list[int]) -> list[str]:
-        """The last file of each of these workers that has opened one."""
-        names = [row.numpy().tobytes().partition(b"\0")[0] for row, pid in zip(self.names, self.pids) if pid in pids]
-        return [name.decode("utf-8", "replace") for name in names if name]
-
-
-_pools: WeakSet[_Pool] = WeakSet()
-_workers: WeakKeyDictionary[BaseProcess, int] = WeakKeyDictionary()
-"""Every worker, with the id of the process that started it."""
-
-
-def _start(loader: DataLoader[T], pool: _Pool) -> Iterator[T]:
+def _start(loader: DataLoader[T], pool: Pool) -> Iterator[T]:
     """Starts the workers of a loader."""
-    if sys.unraisablehook is not _unraisable_hook:
-        _unraisable_hook.default, sys.unraisablehook = sys.unraisablehook, _unraisable_hook
     before = set(multiprocessing.active_children())
-    with signals_later():
+    with signals_later(), hidden_main():
         iterator = iter(loader)
-    pool.processes = [process for process in multiprocessing.active_children() if process not in before]
-    _workers.update(dict.fromkeys(pool.processes, os.getpid()))
-    _pools.add(pool)
-    _explain_in_signal_handler()
+    register(pool, [process for process in multiprocessing.active_children() if process not in before])
     return iterator
 
 
-def _next(iterator: Iterator[T]) -> T:
-    """The next item of a DataLoader.
+def _next(iterator: Iterator[T], pool: Pool) -> T:
+    """The next item of a DataLoader; says what is waited for.
 
     A worker that dies while it sends an item breaks the pipe before torch knows of the death. Asked again, torch raises
     the error of a dead worker.
+
+    Raises:
+        RunError: no item came for `LONGEST_WAIT` seconds.
     """
-    try:
-        return next(iterator)
-    except (EOFError, ConnectionError):
-        return next(iterator)
-
-
-def _explain_death(error: RuntimeError) -> RunError | None:
-    """torch's error of a dead worker as one that names the file; None for any other error.
-
-    Also kills the other workers of the loader: a worker that dies may hold a lock, and torch would wait for them in vain.
-    """
-    message = str(error).strip()
-    if (match := DEATH.search(message)) is None:
-        return None
-    if isinstance(error, RunError):
-        return error
-    pids = [int(pid) for pid in match[1].split(",")]
-    pool = next((pool for pool in _pools if any(process.pid in pids for process in pool.processes)), None)
-    if pool is not None and pool.death:  # now torch also counts the workers that were killed here
-        return RunError(pool.death, kind="worker")
-    files = [] if pool is None else pool.last_files(pids)
-    last = f"the last file that it opened is {', '.join(files)}" if files else "it had not opened a file"
-    death = (
-        f"a worker process died ({message}); {last}. If that file is damaged, repair or remove it. If memory ran out, use "
-        "fewer --runtime.workers or a smaller --loader.decode-size. Then run the same command again"
-    )
-    if pool is not None:
-        pool.death = death
-        for process in pool.processes:
-            process.kill()
-    return RunError(death, kind="worker")
-
-
-def _raise_explained(error: RuntimeError) -> None:
-    """Raises the explanation of a dead worker; returns if `error` is another error, or explained already."""
-    explained = _explain_death(error)
-    if explained is not None and explained is not error:
+    started, word, broken = time.monotonic(), FIRST_WORD, False
+    while True:
         try:
-            raise explained from error
-        finally:
-            del explained  # else the exception and this frame refer to each other, and keep the loader alive
-
-
-class _ChildExitHandler:
-    """Calls torch's handler of SIGCHLD and explains the error that it raises.
-
-    torch raises from this handler, so in any code that the main thread executes when a worker dies, such as a training step
-    or an evaluation. If torch stops using a handler, `in_workers` still explains the error that the next item raises.
-    """
-
-    def __init__(self, handler: Callable[[int, FrameType | None], Any]) -> None:
-        self.handler = handler
-
-    def __call__(self, number: int, frame: FrameType | None) -> None:
-        try:
-            self.handler(number, frame)
+            return next(iterator)
+        except (EOFError, ConnectionError):
+            if broken:
+                raise
+            broken = True
         except RuntimeError as error:
-            _raise_explained(error)
-            raise
-
-
-def _explain_in_signal_handler() -> None:
-    if not hasattr(signal, "SIGCHLD") or threading.current_thread() is not threading.main_thread():
-        return  # torch installs no handler there either
-    handler = signal.getsignal(signal.SIGCHLD)
-    if callable(handler) and not isinstance(handler, _ChildExitHandler):
-        signal.signal(signal.SIGCHLD, _ChildExitHandler(handler))
-
-
-class _UnraisableHook:
-    """Hides a worker's death if it is raised in `__del__` or while the process exits. The next item raises it again."""
-
-    default: Callable[[Any], object] = sys.__unraisablehook__
-
-    def __call__(self, unraisable: Any) -> None:
-        if not (isinstance(unraisable.exc_value, RuntimeError) and DEATH.search(str(unraisable.exc_value))):
-            self.default(unraisable)
-
-
-_unraisable_hook = _UnraisableHook()
-
-
-@atexit.register
-def _kill_workers() -> None:
-    """multiprocessing would send SIGTERM, which workers ignore, and wait forever.
-
-    torch's handler would report these deaths wherever the exit of the process is.
-    """
-    if _workers and hasattr(signal, "SIGCHLD") and threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    for worker, parent in list(_workers.items()):
-        if parent == os.getpid() and worker.is_alive():
-            worker.kill()
+            if not str(error).startswith(TIMED_OUT):
+                raise
+            waited = time.monotonic() - started
+            files = ", ".join(pool.last_files(pool.pids.tolist())) or "none yet"
+            if waited >= LONGEST_WAIT:
+                pool.kill()
+                raise RunError(
+                    f"no data came for {waited / 60:.0f} minutes; the files that the worker processes opened last: {files}. "
+                    "If one of them is at fault, remove it; if the disk or the network hangs, wait until it answers. Then "
+                    "run the same command again",
+                    kind="worker",
+                ) from None
+            if waited >= word:
+                print(f"no data for {waited:.0f} s; the workers read {files}", file=sys.stderr, flush=True)
+                word *= 2

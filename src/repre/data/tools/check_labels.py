@@ -66,7 +66,8 @@ def check_labels(
         spec: masks (`open_masks`), boxes (`open_boxes`) or classes (`open_labeled`); voc: has masks, boxes or both.
         split: train or val; None: both.
         channels: channels of the images.
-        options: how the pixels of mask files become classes; of boxes only `skip_unlabeled` counts.
+        options: how the pixels of mask files become classes; of boxes only `skip_unlabeled` counts, of classes only
+            `accept_labels`.
         workers: processes that read masks.
 
     Returns:
@@ -78,7 +79,7 @@ def check_labels(
     options = options or MaskOptions()
     name, _, rest = spec.partition(":")
     if name not in ("pairs", "ade20k", "voc", "coco", "yolo"):
-        return _check_classes(spec, split, channels)
+        return _check_classes(spec, split, channels, accept=options.accept_labels)
     reports = []
     voc = Path(rest).expanduser()
     masks = name in ("pairs", "ade20k") or (name == "voc" and _holds(voc, "ImageSets/Segmentation"))
@@ -135,7 +136,7 @@ class _Masks(Dataset[_MaskFacts]):
 
 
 def _check_masks(spec: str, split: str, channels: int, options: MaskOptions, workers: int) -> LabelReport:
-    problems = Problems(collect=True)
+    problems = Problems(collect=True, accept=options.accept_labels)
     lenient = replace(options, skip_unlabeled=True)
     source = open_masks(spec, split=split, channels=channels, whole=True, options=lenient, problems=problems)
     assert isinstance(source, FileMasks)
@@ -250,8 +251,9 @@ def _check_size(source: CocoBoxes, index: int, report: LabelReport) -> None:
 # ------------------------------------------------------------------------------------------------------------ classes
 
 
-def _check_classes(spec: str, split: str | None, channels: int) -> list[LabelReport]:
-    data = open_labeled(spec, test=spec, channels=channels)  # which holds nothing out
+def _check_classes(spec: str, split: str | None, channels: int, *, accept: bool) -> list[LabelReport]:
+    problems = Problems(collect=True, accept=accept)
+    data = open_labeled(spec, test=spec, channels=channels, problems=problems)  # which holds nothing out
     parts: dict[str, LabeledImages] = {"train": data.train}
     if data.val is not None:
         parts["val"] = data.val
@@ -260,7 +262,10 @@ def _check_classes(spec: str, split: str | None, channels: int) -> list[LabelRep
     chosen = {name: part for name, part in parts.items() if split in (None, name)}
     if not chosen:
         raise UserError(f"--split {split}: {spec} has only {', '.join(parts)}")
-    return [_class_report(name, part) for name, part in chosen.items()]
+    reports = [_class_report(name, part) for name, part in chosen.items()]
+    reports[0].problems += problems.messages
+    reports[0].facts += data.notes
+    return reports
 
 
 def _class_report(name: str, part: LabeledImages) -> LabelReport:

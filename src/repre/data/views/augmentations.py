@@ -85,9 +85,6 @@ class ViewConfig:
         for name in ("flip", "jitter", "grayscale", "blur", "solarize", "threshold"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UserError(f"{name}={getattr(self, name)}: give a value from 0 to 1")
-        for name in ("brightness", "contrast", "saturation"):
-            if getattr(self, name) < 0:
-                raise UserError(f"{name}={getattr(self, name)}: give a strength of 0 or more")
         if not 0 <= self.hue <= 0.5:
             raise UserError(f"hue={self.hue}: give a turn from 0 to 0.5 (half the color circle)")
 

@@ -40,8 +40,6 @@ class MaskConfig:
             raise UserError(f"views.mask.ratio={self.ratio}: give (lowest, highest), 0 < lowest <= highest < 1")
         if not 0 < self.image_share <= 1:
             raise UserError(f"views.mask.image_share={self.image_share}: give a share above 0, at most 1")
-        if self.patch is not None and self.patch < 1:
-            raise UserError(f"views.mask.patch={self.patch}: give a side of 1 or more pixels")
 
 
 @dataclass(frozen=True)
@@ -79,8 +77,6 @@ class ViewsConfig:
             object.__setattr__(self, name, shortest(getattr(self, name)))
             if min(height_and_width(getattr(self, name))) < 8:
                 raise UserError(f"views.{name} is {as_text(getattr(self, name))}: a view has at least 8 pixels a side")
-        if self.n_local < 0:
-            raise UserError(f"n_local={self.n_local}: give 0 or more")
         if self.n_global not in (1, 2) or (self.n_global == 1 and self.n_local):
             raise UserError(f"n_global={self.n_global}: give 2, or 1 without local views")
         self._check_mask()
@@ -91,8 +87,6 @@ class ViewsConfig:
                 raise UserError(f"{len(self.mean)} means and {len(self.std)} stds: give one of each per channel")
             if min(self.std) <= 0:
                 raise UserError(f"std={self.std}: give values above 0")
-        if self.value_range is not None and not self.value_range[0] < self.value_range[1]:
-            raise UserError(f"value_range={self.value_range}: give (lowest, highest)")
 
     def _check_mask(self) -> None:
         if self.mask.kind == "none" or self.mask.patch is None:

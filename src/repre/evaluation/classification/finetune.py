@@ -17,17 +17,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from repre.data.labels.classes import open_labeled
 from repre.data.labels.splits import LabeledImages, draw_share
 from repre.data.loading.loader import Loader
 from repre.data.views.augmentations import ViewConfig
 from repre.data.views.render import random_view
 from repre.errors import UserError
+from repre.evaluation.classification.class_details import class_details
 from repre.evaluation.classification.classifier import Classifier
-from repre.evaluation.features import eval_transform, extract_features, stream_views
+from repre.evaluation.classification.opening import open_for
+from repre.evaluation.features import extract_features, stream_views
 from repre.evaluation.fit import FitConfig, fit
 from repre.evaluation.fitted.fitted_classifier import FittedClassifier
-from repre.evaluation.metrics import check_fractions, classification, per_class, with_fraction
+from repre.evaluation.metrics import check_fractions, classification, with_fraction
 from repre.evaluation.options import RuntimeOptions
 from repre.evaluation.result import Result, definition
 from repre.models.resolve import ResolvedEncoder
@@ -46,6 +47,8 @@ class FinetuneConfig:
     """Class folders, csv:FILE, scenes, or a data set such as cifar10:ROOT."""
     test: str | None = None
     """Other data to test on; None uses the test images of `data`, or holds out a fifth."""
+    accept_labels: bool = False
+    """Take the labels as they are read, even if they look like a mistake, such as a class with one image."""
     label_fraction: tuple[float, ...] = (1.0,)
     """Fractions of the training images of every class that have labels; one training and one metric for each."""
     size: Size | None = None
@@ -82,6 +85,11 @@ class FinetuneConfig:
             raise UserError(f"finetune.smoothing must lie in [0, 1), not {self.smoothing}")
 
 
+def check(resolved: ResolvedEncoder, config: FinetuneConfig) -> str:
+    """Opens data and encoder, evaluates nothing, and returns the identity of the data; raises UserError as `run` does."""
+    return open_for(resolved, config)[2].identity()
+
+
 def run(resolved: ResolvedEncoder, config: FinetuneConfig, *, work_dir: Path | None = None) -> Result:
     """Returns ``accuracy`` and ``top5``, or ``map``, on the test images; ``accuracy@0.1`` and so on for label fractions.
 
@@ -95,10 +103,10 @@ def run(resolved: ResolvedEncoder, config: FinetuneConfig, *, work_dir: Path | N
     if config.save_encoder and work_dir is None:
         raise UserError("save_encoder needs work_dir, the folder to save to")
     runtime, identity = config.runtime, definition("finetune", resolved, config)
-    encoder = resolved.build(image_size=config.size, seed=config.seed)
-    transform = eval_transform(resolved, encoder, crop_pct=config.crop_pct, value_range=config.value_range)
+    encoder, transform, splits = open_for(resolved, config)
+    for note in splits.notes:
+        print(note, flush=True)
     channels = encoder.config.channels
-    splits = open_labeled(config.data, test=config.test, **transform.decoding(channels))
     test_targets = torch.from_numpy(splits.test.targets)
     metrics: dict[str, float] = {}
     details: dict[str, Any] = {**splits.details(), "size": transform.views.size}
@@ -114,7 +122,7 @@ def run(resolved: ResolvedEncoder, config: FinetuneConfig, *, work_dir: Path | N
             metrics[with_fraction(name, fraction, config.label_fraction)] = value
         details[with_fraction("fit", fraction, config.label_fraction)] = {**summary, "images": len(train)}
         if fraction == max(config.label_fraction):
-            details["per_class"] = per_class(scores, test_targets, splits.classes)
+            details |= class_details(scores, test_targets, splits)
             fitted = FittedClassifier.of(model, splits.classes, splits.multilabel, transform, batch=runtime.batch)
             if config.save_encoder and work_dir is not None:
                 mean, std = (values.flatten().tolist() for values in transform.views.statistics(channels))

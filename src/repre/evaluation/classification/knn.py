@@ -12,13 +12,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from repre.data.labels.classes import LabeledSplits, open_labeled
+from repre.data.labels.classes import LabeledSplits
 from repre.data.labels.splits import draw_share
 from repre.data.views.view_recipes import ViewsConfig
 from repre.errors import UserError
 from repre.evaluation.classification.baselines import color_histogram, raw_pixels
-from repre.evaluation.features import Extractor, cached_features, eval_transform, extract_features, stream_views
-from repre.evaluation.metrics import check_fractions, classification, per_class, with_fraction
+from repre.evaluation.classification.class_details import class_details
+from repre.evaluation.classification.opening import open_for
+from repre.evaluation.features import Extractor, cached_features, extract_features, stream_views
+from repre.evaluation.metrics import check_fractions, classification, with_fraction
 from repre.evaluation.options import RuntimeOptions
 from repre.evaluation.result import Result
 from repre.models.resolve import ResolvedEncoder
@@ -41,6 +43,8 @@ class KNNConfig:
     """Class folders, csv:FILE, scenes, or a data set such as cifar10:ROOT."""
     test: str | None = None
     """Other data to test on; None uses the test images of `data`, or holds out a fifth."""
+    accept_labels: bool = False
+    """Take the labels as they are read, even if they look like a mistake, such as a class with one image."""
     k: tuple[int, ...] = (10, DEFAULT_K)
     """Numbers of neighbors that vote, one metric for each. The main metric is that of 20 neighbors if it is among them."""
     temperature: float = DEFAULT_TEMPERATURE
@@ -69,6 +73,11 @@ class KNNConfig:
         check_fractions(self.label_fraction)
 
 
+def check(resolved: ResolvedEncoder, config: KNNConfig) -> str:
+    """Opens data and encoder, evaluates nothing, and returns the identity of the data; raises UserError as `run` does."""
+    return open_for(resolved, config)[2].identity()
+
+
 def run(resolved: ResolvedEncoder, config: KNNConfig, *, work_dir: Path | None = None) -> Result:
     """Returns k-NN accuracy on the test images as ``knn20`` and so on; ``knn20_map`` for several labels per image.
 
@@ -79,9 +88,10 @@ def run(resolved: ResolvedEncoder, config: KNNConfig, *, work_dir: Path | None =
         UserError: a mistake in the data or the config.
     """
     device = config.runtime.torch_device
-    encoder = resolved.build(image_size=config.size, seed=config.seed).to(device)
-    transform = eval_transform(resolved, encoder, crop_pct=config.crop_pct, value_range=config.value_range)
-    splits = open_labeled(config.data, test=config.test, **transform.decoding(encoder.config.channels))
+    encoder, transform, splits = open_for(resolved, config)
+    for note in splits.notes:
+        print(note, flush=True)
+    encoder = encoder.to(device)
     train, test = (
         cached_features(encoder, images, transform, runtime=config.runtime).to(device)
         for images in (splits.train, splits.test)
@@ -105,7 +115,7 @@ def run(resolved: ResolvedEncoder, config: KNNConfig, *, work_dir: Path | None =
             name = with_fraction(f"knn{k}{suffix}", fraction, config.label_fraction)
             metrics[name] = classification(scores, targets)[metric]
             if k == main_k and fraction == max(config.label_fraction):
-                details["per_class"] = per_class(scores, targets, splits.classes)
+                details |= class_details(scores, targets, splits)
     if config.baselines:
         metrics |= baseline_metrics(
             splits,

@@ -18,14 +18,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from repre.data.labels.classes import LabeledSplits, open_labeled
+from repre.data.labels.classes import LabeledSplits
 from repre.data.labels.splits import LabeledImages, draw_share, draw_shots, hold_out
 from repre.errors import UserError
+from repre.evaluation.classification.class_details import class_details
 from repre.evaluation.classification.classifier import StandardizedClassifier
 from repre.evaluation.classification.linear_fit import Classifiers, fit_linear
-from repre.evaluation.features import cached_features, eval_transform
+from repre.evaluation.classification.opening import open_for
+from repre.evaluation.features import cached_features
 from repre.evaluation.fitted.fitted_classifier import FittedClassifier
-from repre.evaluation.metrics import check_fractions, classification, per_class, with_fraction
+from repre.evaluation.metrics import check_fractions, classification, with_fraction
 from repre.evaluation.options import RuntimeOptions
 from repre.evaluation.result import Result, definition
 from repre.models.resolve import ResolvedEncoder
@@ -48,6 +50,8 @@ class LinearConfig:
     """Class folders, csv:FILE, scenes, or a data set such as cifar10:ROOT."""
     test: str | None = None
     """Other data to test on; None uses the test images of `data`, or holds out a fifth."""
+    accept_labels: bool = False
+    """Take the labels as they are read, even if they look like a mistake, such as a class with one image."""
     label_fraction: tuple[float, ...] = (1.0,)
     """Fractions of the training images of every class that have labels, one metric for each."""
     shots: tuple[int, ...] = ()
@@ -89,6 +93,11 @@ class LinearConfig:
             raise UserError(f"linear.shots must name numbers of images from 1 on, each once; not {self.shots}")
 
 
+def check(resolved: ResolvedEncoder, config: LinearConfig) -> str:
+    """Opens data and encoder, evaluates nothing, and returns the identity of the data; raises UserError as `run` does."""
+    return open_for(resolved, config)[2].identity()
+
+
 def run(resolved: ResolvedEncoder, config: LinearConfig, *, work_dir: Path | None = None) -> Result:
     """Returns ``accuracy`` and ``top5``, or ``map``; ``accuracy@0.1`` for label fractions, ``shots5`` for shots.
 
@@ -101,9 +110,10 @@ def run(resolved: ResolvedEncoder, config: LinearConfig, *, work_dir: Path | Non
         Interrupted: a signal asked to stop.
     """
     device = config.runtime.torch_device
-    encoder = resolved.build(image_size=config.size, seed=config.seed).to(device)
-    transform = eval_transform(resolved, encoder, crop_pct=config.crop_pct, value_range=config.value_range)
-    splits = open_labeled(config.data, test=config.test, **transform.decoding(encoder.config.channels))
+    encoder, transform, splits = open_for(resolved, config)
+    for note in splits.notes:
+        print(note, flush=True)
+    encoder = encoder.to(device)
     if config.shots and splits.multilabel:
         raise UserError(
             "linear.shots counts images of one class each, but these have several labels; use label_fraction"
@@ -131,7 +141,7 @@ def run(resolved: ResolvedEncoder, config: LinearConfig, *, work_dir: Path | Non
             metrics[with_fraction(name, fraction, config.label_fraction)] = value
         details[with_fraction("chosen", fraction, config.label_fraction)] = chosen
         if fraction == max(config.label_fraction):
-            details["per_class"] = per_class(scores, probe.test_targets, splits.classes)
+            details |= class_details(scores, probe.test_targets, splits)
             network = StandardizedClassifier(encoder, classifiers, tokens=config.tokens)
             fitted = FittedClassifier.of(
                 network, splits.classes, splits.multilabel, transform, batch=config.runtime.batch

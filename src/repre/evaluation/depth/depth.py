@@ -29,7 +29,7 @@ from repre.evaluation.fitted.fitted_windows import WindowPreprocessing
 from repre.evaluation.maps import window_side
 from repre.evaluation.metrics import check_fractions, with_fraction
 from repre.evaluation.options import DenseFeatures, RuntimeOptions, check_window_options
-from repre.evaluation.result import Result, definition
+from repre.evaluation.result import Result, definition, pair_identity
 from repre.evaluation.segmentation.segmentation_heads import LinearHead
 from repre.evaluation.segmentation.segmentation_task import SegmentationTask
 from repre.evaluation.segmentation.segmenter import Segmenter, train_head
@@ -86,16 +86,15 @@ class DepthConfig:
         check_window_options("depth", size=self.size, overlap=self.overlap, short_side=self.short_side)
 
 
-def run(resolved: ResolvedEncoder, config: DepthConfig, *, work_dir: Path | None = None) -> Result:
-    """Trains a head and returns ``delta1`` to ``delta3``, ``rmse`` and ``abs_rel``; ``delta1@0.1`` for label fractions.
+def check(resolved: ResolvedEncoder, config: DepthConfig) -> str:
+    """Opens data and encoder, evaluates nothing, and returns the identity of the data; raises UserError as `run` does."""
+    train, test = _open(resolved, config)
+    resolved.build(image_size=config.size)
+    return pair_identity(train, test)
 
-    Args:
-        work_dir: folder for checkpoints, from which an interrupted training resumes.
 
-    Raises:
-        UserError: a mistake in the data or the config, or a file cannot be read.
-        Interrupted: a signal asked to stop.
-    """
+def _open(resolved: ResolvedEncoder, config: DepthConfig) -> tuple[DepthPairs, DepthPairs]:
+    """The training and the test images."""
     train, test = (
         open_depth(
             spec,
@@ -109,10 +108,25 @@ def run(resolved: ResolvedEncoder, config: DepthConfig, *, work_dir: Path | None
         )
         for spec, split in ((config.data, "train"), (config.test or config.data, "val"))
     )
+    return train, test
+
+
+def run(resolved: ResolvedEncoder, config: DepthConfig, *, work_dir: Path | None = None) -> Result:
+    """Trains a head and returns ``delta1`` to ``delta3``, ``rmse`` and ``abs_rel``; ``delta1@0.1`` for label fractions.
+
+    Args:
+        work_dir: folder for checkpoints, from which an interrupted training resumes.
+
+    Raises:
+        UserError: a mistake in the data or the config, or a file cannot be read.
+        Interrupted: a signal asked to stop.
+    """
+    train, test = _open(resolved, config)
     notes = list(dict.fromkeys([*train.notes, *test.notes, check_scale(train), check_scale(test)]))
     for note in notes:
         print(note, flush=True)
     details: dict[str, Any] = {"train_images": len(train), "val_images": len(test), "frozen": config.frozen}
+    details["data_identity"] = pair_identity(train, test)
     details |= {"notes": notes, "test_set": config.test or ("held out" if HELD_OUT_NOTE in notes else "val")}
     metrics: dict[str, float] = {}
     fitted: FittedDepth | None = None
@@ -120,6 +134,7 @@ def run(resolved: ResolvedEncoder, config: DepthConfig, *, work_dir: Path | None
     for fraction in fractions:
         labeled = label_subset(len(train), fraction, seed=config.seed)
         task = _task(resolved, config, train, test, labeled, work_dir=work_dir)
+        details["size"] = task.windows.size
         model, summary, predictions = train_head(task, on_maps=config.frozen)
         if fitted is None:  # the largest fraction comes first
             fitted = _fitted(task, config, model)

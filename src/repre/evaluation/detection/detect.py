@@ -26,7 +26,7 @@ from repre.evaluation.fit import FitConfig, fit
 from repre.evaluation.fitted.fitted_detector import DetectHead, DetectPreprocessing, FittedDetector, detector
 from repre.evaluation.metrics import check_fractions, with_fraction
 from repre.evaluation.options import DenseFeatures, RuntimeOptions
-from repre.evaluation.result import Result, definition
+from repre.evaluation.result import Result, definition, pair_identity
 from repre.models.resolve import ResolvedEncoder
 from repre.utils.config_checks import check_fields
 from repre.utils.progress import track
@@ -102,18 +102,15 @@ class DetectConfig:
             raise UserError(f"detect.save_predictions must not be negative, not {self.save_predictions}")
 
 
-def run(resolved: ResolvedEncoder, config: DetectConfig, *, work_dir: Path | None = None) -> Result:
-    """Trains Mask R-CNN and returns COCO's AP: ``box_ap``, ``mask_ap`` and so on; ``box_ap@0.1`` for label fractions.
+def check(resolved: ResolvedEncoder, config: DetectConfig) -> str:
+    """Opens data and encoder, evaluates nothing, and returns the identity of the data; raises UserError as `run` does."""
+    train, test, config, _ = _open(resolved, config)
+    build_detector(resolved, config, train)
+    return pair_identity(train, test)
 
-    Args:
-        work_dir: folder for checkpoints, from which an interrupted training resumes, and for drawn predictions.
 
-    Raises:
-        UserError: a mistake in the data or the config, or an image cannot be read.
-        Interrupted: a signal asked to stop.
-    """
-    if config.save_predictions and work_dir is None:
-        raise UserError("save_predictions needs work_dir, the folder to save to")
+def _open(resolved: ResolvedEncoder, config: DetectConfig) -> tuple[BoxSource, BoxSource, DetectConfig, list[str]]:
+    """The training and the test images, the config with a decision on masks, and what a user should know of the data."""
     value_range = config.value_range or resolved.value_range
     train, test = (
         open_boxes(
@@ -131,12 +128,27 @@ def run(resolved: ResolvedEncoder, config: DetectConfig, *, work_dir: Path | Non
             f"({train.classes[:5]}); give both the same categories"
         )
     test.classes = train.classes  # classes without names are counted, and test images may lack the last ones
-    config, notes = _with_masks(config, train, test)
+    return train, test, *_with_masks(config, train, test)
+
+
+def run(resolved: ResolvedEncoder, config: DetectConfig, *, work_dir: Path | None = None) -> Result:
+    """Trains Mask R-CNN and returns COCO's AP: ``box_ap``, ``mask_ap`` and so on; ``box_ap@0.1`` for label fractions.
+
+    Args:
+        work_dir: folder for checkpoints, from which an interrupted training resumes, and for drawn predictions.
+
+    Raises:
+        UserError: a mistake in the data or the config, or an image cannot be read.
+        Interrupted: a signal asked to stop.
+    """
+    if config.save_predictions and work_dir is None:
+        raise UserError("save_predictions needs work_dir, the folder to save to")
+    train, test, config, notes = _open(resolved, config)
     for note in notes:
         print(note, flush=True)
     metrics: dict[str, float] = {}
     details: dict[str, Any] = {"train_images": len(train), "test_images": len(test), "classes": train.classes}
-    details["notes"] = notes
+    details |= {"notes": notes, "data_identity": pair_identity(train, test)}
     details["test_set"] = config.test or ("held out" if HELD_OUT_NOTE in notes else "val")
     for fraction in sorted(config.label_fraction):
         labeled = label_subset(len(train), fraction, seed=config.seed)

@@ -30,6 +30,8 @@ from repre.evaluation.fitted.fitted_folder import fingerprint, load_fitted, mode
 from repre.evaluation.fitted.fitted_model import FittedModel, PredictOptions
 from repre.evaluation.fitted.output_names import output_names
 from repre.evaluation.fitted.prediction_images import Predicted, open_images, stream
+from repre.utils.device import pick_device
+from repre.utils.folder_lock import writing
 from repre.utils.io import write_atomically, write_json
 
 FORMAT = 1
@@ -75,7 +77,7 @@ def predict_files(
         log: prints a message for the user.
 
     Raises:
-        UserError: no such model or images, no image can be read, or `out` holds something else.
+        UserError: no such model or images, no image can be read, `out` holds something else, or another process writes it.
         RunError: a worker process died, or the disk is full.
     """
     options = options or PredictOptions()
@@ -92,24 +94,26 @@ def predict_files(
         "per_part": per_part,
         "options": {name: value for name, value in asdict(options).items() if name != "runtime"},
     }
-    predicted = _check_out(out, settings)
-    if predicted is not None:
-        log(f"{out} is complete already")
-    else:
-        try:
-            (out / PARTS).mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(f"--out {out} cannot be written ({error.strerror}); name another folder") from error
-        log(f"model: {fitted.measured}")
-        write_json(out / SETTINGS, settings | {"predicted": None})
-        parts = _Parts(out / PARTS, total=len(source), per_part=per_part)
-        try:
-            _predict(fitted, source, parts, out, options)
-            predicted = _finish(fitted, parts, out, options, log)
-        except OSError as error:
-            raise RunError(f"--out {out} cannot be written ({error.strerror or error})") from error
-        write_json(out / SETTINGS, settings | {"predicted": predicted})
-    shutil.rmtree(out / PARTS, ignore_errors=True)
+    with writing(out):
+        predicted = _check_out(out, settings)
+        if predicted is not None:
+            log(f"{out} is complete already")
+        else:
+            pick_device(options.runtime.device)
+            try:
+                (out / PARTS).mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise UserError(f"--out {out} cannot be written ({error.strerror}); name another folder") from error
+            log(f"model: {fitted.measured}")
+            write_json(out / SETTINGS, settings | {"predicted": None})
+            parts = _Parts(out / PARTS, total=len(source), per_part=per_part)
+            try:
+                _predict(fitted, source, parts, out, options)
+                predicted = _finish(fitted, parts, out, options, log)
+            except OSError as error:
+                raise RunError(f"--out {out} cannot be written ({error.strerror or error})") from error
+            write_json(out / SETTINGS, settings | {"predicted": predicted})
+        shutil.rmtree(out / PARTS, ignore_errors=True)
     unreadable = out / UNREADABLE
     return Predictions(out / fitted.file_name, predicted, unreadable if unreadable.is_file() else None)
 

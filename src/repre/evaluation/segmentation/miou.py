@@ -16,9 +16,9 @@ class Scores:
     """Metrics of a confusion matrix.
 
     Attributes:
-        miou: mean intersection over union of the classes that occur in truth or prediction at a counted pixel.
+        miou: mean intersection over union of the classes that occur in the truth at a counted pixel.
         pixel_accuracy: share of the counted pixels that are correct.
-        iou: per class, hits / (true + predicted - hits); None for a class that does not occur.
+        iou: per class, hits / (true + predicted - hits); None for a class that does not occur in the truth.
     """
 
     miou: float
@@ -52,9 +52,9 @@ class Confusion:
         """Returns the metrics of all pixels so far."""
         hits = self.counts.diag().double()
         union = (self.counts.sum(0) + self.counts.sum(1)).double() - hits
-        occurs = union > 0
+        occurs = self.counts.sum(1) > 0
         return Scores(
             miou=float((hits[occurs] / union[occurs]).mean()) if bool(occurs.any()) else 0.0,
             pixel_accuracy=float(hits.sum()) / max(1, int(self.counts.sum())),
-            iou=[float(h / u) if u > 0 else None for h, u in zip(hits, union)],
+            iou=[float(h / u) if known else None for h, u, known in zip(hits, union, occurs)],
         )

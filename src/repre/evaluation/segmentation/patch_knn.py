@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from repre.data.labels.masks import MaskOptions
+from repre.data.labels.masks import MaskOptions, MaskSource
 from repre.data.labels.objects import HELD_OUT_NOTE
 from repre.data.labels.splits import label_subset
 from repre.data.labels.windows import WindowsConfig
@@ -18,9 +18,10 @@ from repre.errors import UserError
 from repre.evaluation.maps import CachedMaps, cached_maps, window_side
 from repre.evaluation.metrics import check_fractions, with_fraction
 from repre.evaluation.options import DenseFeatures, RuntimeOptions, check_window_options
-from repre.evaluation.result import Result
+from repre.evaluation.result import Result, pair_identity
 from repre.evaluation.segmentation.patch_memory import fill_memory, unit_patches, votes_of_maps
 from repre.evaluation.segmentation.segment import open_train_and_test, score
+from repre.models.encoder import Encoder
 from repre.models.resolve import ResolvedEncoder
 from repre.utils.config_checks import check_fields
 
@@ -82,6 +83,30 @@ class PatchKNNConfig(MaskOptions):
             raise UserError(f"patch_knn.save_predictions must not be negative, not {self.save_predictions}")
 
 
+def check(resolved: ResolvedEncoder, config: PatchKNNConfig) -> str:
+    """Opens data and encoder, evaluates nothing, and returns the identity of the data; raises UserError as `run` does."""
+    train, test = _open(resolved, config)
+    _check_level(resolved.build(image_size=config.size), config)
+    return pair_identity(train, test)
+
+
+def _open(resolved: ResolvedEncoder, config: PatchKNNConfig) -> tuple[MaskSource, MaskSource]:
+    """The training and the test images."""
+    return open_train_and_test(
+        config.data,
+        config.test,
+        channels=resolved.config.channels,
+        value_range=config.value_range or resolved.value_range,
+        options=config.only_masks(),
+    )
+
+
+def _check_level(encoder: Encoder, config: PatchKNNConfig) -> None:
+    count = len(encoder.out_indices)
+    if not -count <= config.level < count:
+        raise UserError(f"--level {config.level}: the encoder has {count} maps, 0 to {count - 1}; -1 is the deepest")
+
+
 def run(resolved: ResolvedEncoder, config: PatchKNNConfig, *, work_dir: Path | None = None) -> Result:
     """Returns ``miou`` and ``pixel_accuracy``; ``miou@0.1`` and so on for label fractions.
 
@@ -93,18 +118,10 @@ def run(resolved: ResolvedEncoder, config: PatchKNNConfig, *, work_dir: Path | N
     """
     if config.save_predictions and work_dir is None:
         raise UserError("save_predictions needs work_dir, the folder to save to")
-    train, test = open_train_and_test(
-        config.data,
-        config.test,
-        channels=resolved.config.channels,
-        value_range=config.value_range or resolved.value_range,
-        options=config.only_masks(),
-    )
+    train, test = _open(resolved, config)
     encoder = resolved.build(image_size=config.size, seed=config.seed)
-    side = window_side(encoder)
-    count = len(encoder.out_indices)
-    if not -count <= config.level < count:
-        raise UserError(f"--level {config.level}: the encoder has {count} maps, 0 to {count - 1}; -1 is the deepest")
+    _check_level(encoder, config)
+    side, count = window_side(encoder), len(encoder.out_indices)
     windows = WindowsConfig(size=side, mode=config.window, overlap=config.overlap, short_side=config.short_side)
     mean, std = ViewsConfig(mean=resolved.mean, std=resolved.std).statistics(encoder.config.channels)
 
@@ -125,6 +142,7 @@ def run(resolved: ResolvedEncoder, config: PatchKNNConfig, *, work_dir: Path | N
         print(note, flush=True)
     metrics: dict[str, float] = {}
     details: dict[str, Any] = {"train_images": len(train), "val_images": len(test), "notes": notes}
+    details |= {"data_identity": pair_identity(train, test), "size": side}
     details["test_set"] = config.test or ("held out" if HELD_OUT_NOTE in notes else "val")
     train_maps, test_maps = maps_of(train), maps_of(test)
     device, patches, fractions = config.runtime.torch_device, unit_patches(0), sorted(config.label_fraction)[::-1]

@@ -20,6 +20,7 @@ import torch
 
 from repre.data.labels.masks import MaskOptions, MaskSource, open_masks
 from repre.data.labels.objects import HELD_OUT_NOTE
+from repre.data.labels.problems import Problems
 from repre.data.labels.splits import label_subset
 from repre.data.labels.windows import WindowsConfig
 from repre.data.views.view_recipes import ViewsConfig
@@ -30,7 +31,7 @@ from repre.evaluation.fitted.fitted_windows import WindowPreprocessing
 from repre.evaluation.maps import window_side
 from repre.evaluation.metrics import check_fractions, with_fraction
 from repre.evaluation.options import DenseFeatures, RuntimeOptions, check_window_options
-from repre.evaluation.result import Result, definition
+from repre.evaluation.result import Result, definition, pair_identity
 from repre.evaluation.segmentation.miou import Confusion, Scores
 from repre.evaluation.segmentation.overlay import save_overlay
 from repre.evaluation.segmentation.segmentation_heads import segmentation_head
@@ -60,6 +61,8 @@ class SegmentConfig:
     """The masks have two classes: 0, and 255 or 1."""
     skip_unlabeled: bool = False
     """Leave out images that have no mask."""
+    accept_labels: bool = False
+    """Take the labels as they are read, even if they look like a mistake, such as numbers with gaps."""
     head: Literal["linear", "upernet"] = "linear"
     """Batch normalization and a 1x1 convolution, or UPerNet."""
     frozen: bool | None = None
@@ -123,12 +126,31 @@ class SegmentConfig:
             reduce_zero_label=self.reduce_zero_label,
             binary=self.binary,
             skip_unlabeled=self.skip_unlabeled,
+            accept_labels=self.accept_labels,
         )
 
     @property
     def is_frozen(self) -> bool:
         """Whether the encoder is frozen, with the default of the head."""
         return self.head == "linear" if self.frozen is None else self.frozen
+
+
+def check(resolved: ResolvedEncoder, config: SegmentConfig) -> str:
+    """Opens data and encoder, evaluates nothing, and returns the identity of the data; raises UserError as `run` does."""
+    train, test = _open(resolved, config)
+    resolved.build(image_size=config.size)
+    return pair_identity(train, test)
+
+
+def _open(resolved: ResolvedEncoder, config: SegmentConfig) -> tuple[MaskSource, MaskSource]:
+    """The training and the test images."""
+    return open_train_and_test(
+        config.data,
+        config.test,
+        channels=resolved.config.channels,
+        value_range=config.value_range or resolved.value_range,
+        options=config.masks,
+    )
 
 
 def run(resolved: ResolvedEncoder, config: SegmentConfig, *, work_dir: Path | None = None) -> Result:
@@ -143,16 +165,10 @@ def run(resolved: ResolvedEncoder, config: SegmentConfig, *, work_dir: Path | No
     """
     if config.save_predictions and work_dir is None:
         raise UserError("save_predictions needs work_dir, the folder to save to")
-    value_range = config.value_range or resolved.value_range
-    train, test = open_train_and_test(
-        config.data,
-        config.test,
-        channels=resolved.config.channels,
-        value_range=value_range,
-        options=config.masks,
-    )
+    train, test = _open(resolved, config)
     metrics: dict[str, float] = {}
     details: dict[str, Any] = {"train_images": len(train), "val_images": len(test), "frozen": config.is_frozen}
+    details["data_identity"] = pair_identity(train, test)
     details["notes"] = list(dict.fromkeys([*train.notes, *test.notes]))
     details["test_set"] = config.test or ("held out" if HELD_OUT_NOTE in details["notes"] else "val")
     for note in details["notes"]:
@@ -162,6 +178,7 @@ def run(resolved: ResolvedEncoder, config: SegmentConfig, *, work_dir: Path | No
     for fraction in fractions:
         labeled = label_subset(len(train), fraction, seed=config.seed)
         task = _task(resolved, config, train, test, labeled, work_dir=work_dir)
+        details["size"] = task.windows.size
         summary, logits, model = _train(task, config)
         fitted = fitted or model  # of the largest fraction, which comes first
         pictures = config.save_predictions if fraction == fractions[0] else 0
@@ -194,9 +211,18 @@ def open_train_and_test(
     """
     train_images, test_images = (
         open_masks(
-            spec, split=split, channels=channels, whole=test is not None, value_range=value_range, options=options
+            spec,
+            split=split,
+            channels=channels,
+            whole=test is not None,
+            value_range=value_range,
+            options=options,
+            problems=Problems(accept=accept),
         )
-        for spec, split in ((data, "train"), (test or data, "val"))
+        for spec, split, accept in (
+            (data, "train", options is not None and options.accept_labels),
+            (test or data, "val", True),  # a few test images may lack most classes
+        )
     )
     train_classes, test_classes = train_images.classes, test_images.classes
     if test_classes != train_classes[: len(test_classes)]:

@@ -67,7 +67,7 @@ def to_pictures(rebuilt: Tensor, images: Tensor, model: RePre, views: ViewsConfi
 
 def save_panel(images: Tensor, rebuilt: Tensor, path: Path) -> None:
     """Writes a PNG with images in the upper row and their reconstructions in the lower row; [N, C, H, W] in [0, 1] each."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(exist_ok=True)
     panel = Image.fromarray(np.concatenate([row_of_images(images), row_of_images(rebuilt)]))
     count = PngInfo()
     count.add_text("images", str(len(images)))  # where the report cuts the rows

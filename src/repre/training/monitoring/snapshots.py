@@ -48,7 +48,7 @@ def save_snapshots(model: RePre, images: Tensor, path: Path, *, views: ViewsConf
     """
     with isolated_evaluation(model, device):
         content = to_npz(snapshot_arrays(model, images, views=views, device=device))
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(exist_ok=True)
     write_atomically(path, lambda file: file.write(content))
 
 

@@ -36,6 +36,8 @@ evaluation mode, without gradients, and may raise UserError or RunError."""
 
 SHOWN = ("rankme", "embedding_std", "alignment", "correspondence", "psnr", "gradient_ratio")
 """Metrics that a validation prints, beside the probe's."""
+NO_EFFECT = ("every_epochs", "accept_labels", "masks")
+"""Settings of probes that change no value; the fields of `masks` are compared one by one."""
 SAMPLE_SHARE = 0.05
 """Size of the sample, as a share of the images trained on between two validations: a validation must stay cheap."""
 MIN_SAMPLE = 64
@@ -223,4 +225,6 @@ class Validator:
 
 def _labels(probe: dict[str, Any] | None) -> dict[str, Any]:
     """The settings of probes that change their values."""
-    return {name: value for name, value in (probe or {}).items() if name != "every_epochs"}
+    probe = probe or {}
+    masks = probe.get("masks") or {}
+    return {name: value for name, value in {**probe, **masks}.items() if name not in NO_EFFECT}

@@ -1,0 +1,1 @@
+"""Bad values for every option of every command: each is refused with a message, and nothing else happens."""
