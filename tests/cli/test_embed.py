@@ -14,7 +14,12 @@ def test_features_of_a_folder(repre: Repre, finished_run: Path, photos: Path, tm
     out = tmp_path / "features.npz"
     code, printed, err = repre("embed", "--encoder", finished_run, "--data", photos, "--out", out, "--half", *RUNTIME)
     assert code == 0, err
-    assert printed == f"16 images embedded; written to {out}\n"
+    loaded, done = printed.splitlines()
+    assert loaded.startswith(
+        f"encoder {finished_run}: the student's weights, timm's names; 30 tensors loaded, 0 missing, 0"
+    )
+    assert loaded.endswith("mean 0.485 0.456 0.406 and std 0.229 0.224 0.225 (of the encoder's config.json)")
+    assert done == f"16 images embedded; written to {out}"
     assert np.load(out)["features"].shape == (16, 32)
     assert np.load(out)["features"].dtype == np.float16
 

@@ -128,7 +128,7 @@ MISTAKES = {
     "negative setting": (["--optim.lr", "-1"], "optim.lr"),
     "no such device": (["--runtime.device", "tpu9"], "device"),
     "unknown data set": (["--data", "cifer10:{tmp}"], "cifar10"),
-    "weights of another model": (["--encoder.weights", "{tmp}/foreign.pth"], "does not match"),
+    "weights of another model": (["--encoder.weights", "{tmp}/foreign.pth"], "holds no parameter of"),
     "weights that are text": (["--encoder.weights", "{tmp}/texts/a.txt"], "cannot be read"),
     "local views for a framework without them": (["--views.n-local", "2"], "n_local"),
 }

@@ -321,8 +321,20 @@ def test_a_part_is_loaded_in_every_command_that_takes_an_encoder(tmp_path: Path)
         ("nope", "there is no run or file of that name, and timm has no model 'nope'"),
         ("vit_tiny_patch16_224=nope.pth", "there is no file nope.pth"),
         ("runs/nope", "there is no such run or file"),
+        ("a" * 300, "cannot be opened: File name too long"),
+        ("vit_tiny_patch16_224=" + "a" * 300, "cannot be opened: File name too long"),
+        ("vit_tiny_patch16_224[patch_size=8", r"write NAME\[depth=6\]=FILE"),
+        ("vit_tiny_patch16_224[patch_size=8]", r"or random:NAME\[depth=6\]"),
+        ("local-dir:nope", "there is no run or file of that name"),
+        ("{tmp}/foreign.pt", "the file does not name its model; write timm's name before it: NAME="),
+        ("{tmp}/transformers", "holds no encoder of repre or timm .*or name timm's model of the weights: NAME="),
+        ("{tmp}", "the folder holds neither a run nor an encoder"),
     ],
 )
-def test_names_of_nothing_say_what_was_looked_for(spec: str, message: str) -> None:
+def test_names_of_nothing_say_what_was_looked_for(spec: str, message: str, tmp_path: Path) -> None:
+    torch.save({"w": torch.zeros(1)}, tmp_path / "foreign.pt")
+    (tmp_path / "transformers").mkdir()
+    torch.save({"w": torch.zeros(1)}, tmp_path / "transformers" / "pytorch_model.bin")
+    (tmp_path / "transformers" / "config.json").write_text('{"model_type": "vit"}')
     with pytest.raises(UserError, match=message):
-        resolve_encoder(spec)
+        resolve_encoder(spec.replace("{tmp}", str(tmp_path)))

@@ -86,6 +86,11 @@ WRAPPERS: dict[str, tuple[Callable[[State], dict[str, Any]], str, str]] = {
         "target_encoder.module",
         "(not encoder.module)",
     ),
+    "decoder in chunks": (
+        lambda s: under("encoder.", s) | {"decoder.blocks.0.1.weight": torch.zeros(8, 8)},
+        "encoder",
+        "unused: decoder.*",
+    ),
     "average": (lambda s: {"model": zeros(s), "model_ema": s}, "model_ema", "(not model)"),
     "lightning": (
         lambda s: {

@@ -36,14 +36,16 @@ from repre.models.weight_files import (
     PixelStatistics,
     describe_model,
     exported_part,
+    is_own_checkpoint,
     owner,
     owner_of,
+    read_content,
     run_settings,
     statistics_of,
     weights_file,
 )
 from repre.models.weights import WeightsMismatch
-from repre.training.checkpoint import checkpoint_file, load_checkpoint
+from repre.training.checkpoint import check_content, checkpoint_file, load_checkpoint
 from repre.utils.image_size import Size, height_and_width
 
 GIVEN = "as given"
@@ -162,8 +164,22 @@ def resolve_encoder(spec: str) -> ResolvedEncoder:
     """Finds the encoder that `spec` names, in one of the ways listed at the top of this file.
 
     Raises:
-        UserError: there is no such encoder.
+        UserError: there is no such encoder, or a folder on the way to it cannot be entered.
     """
+    try:
+        return _resolve(spec)
+    except UserError:
+        raise
+    except (OSError, ValueError) as error:  # no name of a file: too long, a null byte; or no permission
+        raise UserError(f"encoder {spec[:200]!r} cannot be opened: {_reason(error)}; name another encoder") from error
+
+
+def _reason(error: OSError | ValueError) -> str:
+    reason = getattr(error, "strerror", None) or str(error)
+    return f"{reason} ({error.filename})" if isinstance(error, PermissionError) else reason
+
+
+def _resolve(spec: str) -> ResolvedEncoder:
     if spec.startswith("random:"):
         return _resolve_random(spec)
     if spec.startswith("hub:"):
@@ -179,6 +195,10 @@ def resolve_encoder(spec: str) -> ResolvedEncoder:
         config = _architecture(spec, name, arguments)
         pixels, of_pixels = statistics_of(weights, name)
         return ResolvedEncoder(spec, replace(config, weights=weights), None, *pixels, of_pixels=of_pixels)
+    if "[" in spec and "]=" not in spec and "/" not in spec.partition("[")[0]:
+        raise UserError(
+            f"encoder {spec}: arguments stand between a name and weights; write NAME[depth=6]=FILE, or random:NAME[depth=6]"
+        )
     if "/" in spec or path.suffix in (".pt", ".pth", ".safetensors"):
         raise UserError(
             f"encoder {spec}: there is no such run or file; give a run's folder, a checkpoint, NAME=FILE, or a timm name"
@@ -269,8 +289,9 @@ def _parse_arguments(spec: str, text: str) -> dict[str, Any]:
 def _resolve_named(spec: str, named: Path) -> ResolvedEncoder:
     """What a path stands for: a run, one of its checkpoints, or a saved encoder."""
     file = weights_file(spec, setting="encoder")
-    if file.suffix == ".pt":
-        return _resolve_checkpoint(spec, file)
+    if file.suffix == ".pt" and is_own_checkpoint(content := read_content(file)):
+        check_content(content, file)
+        return _resolve_checkpoint(spec, file, content)
     if file.name not in IN_FOLDERS or not file.with_name("config.json").is_file():
         beside = " (the config.json beside it describes model.safetensors)" * file.with_name("config.json").is_file()
         raise UserError(
@@ -285,10 +306,9 @@ def _resolve_named(spec: str, named: Path) -> ResolvedEncoder:
     return ResolvedEncoder(spec, config, results, *pixels, epoch=epoch, step=step, which=which, of_pixels=of_pixels)
 
 
-def _resolve_checkpoint(spec: str, path: Path) -> ResolvedEncoder:
+def _resolve_checkpoint(spec: str, path: Path, state: dict[str, Any]) -> ResolvedEncoder:
     """Saves a checkpoint's encoder to a temporary folder and resolves that."""
     run = path.parent.parent
-    state = load_checkpoint(path)
     if "model" in state:
         model, config = _build_from_checkpoint(state, path)
         encoder, part = model.export_encoder, model.exported_part

@@ -111,7 +111,13 @@ def weights_file(spec: str | Path, *, setting: str = "encoder.weights") -> Path:
     Raises:
         UserError: there is no such file.
     """
-    named = checkpoint_file(str(spec))
+    try:
+        named = checkpoint_file(str(spec))
+        named.is_file()
+    except (OSError, ValueError) as error:  # no name of a file: too long, a null byte; or no permission
+        raise UserError(
+            f"{setting} {str(spec)[:200]!r} cannot be opened: {getattr(error, 'strerror', None) or error}; name another file"
+        ) from error
     path = named
     if path.is_dir():
         folders = [folder for folder in (path / "encoder", path) if (folder / "config.json").is_file()]
@@ -142,8 +148,8 @@ def read_weights(spec: str | Path) -> FoundWeights:
         UserError: there is no such file, it is damaged, or it holds no weights.
     """
     path = weights_file(spec)
-    content = _read(path)
-    if _is_own_checkpoint(content):
+    content = read_content(path)
+    if is_own_checkpoint(content):
         check_content(content, path)
         part = exported_part(content)
         stored = content.get("model")
@@ -207,7 +213,7 @@ def statistics_of(weights: str, name: str) -> tuple[PixelStatistics, str]:
     if (found := describe_model(path).pixels).mean is not None:
         where = "of its run" if path.suffix == ".pt" else "in the configuration beside the weights"
         return found, where
-    if path.suffix == ".pt" and _is_own_checkpoint(content := _read(path)) and "config" in content:
+    if path.suffix == ".pt" and is_own_checkpoint(content := read_content(path)) and "config" in content:
         return _describe_run(content["config"]).pixels, "of its run"
     if "." in name:
         return PixelStatistics(*published_statistics(name)), f"timm's, for the tag in {name}"
@@ -224,8 +230,12 @@ def statistics_of(weights: str, name: str) -> tuple[PixelStatistics, str]:
 # ------------------------------------------------------------------------------------------------------- reading files
 
 
-def _read(path: Path) -> Any:
-    """The content of a file: nested dictionaries and lists of tensors and plain values."""
+def read_content(path: Path) -> Any:
+    """The content of a file: nested dictionaries and lists of tensors and plain values.
+
+    Raises:
+        UserError: it is damaged, or holds other objects or no weights.
+    """
     if path.suffix.lower() in NO_WEIGHTS_ENDINGS:
         raise UserError(f"encoder.weights: {path} cannot be read: {NO_WEIGHTS_ENDINGS[path.suffix.lower()]}")
     try:
@@ -263,9 +273,9 @@ def _read_json(path: Path) -> dict[str, Any]:
 # ------------------------------------------------------------------------------------------------- checkpoints of repre
 
 
-def _is_own_checkpoint(content: Any) -> bool:
+def is_own_checkpoint(content: Any) -> bool:
     """Whether `save_checkpoint` wrote this: a whole checkpoint, or one that holds an encoder only."""
-    if not isinstance(content, dict) or not isinstance(content.get("format"), int) or "sha256" not in content:
+    if not isinstance(content, dict) or not isinstance(content.get("format"), int):
         return False
     return isinstance(content.get("encoder" if "model" not in content else "model"), dict)
 
