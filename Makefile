@@ -8,7 +8,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: demo test quick lint types pytest wheel docs bench gpu faults clean
+.PHONY: demo test quick lint types pytest long wheel docs bench gpu faults clean
 
 demo: $(STAMP)
 	$(BIN)/repre pretrain
@@ -16,7 +16,7 @@ demo: $(STAMP)
 test: lint types pytest wheel
 
 quick: lint types
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m 'not slow'
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m 'not slow and not long'
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
@@ -29,6 +29,10 @@ types: $(STAMP)
 pytest: $(STAMP)
 	$(BIN)/python -m tests.reporting.browser
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+
+# Tests that take minutes and of which cheaper ones prove the same: further frameworks, and the real compiler.
+long: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadscope -m long
 
 # The site, in site/; --strict makes a dead link an error.
 docs: $(STAMP)

@@ -2,10 +2,9 @@
 
 import importlib
 import importlib.util
+import json
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from PIL import Image
 from safetensors.torch import load_file
 
 from repre import api
@@ -25,6 +25,7 @@ from repre.models.encoder import Encoder, EncoderConfig
 from repre.models.timm_folder import load_saved_encoder, save_encoder
 from repre.recipes import recipe
 from tests import tiny
+from tests.own_process import run_file
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").glob("*.md")])
@@ -185,9 +186,7 @@ def mine(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ],
 )
 def test_what_the_page_on_extending_builds_works(mine: Path, command: str, said: str) -> None:
-    run = subprocess.run(
-        [sys.executable, mine.name, *command.split()], cwd=mine.parent, capture_output=True, text=True, check=False
-    )
+    run = run_file(mine, *command.split(), folder=mine.parent)
     assert run.returncode == 0, run.stderr
     assert said in run.stdout
     assert "Traceback" not in run.stderr
@@ -219,6 +218,9 @@ def two_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         torch.manual_seed(0)
         save_encoder(Encoder(config), tmp_path / f"runs/{name}/encoder", mean=[0.5] * 3, std=[0.5] * 3)
     np.savez("features.npz", paths=np.array(["a.png"]), features=np.zeros((1, 48)))
+    (tmp_path / "photos").mkdir()
+    for side, name in ((80, "a.jpg"), (100, "b.jpg")):
+        Image.radial_gradient("L").resize((side, 72)).convert("RGB").save(tmp_path / "photos" / name)
 
 
 @pytest.mark.slow
@@ -226,8 +228,12 @@ def two_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_other_libraries_take_the_encoder_as_the_page_on_exports_says() -> None:
     names: dict[str, Any] = {}
     for block in blocks("export.md"):
-        if "import fiftyone" not in block:  # nothing here needs it
+        if "import fiftyone" not in block and "exported/" not in block:  # nothing here needs it; in the next test
             exec(block, names)
+        if "features = encoder(images)" in block:
+            embedded = api.embed("runs/photos", data="photos", out="own.npz", runtime={"device": "cpu", "workers": 0})
+            stored = torch.from_numpy(np.load(embedded.path)["features"])
+            assert torch.allclose(names["features"].embedding, stored, atol=1e-5)
     images = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
         embedding = names["encoder"].eval()(images).embedding
@@ -263,6 +269,12 @@ def test_every_export_is_made_and_loaded_as_the_page_says() -> None:
         for target, line in re.findall(r"^\| `([a-z-]+)` \| .* \| `(.+)` \|$", text, re.M):
             found[target] = eval(line, libraries)
         assert set(found) == set(TARGETS)
+        names: dict[str, Any] = {}
+        for block in blocks("export.md"):
+            if "exported/" in block:
+                exec(block, names)
+        assert names["preprocessing"] == json.loads(names["texts"]["preprocessing"])
+        assert (names["preprocessing"]["size"], names["preprocessing"]["mean"]) == ([64, 64], [0.5] * 3)
         for theirs in (
             found["timm"].eval()(images),
             found["huggingface"].eval()(images).pooler_output,

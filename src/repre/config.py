@@ -20,7 +20,7 @@ from repre.models.encoder import EncoderConfig
 from repre.models.needs import check_needs, needs_mask_token, used_masks
 from repre.models.repre import ReconstructionConfig
 from repre.training.optim import OptimConfig
-from repre.utils.config_checks import check_fields, check_workers
+from repre.utils.config_checks import check_fields, check_out, check_workers
 from repre.utils.image_size import as_option, as_text, height_and_width
 
 SAME_UPDATE = {
@@ -146,6 +146,7 @@ class RunConfig:
     def __post_init__(self) -> None:
         check_fields(self)
         check_data(self.data)
+        check_out(self.out)
         if self.epochs < 1:
             raise UserError(f"epochs must be at least 1, not {self.epochs}")
         if self.batch_size < 2:

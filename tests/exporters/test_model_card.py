@@ -62,6 +62,14 @@ def test_a_run_from_published_weights_says_so(run: Path) -> None:
     assert "from timm's published weights by moco-v3" in card_of(run)
 
 
+def test_a_run_that_starts_from_another_does_not_claim_random_weights(run: Path) -> None:
+    write_config(run, RunConfig(start_from="secret-run"))
+    card = card_of(run)
+    assert "without labels from the state of another run of repre by" in card
+    assert "random weights" not in card
+    assert "secret" not in card
+
+
 def test_a_checkpoint_has_no_totals_of_the_run(run: Path, tmp_path: Path) -> None:
     torch.manual_seed(1)
     save_encoder(Encoder(ENCODERS["vit"]), tmp_path / "of-checkpoint")

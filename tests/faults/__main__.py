@@ -22,6 +22,8 @@ from tests.faults.page import write_page
 HERE = Path(__file__).parent
 AREAS = (
     "kills",
+    "evaluations",
+    "together",
     "stop_signals",
     "processes",
     "bad_data",

@@ -13,6 +13,7 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,9 @@ from repre.frameworks import (
 from repre.models.decoder import DecoderConfig
 from repre.models.encoder import EncoderConfig
 from repre.training.optim import OptimConfig
+
+for _name in ("timm", "torchvision", "torch.utils.tensorboard", "sympy", "repre.training.loop", "repre.api.runs"):
+    import_module(_name)  # commands import these when they need them; here it is done once for all forked processes
 
 FRAMEWORKS: dict[str, FrameworkConfig] = {
     "moco-v3": MoCoV3Config(hidden_dim=24, out_dim=16),

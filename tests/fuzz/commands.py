@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -109,11 +109,8 @@ def _parser(arguments: list[str]) -> Any:
         caught.append((options, settings))
         raise Caught
 
-    with patch.object(parsing, "_run_tyro", catch):
-        try:
-            main(arguments)
-        except Caught:
-            pass
+    with patch.object(parsing, "_run_tyro", catch), suppress(Caught):
+        main(arguments)
     options, settings = caught[0]
     kept = {name: settings[name] for name in ("prog", "default", "config") if name in settings}
     with warnings.catch_warnings():

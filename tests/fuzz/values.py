@@ -16,8 +16,8 @@ from tests.fuzz.commands import Option, Reached
 
 SECONDS = 60
 """Time after which a command counts as hanging."""
-MAX_LINES = 100
-"""Longest message; a value of 5000 characters is repeated in it."""
+MAX_LINES = 400
+"""Longest message; tyro repeats a value of 5000 characters in it several times."""
 VALUES: dict[str, list[str]] = {
     "negative": ["-1"],
     "negative fraction": ["-0.5"],

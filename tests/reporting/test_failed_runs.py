@@ -4,8 +4,6 @@ import os
 import re
 import shlex
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -21,14 +19,17 @@ from repre.cli.main import main
 from repre.config import RunConfig, load_yaml
 from repre.data.views.render import make_views
 from repre.errors import RunError
+from repre.models.encoder import Encoder
 from repre.reporting import write_report
 from repre.reporting.run_data import read_run
 from repre.reporting.verdict import judge
 from repre.training import failure_record, loop
 from repre.training.failure_record import FailureRecord
+from repre.training.loop import train
 from repre.training.next_commands import lower_lr, short
 from repre.training.run_folder import RunFolder
 from repre.utils.signals import Interrupted
+from tests.own_process import call
 from tests.reporting.commands import check_command
 from tests.reporting.test_page import outline
 from tests.training.toy import toy
@@ -128,15 +129,13 @@ def test_killed_by_a_signal_and_resumed(tmp_path: Path, monkeypatch: pytest.Monk
 def test_killed_without_a_word(tmp_path: Path) -> None:
     """SIGKILL leaves no record."""
     config, run = small(tmp_path), tmp_path / "run"
-    script = (
-        "import os, signal, sys\nfrom pathlib import Path\nfrom repre.config import load_yaml\nfrom repre.training.loop "
-        "import train\ntrain(load_yaml(Path(sys.argv[1])), "
-        "probe=lambda encoder, step: os.kill(os.getpid(), signal.SIGKILL) if step == 8 else {})"
-    )
-    folder = RunFolder(tmp_path / "made")
-    folder.path.mkdir()
-    folder.write_config(config)
-    process = subprocess.run([sys.executable, "-c", script, str(folder.config)], capture_output=True)
+
+    def probe(encoder: Encoder, step: int) -> dict[str, float]:
+        if step == 8:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return {}
+
+    process = call(lambda: train(config, probe=probe))
     assert process.returncode == -signal.SIGKILL, process.stderr
     write_report(run)
     text = text_of(run)

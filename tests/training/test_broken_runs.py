@@ -192,17 +192,24 @@ FIRST = {
     "one image": ({*tiny.FRAMEWORKS}, "distinct_images"),
 }
 """What is broken -> the frameworks that have it, and the monitor that has to speak first and alone."""
+ALWAYS = ("simclr", "dinov2", "moby")
+"""The frameworks for which `make test` breaks what none of them takes part in; `make long` does so for the others."""
+
+
+def unless_always(framework: str) -> list[pytest.MarkDecorator]:
+    return [] if framework in ALWAYS else [pytest.mark.long]
 
 
 @pytest.mark.parametrize(
     ("name", "first", "also"),
     [
         *(
-            (
+            pytest.param(
                 f"{framework} {what}",
                 first,
-                {"gradient_ratio"} if what == "cold" else set(),
-            )  # a cold loss drowns the branch
+                {"gradient_ratio"} if what == "cold" else set(),  # a cold loss drowns the branch
+                marks=[] if what in ("hot", "cold", "frozen teacher") else unless_always(framework),
+            )
             for what, (which, first) in FIRST.items()
             for framework in sorted(which)
         ),
@@ -217,7 +224,7 @@ def test_the_right_alarm_on_a_broken_run(name: str, first: str, also: set[str], 
     assert set(raised[0]) == {"step", "monitor", "value", "limit", "cause", "fix"}
 
 
-@pytest.mark.parametrize("framework", tiny.FRAMEWORKS)
+@pytest.mark.parametrize("framework", [pytest.param(name, marks=unless_always(name)) for name in tiny.FRAMEWORKS])
 def test_a_learning_rate_x100_is_named_before_what_it_wrecks(framework: str, outcome: Outcome) -> None:
     raised = outcome(f"{framework} learning rate x100")["alarms"]
     assert [alarm["monitor"] for alarm in raised[:2]] == ["update_size", "weight_size"]

@@ -3,8 +3,6 @@ one message."""
 
 import os
 import signal
-import subprocess
-import sys
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -13,13 +11,15 @@ from typing import Any
 import pytest
 import torch
 
+from repre.cli.main import main
 from repre.config import ComputeConfig, RunConfig, dump_yaml, load_yaml
 from repre.data.views.render import make_views
 from repre.errors import RunError
 from repre.models.repre import ReconstructionConfig
-from repre.training import loop, micro_batch
+from repre.training import loop, micro_batch, step
 from repre.training.loop import train
 from repre.utils.signals import Interrupted
+from tests.own_process import call
 from tests.training.fake_memory import install
 from tests.training.test_failures import photos
 from tests.training.toy import toy
@@ -237,32 +237,21 @@ def test_the_smallest_number_of_all_processes_is_taken(tmp_path: Path, monkeypat
     assert recorded(tmp_path / "run") == 8
 
 
-COMMAND = """
-import sys
-import torch
-from repre.cli.main import main
-from repre.training import step
-
-def fail(*args, **settings):
-    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has 1.00 GiB.")
-
-step.forward_backward = fail
-sys.exit(main(sys.argv[1:]))
-"""
-
-
 @pytest.mark.slow
 def test_the_command_prints_one_line_and_ends_with_code_1(tmp_path: Path) -> None:
     """With worker processes, which must end too."""
     config = replace(tiny_run(tmp_path / "run"), data=str(photos(tmp_path / "photos", count=32)))
     config = replace(config, runtime=replace(config.runtime, workers=2))
     (tmp_path / "config.yaml").write_text(dump_yaml(config))
-    process = subprocess.run(
-        [sys.executable, "-c", COMMAND, "pretrain", "--config", str(tmp_path / "config.yaml")],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+
+    def command() -> int:
+        def fail(*args: Any, **settings: Any) -> None:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has 1.00 GiB.")
+
+        step.forward_backward = fail  # type: ignore[assignment]
+        return main(["pretrain", "--config", str(tmp_path / "config.yaml")])
+
+    process = call(command)
     assert process.returncode == 1
     lines = [line for line in process.stderr.splitlines() if line.startswith("repre: ")]
     assert len(lines) == 1

@@ -26,8 +26,15 @@ def as_output(path: PathLike) -> Path:
     """Returns the path of a file or folder that a function writes. Missing folders above it are made, apart from one in `/`.
 
     Raises:
-        UserError: the first missing folder lies in `/`: most often a typing error, or a disk that is not mounted.
+        UserError: the first missing folder lies in `/`: most often a typing error, or a disk that is not mounted; or the
+            path is no text in UTF-8, which some file formats need.
     """
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        raise UserError(f"the output {str(path)!r} is no name in UTF-8; name another one") from error
+    if not Path(path).name:  # such as "." or an empty text
+        path = Path(path).absolute()
     folder = Path(path).absolute()
     missing = None
     while not folder.exists() and folder != folder.parent:

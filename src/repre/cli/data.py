@@ -75,7 +75,7 @@ def _check(arguments: Sequence[str]) -> int:
         raise UserError("--colors, --ignore-label and the other options of masks need --labels")
     findings = api.check_data(options.data, split=options.split or "train", choice=options.choice, **shared)
     print("\n".join(findings.lines()))
-    return 1 if findings.unreadable else 0
+    return 1 if findings.unreadable or findings.values else 0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -100,12 +100,10 @@ def _run(command: str, *arguments: str) -> int:
         return import_module(MODULES[command]).main([*arguments])
     except (UserError, RunError) as error:
         return _say(str(error), error, code=error.code)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError, MemoryError) as error:
         described = describe_os_error(error, arguments)
-        if described is None:
-            raise
-        return _say(str(described), error, code=described.code)
-    except (RuntimeError, MemoryError) as error:
+        if described is not None:
+            return _say(str(described), error, code=described.code)
         from repre.utils.device_errors import describe_device_error  # imports torch, which --help does without
 
         reason = describe_device_error(error)

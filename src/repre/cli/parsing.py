@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import tyro
 
 from repre.errors import UserError
-from repre.utils.config_checks import check_fields
+from repre.utils.config_checks import check_fields, check_out
 
 OptionsT = TypeVar("OptionsT")
 MIN_COLUMNS = 40
@@ -77,6 +77,7 @@ def parse(
         config=(tyro.conf.AvoidSubcommands,),
     )
     check_fields(parsed)
+    check_out(getattr(parsed, "out", None))
     return parsed
 
 

@@ -64,6 +64,10 @@ class RuntimeOptions:
         return pick_workers(self.workers)
 
 
+MAX_SIDE = 1 << 16
+"""Pixels of the longest short side that images are resized to."""
+
+
 def check_window_options(section: str, *, size: int | None, overlap: float, short_side: int | None) -> None:
     """Refuses windows that no image can be cut into; raises UserError.
 
@@ -74,5 +78,5 @@ def check_window_options(section: str, *, size: int | None, overlap: float, shor
         raise UserError(f"{section}.size must be at least 8 pixels, not {size}")
     if not 0 <= overlap < 1:
         raise UserError(f"{section}.overlap must lie in [0, 1), not {overlap}")
-    if short_side is not None and short_side < 0:
-        raise UserError(f"{section}.short_side must be a number of pixels or 0, not {short_side}")
+    if short_side is not None and not 0 <= short_side <= MAX_SIDE:
+        raise UserError(f"{section}.short_side must be a number of pixels up to {MAX_SIDE}, or 0, not {short_side}")

@@ -92,7 +92,7 @@ def evaluate(
             if made_while_waiting and (not keep_model or (path.with_suffix("") / MODEL).is_dir()):
                 return read_result(path)
             return _evaluate(name, resolved, config, defined_by, path, keep_model=keep_model)
-    except UserError:  # a refused command leaves nothing behind
+    except Exception:  # a refused command leaves no empty folders behind
         with contextlib.suppress(OSError):
             for one in (*([path.with_suffix("")] if path.with_suffix("").is_dir() else []), *made):
                 one.rmdir()

@@ -21,8 +21,10 @@ USAGE = """## Use
 ```python
 import timm
 
-encoder = timm.create_model("hf-hub:YOU/NAME", pretrained=True)  # or "local-dir:FOLDER"
-embedding = encoder(images)  # [B, {width}] for images [B, {channels}, {height}, {image_width}], normalized as in config.json
+encoder = timm.create_model("hf-hub:YOU/NAME", pretrained=True).eval()  # or "local-dir:FOLDER"
+transform = timm.data.create_transform(**timm.data.resolve_model_data_config(encoder))  # resizes, crops, normalizes
+images = transform(image)[None]  # [1, {channels}, {height}, {image_width}] of a PIL image
+embedding = encoder(images)  # [1, {width}]
 maps = encoder.forward_intermediates(images, intermediates_only=True)  # raw; norm=True: after the final norm
 ```
 
@@ -76,6 +78,8 @@ def _origin(name: str, resolved: ResolvedEncoder, config: RunConfig | None) -> t
     """Gives the title of the card, and a paragraph about where the weights come from."""
     if config is not None:
         start = {None: "random weights", "hub": "timm's published weights"}.get(config.encoder.weights, "other weights")
+        if config.start_from is not None:
+            start = "the state of another run of repre"
         method = framework_name(config.framework)
         if config.reconstruction.weight:
             method += f", and in parallel by reconstructing pixels from several of its levels, {REPRE}"

@@ -1,5 +1,6 @@
 """Exports a program by torch.export that runs without this package and without timm."""
 
+import io
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from repre.models.encoder import Encoder
+from repre.utils.io import write_atomically
 
 
 class TupleEncoder(nn.Module):
@@ -43,7 +45,9 @@ def write_program(
         metadata: further texts by name, stored in the file; `torch.export.load(..., extra_files=...)` gives them back.
     """
     program = torch.export.export(module.eval(), (images,), dynamic_shapes=variable_batch(images))
-    torch.export.save(program, folder / "model.pt2", extra_files=metadata or {})
+    content = io.BytesIO()  # torch's writer of files ends the process where the disk is full
+    torch.export.save(program, content, extra_files=metadata or {})
+    write_atomically(folder / "model.pt2", lambda file: file.write(content.getbuffer()))
     loaded = torch.export.load(folder / "model.pt2").module()
     return lambda images: list(loaded(images))
 

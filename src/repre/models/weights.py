@@ -84,7 +84,7 @@ def _mismatch(
     """What differs between weights and the model, and how to have a model like theirs."""
     if found is None:
         reason, fix = f"hub does not match {name}: {report.differences()}", "use the published architecture"
-    elif not report.loaded:
+    elif not report.loaded and not report.misshapen:
         reason = f"{report.source} holds no parameter of {name}, but {by_first_name(found.tensors)}"
         fix = "give the state_dict of an encoder"
     else:

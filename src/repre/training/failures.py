@@ -55,26 +55,23 @@ def failures_in_words(config: RunConfig, folder: RunFolder) -> Iterator[None]:
 def _errors_in_words(config: RunConfig, folder: RunFolder) -> Iterator[None]:
     try:
         yield
-    except (RuntimeError, MemoryError) as error:
-        if isinstance(error, RunError) and error.kind == "disk":
+    except UserError:
+        raise
+    except (OSError, ValueError, RuntimeError, MemoryError) as error:
+        if isinstance(error, OSError) or (isinstance(error, RunError) and error.kind == "disk"):
             _refuse_lost_folder(folder, error)
+        data = [config.data] if isinstance(config.data, str) else config.data
+        described = describe_os_error(error, [*data, config.out])
+        if isinstance(described, UserError) and not folder.last.is_file():
+            raise described from error
+        if described is not None:
+            raise RunError(f"{described}. {folder.resume_advice}", kind="disk") from error
         reason = describe_device_error(error)
         if reason is None:
             raise
         lacks_memory = isinstance(error, FinalMemoryError) or is_out_of_memory(error)
         kind: FailureKind = "memory" if lacks_memory else "lost" if isinstance(error, dist.DistError) else "device"
         raise RunError(f"{reason}. {folder.resume_advice}", kind=kind) from error
-    except (OSError, ValueError) as error:
-        if isinstance(error, OSError):
-            _refuse_lost_folder(folder, error)
-        described = describe_os_error(
-            error, [*([config.data] if isinstance(config.data, str) else config.data), config.out]
-        )
-        if described is None:
-            raise
-        if isinstance(described, UserError) and not folder.last.is_file():
-            raise described from error
-        raise RunError(f"{described}. {folder.resume_advice}", kind="disk") from error
 
 
 def _refuse_lost_folder(folder: RunFolder, error: Exception) -> None:

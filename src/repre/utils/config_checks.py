@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import re
 import types
 import typing
 from functools import cache
@@ -9,6 +10,8 @@ from typing import Any, Literal
 
 from repre.errors import UserError, near_names
 
+ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+:/", re.IGNORECASE)
+"""How an address begins, also one that became a path; a drive of Windows has one letter."""
 MAX_WORKERS = 256
 """Processes that decode images for one process; each takes memory of its own."""
 WIDEST, LARGEST_SIDE = 2**20, 2**16
@@ -91,6 +94,19 @@ def check_workers(workers: int | None, name: str = "workers") -> None:
     """
     if workers is not None and not 0 <= workers <= MAX_WORKERS:
         raise UserError(f"{name} must be 0 to {MAX_WORKERS}, not {workers}")
+
+
+def check_out(out: object) -> None:
+    """Refuses an address as the place of results, from which a path would make a folder called ``s3:``.
+
+    Raises:
+        UserError: names it, and what to do.
+    """
+    if ADDRESS.match(str(out)):
+        raise UserError(
+            f"--out {out} is an address, but results are written to a disk of this machine; name a folder or file there, "
+            "and copy it when it is complete"
+        )
 
 
 @cache

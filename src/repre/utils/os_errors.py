@@ -26,6 +26,16 @@ MACHINE = {
     errno.EAGAIN: "the limit of processes is reached (`ulimit -u`); end other processes, or use --runtime.workers 0",
 }
 """What helps where the machine lacks something. The numbers are those of conditions that no correct program avoids."""
+TEXTS = (
+    (ValueError, "embedded null", "a path holds a character of value 0, which no system allows; name another path"),
+    (
+        RuntimeError,
+        "determine home directory",
+        "a path begins with ~ and a name that no user here has; write it in full",
+    ),
+    (RuntimeError, "Symlink loop", "a path leads through links that lead back to themselves; name the folder itself"),
+)
+"""Errors of Python's paths that are no OSError: class, a part of the text, and the message."""
 MISSING = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY)
 """Errors that a mistake of this program may cause as well: only those at paths that the user named are in words."""
 SEPARATORS = re.compile(r"[=:,@\[\]]")
@@ -42,8 +52,9 @@ def describe_os_error(error: BaseException, arguments: Sequence[str]) -> UserErr
     """
     if os.environ.get("REPRE_DEBUG") == "1":
         return None
-    if isinstance(error, ValueError) and "embedded null" in str(error):
-        return UserError("a path holds a character of value 0, which no system allows; name another path")
+    for raised, part, message in TEXTS:
+        if type(error) is raised and part in str(error):
+            return UserError(message)
     if not isinstance(error, OSError) or error.errno is None:
         return None
     path = _path_of(error)

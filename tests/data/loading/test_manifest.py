@@ -2,6 +2,7 @@
 
 import gzip
 import os
+import shutil
 import time
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 from repre.data.io.decode import UnreadableImage
+from repre.data.io.file_choice import FileChoice
 from repre.data.io.image_files import FileSource
 from repre.data.io.local_files import LocalFiles
 from repre.data.io.names import Names
@@ -63,19 +65,57 @@ def test_files_that_come_or_go_do_not_reorder_the_run(tmp_path: Path) -> None:
 
 def test_a_file_written_to_after_the_beginning_is_named(tmp_path: Path) -> None:
     folder = photos(tmp_path / "photos")
-    for path in folder.iterdir():
-        os.utime(path, (time.time() - 100,) * 2)
     write_manifest(opened(folder), tmp_path / "files.gz")
     source, _ = apply_manifest(opened(folder), tmp_path / "files.gz")
     assert isinstance(source, FileSource)
-    assert source.run_started is not None
-    source.run_started -= 10**9  # file systems keep coarse times
+    time.sleep(0.05)  # file systems keep coarse times
+    source.run_started = time.time_ns()
+    time.sleep(0.05)
     assert not any(changed_during_run(source, i) for i in range(8))
     np.save(folder / "3.npy", np.full((6, 6, 3), 33, np.uint8))
+    older = tmp_path / "older.npy"
+    np.save(older, np.full((6, 6, 3), 66, np.uint8))
+    os.utime(older, (time.time() - 10**6,) * 2)
+    shutil.copy2(older, folder / "6.npy")
     os.utime(folder / "5.npy", (time.time() + 10**6,) * 2)  # a clock that was wrong is no change
-    assert [i for i in range(8) if changed_during_run(source, i)] == [3]
+    assert [i for i in range(8) if changed_during_run(source, i)] == [3, 6]
     loader = Loader(source, batch_size=8, epochs=1, seed=0, canvas=8, workers=0)
-    assert [b.changed for b in loader] == [[3]]
+    assert [sorted(b.changed) for b in loader] == [[3, 6]]
+
+
+def test_files_that_were_copied_again_did_not_change(tmp_path: Path) -> None:
+    folder = photos(tmp_path / "photos")
+    write_manifest(opened(folder), tmp_path / "files.gz")
+    time.sleep(0.05)
+    for path in [*folder.iterdir()]:
+        content = path.read_bytes()
+        path.unlink()
+        path.write_bytes(content)
+    source, note = apply_manifest(opened(folder), tmp_path / "files.gz")
+    assert note is None
+    assert not any(changed_during_run(source, i) for i in range(8))
+    np.save(folder / "2.npy", np.full((6, 6, 3), 22, np.uint8))
+    source, _ = apply_manifest(opened(folder), tmp_path / "files.gz")
+    assert changed_during_run(source, 2)
+
+
+def test_a_run_that_began_with_its_masks_keeps_them(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for name in ("images", "masks"):
+        (tmp_path / "d" / name).mkdir(parents=True)
+    for i in range(4):
+        np.save(tmp_path / "d" / "images" / f"{i}.npy", rng.integers(0, 256, (6, 6, 3), dtype=np.uint8))
+        np.save(tmp_path / "d" / "masks" / f"{i}.npy", np.full((6, 6), i, np.uint8))
+    data, begun, left = str(tmp_path / "d"), tmp_path / "begun.gz", tmp_path / "left.gz"
+    write_manifest(open_source(data), begun)
+    write_manifest(open_source(data, choice=FileChoice()), left)
+    assert [len(apply_manifest(open_source(data, choice=FileChoice()), path)[0]) for path in (begun, left)] == [8, 4]
+    np.save(tmp_path / "d" / "images" / "9.npy", rng.integers(0, 256, (6, 6, 3), dtype=np.uint8))
+    for path, count in ((begun, 8), (left, 4)):
+        source, note = apply_manifest(open_source(data, choice=FileChoice()), path)
+        assert len(source) == count
+        assert note is not None
+        assert f"0 of its {count} files are gone, 1 are new" in note
 
 
 @pytest.mark.parametrize("damage", ["torn", "text", "header", "bomb", "checksum"])

@@ -68,4 +68,4 @@ def test_long_lists_are_cut(tmp_path: Path) -> None:
         (root / f"{number:02}.png").write_bytes(b"no image")
     lines = check(open_source(str(root), cache_dir=tmp_path / "cache"), workers=0).lines()
     assert lines[-1] == "  and 5 more"
-    assert len(lines) == MAX_NAMES + 3
+    assert len(lines) == MAX_NAMES + 4

@@ -15,8 +15,8 @@ Array = np.ndarray
 MAX_CLASSES = 1 << 16
 """More folders are no classes: perhaps one for each image."""
 Stamp = tuple[int, int]
-"""Size of a file in bytes, and when it was modified, in nanoseconds; 0 where that is unknown. Another stamp means another
-content."""
+"""Size of a file in bytes, and when it was modified or replaced, in nanoseconds; 0 where that is unknown. Another stamp
+means another content."""
 
 
 class Files(Protocol):

@@ -35,12 +35,16 @@ WORDS = (
 )
 FOLDER = re.compile(rf"(?:.*[_ -])?(?:{WORDS})(?:[_ -].*)?|.*(?:annot|mask|masks|labels)", re.IGNORECASE)
 """A folder of labels."""
-SUFFIX = re.compile(
-    r"(.*?)(?:_gtfine|_gtcoarse)?[._ -](masks?|labels?|labelids|labeltrainids|instanceids|instancetrainids|seg|"
-    r"segmentation|gt|groundtruth|annotation|trimap|matte|depth|l)",
-    re.IGNORECASE,
+SUFFIXES = frozenset(
+    (
+        *("mask", "masks", "label", "labels", "labelids", "labeltrainids", "instanceids", "instancetrainids", "seg"),
+        *("segmentation", "gt", "groundtruth", "annotation", "trimap", "matte", "depth", "l"),
+    )
 )
-"""The name of an image, and what is added to it for its labels (CamVid's _L, Cityscapes' _gtFine_labelIds)."""
+"""What follows the name of an image after a separator, for its labels (CamVid's _L, Cityscapes' _gtFine_labelIds)."""
+SEPARATORS = "_.- "
+FAMILIES = ("_gtfine", "_gtcoarse")
+"""What may stand before such a suffix."""
 PREFIX = re.compile(r"(?:masks?|labels?|gt|seg|annotation|depth)[_-]?(.+)", re.IGNORECASE)
 IMAGE_SUFFIXES = ("", "_leftimg8bit", "_rgb", "_image", "_img", "_sat", "_color", "_im")
 IMAGE_PREFIXES = ("", "image", "image_", "img", "img_", "rgb_", "image-", "img-")
@@ -73,7 +77,8 @@ def find_label_images(files: Files) -> list[LabelImages]:
     if not candidates:
         return []
     members = {group: array("q") for group in sorted(candidates)}
-    for number, (group, _) in enumerate(_grouped(files.names)):
+    in_folders_alone = all(group.endswith("/*") for group in candidates)
+    for number, group in enumerate(_folder_groups(files.names) if in_folders_alone else _all_groups(files.names)):
         if group in candidates:
             members[group].append(number)
     groups = {group: np.array(numbers, np.int64) for group, numbers in members.items()}
@@ -106,9 +111,9 @@ def _grouped(names: Iterable[str]) -> Iterator[tuple[str, _Name]]:
     before: tuple[str, _Name] | None = None
     for text in names:
         name = _split(text)
-        match = SUFFIX.fullmatch(name.stem)
-        if match is not None:
-            group = f"*{name.stem[match.end(1) :]}.{name.ending}"
+        bare = _without_suffix(name.stem)
+        if bare is not None:
+            group = f"*{name.stem[len(bare) :]}.{name.ending}"
         else:
             if name.folder not in known:
                 known[name.folder] = _label_folder(name.folder)
@@ -127,10 +132,33 @@ def _grouped(names: Iterable[str]) -> Iterator[tuple[str, _Name]]:
         yield before
 
 
+def _all_groups(names: Names) -> Iterator[str]:
+    return (group for group, _ in _grouped(names))
+
+
+def _folder_groups(names: Names) -> Iterator[str]:
+    """As `_grouped`, by the folders alone: much faster where there are millions of names."""
+    known: dict[str, str] = {}
+    for text in names:
+        folder = text[: max(text.rfind("/"), 0)]
+        if folder not in known:
+            known[folder] = _label_folder(folder)
+        yield known[folder]
+
+
 def _split(text: str) -> _Name:
     folder, _, base = text.rpartition("/")
     stem, dot, ending = base.rpartition(".")
     return _Name(folder, stem, ending.lower()) if dot else _Name(folder, base, "")
+
+
+def _without_suffix(stem: str) -> str | None:
+    """The name of the image, of a name with one of `SUFFIXES`; None of other names."""
+    end = max(map(stem.rfind, SEPARATORS))
+    if end < 1 or stem[end + 1 :].lower() not in SUFFIXES:
+        return None
+    bare = stem[:end]
+    return next((bare[: -len(family)] for family in FAMILIES if bare.lower().endswith(family)), bare)
 
 
 def _label_folder(folder: str) -> str:
@@ -140,7 +168,7 @@ def _label_folder(folder: str) -> str:
         if parts[number].lower() in IMAGE_FOLDERS:
             return ""
         if FOLDER.fullmatch(parts[number]):
-            return "/".join([*parts[: number + 1], "*"])
+            return f"{parts[number]}/*"
     return ""
 
 
@@ -152,16 +180,25 @@ def _named_after_others(names: Names, groups: dict[str, Array]) -> list[str]:
     }
     wanted = {form for sample in samples.values() for name in sample for form in _forms(name.stem)}
     beside = {folder for sample in samples.values() for name in sample for folder in _image_folders(name.folder)}
-    stems: dict[str, set[str]] = {}
+    numbered = {group: number for number, group in enumerate(groups, 1)}
+    group_of = np.zeros(len(names), np.int32)
+    for group, numbers in groups.items():
+        group_of[numbers] = numbered[group]
+    stems: dict[str, set[int]] = {}
     folders: set[str] = set()
-    for group, name in _grouped(names):
-        if (stem := name.stem.lower()) in wanted:
-            stems.setdefault(stem, set()).add(group)
-        if not group and (folder := name.folder.lower()) in beside:
-            folders.add(folder)
+    last = None
+    for number, text in enumerate(names):  # the only step for every name, so it does little
+        slash = text.rfind("/")
+        stem = text[slash + 1 :].rpartition(".")[0].lower()
+        if stem in wanted:
+            stems.setdefault(stem, set()).add(int(group_of[number]))
+        if text[: max(slash, 0)] != last:
+            last = text[: max(slash, 0)]
+            if last.lower() in beside:
+                folders.add(last.lower())
 
     def belongs(group: str, name: _Name) -> bool:
-        return any(stems.get(form, set()) - {group} for form in _forms(name.stem)) or not folders.isdisjoint(
+        return any(stems.get(form, set()) - {numbered[group]} for form in _forms(name.stem)) or not folders.isdisjoint(
             _image_folders(name.folder)
         )
 
@@ -175,8 +212,8 @@ def _named_after_others(names: Names, groups: dict[str, Array]) -> list[str]:
 def _forms(stem: str) -> set[str]:
     """The names that the image of a label file may have, in lower case."""
     bare = {stem}
-    if match := SUFFIX.fullmatch(stem):
-        bare.add(match[1])
+    if (image := _without_suffix(stem)) is not None:
+        bare.add(image)
     if match := PREFIX.fullmatch(stem):
         bare |= {prefix + match[1] for prefix in IMAGE_PREFIXES}
     return {one + suffix for one in bare for suffix in IMAGE_SUFFIXES}
@@ -201,32 +238,35 @@ def _spread(numbers: Array, count: int) -> list[int]:
 # ---------------------------------------------------------------------------------------------------------- by content
 
 
-class _Look(NamedTuple):
+class Look(NamedTuple):
+    """How an image looks."""
+
     flat: bool
     """Few colors in large areas."""
     colored: bool
     """Not gray."""
 
 
-def _looks(files: Files, numbers: Array) -> list[_Look]:
+def _looks(files: Files, numbers: Array) -> list[Look]:
     """How some of the files look, without those that cannot be read."""
     looks = []
     for number in _spread(numbers, OPENED) if len(numbers) else []:
         try:
             with files.open(number) as file:
-                looks.append(_look(read_image(file, name=files.names[number])))
+                looks.append(look_at(read_image(file, name=files.names[number])))
         except (UnreadableImage, OSError) as error:
             if "values of type" in str(error):  # of integers that no image has
-                looks.append(_Look(flat=True, colored=False))
+                looks.append(Look(flat=True, colored=False))
     return looks
 
 
-def _look(image: Array) -> _Look:
+def look_at(image: Array) -> Look:
+    """Whether an image [H, W, C] looks like labels, and whether it is gray; its middle is looked at."""
     top, left = (max(0, (side - SIDE) // 2) for side in image.shape[:2])
     image = image[top : top + SIDE, left : left + SIDE]
     same = (image[:, 1:] == image[:, :-1]).all(axis=2)
     colors = len(np.unique(image.reshape(-1, image.shape[2]), axis=0)) if same.mean() >= FLAT else MAX_COLORS + 1
-    return _Look(
+    return Look(
         flat=colors <= MAX_COLORS,
         colored=bool((image != image[..., :1]).any()),
     )

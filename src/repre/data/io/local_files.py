@@ -1,6 +1,7 @@
 """Image files on a disk: a folder, or a text list of files."""
 
 import codecs
+import errno
 import os
 import stat
 from pathlib import Path
@@ -13,6 +14,7 @@ from repre.data.io.image_files import Stamp
 from repre.data.io.image_limits import UnreadableImage
 from repre.data.io.names import Names
 from repre.errors import UserError
+from repre.utils.printable_text import printable
 
 LIST_CHECKS = 100_000
 """Files of a list whose existence is checked before a run; of longer lists, as many evenly spaced ones."""
@@ -50,10 +52,11 @@ class LocalFiles:
             status = os.stat(self.path(index))
         except OSError as error:
             raise UnreadableImage(os_error_reason(error)) from error
-        return status.st_size, status.st_mtime_ns
+        # a copy that keeps the old time of modification (cp -p, rsync -a) has a new time of its status
+        return status.st_size, max(status.st_mtime_ns, status.st_ctime_ns)
 
     def describe(self, index: int) -> str:
-        return str(self.path(index))
+        return printable(self.path(index))
 
 
 def open_regular(path: Path) -> BinaryIO:
@@ -112,6 +115,8 @@ def check_listed(path: Path, names: Names) -> None:
     numbers = np.unique(np.linspace(0, len(names) - 1, min(LIST_CHECKS, len(names))).astype(np.int64)).tolist()
     missing = [names[number] for number in numbers if not is_file(path.parent / names[number])]
     if missing:
+        if (other := _other_text(path)) is not None:
+            raise UserError(f"--data {printable(path)} {other}")
         examples = ", ".join(map(_short, missing[:3])) + (", ..." if len(missing) > 3 else "")
         if is_folder(path.parent / missing[0]):
             raise UserError(
@@ -119,6 +124,30 @@ def check_listed(path: Path, names: Names) -> None:
                 "list their images, or give the folders themselves to --data"
             )
         raise UserError(f"--data: {len(missing)} of {len(numbers)} files of the list {path} do not exist: {examples}")
+
+
+def _other_text(path: Path) -> str | None:
+    """What a text is whose lines name no files, with what to give instead; None if it may be a list after all."""
+    with open(path, "rb") as file:
+        head = file.read(4096).removeprefix(codecs.BOM_UTF8).lstrip()
+    first = head.split(b"\n", 1)[0].decode("utf-8", "replace").strip()
+    ending = path.suffix.lower()
+    if head.startswith(b"%PDF"):
+        return "is a PDF document, no list of images"
+    if head[:1] in (b"{", b"[") or ending in (".json", ".jsonl"):
+        return (
+            "is JSON, no list of images; name the folder of the images (labels of COCO are for repre eval: coco:FOLDER)"
+        )
+    if ending in (".yaml", ".yml"):
+        return "is YAML, no list of images; settings of a run are read by --config"
+    if head[:1] == b"<":
+        return "is a web page or XML, no list of images; name the folder or a text file with one path per line"
+    if ending in (".csv", ".tsv") or {"path", "label"} <= set(first.split(",")):
+        return (
+            f"is a table ({_short(first)}), no list of images; name the folder of the images, or write one path per line "
+            "without other columns (labels are for repre eval: csv:FILE)"
+        )
+    return None
 
 
 def not_text(head: bytes) -> bool:
@@ -130,6 +159,14 @@ def _short(name: str) -> str:
     """A name for messages, on one line."""
     name = repr(name)[1:-1]
     return name if len(name) <= MAX_NAME else name[:MAX_NAME] + "..."
+
+
+def _closed_folder(path: Path) -> str:
+    """Names the first folder above a path that the user may not enter."""
+    for folder in reversed(path.parents):
+        if is_folder(folder) and not os.access(folder, os.X_OK):
+            return f": you may not enter the folder {printable(folder)}"
+    return ""
 
 
 def is_file(path: Path) -> bool:
@@ -147,10 +184,21 @@ def why_unusable(path: Path) -> str | None:
     try:
         os.stat(path)
     except PermissionError:
-        return f"no permission to read {path}"
+        return f"no permission to read {printable(path)}{_closed_folder(path)}"
+    except (OSError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+            return f"{_short(str(path))} is a longer name than a file can have"
+        if isinstance(error, OSError) and error.errno == errno.ELOOP:
+            return f"{printable(path)} is a link to itself"
+        return f"{printable(path)} is a link to a file that does not exist" if _is_link(path) else None
+    return f"{printable(path)} is a pipe or a device; write what it gives into a file"
+
+
+def _is_link(path: Path) -> bool:
+    try:
+        return path.is_symlink()
     except (OSError, ValueError):
-        return f"{path} is a link to a file that does not exist" if path.is_symlink() else None
-    return f"{path} is a pipe or a device; write what it gives into a file"
+        return False
 
 
 def check_readable(folder: Path) -> None:

@@ -42,6 +42,7 @@ from repre.data.io.taken_files import describe_files, take_files
 from repre.data.io.torchvision_sets import DATA_SETS, ArraySource
 from repre.data.scenes import Scenes, ScenesConfig
 from repre.errors import UserError, near_names
+from repre.utils.printable_text import printable
 
 Array = np.ndarray
 
@@ -286,7 +287,7 @@ def _open_path(spec: str, path: Path, how: _How) -> Opened:
     if (reason := why_unusable(path)) is not None:
         raise UserError(f"--data: {reason}")
     siblings = [p.name for p in path.parent.iterdir()] if is_folder(path.parent) else []
-    raise UserError(f"--data: there is no folder, list or archive {path}{near_names(path.name, siblings)}")
+    raise UserError(f"--data: there is no folder, list or archive {printable(path)}{near_names(path.name, siblings)}")
 
 
 def _open_archives(paths: Sequence[Path], how: _How) -> Opened:

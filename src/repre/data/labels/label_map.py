@@ -42,6 +42,9 @@ class MaskOptions:
     """Take the labels as they are read, even if they look like a mistake, such as numbers with gaps."""
 
     def __post_init__(self) -> None:
+        for label in self.ignore_label:
+            if isinstance(label, int) and not 0 <= label < 1 << 31:
+                raise UserError(f"--ignore-label takes numbers of classes, 0 or more, and names, not {label}")
         if self.binary and (self.colors is not None or self.reduce_zero_label):
             raise UserError("binary masks have the classes 0 and 255: leave out --colors and --reduce-zero-label")
 

@@ -8,6 +8,7 @@ the content of a few files are the same.
 files.gz    gzip of: a line of JSON (`_Header`), the length of every name as uint32, the names
 """
 
+import contextlib
 import gzip
 import hashlib
 import json
@@ -33,7 +34,7 @@ MAX_HEADER = 1 << 24
 MAX_BYTES, MAX_GROWTH = 1 << 30, 4
 """A list of more bytes, and of more than so many times those of the present names, is refused."""
 SAMPLE = 16
-"""Files whose content is compared where the data moved."""
+"""Files whose content is compared where the data moved or were copied again."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ def apply_manifest(source: Source, path: Path) -> tuple[Source, str | None]:
     moved = header.data != source.spec
     if moved:
         _check_moved(source, header, listed)
-    source.run_started = header.started
+    source.run_started = _content_since(source, header) if listed is None else header.started
     if listed is None:
         return source, None
     files = _choose(source.files, listed, header.counts)
@@ -125,7 +126,7 @@ def manifest_hash(source: Source) -> str:
 
 
 def changed_during_run(source: Source, index: int) -> bool:
-    """Whether a file was modified after its run began, by the clock of where it is."""
+    """Whether a file was modified or replaced after its run began, by the clock of where it is."""
     if isinstance(source, CachedSource):
         source = source.source
     if not isinstance(source, FileSource) or source.run_started is None:
@@ -134,6 +135,19 @@ def changed_during_run(source: Source, index: int) -> bool:
         return source.run_started < source.files.stamp(index)[1] <= time.time_ns()
     except UnreadableImage:
         return False
+
+
+def _content_since(source: FileSource, header: _Header) -> int:
+    """From when on a new stamp of a file means another content, in nanoseconds: the start of the run, or now if files of
+    the sample were written again with the content that they had, as when all data were copied."""
+    again = []
+    for number in map(int, header.sample):
+        with contextlib.suppress(UnreadableImage):
+            if header.started < source.files.stamp(number)[1]:
+                again.append(number)
+    now = content_sample(source.files, again)
+    same = bool(again) and all(now.get(str(number)) == header.sample[str(number)] for number in again)
+    return time.time_ns() if same else header.started
 
 
 def _check_moved(source: FileSource, header: _Header, listed: Names | None) -> None:

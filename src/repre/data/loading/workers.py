@@ -26,6 +26,7 @@ from repre.data.loading.slots import SlotRing, private_copy
 from repre.data.loading.worker_pool import NAME_BYTES, Pool, raise_explained, register
 from repre.data.loading.worker_start import end_with_parent, leave_signals_and_output_to_parent
 from repre.errors import RunError, UserError
+from repre.utils.hidden_main import hidden_main
 from repre.utils.shared_memory import FORK, check_semaphores
 from repre.utils.signals import signals_later
 
@@ -188,7 +189,7 @@ def _unchanged(item: Any) -> Any:
 def _start(loader: DataLoader[T], pool: Pool) -> Iterator[T]:
     """Starts the workers of a loader."""
     before = set(multiprocessing.active_children())
-    with signals_later():
+    with signals_later(), hidden_main():
         iterator = iter(loader)
     register(pool, [process for process in multiprocessing.active_children() if process not in before])
     return iterator

@@ -10,8 +10,11 @@ from torch.utils.data import Dataset
 
 from repre.data.io.decode import UnreadableImage
 from repre.data.io.frame_notes import noting_frames
-from repre.data.io.sources import Source
+from repre.data.io.label_images import Look, look_at
+from repre.data.io.sources import Source, describe_source
+from repre.data.io.value_ranges import check_values
 from repre.data.loading.workers import in_workers, load_tracked
+from repre.errors import UserError, counted
 
 MAX_NAMES = 20
 """Most names of each kind of finding in the report."""
@@ -26,6 +29,7 @@ class ImageFacts(NamedTuple):
         kind: number of channels and dtype.
         digest: SHA-256 of shape and pixels.
         flat: whether all pixels have one color.
+        look: whether it is gray, and looks like a mask.
         several: whether the file holds further frames or pages, which are not used.
         reason: why the image is unreadable; empty if it is readable.
     """
@@ -35,6 +39,7 @@ class ImageFacts(NamedTuple):
     kind: str
     digest: bytes
     flat: bool
+    look: Look
     several: bool
     reason: str
 
@@ -51,6 +56,10 @@ class Findings:
         copies: groups of images with the same pixels.
         flat: images of one color.
         several: files with several frames or pages.
+        gray: number of gray images beside colored ones.
+        like_masks: images of few flat colors.
+        taken: which files are used, and which are not.
+        values: why the values of the pixels do not fit their range; empty if they do.
     """
 
     count: int = 0
@@ -60,17 +69,29 @@ class Findings:
     copies: list[list[str]] = field(default_factory=list)
     flat: list[str] = field(default_factory=list)
     several: list[str] = field(default_factory=list)
+    gray: int = 0
+    like_masks: list[str] = field(default_factory=list)
+    taken: list[str] = field(default_factory=list)
+    values: str = ""
 
     def lines(self) -> list[str]:
         """The report, line by line."""
-        lines = [f"{self.count} images, {len(self.unreadable)} unreadable"]
+        lines = [*self.taken, f"{self.count} images, {len(self.unreadable)} unreadable"]
         if self.sizes:
             short = np.sort(np.repeat([min(size) for size in self.sizes], list(self.sizes.values())))
             common = ", ".join(f"{h} x {w} ({n})" for (h, w), n in self.sizes.most_common(3))
             lines.append(
                 f"short side: {short[0]} to {short[-1]} pixels, median {int(np.median(short))}; most: {common}"
             )
-            lines.append("pixels: " + ", ".join(f"{kind} ({n})" for kind, n in self.kinds.most_common()))
+            kinds = ", ".join(f"{kind} ({n})" for kind, n in self.kinds.most_common())
+            lines.append(f"pixels: {kinds}" + (f"; {self.gray} of them are gray" if self.gray else ""))
+        if self.values:
+            lines.append(self.values)
+        if self.like_masks:
+            lines.append(
+                f"{counted(len(self.like_masks), 'image')} of few flat colors, as masks or drawings have, such as "
+                f"{self.like_masks[0]}; if they are no images to train on, leave them out by --exclude"
+            )
         lines += list_names("unreadable", [f"{name}: {reason}" for name, reason in self.unreadable])
         copies = sum(len(group) - 1 for group in self.copies)
         lines += list_names(f"copies of other images ({copies})", [" = ".join(group[:4]) for group in self.copies])
@@ -86,7 +107,7 @@ def check(source: Source, *, workers: int) -> Findings:
     Raises:
         RunError: a worker process died.
     """
-    findings = Findings(count=len(source))
+    findings = Findings(count=len(source), taken=describe_source(source))
     by_digest: dict[bytes, list[int]] = {}
     for facts in in_workers(_Facts(source), range(len(source)), workers=workers):
         if facts.reason:
@@ -95,10 +116,20 @@ def check(source: Source, *, workers: int) -> Findings:
         findings.sizes[facts.size] += 1
         findings.kinds[facts.kind] += 1
         by_digest.setdefault(facts.digest, []).append(facts.number)
+        findings.gray += not facts.look.colored
+        if facts.look.flat and not facts.flat:
+            findings.like_masks.append(source.describe(facts.number))
         if facts.flat:
             findings.flat.append(source.describe(facts.number))
         if facts.several:
             findings.several.append(source.describe(facts.number))
+    if len(findings.unreadable) < len(source):
+        try:
+            check_values(source, None)
+        except UserError as error:
+            findings.values = str(error)
+    if findings.gray == len(source) - len(findings.unreadable):  # all are
+        findings.gray = 0
     findings.copies = [[source.describe(i) for i in group] for group in by_digest.values() if len(group) > 1]
     return findings
 
@@ -114,12 +145,12 @@ class _Facts(Dataset[ImageFacts]):
             with noting_frames() as note:
                 image = load_tracked(self.source, index)
         except UnreadableImage as error:
-            return ImageFacts(index, (0, 0), "", b"", False, False, str(error))
+            return ImageFacts(index, (0, 0), "", b"", False, Look(flat=False, colored=True), False, str(error))
         height, width, channels = image.shape
         kind = f"{channels} channel{'s' if channels > 1 else ''} of {image.dtype}"
         digest = hashlib.sha256(repr(image.shape).encode() + np.ascontiguousarray(image).tobytes()).digest()
         flat = bool((image == image[:1, :1]).all())
-        return ImageFacts(index, (height, width), kind, digest, flat, note.several, "")
+        return ImageFacts(index, (height, width), kind, digest, flat, look_at(image), note.several, "")
 
 
 def list_names(heading: str, names: list[str]) -> list[str]:

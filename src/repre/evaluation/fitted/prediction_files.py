@@ -30,6 +30,7 @@ from repre.evaluation.fitted.fitted_folder import fingerprint, load_fitted, mode
 from repre.evaluation.fitted.fitted_model import FittedModel, PredictOptions
 from repre.evaluation.fitted.output_names import output_names
 from repre.evaluation.fitted.prediction_images import Predicted, open_images, stream
+from repre.utils.device import pick_device
 from repre.utils.folder_lock import writing
 from repre.utils.io import write_atomically, write_json
 
@@ -98,6 +99,7 @@ def predict_files(
         if predicted is not None:
             log(f"{out} is complete already")
         else:
+            pick_device(options.runtime.device)
             try:
                 (out / PARTS).mkdir(parents=True, exist_ok=True)
             except OSError as error:
