@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from repre.data.labels.same_images import SAME_IMAGES
 from repre.reporting import write_report
 from repre.reporting.evaluation_section import stored_results
 from repre.reporting.findings import baselines, gains
@@ -91,6 +92,12 @@ def test_equal_failed_and_conflicting_seeds_are_said(run: Path) -> None:
         "several results that differ, one is shown: seed 0",
     ]
     assert "accuracy, k = 10 25.0\u2009% ± 7.1\u2009%" in row["others"]
+
+
+def test_a_test_on_the_training_images_says_so(run: Path) -> None:
+    fake_run.add_evaluation(run, weights=LAST, details={"notes": [SAME_IMAGES]})
+    (row,) = stored_results(read_run(run))
+    assert row["remarks"] == ["tested on the training images"]
 
 
 def test_the_best_checkpoint_chosen_by_the_same_labels_says_so(run: Path) -> None:

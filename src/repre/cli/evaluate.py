@@ -12,7 +12,7 @@ import tyro
 from repre import api
 from repre.cli.old_options import refuse_old_options
 from repre.cli.parsing import parse
-from repre.errors import UserError
+from repre.errors import UserError, counted
 from repre.evaluation.metric_units import describe_value
 from repre.evaluation.registry import EVALUATIONS, evaluation
 
@@ -93,13 +93,24 @@ def main(arguments: Sequence[str]) -> int:
     if split := describe_split(result.details):
         print(f"  {split}")
     for metric in sorted(result.metrics, key=lambda metric: (metric != result.main, metric)):
-        print(f"  {metric:24} {describe_value(metric, result.metrics[metric]):>8}")
+        print(
+            f"  {metric:24} {describe_value(metric, result.metrics[metric]):>8}{describe_draws(result.details.get(metric))}"
+        )
     for line in class_lines(result.details):
         print(line)
     print(f"written to {result.path}")
     if result.model is not None:
         print(f"predict with it: repre predict --model {shlex.quote(str(result.path))} IMAGES --out FOLDER")
     return 0
+
+
+def describe_draws(detail: Any) -> str:
+    """The standard deviation of a metric that is a mean over draws of the labeled images, and their number."""
+    draws = detail.get("draws") if isinstance(detail, dict) else None
+    if not draws:
+        return ""
+    spread = f" ± {100 * detail['sd']:.2f}" if detail.get("sd") is not None else ""
+    return f"{spread}  (mean of {counted(len(draws), 'draw')})"
 
 
 def describe_split(details: dict[str, Any]) -> str:

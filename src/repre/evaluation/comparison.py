@@ -11,11 +11,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from repre.data.labels.same_images import SAME_IMAGES
 from repre.errors import UserError, counted
 from repre.evaluation.gains import Gain, all_equal, deviation, gain
 from repre.evaluation.metric_units import metric_kind
 from repre.evaluation.registry import evaluation
-from repre.evaluation.result_groups import RANDOM, evaluated_size, number
+from repre.evaluation.result_groups import RANDOM, evaluated_size, is_tested_on_training, number
 from repre.evaluation.runner import EVALUATIONS, can_be_written, evaluate, results_folder, slug
 from repre.models.resolve import ResolvedEncoder, resolve_encoder
 
@@ -140,6 +141,8 @@ def compare(
                 )
                 results.setdefault((evaluation_name, name), []).append(result)
     rows = build_rows(results, random=random, supervised=supervised)
+    same = dict.fromkeys(name for (name, _), runs in results.items() if is_tested_on_training(runs[0]))
+    notes += [f"{name}: {SAME_IMAGES}." for name in same]
     return Comparison(rows, [*notes, *notes_on(rows, random=random, supervised=supervised)], results)
 
 

@@ -1,9 +1,10 @@
 """The result of an evaluation, and what defines it."""
 
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 from repre.config_values import to_dict
+from repre.data.labels.same_images import Fingerprinted
 from repre.evaluation.fitted.fitted_model import FittedModel
 from repre.models.resolve import GIVEN, ResolvedEncoder
 from repre.utils.io import json_hash
@@ -39,12 +40,6 @@ def definition(evaluation: str, resolved: ResolvedEncoder, config: Any) -> dict[
         "encoder": to_dict(resolved.config) | {"weights": resolved.fingerprint} | given,
         "config": {name: value for name, value in to_dict(config).items() if name not in NO_EFFECT},
     }
-
-
-class Fingerprinted(Protocol):
-    """Labeled data that know which files they are."""
-
-    def fingerprint(self) -> str: ...
 
 
 def pair_identity(*parts: Fingerprinted) -> str:

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from repre.data.labels.same_images import SAME_IMAGES
+
 Result = dict[str, Any]
 """Content of a stored result, see `repre.evaluation.runner`."""
 NOT_ARCHITECTURE = ("weights", "allow_partial", "drop_path", "grad_checkpointing", "freeze_patch_embed", "init")
@@ -94,7 +96,9 @@ def _distinct(results: Sequence[Result]) -> ResultGroup:
 
 def task_key(result: Result) -> str:
     """What was measured: evaluation, main metric, config without the seed, data. Equal for encoders that may be compared."""
-    config = {name: value for name, value in _dict(result.get("config")).items() if name != "seed"}
+    known = data_key(result)[0] is not None  # then the files count, however the user named them
+    left = ("seed", "data", "test") if known else ("seed",)
+    config = {name: value for name, value in _dict(result.get("config")).items() if name not in left}
     content = [result.get("format"), result.get("evaluation"), result.get("main"), config, data_key(result)]
     return json.dumps(content, sort_keys=True, default=str)
 
@@ -103,6 +107,12 @@ def data_key(result: Result) -> list[Any]:
     """The files of the data and the numbers of images, as far as the result has them."""
     details = _dict(result.get("details"))
     return [details.get(name) for name in ("data_identity", "train_images", "test_images", "val_images")]
+
+
+def is_tested_on_training(result: Result) -> bool:
+    """Whether the test images were the training images."""
+    notes = _dict(result.get("details")).get("notes")
+    return isinstance(notes, list) and SAME_IMAGES in notes
 
 
 def encoder_key(result: Result) -> str:

@@ -20,6 +20,7 @@ from repre.evaluation.result_groups import (
     evaluated_size,
     flatten,
     group_results,
+    is_tested_on_training,
     paired,
     weights_hash,
 )
@@ -95,7 +96,8 @@ def _data(result: Result, letters: dict[str, str]) -> str:
     counts = [
         f"{count} {use}" for count, use in ((details.get("train_images"), "to train"), (tested, "to test")) if count
     ]
-    return f"{text} ({' and '.join(counts)})" if counts else text
+    text = f"{text} ({' and '.join(counts)})" if counts else text
+    return f"{text}, tested on the training images" if is_tested_on_training(result) else text
 
 
 def _name(spec: str, identity: str, letters: dict[str, str]) -> str:

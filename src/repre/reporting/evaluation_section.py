@@ -6,7 +6,7 @@ from typing import Any
 from repre.evaluation.gains import all_equal, describe_gain, deviation
 from repre.evaluation.gains import gain as gain_of
 from repre.evaluation.metric_units import metric_kind
-from repre.evaluation.result_groups import ResultGroup, distinguish, group_results, paired
+from repre.evaluation.result_groups import ResultGroup, distinguish, group_results, is_tested_on_training, paired
 from repre.reporting.evaluated_weights import comparison_weights, weights_titles
 from repre.reporting.formatting import format_number
 from repre.reporting.measurements import images_tested
@@ -80,6 +80,7 @@ def stored_results(run: RunData) -> list[dict[str, Any]]:
         others = [
             f"{result_title(name)} {describe_seeds(values, name)}" for name in names if (values := group.metric(name))
         ]
+        more = f" and {len(others) - MAX_OTHER_METRICS} more" if len(others) > MAX_OTHER_METRICS else ""
         rows.append(
             {
                 "evaluation": evaluation_title(first.get("evaluation", first["file"])),
@@ -92,7 +93,7 @@ def stored_results(run: RunData) -> list[dict[str, Any]]:
                 "seeds": len(group.seeds),
                 "remarks": _remarks(group),
                 "gain": _gain_over(group, untrained),
-                "others": ", ".join(others[:MAX_OTHER_METRICS]),
+                "others": ", ".join(others[:MAX_OTHER_METRICS]) + more,
             }
         )
     return rows
@@ -107,6 +108,8 @@ def describe_seeds(values: Sequence[float], metric: str) -> str:
 def _remarks(group: ResultGroup) -> list[str]:
     """Gives what to know about the seeds of a group."""
     remarks = ["the same at each"] if all_equal(group.values) else []
+    if is_tested_on_training(group.first):
+        remarks.append("tested on the training images")
     if group.not_numbers:
         remarks.append(f"left out, not a number: seed {', '.join(map(str, group.not_numbers))}")
     if group.conflicts:

@@ -27,6 +27,7 @@ from repre.data.io.sources import check_data, open_source
 from repre.data.io.torchvision_sets import DATA_SETS, ArraySource
 from repre.data.labels.label_tables import SPLITS, WHOLE, read_table
 from repre.data.labels.problems import Problems
+from repre.data.labels.same_images import same_images
 from repre.data.labels.splits import HELD_OUT, LabeledImages, hold_out, source_identity
 from repre.data.labels.unlikely_classes import check_classes, check_copies, named
 from repre.data.scenes import Scenes
@@ -108,6 +109,7 @@ def open_labeled(
         others = _open(test, decoding, problems, like=train)
         split = next(split for split in ("test", "val", WHOLE, "train") if split in others)
         tested, test_set = others[split], test if split == WHOLE else f"{split} of {test}"
+        notes += same_images(train.identity(), tested.identity())
     elif "test" in parts or val is not None:
         train = parts["train"]
         tested, test_set, val = (parts["test"], "test", val) if "test" in parts else (parts["val"], "val", None)

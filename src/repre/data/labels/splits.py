@@ -85,7 +85,7 @@ def source_identity(source: Source, indices: Array | None = None, *, decoded: bo
     It covers names, sizes and times of files, bytes of arrays, settings of scenes.
 
     Args:
-        decoded: include the size to which files are decoded.
+        decoded: include the size to which files are decoded, and their whole paths instead of their names in the data.
     """
     indices = np.arange(len(source), dtype=np.int64) if indices is None else indices
     digest = hashlib.sha256()
@@ -95,7 +95,8 @@ def source_identity(source: Source, indices: Array | None = None, *, decoded: bo
                 stamp = source.files.stamp(index)
             except UnreadableImage:
                 stamp = None
-            digest.update(os.fsencode(source.describe(index)) + b"\0" + repr(stamp).encode())
+            name = source.describe(index) if decoded else str(source.files.names[index])
+            digest.update(os.fsencode(name) + b"\0" + repr(stamp).encode())
         digest.update(repr(source.canvas).encode() if decoded else b"")
     elif isinstance(source, Scenes):
         digest.update(json.dumps([asdict(source.config), source.split]).encode())

@@ -15,7 +15,7 @@ from torch import Tensor
 from repre.data.labels.classes import LabeledSplits
 from repre.data.labels.splits import draw_share
 from repre.data.views.view_recipes import ViewsConfig
-from repre.errors import UserError
+from repre.errors import UserError, counted
 from repre.evaluation.classification.baselines import color_histogram, raw_pixels
 from repre.evaluation.classification.class_details import class_details
 from repre.evaluation.classification.opening import open_for
@@ -103,6 +103,10 @@ def run(resolved: ResolvedEncoder, config: KNNConfig, *, work_dir: Path | None =
     details: dict[str, Any] = {**splits.details(), "size": transform.views.size, "width": train.shape[1]}
     for fraction in config.label_fraction:
         voters = torch.from_numpy(draw_share(splits.train.targets, fraction, seed=config.seed)).to(device)
+        if len(voters) < max(config.k):
+            note = f"only {counted(len(voters), 'training image')} vote where {max(config.k)} neighbors are asked for"
+            print(note, flush=True)
+            details["notes"].append(note)
         votes = knn_votes(
             train[voters],
             labels[voters],

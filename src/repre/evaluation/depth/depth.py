@@ -16,6 +16,7 @@ import torch
 
 from repre.data.labels.depth_pairs import DepthPairs, check_scale, open_depth
 from repre.data.labels.objects import HELD_OUT_NOTE
+from repre.data.labels.same_images import notes_on_pair
 from repre.data.labels.splits import label_subset
 from repre.data.labels.windows import WindowsConfig
 from repre.data.views.view_recipes import ViewsConfig
@@ -122,7 +123,7 @@ def run(resolved: ResolvedEncoder, config: DepthConfig, *, work_dir: Path | None
         Interrupted: a signal asked to stop.
     """
     train, test = _open(resolved, config)
-    notes = list(dict.fromkeys([*train.notes, *test.notes, check_scale(train), check_scale(test)]))
+    notes = list(dict.fromkeys([*notes_on_pair(train, test), check_scale(train), check_scale(test)]))
     for note in notes:
         print(note, flush=True)
     details: dict[str, Any] = {"train_images": len(train), "val_images": len(test), "frozen": config.frozen}

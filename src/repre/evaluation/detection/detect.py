@@ -14,6 +14,7 @@ from torch import Tensor
 
 from repre.data.labels.boxes import BoxSource, Objects, open_boxes
 from repre.data.labels.objects import HELD_OUT_NOTE
+from repre.data.labels.same_images import notes_on_pair
 from repre.data.labels.splits import label_subset
 from repre.data.loading.workers import in_workers
 from repre.data.views.view_recipes import ViewsConfig
@@ -171,7 +172,7 @@ def run(resolved: ResolvedEncoder, config: DetectConfig, *, work_dir: Path | Non
 def _with_masks(config: DetectConfig, train: BoxSource, test: BoxSource) -> tuple[DetectConfig, list[str]]:
     """The config with a decision on masks, and what a user should know of the data."""
     has_masks = train.has_masks and test.has_masks
-    notes = list(dict.fromkeys([*train.notes, *test.notes]))
+    notes = notes_on_pair(train, test)
     if config.masks and not has_masks:
         raise UserError(
             f"masks True needs outlines, but the objects of {config.data} have boxes only; leave --masks out"

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from repre.data.labels.masks import MaskOptions, MaskSource
 from repre.data.labels.objects import HELD_OUT_NOTE
+from repre.data.labels.same_images import notes_on_pair
 from repre.data.labels.splits import label_subset
 from repre.data.labels.windows import WindowsConfig
 from repre.data.views.view_recipes import ViewsConfig
@@ -137,7 +138,7 @@ def run(resolved: ResolvedEncoder, config: PatchKNNConfig, *, work_dir: Path | N
             runtime=config.runtime,
         )
 
-    notes = list(dict.fromkeys([*train.notes, *test.notes]))
+    notes = notes_on_pair(train, test)
     for note in notes:
         print(note, flush=True)
     metrics: dict[str, float] = {}

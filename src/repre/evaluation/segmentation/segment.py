@@ -21,6 +21,7 @@ import torch
 from repre.data.labels.masks import MaskOptions, MaskSource, open_masks
 from repre.data.labels.objects import HELD_OUT_NOTE
 from repre.data.labels.problems import Problems
+from repre.data.labels.same_images import notes_on_pair
 from repre.data.labels.splits import label_subset
 from repre.data.labels.windows import WindowsConfig
 from repre.data.views.view_recipes import ViewsConfig
@@ -169,7 +170,7 @@ def run(resolved: ResolvedEncoder, config: SegmentConfig, *, work_dir: Path | No
     metrics: dict[str, float] = {}
     details: dict[str, Any] = {"train_images": len(train), "val_images": len(test), "frozen": config.is_frozen}
     details["data_identity"] = pair_identity(train, test)
-    details["notes"] = list(dict.fromkeys([*train.notes, *test.notes]))
+    details["notes"] = notes_on_pair(train, test)
     details["test_set"] = config.test or ("held out" if HELD_OUT_NOTE in details["notes"] else "val")
     for note in details["notes"]:
         print(note, flush=True)
