@@ -20,7 +20,7 @@ from repre.data.labels.mask_files import other_size
 from repre.data.labels.mask_pairs import MASKS, Pairs, find_in, hold_out_pairs, split_places
 from repre.data.labels.objects import HELD_OUT_NOTE
 from repre.data.labels.visible_files import files_below
-from repre.errors import UserError
+from repre.errors import BadImage, UserError
 
 Array = np.ndarray
 
@@ -74,10 +74,10 @@ class DepthPairs:
         try:
             image = read_image(path, channels=self.channels, raw_values=self.value_range is not None)
         except UnreadableImage as error:
-            raise UserError(f"{path} cannot be read: {error}; repair it, or remove it with its depth map") from error
+            raise BadImage(f"{path} cannot be read: {error}; repair it, or remove it with its depth map") from error
         depth = read_depth(depth_path, scale=self.scale)
         if depth.shape != image.shape[:2]:
-            raise UserError(other_size(path, image.shape[:2], depth_path, depth.shape, kind="depth map"))
+            raise BadImage(other_size(path, image.shape[:2], depth_path, depth.shape, kind="depth map"))
         if self.max_depth is not None:
             depth[depth > self.max_depth] = 0
         return image if self.value_range is None else in_range(image, self.value_range), depth
@@ -109,16 +109,16 @@ def read_depth(path: Path, *, scale: float) -> Array:
             with Image.open(path, formats=("PNG",)) as image:
                 values = np.asarray(image)
                 if not (image.mode == "I" or image.mode.startswith("I;16")):
-                    raise UserError(
+                    raise BadImage(
                         f"{path} is a PNG of mode {image.mode}, and depth needs 16 bits in one channel; save it as 16-bit "
                         "PNG (and name the meters of one unit with --depth-scale), or as .npy in meters"
                     )
     except (OSError, ValueError, EOFError, SyntaxError, Image.DecompressionBombError) as error:
-        raise UserError(f"{path} cannot be read: {error}; repair it, or remove it with its image") from error
+        raise BadImage(f"{path} cannot be read: {error}; repair it, or remove it with its image") from error
     if values.ndim == 3 and 1 in (values.shape[0], values.shape[2]):
         values = values.squeeze(0 if values.shape[0] == 1 else 2)
     if values.ndim != 2 or values.dtype.kind not in "uif":
-        raise UserError(
+        raise BadImage(
             f"{path} holds {values.dtype} of {' x '.join(map(str, values.shape))}; a depth map is an array of height x "
             "width, of floats in meters or of integers in units of --depth-scale"
         )

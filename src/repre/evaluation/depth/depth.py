@@ -20,6 +20,7 @@ from repre.data.labels.splits import label_subset
 from repre.data.labels.windows import WindowsConfig
 from repre.data.views.view_recipes import ViewsConfig
 from repre.errors import UserError
+from repre.evaluation.bad_images import naming_bad_images
 from repre.evaluation.depth.depth_loss import scale_invariant_loss
 from repre.evaluation.depth.depth_metrics import DepthErrors
 from repre.evaluation.depth.predicted_depth import NEAREST, predict_depth
@@ -122,7 +123,8 @@ def run(resolved: ResolvedEncoder, config: DepthConfig, *, work_dir: Path | None
         Interrupted: a signal asked to stop.
     """
     train, test = _open(resolved, config)
-    notes = list(dict.fromkeys([*train.notes, *test.notes, check_scale(train), check_scale(test)]))
+    with naming_bad_images(train, test, workers=config.runtime.processes):
+        notes = list(dict.fromkeys([*train.notes, *test.notes, check_scale(train), check_scale(test)]))
     for note in notes:
         print(note, flush=True)
     details: dict[str, Any] = {"train_images": len(train), "val_images": len(test), "frozen": config.frozen}
@@ -133,15 +135,16 @@ def run(resolved: ResolvedEncoder, config: DepthConfig, *, work_dir: Path | None
     fractions = sorted(config.label_fraction, reverse=True)
     for fraction in fractions:
         labeled = label_subset(len(train), fraction, seed=config.seed)
-        task = _task(resolved, config, train, test, labeled, work_dir=work_dir)
+        errors = DepthErrors()
+        with naming_bad_images(train, test, workers=config.runtime.processes):
+            task = _task(resolved, config, train, test, labeled, work_dir=work_dir)
+            model, summary, predictions = train_head(task, on_maps=config.frozen)
+            for windows, plan, truth in predictions:
+                size = (truth.shape[0], truth.shape[1])
+                errors.add(predict_depth(windows, plan, size, max_depth=config.max_depth), truth.to(windows.device))
         details["size"] = task.windows.size
-        model, summary, predictions = train_head(task, on_maps=config.frozen)
         if fitted is None:  # the largest fraction comes first
             fitted = _fitted(task, config, model)
-        errors = DepthErrors()
-        for windows, plan, truth in predictions:
-            size = (truth.shape[0], truth.shape[1])
-            errors.add(predict_depth(windows, plan, size, max_depth=config.max_depth), truth.to(windows.device))
         metrics |= {with_fraction(name, fraction, fractions): value for name, value in errors.metrics().items()}
         details[with_fraction("fit", fraction, fractions)] = {"fraction": fraction, "images": len(labeled), **summary}
         details["test_pixels"] = errors.count
