@@ -6,7 +6,6 @@ otherwise   encoder and head see random windows, flipped half of the time and ne
 Predictions are compared at the depth maps' own resolution.
 """
 
-import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -16,6 +15,7 @@ import torch
 
 from repre.data.labels.depth_pairs import DepthPairs, check_scale, open_depth
 from repre.data.labels.objects import HELD_OUT_NOTE
+from repre.data.labels.problems import Problems
 from repre.data.labels.splits import label_subset
 from repre.data.labels.windows import WindowsConfig
 from repre.data.views.view_recipes import ViewsConfig
@@ -52,6 +52,8 @@ class DepthConfig:
     """Meters beyond which a pixel counts as unknown, and no prediction goes: usually 10 for NYU, 80 for KITTI."""
     skip_unlabeled: bool = False
     """Leave out images that have no depth map."""
+    accept_labels: bool = False
+    """Take the depth maps as they are read, even if their median is none of a real scene."""
     frozen: bool = True
     """Whether the encoder is frozen."""
     levels: Literal["all", "last"] = "all"
@@ -90,6 +92,7 @@ class DepthConfig:
 def check(resolved: ResolvedEncoder, config: DepthConfig) -> str:
     """Opens data and encoder, evaluates nothing, and returns the identity of the data; raises UserError as `run` does."""
     train, test = _open(resolved, config)
+    _ranges(config, train, test)
     resolved.build(image_size=config.size)
     return pair_identity(train, test)
 
@@ -112,6 +115,11 @@ def _open(resolved: ResolvedEncoder, config: DepthConfig) -> tuple[DepthPairs, D
     return train, test
 
 
+def _ranges(config: DepthConfig, *parts: DepthPairs) -> list[str]:
+    """The ranges of depth, a sentence each; raises UserError if a real scene has none of them."""
+    return [check_scale(part, Problems(accept=config.accept_labels)) for part in parts]
+
+
 def run(resolved: ResolvedEncoder, config: DepthConfig, *, work_dir: Path | None = None) -> Result:
     """Trains a head and returns ``delta1`` to ``delta3``, ``rmse`` and ``abs_rel``; ``delta1@0.1`` for label fractions.
 
@@ -124,7 +132,7 @@ def run(resolved: ResolvedEncoder, config: DepthConfig, *, work_dir: Path | None
     """
     train, test = _open(resolved, config)
     with naming_bad_images(train, test, workers=config.runtime.processes):
-        notes = list(dict.fromkeys([*train.notes, *test.notes, check_scale(train), check_scale(test)]))
+        notes = list(dict.fromkeys([*train.notes, *test.notes, *_ranges(config, train, test)]))
     for note in notes:
         print(note, flush=True)
     details: dict[str, Any] = {"train_images": len(train), "val_images": len(test), "frozen": config.frozen}
@@ -206,7 +214,12 @@ def _mean_log_depth(train: DepthPairs, labeled: list[int]) -> float:
         depth = train.load(index)[1]
         if (depth > 0).any():
             return float(np.log(depth[depth > 0]).mean())
+    limit = (
+        f"; so is what lies beyond --max-depth {train.max_depth:g}: raise it, or leave it out"
+        if train.max_depth
+        else ""
+    )
     raise UserError(
-        f"no training image of {train.spec} has a known depth; 0 and NaN are unknown, and so is all beyond --max-depth "
-        f"{'(none)' if math.inf == (train.max_depth or math.inf) else train.max_depth}"
+        f"--data {train.spec}: none of {len(labeled)} training images has a known depth; 0, less and NaN are unknown"
+        f"{limit}. Add depth maps with known depth, or raise --label-fraction"
     )
