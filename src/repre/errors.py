@@ -11,6 +11,10 @@ class UserError(ValueError):
     code = 2
 
 
+class BadImage(UserError):
+    """An image that cannot be read, or a label of one image that is wrong."""
+
+
 FailureKind = Literal["diverged", "memory", "data", "disk", "signal", "worker", "device", "lost", "other"]
 """Why a run ended early. lost: another process of the run failed, whose message gives the reason."""
 

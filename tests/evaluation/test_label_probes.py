@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -22,6 +23,7 @@ from repre.evaluation.segmentation.patch_knn import run as run_patch_knn
 from repre.models.encoder import Encoder
 from repre.models.resolve import ResolvedEncoder
 from repre.training.monitoring.label_free import isolated_evaluation
+from tests.data.labels.label_files import HEIGHT, WIDTH, save_image
 from tests.evaluation.segmentation.test_segment import write_pairs
 from tests.evaluation.tiny_eval import on_cpu
 from tests.tiny import ENCODERS, SIDES
@@ -153,3 +155,33 @@ def test_messages_name_the_options_of_masks(tmp_path: Path) -> None:
     masks = write_pairs(tmp_path / "data", count=3, size=32)
     with pytest.raises(UserError, match=r"--probe\.masks\.ignore-label sky: no class has that name"):
         LabelProbes(run_config(segment=masks, masks=MaskOptions(ignore_label=("sky",))))
+
+
+def test_doubtful_labels_are_refused_before_the_training_with_the_option_of_the_probe(tmp_path: Path) -> None:
+    for name in ("cat", "Cat", "dog"):
+        for number in range(2):
+            save_image(tmp_path / "c" / name / f"{number}.png")
+    folders = str(tmp_path / "c")
+    for option in ("knn", "linear"):
+        message = rf"^--probe\.{option} .*'Cat', 'cat' differ.*confirm it with --probe\.accept-labels$"
+        with pytest.raises(UserError, match=message):
+            LabelProbes(run_config(**{option: folders}))
+    LabelProbes(run_config(knn=folders, accept_labels=True))
+    for number in range(3):
+        save_image(tmp_path / "im" / f"{number}.png")
+        stripes = np.array([0, 127], np.uint8)[np.arange(HEIGHT) % 2]
+        save_image(tmp_path / "m" / f"{number}.png", stripes[:, None].repeat(WIDTH, 1))
+    masks = f"pairs:{tmp_path / 'im'},{tmp_path / 'm'}"
+    message = r"^--probe\.segment: .*0, 127.*--probe\.masks\.colors.*--probe\.masks\.accept-labels$"
+    with pytest.raises(UserError, match=message):
+        LabelProbes(run_config(segment=masks))
+    LabelProbes(run_config(segment=masks, masks=MaskOptions(accept_labels=True)))
+
+
+def test_a_probe_names_all_bad_images_with_its_option(tmp_path: Path) -> None:
+    masks = write_pairs(tmp_path / "data", count=6, size=32)
+    probes = LabelProbes(run_config(segment=masks))
+    for path in sorted((tmp_path / "data").rglob("*.png"))[-2:]:
+        path.write_bytes(b"no mask")
+    with pytest.raises(UserError, match=r"^--probe\.segment: 2 of 12 images cannot be used"):
+        measure(probes, built())

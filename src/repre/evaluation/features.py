@@ -21,7 +21,8 @@ from repre.data.labels.splits import LabeledImages
 from repre.data.loading.loader import stack
 from repre.data.loading.workers import in_workers, load_tracked
 from repre.data.views.view_recipes import ViewsConfig
-from repre.errors import RunError, UserError
+from repre.errors import BadImage, RunError, UserError
+from repre.evaluation.bad_images import unreadable
 from repre.evaluation.feature_cache import evict, go_on_without, mark_used
 from repre.evaluation.options import RuntimeOptions
 from repre.models.encoder import Encoder
@@ -86,7 +87,7 @@ class _DecodedBatches(Dataset[tuple[Tensor, Tensor] | UserError]):
                 loaded.append(load_tracked(self.images, index))
             except UnreadableImage as error:
                 # `in_workers` raises returned errors; an error raised here would carry the traceback of a worker.
-                return UserError(f"{self.images.describe(index)} cannot be read: {error}; repair or remove it")
+                return BadImage(unreadable(self.images.describe(index), error))
         return stack(loaded, keep_values=self.keep_values)
 
 

@@ -19,6 +19,7 @@ from repre.data.labels.classes import LabeledSplits, open_labeled
 from repre.data.labels.problems import Problems
 from repre.data.labels.splits import LabeledImages, draw_share
 from repre.errors import RunError, UserError
+from repre.evaluation.bad_images import naming_bad_images
 from repre.evaluation.classification.knn import DEFAULT_K, knn_votes
 from repre.evaluation.classification.linear import LinearConfig, LinearProbe
 from repre.evaluation.features import encoder_extractor, extract_features, stream_views
@@ -81,7 +82,10 @@ class LabelProbes:
         runtime = replace(self.runtime, device=str(device))
         extractor = encoder_extractor(encoder, precision=runtime.dtype)
         for spec, data in self.classified.items():
-            train, test = (extract_features(views, [extractor])[0].to(device) for views in (data.train, data.test))
+            both = (data.splits.train, data.splits.test)
+            option = "knn" if spec == self.probe.knn else "linear"
+            with _named(option), naming_bad_images(*both, workers=runtime.processes):
+                train, test = (extract_features(views, [extractor])[0].to(device) for views in (data.train, data.test))
             if not (train.isfinite().all() and test.isfinite().all()):
                 raise RunError(f"the features of {spec} are not finite; the encoder's weights are broken")
             if spec == self.probe.knn:
@@ -89,7 +93,8 @@ class LabelProbes:
             if spec == self.probe.linear:
                 metrics["probe/linear"] = data.linear(train, test)
         if self.segment is not None:
-            with _named("segment"):
+            both_masks = (self.segment.train, self.segment.test)
+            with _named("segment"), naming_bad_images(*both_masks, workers=runtime.processes):
                 metrics |= self.segment(encoder)
         return metrics
 

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from repre.data.labels.depth_pairs import DepthPairs, check_scale, open_depth, read_depth
+from repre.data.labels.problems import Problems
 from repre.errors import UserError
 
 METERS = np.array([[1.0, 2.5, 0.0], [4.0, np.nan, 8.0]], np.float32)
@@ -135,7 +136,11 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
             "from 4e.03 to 4e.03 m .*integers at --depth-scale 1.*set --depth-scale",
         ),
         (np.full((2, 3), 4, np.uint16), 0.001, "half of it beyond 0.004 m; set --depth-scale"),
-        (np.zeros((2, 3), np.uint16), 0.001, "hold no depth above 0"),
+        (
+            np.zeros((2, 3), np.uint16),
+            0.001,
+            r"no depth above 0 in \d of \d depth maps.*in the order pairs:IMAGES,DEPTHS",
+        ),
     ],
 )
 def test_a_wrong_scale_is_told_with_what_was_read(
@@ -145,6 +150,38 @@ def test_a_wrong_scale_is_told_with_what_was_read(
     write(tmp_path / "depth", "0.png", values)
     with pytest.raises(UserError, match=message):
         check_scale(source(f"pairs:{tmp_path}/images,{tmp_path}/depth", scale=scale))
+
+
+def test_a_range_of_no_real_scene_can_be_confirmed(tmp_path: Path) -> None:
+    write_images(tmp_path / "images", count=1)
+    write(tmp_path / "depth", "0.png", np.full((2, 3), 4, np.uint16))
+    pairs = source(f"pairs:{tmp_path}/images,{tmp_path}/depth")
+    with pytest.raises(UserError, match="--accept-labels"):
+        check_scale(pairs)
+    assert check_scale(pairs, Problems(accept=True)).startswith("depth from 0.004 to 0.004 m")
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["images/0.png"], "there is no folder of depth maps"),
+        (["images/0.png", "depth/0.png"], None),
+        (["images/0.png", "depth/0.tif"], "there is 0.tif; depth maps are 16-bit PNG or .npy"),
+    ],
+)
+def test_messages_speak_of_depth_maps(names: list[str], message: str | None, tmp_path: Path) -> None:
+    for name in names:
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(np.full((2, 3), 3000, np.uint16)).save(path)
+    spec = f"pairs:{tmp_path}/images,{tmp_path}/depth"
+    if message is None:
+        assert len(source(spec)) == 1
+        return
+    with pytest.raises(UserError, match=message):
+        source(spec)
+    with pytest.raises(UserError, match=r"holds no depth maps beside its images; name them like x_depth\.png"):
+        source(f"pairs:{tmp_path}/images")
 
 
 @pytest.mark.parametrize("spec", ["", "scenes", "voc:x", "pairs:"])
@@ -157,7 +194,7 @@ def test_a_missing_depth_map_is_told(tmp_path: Path) -> None:
     write_images(tmp_path / "images", count=2)
     write(tmp_path / "depth", "0.npy", METERS)
     spec = f"pairs:{tmp_path}/images,{tmp_path}/depth"
-    with pytest.raises(UserError, match=r"1 of 2 images have no .*1\.npy"):
+    with pytest.raises(UserError, match=r"1 of 2 images have no depth map; .*1\.npy\. Add the depth maps"):
         source(spec)
     pairs = source(spec, skip_unlabeled=True)
     assert pairs.notes == ["1 of 2 images have no depth map and are left out"]

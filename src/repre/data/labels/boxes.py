@@ -24,7 +24,7 @@ from repre.data.labels.coco_json import find_coco, read_coco_json
 from repre.data.labels.coco_masks import encode_mask
 from repre.data.labels.mask_files import VOC_FOLDERS, find_root
 from repre.data.labels.objects import HELD_OUT_NOTE, BoxSource, Objects
-from repre.data.labels.problems import Problems
+from repre.data.labels.problems import Problems, listed
 from repre.data.labels.voc_xml import find_voc, read_voc
 from repre.data.labels.yolo_folders import find_yolo
 from repre.data.labels.yolo_labels import read_yolo
@@ -52,7 +52,7 @@ def open_boxes(
         whole: hold nothing out of data without splits, because other data are tested on.
         value_range: pixel values that become 0 and 1, of DICOM modality values; None leaves the images as they are.
         skip_unlabeled: leave out images that nobody labeled: without a label file or XML, or without an annotation in COCO.
-        problems: collects mistakes in the annotations, and what is wrong is left out; None raises the first one.
+        problems: collects mistakes in the annotations, and what is wrong is left out; None raises an error that names them.
 
     Raises:
         UserError: the data do not exist, or something in the annotations is wrong.
@@ -65,14 +65,7 @@ def open_boxes(
         source: BoxSource = SceneBoxes(spec, split)
     else:
         source = _open_files(
-            spec,
-            name,
-            rest,
-            split,
-            channels,
-            whole=whole,
-            skip_unlabeled=skip_unlabeled,
-            problems=problems or Problems(),
+            spec, name, rest, split, channels, whole=whole, skip_unlabeled=skip_unlabeled, problems=problems
         )
     if value_range is None:
         return source
@@ -90,8 +83,9 @@ def _open_files(
     *,
     whole: bool,
     skip_unlabeled: bool,
-    problems: Problems,
+    problems: Problems | None,
 ) -> BoxSource:
+    strict, problems = problems is None, problems or Problems(collect=True)
     folder = Path()  # file names are whole paths, except for COCO's
     hold_out = True
     if name == "coco":
@@ -119,6 +113,8 @@ def _open_files(
         hint = near_names(name, known) or f"; there are {', '.join(known)}"
         raise UserError(f"--data {spec}: no data with boxes is called {name!r}{hint}")
     source = CocoBoxes(spec, folder, content, channels=channels, skip_unlabeled=skip_unlabeled, problems=problems)
+    if strict and problems.messages:
+        raise UserError(listed(f"--data {spec}: {len(problems.messages)} mistakes in the labels", problems.messages))
     if not hold_out or whole:
         return source
     source.notes.append(HELD_OUT_NOTE)

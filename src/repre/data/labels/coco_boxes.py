@@ -21,7 +21,7 @@ from repre.data.labels.coco_masks import check_finite, decode_mask, mask_area
 from repre.data.labels.objects import Objects
 from repre.data.labels.problems import Problems
 from repre.data.labels.splits import fixed_hold_out
-from repre.errors import UserError
+from repre.errors import BadImage, UserError
 
 Array = np.ndarray
 
@@ -137,10 +137,10 @@ class CocoBoxes:
         try:
             image = read_image(path, channels=self.channels, raw_values=self.raw_values)
         except UnreadableImage as error:
-            raise UserError(f"{path} cannot be read: {error}") from error
+            raise BadImage(f"{path} cannot be read: {error}") from error
         height, width = self.size(index)
         if image.shape[:2] != (height, width):
-            raise UserError(f"{path} has {image.shape[:2]} pixels, {self.file} says {(height, width)}")
+            raise BadImage(f"{path} has {image.shape[:2]} pixels, {self.file} says {(height, width)}")
         annotations = self.truth(index)
         boxes = np.array([row["bbox"] for row in annotations], np.float32).reshape(-1, 4)
         masks = np.zeros((len(annotations), height, width), bool)
@@ -165,7 +165,7 @@ class CocoBoxes:
             try:
                 return decode_mask(annotation["segmentation"], height=height, width=width)
             except ValueError as error:
-                raise UserError(f"{annotation['where']} of {self.describe(index)} has {error}") from error
+                raise BadImage(f"{annotation['where']} of {self.describe(index)} has {error}") from error
         mask = np.zeros((height, width), bool)
         x, y, w, h = (round(value) for value in annotation["bbox"])
         mask[y : y + max(1, h), x : x + max(1, w)] = True

@@ -19,8 +19,9 @@ from repre.data.io.image_limits import UnreadableImage
 from repre.data.labels.mask_files import other_size
 from repre.data.labels.mask_pairs import MASKS, Pairs, find_in, hold_out_pairs, split_places
 from repre.data.labels.objects import HELD_OUT_NOTE
+from repre.data.labels.problems import Problems
 from repre.data.labels.visible_files import files_below
-from repre.errors import UserError
+from repre.errors import BadImage, UserError
 
 Array = np.ndarray
 
@@ -57,9 +58,7 @@ class DepthPairs:
         self.value_range = value_range
         self.pairs = found.pairs
         self.classes: list[str] = []
-        count = len(found.pairs) + len(found.unlabeled)
-        left_out = f"{len(found.unlabeled)} of {count} images have no depth map and are left out"
-        self.notes = [left_out] if found.unlabeled else []
+        self.notes = found.notes("depth map")
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -74,10 +73,10 @@ class DepthPairs:
         try:
             image = read_image(path, channels=self.channels, raw_values=self.value_range is not None)
         except UnreadableImage as error:
-            raise UserError(f"{path} cannot be read: {error}; repair it, or remove it with its depth map") from error
+            raise BadImage(f"{path} cannot be read: {error}; repair it, or remove it with its depth map") from error
         depth = read_depth(depth_path, scale=self.scale)
         if depth.shape != image.shape[:2]:
-            raise UserError(other_size(path, image.shape[:2], depth_path, depth.shape, kind="depth map"))
+            raise BadImage(other_size(path, image.shape[:2], depth_path, depth.shape, kind="depth map"))
         if self.max_depth is not None:
             depth[depth > self.max_depth] = 0
         return image if self.value_range is None else in_range(image, self.value_range), depth
@@ -109,16 +108,16 @@ def read_depth(path: Path, *, scale: float) -> Array:
             with Image.open(path, formats=("PNG",)) as image:
                 values = np.asarray(image)
                 if not (image.mode == "I" or image.mode.startswith("I;16")):
-                    raise UserError(
+                    raise BadImage(
                         f"{path} is a PNG of mode {image.mode}, and depth needs 16 bits in one channel; save it as 16-bit "
                         "PNG (and name the meters of one unit with --depth-scale), or as .npy in meters"
                     )
     except (OSError, ValueError, EOFError, SyntaxError, Image.DecompressionBombError) as error:
-        raise UserError(f"{path} cannot be read: {error}; repair it, or remove it with its image") from error
+        raise BadImage(f"{path} cannot be read: {error}; repair it, or remove it with its image") from error
     if values.ndim == 3 and 1 in (values.shape[0], values.shape[2]):
         values = values.squeeze(0 if values.shape[0] == 1 else 2)
     if values.ndim != 2 or values.dtype.kind not in "uif":
-        raise UserError(
+        raise BadImage(
             f"{path} holds {values.dtype} of {' x '.join(map(str, values.shape))}; a depth map is an array of height x "
             "width, of floats in meters or of integers in units of --depth-scale"
         )
@@ -160,7 +159,8 @@ def open_depth(
     if suffix is None and any(files_below(part[-1], (NUMPY,)) for part in places.values()):
         ending = NUMPY
     found = {
-        part: find_in(places[part], suffix=suffix, skip_unlabeled=skip_unlabeled, ending=ending) for part in places
+        part: find_in(places[part], suffix=suffix, skip_unlabeled=skip_unlabeled, ending=ending, kind="depth map")
+        for part in places
     }
     notes = []
     if found["train"].pairs == found["val"].pairs and not whole:
@@ -173,24 +173,30 @@ def open_depth(
     return source
 
 
-def check_scale(source: DepthPairs) -> str:
+def check_scale(source: DepthPairs, problems: Problems | None = None) -> str:
     """Reads some depth maps, and tells their range in a sentence.
+
+    Args:
+        problems: takes the doubt about a range that no real scene has; None raises it.
 
     Raises:
         UserError: no pixel of them has a depth, or the median is none of a real scene.
     """
+    problems = problems or Problems()
     indices = np.unique(np.linspace(0, len(source) - 1, min(CHECKED, len(source))).round().astype(int)).tolist()
     maps = [read_depth(source.pairs[index][1], scale=source.scale) for index in indices]
     known = np.concatenate([depth[depth > 0] for depth in maps])
     if not len(known):
         raise UserError(
-            f"the depth maps of {source.spec} hold no depth above 0, as in {source.pairs[0][1]}; 0 means unknown"
+            f"--data {source.spec}: no depth above 0 in {len(maps)} of {len(source)} depth maps, such as "
+            f"{source.pairs[0][1]}; 0, less and NaN mean unknown. Write depth in units of --depth-scale "
+            "(16-bit PNG) or in meters (.npy), and name the folders in the order pairs:IMAGES,DEPTHS"
         )
     low, middle, high = np.percentile(known, (1, 50, 99))
     scale = f"--depth-scale {source.scale:g}"
     told = f"depth from {low:.3g} to {high:.3g} m (1 % to 99 % of {len(maps)} maps, integers at {scale})"
     if not PLAUSIBLE[0] <= middle <= PLAUSIBLE[1]:
-        raise UserError(
+        problems.doubt(
             f"--data {source.spec}: {told}, half of it beyond {middle:.3g} m; set --depth-scale to the meters that 1 stands "
             "for in the files (0.001 for millimeters), and write floats in meters"
         )

@@ -12,7 +12,7 @@ from PIL import Image
 
 from repre.data.io.image_kinds import FORMATS
 from repre.data.labels.mask_colors import ColorTable, pack, unpack
-from repre.errors import UserError, near_names
+from repre.errors import BadImage, UserError, near_names
 
 Array = np.ndarray
 
@@ -124,7 +124,7 @@ class LabelMap:
         """
         classes = self.classify(values)
         if classes.min(initial=0) < 0:
-            raise UserError(self.explain(path, values, classes))
+            raise BadImage(self.explain(path, values, classes))
         return classes.astype(np.uint8)
 
     def explain(self, path: Path, values: Array, classes: Array) -> str:
@@ -242,12 +242,12 @@ def _read(path: Path, *, in_color: bool) -> Array:
             if in_color:
                 return pack(np.asarray(file.convert("RGB")))
             if file.mode not in NUMBERS:
-                raise UserError(_without_table(path, file))
+                raise BadImage(_without_table(path, file))
             values = np.asarray(file)
             return values.astype(np.uint8) if values.dtype == np.bool_ else values
     except FileNotFoundError as error:
-        raise UserError(f"there is no mask {path}") from error
+        raise BadImage(f"there is no mask {path}") from error
     except UserError:
         raise
     except Exception as error:  # damaged files raise anything
-        raise UserError(f"the mask {path} cannot be read: {error}") from error
+        raise BadImage(f"the mask {path} cannot be read: {error}") from error

@@ -13,10 +13,10 @@ from repre.data.labels.label_map import IGNORE, LabelMap, MaskOptions, is_in_col
 from repre.data.labels.mask_colors import USUAL_NAMES, ColorTable, read_color_table
 from repre.data.labels.mask_pairs import Pairs, find_in, find_pairs, hold_out_pairs, image_paths, split_places
 from repre.data.labels.objects import HELD_OUT_NOTE
-from repre.data.labels.problems import Problems
+from repre.data.labels.problems import Problems, list_bad
 from repre.data.labels.text_lines import read_lines
 from repre.data.labels.unlikely_masks import check_values, values_in
-from repre.errors import UserError
+from repre.errors import BadImage, UserError
 
 Array = np.ndarray
 
@@ -57,10 +57,10 @@ class FileMasks:
         try:
             image = read_image(path, channels=self.channels, raw_values=self.raw_values)
         except UnreadableImage as error:
-            raise UserError(f"{path} cannot be read: {error}; repair it, or remove it with its mask") from error
+            raise BadImage(f"{path} cannot be read: {error}; repair it, or remove it with its mask") from error
         values = self.labels.read(mask_path)
         if values.shape != image.shape[:2]:
-            raise UserError(other_size(path, image.shape[:2], mask_path, values.shape))
+            raise BadImage(other_size(path, image.shape[:2], mask_path, values.shape))
         return image, self.labels.to_classes(mask_path, values)
 
     def describe(self, index: int) -> str:
@@ -182,9 +182,9 @@ def _labels_of(
 
 def _counted(masks: tuple[Path, ...], options: MaskOptions, problems: Problems) -> tuple[LabelMap, list[str]]:
     """The numbers in the masks up to the largest as classes, and notes."""
-    found = values_in(masks, tuple(mask.stat().st_mtime_ns for mask in masks), stop=not problems.collect)
-    if found.damaged and not problems.collect:
-        raise UserError(found.damaged[0])  # a report reads every mask again
+    found = values_in(masks, tuple(mask.stat().st_mtime_ns for mask in masks))
+    if found.damaged and not problems.collect:  # a report reads every mask again
+        raise UserError(list_bad(found.damaged, len(masks), "masks"))
     ignored = {int(label) for label in options.ignore_label if str(label).isdecimal()}
     seen = found.seen
     counted = [label for label in seen if label != IGNORE and label not in ignored]

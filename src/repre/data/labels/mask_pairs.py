@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from repre.data.io.decode import EXTENSIONS
 from repre.data.labels.splits import fixed_hold_out
@@ -12,6 +13,8 @@ from repre.errors import UserError, near_names
 
 MASKS = ".png"
 """Ending of masks: PNG keeps numbers and colors exactly."""
+Kind = Literal["mask", "depth map"]
+"""What belongs to every image, for messages."""
 SEPARATORS = "_-."
 """Characters that begin the suffix of a mask's name."""
 IMAGE_SUFFIXES = ("_leftImg8bit", "_image", "_img", "_rgb", "_sat")
@@ -30,10 +33,10 @@ class Pairs:
     pairs: list[tuple[Path, Path]]
     unlabeled: list[Path]
 
-    def notes(self) -> list[str]:
+    def notes(self, kind: Kind = "mask") -> list[str]:
         """How many images are left out, if any are."""
         count = len(self.pairs) + len(self.unlabeled)
-        return [f"{len(self.unlabeled)} of {count} images have no mask and are left out"] if self.unlabeled else []
+        return [f"{len(self.unlabeled)} of {count} images have no {kind} and are left out"] if self.unlabeled else []
 
 
 def image_paths(folder: Path) -> dict[str, Path]:
@@ -54,6 +57,7 @@ def find_pairs(
     suffix: str | None = None,
     skip_unlabeled: bool = False,
     ending: str = MASKS,
+    kind: Kind = "mask",
 ) -> Pairs:
     """Pairs images with the masks in a folder.
 
@@ -63,12 +67,13 @@ def find_pairs(
         suffix: what follows the name of an image in that of its mask; None: the one that most masks have.
         skip_unlabeled: whether images without a mask are left out.
         ending: of the masks' files.
+        kind: what they are.
 
     Raises:
         UserError: an image has no mask, or several suffixes fit.
     """
     if not masks.is_dir():
-        raise UserError(f"--data: there is no folder of masks {masks}")
+        raise UserError(f"--data: there is no folder of {kind}s {masks}")
     if suffix is None:
         stems = {path.relative_to(masks).with_suffix("").as_posix() for path in masks.rglob(f"*{ending}")}
         suffix = common_suffix(images, stems, str(masks), ending=ending)
@@ -83,18 +88,18 @@ def find_pairs(
             pairs.append((path, mask))
     if unlabeled and (not skip_unlabeled or not pairs):
         stem = next(stem for stem, path in images.items() if path == unlabeled[0])
-        raise UserError(_without_mask(unlabeled, len(images), masks / f"{stem}{suffix}{ending}"))
+        raise UserError(_without_mask(unlabeled, len(images), masks / f"{stem}{suffix}{ending}", kind))
     return Pairs(pairs, unlabeled)
 
 
 def find_pairs_in_one(
-    folder: Path, *, suffix: str | None = None, skip_unlabeled: bool = False, ending: str = MASKS
+    folder: Path, *, suffix: str | None = None, skip_unlabeled: bool = False, ending: str = MASKS, kind: Kind = "mask"
 ) -> Pairs:
     """Pairs images and masks of one folder: x.jpg with x_mask.png, or x.jpg with x.png.
 
     Args:
         folder: the folder.
-        suffix, skip_unlabeled, ending: as for `find_pairs`.
+        suffix, skip_unlabeled, ending, kind: as for `find_pairs`.
 
     Raises:
         UserError: an image has no mask, or several suffixes fit.
@@ -116,10 +121,10 @@ def find_pairs_in_one(
         images[name] = path
     if not images or (not suffix and all(path.suffix.lower() == ending for path in images.values())):
         raise UserError(
-            f"--data: {folder} holds no masks beside its images; name them like x_mask{ending} for x.jpg, or write "
-            "pairs:IMAGES,MASKS"
+            f"--data: {folder} holds no {kind}s beside its images; name them like x_{kind.split()[0]}{ending} for x.jpg, or "
+            f"write pairs:IMAGES,{kind.split()[0].upper()}S"
         )
-    return find_pairs(images, folder, suffix=suffix, skip_unlabeled=skip_unlabeled, ending=ending)
+    return find_pairs(images, folder, suffix=suffix, skip_unlabeled=skip_unlabeled, ending=ending, kind=kind)
 
 
 def common_suffix(
@@ -199,12 +204,14 @@ def split_places(
     return roots, of_split, suffix
 
 
-def find_in(places: list[Path], *, suffix: str | None, skip_unlabeled: bool, ending: str = MASKS) -> Pairs:
+def find_in(
+    places: list[Path], *, suffix: str | None, skip_unlabeled: bool, ending: str = MASKS, kind: Kind = "mask"
+) -> Pairs:
     """Pairs the files of two folders, or of one with both; see `find_pairs`."""
     if len(places) == 1:
-        return find_pairs_in_one(places[0], suffix=suffix, skip_unlabeled=skip_unlabeled, ending=ending)
+        return find_pairs_in_one(places[0], suffix=suffix, skip_unlabeled=skip_unlabeled, ending=ending, kind=kind)
     images = image_paths(places[0])
-    return find_pairs(images, places[1], suffix=suffix, skip_unlabeled=skip_unlabeled, ending=ending)
+    return find_pairs(images, places[1], suffix=suffix, skip_unlabeled=skip_unlabeled, ending=ending, kind=kind)
 
 
 def hold_out_pairs(spec: str, found: Pairs, *, split: str) -> Pairs:
@@ -229,10 +236,12 @@ def _split_pattern(spec: str, masks: str, ending: str) -> tuple[str, str | None]
     return folder.rstrip("/") or "/", name.removesuffix(ending)
 
 
-def _without_mask(unlabeled: list[Path], count: int, mask: Path) -> str:
+def _without_mask(unlabeled: list[Path], count: int, mask: Path, kind: Kind) -> str:
     same_stem = [path.name for path in mask.parent.glob(f"{mask.stem}.*")] if mask.parent.is_dir() else []
-    hint = f" (there is {same_stem[0]}; masks have to be PNG, which keeps labels exact)" if same_stem else ""
+    exact = "masks have to be PNG, which keeps labels exact"
+    reason = exact if kind == "mask" else "depth maps are 16-bit PNG or .npy, one kind for all"
+    hint = f" (there is {same_stem[0]}; {reason})" if same_stem else ""
     return (
-        f"{len(unlabeled)} of {count} images have no mask; the first is {unlabeled[0]}, whose mask would be {mask}{hint}. "
-        "Add the masks, or leave such images out with --skip-unlabeled"
+        f"{len(unlabeled)} of {count} images have no {kind}; the first is {unlabeled[0]}, whose {kind} would be {mask}"
+        f"{hint}. Add the {kind}s, or leave such images out with --skip-unlabeled"
     )

@@ -1,9 +1,14 @@
 """What to do with a mistake in label files: stop at the first, or collect all of them for a report."""
 
+from collections.abc import Sequence
+
 from repre.errors import UserError
 
 ACCEPT = "--accept-labels"
 """The option by which a user confirms a reading that looks like a mistake."""
+
+MAX_NAMED = 20
+"""Most bad images, or mistakes, that a message names."""
 
 
 class Problems:
@@ -36,3 +41,16 @@ class Problems:
         """
         if not self.accept:
             self.add(f"{message}. If the labels are right as they are read, confirm it with {ACCEPT}")
+
+
+def list_bad(reasons: Sequence[str], count: int, what: str) -> str:
+    """The message about several bad images: how many of `count` there are, and the reasons of the first ones."""
+    return listed(f"{len(reasons)} of {count} {what} cannot be used; repair or remove them", reasons)
+
+
+def listed(heading: str, messages: Sequence[str]) -> str:
+    """The only message, or the first ones below a heading."""
+    if len(messages) == 1:
+        return messages[0]
+    more = [f"and {len(messages) - MAX_NAMED} more"] if len(messages) > MAX_NAMED else []
+    return "\n  ".join([f"{heading}:", *messages[:MAX_NAMED], *more])

@@ -51,12 +51,8 @@ class MaskValues:
 
 
 @lru_cache(maxsize=4)
-def values_in(masks: tuple[Path, ...], modified: tuple[int, ...], *, stop: bool = True) -> MaskValues:
-    """The numbers in masks. They are read once, and again if one of them was modified.
-
-    Args:
-        stop: whether the first mask that cannot be read ends the reading.
-    """
+def values_in(masks: tuple[Path, ...], modified: tuple[int, ...]) -> MaskValues:
+    """The numbers in masks. They are read once, and again if one of them was modified."""
     assert len(masks) == len(modified)
     found = MaskValues()
     for path in track(masks, "masks", total=len(masks), unit="mask"):
@@ -64,8 +60,6 @@ def values_in(masks: tuple[Path, ...], modified: tuple[int, ...], *, stop: bool 
             labels = read_labels(path)
         except UserError as error:
             found.damaged.append(str(error))
-            if stop:
-                break
             continue
         values, counts = count_values(labels)
         found.pixels.update(dict(zip(values.tolist(), counts.tolist())))

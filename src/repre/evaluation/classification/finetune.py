@@ -21,7 +21,8 @@ from repre.data.labels.splits import LabeledImages, draw_share
 from repre.data.loading.loader import Loader
 from repre.data.views.augmentations import ViewConfig
 from repre.data.views.render import random_view
-from repre.errors import UserError
+from repre.errors import BadImage, UserError
+from repre.evaluation.bad_images import naming_bad_images, unreadable
 from repre.evaluation.classification.class_details import class_details
 from repre.evaluation.classification.classifier import Classifier
 from repre.evaluation.classification.opening import open_for
@@ -116,8 +117,9 @@ def run(resolved: ResolvedEncoder, config: FinetuneConfig, *, work_dir: Path | N
         encoder = resolved.build(image_size=config.size, drop_path=config.fit.drop_path, seed=config.seed)
         torch.manual_seed(config.seed)  # the same head for every encoder of this width
         model = Classifier(encoder, len(splits.classes)).to(runtime.torch_device)
-        summary = _train(model, train, transform, config, work_dir=work_dir, identity=identity)
-        scores = _scores(model, splits.test, transform, runtime)
+        with naming_bad_images(splits.train, splits.test, workers=runtime.processes):
+            summary = _train(model, train, transform, config, work_dir=work_dir, identity=identity)
+            scores = _scores(model, splits.test, transform, runtime)
         for name, value in classification(scores, test_targets).items():
             metrics[with_fraction(name, fraction, config.label_fraction)] = value
         details[with_fraction("fit", fraction, config.label_fraction)] = {**summary, "images": len(train)}
@@ -162,7 +164,7 @@ def _train(
         for batch in loader(start):
             if batch.failures:  # the loader shows other images instead, which would change the result
                 index, reason = batch.failures[0]
-                raise UserError(f"{train.describe(index)} cannot be read: {reason}; repair or remove it")
+                raise BadImage(unreadable(train.describe(index), reason))
             yield batch
 
     def piece_losses(batch: Batch, size: int) -> Iterator[Tensor]:

@@ -16,6 +16,7 @@ from repre.data.labels.classes import LabeledSplits
 from repre.data.labels.splits import draw_share
 from repre.data.views.view_recipes import ViewsConfig
 from repre.errors import UserError, counted
+from repre.evaluation.bad_images import naming_bad_images
 from repre.evaluation.classification.baselines import color_histogram, raw_pixels
 from repre.evaluation.classification.class_details import class_details
 from repre.evaluation.classification.opening import open_for
@@ -92,10 +93,11 @@ def run(resolved: ResolvedEncoder, config: KNNConfig, *, work_dir: Path | None =
     for note in splits.notes:
         print(note, flush=True)
     encoder = encoder.to(device)
-    train, test = (
-        cached_features(encoder, images, transform, runtime=config.runtime).to(device)
-        for images in (splits.train, splits.test)
-    )
+    with naming_bad_images(splits.train, splits.test, workers=config.runtime.processes):
+        train, test = (
+            cached_features(encoder, images, transform, runtime=config.runtime).to(device)
+            for images in (splits.train, splits.test)
+        )
     labels, targets = (torch.from_numpy(images.targets).to(device) for images in (splits.train, splits.test))
     main_k = DEFAULT_K if DEFAULT_K in config.k else max(config.k)
     metric, suffix = ("map", "_map") if splits.multilabel else ("accuracy", "")

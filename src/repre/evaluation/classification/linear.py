@@ -21,6 +21,7 @@ from torch import Tensor
 from repre.data.labels.classes import LabeledSplits
 from repre.data.labels.splits import LabeledImages, draw_share, draw_shots, hold_out
 from repre.errors import UserError
+from repre.evaluation.bad_images import naming_bad_images
 from repre.evaluation.classification.class_details import class_details
 from repre.evaluation.classification.classifier import StandardizedClassifier
 from repre.evaluation.classification.linear_fit import Classifiers, fit_linear
@@ -122,8 +123,10 @@ def run(resolved: ResolvedEncoder, config: LinearConfig, *, work_dir: Path | Non
     def features(images: LabeledImages) -> Tensor:
         return cached_features(encoder, images, transform, tokens=config.tokens, runtime=config.runtime).to(device)
 
-    train, test = features(splits.train), features(splits.test)
-    val = features(splits.val) if splits.val is not None else None
+    used = [part for part in (splits.train, splits.test, splits.val) if part is not None]
+    with naming_bad_images(*used, workers=config.runtime.processes):
+        train, test, *others = map(features, used)
+    val = others[0] if others else None
     identity: dict[str, Any] = {}
     if work_dir is not None:
         parts = [splits.train] if splits.val is None else [splits.train, splits.val]

@@ -6,7 +6,6 @@ otherwise   encoder and head see random windows, flipped half of the time and ne
 Predictions are compared at the depth maps' own resolution.
 """
 
-import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -16,11 +15,13 @@ import torch
 
 from repre.data.labels.depth_pairs import DepthPairs, check_scale, open_depth
 from repre.data.labels.objects import HELD_OUT_NOTE
+from repre.data.labels.problems import Problems
 from repre.data.labels.same_images import notes_on_pair
 from repre.data.labels.splits import label_subset
 from repre.data.labels.windows import WindowsConfig
 from repre.data.views.view_recipes import ViewsConfig
 from repre.errors import UserError
+from repre.evaluation.bad_images import naming_bad_images
 from repre.evaluation.depth.depth_loss import scale_invariant_loss
 from repre.evaluation.depth.depth_metrics import DepthErrors
 from repre.evaluation.depth.predicted_depth import NEAREST, predict_depth
@@ -52,6 +53,8 @@ class DepthConfig:
     """Meters beyond which a pixel counts as unknown, and no prediction goes: usually 10 for NYU, 80 for KITTI."""
     skip_unlabeled: bool = False
     """Leave out images that have no depth map."""
+    accept_labels: bool = False
+    """Take the depth maps as they are read, even if their median is none of a real scene."""
     frozen: bool = True
     """Whether the encoder is frozen."""
     levels: Literal["all", "last"] = "all"
@@ -90,6 +93,7 @@ class DepthConfig:
 def check(resolved: ResolvedEncoder, config: DepthConfig) -> str:
     """Opens data and encoder, evaluates nothing, and returns the identity of the data; raises UserError as `run` does."""
     train, test = _open(resolved, config)
+    _ranges(config, train, test)
     resolved.build(image_size=config.size)
     return pair_identity(train, test)
 
@@ -112,6 +116,11 @@ def _open(resolved: ResolvedEncoder, config: DepthConfig) -> tuple[DepthPairs, D
     return train, test
 
 
+def _ranges(config: DepthConfig, *parts: DepthPairs) -> list[str]:
+    """The ranges of depth, a sentence each; raises UserError if a real scene has none of them."""
+    return [check_scale(part, Problems(accept=config.accept_labels)) for part in parts]
+
+
 def run(resolved: ResolvedEncoder, config: DepthConfig, *, work_dir: Path | None = None) -> Result:
     """Trains a head and returns ``delta1`` to ``delta3``, ``rmse`` and ``abs_rel``; ``delta1@0.1`` for label fractions.
 
@@ -123,7 +132,8 @@ def run(resolved: ResolvedEncoder, config: DepthConfig, *, work_dir: Path | None
         Interrupted: a signal asked to stop.
     """
     train, test = _open(resolved, config)
-    notes = list(dict.fromkeys([*notes_on_pair(train, test), check_scale(train), check_scale(test)]))
+    with naming_bad_images(train, test, workers=config.runtime.processes):
+        notes = list(dict.fromkeys([*notes_on_pair(train, test), *_ranges(config, train, test)]))
     for note in notes:
         print(note, flush=True)
     details: dict[str, Any] = {"train_images": len(train), "val_images": len(test), "frozen": config.frozen}
@@ -134,15 +144,16 @@ def run(resolved: ResolvedEncoder, config: DepthConfig, *, work_dir: Path | None
     fractions = sorted(config.label_fraction, reverse=True)
     for fraction in fractions:
         labeled = label_subset(len(train), fraction, seed=config.seed)
-        task = _task(resolved, config, train, test, labeled, work_dir=work_dir)
+        errors = DepthErrors()
+        with naming_bad_images(train, test, workers=config.runtime.processes):
+            task = _task(resolved, config, train, test, labeled, work_dir=work_dir)
+            model, summary, predictions = train_head(task, on_maps=config.frozen)
+            for windows, plan, truth in predictions:
+                size = (truth.shape[0], truth.shape[1])
+                errors.add(predict_depth(windows, plan, size, max_depth=config.max_depth), truth.to(windows.device))
         details["size"] = task.windows.size
-        model, summary, predictions = train_head(task, on_maps=config.frozen)
         if fitted is None:  # the largest fraction comes first
             fitted = _fitted(task, config, model)
-        errors = DepthErrors()
-        for windows, plan, truth in predictions:
-            size = (truth.shape[0], truth.shape[1])
-            errors.add(predict_depth(windows, plan, size, max_depth=config.max_depth), truth.to(windows.device))
         metrics |= {with_fraction(name, fraction, fractions): value for name, value in errors.metrics().items()}
         details[with_fraction("fit", fraction, fractions)] = {"fraction": fraction, "images": len(labeled), **summary}
         details["test_pixels"] = errors.count
@@ -204,7 +215,12 @@ def _mean_log_depth(train: DepthPairs, labeled: list[int]) -> float:
         depth = train.load(index)[1]
         if (depth > 0).any():
             return float(np.log(depth[depth > 0]).mean())
+    limit = (
+        f"; so is what lies beyond --max-depth {train.max_depth:g}: raise it, or leave it out"
+        if train.max_depth
+        else ""
+    )
     raise UserError(
-        f"no training image of {train.spec} has a known depth; 0 and NaN are unknown, and so is all beyond --max-depth "
-        f"{'(none)' if math.inf == (train.max_depth or math.inf) else train.max_depth}"
+        f"--data {train.spec}: none of {len(labeled)} training images has a known depth; 0, less and NaN are unknown"
+        f"{limit}. Add depth maps with known depth, or raise --label-fraction"
     )

@@ -19,6 +19,7 @@ from repre.data.labels.splits import label_subset
 from repre.data.loading.workers import in_workers
 from repre.data.views.view_recipes import ViewsConfig
 from repre.errors import UserError
+from repre.evaluation.bad_images import naming_bad_images
 from repre.evaluation.detection.coco_ap import Evaluator
 from repre.evaluation.detection.detection_data import Detections, IndexedImages, TrainBatches, to_images, to_targets
 from repre.evaluation.detection.draw_detections import save_detections
@@ -112,6 +113,10 @@ def check(resolved: ResolvedEncoder, config: DetectConfig) -> str:
 
 def _open(resolved: ResolvedEncoder, config: DetectConfig) -> tuple[BoxSource, BoxSource, DetectConfig, list[str]]:
     """The training and the test images, the config with a decision on masks, and what a user should know of the data."""
+    if resolved.config.channels != 3:
+        raise UserError(
+            f"detection needs images of three channels, but {resolved.spec} takes {resolved.config.channels}"
+        )
     value_range = config.value_range or resolved.value_range
     train, test = (
         open_boxes(
@@ -157,9 +162,10 @@ def run(resolved: ResolvedEncoder, config: DetectConfig, *, work_dir: Path | Non
         fitted = build_detector(resolved, config, train).to(config.runtime.torch_device)
         model = fitted.network
         identity = definition("detect", resolved, config) | {"data": [train.fingerprint(), labeled]}
-        summary = _train(model, train, labeled, config, work_dir=work_dir, identity=identity)
         largest = fraction == max(config.label_fraction)
-        fraction_metrics, by_class = _test(model, test, config, work_dir=work_dir if largest else None)
+        with naming_bad_images(train, test, workers=config.runtime.processes):
+            summary = _train(model, train, labeled, config, work_dir=work_dir, identity=identity)
+            fraction_metrics, by_class = _test(model, test, config, work_dir=work_dir if largest else None)
         for name, value in fraction_metrics.items():
             metrics[with_fraction(name, fraction, config.label_fraction)] = value
         details[with_fraction("fit", fraction, config.label_fraction)] = summary | {"images": len(labeled)}
@@ -184,10 +190,6 @@ def _with_masks(config: DetectConfig, train: BoxSource, test: BoxSource) -> tupl
 
 def build_detector(resolved: ResolvedEncoder, config: DetectConfig, data: BoxSource) -> FittedDetector:
     """Builds the detector of an encoder for the classes and the image size of some data; its heads depend on the seed."""
-    if resolved.config.channels != 3:
-        raise UserError(
-            f"detection needs images of three channels, but {resolved.spec} takes {resolved.config.channels}"
-        )
     size = config.size or min(MAX_SIZE, min(data.size(0)))
     drop_path = 0.0 if config.frozen else config.fit.drop_path
     encoder = resolved.build(image_size=_divisible(size, resolved), drop_path=drop_path, seed=config.seed)

@@ -16,6 +16,7 @@ from repre.data.labels.splits import label_subset
 from repre.data.labels.windows import WindowsConfig
 from repre.data.views.view_recipes import ViewsConfig
 from repre.errors import UserError
+from repre.evaluation.bad_images import naming_bad_images
 from repre.evaluation.maps import CachedMaps, cached_maps, window_side
 from repre.evaluation.metrics import check_fractions, with_fraction
 from repre.evaluation.options import DenseFeatures, RuntimeOptions, check_window_options
@@ -145,7 +146,8 @@ def run(resolved: ResolvedEncoder, config: PatchKNNConfig, *, work_dir: Path | N
     details: dict[str, Any] = {"train_images": len(train), "val_images": len(test), "notes": notes}
     details |= {"data_identity": pair_identity(train, test), "size": side}
     details["test_set"] = config.test or ("held out" if HELD_OUT_NOTE in notes else "val")
-    train_maps, test_maps = maps_of(train), maps_of(test)
+    with naming_bad_images(train, test, workers=config.runtime.processes):
+        train_maps, test_maps = maps_of(train), maps_of(test)
     device, patches, fractions = config.runtime.torch_device, unit_patches(0), sorted(config.label_fraction)[::-1]
     for fraction in fractions:
         labeled = label_subset(len(train), fraction, seed=config.seed)

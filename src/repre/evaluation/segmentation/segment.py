@@ -26,6 +26,7 @@ from repre.data.labels.splits import label_subset
 from repre.data.labels.windows import WindowsConfig
 from repre.data.views.view_recipes import ViewsConfig
 from repre.errors import UserError
+from repre.evaluation.bad_images import naming_bad_images
 from repre.evaluation.fit import FitConfig
 from repre.evaluation.fitted.fitted_segmenter import FittedSegmenter, SegmentHead
 from repre.evaluation.fitted.fitted_windows import WindowPreprocessing
@@ -178,12 +179,13 @@ def run(resolved: ResolvedEncoder, config: SegmentConfig, *, work_dir: Path | No
     fitted: FittedSegmenter | None = None
     for fraction in fractions:
         labeled = label_subset(len(train), fraction, seed=config.seed)
-        task = _task(resolved, config, train, test, labeled, work_dir=work_dir)
-        details["size"] = task.windows.size
-        summary, logits, model = _train(task, config)
-        fitted = fitted or model  # of the largest fraction, which comes first
         pictures = config.save_predictions if fraction == fractions[0] else 0
-        scores = score(logits, test, pictures=pictures, work_dir=work_dir)
+        with naming_bad_images(train, test, workers=config.runtime.processes):
+            task = _task(resolved, config, train, test, labeled, work_dir=work_dir)
+            summary, logits, model = _train(task, config)
+            scores = score(logits, test, pictures=pictures, work_dir=work_dir)
+        details["size"] = task.windows.size
+        fitted = fitted or model  # of the largest fraction, which comes first
         for name, value in (("miou", scores.miou), ("pixel_accuracy", scores.pixel_accuracy)):
             metrics[with_fraction(name, fraction, fractions)] = value
         details[with_fraction("iou", fraction, fractions)] = dict(zip(test.classes, scores.iou))
