@@ -92,7 +92,7 @@ class ShardReport:
         total = f"{self.images} images in {self.shards} shards of {self.bytes / 2**20:.1f} MiB altogether"
         unreadable = [f"{name}: {reason}" for name, reason in self.unreadable]
         left_out = list_names(f"unreadable and left out ({len(unreadable)})", unreadable)
-        return [f"{total}: {there}", f"use as --data {self.out}", *left_out]
+        return [f"{total}: {there}", f"use as repre pretrain --data {self.out}", *left_out]
 
 
 def write_shards(source: Source, out: Path, *, config: ShardConfig, workers: int) -> ShardReport:
