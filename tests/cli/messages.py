@@ -1,6 +1,7 @@
 """Every option that a message of the package names, and the options of every command, for tests that compare the two."""
 
 import ast
+import os
 import re
 from dataclasses import dataclass
 from functools import cache
@@ -18,8 +19,7 @@ IMAGES = ("pretrain", "plan", *EVAL, "compare", "embed", "predict", "data check"
 """Commands that open images."""
 COMMANDS = (*ENCODERS, "predict", "reconstruct", "report", "data check", "data shard", "data scenes")
 HELP = {
-    "pretrain": [[f"vit-tiny-{name}"] for name in ("moco-v3", "dino", "moby", "byol", "simclr", "dinov2", "pixels")],
-    "plan": [[f"vit-tiny-{name}"] for name in ("moco-v3", "dino", "moby", "byol", "simclr", "dinov2", "pixels")],
+    "pretrain": [[f"vit-tiny-{name}"] for name in ("dino", "moby", "simclr", "dinov2")],
     "compare": [["--eval", *EVALUATIONS]],
 }
 """Arguments that decide which options a command has."""
@@ -46,22 +46,28 @@ class Text:
 def options_of(command: str) -> frozenset[str]:
     """The options that the help of a command lists."""
     found: set[str] = {"--help"}
+    os.environ["COLUMNS"] = "90"  # one column of options
     for arguments in HELP.get(command, [[]]):
         _, out, _ = call(*command.split(), *arguments, "--help-all" if command in ("pretrain", "plan") else "--help")
         for line in out.splitlines():
             if line.strip().startswith(("--", "-h")):
                 found |= set(OPTION.findall(re.split(r"\s{2,}", line.strip())[0]))
-    return frozenset(found)
+    return frozenset(found | options_of("pretrain")) if command == "plan" else frozenset(found)
+
+
+@cache
+def trees() -> dict[Path, ast.Module]:
+    """The code of every file of the package."""
+    return {file: ast.parse(file.read_text(encoding="utf-8")) for file in sorted(SOURCE.rglob("*.py"))}
 
 
 @cache
 def texts() -> tuple[Text, ...]:
-    """All texts in the package's code, without docstrings."""
-    return tuple(text for file in sorted(SOURCE.rglob("*.py")) for text in _texts_of(file))
+    """All texts with an option in the package's code, without docstrings."""
+    return tuple(text for file, tree in trees().items() for text in _texts_of(file, tree))
 
 
-def _texts_of(file: Path) -> list[Text]:
-    tree = ast.parse(file.read_text(encoding="utf-8"))
+def _texts_of(file: Path, tree: ast.Module) -> list[Text]:
     left_out: set[int] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
@@ -78,15 +84,13 @@ def _texts_of(file: Path) -> list[Text]:
         elif isinstance(node, ast.Constant) and isinstance(node.value, str):
             found.append((node.lineno, node.value))
     name = file.relative_to(SOURCE).as_posix()
-    return [Text(name, line, text) for line, text in found]
+    return [Text(name, line, text) for line, text in found if "--" in text]
 
 
 def raised(kind: str) -> int:
     """How many `raise` statements of an error class the package has."""
-    trees = [ast.parse(file.read_text(encoding="utf-8")) for file in SOURCE.rglob("*.py")]
-    calls = [
-        n.exc for tree in trees for n in ast.walk(tree) if isinstance(n, ast.Raise) and isinstance(n.exc, ast.Call)
-    ]
+    nodes = [node for tree in trees().values() for node in ast.walk(tree)]
+    calls = [n.exc for n in nodes if isinstance(n, ast.Raise) and isinstance(n.exc, ast.Call)]
     return sum(isinstance(one.func, ast.Name) and one.func.id == kind for one in calls)
 
 
@@ -106,16 +110,22 @@ REACHED_BY: dict[str, tuple[str, ...]] = {
     "recipes.py": ("pretrain", "plan"),
     "small_data.py": ("pretrain", "plan"),
     "data/io/": IMAGES,
+    "data/io/taken_files.py": ("pretrain", "plan", "embed", "predict", "data check", "data shard"),
+    "data/io/value_ranges.py": ("pretrain", "plan"),
     "data/labels/": (*EVAL, "compare", "data check"),
     "data/labels/probe_config.py": ("pretrain", "plan"),
     "data/labels/depth_pairs.py": ("eval depth", "compare"),
     "data/labels/label_map.py": ("eval segment", "eval patch-knn", "compare", "data check"),
+    "data/labels/unlikely_masks.py": ("eval segment", "eval patch-knn", "compare", "data check"),
+    "data/labels/problems.py": (*EVAL[:5], "compare", "data check"),
     "data/labels/mask": ("eval segment", "eval patch-knn", "compare", "data check"),
     **dict.fromkeys(
         [f"data/labels/{name}" for name in ("boxes", "coco", "voc_xml", "yolo")],
         ("eval detect", "compare", "data check"),
     ),
     "data/labels/classes.py": ("eval knn", "eval linear", "eval finetune", "compare", "data check"),
+    "data/io/cache_folders.py": ("pretrain", "plan"),
+    "data/io/decoded_cache.py": ("pretrain", "plan"),
     "data/loading/": ("pretrain", "plan"),
     "data/loading/workers.py": IMAGES,
     "data/tools/check": ("data check",),
@@ -141,9 +151,13 @@ REACHED_BY: dict[str, tuple[str, ...]] = {
     "exporters/": ("export",),
     "frameworks/": ("pretrain", "plan"),
     "models/": (*ENCODERS, "reconstruct"),
+    "models/weight_files.py": ("pretrain", "plan"),
+    "models/weights.py": ("pretrain", "plan"),
     "reporting/": (),  # the commands in a report are whole
     "reporting/page.py": ("report",),
     "training/": ("pretrain", "plan"),
+    "training/next_commands.py": (),  # builds whole commands
+    "training/planner.py": ("plan",),
     "training/checkpoint.py": (*ENCODERS, "reconstruct"),
     "utils/": (),
 }

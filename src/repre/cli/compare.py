@@ -1,7 +1,7 @@
 """`repre compare`: evaluate several encoders in the same way."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field, make_dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass, make_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,9 @@ import tyro
 
 from repre import api
 from repre.cli.old_options import refuse_old_options
+from repre.cli.own_words import prefixed
 from repre.cli.parsing import parse, parse_known
+from repre.errors import RunError, UserError
 from repre.evaluation.registry import evaluation
 
 DESCRIPTION = """Evaluate several encoders in the same way and print their gains over random init.
@@ -48,21 +50,34 @@ def main(arguments: Sequence[str]) -> int:
     refuse_old_options(arguments)
     chosen, _ = parse_known(ChosenEvaluations, arguments, command="compare")
     kinds = {name: evaluation(name).config for name in chosen.eval}
-    fields: list[Any] = [(_field(name), kind, field(default_factory=kind)) for name, kind in kinds.items()]
-    options_type: Any = make_dataclass("Options", fields, bases=(CompareOptions,), frozen=True, kw_only=True)
+    settings: list[Any] = [(_field(name), kind, field(default_factory=kind)) for name, kind in kinds.items()]
+    options_type: Any = make_dataclass("Options", settings, bases=(CompareOptions,), frozen=True, kw_only=True)
     options = parse(options_type, arguments, command="compare", description=DESCRIPTION)
-    comparison = api.compare(
-        options.encoders,
-        {name: getattr(options, _field(name)) for name in kinds},
-        data=options.data,
-        seeds=options.seeds,
-        out=options.out,
-        supervised=options.supervised,
-    )
+    configs = {name: getattr(options, _field(name)) for name in kinds}
+    try:
+        comparison = api.compare(
+            options.encoders,
+            configs,
+            data=options.data,
+            seeds=options.seeds,
+            out=options.out,
+            supervised=options.supervised,
+        )
+    except (UserError, RunError) as error:
+        own = {name: frozenset(_options(config)) - {"data", "seed"} for name, config in configs.items()}
+        error.args = (prefixed(str(error), own), *error.args[1:])
+        raise
     print(f"\n{comparison.to_markdown()}\nwritten to {comparison.path}")
     if comparison.report is not None:
         print(f"report: {comparison.report}")
     return 0
+
+
+def _options(config: Any) -> Iterator[str]:
+    """Names of the options of an evaluation's config, such as fit.lr."""
+    for one in fields(config):
+        name, value = one.name.replace("_", "-"), getattr(config, one.name)
+        yield from (f"{name}.{inner}" for inner in _options(value)) if is_dataclass(value) else (name,)
 
 
 def _field(evaluation_name: str) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from repre import __version__
+from repre.cli.own_words import in_own_words
 from repre.cli.streams import SafeStreams
 from repre.errors import RunError, UserError, near_names
 from repre.utils.os_errors import describe_os_error
@@ -100,7 +101,7 @@ def _run(command: str, *arguments: str) -> int:
         _announce_loading(command, arguments)
         return import_module(MODULES[command]).main([*arguments])
     except (UserError, RunError) as error:
-        return _say(str(error), error, code=error.code)
+        return _say(in_own_words(str(error), command, arguments), error, code=error.code)
     except (OSError, ValueError, RuntimeError, MemoryError) as error:
         described = describe_os_error(error, arguments)
         if described is not None:

@@ -208,6 +208,4 @@ def _text(value: float) -> str:
 
 
 def _channels_hint(reason: str) -> str:
-    return "; --encoder.channels (--channels in other commands) says how many channels the files have" * (
-        "channels" in reason
-    )
+    return "; --encoder.channels says how many channels the files have" * ("channels" in reason)

@@ -13,7 +13,7 @@ import os
 import re
 import tarfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -94,7 +94,7 @@ class ShardReport:
         total = f"{self.images} images in {self.shards} shards of {self.bytes / 2**20:.1f} MiB altogether"
         unreadable = [f"{name}: {reason}" for name, reason in self.unreadable]
         left_out = list_names(f"unreadable and left out ({len(unreadable)})", unreadable)
-        return [*self.taken, f"{total}: {there}", f"use as --data {self.out}", *left_out]
+        return [*self.taken, f"{total}: {there}", f"use as repre pretrain --data {self.out}", *left_out]
 
 
 def write_shards(source: Source, out: Path, *, config: ShardConfig, workers: int) -> ShardReport:
@@ -308,7 +308,9 @@ def _are_members(files: Files) -> bool:
 
 @contextmanager
 def _locked(out: Path) -> Iterator[None]:
-    """Makes a folder and locks it against other processes; the system releases the lock however this one ends."""
+    """Makes a folder and locks it against other processes; the system releases the lock however this one ends. A refusal
+    leaves what was there before."""
+    is_new, was_unlocked = not out.exists(), not (out / LOCK).exists()
     try:
         out.mkdir(parents=True, exist_ok=True)
         lock = open(out / LOCK, "ab")  # noqa: SIM115 - closed below
@@ -320,4 +322,12 @@ def _locked(out: Path) -> Iterator[None]:
                 fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise UserError(f"another process writes shards to {out}; wait for it, or name another folder") from error
-        yield
+        try:
+            yield
+        except UserError:
+            if was_unlocked:
+                (out / LOCK).unlink(missing_ok=True)
+            if is_new:
+                with suppress(OSError):  # a shard is in it
+                    out.rmdir()
+            raise
