@@ -15,7 +15,6 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", nargs="+", default=[""], help="commands that begin with one of these")
     only = tuple(parser.parse_args().only)
-    sandbox()
     codes: Counter[int] = Counter()
     failures: Counter[str] = Counter()
     begin = time.monotonic()
@@ -24,7 +23,7 @@ def main() -> int:
         commands, paths = make_commands(folder / "data"), make_paths(folder)
         options = [option for option in find_options(commands) if option.command.startswith(only)]
         (folder / "work").mkdir()
-        with without_work():
+        with sandbox(), without_work():
             for option in options:
                 for kind in VALUES:
                     arguments = with_value(commands[option.command], option, kind, paths)

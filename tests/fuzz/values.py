@@ -3,6 +3,7 @@
 import contextlib
 import io
 import os
+import resource
 import shutil
 import signal
 import traceback
@@ -10,12 +11,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from repre.cli.main import main
 from tests.fuzz.commands import Option, Reached
 
 SECONDS = 60
 """Time after which a command counts as hanging."""
+MORE_BYTES = 6 << 30
+"""Memory that a command may take beyond what the process has."""
 MAX_LINES = 400
 """Longest message; tyro repeats a value of 5000 characters in it several times."""
 VALUES: dict[str, list[str]] = {
@@ -146,6 +150,14 @@ def _alarm() -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-def sandbox() -> None:
-    """Makes every look-up of weights and data stay on this machine."""
-    os.environ |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
+@contextlib.contextmanager
+def sandbox() -> Iterator[None]:
+    """Inside, look-ups of weights and data stay on this machine, and memory beyond `MORE_BYTES` is refused."""
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (used + MORE_BYTES, before[1]))
+    try:
+        with patch.dict(os.environ, {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}):
+            yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)

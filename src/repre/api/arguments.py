@@ -30,9 +30,11 @@ def as_output(path: PathLike) -> Path:
             path is no text in UTF-8, which some file formats need.
     """
     try:
-        str(path).encode()
-    except UnicodeEncodeError as error:
-        raise UserError(f"the output {str(path)!r} is no name in UTF-8; name another one") from error
+        usable = b"\0" not in str(path).encode()
+    except UnicodeEncodeError:
+        usable = False
+    if not usable:
+        raise UserError(f"the output {str(path)!r} is no name in UTF-8; name another one")
     if not Path(path).name:  # such as "." or an empty text
         path = Path(path).absolute()
     folder = Path(path).absolute()

@@ -18,7 +18,7 @@ start of a run takes `repre.utils.schedule.since_start(progress)`.
 
 import copy
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
 import torch
@@ -42,6 +42,9 @@ class FrameworkConfig:
 
     def __post_init__(self) -> None:
         check_fields(self, "framework")
+        for one in fields(self):
+            if one.name.endswith(("_dim", "prototypes")) and getattr(self, one.name) < 1:
+                raise UserError(f"framework.{one.name} must be at least 1, not {getattr(self, one.name)}")
         if not 0 <= self.head_warmup < 1:
             raise UserError(
                 f"framework.head_warmup is a share of the run and must lie in [0, 1), not {self.head_warmup}"

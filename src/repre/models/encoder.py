@@ -42,6 +42,8 @@ from repre.utils.step_compile import StepFunction
 
 Argument = int | float | bool | str | tuple[int, ...]
 """Type of an argument of a timm model: what YAML, JSON and the command line can write."""
+MAX_ARGUMENT = 1 << 16
+"""Largest number among the arguments of a timm model; of so many blocks the first few would fill any memory."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,6 +97,11 @@ class EncoderConfig:
             if not isinstance(value, int | float | bool | str | tuple):
                 raise UserError(
                     f"encoder.model_args.{key} must be a number, true or false, a name, or a list of numbers, not {value!r}"
+                )
+            numbers = [one for one in (value if isinstance(value, tuple) else (value,)) if isinstance(one, int | float)]
+            if any(abs(one) > MAX_ARGUMENT for one in numbers) or (key == "depth" and min(numbers, default=1) < 1):
+                raise UserError(
+                    f"encoder.model_args.{key} must be {int(key == 'depth')} to {MAX_ARGUMENT}, not {value!r}"
                 )
         if self.out_indices is not None and (
             not self.out_indices or list(self.out_indices) != sorted(set(self.out_indices))
