@@ -53,7 +53,7 @@ class Bench:
     folder: Path
 
     def __post_init__(self) -> None:
-        self.photos = make_photos(self.folder / "photos", 48)
+        self.photos = make_photos(self.folder / "embedded", 48)
         self.references: dict[str, tuple[Any, float]] = {}
 
     def start(
