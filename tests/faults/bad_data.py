@@ -39,7 +39,7 @@ MAX_GROWTH = 2_000_000_000
 
 
 def rows(folder: Path, *, short: bool = False) -> Iterator[Row]:
-    yield _broken_files(folder / "fuzzed", count=150 if short else 5200)
+    yield _broken_files(folder / "fuzzed", count=60 if short else 5200)
     yield _changing_folder(folder)
     yield _dying_worker(folder)
 

@@ -1,13 +1,19 @@
-"""Injects faults into disk operations of this process."""
+"""Faults in disk operations of this process, and small disks of its own."""
 
+import ctypes
 import io
 import os
 import signal
+import sys
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from repre.utils import io as atomic_io
+
+NEW_NAMESPACE, PRIVATE = 0x20000, 0x44000
+"""Flags of unshare and mount."""
 
 
 def kill_this_process() -> None:
@@ -63,3 +69,20 @@ class DiskFault:
             return operation(*args, **kwargs)
 
         return call
+
+
+def can_mount() -> bool:
+    """Whether this process may mount a disk of its own; tried in a process that ends."""
+    if sys.platform != "linux":
+        return False
+    if (pid := os.fork()) == 0:
+        os._exit(0 if mount_disk(Path("/mnt"), 4096) else 1)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+
+def mount_disk(place: Path, size: int) -> bool:
+    """Mounts a disk in memory of so many bytes, which only this process and its children see; returns whether it may."""
+    library = ctypes.CDLL(None, use_errno=True)
+    if library.unshare(NEW_NAMESPACE) or library.mount(b"none", b"/", None, PRIVATE, None):
+        return False
+    return not library.mount(b"tmpfs", os.fsencode(place), b"tmpfs", 0, f"size={size}".encode())

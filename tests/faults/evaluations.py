@@ -40,11 +40,10 @@ MOST_SECONDS = 5.0
 def rows(folder: Path, *, short: bool = False) -> Iterator[Row]:
     torch.set_num_threads(1)
     bench = Bench(folder)
-    names = ["finetune", "embed"] if short else list(COMMANDS)
     for workers in (1,) if short else (0, 2):
-        yield _killed(bench, names, times=1 if short else 4, workers=workers)
+        yield _killed(bench, ["embed"] if short else list(COMMANDS), times=1 if short else 3, workers=workers)
     for number in [signal.SIGTERM] if short else list(CODES):
-        yield _stopped(bench, names[:1] if short else names, number, times=1 if short else 2)
+        yield _stopped(bench, ["finetune"] if short else list(COMMANDS), number, times=1)
 
 
 @dataclass
@@ -54,7 +53,7 @@ class Bench:
     folder: Path
 
     def __post_init__(self) -> None:
-        self.photos = make_photos(self.folder / "photos", 48)
+        self.photos = make_photos(self.folder / "embedded", 48)
         self.references: dict[str, tuple[Any, float]] = {}
 
     def start(

@@ -36,9 +36,9 @@ ACTIVITIES = ("start or end", "step", "checkpoint", "metrics", "validation")
 
 def rows(folder: Path, *, short: bool = False) -> Iterator[Row]:
     torch.set_num_threads(1)
-    yield kill_at_random(folder, times=3 if short else 50)
-    yield kill_in_checkpoint(folder, stride=97 if short else 1)
-    yield kill_in_run(folder, times=2 if short else 12)
+    yield kill_at_random(folder, times=2 if short else 50)
+    yield kill_in_checkpoint(folder, stride=301 if short else 1)
+    yield kill_in_run(folder, times=1 if short else 12)
 
 
 def kill_at_random(folder: Path, *, times: int) -> Row:

@@ -19,7 +19,9 @@ FAULTY_STEP = 13
 
 
 def rows(folder: Path, *, short: bool = False) -> Iterator[Row]:
-    for fault in ("NaN in a pixel", "a pixel of 3e38", "NaN in a gradient"):
+    if short:
+        yield _faulty_step(folder, "NaN in a gradient", "stop")
+    for fault in () if short else ("NaN in a pixel", "a pixel of 3e38", "NaN in a gradient"):
         for policy in ("stop", "skip"):
             yield _faulty_step(folder, fault, policy)
     yield _faulty_step(folder, "NaN in a pixel", "skip", micro_batch=4)

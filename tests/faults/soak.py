@@ -49,7 +49,7 @@ class Sample:
 
 def rows(folder: Path, *, short: bool = False, seconds: float = 120.0) -> Iterator[Row]:
     yield _jumping_clock(folder)
-    yield _long_run(folder, seconds=15.0 if short else seconds, short=short)
+    yield _long_run(folder, seconds=5.0 if short else seconds, short=short)
 
 
 def _long_run(folder: Path, *, seconds: float, short: bool) -> Row:

@@ -25,8 +25,8 @@ def rows(folder: Path, *, short: bool = False) -> Iterator[Row]:
     started = time.monotonic()
     reference = reference_run(folder / "reference")
     longest, rng = 0.8 * (time.monotonic() - started), random.Random(2)
-    for number, expected in CODES.items():
-        times = 2 if short else 10
+    for number, expected in [(signal.SIGTERM, CODES[signal.SIGTERM])] if short else CODES.items():
+        times = 1 if short else 10
         codes, slowest, sent, equal, complete = Counter[int](), 0.0, 0, 0, 0
         while codes[expected] < times and sent < 5 * times:  # some runs finish before the signal
             config = tiny_run(folder / f"{number.name}{sent}")

@@ -38,7 +38,7 @@ class RunsCode:
 
 
 def rows(folder: Path, *, short: bool = False) -> Iterator[Row]:
-    yield _damaged_checkpoints(folder, times=40 if short else 1000)
+    yield _damaged_checkpoints(folder, times=10 if short else 1000)
     yield _hostile_weights(folder)
     yield _hostile_configs_and_manifests(folder)
 
