@@ -32,7 +32,7 @@ pytest: $(STAMP)
 
 # Tests that take minutes and of which cheaper ones prove the same: further frameworks, and the real compiler.
 long: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadscope -m long
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m long
 
 # The site, in site/; --strict makes a dead link an error.
 docs: $(STAMP)

@@ -9,6 +9,7 @@ import os
 import shutil
 import tempfile
 
+import pytest
 import torch
 
 from repre.evaluation.classification import knn_probe
@@ -25,3 +26,16 @@ def pytest_collection_finish() -> None:
     """Modules and tests stay until the end: searching them for garbage, again and again, took a fifth of the time."""
     gc.freeze()
     gc.enable()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
+    """Tests of a file stay on one worker, and those of the experiments, which share what they measure."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = super()._split_scope(nodeid)
+            return "tests/experiments" if file.startswith("tests/experiments/") else file
+
+    return Scheduling(config, log)

@@ -23,17 +23,22 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return gpu
 
 
+OTHER_METHODS = ("step-simclr", "step-dino", "step-moby")
+"""Parts that run in a test of their own, in this process."""
+
+
 @pytest.mark.slow
 def test_every_part_runs_at_toy_size_and_says_what_needs_cuda(tmp_path: Path) -> None:
-    printed = run_benchmark("gpu.py", "--preset", "toy", "--skip", "pipeline-again", "--out", str(tmp_path))
+    skipped = ("pipeline-again", *OTHER_METHODS)
+    printed = run_benchmark("gpu.py", "--preset", "toy", "--skip", *skipped, "--out", str(tmp_path))
     results = json.loads((tmp_path / "gpu.json").read_text())
     parts = results["parts"]
     status = {name: part["status"] for name, part in parts.items()}
-    skipped = {"tests", "fp16"}
-    assert status == {name: "skipped" if name in skipped else "ok" for name in status}, (
+    needs_cuda = {"tests", "fp16"}
+    assert status == {name: "skipped" if name in needs_cuda else "ok" for name in status}, (
         tmp_path / "gpu.log"
     ).read_text()
-    assert {parts[name]["note"] for name in skipped} == {"no CUDA"}
+    assert {parts[name]["note"] for name in needs_cuda} == {"no CUDA"}
     assert torch.__version__.startswith(results["machine"]["torch"])
 
     rows = {name: [entry["row"] for entry in part["rows"]] for name, part in parts.items()}
@@ -55,6 +60,16 @@ def test_every_part_runs_at_toy_size_and_says_what_needs_cuda(tmp_path: Path) ->
     assert "| tests | 0 | skipped: no CUDA |" in printed
     assert "aten::" in (tmp_path / "kernels.txt").read_text()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["gpu.json", "gpu.log", "gpu.md", "kernels.txt"]
+
+
+@pytest.mark.parametrize("part", OTHER_METHODS)
+def test_the_steps_of_the_other_methods_are_measured(gpu: ModuleType, tmp_path: Path, part: str) -> None:
+    gpu.PARTS[part].run(
+        gpu.Context(gpu.SCALES["toy"], tmp_path, tmp_path, tmp_path, tmp_path / "rows", time.monotonic())
+    )
+    rows = [json.loads(line) for line in (tmp_path / "rows").read_text().splitlines()]
+    assert {row["table"] for row in rows} == {"step"} | ({"branch"} if part == "step-moby" else set())
+    assert all(row["row"]["tflop_per_s"] > 0 for row in rows if row["table"] == "step")
 
 
 def test_a_part_that_fails_or_hangs_does_not_stop_the_others(

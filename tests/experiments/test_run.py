@@ -1,7 +1,5 @@
 """The command `python -m experiments.run`."""
 
-import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -10,7 +8,7 @@ from experiments.plan import Plan, tasks
 from experiments.presets import PRESETS
 from experiments.run import is_chosen, main
 
-ROOT = Path(__file__).parents[2]
+from tests.own_process import run_module
 
 
 def test_tables_can_be_chosen() -> None:
@@ -30,15 +28,7 @@ def test_tables_can_be_chosen() -> None:
 def test_the_commands_of_the_page_work_in_their_own_process(tmp_path: Path, command: str, expected: str) -> None:
     module, *arguments = command.split()
     (tmp_path / "cpu").mkdir()
-    process = subprocess.run(
-        [sys.executable, "-m", f"experiments.{module}", *arguments],
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    process = run_module(f"experiments.{module}", *arguments, folder=tmp_path)
     assert process.returncode == 0, process.stderr
     assert expected in process.stdout
 

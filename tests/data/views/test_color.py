@@ -96,7 +96,8 @@ def test_the_blur_has_its_sigma_at_every_size(size: int, dense: bool) -> None:
     out, cut = blurred(images, sigma, dense=dense), math.erfc(4 / math.sqrt(2))
     for i, value in enumerate(sigma.tolist()):
         taps = 2 * min(math.ceil(10 * value), size - 1) + 1
-        whole = TF.gaussian_blur(images[i].double(), [taps] * 2, [value] * 2)
+        tall = TF.gaussian_blur(images[i].double(), [1, taps], [value] * 2)  # both at once take a hundred times as long
+        whole = TF.gaussian_blur(tall, [taps, 1], [value] * 2)
         assert (out[i] - whole).abs().max() < 2 * cut  # along two axes
 
 

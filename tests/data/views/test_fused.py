@@ -90,7 +90,8 @@ def both(
     return views.images.cpu(), expected.images
 
 
-BOXES = torch.tensor([[0, 0, 40, 40], [3, 5, 1, 1], [10, 2, 30, 7], [39, 0, 1, 40], [12, 9, 5, 6], [7, 8, 16, 16]])
+SIDE = 24
+BOXES = torch.tensor([[0, 0, 24, 24], [3, 5, 1, 1], [6, 2, 18, 7], [23, 0, 1, 24], [12, 9, 5, 6], [7, 8, 16, 16]])
 
 
 @pytest.mark.parametrize(
@@ -109,7 +110,7 @@ def test_crops(
     filter: Filter, size: Size, channels: int, dtype: torch.dtype, layout: torch.memory_format, device: str
 ) -> None:
     """The whole canvas, single pixels, rows, growing, shrinking, no change of size; each other one is mirrored."""
-    pixels = canvas([(40, 40)] * 6, 40, channels)
+    pixels = canvas([(SIDE, SIDE)] * 6, SIDE, channels)
     if dtype == torch.uint16:
         pixels = (pixels.to(torch.int32) * 257).to(dtype)
     pixels = pixels.to(dtype).contiguous(memory_format=layout)
@@ -123,7 +124,7 @@ def test_crops(
 
 @pytest.mark.parametrize("value_range", [(-50.0, 500.0), (20.0, 90.0)])
 def test_ranges_of_values(value_range: tuple[float, float], device: str) -> None:
-    pixels = canvas([(40, 40)] * 6, 40)
+    pixels = canvas([(SIDE, SIDE)] * 6, SIDE)
     group = ViewGroup(16, [parameters(BOXES)], [ViewConfig()])
     views, expected = both(pixels, group, device, value_range=value_range)
     assert (views - expected).abs().max() < 1.01 / (value_range[1] - value_range[0])
@@ -159,7 +160,7 @@ def test_colors_in_every_order(channels: int, device: str) -> None:
         assert not ((images - references).abs() > 2e-5)[to_threshold.abs() > 2e-5].any()
 
 
-@pytest.mark.parametrize("size", [8, 31, (9, 22), (30, 8)])
+@pytest.mark.parametrize("size", [8, 19, (9, 14), (18, 8)])
 def test_blur(size: Size, device: str) -> None:
     sigma = torch.tensor([0.0, 0.1, 0.5, 1.0, 2.0, 6.0])
     pixels = canvas([(32, 32)] * 6, 32).float()
