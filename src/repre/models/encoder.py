@@ -82,10 +82,6 @@ class EncoderConfig:
             raise UserError(f"encoder.channels must be at least 1, not {self.channels}")
         if not 0 <= self.drop_path < 1:
             raise UserError(f"encoder.drop_path must lie in [0, 1), not {self.drop_path}")
-        if self.image_size is not None and min(height_and_width(self.image_size)) < 1:
-            raise UserError(f"encoder.image_size must be at least 1, not {self.image_size}")
-        if self.patch_size is not None and self.patch_size < 1:
-            raise UserError(f"encoder.patch_size must be at least 1, not {self.patch_size}")
         if self.init != "timm" and self.weights is not None:
             raise UserError(
                 f"encoder.init is {self.init}, but encoder.weights replaces what it draws: set encoder.init to timm, and "
@@ -100,9 +96,8 @@ class EncoderConfig:
                 )
             numbers = [one for one in (value if isinstance(value, tuple) else (value,)) if isinstance(one, int | float)]
             if any(abs(one) > MAX_ARGUMENT for one in numbers) or (key == "depth" and min(numbers, default=1) < 1):
-                raise UserError(
-                    f"encoder.model_args.{key} must be {int(key == 'depth')} to {MAX_ARGUMENT}, not {value!r}"
-                )
+                low = 1 if key == "depth" else -MAX_ARGUMENT
+                raise UserError(f"encoder.model_args.{key} must be {low} to {MAX_ARGUMENT}, not {value!r}")
         if self.out_indices is not None and (
             not self.out_indices or list(self.out_indices) != sorted(set(self.out_indices))
         ):

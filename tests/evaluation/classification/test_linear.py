@@ -195,7 +195,7 @@ def test_validation_images_of_the_data_choose(tmp_path: Path) -> None:
 def test_a_diverged_setting_is_never_chosen(tmp_path: Path) -> None:
     features, labels = blobs(200, seed=0)
     splits = splits_of(features, labels, features, labels, classes=5)
-    probe = LinearProbe(quick(tmp_path, lrs=(1e38, 0.1), weight_decays=(1.0,)), splits, features, features)
+    probe = LinearProbe(quick(tmp_path, lrs=(1e30, 0.1), weight_decays=(1.0,)), splits, features, features)
     assert probe(np.arange(200), seed=0)[1]["lr"] == 0.1
 
 

@@ -71,7 +71,7 @@ def test_a_class_can_be_ignored(tmp_path: Path) -> None:
     [
         ({"k": 0}, "patch_knn.k must be at least 1"),
         ({"memory": 0}, "patch_knn.memory"),
-        ({"temperature": 0.0}, "above 0"),
+        ({"temperature": 0.0}, "at least 0.0001"),
         ({"size": 4}, "at least 8"),
         ({"overlap": 1.0}, "overlap"),
         ({"short_side": -1}, "short_side"),

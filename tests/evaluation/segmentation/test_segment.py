@@ -281,7 +281,7 @@ def test_levels_last_uses_the_deepest_map_alone(tmp_path: Path) -> None:
         ({"size": 4}, "at least 8 pixels"),
         ({"width": 0}, "width must be at least 1"),
         ({"overlap": 1.0}, "overlap must lie in"),
-        ({"short_side": -1}, "short_side must be"),
+        ({"short_side": -1}, "short_side must not be negative"),
         ({"label_fraction": ()}, r"label_fraction .* not \(\)"),
         ({"label_fraction": (0.5, 1.5)}, "at most 1"),
         ({"jitter": 2.0}, "is a probability"),

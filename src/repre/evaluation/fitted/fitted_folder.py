@@ -31,8 +31,6 @@ FORMAT = 1
 """Version of the folder's layout."""
 MODEL = "model"
 """Name of the folder beside a result."""
-LARGEST_ARGUMENT = 65536
-"""Numbers among the arguments of the timm model that are larger are taken for damage."""
 MOST_CLASSES = 1_000_000
 
 
@@ -81,13 +79,6 @@ class FittedConfig:
             raise UserError(f"batch must be 1 to {LARGEST_SIDE}, not {self.batch}")
         if self.encoder.weights is not None:
             raise UserError("encoder.weights must be null: the weights lie in model.safetensors")
-        sizes = self.encoder.image_size
-        numbers = [sizes] if isinstance(sizes, int) else list(sizes or ())
-        numbers += [self.encoder.channels, self.encoder.patch_size or 1]
-        for value in self.encoder.model_args.values():
-            numbers += [one for one in (value if isinstance(value, tuple) else (value,)) if isinstance(one, int)]
-        if any(abs(number) > LARGEST_ARGUMENT for number in numbers):
-            raise UserError(f"encoder: a number is larger than {LARGEST_ARGUMENT}")
 
 
 def save_fitted(model: FittedModel, folder: Path, origin: Origin) -> None:
