@@ -41,8 +41,8 @@ class DecoderConfig:
         check_fields(self, "decoder")
         if self.levels is not None and (not self.levels or list(self.levels) != sorted(set(self.levels))):
             raise UserError(f"decoder.levels must name each level once, in rising order, not {self.levels}")
-        if self.dim < GROUPS or self.dim % GROUPS:
-            raise UserError(f"decoder.dim must be a multiple of {GROUPS}, not {self.dim}")
+        if not GROUPS <= self.dim <= 1 << 16 or self.dim % GROUPS:
+            raise UserError(f"decoder.dim must be a multiple of {GROUPS} up to {1 << 16}, not {self.dim}")
 
 
 class Decoder(nn.Module):

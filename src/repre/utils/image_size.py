@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from repre.errors import UserError
+
 if TYPE_CHECKING:  # configs read this file, and the help of commands loads no torch
     from torch import Tensor
 
@@ -12,8 +14,11 @@ Size = int | tuple[int, int]
 
 
 def height_and_width(size: Size) -> tuple[int, int]:
-    """(height, width) of a size."""
-    return (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
+    """(height, width) of a size; UserError for anything else."""
+    sides = (size, size) if isinstance(size, int) else size
+    if not isinstance(sides, tuple | list) or [type(side) for side in sides] != [int, int]:
+        raise UserError(f"a size must be a number of pixels, or height and width, not {size!r}")
+    return sides[0], sides[1]
 
 
 def shortest(size: Size) -> Size:

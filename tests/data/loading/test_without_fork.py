@@ -41,9 +41,7 @@ def run(program: str, *arguments: object, file: Path | None = None) -> "subproce
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("method", "preamble", "from_file"), [("forkserver", "", True), ("spawn", NO_FORK, True), ("spawn", NO_FORK, False)]
-)
+@pytest.mark.parametrize(("method", "preamble", "from_file"), [("forkserver", "", True), ("spawn", NO_FORK, False)])
 def test_a_script_needs_no_main_guard(
     method: str, preamble: str, from_file: bool, scenes: Path, tmp_path: Path
 ) -> None:
@@ -62,9 +60,7 @@ for item in in_workers(Items(Numbers()), list(range(24)) * 10, workers=2):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("error", "preamble"), [("ZeroDivisionError", ""), ("KeyboardInterrupt", ""), ("ZeroDivisionError", NO_FORK)]
-)
+@pytest.mark.parametrize(("error", "preamble"), [("KeyboardInterrupt", ""), ("ZeroDivisionError", NO_FORK)])
 def test_one_traceback_of_an_error_while_workers_run(error: str, preamble: str) -> None:
     done = run(preamble + ERROR_WHILE_WORKERS_RUN.format(error=error))
     assert done.returncode != 0
