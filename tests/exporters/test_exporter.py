@@ -1,9 +1,12 @@
 """Every export gives the encoder's features in the other library, or is an error and leaves nothing."""
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 import onnxruntime
 import pytest
@@ -35,6 +38,31 @@ def save(kind: str, folder: Path) -> str:
     return str(folder / "encoder")
 
 
+class Written(NamedTuple):
+    """An encoder that was written for another library."""
+
+    spec: str
+    folder: Path
+    model: Callable[[Tensor], list[Tensor]]
+    """The other library's."""
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Written]:
+    """Gives the ViT as a target writes it, which takes seconds, so it is done once."""
+
+    @cache
+    def write(target: str) -> Written:
+        folder = tmp_path_factory.mktemp(target)
+        spec = save("vit", folder)
+        (folder / "written").mkdir()
+        resolved = resolve_encoder(spec)
+        model = TARGETS[target].write(resolved.build().eval(), folder / "written", resolved)
+        return Written(spec, folder / "written", model)
+
+    return write
+
+
 @pytest.fixture(autouse=True)
 def offline(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
@@ -50,11 +78,11 @@ def test_round_trip(kind: str, target: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("target", ALL_TARGETS)
-def test_embedding_and_every_map_are_compared(target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_embedding_and_every_map_are_compared(
+    target: str, written: Callable[[str], Written], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """One output of the other library is a little off, or the last is missing."""
-    spec = save("vit", tmp_path)
-    (tmp_path / "written").mkdir()
-    exported_model = TARGETS[target].write(load_saved_encoder(spec).eval(), tmp_path / "written", resolve_encoder(spec))
+    spec, folder, exported_model = written(target)
     with torch.no_grad():
         assert len(exported_model(torch.zeros(1, 3, 32, 32))) == 5
 
@@ -69,7 +97,7 @@ def test_embedding_and_every_map_are_compared(target: str, tmp_path: Path, monke
         wrong = replace(
             TARGETS[target],
             write=lambda *_, index=index: altered(index),
-            preprocessing=lambda _: TARGETS[target].preprocessing(tmp_path / "written"),
+            preprocessing=lambda _: TARGETS[target].preprocessing(folder),
         )
         monkeypatch.setattr(exporter, "TARGETS", TARGETS | {target: wrong})
         with pytest.raises(RunError, match="has 4 outputs" if index is None else "differs from it"):
@@ -79,13 +107,12 @@ def test_embedding_and_every_map_are_compared(target: str, tmp_path: Path, monke
 
 @pytest.mark.parametrize("target", ALL_TARGETS)
 def test_another_function_is_an_error_and_leaves_nothing(
-    target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    target: str, written: Callable[[str], Written], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    spec = save("vit", tmp_path)
-    real = exporter.TARGETS[target].write
+    spec, files, exported_model = written(target)
 
     def wrong(encoder: Encoder, folder: Path, resolved: ResolvedEncoder) -> Callable[[Tensor], list[Tensor]]:
-        exported_model = real(encoder, folder, resolved)
+        shutil.copytree(files, folder, dirs_exist_ok=True)
         with torch.no_grad():
             next(p for n, p in encoder.named_parameters() if n.endswith("norm.weight")).mul_(1.01)
         return exported_model
@@ -93,7 +120,7 @@ def test_another_function_is_an_error_and_leaves_nothing(
     monkeypatch.setattr(exporter, "TARGETS", TARGETS | {target: replace(TARGETS[target], write=wrong)})
     with pytest.raises(RunError, match="differs from it"):
         export(spec, to=target, out=tmp_path / "out")
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["encoder"]
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_preprocessing_travels_and_is_used_to_compare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -166,16 +193,14 @@ def test_an_export_replaces_an_export_but_nothing_else(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_onnx_and_program_take_any_number_of_images(tmp_path: Path) -> None:
-    spec = save("vit", tmp_path)
+def test_onnx_and_program_take_any_number_of_images(written: Callable[[str], Written]) -> None:
+    (spec, onnx, _), (_, program, _) = written("onnx"), written("torch-export")
     encoder = load_saved_encoder(spec).eval()
-    export(spec, to="onnx", out=tmp_path / "onnx")
-    export(spec, to="torch-export", out=tmp_path / "program")
-    session = onnxruntime.InferenceSession(tmp_path / "onnx" / "model.onnx")
-    module = torch.export.load(tmp_path / "program" / "model.pt2").module()
+    session = onnxruntime.InferenceSession(onnx / "model.onnx")
+    module = torch.export.load(program / "model.pt2").module()
     assert [o.name for o in session.get_outputs()][:2] == ["embedding", "map_0"]
-    metadata = torch_export.read_metadata(tmp_path / "program")
-    assert metadata == onnx_export.read_metadata(tmp_path / "onnx")
+    metadata = torch_export.read_metadata(program)
+    assert metadata == onnx_export.read_metadata(onnx)
     assert json.loads(metadata["input"]) == {"name": "images", "shape": ["batch", 3, 32, 32]}
     assert json.loads(metadata["preprocessing"]) == resolve_encoder(spec).build().transform().describe()
     with pytest.raises(Exception, match="dimension"):
