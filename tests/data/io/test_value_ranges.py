@@ -1,6 +1,7 @@
 """Values that do not fit the range of their type are refused with the option that fits; values that do are not."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,8 @@ from PIL import Image
 from repre.data.io.sources import open_source
 from repre.data.io.value_ranges import check_values, fitting_range
 from repre.errors import UserError
+from repre.evaluation import registry
+from repre.models.resolve import resolve_encoder
 
 Array = np.ndarray
 Make = Callable[[Array], Array]
@@ -139,3 +142,30 @@ def test_odd_values_have_a_range(low: float, high: float, expected: tuple[float,
     assert found == pytest.approx(expected, abs=0.5)
     assert found[0] <= low <= high <= found[1]
     assert found[0] < found[1]
+
+
+@pytest.mark.parametrize("evaluation", ["segment", "patch-knn", "depth", "detect"])
+def test_evaluations_refuse_values_that_do_not_fit(evaluation: str, tmp_path: Path) -> None:
+    """Images of 12 bits in files of 16, with masks, depth or boxes."""
+    for name in ("images", "labels"):
+        (tmp_path / name).mkdir()
+    for number in range(6):
+        values = np.random.default_rng(number).integers(0, 4096, (32, 32)).astype(np.uint16)
+        Image.fromarray(values).save(tmp_path / "images" / f"{number}.png")
+        label = np.arange(32 * 32).reshape(32, 32)
+        label = label + 1000 if evaluation == "depth" else label // 512
+        Image.fromarray(label.astype(np.uint16 if evaluation == "depth" else np.uint8)).save(
+            tmp_path / "labels" / f"{number}.png"
+        )
+        if evaluation == "detect":
+            (tmp_path / "labels" / f"{number}.txt").write_text("0 0.5 0.5 0.4 0.4\n")
+    data = f"pairs:{tmp_path}/images,{tmp_path}/labels"
+    resolved = resolve_encoder(
+        "random:vit_tiny_patch16_224[image_size=32,patch_size=8,embed_dim=32,depth=2,num_heads=2]"
+    )
+    found = registry.evaluation(evaluation)
+    config = found.config(data=f"yolo:{tmp_path}/images,{tmp_path}/labels" if evaluation == "detect" else data)
+    assert found.check is not None
+    with pytest.raises(UserError, match="give --value-range 0 4095"):
+        found.check(resolved, config)
+    found.check(resolved, replace(config, value_range=(0, 4095)))

@@ -6,7 +6,8 @@ range, images are nearly black or white, and nothing fails.
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from contextlib import suppress
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -70,9 +71,10 @@ def check_values(
         return
     seen: list[_Values] = []
     reasons: list[str] = []
-    for number in np.unique(np.linspace(0, len(source) - 1, SAMPLE).astype(np.int64)).tolist():
+    for number in _sample(len(source)):
         try:
-            seen.append(_look(source, number, value_range))
+            image, fixed = source.load(number), _is_dicom(source, number)
+            seen.append(_look(image, source.describe(number), value_range, fixed=fixed))
         except UnreadableImage as error:
             reasons.append(f"{printable(source.describe(number))}: {error}")
     if not seen:
@@ -91,23 +93,47 @@ def check_values(
     _check_types(seen, option)
 
 
-def _look(source: FileSource, number: int, value_range: tuple[float, float] | None) -> _Values:
-    image = source.load(number)
+class Labeled(Protocol):
+    """Images that are read with what is known of their pixels or objects; the image comes first."""
+
+    def __len__(self) -> int: ...
+
+    def load(self, index: int) -> Any: ...
+
+    def describe(self, index: int) -> str: ...
+
+
+def check_labeled_values(
+    source: Labeled, value_range: tuple[float, float] | None, *, option: str = "--value-range"
+) -> None:
+    """Does the same for images with masks, depth or boxes, where no range is declared; damaged files are passed over.
+
+    Raises:
+        UserError: with the values that were found and the option that fits.
+    """
+    if value_range is not None:
+        return
+    seen: list[_Values] = []
+    for number in _sample(len(source)):
+        with suppress(UserError):  # of a damaged image or label: the evaluation names all of them
+            name = source.describe(number)
+            seen.append(_look(source.load(number)[0], name, None, fixed=name.lower().endswith(".dcm")))
+    _check_types(seen, option)
+
+
+def _sample(count: int) -> list[int]:
+    """The images that are looked at: at most `SAMPLE`, evenly spread."""
+    return np.unique(np.linspace(0, count - 1, min(SAMPLE, count)).astype(np.int64)).tolist()
+
+
+def _look(image: Array, name: str, value_range: tuple[float, float] | None, *, fixed: bool) -> _Values:
     flat = bool((image == image[:1, :1]).all())
     kind = image.dtype.str[1:]
     values = image.reshape(-1)[:: max(1, image.size // VALUES)].astype(np.float64)
     low, high = value_range or (0.0, TYPES[kind][0])
     slack = 0.0 if value_range is not None else 0.02 * (high - low)  # of filters that overshoot
     clipped = float(((values < low - slack) | (values > high + slack)).mean())
-    return _Values(
-        printable(source.describe(number)),
-        kind,
-        float(values.min()),
-        float(values.max()),
-        clipped,
-        flat,
-        _is_dicom(source, number),
-    )
+    return _Values(printable(name), kind, float(values.min()), float(values.max()), clipped, flat, fixed)
 
 
 def _is_dicom(source: FileSource, number: int) -> bool:

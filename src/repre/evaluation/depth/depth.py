@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from repre.data.io.value_ranges import check_labeled_values
 from repre.data.labels.depth_pairs import DepthPairs, check_scale, open_depth
 from repre.data.labels.objects import HELD_OUT_NOTE
 from repre.data.labels.problems import Problems
@@ -100,6 +101,7 @@ def check(resolved: ResolvedEncoder, config: DepthConfig) -> str:
 
 def _open(resolved: ResolvedEncoder, config: DepthConfig) -> tuple[DepthPairs, DepthPairs]:
     """The training and the test images."""
+    value_range = config.value_range or resolved.value_range
     train, test = (
         open_depth(
             spec,
@@ -108,11 +110,12 @@ def _open(resolved: ResolvedEncoder, config: DepthConfig) -> tuple[DepthPairs, D
             scale=config.depth_scale,
             max_depth=config.max_depth,
             whole=config.test is not None,
-            value_range=config.value_range or resolved.value_range,
+            value_range=value_range,
             skip_unlabeled=config.skip_unlabeled,
         )
         for spec, split in ((config.data, "train"), (config.test or config.data, "val"))
     )
+    check_labeled_values(train, value_range)
     return train, test
 
 

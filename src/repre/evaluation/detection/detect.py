@@ -12,6 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from repre.data.io.value_ranges import check_labeled_values
 from repre.data.labels.boxes import BoxSource, Objects, open_boxes
 from repre.data.labels.objects import HELD_OUT_NOTE
 from repre.data.labels.same_images import notes_on_pair
@@ -133,6 +134,7 @@ def _open(resolved: ResolvedEncoder, config: DetectConfig) -> tuple[BoxSource, B
             f"the classes of --test {config.test} ({test.classes[:5]}) differ from those of --data {config.data} "
             f"({train.classes[:5]}); give both the same categories"
         )
+    check_labeled_values(train, value_range)
     test.classes = train.classes  # classes without names are counted, and test images may lack the last ones
     return train, test, *_with_masks(config, train, test)
 

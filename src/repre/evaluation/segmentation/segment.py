@@ -18,6 +18,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from repre.data.io.value_ranges import check_labeled_values
 from repre.data.labels.masks import MaskOptions, MaskSource, open_masks
 from repre.data.labels.objects import HELD_OUT_NOTE
 from repre.data.labels.problems import Problems
@@ -200,6 +201,7 @@ def open_train_and_test(
     channels: int,
     value_range: tuple[float, float] | None = None,
     options: MaskOptions | None = None,
+    range_option: str = "--value-range",
 ) -> tuple[MaskSource, MaskSource]:
     """Opens training images, and test images with the same classes.
 
@@ -208,9 +210,10 @@ def open_train_and_test(
         channels: of the images.
         value_range: pixel values that map to 0 and 1; None uses those of the file type.
         options: how the pixels of mask files become classes.
+        range_option: with which a range of values is declared, for messages.
 
     Raises:
-        UserError: there are no such images, or their classes differ.
+        UserError: there are no such images, their values do not fit their range, or their classes differ.
     """
     train_images, test_images = (
         open_masks(
@@ -233,6 +236,7 @@ def open_train_and_test(
             f"the classes of --test {test} ({test_classes[:5]}) differ from those of --data {data} ({train_classes[:5]}); "
             "give both the same classes.txt"
         )
+    check_labeled_values(train_images, value_range, option=range_option)
     test_images.classes = train_classes  # without classes.txt they are counted, and test images may lack the last ones
     return train_images, test_images
 

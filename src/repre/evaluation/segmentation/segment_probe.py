@@ -63,7 +63,14 @@ class SegmentProbe:
         images: int,
         runtime: RuntimeOptions,
     ) -> None:
-        train, test = open_train_and_test(spec, None, channels=channels, value_range=views.value_range, options=options)
+        train, test = open_train_and_test(
+            spec,
+            None,
+            channels=channels,
+            value_range=views.value_range,
+            options=options,
+            range_option="--views.value-range",
+        )
         self.train, self.test = (_some(source, images) for source in (train, test))
         self.windows = WindowsConfig(size=views.shape[0])
         self.mean, self.std = views.statistics(channels)
