@@ -8,6 +8,7 @@ import contextlib
 import hashlib
 import os
 import shutil
+import time
 from collections.abc import Callable
 from dataclasses import asdict
 from importlib.metadata import distributions, version
@@ -35,6 +36,8 @@ SAMPLE = 64
 """Images whose headers are read for an estimate of the size."""
 RESERVE_SHARE, RESERVE_BYTES = 0.05, 2**30
 """Of the disk, at least this share and this size stay free."""
+LOCK_SECONDS = 10.0
+"""Longest wait for a process that makes room; without the lock nothing is kept."""
 
 
 class CachedSource:
@@ -84,7 +87,7 @@ def with_cache(
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock = open(folder / "lock", "ab")  # noqa: SIM115 - open as long as the source, because closing it releases the lock
-        fcntl.flock(lock, fcntl.LOCK_SH)
+        _share(lock)
         os.utime(folder)
         expected, budget = estimate(source), int(gib * 2**30)
         others = _make_room(folder, budget - expected)
@@ -116,6 +119,22 @@ def with_cache(
     there = f"{cache.size / 2**30:.2f} of about {expected / 2**30:.2f} GiB are there"
     log(f"decoded images are kept in {folder} ({there}); it may be deleted at any time")
     return CachedSource(source, cache, lock)
+
+
+def _share(lock: IO[bytes]) -> None:
+    """Takes a shared lock; whoever makes room holds the other kind for a moment only.
+
+    Raises:
+        BlockingIOError: it is held for longer.
+    """
+    begin = time.monotonic()
+    while True:
+        try:
+            return fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() - begin > LOCK_SECONDS:
+                raise
+            time.sleep(0.05)
 
 
 def estimate(source: Source) -> int:
