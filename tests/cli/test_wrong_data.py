@@ -49,7 +49,7 @@ MESSAGES = {
     "x.pdf": "is a PDF document, no list of images",
     "labels.csv": "is a table (path,label), no list of images",
     "table.txt": "is a table (label,path), no list of images",
-    "run.yaml": "settings of a run are read by --config",
+    "run.yaml": "is YAML, no list of images; name the folder",
     "coco.json": "is JSON, no list of images",
     "page.txt": "is a web page",
     "prose.txt": "1 of 1 files of the list",

@@ -139,7 +139,7 @@ def _other_text(path: Path) -> str | None:
             "is JSON, no list of images; name the folder of the images (labels of COCO are for repre eval: coco:FOLDER)"
         )
     if ending in (".yaml", ".yml"):
-        return "is YAML, no list of images; settings of a run are read by --config"
+        return "is YAML, no list of images; name the folder of the images, or a text file with one path per line"
     if head[:1] == b"<":
         return "is a web page or XML, no list of images; name the folder or a text file with one path per line"
     if ending in (".csv", ".tsv") or {"path", "label"} <= set(first.split(",")):

@@ -103,9 +103,7 @@ class Labeled(Protocol):
     def describe(self, index: int) -> str: ...
 
 
-def check_labeled_values(
-    source: Labeled, value_range: tuple[float, float] | None, *, option: str = "--value-range"
-) -> None:
+def check_labeled_values(source: Labeled, value_range: tuple[float, float] | None, *, option: str) -> None:
     """Does the same for images with masks, depth or boxes, where no range is declared; damaged files are passed over.
 
     Raises:

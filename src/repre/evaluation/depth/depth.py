@@ -115,7 +115,7 @@ def _open(resolved: ResolvedEncoder, config: DepthConfig) -> tuple[DepthPairs, D
         )
         for spec, split in ((config.data, "train"), (config.test or config.data, "val"))
     )
-    check_labeled_values(train, value_range)
+    check_labeled_values(train, value_range, option="--value-range")
     return train, test
 
 

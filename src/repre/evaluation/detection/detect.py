@@ -134,7 +134,7 @@ def _open(resolved: ResolvedEncoder, config: DetectConfig) -> tuple[BoxSource, B
             f"the classes of --test {config.test} ({test.classes[:5]}) differ from those of --data {config.data} "
             f"({train.classes[:5]}); give both the same categories"
         )
-    check_labeled_values(train, value_range)
+    check_labeled_values(train, value_range, option="--value-range")
     test.classes = train.classes  # classes without names are counted, and test images may lack the last ones
     return train, test, *_with_masks(config, train, test)
 
