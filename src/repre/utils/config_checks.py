@@ -37,7 +37,8 @@ LIMITS: dict[str, tuple[float, float]] = {
     "n_local": (0, 1000),
     **dict.fromkeys(("in_flight_gib", "cache_gib", "remote_cache_gib"), (0, 1e9)),
     **dict.fromkeys(("mean", "std", "value_range"), (-1e30, 1e30)),
-    **dict.fromkeys(("level", "overlays"), (-1, INT_LIMITS[1])),
+    "level": (-INT_LIMITS[1], INT_LIMITS[1]),
+    "overlays": (-1, INT_LIMITS[1]),
 }
 """Lowest and highest value of a setting by its name, in any config; what a config allows beyond that it checks itself."""
 
