@@ -63,7 +63,7 @@ class OptimConfig:
         if self.base_epochs is not None and (self.schedule != "wsd" or self.base_epochs < 1):
             raise UserError(
                 f"optim.base_epochs must be at least 1 and needs optim.schedule wsd, not {self.base_epochs} and "
-                f"{self.schedule}; leave it out"
+                f"{self.schedule}; leave it out, or set --optim.base-epochs None"
             )
         if self.schedule == "wsd" and self.base_epochs is None and self.warmup_fraction + self.decay_fraction > 1:
             raise UserError(

@@ -159,17 +159,18 @@ def _decode(source: Source, config: RunConfig, *, limit: float) -> tuple[Batch, 
     """
     order = RunOrder(count=len(source), batch_size=config.batch_size, seed=config.seed)
     images: list[np.ndarray] = []
-    begin, seconds = time.monotonic(), 0.0
+    begin, seconds, reason = time.monotonic(), 0.0, ""
     for position in range(config.batch_size):
         try:
             images.append(source.load(order.index(0, position)))
-        except UnreadableImage:
+        except UnreadableImage as error:
+            reason = f", such as {source.describe(order.index(0, position))}: {error}"
             continue  # the run counts and lists it
         seconds = time.monotonic() - begin
         if seconds > limit and len(images) >= 2:
             break
     if not images:
-        raise UserError(f"none of {config.batch_size} images of {source.spec} can be read")
+        raise UserError(f"none of {config.batch_size} images of {source.spec} can be read{reason}")
     rate = len(images) / max(seconds, 1e-6)
     images = [images[i % len(images)] for i in range(config.batch_size)]
     pixels, sizes = stack(images, keep_values=config.views.value_range is not None)
