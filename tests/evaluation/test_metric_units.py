@@ -43,5 +43,5 @@ def test_the_report_writes_meters_as_meters() -> None:
     assert mean_and_deviation(0.5, None, "delta1") == "50.0\u2009%"
     assert mean_and_deviation(None, None, "rmse") == "–"
     over = {"mean": -0.75, "half": 0.1, "verdict": "better"}
-    assert gain(over, "rmse") == {"text": "-0.75 ± 0.1", "verdict": "better"}
+    assert gain(over, "rmse") == {"text": "-0.75 ± 0.10", "verdict": "better"}
     assert gain(over, "miou") == {"text": "-75.00 ± 10.00", "verdict": "better"}

@@ -23,7 +23,7 @@ def test_methods_differ_in_framework_masks_and_branch_alone(tmp_path: Path) -> N
 def test_the_table_has_a_row_for_every_method(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    options = f"--methods dino ibot+branch --images 64 --epochs 1 --labeled 40 --fit-epochs 1 --out {tmp_path}"
+    options = f"--methods dino ibot+branch --images 128 --epochs 2 --labeled 40 --fit-epochs 1 --out {tmp_path}"
     monkeypatch.setattr("sys.argv", ["self_distillation", *options.split()])
     self_distillation.main()
     first = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]

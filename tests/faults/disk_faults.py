@@ -51,7 +51,10 @@ class DiskFault:
                     disk.fault()
                 return super().write(content)
 
-        atomic_io.open = lambda path, mode: CountedWriter(io.FileIO(path, mode))  # type: ignore[attr-defined]
+        def open_counted(path: Any, mode: str) -> Any:
+            return open(path, mode) if "r" in mode else CountedWriter(io.FileIO(path, mode))
+
+        atomic_io.open = open_counted  # type: ignore[attr-defined]
         for name in ("fsync", "replace", "link"):
             setattr(os, name, self._counted(name, getattr(os, name)))
         return self

@@ -6,6 +6,7 @@ import re
 import types
 import typing
 from functools import cache
+from numbers import Real
 from typing import Any, Literal
 
 from repre.errors import UserError, near_names
@@ -66,6 +67,8 @@ def check_fields(config: Any, section: str = "") -> None:
                 raise UserError(f"{prefix}{name} must be one of {', '.join(known)}, not {one!r}{near}")
             if one == "" and name != "out" and kind.__dataclass_fields__[name].default != "":
                 raise UserError(f"{prefix}{name} is empty; leave it out, or name something")
+            if _types(hint) <= {int, float, type(None)} and not isinstance(one, Real | None):
+                raise UserError(f"{prefix}{name} must be a number, not {one!r}")
             if isinstance(one, int | float) and not isinstance(one, bool):
                 _check_number(f"{prefix}{name}", name, one, whole=float not in _types(hint))
         if name == "value_range" and value is not None and not value[0] < value[1]:
