@@ -57,10 +57,8 @@ def eval_transform(
         value_range: pixel values that map to 0 and 1; None uses those of the encoder's training, or of the file type.
 
     Raises:
-        UserError: the normalization has another number of channels, or the crop is no share.
+        UserError: the normalization has another number of channels.
     """
-    if crop_pct is not None and not 0.01 <= crop_pct <= 1:
-        raise UserError(f"crop_pct must be 0.01 to 1, the share of the short side that is used, not {crop_pct}")
     views = ViewsConfig(
         size=encoder.image_size, mean=resolved.mean, std=resolved.std, value_range=value_range or resolved.value_range
     )

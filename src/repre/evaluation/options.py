@@ -38,8 +38,6 @@ class RuntimeOptions:
         check_fields(self, "runtime")
         if self.batch < 1:
             raise UserError(f"runtime.batch must be at least 1, not {self.batch}")
-        if self.cache_gib < 0:
-            raise UserError(f"runtime.cache_gib must not be negative, not {self.cache_gib}")
         check_workers(self.workers, "runtime.workers")
 
     @property
@@ -64,11 +62,7 @@ class RuntimeOptions:
         return pick_workers(self.workers)
 
 
-MAX_SIDE = 1 << 16
-"""Pixels of the longest short side that images are resized to."""
-
-
-def check_window_options(section: str, *, size: int | None, overlap: float, short_side: int | None) -> None:
+def check_window_options(section: str, *, size: int | None, overlap: float) -> None:
     """Refuses windows that no image can be cut into; raises UserError.
 
     Args:
@@ -78,5 +72,3 @@ def check_window_options(section: str, *, size: int | None, overlap: float, shor
         raise UserError(f"{section}.size must be at least 8 pixels, not {size}")
     if not 0 <= overlap < 1:
         raise UserError(f"{section}.overlap must lie in [0, 1), not {overlap}")
-    if short_side is not None and not 0 <= short_side <= MAX_SIDE:
-        raise UserError(f"{section}.short_side must be a number of pixels up to {MAX_SIDE}, or 0, not {short_side}")

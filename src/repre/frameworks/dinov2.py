@@ -52,12 +52,6 @@ class DINOv2Config(DINOConfig):
     koleo_weight: float = 0.1
     """Weight of KoLeo, which is summed over the two global views; 0 leaves it out."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("ibot_weight", "koleo_weight"):
-            if getattr(self, name) < 0:
-                raise UserError(f"framework.{name} must not be negative, not {getattr(self, name)}")
-
 
 class DINOv2(Framework):
     """The student sees the global views with patches hidden. Of every view it predicts the teacher's distribution of each

@@ -36,8 +36,6 @@ class MoBYConfig(FrameworkConfig):
         super().__post_init__()
         if not 0 <= self.momentum <= 1:
             raise UserError(f"framework.momentum must lie in [0, 1], not {self.momentum}")
-        if self.queue < 1:
-            raise UserError(f"framework.queue must be at least 1, not {self.queue}")
 
 
 class MoBY(Framework):

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from repre.errors import UserError
 from repre.frameworks.base import Framework, FrameworkConfig
 from repre.frameworks.contrast_metrics import negative_metrics, positive_mask, retrieval_accuracy
 from repre.losses import nt_xent
@@ -26,11 +25,6 @@ class SimCLRConfig(FrameworkConfig):
     """Linear layers of the projector; the paper uses 2, its successor 3."""
     temperature: float = 0.2
     """Divides the cosines; the paper's best lie between 0.1 and 0.5, growing as the batch shrinks."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.layers < 1:
-            raise UserError(f"framework.layers must be at least 1, not {self.layers}")
 
 
 class SimCLR(Framework):

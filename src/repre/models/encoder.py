@@ -78,8 +78,6 @@ class EncoderConfig:
 
     def __post_init__(self) -> None:
         check_fields(self, "encoder")
-        if self.channels < 1:
-            raise UserError(f"encoder.channels must be at least 1, not {self.channels}")
         if not 0 <= self.drop_path < 1:
             raise UserError(f"encoder.drop_path must lie in [0, 1), not {self.drop_path}")
         if self.init != "timm" and self.weights is not None:

@@ -23,7 +23,8 @@ FLOAT_LIMITS = (0.0, 1e30)
 """Lowest and highest other number of a setting without limits of its own."""
 LIMITS: dict[str, tuple[float, float]] = {
     "seed": (0, 2**32 - 1),  # what every generator takes
-    **dict.fromkeys(("hidden_dim", "out_dim", "bottleneck_dim", "prototypes", "queue", "width", "dim"), (1, WIDEST)),
+    **dict.fromkeys(("prototypes", "queue", "width", "dim"), (1, WIDEST)),
+    "layers": (1, 100),
     **dict.fromkeys(
         ("size", "image_size", "local_size", "long_side", "window", "patch", "patch_size"), (1, LARGEST_SIDE)
     ),
@@ -42,6 +43,9 @@ LIMITS: dict[str, tuple[float, float]] = {
     "overlays": (-1, INT_LIMITS[1]),
 }
 """Lowest and highest value of a setting by its name, in any config; what a config allows beyond that it checks itself."""
+
+ENDINGS: dict[str, tuple[float, float]] = dict.fromkeys(("_dim", "prototypes", "layers"), (1, 1 << 16))
+"""The same for other settings by the end of their name, such as the widths of a framework's heads."""
 
 
 def check_fields(config: Any, section: str = "") -> None:
@@ -81,7 +85,8 @@ def _check_number(label: str, name: str, value: float, *, whole: bool) -> None:
         raise UserError(f"{label} must be a finite number, not {value}")
     if whole and not isinstance(value, int):
         raise UserError(f"{label} must be a whole number, not {value}")
-    low, high = LIMITS.get(name, INT_LIMITS if whole else FLOAT_LIMITS)
+    usual = next((ENDINGS[end] for end in ENDINGS if name.endswith(end)), INT_LIMITS if whole else FLOAT_LIMITS)
+    low, high = LIMITS.get(name, usual)
     if value < low:
         rule = "not be negative" if low == 0 else f"be at least {low:g}"
         raise UserError(f"{label} must {rule}, not {value}")

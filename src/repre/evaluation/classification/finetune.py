@@ -79,9 +79,6 @@ class FinetuneConfig:
     def __post_init__(self) -> None:
         check_fields(self, "finetune")
         check_fractions(self.label_fraction)
-        for name in ("mixup", "cutmix"):
-            if getattr(self, name) < 0:
-                raise UserError(f"finetune.{name} must not be negative, not {getattr(self, name)}")
         if not 0 <= self.smoothing < 1:
             raise UserError(f"finetune.smoothing must lie in [0, 1), not {self.smoothing}")
 

@@ -69,8 +69,6 @@ class KNNConfig:
         check_fields(self, "knn")
         if not self.k or min(self.k) < 1:
             raise UserError(f"knn.k must name numbers of neighbors from 1 on, not {self.k}")
-        if self.temperature <= 0:
-            raise UserError(f"knn.temperature must be above 0, not {self.temperature}")
         check_fractions(self.label_fraction)
 
 

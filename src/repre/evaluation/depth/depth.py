@@ -88,7 +88,7 @@ class DepthConfig:
             raise UserError(f"depth.depth_scale must be above 0, not {self.depth_scale}")
         if self.max_depth is not None and self.max_depth <= NEAREST:
             raise UserError(f"depth.max_depth must be above {NEAREST} meters, not {self.max_depth}")
-        check_window_options("depth", size=self.size, overlap=self.overlap, short_side=self.short_side)
+        check_window_options("depth", size=self.size, overlap=self.overlap)
 
 
 def check(resolved: ResolvedEncoder, config: DepthConfig) -> str:

@@ -101,8 +101,6 @@ class DetectConfig:
             raise UserError(f"detect.anchor must be above 0, not {self.anchor}")
         if not 0 <= self.score_threshold <= 1:
             raise UserError(f"detect.score_threshold must lie in [0, 1], not {self.score_threshold}")
-        if self.save_predictions < 0:
-            raise UserError(f"detect.save_predictions must not be negative, not {self.save_predictions}")
 
 
 def check(resolved: ResolvedEncoder, config: DetectConfig) -> str:

@@ -18,7 +18,6 @@ from torch import Tensor
 from repre.data.io.image_files import Decoding
 from repre.data.loading.loader import stack
 from repre.data.views.view_recipes import ViewsConfig
-from repre.errors import UserError
 from repre.evaluation.classification.classifier import Classifier, StandardizedClassifier
 from repre.evaluation.classification.linear_fit import Classifiers
 from repre.evaluation.fitted.fitted_model import (
@@ -69,8 +68,6 @@ class ViewPreprocessing:
         check_statistics(self.mean, self.std)
         check_range(self.value_range)
         check_sides(height=self.size[0], width=self.size[1])
-        if not 0 < self.crop_pct <= 1:
-            raise UserError(f"preprocessing.crop_pct must lie in (0, 1], not {self.crop_pct}")
 
     @property
     def transform(self) -> Transform:

@@ -75,8 +75,6 @@ class PredictOptions:
             raise UserError(f"--top must be at least 1, not {self.top}")
         if not 0 <= self.threshold <= 1:
             raise UserError(f"--threshold must lie in [0, 1], not {self.threshold}")
-        if self.overlays < -1:
-            raise UserError(f"--overlays must be a number of images, or -1 for all, not {self.overlays}")
 
 
 class FittedModel(nn.Module, ABC):

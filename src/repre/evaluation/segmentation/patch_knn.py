@@ -78,11 +78,7 @@ class PatchKNNConfig(MaskOptions):
         for name in ("k", "memory"):
             if getattr(self, name) < 1:
                 raise UserError(f"patch_knn.{name} must be at least 1, not {getattr(self, name)}")
-        if self.temperature <= 0:
-            raise UserError(f"patch_knn.temperature must be above 0, not {self.temperature}")
-        check_window_options("patch_knn", size=self.size, overlap=self.overlap, short_side=self.short_side)
-        if self.save_predictions < 0:
-            raise UserError(f"patch_knn.save_predictions must not be negative, not {self.save_predictions}")
+        check_window_options("patch_knn", size=self.size, overlap=self.overlap)
 
 
 def check(resolved: ResolvedEncoder, config: PatchKNNConfig) -> str:

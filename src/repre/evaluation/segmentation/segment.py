@@ -108,15 +108,11 @@ class SegmentConfig:
         check_fields(self, "segment")
         check_fractions(self.label_fraction)
         _ = self.masks  # its own checks
-        if self.width < 1:
-            raise UserError(f"segment.width must be at least 1, not {self.width}")
-        check_window_options("segment", size=self.size, overlap=self.overlap, short_side=self.short_side)
+        check_window_options("segment", size=self.size, overlap=self.overlap)
         if not 0.1 <= self.scale[0] <= self.scale[1] <= 10:
             raise UserError(f"segment.scale must be (smallest, largest) between 0.1 and 10, not {self.scale}")
         if not 0 <= self.jitter <= 1:
             raise UserError(f"segment.jitter is a probability and must lie in [0, 1], not {self.jitter}")
-        if self.save_predictions < 0:
-            raise UserError(f"segment.save_predictions must not be negative, not {self.save_predictions}")
         if self.head == "upernet" and self.fit.batch_size < 2:
             raise UserError("fit.batch_size must be at least 2 with UPerNet, which normalizes over the batch")
 
