@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from os import fstat
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, BinaryIO
 
 from repre.errors import UserError
 
@@ -137,6 +137,25 @@ def writing(out: Path, *, patience: float | None = None) -> Iterator[bool]:
         yield waited
     finally:
         lock.release(remove=True)
+
+
+def lock_within(file: IO[bytes], kind: int, *, seconds: float) -> None:
+    """Takes a lock that others hold for moments only.
+
+    Args:
+        kind: `fcntl.LOCK_EX` or `fcntl.LOCK_SH`.
+
+    Raises:
+        BlockingIOError: another process holds it for longer than `seconds`.
+    """
+    until = time.monotonic() + seconds
+    while True:
+        try:
+            return fcntl.flock(file, kind | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.01)
 
 
 def is_locked(path: Path) -> bool | None:

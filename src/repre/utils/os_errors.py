@@ -134,7 +134,7 @@ def _advice(error: OSError, path: Path) -> str | None:
     """What is wrong with a path and what helps."""
     number = error.errno
     if number in (errno.EACCES, errno.EPERM):
-        folder = _closed_folder(path)
+        folder = closed_folder(path)
         what = f"you may not enter {shown(str(folder))}" if folder is not None else "permission denied"
         fix = f"ask for permission (see: ls -ld {shown(str(folder or path))}), or name another path"
         return f"{what}; {_where(str(path)) or fix}"
@@ -166,7 +166,7 @@ def _is_file(path: Path) -> bool:
         return False
 
 
-def _closed_folder(path: Path) -> Path | None:
+def closed_folder(path: Path) -> Path | None:
     """The first folder above a path that the user may not enter."""
     for folder in reversed(path.parents):
         try:

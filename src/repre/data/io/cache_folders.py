@@ -8,7 +8,6 @@ import contextlib
 import hashlib
 import os
 import shutil
-import time
 from collections.abc import Callable
 from dataclasses import asdict
 from importlib.metadata import distributions, version
@@ -25,6 +24,8 @@ from repre.data.io.image_files import FileSource
 from repre.data.io.image_kinds import FORMATS
 from repre.data.io.sources import Source
 from repre.data.scenes import Scenes
+from repre.utils.evenly_spaced import evenly_spaced
+from repre.utils.folder_lock import lock_within
 from repre.utils.io import cache_home, json_hash
 
 try:
@@ -87,7 +88,7 @@ def with_cache(
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock = open(folder / "lock", "ab")  # noqa: SIM115 - open as long as the source, because closing it releases the lock
-        _share(lock)
+        lock_within(lock, fcntl.LOCK_SH, seconds=LOCK_SECONDS)
         os.utime(folder)
         expected, budget = estimate(source), int(gib * 2**30)
         others = _make_room(folder, budget - expected)
@@ -121,27 +122,11 @@ def with_cache(
     return CachedSource(source, cache, lock)
 
 
-def _share(lock: IO[bytes]) -> None:
-    """Takes a shared lock; whoever makes room holds the other kind for a moment only.
-
-    Raises:
-        BlockingIOError: it is held for longer.
-    """
-    begin = time.monotonic()
-    while True:
-        try:
-            return fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() - begin > LOCK_SECONDS:
-                raise
-            time.sleep(0.05)
-
-
 def estimate(source: Source) -> int:
     """About how many bytes the decoded images of a source take."""
     if not isinstance(source, FileSource):
         return len(source) * source.load(0).nbytes
-    numbers = np.unique(np.linspace(0, len(source) - 1, SAMPLE).astype(int)).tolist()
+    numbers = evenly_spaced(len(source), SAMPLE)
     sizes = [_decoded_bytes(source, number) for number in numbers]
     return int(np.mean(sizes) * len(source))
 

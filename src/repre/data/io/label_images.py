@@ -16,6 +16,7 @@ from repre.data.io.decode import read_image
 from repre.data.io.image_files import Files, LabelImages
 from repre.data.io.image_limits import UnreadableImage
 from repre.data.io.names import Names
+from repre.utils.evenly_spaced import evenly_spaced
 
 Array = np.ndarray
 
@@ -175,7 +176,7 @@ def _label_folder(folder: str) -> str:
 def _named_after_others(names: Names, groups: dict[str, Array]) -> list[str]:
     """The groups whose files are named after files outside of the group, or lie in a folder beside one of images."""
     samples = {
-        group: [_split(names[number].lower()) for number in _spread(numbers, WINDOW)]
+        group: [_split(names[number].lower()) for number in numbers[evenly_spaced(len(numbers), WINDOW)].tolist()]
         for group, numbers in groups.items()
     }
     wanted = {form for sample in samples.values() for name in sample for form in _forms(name.stem)}
@@ -230,11 +231,6 @@ def _image_folders(folder: str) -> set[str]:
     }
 
 
-def _spread(numbers: Array, count: int) -> list[int]:
-    """Evenly spaced ones of some numbers."""
-    return numbers[np.unique(np.linspace(0, len(numbers) - 1, count).astype(np.int64))].tolist()
-
-
 # ---------------------------------------------------------------------------------------------------------- by content
 
 
@@ -250,7 +246,7 @@ class Look(NamedTuple):
 def _looks(files: Files, numbers: Array) -> list[Look]:
     """How some of the files look, without those that cannot be read."""
     looks = []
-    for number in _spread(numbers, OPENED) if len(numbers) else []:
+    for number in numbers[evenly_spaced(len(numbers), OPENED)].tolist():
         try:
             with files.open(number) as file:
                 looks.append(look_at(read_image(file, name=files.names[number])))

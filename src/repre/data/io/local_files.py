@@ -7,13 +7,13 @@ import stat
 from pathlib import Path
 from typing import BinaryIO
 
-import numpy as np
-
 from repre.data.io.decode import EXTENSIONS
 from repre.data.io.image_files import Stamp
 from repre.data.io.image_limits import UnreadableImage
 from repre.data.io.names import Names
 from repre.errors import UserError
+from repre.utils.evenly_spaced import evenly_spaced
+from repre.utils.os_errors import closed_folder
 from repre.utils.printable_text import printable
 
 LIST_CHECKS = 100_000
@@ -112,7 +112,7 @@ def read_list(path: Path) -> Names:
 
 def check_listed(path: Path, names: Names) -> None:
     """Refuses a list whose files do not exist; of a long list, see `LIST_CHECKS`."""
-    numbers = np.unique(np.linspace(0, len(names) - 1, min(LIST_CHECKS, len(names))).astype(np.int64)).tolist()
+    numbers = evenly_spaced(len(names), LIST_CHECKS)
     missing = [names[number] for number in numbers if not is_file(path.parent / names[number])]
     if missing:
         if (other := _other_text(path)) is not None:
@@ -161,14 +161,6 @@ def _short(name: str) -> str:
     return name if len(name) <= MAX_NAME else name[:MAX_NAME] + "..."
 
 
-def _closed_folder(path: Path) -> str:
-    """Names the first folder above a path that the user may not enter."""
-    for folder in reversed(path.parents):
-        if is_folder(folder) and not os.access(folder, os.X_OK):
-            return f": you may not enter the folder {printable(folder)}"
-    return ""
-
-
 def is_file(path: Path) -> bool:
     """Whether a file exists; a name that no file can have does not."""
     return stat.S_ISREG(_mode(path))
@@ -184,7 +176,9 @@ def why_unusable(path: Path) -> str | None:
     try:
         os.stat(path)
     except PermissionError:
-        return f"no permission to read {printable(path)}{_closed_folder(path)}"
+        folder = closed_folder(path)
+        inside = "" if folder is None else f": you may not enter the folder {printable(folder)}"
+        return f"no permission to read {printable(path)}{inside}"
     except (OSError, ValueError) as error:
         if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
             return f"{_short(str(path))} is a longer name than a file can have"

@@ -19,6 +19,7 @@ from typing import IO, Any
 
 from repre.data.io.cache_folders import RESERVE_BYTES, RESERVE_SHARE
 from repre.data.io.remote_address import REMOTE_GIB
+from repre.utils.folder_lock import lock_within
 from repre.utils.io import cache_home
 
 try:
@@ -106,7 +107,7 @@ class RemoteCache:
         The size may be too large, after a process was killed or an entry was replaced, until it reaches the limit.
         """
         with open(self.folder / "lock", "a+b") as lock:
-            _lock(lock)
+            lock_within(lock, fcntl.LOCK_EX, seconds=LOCK_SECONDS)
             total = self._total(lock) + size
             if total > self.limit:
                 total = self._remove_oldest(int(KEPT_SHARE * self.limit) - size) + size
@@ -136,15 +137,3 @@ class RemoteCache:
                 os.unlink(path)
                 total -= size
         return total
-
-
-def _lock(lock: IO[bytes]) -> None:
-    """Takes a lock that others have for moments; BlockingIOError if one hangs, after `LOCK_SECONDS`."""
-    until = time.monotonic() + LOCK_SECONDS
-    while True:
-        try:
-            return fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() > until:
-                raise
-            time.sleep(0.01)

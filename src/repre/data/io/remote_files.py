@@ -42,6 +42,7 @@ from repre.data.io.remote_errors import RemoteError
 from repre.data.io.remote_listing import Listing, list_remote, stamps_in
 from repre.data.io.spec_patterns import expand_braces
 from repre.errors import UserError
+from repre.utils.evenly_spaced import evenly_spaced
 
 Array = np.ndarray
 
@@ -128,7 +129,7 @@ class RemoteFiles:
 
     def check(self) -> None:
         """Refuses a list if one of a few of its files does not exist or needs credentials."""
-        for number in np.unique(np.linspace(0, len(self) - 1, LIST_CHECKS).astype(np.int64)).tolist():
+        for number in evenly_spaced(len(self), LIST_CHECKS):
             address = self.describe(number)
             try:
                 remote_access.read(address, end=1)

@@ -42,6 +42,7 @@ from repre.data.io.taken_files import describe_files, take_files
 from repre.data.io.torchvision_sets import DATA_SETS, ArraySource
 from repre.data.scenes import Scenes, ScenesConfig
 from repre.errors import UserError, near_names
+from repre.utils.evenly_spaced import evenly_spaced
 from repre.utils.printable_text import printable
 
 Array = np.ndarray
@@ -130,7 +131,7 @@ def open_source(
     whole = parts[0] if len(parts) == 1 else Opened(JoinedFiles([part.files for part in parts]))
     taken = take_files(whole, choice)
     files = taken.opened.files
-    some = np.unique(np.linspace(0, len(files) - 1, SAMPLE).astype(np.int64)).tolist()
+    some = evenly_spaced(len(files), SAMPLE)
     if any(files.names[number].lower().endswith(".dcm") for number in some):
         require_pydicom(f"the DICOM files of {files.location}")
     return FileSource(

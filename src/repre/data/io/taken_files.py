@@ -14,6 +14,7 @@ from repre.data.io.joined_files import ChosenFiles, JoinedFiles, filter_files
 from repre.data.io.label_images import find_label_images
 from repre.data.io.names import AT_ONCE, Names
 from repre.errors import counted
+from repre.utils.evenly_spaced import evenly_spaced
 from repre.utils.printable_text import printable
 
 Array = np.ndarray
@@ -181,8 +182,8 @@ def _short_path(location: str) -> str:
 
 def _is_sorted(names: Names) -> bool:
     """Whether names are sorted by their bytes, as those of folders and archives are; of many, neighbors here and there."""
-    some = np.unique(np.linspace(0, max(len(names) - 2, 0), 2000).astype(np.int64)).tolist()
-    return all(names.encoded(number) < names.encoded(number + 1) for number in some if number + 1 < len(names))
+    some = evenly_spaced(len(names) - 1, 2000)
+    return all(names.encoded(number) < names.encoded(number + 1) for number in some)
 
 
 def _some(counts: Mapping[str, int]) -> str:

@@ -16,6 +16,7 @@ from repre.data.io.image_kinds import HEAD_BYTES, image_kind
 from repre.data.io.image_limits import UnreadableImage
 from repre.data.io.sources import Source
 from repre.errors import UserError, counted
+from repre.utils.evenly_spaced import evenly_spaced
 from repre.utils.printable_text import printable
 
 Array = np.ndarray
@@ -71,7 +72,7 @@ def check_values(
         return
     seen: list[_Values] = []
     reasons: list[str] = []
-    for number in _sample(len(source)):
+    for number in evenly_spaced(len(source), SAMPLE):
         try:
             image, fixed = source.load(number), _is_dicom(source, number)
             seen.append(_look(image, source.describe(number), value_range, fixed=fixed))
@@ -112,16 +113,11 @@ def check_labeled_values(source: Labeled, value_range: tuple[float, float] | Non
     if value_range is not None:
         return
     seen: list[_Values] = []
-    for number in _sample(len(source)):
+    for number in evenly_spaced(len(source), SAMPLE):
         with suppress(UserError):  # of a damaged image or label: the evaluation names all of them
             name = source.describe(number)
             seen.append(_look(source.load(number)[0], name, None, fixed=name.lower().endswith(".dcm")))
     _check_types(seen, option)
-
-
-def _sample(count: int) -> list[int]:
-    """The images that are looked at: at most `SAMPLE`, evenly spread."""
-    return np.unique(np.linspace(0, count - 1, min(SAMPLE, count)).astype(np.int64)).tolist()
 
 
 def _look(image: Array, name: str, value_range: tuple[float, float] | None, *, fixed: bool) -> _Values:

@@ -28,6 +28,7 @@ from repre.data.io.joined_files import ChosenFiles
 from repre.data.io.names import Names
 from repre.data.io.sources import Source
 from repre.errors import UserError
+from repre.utils.evenly_spaced import evenly_spaced
 from repre.utils.io import write_atomically
 
 MAX_HEADER = 1 << 24
@@ -169,7 +170,7 @@ def _check_moved(source: FileSource, header: _Header, listed: Names | None) -> N
 def content_sample(files: Files, numbers: Sequence[int] | None = None) -> dict[str, str]:
     """SHA-256 of the content of evenly spaced files, or of those with these numbers; without those that cannot be read."""
     if numbers is None:
-        numbers = np.unique(np.linspace(0, len(files) - 1, SAMPLE).astype(np.int64)).tolist()
+        numbers = evenly_spaced(len(files), SAMPLE)
     found: dict[str, str] = {}
     for number in numbers:
         try:
