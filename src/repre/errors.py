@@ -47,3 +47,10 @@ def near_names(name: str, known: Iterable[str], *, count: int = 3) -> str:
 def counted(number: int, noun: str) -> str:
     """Returns a number with its noun, such as ``1 epoch``, ``2 epochs`` or ``3 processes``."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}{'es' if noun.endswith('s') else 's'}"
+
+
+def named(names: Iterable[str], *, most: int = 8) -> str:
+    """Names in a sentence: the first ones, and how many there are beyond them."""
+    listed = list(names)
+    more = f" and {len(listed) - most} more" if len(listed) > most else ""
+    return ", ".join(listed[:most]) + more

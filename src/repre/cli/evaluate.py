@@ -12,7 +12,7 @@ import tyro
 from repre import api
 from repre.cli.old_options import refuse_old_options
 from repre.cli.parsing import parse
-from repre.errors import UserError, counted
+from repre.errors import UserError, counted, named
 from repre.evaluation.metric_units import describe_value
 from repre.evaluation.registry import EVALUATIONS, evaluation
 
@@ -153,8 +153,7 @@ def class_lines(details: dict[str, Any]) -> list[str]:
         cells = ["-" if _is_absent(value) else f"{100 * value:.2f} %" for value in values]
         lines.append(f"  {name:{width}} " + " ".join(f"{cell:>8}" for cell in cells))
     if absent:
-        more = f" and {len(absent) - NAMED} more" if len(absent) > NAMED else ""
-        lines.append(f"  not in the test data, so not in the mean: {', '.join(absent[:NAMED])}{more}")
+        lines.append(f"  not in the test data, so not in the mean: {named(absent, most=NAMED)}")
     return lines
 
 

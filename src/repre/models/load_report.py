@@ -4,6 +4,8 @@ from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass
 
+from repre.errors import named
+
 SHOWN = 3
 """Names of a list that a message shows."""
 
@@ -71,8 +73,7 @@ class LoadReport:
 
 def shorten(names: Collection[str]) -> str:
     """The first names of a list, and how many follow."""
-    shown = ", ".join(list(names)[:SHOWN])
-    return f"{shown} and {len(names) - SHOWN} more" if len(names) > SHOWN else shown
+    return named(names, most=SHOWN)
 
 
 def by_first_name(names: Collection[str]) -> str:

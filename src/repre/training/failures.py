@@ -15,7 +15,7 @@ import torch.distributed as dist
 from repre.config import RunConfig
 from repre.config_values import to_dict
 from repre.data.io.sources import Source
-from repre.errors import FailureKind, RunError, UserError
+from repre.errors import FailureKind, RunError, UserError, named
 from repre.models.repre import RePre
 from repre.training.failure_record import record_failure
 from repre.training.next_commands import lower_lr, short
@@ -245,7 +245,11 @@ class FailureTracker:
         at_fault = [name for one in reports for name in one["at_fault"]]
         if is_main_process():
             self.folder.append_not_finite({"step": step, "cause": first["cause"], "at_fault": at_fault, "files": files})
-        images = f"at fault {_few(at_fault)}" if at_fault and len(at_fault) < len(files) else f"the batch {_few(files)}"
+        images = (
+            f"at fault {named(at_fault, most=4)}"
+            if at_fault and len(at_fault) < len(files)
+            else f"the batch {named(files, most=4)}"
+        )
         message = f"step {step} is not finite: {first['cause']}; {images} (all in {self.folder.not_finite})"
         self.consecutive += 1
         if self.config.runtime.not_finite == "stop" or self.consecutive > MAX_CONSECUTIVE_SKIPS:
@@ -283,7 +287,3 @@ class FailureTracker:
         if self.folder.last.is_file():
             return f"{self.folder.last} has the last good weights; run the same command again to resume from them"
         return "No checkpoint was saved yet"
-
-
-def _few(names: list[str], count: int = 4) -> str:
-    return ", ".join(names[:count]) + (f" and {len(names) - count} more" if len(names) > count else "")

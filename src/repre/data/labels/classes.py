@@ -29,9 +29,9 @@ from repre.data.labels.label_tables import SPLITS, WHOLE, read_table
 from repre.data.labels.problems import Problems
 from repre.data.labels.same_images import same_images
 from repre.data.labels.splits import HELD_OUT, LabeledImages, hold_out, source_identity
-from repre.data.labels.unlikely_classes import check_classes, check_copies, named
+from repre.data.labels.unlikely_classes import check_classes, check_copies
 from repre.data.scenes import Scenes
-from repre.errors import UserError
+from repre.errors import UserError, named
 
 Array = np.ndarray
 

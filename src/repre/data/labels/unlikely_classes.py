@@ -18,6 +18,7 @@ from repre.data.io.image_files import FileSource
 from repre.data.io.local_files import LocalFiles
 from repre.data.labels.problems import Problems
 from repre.data.labels.splits import LabeledImages
+from repre.errors import named
 
 SPLIT_NAMES = {
     "train", "training", "trainset", "val", "valid", "validation", "dev", "test", "testing", "testset", "eval", "holdout",
@@ -198,10 +199,3 @@ def _same(path: str, other: str) -> bool:
         return filecmp.cmp(path, other, shallow=False)
     except OSError:
         return False
-
-
-def named(names: Iterable[str], *, most: int = 8) -> str:
-    """Names in a sentence: the first ones, and how many there are beyond them."""
-    listed = list(names)
-    more = f" and {len(listed) - most} more" if len(listed) > most else ""
-    return ", ".join(listed[:most]) + more
