@@ -15,6 +15,7 @@ from repre.cli.parsing import parse
 from repre.errors import UserError, counted, named
 from repre.evaluation.metric_units import describe_value
 from repre.evaluation.registry import EVALUATIONS, evaluation
+from repre.evaluation.result_groups import tested_images
 
 ConfigT = TypeVar("ConfigT")
 CLASS_METRICS = {
@@ -115,7 +116,7 @@ def describe_draws(detail: Any) -> str:
 
 def describe_split(details: dict[str, Any]) -> str:
     """The numbers of images, and where the test images come from, such as ``80 images to train on, 20 to test on``."""
-    tested = details.get("test_images", details.get("val_images"))
+    tested = tested_images(details)
     if tested is None or details.get("train_images") is None:
         return ""
     test_set = details.get("test_set")

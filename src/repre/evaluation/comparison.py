@@ -14,10 +14,18 @@ from typing import Any
 from repre.data.labels.same_images import SAME_IMAGES
 from repre.errors import UserError, counted
 from repre.evaluation.gains import Gain, all_equal, deviation, gain
-from repre.evaluation.metric_units import metric_kind
 from repre.evaluation.registry import evaluation
-from repre.evaluation.result_groups import RANDOM, evaluated_size, is_tested_on_training, number
-from repre.evaluation.runner import EVALUATIONS, can_be_written, evaluate, results_folder, slug
+from repre.evaluation.result_groups import (
+    EVALUATIONS,
+    RANDOM,
+    evaluated_size,
+    higher_is_better,
+    is_tested_on_training,
+    number,
+    tested_images,
+    weights_hash,
+)
+from repre.evaluation.runner import can_be_written, evaluate, results_folder, slug
 from repre.models.resolve import ResolvedEncoder, resolve_encoder
 
 Results = dict[tuple[str, str], list[dict[str, Any]]]
@@ -225,8 +233,7 @@ def build_rows(results: Results, *, random: str, supervised: str | None) -> list
         first = next(iter(by_encoder.values()))[0]
         shared = set.intersection(*(set(result["metrics"]) for runs in by_encoder.values() for result in runs))
         for metric in [first["main"], *sorted(shared - {first["main"]})]:
-            kind = metric_kind(metric)
-            higher_is_better = first["higher_is_better"] if kind is None else kind.higher_is_better
+            higher = higher_is_better(first, metric)
             values = {
                 encoder: [float(result["metrics"].get(metric, "nan")) for result in runs]
                 for encoder, runs in by_encoder.items()
@@ -234,7 +241,7 @@ def build_rows(results: Results, *, random: str, supervised: str | None) -> list
             sizes = {encoder: _size(runs) for encoder, runs in by_encoder.items()}
             for encoder, runs in by_encoder.items():
                 over_random, over_supervised = (
-                    gain(values[encoder], values[baseline], higher_is_better=higher_is_better)
+                    gain(values[encoder], values[baseline], higher_is_better=higher)
                     if baseline is not None and baseline != encoder and sizes[baseline] == sizes[encoder]
                     else None
                     for baseline in (random, supervised)
@@ -249,8 +256,8 @@ def build_rows(results: Results, *, random: str, supervised: str | None) -> list
                         over_supervised,
                         seconds=sum(result["seconds"] for result in runs) / len(runs),
                         size=sizes[encoder],
-                        images=_images(runs[0]),
-                        weights=tuple(dict.fromkeys(_weights(result) for result in runs)),
+                        images=tested_images(runs[0].get("details", {})),
+                        weights=tuple(dict.fromkeys(weights_hash(result) for result in runs)),
                     )
                 )
     return rows
@@ -296,12 +303,3 @@ def _pixels(size: Any) -> str:
     if isinstance(size, list) and len(size) == 2 and all(isinstance(side, int) for side in size):
         return f"{size[0]} px" if size[0] == size[1] else f"{size[0]} x {size[1]} px"
     return "at an unknown size" if size is None else "at several sizes"
-
-
-def _images(result: dict[str, Any]) -> int | None:
-    details = result.get("details", {})
-    return details.get("test_images", details.get("val_images"))
-
-
-def _weights(result: dict[str, Any]) -> str:
-    return str(result.get("encoder", {}).get("weights", ""))

@@ -62,7 +62,7 @@ def markdown(rows: Sequence[Row], *, seeds: int, notes: Sequence[str] = ()) -> s
 
 
 def describe_values(row: Row) -> str:
-    """Mean and standard deviation of a row: in percent for shares; ``=`` where all seeds give the same."""
+    """Mean and standard deviation of a row: in percent for shares; says so where all seeds give the same."""
     factor = 100 if is_share(row.metric) else 1
     if row.deviation is not None:
         return f"{factor * row.mean:.2f} ± {factor * row.deviation:.2f}"
@@ -107,7 +107,7 @@ def as_dicts(rows: Sequence[Row]) -> list[dict[str, Any]]:
 
 
 def _describe(over: Gain | None, metric: str) -> str:
-    """A gain with its interval, or with the reason why it has none; ``other size`` where none was computed."""
+    """A gain with its interval, or with the reason why it has none; empty where none was computed."""
     if over is None:
         return ""
     text = describe_gain(metric, over.mean, over.half)

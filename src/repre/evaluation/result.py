@@ -1,9 +1,11 @@
 """The result of an evaluation, and what defines it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from repre.config_values import to_dict
+from repre.data.labels.objects import HELD_OUT_NOTE
 from repre.data.labels.same_images import Fingerprinted
 from repre.evaluation.fitted.fitted_model import FittedModel
 from repre.models.resolve import GIVEN, ResolvedEncoder
@@ -45,3 +47,15 @@ def definition(evaluation: str, resolved: ResolvedEncoder, config: Any) -> dict[
 def pair_identity(*parts: Fingerprinted) -> str:
     """A hash of which files the training and the test images are."""
     return json_hash([part.fingerprint() for part in parts], length=16)
+
+
+def data_details(train: Fingerprinted, test: Fingerprinted, named: str | None, notes: Sequence[str]) -> dict[str, Any]:
+    """Prints the notes on the data of a dense evaluation; returns what its result says about them.
+
+    Args:
+        named: other data to test on, if the user named any.
+    """
+    for note in notes:
+        print(note, flush=True)
+    test_set = named or ("held out" if HELD_OUT_NOTE in notes else "val")
+    return {"notes": list(notes), "data_identity": pair_identity(train, test), "test_set": test_set}

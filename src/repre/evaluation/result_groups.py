@@ -6,16 +6,20 @@ no torch, because the report and the model card use it. Files may be of any vers
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from repre.data.labels.same_images import SAME_IMAGES
+from repre.evaluation.gains import Gain, gain
+from repre.evaluation.metric_units import metric_kind
 
 Result = dict[str, Any]
 """Content of a stored result, see `repre.evaluation.runner`."""
 NOT_ARCHITECTURE = ("weights", "allow_partial", "drop_path", "grad_checkpointing", "freeze_patch_embed", "init")
 """Settings of an encoder that change no feature of given weights."""
+EVALUATIONS, RANDOM_INIT = "evaluations", "random-init"
+"""Names of the folders of results, and of those of the model at random init."""
 RANDOM = "random"
 """Identity of the weights of an encoder at random init."""
 SEPARATELY = ("seed", "data")
@@ -136,6 +140,17 @@ def evaluated_size(result: Result) -> Any:
     return _dict(result.get("details")).get("size") or _dict(result.get("config")).get("size")
 
 
+def tested_images(details: Mapping[str, Any]) -> Any:
+    """The number of test images in the details of a result, which dense evaluations call by another name; None without."""
+    return details.get("test_images", details.get("val_images"))
+
+
+def higher_is_better(result: Result, metric: str) -> bool:
+    """Whether a higher value of a metric of a result is better."""
+    kind = metric_kind(metric)
+    return result.get("higher_is_better") is not False if kind is None else kind.higher_is_better
+
+
 def seed_of(result: Result) -> int:
     """The seed; 0 if there is none."""
     return int(number(result.get("seed")) or 0)
@@ -165,6 +180,14 @@ def paired(group: ResultGroup, baselines: Sequence[ResultGroup], metric: str) ->
             ]
             return [(value, base) for value, base in pairs if value is not None and base is not None]
     return []
+
+
+def gain_over(group: ResultGroup, baselines: Sequence[ResultGroup], metric: str) -> Gain | None:
+    """The gain in a metric over a baseline at equal seeds, see `paired`; None without one to compare with."""
+    if not (pairs := paired(group, baselines, metric)):
+        return None
+    values, others = zip(*pairs)
+    return gain(values, others, higher_is_better=higher_is_better(group.first, metric))
 
 
 def distinguish(groups: Sequence[ResultGroup]) -> list[str]:

@@ -20,6 +20,7 @@ from repre.errors import UserError
 from repre.evaluation.fitted.fitted_folder import MODEL, Origin, save_fitted
 from repre.evaluation.registry import evaluation
 from repre.evaluation.result import Result, definition
+from repre.evaluation.result_groups import EVALUATIONS, RANDOM_INIT
 from repre.models.resolve import ResolvedEncoder
 from repre.models.weight_files import weights_file
 from repre.utils.folder_lock import LONG_WAIT, writing
@@ -27,8 +28,6 @@ from repre.utils.io import json_hash, write_json
 
 FORMAT = 1
 """Version of the JSON's layout."""
-EVALUATIONS, RANDOM_INIT = "evaluations", "random-init"
-"""Names of the folders of results, and of those of the model at random init."""
 
 
 def evaluate(
@@ -69,8 +68,8 @@ def evaluate(
         config = replace(config, value_range=resolved.value_range)
     defined_by = definition(name, resolved, config)
     folder = out or results_folder(resolved)
-    stem = f"{name}-{json_hash(defined_by, length=12)}"
-    path = folder / f"{stem}.json"
+    work_dir = folder / f"{name}-{json_hash(defined_by, length=12)}"
+    path = folder / f"{work_dir.name}.json"
     if reuse:
         for stored in (path, *([also_in / path.name] if also_in is not None else [])):
             if not stored.is_file():
@@ -87,14 +86,14 @@ def evaluate(
         raise _not_writable(folder, "Permission denied")
     before = _written_at(path)
     try:
-        with writing(path.with_suffix(""), patience=LONG_WAIT):
+        with writing(work_dir, patience=LONG_WAIT):
             made_while_waiting = _written_at(path) != before
-            if made_while_waiting and (not keep_model or (path.with_suffix("") / MODEL).is_dir()):
+            if made_while_waiting and (not keep_model or (work_dir / MODEL).is_dir()):
                 return read_result(path)
             return _evaluate(name, resolved, config, defined_by, path, keep_model=keep_model)
     except Exception:  # a refused command leaves no empty folders behind
         with contextlib.suppress(OSError):
-            for one in (*([path.with_suffix("")] if path.with_suffix("").is_dir() else []), *made):
+            for one in (*([work_dir] if work_dir.is_dir() else []), *made):
                 one.rmdir()
         raise
 

@@ -10,21 +10,24 @@ from typing import Any
 
 from repre.config_values import to_dict
 from repre.data.io.torchvision_sets import DATA_SETS
-from repre.evaluation.gains import all_equal, describe_gain, deviation, gain
-from repre.evaluation.metric_units import describe_value, metric_kind
+from repre.errors import counted
+from repre.evaluation.gains import all_equal, describe_gain, deviation
+from repre.evaluation.metric_units import describe_value
 from repre.evaluation.registry import EVALUATIONS
 from repre.evaluation.result_groups import (
+    RANDOM_INIT,
     Result,
     ResultGroup,
     data_key,
     evaluated_size,
     flatten,
+    gain_over,
     group_results,
     is_tested_on_training,
-    paired,
+    tested_images,
     weights_hash,
 )
-from repre.evaluation.runner import RANDOM_INIT, results_folder
+from repre.evaluation.runner import results_folder
 from repre.models.resolve import ResolvedEncoder
 
 PUBLIC = ("scenes", "imagenet", "voc", "ade20k", *DATA_SETS)
@@ -92,7 +95,7 @@ def _data(result: Result, letters: dict[str, str]) -> str:
     text = _name(str(config.get("data")), json.dumps(data_key(result)), letters)
     if config.get("test"):
         text += f", tested on {_name(str(config['test']), str(config['test']), letters)}"
-    tested = details.get("test_images", details.get("val_images"))
+    tested = tested_images(details)
     counts = [
         f"{count} {use}" for count, use in ((details.get("train_images"), "to train"), (tested, "to test")) if count
     ]
@@ -140,10 +143,6 @@ def _value(group: ResultGroup, metric: str) -> str:
 
 def _over(group: ResultGroup, untrained: Sequence[ResultGroup], metric: str) -> str:
     """The gain over the same model at random init at equal settings and seeds."""
-    if not (pairs := paired(group, untrained, metric)):
+    if (found := gain_over(group, untrained, metric)) is None:
         return ""
-    kind = metric_kind(metric)
-    higher = bool(group.first.get("higher_is_better", True)) if kind is None else kind.higher_is_better
-    found = gain([value for value, _ in pairs], [base for _, base in pairs], higher_is_better=higher)
-    count = f"{found.pairs} pairs" if found.pairs > 1 else "1 pair"
-    return f"{describe_gain(metric, found.mean, found.half)} ({count})"
+    return f"{describe_gain(metric, found.mean, found.half)} ({counted(found.pairs, 'pair')})"

@@ -37,6 +37,7 @@ from repre.models.weight_files import (
     describe_model,
     exported_part,
     is_own_checkpoint,
+    numbers_in_words,
     owner,
     owner_of,
     read_content,
@@ -150,7 +151,7 @@ class ResolvedEncoder:
         report = encoder.load_report
         words = "random weights" if report is None else replace(report, which=self.which or report.which).words
         mean, std = (
-            " ".join(f"{value:g}" for value in values.flatten().tolist())
+            numbers_in_words(tuple(values.flatten().tolist()))
             for values in ViewsConfig(mean=self.mean, std=self.std).statistics(encoder.config.channels)
         )
         line = f"encoder {self.spec}: {words}; pixels with mean {mean} and std {std}"

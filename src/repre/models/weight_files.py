@@ -221,8 +221,8 @@ def statistics_of(weights: str, name: str) -> tuple[PixelStatistics, str]:
     usual, spread = (tuple(values.flatten().tolist()) for values in ViewsConfig().statistics(3))
     if not _close(mean, usual) or not _close(std, spread):
         return PixelStatistics(), (
-            f"ImageNet's, since the file names none; timm's own weights of {name} expect mean {_numbers(mean)} and std "
-            f"{_numbers(std)}"
+            f"ImageNet's, since the file names none; timm's own weights of {name} expect mean {numbers_in_words(mean)} "
+            f"and std {numbers_in_words(std)}"
         )
     return PixelStatistics(), "ImageNet's, since the file names none"
 
@@ -333,7 +333,8 @@ def _close(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
     return all(abs(a - b) < 1e-3 for a, b in zip(one, other, strict=True))
 
 
-def _numbers(values: tuple[float, ...]) -> str:
+def numbers_in_words(values: tuple[float, ...]) -> str:
+    """Numbers of channels for a message, such as ``0.5 0.5 0.5``."""
     return " ".join(f"{value:g}" for value in values)
 
 

@@ -4,9 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from repre.evaluation.gains import all_equal, describe_gain, deviation
-from repre.evaluation.gains import gain as gain_of
-from repre.evaluation.metric_units import metric_kind
-from repre.evaluation.result_groups import ResultGroup, distinguish, group_results, is_tested_on_training, paired
+from repre.evaluation.result_groups import ResultGroup, distinguish, gain_over, group_results, is_tested_on_training
 from repre.reporting.evaluated_weights import comparison_weights, weights_titles
 from repre.reporting.formatting import format_number
 from repre.reporting.measurements import images_tested
@@ -119,12 +117,8 @@ def _remarks(group: ResultGroup) -> list[str]:
 
 def _gain_over(group: ResultGroup, untrained: Sequence[ResultGroup]) -> dict[str, str] | None:
     """Gives the gain over random init at equal seeds, with its number of pairs; None without a result to compare with."""
-    pairs = paired(group, untrained, group.main)
-    if not pairs:
+    if (found := gain_over(group, untrained, group.main)) is None:
         return None
-    kind = metric_kind(group.main)
-    higher = group.first.get("higher_is_better") is not False if kind is None else kind.higher_is_better
-    found = gain_of([value for value, _ in pairs], [base for _, base in pairs], higher_is_better=higher)
     count = f"{found.pairs} pairs of seeds" if found.pairs > 1 else "1 pair of seeds"
     verdict = "" if found.verdict == "unknown: one seed" else f", {found.verdict}"
     return {

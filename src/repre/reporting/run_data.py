@@ -17,6 +17,7 @@ import numpy as np
 import yaml
 
 from repre.errors import UserError, near_names
+from repre.evaluation.result_groups import EVALUATIONS, RANDOM_INIT
 from repre.reporting.snapshot_arrays import read_arrays
 from repre.training.failure_record import FailureRecord, killed, read_failure
 from repre.utils.folder_lock import is_locked
@@ -26,8 +27,6 @@ RUN_FILES = ("config.yaml", "metrics.jsonl", "summary.json")
 """A folder with any of these is a run."""
 MAX_UNREADABLE = 50
 """Lines of unreadable.txt that the page shows."""
-EVALUATIONS, RANDOM_INIT = "evaluations", "random-init"
-"""Names of the folders of results, as `repre.evaluation.runner` has them."""
 VALIDATION_LINE = re.compile(r"^step (\d+): (.+)$")
 """A validation in log.txt."""
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from repre.config import RunConfig, load_yaml
 from repre.models.load_report import LoadReport
-from repre.models.weight_files import run_settings, statistics_of
+from repre.models.weight_files import numbers_in_words, run_settings, statistics_of
 from repre.training.checkpoint import checkpoint_file
 
 DIGITS = 6
@@ -38,9 +38,10 @@ def describe_start(report: LoadReport | None, config: RunConfig) -> str | None:
     if report is None or config.encoder.weights is None:
         return None
     (mean, std), expected = _used(config), _expected(config)
-    words = f"{report}; pixels with mean {_numbers(mean)} and std {_numbers(std)}"
+    words = f"{report}; pixels with mean {numbers_in_words(mean)} and std {numbers_in_words(std)}"
     if expected is not None and not _same(expected, (mean, std)):
-        return f"{words}, while the weights expect mean {_numbers(expected[0])} and std {_numbers(expected[1])}"
+        theirs = f"mean {numbers_in_words(expected[0])} and std {numbers_in_words(expected[1])}"
+        return f"{words}, while the weights expect {theirs}"
     _, source = statistics_of(config.encoder.weights, config.encoder.name)
     return f"{words} ({source})" if config.views.mean is None or expected is not None else words
 
@@ -69,7 +70,3 @@ def _used(config: RunConfig) -> Pair:
 def _same(one: Pair, other: Pair) -> bool:
     values = [*one[0], *one[1]], [*other[0], *other[1]]
     return len(values[0]) == len(values[1]) and all(abs(a - b) < 10**-DIGITS for a, b in zip(*values))
-
-
-def _numbers(values: tuple[float, ...]) -> str:
-    return " ".join(f"{value:g}" for value in values)

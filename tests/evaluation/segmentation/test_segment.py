@@ -164,7 +164,10 @@ def test_the_range_of_pixels_comes_from_the_encoder(head: str, tmp_path: Path) -
     stored = evaluate("segment", declared, settings, out=tmp_path / "out")
     assert stored["metrics"] == by_config
     assert stored["config"]["value_range"] == [0.0, 255 * 16.0]
-    assert run(resolved(), settings).metrics != by_config
+    as_typed = replace(settings, value_range=(0.0, 65535.0))
+    assert run(resolved(), as_typed).metrics != by_config
+    with pytest.raises(UserError, match="give --value-range 0 4095"):
+        run(resolved(), settings)
 
 
 def test_classes_of_other_data_have_to_agree(tmp_path: Path) -> None:

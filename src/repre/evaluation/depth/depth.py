@@ -15,7 +15,6 @@ import torch
 
 from repre.data.io.value_ranges import check_labeled_values
 from repre.data.labels.depth_pairs import DepthPairs, check_scale, open_depth
-from repre.data.labels.objects import HELD_OUT_NOTE
 from repre.data.labels.problems import Problems
 from repre.data.labels.same_images import notes_on_pair
 from repre.data.labels.splits import label_subset
@@ -32,7 +31,7 @@ from repre.evaluation.fitted.fitted_windows import WindowPreprocessing
 from repre.evaluation.maps import window_side
 from repre.evaluation.metrics import check_fractions, with_fraction
 from repre.evaluation.options import DenseFeatures, RuntimeOptions, check_window_options
-from repre.evaluation.result import Result, definition, pair_identity
+from repre.evaluation.result import Result, data_details, definition, pair_identity
 from repre.evaluation.segmentation.segmentation_heads import LinearHead
 from repre.evaluation.segmentation.segmentation_task import SegmentationTask
 from repre.evaluation.segmentation.segmenter import Segmenter, train_head
@@ -137,11 +136,8 @@ def run(resolved: ResolvedEncoder, config: DepthConfig, *, work_dir: Path | None
     train, test = _open(resolved, config)
     with naming_bad_images(train, test, workers=config.runtime.processes):
         notes = list(dict.fromkeys([*notes_on_pair(train, test), *_ranges(config, train, test)]))
-    for note in notes:
-        print(note, flush=True)
     details: dict[str, Any] = {"train_images": len(train), "val_images": len(test), "frozen": config.frozen}
-    details["data_identity"] = pair_identity(train, test)
-    details |= {"notes": notes, "test_set": config.test or ("held out" if HELD_OUT_NOTE in notes else "val")}
+    details |= data_details(train, test, config.test, notes)
     metrics: dict[str, float] = {}
     fitted: FittedDepth | None = None
     fractions = sorted(config.label_fraction, reverse=True)

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from repre.data.io.value_ranges import check_labeled_values
 from repre.data.labels.boxes import BoxSource, Objects, open_boxes
-from repre.data.labels.objects import HELD_OUT_NOTE
 from repre.data.labels.same_images import notes_on_pair
 from repre.data.labels.splits import label_subset
 from repre.data.loading.workers import in_workers
@@ -29,7 +28,7 @@ from repre.evaluation.fit import FitConfig, fit
 from repre.evaluation.fitted.fitted_detector import DetectHead, DetectPreprocessing, FittedDetector, detector
 from repre.evaluation.metrics import check_fractions, with_fraction
 from repre.evaluation.options import DenseFeatures, RuntimeOptions
-from repre.evaluation.result import Result, definition, pair_identity
+from repre.evaluation.result import Result, data_details, definition, pair_identity
 from repre.models.resolve import ResolvedEncoder
 from repre.utils.config_checks import check_fields
 from repre.utils.progress import track
@@ -150,12 +149,9 @@ def run(resolved: ResolvedEncoder, config: DetectConfig, *, work_dir: Path | Non
     if config.save_predictions and work_dir is None:
         raise UserError("save_predictions needs work_dir, the folder to save to")
     train, test, config, notes = _open(resolved, config)
-    for note in notes:
-        print(note, flush=True)
     metrics: dict[str, float] = {}
     details: dict[str, Any] = {"train_images": len(train), "test_images": len(test), "classes": train.classes}
-    details |= {"notes": notes, "data_identity": pair_identity(train, test)}
-    details["test_set"] = config.test or ("held out" if HELD_OUT_NOTE in notes else "val")
+    details |= data_details(train, test, config.test, notes)
     for fraction in sorted(config.label_fraction):
         labeled = label_subset(len(train), fraction, seed=config.seed)
         absent = _classes_without_boxes(train, labeled)

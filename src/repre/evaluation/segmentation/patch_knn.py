@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from repre.data.labels.masks import MaskOptions, MaskSource
-from repre.data.labels.objects import HELD_OUT_NOTE
 from repre.data.labels.same_images import notes_on_pair
 from repre.data.labels.splits import label_subset
 from repre.data.labels.windows import WindowsConfig
@@ -20,7 +19,7 @@ from repre.evaluation.bad_images import naming_bad_images
 from repre.evaluation.maps import CachedMaps, cached_maps, window_side
 from repre.evaluation.metrics import check_fractions, with_fraction
 from repre.evaluation.options import DenseFeatures, RuntimeOptions, check_window_options
-from repre.evaluation.result import Result, pair_identity
+from repre.evaluation.result import Result, data_details, pair_identity
 from repre.evaluation.segmentation.patch_memory import fill_memory, unit_patches, votes_of_maps
 from repre.evaluation.segmentation.segment import open_train_and_test, score
 from repre.models.encoder import Encoder
@@ -135,13 +134,9 @@ def run(resolved: ResolvedEncoder, config: PatchKNNConfig, *, work_dir: Path | N
             runtime=config.runtime,
         )
 
-    notes = notes_on_pair(train, test)
-    for note in notes:
-        print(note, flush=True)
     metrics: dict[str, float] = {}
-    details: dict[str, Any] = {"train_images": len(train), "val_images": len(test), "notes": notes}
-    details |= {"data_identity": pair_identity(train, test), "size": side}
-    details["test_set"] = config.test or ("held out" if HELD_OUT_NOTE in notes else "val")
+    details: dict[str, Any] = {"train_images": len(train), "val_images": len(test), "size": side}
+    details |= data_details(train, test, config.test, notes_on_pair(train, test))
     with naming_bad_images(train, test, workers=config.runtime.processes):
         train_maps, test_maps = maps_of(train), maps_of(test)
     device, patches, fractions = config.runtime.torch_device, unit_patches(0), sorted(config.label_fraction)[::-1]

@@ -20,7 +20,6 @@ import torch
 
 from repre.data.io.value_ranges import check_labeled_values
 from repre.data.labels.masks import MaskOptions, MaskSource, open_masks
-from repre.data.labels.objects import HELD_OUT_NOTE
 from repre.data.labels.problems import Problems
 from repre.data.labels.same_images import notes_on_pair
 from repre.data.labels.splits import label_subset
@@ -34,7 +33,7 @@ from repre.evaluation.fitted.fitted_windows import WindowPreprocessing
 from repre.evaluation.maps import window_side
 from repre.evaluation.metrics import check_fractions, with_fraction
 from repre.evaluation.options import DenseFeatures, RuntimeOptions, check_window_options
-from repre.evaluation.result import Result, definition, pair_identity
+from repre.evaluation.result import Result, data_details, definition, pair_identity
 from repre.evaluation.segmentation.miou import Confusion, Scores
 from repre.evaluation.segmentation.overlay import save_overlay
 from repre.evaluation.segmentation.segmentation_heads import segmentation_head
@@ -167,11 +166,7 @@ def run(resolved: ResolvedEncoder, config: SegmentConfig, *, work_dir: Path | No
     train, test = _open(resolved, config)
     metrics: dict[str, float] = {}
     details: dict[str, Any] = {"train_images": len(train), "val_images": len(test), "frozen": config.is_frozen}
-    details["data_identity"] = pair_identity(train, test)
-    details["notes"] = notes_on_pair(train, test)
-    details["test_set"] = config.test or ("held out" if HELD_OUT_NOTE in details["notes"] else "val")
-    for note in details["notes"]:
-        print(note, flush=True)
+    details |= data_details(train, test, config.test, notes_on_pair(train, test))
     fractions = sorted(config.label_fraction, reverse=True)
     fitted: FittedSegmenter | None = None
     for fraction in fractions:
