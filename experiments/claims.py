@@ -1,221 +1,162 @@
-"""Summary of the tables: the goals by pair of framework and encoder, and the paper's claims.
+"""The table of claims: goals that were fixed beforehand, goals for every data set, training end to end, the paper's claims.
 
-A goal is reached, or missed, if the whole interval over seeds is on one side of it; otherwise it is open.
+A claim is reached, or missed, if the whole interval is on one side of its goal; otherwise it is open. In a comparison
+that was fixed before it was run the means decide, as was fixed with it; the table says so where the interval is open.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator, Sequence
 
-from experiments.analysis import METRICS, Entry, Results, load_trainings, table_entries
-from experiments.plan import Plan, Row
-from experiments.presets import Preset
-from repre.evaluation.gains import Gain, gain
+from experiments.comparisons import (
+    IMAGE_METRICS,
+    MIN_AP_GAIN,
+    MIN_CHANGE,
+    MIN_GAIN,
+    Comparison,
+    Study,
+    by_place,
+    comparisons,
+    count,
+    format_gain,
+    pooled,
+    short,
+    without_all_labels,
+)
+from experiments.paper_claims import ENDS, Claim, judge, other_starts, paper_claims
 
-MIN_GAIN, MIN_AP_GAIN, MIN_CHANGE = 3.0, 2.0, -0.5
-"""Goals in percentage points: gain in the primary metric, gain in box AP, change of the other metrics."""
-BRANCH = " + branch"
-"""Suffix of the labels of rows with the branch."""
-
-
-@dataclass(frozen=True)
-class Goal:
-    """The least difference, in percentage points, that the branch is to make in a metric."""
-
-    metric: str
-    threshold: float
-
-
-def primary_metric(preset: Preset) -> str:
-    """Returns the name of the preset's primary metric."""
-    return next(iter(METRICS[preset.primary].values()))
+FIXED = "Fixed before it was run"
+BY_DATA = "Goals by data set (exploratory)"
+REQUIRED_DATA = 3
+"""Number of data sets on which a default without harm is to reach the dense goal."""
+REQUIRED_SEEDS = 3
+"""Number of pairs of seeds that it takes."""
 
 
-def goals(preset: Preset) -> list[Goal]:
-    """Returns the goals. If mIoU is not the primary metric, the same gain is a goal in both."""
-    box_ap = METRICS[Plan(preset).all_evaluations[-1]]["box_ap"]
-    dense = dict.fromkeys((primary_metric(preset), METRICS["miou"]["miou"]))
-    return [
-        *(Goal(metric, MIN_GAIN) for metric in dense),
-        Goal(box_ap, MIN_AP_GAIN),
-        Goal("k-NN", MIN_CHANGE),
-        Goal("linear", MIN_CHANGE),
-    ]
+def goal_of(metric: str) -> float:
+    """Returns the least difference, in percentage points, that the branch is to make in a metric."""
+    if metric in IMAGE_METRICS:
+        return MIN_CHANGE
+    return MIN_AP_GAIN if "AP" in metric else MIN_GAIN
 
 
-def summary(preset: Preset, rows: list[Row], results: Results, folder: Path) -> str:
-    """Returns the goals and the claims in Markdown, as far as they are measured.
-
-    Args:
-        folder: folder of the results of all presets, for the training records.
-    """
-    tables = {
-        name: table_entries([row for row in rows if row.table == name], results) for name in {row.table for row in rows}
-    }
-    parts = [
-        "### Summary\n",
-        _goal_table(preset, tables["confirmatory"], tables["1"]),
-        "The paper's claims:\n",
-        *_claims(preset, rows, tables, load_trainings(folder / preset.name)),
-    ]
-    return "\n".join(parts)
-
-
-def _goal_table(preset: Preset, confirmatory: list[Entry], exploratory: list[Entry]) -> str:
-    columns = goals(preset)
-    heads = [f"{goal.metric}, at least {goal.threshold:+g}" for goal in columns]
-    lines = [
-        "The branch against the plain framework. Each cell has the mean difference in points with its interval, the number "
-        "of pairs of seeds in parentheses, and the goal: *reached* or *missed* if the whole interval agrees, otherwise "
-        "*open*.\n",
-        f"| with the branch | {' | '.join(heads)} |",
-        f"|---|{'---|' * len(columns)}",
-    ]
-    pairs: dict[str, dict[str, Entry]] = {}
-    for table, entries in (("confirmatory", confirmatory), ("exploratory", exploratory)):
-        for entry in entries:
-            if entry.row.baseline and entry.row.label.endswith(BRANCH):
-                name = f"{entry.row.label.removesuffix(BRANCH)}, {table}"
-                pairs.setdefault(name, {})[entry.metric] = entry
-    for name, by_metric in pairs.items():
-        cells = [_goal_cell(by_metric.get(goal.metric), goal) for goal in columns]
-        lines.append(f"| {name} | {' | '.join(cells)} |")
-    exploratory_pairs = [by_metric for name, by_metric in pairs.items() if name.endswith("exploratory")]
-    cells = [
-        _pooled_cell([by_metric[goal.metric] for by_metric in exploratory_pairs if goal.metric in by_metric], goal)
-        for goal in columns
-    ]
-    lines.append(f"| mean over the exploratory pairs, interval over pairs | {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
-
-
-def _goal_cell(entry: Entry | None, goal: Goal) -> str:
-    if entry is None or entry.gain is None:
-        return "–"
-    return f"{format_difference(entry)} ({entry.pairs}): {_judge(entry.gain, goal)}"
-
-
-def _judge(difference: Gain, goal: Goal) -> str:
-    if difference.half is None or abs(difference.mean - goal.threshold) < difference.half:
+def judge_fixed(found: Comparison) -> str:
+    """The verdict on a comparison that was fixed beforehand, once all its pairs are measured."""
+    if found.gain.pairs < found.expected:
         return "open"
-    return "reached" if difference.mean >= goal.threshold else "**missed**"
+    if not found.means_decide:
+        return judge(found.gain, goal_of(found.metric))
+    by_mean = "reached" if found.gain.mean >= goal_of(found.metric) else "missed"
+    return by_mean if judge(found.gain, goal_of(found.metric)) == by_mean else f"{by_mean} (by the mean)"
 
 
-def _pooled_cell(entries: list[Entry], goal: Goal) -> str:
-    means = [entry.gain.mean for entry in entries if entry.gain is not None]
-    if not means:
-        return "–"
-    pooled = pool(means)
-    return f"{format_gain(pooled)} ({len(means)}): {_judge(pooled, goal)}"
-
-
-def pool(differences: Sequence[float]) -> Gain:
-    """Returns the mean of differences with the interval over them; each counts once."""
-    return gain(differences, [0.0] * len(differences))
-
-
-def format_difference(entry: Entry) -> str:
-    """Formats the difference of an entry, with † if pairs mix machines."""
-    assert entry.gain is not None
-    return format_gain(entry.gain) + (" †" if entry.mixed else "")
-
-
-def format_gain(difference: Gain) -> str:
-    """Formats a difference in points with its interval, or in parentheses if it has none."""
-    if difference.half is None:
-        return f"({difference.mean:+.1f})"
-    low, high = difference.mean - difference.half, difference.mean + difference.half
-    return f"{difference.mean:+.1f} [{low:+.1f}, {high:+.1f}]"
-
-
-def _claims(
-    preset: Preset,
-    rows: list[Row],
-    tables: Mapping[str, list[Entry]],
-    trainings: Mapping[tuple[str, int], dict[str, Any]],
-) -> list[str]:
-    metric = primary_metric(preset)
-    labels = ("without the branch", "last level only", "two levels", "linear decoder")
-    return [
-        "- *1. Parallel to any contrastive framework; without the branch, it is that framework.* Not a measurement: "
-        "`tests/frameworks/test_contract.py` checks both, bit for bit, for every framework.",
-        f"- *2. Lightweight.* {_costs(rows, trainings)}",
-        f"- *3 and 4. Fuses several depths, and the hierarchy is crucial.* {metric} against the defaults (seeds): "
-        f"{_differences(tables['2'], metric, labels)}.",
-        f"- *5. Improves various frameworks with various transformers.* {_counts(tables['1'], metric)}",
-        "- *6. Transfers better than supervised and self-supervised pre-training.* Other methods against RePre with MoCo v3 "
-        "and a ViT; above 0 the other method is better (seeds):\n",
-        _comparison(tables["3"]),
-    ]
-
-
-def _costs(rows: list[Row], trainings: Mapping[tuple[str, int], dict[str, Any]]) -> str:
-    """The decoder's cost relative to the encoder's, for every pair of table 1."""
-    costs = []
-    for row in rows:
-        if row.table != "1" or not row.label.endswith(BRANCH):
-            continue
-        records = [trainings[row.method.name, seed] for seed in row.seeds if (row.method.name, seed) in trainings]
-        if not records:
-            continue
-        cost = records[0]["costs"]
-        parameters, flops = (cost[f"decoder_{kind}"] / cost[f"encoder_{kind}"] for kind in ("parameters", "flops"))
-        longer = next(each.method.name for each in rows if each.method.same_time_as == row.method.name)
-        ratios = [trainings[longer, seed]["time_ratio"] for seed in row.seeds if (longer, seed) in trainings]
-        time = f"{sum(ratios) / len(ratios) - 1:+.0%}" if ratios else "not measured"
-        costs.append(f"{row.label.removesuffix(BRANCH)} {parameters:.0%}, {flops:.0%}, {time}")
-    if not costs:
-        return "Not measured yet."
-    return (
-        "The decoder's parameters and forward FLOPs relative to the encoder's, and the increase in step time (alternating "
-        f"short trainings): {'; '.join(costs)}."
-    )
-
-
-def _differences(entries: Sequence[Entry], metric: str, labels: tuple[str, ...]) -> str:
-    by_label = {entry.row.label: entry for entry in entries if entry.metric == metric and entry.gain is not None}
-    return "; ".join(
-        f"{label} {_with_seeds(by_label[label])}" if label in by_label else f"{label} not measured" for label in labels
-    )
-
-
-def _with_seeds(entry: Entry) -> str:
-    return f"{format_difference(entry)} ({entry.pairs})"
-
-
-def _counts(entries: Sequence[Entry], metric: str) -> str:
-    """In how many pairs of framework and encoder the branch gains, and in how many the interval excludes 0."""
-    gains = [
-        entry.gain
-        for entry in entries
-        if entry.metric == metric and entry.gain is not None and entry.row.label.endswith(BRANCH)
-    ]
-    if not gains:
-        return "Not measured yet."
-    return (
-        f"{metric} is higher with the branch in {sum(each.mean > 0 for each in gains)} of {len(gains)} pairs, by "
-        f"{MIN_GAIN:g} points or more in {sum(each.mean >= MIN_GAIN for each in gains)}; the interval over seeds excludes 0 "
-        f"in {sum(each.verdict == 'better' for each in gains)}."
-    )
-
-
-def _comparison(entries: Sequence[Entry]) -> str:
-    measured = [entry for entry in entries if entry.gain is not None]
-    return markdown_table("method", measured, _with_seeds) if measured else "Not measured yet.\n"
-
-
-def markdown_table(corner: str, entries: Sequence[Entry], cell: Callable[[Entry], str]) -> str:
-    """Returns a table with a row per method and a column per metric; a dash where there is no entry.
+def claims(studies: Sequence[Study], extra: Sequence[Comparison] = ()) -> list[Claim]:
+    """Returns all lines of the table, as far as something is measured.
 
     Args:
-        corner: text of the upper left cell.
-        cell: text of an entry's cell.
+        extra: comparisons that belong to no preset.
     """
-    by_cell = {(entry.row.label, entry.metric): entry for entry in entries}
-    metrics = list(dict.fromkeys(entry.metric for entry in entries))
-    lines = [f"| {corner} | {' | '.join(metrics)} |", f"|---|{'---|' * len(metrics)}"]
-    for label in dict.fromkeys(entry.row.label for entry in entries):
-        cells = (cell(by_cell[label, metric]) if (label, metric) in by_cell else "–" for metric in metrics)
-        lines.append(f"| {label} | {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+    found = [each for study in studies for each in comparisons(study)]
+    lines = [*_fixed(found), *_by_data(by_place([*found, *extra]))]
+    for study in studies:
+        lines += _harmless(study)
+    lines += _end_to_end(found)
+    for study in studies:
+        lines += other_starts(study, end_to_end=True)
+    return [*lines, *paper_claims(studies)]
+
+
+def claim_table(lines: Sequence[Claim]) -> str:
+    """Returns the table in Markdown; every group has a heading line."""
+    parts = ["| claim | measured, points | verdict |", "|---|---|---|"]
+    for group in dict.fromkeys(line.group for line in lines):
+        parts.append(f"| **{group}** | | |")
+        for line in (each for each in lines if each.group == group):
+            verdict = f"**{line.verdict}**" if line.verdict.startswith("missed") else line.verdict
+            parts.append(f"| {line.text} | {line.measured} | {verdict} |")
+    return "\n".join(parts) + "\n"
+
+
+def _fixed(found: Sequence[Comparison]) -> Iterator[Claim]:
+    for each in found:
+        if each.is_confirmatory:
+            text = f"{each.place}: {each.metric} at least {goal_of(each.metric):+g}"
+            yield Claim(FIXED, text, short(each.gain, each.unit), judge_fixed(each))
+
+
+def _by_data(found: Sequence[Comparison]) -> Iterator[Claim]:
+    """Lines for the frozen metrics of every data set and start: dense ones, then those of whole images."""
+    dense = {
+        each.metric: f"{each.metric} at least {MIN_GAIN:+g}"
+        for each in found
+        if each.is_dense and not each.is_few_labels
+    }
+    few = {each.metric: f"with few labels, at least {MIN_GAIN:+g}" for each in found if each.is_few_labels}
+    image = dict.fromkeys(IMAGE_METRICS, f"k-NN, linear at least {MIN_CHANGE:g}")
+    goals = dense | few | image
+    places: dict[tuple[str, str, str], list[Comparison]] = {}
+    for each in found:
+        if not each.is_confirmatory and not each.is_end_to_end:
+            places.setdefault((each.preset, each.data, each.start), []).append(each)
+    for goal in dict.fromkeys(goals.values()):
+        for group in places.values():
+            chosen = [each for each in group if goals[each.metric] == goal]
+            if chosen:
+                yield Claim(BY_DATA, f"{chosen[0].place}: {goal}", _listed(chosen), _all_of(chosen))
+
+
+def _listed(found: Sequence[Comparison]) -> str:
+    """Differences by metric, with the number of pairs once if it is the same for all."""
+    if len(found) == 1:
+        return short(found[0].gain, found[0].unit)
+    pairs = {count(each.gain.pairs, each.unit) for each in found}
+    parts = [f"{each.metric.replace('% of the labels', ' %')} {format_gain(each.gain).strip('()')}" for each in found]
+    if len(pairs) == 1:
+        return f"{'; '.join(parts)}; {pairs.pop()}"
+    return "; ".join(f"{part}, {count(each.gain.pairs, each.unit)}" for part, each in zip(parts, found))
+
+
+def _all_of(found: Sequence[Comparison]) -> str:
+    """Reached if every metric reaches its goal, missed if one misses it, otherwise open."""
+    verdicts = {judge(each.gain, goal_of(each.metric)) for each in found}
+    return "missed" if "missed" in verdicts else "open" if "open" in verdicts else "reached"
+
+
+def _end_to_end(found: Sequence[Comparison]) -> Iterator[Claim]:
+    """The branch against the plain framework, as the mean over the pairs of framework and encoder on a data set."""
+    groups: dict[tuple[str, str, str], list[Comparison]] = {}
+    for each in found:
+        if each.is_end_to_end and "mask AP" not in each.metric:
+            groups.setdefault((each.preset, each.data, each.metric), []).append(each)
+    for group in groups.values():
+        mean = pooled(group)
+        text = f"{mean.place}: {mean.metric} at least {goal_of(mean.metric):+g}"
+        yield Claim(ENDS, text, short(mean.gain, mean.unit), judge(mean.gain, goal_of(mean.metric)))
+
+
+def _harmless(study: Study) -> Iterator[Claim]:
+    """Whether a setting of the branch gains on three data sets and costs nothing on any: one line for each setting."""
+    settings: dict[str, dict[str, list[Comparison]]] = {}
+    for entry in study.tables.get("harm", []):
+        if entry.gain is not None:
+            data, setting = entry.row.label.split(": ", 1)
+            metric = without_all_labels(entry.metric, study.preset)
+            each = Comparison(study.preset.name, data, setting, metric, entry.gain)
+            settings.setdefault(setting, {}).setdefault(data, []).append(each)
+    for setting, by_data in settings.items():
+        dense = [found[0].gain for found in _chosen(by_data, dense=True)]
+        image = [each.gain for found in _chosen(by_data, dense=False) for each in found]
+        least = min((each.mean for each in image), default=0.0)
+        gaining = sum(each.mean >= MIN_GAIN for each in dense)
+        holds = gaining >= REQUIRED_DATA and least >= MIN_CHANGE
+        pairs = min((each.pairs for each in (*dense, *image)), default=0)
+        worst = f"worst of k-NN and linear {least:+.1f}" if image else "k-NN and linear not measured"
+        measured = f"dense {MIN_GAIN:+g} on {gaining} of {len(dense)}; {worst}; at least {count(pairs)}"
+        verdict = ("reached" if holds else "missed") + " (by the means)" if pairs >= REQUIRED_SEEDS else "open"
+        text = f"“{setting}”: dense {MIN_GAIN:+g} on {REQUIRED_DATA} data sets, k-NN, linear at least {MIN_CHANGE:g} on all"
+        yield Claim(BY_DATA, text, measured, verdict)
+
+
+def _chosen(by_data: dict[str, list[Comparison]], *, dense: bool) -> list[list[Comparison]]:
+    chosen = (
+        [each for each in found if each.is_dense == dense and not each.is_few_labels] for found in by_data.values()
+    )
+    return [found for found in chosen if found]

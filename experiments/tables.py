@@ -1,140 +1,110 @@
-"""Writes docs/evidence.md and its plots from the stored results, and lists what is not measured.
+"""Writes docs/evidence.md, its pictures, and the numbers that other documents quote, from the stored results.
 
 python -m experiments.tables
 """
 
 import argparse
 import sys
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
 from benchmarks.machine import describe_machine
 
-from experiments.all_presets import PRESETS, plan_of
-from experiments.analysis import (
-    Entry,
-    Results,
-    bootstrap,
-    load_failures,
-    load_results,
-    pool_objects,
-    table_entries,
-    without_fold,
-)
-from experiments.claims import (
+from experiments.all_presets import PRESETS
+from experiments.analysis import Entry, Results, bootstrap, pool_objects, without_fold
+from experiments.answer import figures, picture_rows, sentences
+from experiments.claims import claim_table, claims
+from experiments.comparisons import (
     BRANCH,
     MIN_CHANGE,
     MIN_GAIN,
-    format_difference,
+    Study,
     format_gain,
-    markdown_table,
+    load_study,
     pool,
     primary_metric,
-    summary,
+    small_data_comparisons,
 )
+from experiments.evidence_text import CAPTION, CLAIMS, DEFINITIONS, DETAILS, INTRODUCTION, NOTES, WHY_FOREGROUND
 from experiments.plan import TITLES, Row, tasks
 from experiments.presets import Preset
+from experiments.quotes import write_figures
 from experiments.run import RESULTS
 from repre.errors import UserError
 
 DOCS = Path(__file__).parents[1] / "docs"
-HEAD = """# Evidence
-
-Does the reconstruction branch help? All measurements use data that anyone can build. `experiments/tables.py` writes
-this page from the JSON files in `experiments/results/`; each of them holds its config and the machine.
-
-- **Data.** FashionScenes has articles of Fashion-MNIST, in random colors, on photographs. StampScenes has
-  photographic cut-outs of 13 classes on photographs. `experiments/build_scenes.py` composes both from Debian packages
-  that are pinned by version and SHA-256. Training and test images share no object, no near-duplicate and no
-  photograph.
-- **Confirmatory.** One comparison was fixed before it was run: RePre's defaults against the plain framework on
-  FashionScenes, for MoCo v3 with a ViT and for MoBY with a Swin, each with five pairs of runs. Both runs of a pair
-  share initial weights, data order, views and heads. Its seeds are used nowhere else. Its scenes with masks are new,
-  but they use the articles and photographs of the exploratory scenes. The images for pre-training, k-NN and linear
-  are the same as in the exploratory tables.
-- **Exploratory.** Everything else. There is no correction for the number of comparisons, and the defaults were chosen
-  from these tables. Pilots at seed 100, which are in no table, set the sizes of the two-core preset.
-- **Metrics** are in percent, on test images that no training used. *Linear mIoU*: a 1x1 convolution on frozen feature
-  maps of all levels; mean IoU of background and ten classes. *UPerNet* and *AP* (Mask R-CNN, COCO's metric): encoder
-  and head are trained together. *Object*: the ten classes are merged into one; object mIoU is the mean of the IoU of
-  object and background, and predicting only background scores about 38. *k-NN* and *linear* use images with one
-  object. *Gradient ratio*: norm of the branch's gradient over that of the contrastive loss, the largest at three
-  depths of the encoder, on 64 images, with the initial and the final model.
-- **Differences** are in percentage points, at equal seeds, with the 95 % interval of Student's t. If the interval
-  contains 0, the table says "no difference". A difference in parentheses has too few seeds for an interval. † marks
-  differences with a pair that was measured on two machines: rounding alone can make the same seed end differently
-  ([how far apart](results.md#whether-the-evaluations-themselves-are-sound)).
-
-To reproduce: `python -m experiments.run --preset cpu --download`, then `python -m experiments.tables`. Run the same
-command again to resume. Useful options: `--only confirmatory`, `--hours 2`, `--preset gpu`. Encoders are not stored
-with the results: if a result is missing, the encoder is trained again, and if another processor gives it other
-weights, all results of that encoder are measured again.
-"""
-WHY_FOREGROUND = (
-    " (chosen before the confirmatory runs, after a pilot in which linear mIoU was that of predicting only background)"
-)
-NOTES = {
-    "1": "RePre's recipes without changes: the branch has weight 1 with DINO and weight 10 with the other frameworks. The "
-    "plain framework with the training time of the branch is compared with the branch; above 0 the longer plain training is "
-    "better.",
-    "2": "Each row changes one setting of the defaults (weight 10, the clean crop as target, four levels, convolutional "
-    "decoder, L1, both views, no mask); the last two rows change two.",
-    "3": "Each method against RePre; above 0 the other method is better. All self-supervised methods see equally many "
-    "images, and the supervised one equally many views. The cost of a step differs between methods. Where patches are "
-    "masked, in this table and table 2, they get the mean color, not SimMIM's learned token.",
-    "5": "Against the plain framework: the branch with its first defaults (weight 1, augmented view as target), with its "
-    "current defaults, and with settings that the monitors' gradient ratio suggests.",
-    "stamps": "Some classes have three or four test objects in a fold: on one fold, differences below 5 points are noise.",
-}
-"""Table -> text below its title."""
+PICTURE = "images/evidence.png"
 
 
-def evidence_page(results: Path, docs: Path, *, presets: list[Preset], plots: bool = True) -> str:
-    """Returns the page; writes its plots into docs/images.
+def evidence_page(
+    results: Path, docs: Path, *, presets: list[Preset], plots: bool = True
+) -> tuple[str, dict[str, str]]:
+    """Returns the page and the numbers that other documents quote; writes the page's pictures into docs/images.
 
     Args:
         results: folder of the results of all presets.
         docs: folder of the documentation.
-        plots: whether to draw plots.
+        plots: whether to draw pictures.
     """
-    parts = [HEAD]
-    for preset in presets:
-        preset_results = load_results(results / preset.name)
-        rows = plan_of(preset).rows()
-        parts.append(_about(preset, rows, preset_results))
-        for failure in load_failures(results / preset.name):
-            parts.append(f"Failed: {failure['method']}, seed {failure['seed']}: {failure['failure']}.\n")
-        if not preset_results:
-            continue
-        parts.append(summary(preset, rows, preset_results, results))
-        for table, title in TITLES.items():
-            table_rows = [row for row in rows if row.table == table]
-            parts.append(f"### {title}\n")
-            if table in NOTES:
-                parts.append(f"{NOTES[table]}\n")
-            parts.append(_table(preset, table, table_rows, preset_results, docs, plots=plots))
-    return "\n".join(parts).rstrip() + "\n"
+    studies = [load_study(results, preset) for preset in presets]
+    measured, extra = [study for study in studies if study.results], small_data_comparisons(results)
+    lines = claims(measured, extra)
+    parts = [INTRODUCTION, *(f"{text}\n" for text in sentences(measured, extra, lines).values())]
+    if plots:
+        from experiments.plots import plot_answer, save
+
+        if save(plot_answer(picture_rows(measured, extra)), docs / PICTURE, dpi=230):
+            parts += [f"![Differences by data set, framework and metric]({PICTURE})\n", CAPTION]
+    parts += [CLAIMS, claim_table(lines), DETAILS, folded("Data, metrics, intervals, how to reproduce", DEFINITIONS)]
+    parts += [_section(study, docs, plots=plots) for study in studies]
+    return "\n".join(parts).rstrip() + "\n", figures(measured, extra, lines)
 
 
-def _about(preset: Preset, rows: list[Row], results: Results) -> str:
-    """The section of a preset: sizes, how much is measured, machines."""
-    all_tasks = tasks(rows)
-    done = sum((task.method.name, task.seed, task.evaluation) in results for task in all_tasks)
+def folded(title: str, text: str) -> str:
+    """Returns text that is folded below a title."""
+    return f'<details markdown="1">\n<summary>{title}</summary>\n\n{text}\n</details>\n'
+
+
+def _section(study: Study, docs: Path, *, plots: bool) -> str:
+    """Everything about a preset, folded."""
+    preset, all_tasks = study.preset, tasks(study.rows)
+    done = sum((task.method.name, task.seed, task.evaluation) in study.results for task in all_tasks)
+    parts = [_about(preset, study.results)]
+    for failure in study.failures:
+        parts.append(f"Failed: {failure['method']}, seed {failure['seed']}: {failure['failure']}.\n")
+    for table, title in TITLES.items():
+        rows = [row for row in study.rows if row.table == table]
+        if rows and study.results:
+            note = [f"{NOTES[table]}\n"] if table in NOTES else []
+            parts += [f"### {title}\n", *note, _table(study, table, rows, docs, plots=plots)]
+    return folded(f"Preset {preset.name}: {done} of {len(all_tasks)} results are measured", "\n".join(parts))
+
+
+def _about(preset: Preset, results: Results) -> str:
+    """Sizes of a preset, and the machines."""
     encoders = "; ".join(
         f"{name}: {', '.join(f'{key} {value}' for key, value in config.model_args.items())}"
         for name, config in preset.encoders.items()
     )
+    sizes = "; ".join(
+        f"{kind}: {each.train} images x {each.epochs} epochs, {each.labeled} with labels, {each.test} to test on"
+        for kind, each in preset.sets.items()
+    )
+    if not sizes:
+        sizes = (
+            f"{preset.images} images x {preset.epochs} epochs; heads are trained on {preset.labeled} images and tested on "
+            f"{preset.test}{_articles(preset)}"
+        )
     why = WHY_FOREGROUND if preset.primary == "foreground" else ""
     lines = [
-        f"## Preset `{preset.name}`\n",
-        f"{preset.size} px, {preset.images} images x {preset.epochs} epochs, batch size {preset.batch_size}, "
-        f"{preset.precision}; heads are trained on {preset.labeled} images and tested on {preset.test}{_articles(preset)}. "
-        f"{encoders}. Primary metric: {primary_metric(preset)}{why}. **{done} of {len(all_tasks)} results are measured.**\n",
+        f"{preset.size} px, batch size {preset.batch_size}, {preset.precision}. {sizes}. {encoders}. Primary metric: "
+        f"{primary_metric(preset)}{why}.\n"
     ]
     if results:
         lines += ["Measured on:\n", *_machines(results), ""]
     else:
-        lines.append(f"Not measured yet: `python -m experiments.run --preset {preset.name} --download`.\n")
+        lines.append(f"Not measured yet: `python -m experiments.run --preset {preset.name}`.\n")
     return "\n".join(lines)
 
 
@@ -158,31 +128,29 @@ def _articles(preset: Preset) -> str:
     return f" (k-NN and linear on FashionScenes: plain articles of Fashion-MNIST, {train} and {test})"
 
 
-def _table(preset: Preset, table: str, rows: list[Row], results: Results, docs: Path, *, plots: bool) -> str:
-    """One table with its plot and a list of what is missing."""
-    entries = table_entries(rows, results)
+def _table(study: Study, table: str, rows: list[Row], docs: Path, *, plots: bool) -> str:
+    """One table with its plot and the number of what is missing."""
+    entries, preset = study.tables[table], study.preset
     if not any(entry.values for entry in entries):
         return f"Not measured yet: `python -m experiments.run --preset {preset.name} --only {table}`.\n"
     parts = []
+    if "confirmatory" in table:
+        parts.append(seed_table(entries))
     if table == "confirmatory":
-        parts += [seed_table(entries), verdicts(entries, primary=primary_metric(preset))]
+        parts.append(verdicts(entries, primary=primary_metric(preset)))
     if table == "stamps":
-        parts += [pooled_folds(entries), _object_bootstrap(rows, results)]
+        parts += [pooled_folds(entries), _object_bootstrap(rows, study.results)]
     if plots:
         from experiments.plots import save_plot
 
         path = docs / "images" / f"evidence-{preset.name}-{table}.png"
-        if save_plot(entries, path, curves=table == "4"):
+        if save_plot(entries, path, curves=table in ("4", "camvid", "ends")):
             parts.append(f"![{TITLES[table]}]({path.relative_to(docs).as_posix()})\n")
-    if table != "confirmatory":
-        parts.append(mean_table(entries))
-        parts.append(f'<details markdown="1">\n<summary>Every seed</summary>\n\n{seed_table(entries)}\n</details>\n')
-    missing = sorted(
-        {f"{entry.metric} of {entry.row.label}" for entry in entries if len(entry.values) < entry.row.n_seeds}
-    )
+    if "confirmatory" not in table:
+        parts += [mean_table(entries), folded("Every seed", seed_table(entries))]
+    missing = sum(len(entry.values) < entry.row.n_seeds for entry in entries)
     if missing:
-        rest = f"; and {len(missing) - 6} more" if len(missing) > 6 else ""
-        parts.append(f"Not measured yet, or not for all seeds: {'; '.join(missing[:6])}{rest}.\n")
+        parts.append(f"{missing} of {len(entries)} values are not measured, or not at all seeds.\n")
     return "\n".join(parts)
 
 
@@ -190,6 +158,22 @@ def mean_table(entries: list[Entry]) -> str:
     """Returns a table of means. The difference is at equal seeds, because means over different seeds are not comparable."""
     measured = [entry for entry in entries if entry.values]
     return markdown_table("mean (seeds), difference at equal seeds", measured, _format_mean)
+
+
+def markdown_table(corner: str, entries: Sequence[Entry], cell: Callable[[Entry], str]) -> str:
+    """Returns a table with a row per method and a column per metric; a dash where there is no entry.
+
+    Args:
+        corner: text of the upper left cell.
+        cell: text of an entry's cell.
+    """
+    by_cell = {(entry.row.label, entry.metric): entry for entry in entries}
+    metrics = list(dict.fromkeys(entry.metric for entry in entries))
+    lines = [f"| {corner} | {' | '.join(metrics)} |", f"|---|{'---|' * len(metrics)}"]
+    for label in dict.fromkeys(entry.row.label for entry in entries):
+        cells = (cell(by_cell[label, metric]) if (label, metric) in by_cell else "–" for metric in metrics)
+        lines.append(f"| {label} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
 
 
 def _format_mean(entry: Entry) -> str:
@@ -218,7 +202,7 @@ def _format_verdict(entry: Entry) -> str:
     """The difference of an entry and whether it is better, worse or none; empty without a difference."""
     if entry.gain is None:
         return ""
-    text = format_difference(entry)
+    text = format_gain(entry.gain) + (" †" if entry.mixed else "")
     if entry.gain.half is None:
         return text
     return f"{text} no difference" if entry.gain.verdict == "no difference" else f"**{text}** {entry.gain.verdict}"
@@ -301,9 +285,16 @@ def main() -> None:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
-    text = evidence_page(args.results, args.docs, presets=presets, plots=not args.no_plots)
+    text, numbers = evidence_page(args.results, args.docs, presets=presets, plots=not args.no_plots)
+    try:
+        pages = write_figures(args.docs, numbers)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
     (args.docs / "evidence.md").write_text(text, encoding="utf-8")
-    print(f"written to {args.docs / 'evidence.md'}")
+    print(
+        f"written to {args.docs / 'evidence.md'}; numbers filled in {', '.join(page.name for page in pages) or 'no page'}"
+    )
 
 
 if __name__ == "__main__":

@@ -1,45 +1,171 @@
-"""Goals and claims follow from the tables."""
+"""Claims, sentences and quoted numbers follow from the results, of composed scenes and of real images."""
 
-import json
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-from experiments.claims import summary
-from experiments.plan import Plan
-from experiments.presets import TOY
+import pytest
+from experiments.all_presets import PRESETS, plan_of
+from experiments.answer import figures, picture_rows, sentences
+from experiments.claims import Claim, claim_table, claims
+from experiments.comparisons import Study, comparisons, load_study, small_data_comparisons
+from experiments.presets import TOY, Preset
+from experiments.real_presets import REAL_CPU
+from experiments.run import RESULTS
+
+KEYS = {"knn": "knn20", "linear": "accuracy"}
 
 
-def test_goals_and_claims_follow_from_the_tables(tmp_path: Path) -> None:
-    preset = replace(TOY, n_seeds=2)
+def study_of(
+    preset: Preset, values: Mapping[tuple[str, str], Sequence[float]], first: int = 0, trainings: Any = None
+) -> Study:
+    """A study from percent by method and evaluation, from seed `first` on. Evaluations at masks have all of them at once."""
     results: dict[tuple[str, int, str], dict[str, Any]] = {}
-    gains = {("moco-v3", "vit"): (0.02, 0.06), ("dino", "vit"): (0.01, 0.01), ("moby", "swin"): (0.07, 0.09)}
-    for (framework, encoder), by_seed in gains.items():
-        for seed, gain in enumerate(by_seed):
-            for variant, value in (("plain", 0.5), ("branch", 0.5 + gain)):
-                method = f"fashion-{framework}-{encoder}-{variant}"
-                results[method, seed, "miou"] = {"metrics": {"miou": value}}
-                results[method, seed, "knn"] = {"metrics": {"knn20": 1 - value}}
-    results["fashion-random-vit", 0, "miou"] = {"metrics": {"miou": 0.3}}
-    record = {"costs": {"encoder_parameters": 100, "decoder_parameters": 4, "encoder_flops": 200, "decoder_flops": 20}}
-    for name, content in (("branch", record), ("plain-as-long", record | {"time_ratio": 1.06})):
-        path = tmp_path / "toy" / f"fashion-moby-swin-{name}" / "seed0-train.json"
-        path.parent.mkdir(parents=True)
-        path.write_text(json.dumps({"method": path.parent.name, "seed": 0, **content}))
+    for (method, evaluation), by_seed in values.items():
+        for seed, value in enumerate(by_seed, first):
+            metrics = {KEYS.get(evaluation, "miou"): value / 100}
+            content: dict[str, Any] = {"metrics": metrics, "config": {}, "data": "camvid96-367-233"}
+            if evaluation.endswith("-labels"):
+                fractions = [10 / 367, 36 / 367, 1.0]
+                content["config"] = {"label_fraction": fractions}
+                metrics |= {f"miou@{fraction:g}": value / 200 for fraction in fractions[:2]}
+            results[method, seed, evaluation] = content
+    return Study(preset, list(plan_of(preset).rows()), results, trainings or {})
 
-    text = summary(preset, Plan(preset).rows(), results, tmp_path)
-    assert "| linear mIoU, at least +3 | box AP, at least +2 | k-NN, at least -0.5 | linear, at least -0.5 |" in text
-    half = 12.706 * 2  # two seeds, 2 points on either side of their mean
-    assert f"| moco-v3 + vit, exploratory | +4.0 [{4 - half:+.1f}, {4 + half:+.1f}] (2): open | – | -4.0" in text
-    assert "| dino + vit, exploratory | (+1.0) (2): open | – | (-1.0) (2): open | – |" in text
-    assert "| moby + vit, exploratory | – | – | – | – |" in text
-    mean, spread = 13 / 3, (((4 - 13 / 3) ** 2 + (1 - 13 / 3) ** 2 + (8 - 13 / 3) ** 2) / 2) ** 0.5
-    half = 4.303 * spread / 3**0.5
-    assert f"interval over pairs | {mean:+.1f} [{mean - half:+.1f}, {mean + half:+.1f}] (3): open |" in text
-    assert "higher with the branch in 3 of 3 pairs, by 3 points or more in 2" in text
-    assert "moby + swin 4%, 10%, +6%." in text
-    assert "last level only not measured" in text
-    assert "| random init | (-22.0) (1) |" in text
 
-    empty = summary(preset, Plan(preset).rows(), {}, tmp_path / "none")
-    assert empty.count("Not measured yet.") == 3
+def merged(*studies: Study) -> Study:
+    """One study with the results of all."""
+    results = {key: value for study in studies for key, value in study.results.items()}
+    return replace(studies[0], results=results)
+
+
+def pick(lines: Sequence[Claim], text: str) -> Claim:
+    (line,) = [line for line in lines if text in line.text]
+    return line
+
+
+@pytest.mark.parametrize(
+    ("branch", "verdict"),
+    [
+        ([54.0, 54.2, 54.1, 53.9, 54.0], "reached"),
+        ([54.0, 58.0, 50.5, 56.0, 53.0], "reached (by the mean)"),
+        ([52.0, 56.0, 50.0, 54.0, 51.0], "missed (by the mean)"),
+        ([51.0, 51.2, 51.1, 50.9, 51.0], "missed"),
+        ([54.0, 54.2, 54.1, 53.9], "open"),
+    ],
+)
+def test_the_first_fixed_comparison_is_judged_by_its_mean(branch: list[float], verdict: str) -> None:
+    preset = replace(TOY, n_confirmatory_seeds=5, primary="foreground")
+    values = {("fresh-fashion-moco-v3-vit-plain", "foreground"): [50.0] * 5}
+    values |= {("fresh-fashion-moco-v3-vit-branch", "foreground"): branch}
+    lines = claims([study_of(preset, values, first=10)])
+    assert pick(lines, "object mIoU at least +3").verdict == verdict
+
+
+def real_study() -> Study:
+    """All seeds of the second fixed comparison, and exploratory tables with fewer seeds."""
+    fixed = {("camvid-moco-v3-vit-plain", "miou-labels"): [20.0, 21.0, 20.5, 20.0, 20.2]}
+    fixed |= {("camvid-moco-v3-vit-branch", "miou-labels"): [24.0, 25.1, 24.4, 24.0, 24.3]}
+    fixed |= {("camvid-random-vit", "miou-labels"): [15.0] * 5}
+    explored: dict[tuple[str, str], list[float]] = {}
+    starts = {"random-vit": 15.0, "scratch-vit": 30.0, "moco-v3-vit-plain": 20.0, "moco-v3-vit-branch": 24.0}
+    starts |= {"pixels-vit-alone": 23.9, "dino-vit-plain": 18.0, "dino-vit-branch": 17.0}
+    for name, value in starts.items():
+        explored["camvid-" + name, "miou-labels"] = [value, value + 0.5]
+        explored["camvid-" + name, "patch-knn-labels"] = [value]
+        explored["camvid-" + name, "ends-labels"] = [50 - value, 50 - value]
+    for kind in ("scenes", "fashion", "cifar10", "fashion-mnist"):
+        for variant, value in (("plain", 60.0), ("branch", 57.0), ("weight3", 60.2)):
+            explored[f"{kind}-moco-v3-vit-{variant}", "knn"] = [value, value + value / 100, value - 0.1]
+            if kind in ("scenes", "fashion"):
+                dense = {"plain": 50.0, "branch": 53.5, "weight3": 54.0}[variant]
+                explored[f"{kind}-moco-v3-vit-{variant}", "foreground"] = [dense, dense + 0.2, dense - 0.1]
+    for variant, value in (("plain", 20.0), ("branch", 24.0), ("weight3", 24.0)):
+        explored["camvid-moco-v3-vit-" + variant, "miou-labels"] = [value, value + 0.5, value + 0.2]
+    return merged(study_of(REAL_CPU, fixed, first=20), study_of(REAL_CPU, explored))
+
+
+def test_claims_on_real_images() -> None:
+    lines = claims([real_study()])
+    fixed = [line for line in lines if line.group == "Fixed before it was run"]
+    assert [line.text for line in fixed] == [  # 10 masks were not part of the comparison
+        "CamVid, MoCo v3 + ViT: linear mIoU, 36 masks at least +3",
+        "CamVid, MoCo v3 + ViT: linear mIoU at least +3",
+    ]
+    assert fixed[1].measured == "+4.0 [+3.9, +4.1], 5 seeds"
+    assert [line.verdict for line in fixed] == ["missed", "reached"]
+    ten = pick(lines, "CamVid, MoCo v3 + ViT: with few labels")
+    assert ten.measured.startswith("linear mIoU, 10 masks +2.0 [+2.0, +2.1], 5 seeds; linear mIoU, 36 masks +2.0")
+    assert pick(lines, "CIFAR-10, MoCo v3 + ViT: k-NN").verdict == "missed"
+    assert pick(lines, "“default”: dense +3 on 3").verdict == "missed (by the means)"
+    assert pick(lines, "“weight 3”: dense +3 on 3").verdict == "reached (by the means)"
+    assert pick(lines, "RePre above supervised training: linear mIoU, CamVid").measured.startswith("-6.0")
+    assert pick(lines, "RePre above random init: UPerNet mIoU, end to end, CamVid").measured == "-9.0, 2 seeds"
+    assert pick(lines, "MoCo v3 + ViT: UPerNet mIoU, end to end at least +3").verdict == "open"
+    table = claim_table(lines)
+    assert table.count("| **Fixed before it was run** | | |") == 1
+    assert all(line.count("|") == 4 for line in table.splitlines())
+
+
+def test_the_answer_on_real_images() -> None:
+    study = real_study()
+    lines = claims([study])
+    texts = sentences([study], [], lines)
+    assert "in every comparison fixed before it was run: " in texts["help"]
+    assert "linear mIoU on CamVid +4.0 [+3.9, +4.1], 5 seeds, with MoCo v3 + ViT" in texts["help"]
+    assert "it loses on " in texts["where"]
+    assert "supervised training" in texts["where"]
+    assert "any start trained end to end" in texts["where"]
+    titles = [row.title for row in picture_rows([study], [])]
+    assert titles[0] == "CamVid: MoCo v3 + ViT, fixed beforehand"
+    assert {"CIFAR-10: MoCo v3 + ViT", "CamVid: DINO + ViT"} <= set(titles)
+    numbers = figures([study], [], lines)
+    quoted = numbers["real-cpu/fixed/camvid/moco-v3-vit/linear-miou-36-masks"]
+    assert quoted.startswith("+2.0 points (95 % interval +2.0 to +2.1, five paired seeds")
+    assert numbers["real-cpu/above/pixels-alone/camvid/linear-miou"].startswith("+0.1 points")
+
+
+def test_a_fixed_comparison_without_a_gain_is_told_first() -> None:
+    fixed = {("camvid-moco-v3-vit-plain", "miou-labels"): [20.0, 21.0, 20.5, 20.0, 20.2]}
+    fixed |= {("camvid-moco-v3-vit-branch", "miou-labels"): [20.2, 20.9, 20.4, 20.1, 20.1]}
+    study = study_of(REAL_CPU, fixed, first=20)
+    assert sentences([study], [], claims([study]))["help"].startswith("**Does it help?** Not in the comparisons")
+    empty = replace(study, results={})
+    assert "No comparison" in sentences([empty], [], [])["help"]
+
+
+def test_the_same_data_at_two_sizes_have_the_preset_in_their_titles() -> None:
+    study = real_study()
+    other = replace(study, preset=replace(REAL_CPU, name="lease"))
+    titles = [row.title for row in picture_rows([study, other], [])]
+    assert len(titles) == len(set(titles))
+    assert "CamVid (lease): MoCo v3 + ViT, fixed beforehand" in titles
+
+
+def test_the_first_confirmatory_comparison_is_untouched() -> None:
+    study = load_study(RESULTS, PRESETS["cpu"])
+    fixed = {(each.start, each.metric): each for each in comparisons(study) if each.is_confirmatory}
+    means = {key: round(each.gain.mean, 1) for key, each in fixed.items()}
+    assert means == {
+        ("MoCo v3 + ViT", "object mIoU"): 5.4, ("MoBY + Swin", "object mIoU"): 6.2, ("MoCo v3 + ViT", "k-NN"): -0.4,
+        ("MoBY + Swin", "k-NN"): -0.6, ("MoCo v3 + ViT", "linear"): -0.3, ("MoBY + Swin", "linear"): 0.1,
+    }  # fmt: skip
+    assert all(each.gain.pairs == 5 for each in fixed.values())
+
+
+def test_the_costs_are_shares_of_the_encoder() -> None:
+    sizes = {"encoder_parameters": 100, "decoder_parameters": 4, "encoder_flops": 200, "decoder_flops": 20}
+    trainings = {("fashion-moco-v3-vit-branch", 0): {"costs": sizes}}
+    trainings |= {("fashion-moco-v3-vit-plain-as-long", 0): {"costs": sizes, "time_ratio": 1.06}}
+    values = {("fashion-moco-v3-vit-plain", "knn"): [50.0], ("fashion-moco-v3-vit-branch", "knn"): [49.0]}
+    study = study_of(TOY, values, trainings=trainings)
+    lines = claims([study])
+    assert pick(lines, "Lightweight").measured == "MoCo v3 + ViT 4%, 10%, 6%"
+    cost = sentences([study], [], lines)["cost"]
+    assert "6 % more time per step and 4 % more parameters with MoCo v3 + ViT; afterwards nothing; k-NN on " in cost
+
+
+def test_the_street_frames_of_the_recipe_count_as_one_seed() -> None:
+    found = small_data_comparisons(RESULTS)
+    assert [each.metric for each in found] == ["linear mIoU", "linear mIoU, 36 masks"]
+    assert all(each.gain.half is None and each.gain.pairs == 1 for each in found)

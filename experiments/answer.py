@@ -1,0 +1,170 @@
+"""The answer in three sentences, the rows of the picture, and the quoted numbers by name: all from the comparisons."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from experiments.comparisons import Comparison, Study, by_place, comparisons, quote, short
+from experiments.paper_claims import ENDS, PAPER, Claim, costs, others
+
+LISTED = 3
+"""Most differences that a sentence lists of a kind."""
+LEAST_LOSS = -0.5
+"""A mean below this many points counts as a loss."""
+
+
+FAMILIES = ("object mIoU", "linear mIoU", "few labels", "patch k-NN mIoU", "end to end")
+"""Dense metrics that the picture tells apart."""
+
+
+@dataclass(frozen=True)
+class PictureRow:
+    """One row of the picture: the metrics of one data set, framework and encoder."""
+
+    title: str
+    found: tuple[Comparison, ...]
+
+
+def sentences(studies: Sequence[Study], extra: Sequence[Comparison], lines: Sequence[Claim]) -> dict[str, str]:
+    """Returns the three sentences by name: help, where, cost.
+
+    Args:
+        extra: comparisons that belong to no preset.
+        lines: the table of claims, which tells what is not shown.
+    """
+    found = by_place([*(each for study in studies for each in comparisons(study)), *extra])
+    return {"help": _help(found), "where": _where(found, lines), "cost": _cost(studies, found)}
+
+
+def _help(found: Sequence[Comparison]) -> str:
+    fixed = [each for each in found if each.is_confirmatory and each.is_dense]
+    if not fixed:
+        return "**Does it help?** No comparison that was fixed before it is run is measured yet."
+    better = sum(each.gain.verdict == "better" for each in fixed)
+    if better == len(fixed):
+        lead = "Yes, frozen dense features, in every comparison fixed before it was run"
+    elif better:
+        lead = f"Frozen dense features, in {better} of {len(fixed)} comparisons fixed before they were run"
+    else:
+        lead = "Not in the comparisons fixed before they were run"
+    return f"**Does it help?** {lead}: {_quoted(fixed)}."
+
+
+def _quoted(found: Sequence[Comparison]) -> str:
+    """Differences by data set and metric, with their intervals."""
+    groups: dict[str, list[str]] = {}
+    for each in found:
+        text = f"{short(each.gain, each.unit)}, with {each.start}"
+        groups.setdefault(f"{each.metric} on {each.data}", []).append(text)
+    return "; ".join(f"{name} {_enumerate(texts)}" for name, texts in groups.items())
+
+
+def _where(found: Sequence[Comparison], lines: Sequence[Claim]) -> str:
+    frozen = [each for each in found if not each.is_confirmatory and not each.is_end_to_end and not each.is_few_labels]
+    if not frozen:
+        return "**Where, and where not?** Other data sets are not measured yet."
+    losses = sorted((each for each in frozen if each.gain.mean < LEAST_LOSS), key=lambda each: each.gain.mean)
+    dense = sorted((each for each in frozen if each.is_dense and each not in losses), key=lambda each: -each.gain.mean)
+    gains = [each for each in dense if each.gain.verdict == "better"]
+    kinds = {
+        "it gains": gains,
+        "it is open": [each for each in dense if each not in gains],
+        "it loses": losses,
+    }
+    parts = [f"{kind} on {_listed(chosen)}" for kind, chosen in kinds.items() if chosen]
+    above = [line for line in lines if line.text.startswith("RePre above ")]
+    names = [line.text.removeprefix("RePre above ").split(": ")[0] for line in above if _is_not_shown(line, PAPER)]
+    if any(_is_not_shown(line, ENDS) for line in above):
+        names.append("any start trained end to end")
+    not_shown = f"; no gain is shown over {_enumerate(list(dict.fromkeys(names)))}" if names else ""
+    return f"**Where, and where not?** In exploratory runs {'; '.join(parts)}{not_shown}."
+
+
+def _is_not_shown(line: Claim, group: str) -> bool:
+    return line.group == group and line.verdict != "reached"
+
+
+def _listed(found: Sequence[Comparison]) -> str:
+    by_data: dict[str, list[str]] = {}
+    for each in found[:LISTED]:
+        by_data.setdefault(each.data, []).append(f"{each.metric} {short(each.gain, each.unit)}")
+    texts = [f"{data} ({'; '.join(changes)})" for data, changes in by_data.items()]
+    if len(found) > LISTED:
+        texts.append(f"{len(found) - LISTED} smaller")
+    return _enumerate(texts)
+
+
+def _enumerate(texts: Sequence[str]) -> str:
+    return " and ".join(filter(None, (", ".join(texts[:-1]), texts[-1])))
+
+
+def _cost(studies: Sequence[Study], found: Sequence[Comparison]) -> str:
+    shares = []
+    for cost in (cost for study in studies for cost in costs(study)):
+        time = f"{cost.time:.0%} more time per step and " if cost.time is not None else ""
+        shares.append(f"{time}{cost.parameters:.0%} more parameters with {cost.start}".replace("%", " %"))
+    training = (
+        f"In pre-training {_enumerate(list(dict.fromkeys(shares)))}; afterwards nothing" if shares else "Not measured"
+    )
+    knn = [each for each in found if each.metric == "k-NN"]
+    knn = [each for each in knn if each.is_confirmatory] or knn
+    return f"**What does it cost?** {training}; {_quoted(knn) or 'k-NN is not measured'}."
+
+
+def picture_rows(studies: Sequence[Study], extra: Sequence[Comparison]) -> list[PictureRow]:
+    """Returns the rows of the picture, comparisons that were fixed beforehand first."""
+    found = by_place([*(each for study in studies for each in comparisons(study)), *extra])
+    found = [each for each in found if not each.is_dense or family(each) is not None]
+    places: dict[tuple[bool, str, str, str], list[Comparison]] = {}
+    for each in found:
+        places.setdefault((each.is_confirmatory, each.preset, each.data, each.start), []).append(each)
+    presets: dict[tuple[bool, str, str], set[str]] = {}
+    for confirmatory, preset, data, start in places:
+        presets.setdefault((confirmatory, data, start), set()).add(preset)
+    rows = []
+    for (confirmatory, preset, data, start), group in places.items():
+        preset_name = f" ({preset})" if len(presets[confirmatory, data, start]) > 1 else ""
+        fixed = ", fixed beforehand" if confirmatory else ""
+        folds = f", {group[0].gain.pairs} folds" if group[0].unit == "folds" else ""
+        rows.append(PictureRow(f"{data}{preset_name}: {start}{folds}{fixed}", tuple(group)))
+    return rows
+
+
+def family(found: Comparison) -> str | None:
+    """Returns which of `FAMILIES` a dense comparison belongs to; None if the picture leaves it out."""
+    if found.is_few_labels:
+        return "few labels" if found.metric.startswith(("object", "linear")) else None
+    if found.is_end_to_end:
+        return None if "mask AP" in found.metric else "end to end"
+    return found.metric if found.metric in FAMILIES else None
+
+
+def figures(studies: Sequence[Study], extra: Sequence[Comparison], lines: Sequence[Claim]) -> dict[str, str]:
+    """Returns every number that documents may quote: name -> text.
+
+    Names are PRESET/DATA/START/METRIC, with `fixed` before the data where the comparison was fixed before it was run;
+    PRESET/above/OTHER/DATA/METRIC where RePre is compared with another start; PRESET/cost/START; and answer/help,
+    answer/where, answer/cost for the sentences.
+    """
+    texts = {f"answer/{name}": text for name, text in sentences(studies, extra, lines).items()}
+    found = [*(each for study in studies for each in comparisons(study)), *extra]
+    pooled_only = [each for each in by_place(found) if each not in found]
+    for each in found + pooled_only:
+        fixed = ("fixed",) if each.is_confirmatory else ()
+        start = "all pairs" if each.unit == "pairs" else each.start
+        parts = (each.preset, *fixed, each.data, start, each.metric.replace("% of the labels", " percent"))
+        texts["/".join(map(slug, parts))] = quote(each.gain, each.unit)
+    for study in studies:
+        for cost in costs(study):
+            time = f", {cost.time:.0%} more time per step" if cost.time is not None else ""
+            text = f"{cost.parameters:.0%} more parameters, {cost.flops:.0%} more FLOPs{time}".replace("%", " %")
+            texts[f"{study.preset.name}/cost/{slug(cost.start)}"] = text
+        for other in others(study):
+            name = "/".join(map(slug, (study.preset.name, "above", other.name, other.data, other.metric)))
+            texts[name] = quote(other.gain)
+    return texts
+
+
+def slug(text: str) -> str:
+    """A text as part of a name: lower case, letters and digits, words joined by hyphens."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
