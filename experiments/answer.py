@@ -54,7 +54,7 @@ def _quoted(found: Sequence[Comparison]) -> str:
     """Differences by data set and metric, with their intervals."""
     groups: dict[str, list[str]] = {}
     for each in found:
-        text = f"{short(each.gain, each.unit)}, with {each.start}"
+        text = f"{short(each.gain, each.unit)} with {each.start}"
         groups.setdefault(f"{each.metric} on {each.data}", []).append(text)
     return "; ".join(f"{name} {_enumerate(texts)}" for name, texts in groups.items())
 
@@ -67,17 +67,18 @@ def _where(found: Sequence[Comparison], lines: Sequence[Claim]) -> str:
     dense = sorted((each for each in frozen if each.is_dense and each not in losses), key=lambda each: -each.gain.mean)
     gains = [each for each in dense if each.gain.verdict == "better"]
     kinds = {
-        "it gains": gains,
-        "it is open": [each for each in dense if each not in gains],
-        "it loses": losses,
+        "gains": gains,
+        "open": [each for each in dense if each not in gains],
+        "losses": losses,
     }
-    parts = [f"{kind} on {_listed(chosen)}" for kind, chosen in kinds.items() if chosen]
+    parts = [f"{kind}: {_listed(chosen)}" for kind, chosen in kinds.items() if chosen]
     above = [line for line in lines if line.text.startswith("RePre above ")]
     names = [line.text.removeprefix("RePre above ").split(": ")[0] for line in above if _is_not_shown(line, PAPER)]
     if any(_is_not_shown(line, ENDS) for line in above):
         names.append("any start trained end to end")
-    not_shown = f"; no gain is shown over {_enumerate(list(dict.fromkeys(names)))}" if names else ""
-    return f"**Where, and where not?** In exploratory runs {'; '.join(parts)}{not_shown}."
+    if names:
+        parts.append(f"no gain shown over {_enumerate(list(dict.fromkeys(names)))}")
+    return f"**Where, and where not?** Exploratory {'; '.join(parts)}."
 
 
 def _is_not_shown(line: Claim, group: str) -> bool:
@@ -88,10 +89,10 @@ def _listed(found: Sequence[Comparison]) -> str:
     by_data: dict[str, list[str]] = {}
     for each in found[:LISTED]:
         by_data.setdefault(each.data, []).append(f"{each.metric} {short(each.gain, each.unit)}")
-    texts = [f"{data} ({'; '.join(changes)})" for data, changes in by_data.items()]
+    texts = [f"{data} {', '.join(changes)}" for data, changes in by_data.items()]
     if len(found) > LISTED:
         texts.append(f"{len(found) - LISTED} smaller")
-    return _enumerate(texts)
+    return ", ".join(texts)
 
 
 def _enumerate(texts: Sequence[str]) -> str:
@@ -101,7 +102,8 @@ def _enumerate(texts: Sequence[str]) -> str:
 def _cost(studies: Sequence[Study], found: Sequence[Comparison]) -> str:
     shares = []
     for cost in (cost for study in studies for cost in costs(study)):
-        time = f"{cost.time:.0%} more time per step and " if cost.time is not None else ""
+        once = " (measured once)" if cost.times == 1 else ""
+        time = f"{cost.time:.0%} more time per step{once} and " if cost.time is not None else ""
         shares.append(f"{time}{cost.parameters:.0%} more parameters with {cost.start}".replace("%", " %"))
     training = (
         f"In pre-training {_enumerate(list(dict.fromkeys(shares)))}; afterwards nothing" if shares else "Not measured"

@@ -78,19 +78,17 @@ def claim_table(lines: Sequence[Claim]) -> str:
 def _fixed(found: Sequence[Comparison]) -> Iterator[Claim]:
     for each in found:
         if each.is_confirmatory:
-            text = f"{each.place}: {each.metric} at least {goal_of(each.metric):+g}"
+            text = f"{each.place}: {each.metric} ≥ {goal_of(each.metric):+g}"
             yield Claim(FIXED, text, short(each.gain, each.unit), judge_fixed(each))
 
 
 def _by_data(found: Sequence[Comparison]) -> Iterator[Claim]:
     """Lines for the frozen metrics of every data set and start: dense ones, then those of whole images."""
     dense = {
-        each.metric: f"{each.metric} at least {MIN_GAIN:+g}"
-        for each in found
-        if each.is_dense and not each.is_few_labels
+        each.metric: f"{each.metric} ≥ {MIN_GAIN:+g}" for each in found if each.is_dense and not each.is_few_labels
     }
-    few = {each.metric: f"with few labels, at least {MIN_GAIN:+g}" for each in found if each.is_few_labels}
-    image = dict.fromkeys(IMAGE_METRICS, f"k-NN, linear at least {MIN_CHANGE:g}")
+    few = {each.metric: f"few labels ≥ {MIN_GAIN:+g}" for each in found if each.is_few_labels}
+    image = dict.fromkeys(IMAGE_METRICS, f"k-NN, linear ≥ {MIN_CHANGE:g}")
     goals = dense | few | image
     places: dict[tuple[str, str, str], list[Comparison]] = {}
     for each in found:
@@ -110,8 +108,8 @@ def _listed(found: Sequence[Comparison]) -> str:
     pairs = {count(each.gain.pairs, each.unit) for each in found}
     parts = [f"{each.metric.replace('% of the labels', ' %')} {format_gain(each.gain).strip('()')}" for each in found]
     if len(pairs) == 1:
-        return f"{'; '.join(parts)}; {pairs.pop()}"
-    return "; ".join(f"{part}, {count(each.gain.pairs, each.unit)}" for part, each in zip(parts, found))
+        return f"{'; '.join(parts)} ({pairs.pop()})"
+    return "; ".join(f"{part} ({count(each.gain.pairs, each.unit)})" for part, each in zip(parts, found))
 
 
 def _all_of(found: Sequence[Comparison]) -> str:
@@ -128,7 +126,7 @@ def _end_to_end(found: Sequence[Comparison]) -> Iterator[Claim]:
             groups.setdefault((each.preset, each.data, each.metric), []).append(each)
     for group in groups.values():
         mean = pooled(group)
-        text = f"{mean.place}: {mean.metric} at least {goal_of(mean.metric):+g}"
+        text = f"{mean.place}: {mean.metric} ≥ {goal_of(mean.metric):+g}"
         yield Claim(ENDS, text, short(mean.gain, mean.unit), judge(mean.gain, goal_of(mean.metric)))
 
 
@@ -149,9 +147,9 @@ def _harmless(study: Study) -> Iterator[Claim]:
         holds = gaining >= REQUIRED_DATA and least >= MIN_CHANGE
         pairs = min((each.pairs for each in (*dense, *image)), default=0)
         worst = f"worst of k-NN and linear {least:+.1f}" if image else "k-NN and linear not measured"
-        measured = f"dense {MIN_GAIN:+g} on {gaining} of {len(dense)}; {worst}; at least {count(pairs)}"
+        measured = f"dense ≥ {MIN_GAIN:+g} on {gaining} of {len(dense)}; {worst}; {count(pairs)} or more"
         verdict = ("reached" if holds else "missed") + " (by the means)" if pairs >= REQUIRED_SEEDS else "open"
-        text = f"“{setting}”: dense {MIN_GAIN:+g} on {REQUIRED_DATA} data sets, k-NN, linear at least {MIN_CHANGE:g} on all"
+        text = f"“{setting}”: dense ≥ {MIN_GAIN:+g} on {REQUIRED_DATA} data sets, k-NN, linear ≥ {MIN_CHANGE:g} on all"
         yield Claim(BY_DATA, text, measured, verdict)
 
 

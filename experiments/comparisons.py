@@ -258,8 +258,8 @@ def format_gain(difference: Gain) -> str:
 
 
 def short(difference: Gain, unit: str = "seeds") -> str:
-    """A difference for tables, such as `+5.4 [+3.8, +7.0], 5 seeds`."""
-    return f"{format_gain(difference).strip('()')}, {count(difference.pairs, unit)}"
+    """A difference for tables, such as `+5.4 [+3.8, +7.0] (5 seeds)`."""
+    return f"{format_gain(difference).strip('()')} ({count(difference.pairs, unit)})"
 
 
 def quote(difference: Gain, unit: str = "seeds") -> str:

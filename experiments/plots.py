@@ -83,6 +83,8 @@ def plot_answer(rows: Sequence[PictureRow]) -> Figure | None:
         panel.set_title("dense features" if is_dense else "whole images", fontsize=9, fontweight="bold")
         panel.set_xlabel("← worse    points    better →", fontsize=8)
         panel.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    panels[0].set_zorder(1)  # its titles reach over the other panel
+    panels[0].patch.set_visible(False)
     for index, row in enumerate(rows):
         panels[0].text(
             0.0, index - 0.45, row.title, transform=panels[0].get_yaxis_transform(), fontsize=7.5, va="top", zorder=4,
