@@ -129,6 +129,7 @@ def test_every_file_is_read_once_and_one_line_says_what_is_kept() -> None:
         (Noise(26), 1e-15, "0.00 GiB is more than 0% of what is free"),
         (Noise(26, broken=(0,)), 5e3 / resident.free_bytes(CPU), "0.00 GiB is more than 0% of what is free"),
     ],
+    ids=["types", "size", "size of a later image"],
 )
 def test_what_cannot_be_kept_is_read_from_files(
     source: Numbers, share: float, reason: str, workers: int, monkeypatch: pytest.MonkeyPatch

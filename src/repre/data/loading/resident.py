@@ -209,6 +209,14 @@ def is_wanted(memory: Memory, *, device: torch.device, epochs: int) -> bool:
     return memory == "on" or (memory == "auto" and device.type == "cuda" and epochs > 1)
 
 
+def planned_bytes(source: Source, *, memory: Memory, device: torch.device, epochs: int) -> int:
+    """About how many bytes of the device the images of a run will take; 0 if they will not be kept there."""
+    if not is_wanted(memory, device=device, epochs=epochs):
+        return 0
+    size = resident_bytes(source)
+    return size if size <= SHARES[memory] * free_bytes(device) else 0
+
+
 def resident_bytes(source: Source) -> int:
     """About how many bytes all images take on canvases that fit the largest of them, by the headers of some files."""
     sizes = decoded_sizes(source)
