@@ -65,7 +65,7 @@ REAL_CPU = replace(
     },
     **_only_vit(CPU.encoders["vit"], 32),
     frameworks=_frameworks(512, 128, 256, momentum=0.98), optim=_optim(1e-3, 2e-3, 64), plain_articles=(5000, 2000),
-    miou=FitConfig(epochs=20, lr=1e-2), upernet_width=32,
+    miou=FitConfig(epochs=10, lr=1e-2), upernet_width=32,
     scratch=FitConfig(epochs=15, batch_size=32, lr=1e-3, layer_decay=1.0),
 )  # fmt: skip
 LEASE = replace(

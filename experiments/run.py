@@ -32,6 +32,7 @@ def main() -> None:
     parser.add_argument("--preset", choices=PRESETS, default="cpu", help="size of the experiments")
     choices = ("confirmatory", "exploratory", *(name for name in TITLES if name != "confirmatory"))
     parser.add_argument("--only", nargs="*", choices=choices, default=[], help="tables; all by default")
+    parser.add_argument("--methods", nargs="*", default=[], help="only methods whose name contains one of these")
     parser.add_argument("--seeds", type=int, help="only the first SEEDS seeds of every row")
     parser.add_argument(
         "--tiers", type=int, help="only the TIERS cheapest tiers of evaluations (COST_TIERS in plan.py)"
@@ -68,6 +69,7 @@ def run(args: argparse.Namespace) -> int:
     if args.seeds is not None:
         rows = [replace(row, n_seeds=min(row.n_seeds, args.seeds)) for row in rows]
     chosen = [task for task in tasks(rows) if args.tiers is None or COST_TIERS[task.evaluation] < args.tiers]
+    chosen = [task for task in chosen if not args.methods or any(part in task.method.name for part in args.methods)]
     folders = Folders(
         *(path.resolve() for path in (args.packages, args.data, args.work, args.results)),
         real=args.real.resolve() if args.real else None,

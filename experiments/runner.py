@@ -35,7 +35,8 @@ from repre.utils.io import write_json
 from repre.utils.signals import Interrupted
 
 HASHED_MODULES = (
-    "build_scenes", "compose_scenes", "source_images", "debian_packages", "datasets", "measure", "time_ratio",
+    "build_scenes", "compose_scenes", "source_images", "debian_packages", "datasets", "measure", "time_ratio", "real_images",
+    "fair_ends",
 )  # fmt: skip
 """Modules of this folder that results depend on."""
 SUMMARY_KEYS = ("steps", "epochs", "images", "seconds", "images_per_s", "final", "costs", "monitor_seconds")
