@@ -4,8 +4,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from experiments.all_presets import PRESETS
 from experiments.plan import Plan, tasks
-from experiments.presets import PRESETS
 from experiments.run import is_chosen, main
 
 from tests.own_process import run_module
