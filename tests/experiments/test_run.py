@@ -17,6 +17,19 @@ def test_tables_can_be_chosen() -> None:
     assert not is_chosen("confirmatory", ["exploratory"])
 
 
+def test_methods_can_be_chosen_by_their_names(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    arguments = "run --preset real-toy --only camvid --seeds 1 --methods plain branch --list --results".split()
+    monkeypatch.setattr(sys, "argv", [*arguments, str(tmp_path)])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert stopped.value.code == 0
+    names = {line.split()[1] for line in capsys.readouterr().out.splitlines()}
+    frameworks = ("moco-v3", "dino", "dinov2")
+    assert names == {f"camvid-{framework}-vit-{branch}" for framework in frameworks for branch in ("plain", "branch")}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("command", "expected"),
