@@ -20,8 +20,9 @@ def test_tables_can_be_chosen() -> None:
 def test_methods_can_be_chosen_by_their_names(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    arguments = "run --preset real-toy --only camvid --seeds 1 --methods plain branch --list --results".split()
-    monkeypatch.setattr(sys, "argv", [*arguments, str(tmp_path)])
+    options = {"--preset": ["real-toy"], "--only": ["camvid"], "--methods": ["plain", "branch"], "--seeds": ["1"]}
+    arguments = [word for option, values in options.items() for word in (option, *values)]
+    monkeypatch.setattr(sys, "argv", ["run", *arguments, "--list", "--results", str(tmp_path)])
     with pytest.raises(SystemExit) as stopped:
         main()
     assert stopped.value.code == 0
