@@ -34,7 +34,8 @@ RESULTS = Path(__file__).parent / "results"
 WORK = Path(__file__).parents[1] / "runs" / "evidence"
 
 
-def main() -> None:
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Reads the arguments of a command; by default those of this one."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--preset", choices=PRESETS, default="cpu", help="size of the experiments")
     choices = ("confirmatory", "exploratory", *(name for name in TITLES if name != "confirmatory"))
@@ -54,7 +55,11 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=WORK, help="folder of runs and caches")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the results")
     parser.add_argument("--list", action="store_true", help="list the tasks and exit")
-    args = parser.parse_args()
+    return parser.parse_args(arguments)
+
+
+def main() -> None:
+    args = parse()
     try:
         sys.exit(1 if run(args) else 0)
     except UserError as error:
