@@ -19,6 +19,7 @@ import torch
 
 from repre.data.loading.worker_start import end_with_parent
 from repre.errors import RunError, UserError
+from repre.utils.pieces import free_memory
 from repre.utils.shared_memory import FORK
 from repre.utils.signals import Interrupted, StopRequest
 
@@ -177,4 +178,12 @@ def _serve(pipe: Connection, work: Callable[[Any], Any], log: Path, parent: int,
         except Exception as error:
             traceback.print_exc()
             answer = None, f"{type(error).__name__}: {error}"
+        _forget()
         pipe.send(answer)
+
+
+def _forget() -> None:
+    """Gives back what an item leaves: memory of the device, and compiled functions, of which torch keeps few."""
+    free_memory()
+    if (dynamo := sys.modules.get("torch._dynamo")) is not None:
+        dynamo.reset()
