@@ -56,7 +56,7 @@ class Method:
     """One way to obtain an encoder, without its seed."""
 
     name: str
-    """Unique within a preset; also the folder of its results."""
+    """Unique within a preset; also the name of the file of its results."""
     kind: Literal["pretrain", "random", "supervised"]
     config: RunConfig
     """The pre-training. The other kinds use its encoder and views only."""
