@@ -28,6 +28,8 @@ METRICS = {
     },
     "foreground-labels": {"miou": "object mIoU"},
     "miou-labels": {"miou": "linear mIoU"},
+    "patch-knn-labels": {"miou": "patch k-NN mIoU"},
+    "ends-labels": {"miou": "UPerNet mIoU, end to end"},
     "detect-labels": {"box_ap": "box AP", "mask_ap": "mask AP"},
     "foreground-detect-labels": {"box_ap": "object box AP", "mask_ap": "object mask AP"},
 }
@@ -139,9 +141,18 @@ def _at_fractions(key: str, name: str, evaluation: str, results: Results) -> lis
     """Returns key and name of a metric at every measured label fraction; other evaluations have the metric itself only."""
     if not evaluation.endswith("-labels"):
         return [(key, name)]
-    configs = [content["config"] for (_, _, each), content in results.items() if each == evaluation]
-    fractions = sorted({fraction for config in configs for fraction in config["label_fraction"]}) or [1.0]
-    return [(with_fraction(key, value, fractions), f"{name}, {value:.0%} of the labels") for value in fractions]
+    contents = [content for (_, _, each), content in results.items() if each == evaluation]
+    fractions = sorted({fraction for content in contents for fraction in content["config"]["label_fraction"]}) or [1.0]
+    data = contents[0]["data"] if contents else ""
+    return [(with_fraction(key, value, fractions), f"{name}, {_share_of_labels(value, data)}") for value in fractions]
+
+
+def _share_of_labels(fraction: float, data: str) -> str:
+    """The share of labels in words; of camvid, the number of masks."""
+    kind, _, counts = data.partition("-")
+    if not kind.startswith("camvid"):
+        return f"{fraction:.0%} of the labels"
+    return f"{round(fraction * int(counts.split('-')[0]))} masks"
 
 
 def bootstrap(

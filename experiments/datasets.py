@@ -16,12 +16,17 @@ from experiments.complete_folder import complete_folder
 from experiments.compose_scenes import ComposeConfig
 from experiments.debian_packages import package_files, package_path
 from experiments.presets import Data
+from experiments.real_images import write_real
 from repre.data.scenes import ScenesConfig
 from repre.data.tools.write import write_scenes
 
 
-def ensure_dataset(data: Data, *, folder: Path, packages: Path) -> Path:
-    """Returns the folder of a data set below `folder`; builds it if it is missing."""
+def ensure_dataset(data: Data, *, folder: Path, packages: Path, real: Path | None = None) -> Path:
+    """Returns the folder of a data set below `folder`; builds it if it is missing.
+
+    Args:
+        real: folder with camvid and cifar10, as folders or archives (real_images.py).
+    """
     out = folder / data.name
     if out.is_dir():
         return out
@@ -29,6 +34,8 @@ def ensure_dataset(data: Data, *, folder: Path, packages: Path) -> Path:
     with complete_folder(out) as temporary:
         if data.kind == "fashion-mnist":
             _write_fashion_mnist(temporary, packages, counts)
+        elif data.kind in ("camvid", "cifar10"):
+            write_real(data.kind, temporary, counts, real=real, size=data.size)
         elif data.kind == "scenes":
             config = ScenesConfig(size=data.size, max_objects=data.objects, seed=data.seed)
             write_scenes(temporary, counts, config=config)
@@ -37,7 +44,7 @@ def ensure_dataset(data: Data, *, folder: Path, packages: Path) -> Path:
         else:
             compose = ComposeConfig(size=data.size, max_objects=data.objects, fold=data.fold, seed=data.seed)
             build(data.kind, temporary, counts, packages=packages, config=compose)
-        if data.kind != "fashion-mnist":
+        if data.kind not in ("fashion-mnist", "camvid", "cifar10"):
             _write_foreground(temporary)
     return out
 
@@ -83,9 +90,19 @@ def _write_foreground(out: Path) -> None:
     (out / "foreground" / "classes.txt").write_text("background\nobject\n", encoding="utf-8")
 
 
+def images_spec(folder: Path) -> str:
+    """Returns the value of `--data` for the training images of a data set, without labels."""
+    if (folder / "FashionMNIST").is_dir():
+        return f"fashion-mnist:{folder}"
+    images = folder / "train" / "images"
+    return str(images if images.is_dir() else folder / "train")
+
+
 def labels_spec(folder: Path) -> str:
-    """Returns the value of `--data` for the image labels of a data set."""
-    return f"csv:{folder}/labels.csv" if (folder / "labels.csv").is_file() else f"fashion-mnist:{folder}"
+    """Returns the value of `--data` for the image labels of a data set: a table, or class folders."""
+    if (folder / "FashionMNIST").is_dir():
+        return f"fashion-mnist:{folder}"
+    return f"csv:{folder}/labels.csv" if (folder / "labels.csv").is_file() else str(folder)
 
 
 def masks_spec(folder: Path) -> str:

@@ -6,7 +6,8 @@ from typing import Any
 
 import torch
 
-from experiments.datasets import labels_spec, main_objects, masks_spec
+from experiments.datasets import images_spec, labels_spec, main_objects, masks_spec
+from experiments.fair_ends import fair_ends
 from experiments.presets import Preset
 from repre.config_values import to_dict
 from repre.data.io.sources import open_source
@@ -20,6 +21,7 @@ from repre.evaluation.detection.detect import DetectConfig
 from repre.evaluation.features import cached_features, eval_transform
 from repre.evaluation.options import RuntimeOptions
 from repre.evaluation.runner import evaluate
+from repre.evaluation.segmentation.patch_knn import PatchKNNConfig
 from repre.evaluation.segmentation.segment import SegmentConfig
 from repre.models.encoder import EncoderConfig
 from repre.models.repre import build_model
@@ -34,11 +36,13 @@ IMAGE_LEVEL = ("knn", "linear", "objects")
 
 
 def measure(
-    name: str, spec: str, preset: Preset, *, dense: Path, single: Path, seed: int, runtime: RuntimeOptions, out: Path
-) -> dict[str, Any]:
+    name: str, spec: str, preset: Preset, *, dense: Path, single: Path, seed: int, runtime: RuntimeOptions, out: Path,
+    from_scratch: bool = False,
+) -> dict[str, Any]:  # fmt: skip
     """Measures one evaluation of an encoder.
 
     Args:
+        from_scratch: train the encoder with a linear head on masks.
         name: an evaluation of the plan.
         spec: the encoder, as `--encoder` accepts it.
         dense, single: folders of the images with masks and boxes, and of those with one object each.
@@ -50,15 +54,21 @@ def measure(
     if name == "objects":
         return knn_by_object(spec, single, seed=seed, runtime=runtime)
     if name == "gradients":
-        return gradient_ratios(Path(spec), str(dense / "train" / "images"))
-    evaluation, config = evaluation_configs(preset, dense=dense, single=single)[name]
+        return gradient_ratios(Path(spec), images_spec(dense))
+    if name == "ends-labels":
+        return fair_ends(spec, dense, preset, seed=seed, runtime=runtime, out=out)
+    evaluation, config = evaluation_configs(preset, dense=dense, single=single, from_scratch=from_scratch)[name]
     config = replace(config, seed=seed, runtime=runtime)
     result = evaluate(evaluation, resolve_encoder(spec), config, out=out, reuse=True)
     return {key: result[key] for key in ("metrics", "config")}
 
 
-def evaluation_configs(preset: Preset, *, dense: Path, single: Path) -> dict[str, tuple[str, Any]]:
+def evaluation_configs(
+    preset: Preset, *, dense: Path, single: Path, from_scratch: bool = False
+) -> dict[str, tuple[str, Any]]:
     """Returns, for every evaluation of the plan that repre has, repre's name for it and its config."""
+    if preset.plan == "real":
+        return _real_configs(preset, dense=dense, single=single, from_scratch=from_scratch)
     masks = masks_spec(dense)
     linear = SegmentConfig(data=masks, fit=preset.miou)
     foreground = replace(linear, data=masks_spec(dense / "foreground"))
@@ -79,6 +89,24 @@ def evaluation_configs(preset: Preset, *, dense: Path, single: Path) -> dict[str
         "miou-labels": ("segment", replace(linear, label_fraction=fractions)),
         "detect-labels": ("detect", replace(detect, label_fraction=fractions)),
         "foreground-detect-labels": ("detect", replace(detect_foreground, label_fraction=fractions)),
+    }
+
+
+def _real_configs(preset: Preset, *, dense: Path, single: Path, from_scratch: bool) -> dict[str, tuple[str, Any]]:
+    """The evaluations of the plan on real images."""
+    masks, size = masks_spec(dense), preset.dense_size
+    labeled = preset.counts("camvid").labeled
+    fractions = (*(count / labeled for count in preset.mask_counts), 1.0)
+    linear = SegmentConfig(data=masks, size=size, label_fraction=fractions, fit=preset.miou)
+    if from_scratch:
+        linear = replace(linear, frozen=False, fit=preset.scratch)
+    foreground = SegmentConfig(data=masks_spec(dense / "foreground"), fit=preset.miou)
+    return {
+        "knn": ("knn", KNNConfig(data=labels_spec(single), size=preset.size)),
+        "linear": ("linear", LinearConfig(data=labels_spec(single), size=preset.size, steps=preset.linear_steps)),
+        "foreground": ("segment", foreground),
+        "miou-labels": ("segment", linear),
+        "patch-knn-labels": ("patch-knn", PatchKNNConfig(data=masks, size=size, label_fraction=fractions)),
     }
 
 
@@ -110,7 +138,7 @@ def gradient_ratios(run: Path, images: str) -> dict[str, Any]:
     Each is the largest ratio at three depths of the encoder (docs/monitors.md), in evaluation mode; 0 without the branch.
     """
     final, config = load_model(run)
-    source = open_source(images, channels=config.encoder.channels, canvas=config.decode_size)
+    source = open_source(images, channels=config.encoder.channels, canvas=config.decode_size, labels=False)
     indices = torch.arange(min(GRADIENT_IMAGES, len(source)))
     pixels, sizes = stack([source.load(index) for index in indices.tolist()])
     batch = Batch(pixels, sizes, indices, indices, epoch=0)

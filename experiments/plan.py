@@ -20,6 +20,8 @@ CONFIRMATORY = (("moco-v3", "vit"), ("moby", "swin"))
 """Framework and encoder of the confirmatory pairs."""
 FIRST_CONFIRMATORY_SEED = 10
 """Earlier seeds belong to the exploratory tables, which the defaults were chosen from."""
+FIRST_SEEDS = {"confirmatory": FIRST_CONFIRMATORY_SEED, "camvid-confirmatory": 20}
+"""First seed of the confirmatory tables."""
 VIT_LEVELS = 4
 """Number of feature maps of a plain transformer with four blocks or more."""
 FROZEN = ("foreground", "miou", "knn", "linear")
@@ -30,9 +32,9 @@ COST_TIERS = {
     for tier, names in enumerate(
         (
             ("foreground", "knn", "linear", "objects", "gradients"),
-            ("miou", "miou-labels", "foreground-labels"),
+            ("miou", "miou-labels", "foreground-labels", "patch-knn-labels"),
             ("upernet", "foreground-upernet"),
-            ("detect", "foreground-detect", "detect-labels", "foreground-detect-labels"),
+            ("ends-labels", "detect", "foreground-detect", "detect-labels", "foreground-detect-labels"),
         )
     )
     for name in names
@@ -47,6 +49,11 @@ TITLES = {
     "5": "5. Beyond the paper (exploratory)",
     "stamps": "StampScenes: three folds (exploratory)",
     "data": "Other data (exploratory)",
+    "camvid-confirmatory": "Confirmatory: does the branch help on street frames?",
+    "camvid": "CamVid: every start, frozen (exploratory)",
+    "harm": "Which branch does no harm? (exploratory)",
+    "ends": "CamVid: trained end to end, with settings chosen for each start (exploratory)",
+    "cifar10": "CIFAR-10: every start (exploratory)",
 }
 """Table -> title."""
 
@@ -57,7 +64,8 @@ class Method:
 
     name: str
     """Unique within a preset; also the name of the file of its results."""
-    kind: Literal["pretrain", "random", "supervised"]
+    kind: Literal["pretrain", "random", "supervised", "scratch"]
+    """`scratch` is trained with the linear head on the masks that evaluate it, from random init."""
     config: RunConfig
     """The pre-training. The other kinds use its encoder and views only."""
     data: Data
@@ -85,7 +93,7 @@ class Row:
     @property
     def seeds(self) -> range:
         """The seeds of the row."""
-        first = FIRST_CONFIRMATORY_SEED if self.table == "confirmatory" else 0
+        first = FIRST_SEEDS.get(self.table, 0)
         return range(first, first + self.n_seeds)
 
 
@@ -159,13 +167,11 @@ class Plan:
             fresh: evaluate on new scenes, for the confirmatory comparison.
         """
         preset = self.preset
-        default = (
-            recipe(f"vit-tiny-{framework}").reconstruction if framework in preset.frameworks else ReconstructionConfig()
-        )
+        default = self.default_reconstruction(framework)
         if variant.startswith("plain"):
             default = replace(default, weight=0.0)
         config = RunConfig(
-            epochs=preset.epochs,
+            epochs=preset.counts(kind).epochs,
             batch_size=preset.batch_size,
             encoder=preset.encoders[encoder],
             framework=preset.frameworks[framework] if framework in preset.frameworks else PixelsConfig(),
@@ -180,6 +186,12 @@ class Plan:
         )
         name = f"{'fresh-' * fresh}{kind}-{framework}-{encoder}-{variant}" + (f"-fold{fold}" if fold else "")
         return self._method(name, "pretrain", config, kind, fold, same_time_as=same_time_as, fresh=fresh)
+
+    def default_reconstruction(self, framework: str) -> ReconstructionConfig:
+        """Returns the branch of a framework's recipe; without a framework, the defaults."""
+        if framework in self.preset.frameworks:
+            return recipe(f"vit-tiny-{framework}").reconstruction
+        return ReconstructionConfig()
 
     def masked(self, ratio: float) -> dict[str, Any]:
         """Returns settings for `pretrained` that hide this share of the patches, with the mean color instead of a token."""
@@ -209,7 +221,7 @@ class Plan:
         self, table: str, label: str, method: Method, baseline: str | None = None, evaluations: tuple[str, ...] = FROZEN
     ) -> Row:
         """Returns a row with the preset's number of seeds."""
-        n_seeds = self.preset.n_confirmatory_seeds if table == "confirmatory" else self.preset.n_seeds
+        n_seeds = self.preset.n_confirmatory_seeds if table in FIRST_SEEDS else self.preset.n_seeds
         return Row(table=table, label=label, method=method, baseline=baseline, n_seeds=n_seeds, evaluations=evaluations)
 
     # -------------------------------------------------------------------------------------------------- tables

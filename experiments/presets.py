@@ -1,18 +1,21 @@
-"""Sizes of the experiments: `toy` for the tests, `cpu` for two cores, `gpu` for one accelerator.
+"""Sizes of the experiments on composed scenes: `toy` for the tests, `cpu` for two cores, `gpu` for one accelerator.
 
-All sizes share one plan (plan.py). Results of different presets are not comparable.
+They share one plan (plan.py); real_presets.py has those on real images. Results of different presets are not comparable.
 """
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from repre.data.views.view_recipes import ViewsConfig, dino_views, moco_v3_views
+from repre.data.views.view_recipes import MaskConfig, ViewsConfig, dino_views, moco_v3_views
 from repre.evaluation.fit import FitConfig
 from repre.frameworks import DINOConfig, FrameworkConfig, MoBYConfig, MoCoV3Config
 from repre.models.encoder import EncoderConfig
 from repre.training.optim import OptimConfig
 
-Kind = Literal["fashion", "stamps", "scenes", "fashion-mnist"]
+Kind = Literal["fashion", "stamps", "scenes", "fashion-mnist", "camvid", "cifar10"]
+BLOCKS = MaskConfig(kind="block", ratio=(0.1, 0.5), image_share=0.5)
+"""Masks of DINOv2."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,13 +23,13 @@ class Data:
     """One data set; these fields define its content."""
 
     kind: Kind
-    """fashion and stamps are composed from packages, scenes are repre's embedded scenes, fashion-mnist is the original."""
+    """fashion and stamps are composed from packages, scenes are repre's embedded scenes, the others are the originals."""
     size: int
-    """Side of the images in pixels."""
+    """Side of the images in pixels; the short side of camvid's frames."""
     train: int
-    """Number of training images; for fashion-mnist the first ones."""
+    """Number of training images; of an original the first ones. Above 367, camvid has its validation frames too."""
     val: int
-    """Number of test images; for fashion-mnist the first ones."""
+    """Number of test images; of an original the first ones."""
     objects: int = 3
     """Most objects in a scene."""
     fold: int = 0
@@ -37,9 +40,25 @@ class Data:
     @property
     def name(self) -> str:
         """Name of the data set's folder."""
-        if self.kind == "fashion-mnist":
+        if self.kind in ("fashion-mnist", "cifar10"):
             return f"{self.kind}-{self.train}-{self.val}"
+        if self.kind == "camvid":
+            return f"{self.kind}{self.size}-{self.train}-{self.val}"
         return f"{self.kind}{self.size}-{self.train}-{self.val}-o{self.objects}-f{self.fold}-s{self.seed}"
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How much of a data set is used."""
+
+    train: int
+    """Images to pre-train on."""
+    labeled: int
+    """Labeled images to train heads on."""
+    test: int
+    """Images to test on."""
+    epochs: int
+    """Epochs of the pre-training."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +66,20 @@ class Preset:
     """Everything that defines the size of the experiments."""
 
     name: str
+    plan: Literal["scenes", "real"] = "scenes"
+    """Whether plan.py or real_plan.py has the rows."""
+    sets: Mapping[Kind, Counts] = field(default_factory=dict)
+    """How much of a data set is used where it differs from `images`, `labeled`, `test` and `epochs`."""
+    image_size: int | None = None
+    """Side of the images in pixels; None: `size`."""
+    dense_size: int | None = None
+    """Side of the windows of dense evaluations on real images in pixels; None: `size`."""
+    mask_counts: tuple[int, ...] = ()
+    """Numbers of masks of camvid that heads are trained with, beside all of them."""
+    end_steps: tuple[int, int] = (100, 200)
+    """Short and long training end to end, in steps; see fair_ends.py."""
+    scratch: FitConfig = field(default_factory=FitConfig)
+    """Training from scratch on masks, with a linear head."""
     size: int
     """Side of images and views in pixels."""
     images: int
@@ -115,8 +148,9 @@ class Preset:
 
     def views(self, framework: str) -> ViewsConfig:
         """Returns the views of a framework."""
-        if framework == "dino":
-            return dino_views(self.size, self.local_size, self.n_local)
+        if framework in ("dino", "dinov2"):
+            views = dino_views(self.size, self.local_size, self.n_local)
+            return replace(views, mask=BLOCKS) if framework == "dinov2" else views
         views = moco_v3_views(self.size)
         return replace(
             views,
@@ -126,7 +160,14 @@ class Preset:
 
     def pretraining_data(self, kind: Kind, *, fold: int = 0) -> Data:
         """Returns the images to pre-train on."""
-        return Data(kind=self._kind(kind), size=self.size, train=self.images, val=self.test, fold=fold)
+        counts = self.counts(kind)
+        return Data(
+            kind=self._kind(kind), size=self.image_size or self.size, train=counts.train, val=counts.test, fold=fold
+        )
+
+    def counts(self, kind: Kind) -> Counts:
+        """Returns how much of a data set is used."""
+        return self.sets.get(kind) or Counts(self.images, self.labeled, self.test, self.epochs)
 
     def labeled_data(self, kind: Kind, *, fold: int = 0, single: bool = False, fresh: bool = False) -> Data:
         """Returns labeled images.
@@ -139,8 +180,9 @@ class Preset:
         if single and kind == "fashion" and self.plain_articles is not None:
             train, val = self.plain_articles
             return Data(kind="fashion-mnist", size=self.size, train=train, val=val)
+        counts = self.counts(kind)
         return Data(
-            kind=self._kind(kind), size=self.size, train=self.labeled, val=self.test, fold=fold,
+            kind=self._kind(kind), size=self.image_size or self.size, train=counts.labeled, val=counts.test, fold=fold,
             objects=1 if single else 3, seed=(2 if single else 1) + (2 if fresh else 0),
         )  # fmt: skip
 
@@ -221,4 +263,3 @@ GPU = Preset(
     supervised=FitConfig(epochs=200, batch_size=256, layer_decay=1.0, lr=1e-3),
     label_fractions=(0.01, 0.05, 0.1, 1.0), workers=None, precision="bf16", device="cuda",
 )  # fmt: skip
-PRESETS = {preset.name: preset for preset in (TOY, CPU, GPU)}

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import torch
 
+from experiments.all_presets import PRESETS, plan_of
 from experiments.build_scenes import DATA
 from experiments.debian_packages import download
-from experiments.plan import COST_TIERS, TITLES, Plan, tasks
-from experiments.presets import PRESETS
+from experiments.plan import COST_TIERS, TITLES, tasks
 from experiments.runner import Folders, Runner
 from repre.errors import RunError, UserError
 from repre.utils.signals import Interrupted
@@ -32,6 +32,7 @@ def main() -> None:
     parser.add_argument("--preset", choices=PRESETS, default="cpu", help="size of the experiments")
     choices = ("confirmatory", "exploratory", *(name for name in TITLES if name != "confirmatory"))
     parser.add_argument("--only", nargs="*", choices=choices, default=[], help="tables; all by default")
+    parser.add_argument("--methods", nargs="*", default=[], help="only methods whose name contains one of these")
     parser.add_argument("--seeds", type=int, help="only the first SEEDS seeds of every row")
     parser.add_argument(
         "--tiers", type=int, help="only the TIERS cheapest tiers of evaluations (COST_TIERS in plan.py)"
@@ -39,6 +40,7 @@ def main() -> None:
     parser.add_argument("--hours", type=float, help="start nothing new after this time")
     parser.add_argument("--packages", type=Path, default=DATA / "packages", help="folder of the .deb files")
     parser.add_argument("--download", action="store_true", help="download missing packages with apt-get")
+    parser.add_argument("--real", type=Path, help="folder with your copies of camvid and cifar10")
     parser.add_argument("--data", type=Path, default=DATA / "evidence", help="folder of the built data sets")
     parser.add_argument("--work", type=Path, default=WORK, help="folder of runs and caches")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the results")
@@ -63,11 +65,15 @@ def main() -> None:
 def run(args: argparse.Namespace) -> int:
     """Measures or lists the chosen tasks; returns how many results are missing in the end."""
     preset = PRESETS[args.preset]
-    rows = [row for row in Plan(preset).rows() if is_chosen(row.table, args.only)]
+    rows = [row for row in plan_of(preset).rows() if is_chosen(row.table, args.only)]
     if args.seeds is not None:
         rows = [replace(row, n_seeds=min(row.n_seeds, args.seeds)) for row in rows]
     chosen = [task for task in tasks(rows) if args.tiers is None or COST_TIERS[task.evaluation] < args.tiers]
-    folders = Folders(*(path.resolve() for path in (args.packages, args.data, args.work, args.results)))
+    chosen = [task for task in chosen if not args.methods or any(part in task.method.name for part in args.methods)]
+    folders = Folders(
+        *(path.resolve() for path in (args.packages, args.data, args.work, args.results)),
+        real=args.real.resolve() if args.real else None,
+    )
     runner = Runner(preset, folders)
     if args.list:
         for task in chosen:

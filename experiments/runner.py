@@ -20,8 +20,9 @@ from benchmarks.machine import machine
 
 import repre
 from experiments import measure
-from experiments.datasets import ensure_dataset, labels_spec
-from experiments.plan import COST_TIERS, Method, Plan, Task
+from experiments.all_presets import plan_of
+from experiments.datasets import ensure_dataset, images_spec, labels_spec
+from experiments.plan import COST_TIERS, Method, Task
 from experiments.presets import Data, Preset
 from experiments.recorded_config import recorded_run
 from experiments.results_store import FAILURE, TRAINING, ResultsStore, is_current
@@ -35,7 +36,8 @@ from repre.utils.io import write_json
 from repre.utils.signals import Interrupted
 
 HASHED_MODULES = (
-    "build_scenes", "compose_scenes", "source_images", "debian_packages", "datasets", "measure", "time_ratio",
+    "build_scenes", "compose_scenes", "source_images", "debian_packages", "datasets", "measure", "time_ratio", "real_images",
+    "fair_ends",
 )  # fmt: skip
 """Modules of this folder that results depend on."""
 SUMMARY_KEYS = ("steps", "epochs", "images", "seconds", "images_per_s", "final", "costs", "monitor_seconds")
@@ -54,6 +56,8 @@ class Folders:
     """Runs, caches and locks."""
     results: Path
     """The results."""
+    real: Path | None = None
+    """The user's copies of camvid and cifar10."""
 
 
 class Runner:
@@ -69,7 +73,7 @@ class Runner:
             cache=folders.work / "cache",
             cache_gib=4,
         )
-        self.methods = {row.method.name: row.method for row in Plan(preset).rows()}
+        self.methods = {row.method.name: row.method for row in plan_of(preset).rows()}
 
     @cached_property
     def machine(self) -> dict[str, Any]:
@@ -143,7 +147,7 @@ class Runner:
             UserError: the configs differ.
         """
         record = self.store.get(method.name, seed, TRAINING)
-        if method.kind == "random" or record is None:
+        if method.kind in ("random", "scratch") or record is None:
             return
         if method.kind == "supervised":
             planned = to_dict(replace(measure.supervised_config(self.preset, method.data.name), seed=seed))
@@ -168,7 +172,9 @@ class Runner:
         content = self.store.get(task.method.name, task.seed, task.evaluation)
         if content is None:
             return
-        planned = measure.evaluation_configs(self.preset, dense=Path(), single=Path()).get(task.evaluation)
+        planned = measure.evaluation_configs(
+            self.preset, dense=Path(), single=Path(), from_scratch=task.method.kind == "scratch"
+        ).get(task.evaluation)
         recorded_config, planned_config = content["config"], to_dict(planned[1]) if planned else {}
         shared = (recorded_config.keys() & planned_config.keys()) - {"data", "test"}  # paths
         expected, actual = ({key: config[key] for key in shared} for config in (planned_config, recorded_config))
@@ -213,7 +219,7 @@ class Runner:
         dense, single = (self.dataset(data) for data in (task.method.dense, task.method.single))
         measured = measure.measure(
             task.evaluation, spec, self.preset, dense=dense, single=single, seed=task.seed, runtime=self.runtime,
-            out=self.work_folder(task.method, task.seed) / "evaluations",
+            out=self.work_folder(task.method, task.seed) / "evaluations", from_scratch=task.method.kind == "scratch",
         )  # fmt: skip
         content = {
             "data": data_name(task),
@@ -254,7 +260,7 @@ class Runner:
         folder = self.work_folder(method, seed)
         ratio = self.time_ratio(method, seed)
         data = self.dataset(method.data)
-        images = f"fashion-mnist:{data}" if method.data.kind == "fashion-mnist" else str(data / "train" / "images")
+        images = images_spec(data)
         epochs = max(1, round(method.config.epochs * ratio))
         config = replace(method.config, data=images, out=str(folder), epochs=epochs, seed=seed)
         run = Run(folder) if (folder / "summary.json").is_file() else pretrain(config)
@@ -281,7 +287,7 @@ class Runner:
 
     def dataset(self, data: Data) -> Path:
         """Returns the folder of a data set; builds it if it is missing."""
-        return ensure_dataset(data, folder=self.folders.data, packages=self.folders.packages)
+        return ensure_dataset(data, folder=self.folders.data, packages=self.folders.packages, real=self.folders.real)
 
     def work_folder(self, method: Method, seed: int) -> Path:
         """Returns the folder for the run and the evaluations of a method and seed."""

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from benchmarks.machine import describe_machine
 
+from experiments.all_presets import PRESETS, plan_of
 from experiments.analysis import (
     Entry,
     Results,
@@ -31,8 +32,8 @@ from experiments.claims import (
     primary_metric,
     summary,
 )
-from experiments.plan import TITLES, Plan, Row, tasks
-from experiments.presets import PRESETS, Preset
+from experiments.plan import TITLES, Row, tasks
+from experiments.presets import Preset
 from experiments.run import RESULTS
 from repre.errors import UserError
 
@@ -99,7 +100,7 @@ def evidence_page(results: Path, docs: Path, *, presets: list[Preset], plots: bo
     parts = [HEAD]
     for preset in presets:
         preset_results = load_results(results / preset.name)
-        rows = Plan(preset).rows()
+        rows = plan_of(preset).rows()
         parts.append(_about(preset, rows, preset_results))
         for failure in load_failures(results / preset.name):
             parts.append(f"Failed: {failure['method']}, seed {failure['seed']}: {failure['failure']}.\n")

@@ -4,8 +4,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from experiments.all_presets import PRESETS
 from experiments.plan import Plan, tasks
-from experiments.presets import PRESETS
 from experiments.run import is_chosen, main
 
 from tests.own_process import run_module
@@ -15,6 +15,20 @@ def test_tables_can_be_chosen() -> None:
     assert all(is_chosen("2", only) for only in ([], ["exploratory"], ["1", "2"]))
     assert not is_chosen("2", ["confirmatory"])
     assert not is_chosen("confirmatory", ["exploratory"])
+
+
+def test_methods_can_be_chosen_by_their_names(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    options = {"--preset": ["real-toy"], "--only": ["camvid"], "--methods": ["plain", "branch"], "--seeds": ["1"]}
+    arguments = [word for option, values in options.items() for word in (option, *values)]
+    monkeypatch.setattr(sys, "argv", ["run", *arguments, "--list", "--results", str(tmp_path)])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert stopped.value.code == 0
+    names = {line.split()[1] for line in capsys.readouterr().out.splitlines()}
+    frameworks = ("moco-v3", "dino", "dinov2")
+    assert names == {f"camvid-{framework}-vit-{branch}" for framework in frameworks for branch in ("plain", "branch")}
 
 
 @pytest.mark.slow

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 from benchmarks.machine import describe_machine
+from experiments.all_presets import PRESETS
 from experiments.analysis import table_entries
 from experiments.plan import FIRST_CONFIRMATORY_SEED, Task
-from experiments.presets import PRESETS, TOY
+from experiments.presets import TOY
 from experiments.run import RESULTS
 from experiments.runner import Runner
 from experiments.tables import DOCS, evidence_page, main, seed_table, verdicts
