@@ -9,10 +9,10 @@ import fcntl
 import hashlib
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ from repre.config import identity
 from repre.config_values import differences, to_dict
 from repre.errors import RunError, UserError
 from repre.evaluation.options import RuntimeOptions
+from repre.utils.folder_lock import LONG_WAIT, writing
 from repre.utils.io import write_json
 from repre.utils.signals import Interrupted
 
@@ -73,6 +74,8 @@ class Runner:
             cache=folders.work / "cache",
             cache_gib=4,
         )
+        self.report: Callable[[str], object] = partial(print, flush=True)
+        """Prints a line about a task that has ended."""
         self.methods = {row.method.name: row.method for row in plan_of(preset).rows()}
 
     @cached_property
@@ -80,13 +83,16 @@ class Runner:
         """The machine and a hash of the code that measure."""
         return machine(self.preset.device) | {"source": source_hash()}
 
-    def run(self, tasks: list[Task], *, hours: float | None) -> int:
+    def run(
+        self, tasks: list[Task], *, hours: float | None, share: Callable[[list[Task]], object] | None = None
+    ) -> int:
         """Works through the tasks and returns how many are left.
 
         Tasks of a method and seed that another process works on are left to it. Tasks of a failed training are skipped.
 
         Args:
             hours: start no task after this time; None for no limit.
+            share: measures the tasks that are left, in several processes; None to measure them here.
 
         Raises:
             UserError: existing results were measured with another config.
@@ -101,6 +107,9 @@ class Runner:
         ]
         started, left = time.monotonic(), [task for task in tasks if not self.is_done(task)]
         print(f"{len(tasks) - len(left)} of {len(tasks)} results exist already", flush=True)
+        if share is not None:
+            share(left)
+            return sum(not self.is_done(task) for task in left)
         failed: set[tuple[str, int]] = set()
         while left:
             worked = False
@@ -201,7 +210,7 @@ class Runner:
                 raise
             reason = self.strip_paths(str(error))
             self.store.put(task.method.name, task.seed, FAILURE, {"failure": reason, "machine": self.machine})
-            print(f"{task.method.name} seed {task.seed} {task.evaluation} failed: {reason}", flush=True)
+            self.report(f"{task.method.name} seed {task.seed} {task.evaluation} failed: {reason}")
             return False
         self.store.remove(task.method.name, task.seed, FAILURE)
         return True
@@ -230,7 +239,7 @@ class Runner:
         }
         self.store.put(task.method.name, task.seed, task.evaluation, content)
         metrics = " ".join(f"{key} {value:.4f}" for key, value in measured["metrics"].items() if "/" not in key)
-        print(f"{time.strftime('%H:%M')} {task.method.name} seed {task.seed} {task.evaluation}: {metrics}", flush=True)
+        self.report(f"{time.strftime('%H:%M')} {task.method.name} seed {task.seed} {task.evaluation}: {metrics}")
 
     def encoder_spec(self, method: Method, seed: int) -> str:
         """Returns the encoder as `--encoder` accepts it; trains it first if necessary."""
@@ -287,7 +296,10 @@ class Runner:
 
     def dataset(self, data: Data) -> Path:
         """Returns the folder of a data set; builds it if it is missing."""
-        return ensure_dataset(data, folder=self.folders.data, packages=self.folders.packages, real=self.folders.real)
+        with writing(self.folders.data / data.name, patience=LONG_WAIT):  # of several processes, one builds it
+            return ensure_dataset(
+                data, folder=self.folders.data, packages=self.folders.packages, real=self.folders.real
+            )
 
     def work_folder(self, method: Method, seed: int) -> Path:
         """Returns the folder for the run and the evaluations of a method and seed."""
