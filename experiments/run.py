@@ -5,8 +5,8 @@
     python -m experiments.run --preset gpu --only 2 stamps --seeds 1 --tiers 1
     python -m experiments.run --preset lease --real photos --processes 6 --minutes 9   # one GPU, several trainings at once
 
-Several processes can run at the same time and share the work. Every result is one JSON file,
-RESULTS/PRESET/METHOD/seed0-EVALUATION.json, and every training has a record, seed0-train.json.
+Several processes can run at the same time and share the work. The results of a method are in one JSON file,
+RESULTS/PRESET/METHOD.json.
 """
 
 import argparse

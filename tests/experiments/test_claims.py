@@ -1,6 +1,5 @@
 """Goals and claims follow from the tables."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 from experiments.claims import summary
 from experiments.plan import Plan
 from experiments.presets import TOY
+from experiments.results_store import TRAINING, ResultsStore
 
 
 def test_goals_and_claims_follow_from_the_tables(tmp_path: Path) -> None:
@@ -23,9 +23,7 @@ def test_goals_and_claims_follow_from_the_tables(tmp_path: Path) -> None:
     results["fashion-random-vit", 0, "miou"] = {"metrics": {"miou": 0.3}}
     record = {"costs": {"encoder_parameters": 100, "decoder_parameters": 4, "encoder_flops": 200, "decoder_flops": 20}}
     for name, content in (("branch", record), ("plain-as-long", record | {"time_ratio": 1.06})):
-        path = tmp_path / "toy" / f"fashion-moby-swin-{name}" / "seed0-train.json"
-        path.parent.mkdir(parents=True)
-        path.write_text(json.dumps({"method": path.parent.name, "seed": 0, **content}))
+        ResultsStore(tmp_path / "toy").put(f"fashion-moby-swin-{name}", 0, TRAINING, content)
 
     text = summary(preset, Plan(preset).rows(), results, tmp_path)
     assert "| linear mIoU, at least +3 | box AP, at least +2 | k-NN, at least -0.5 | linear, at least -0.5 |" in text
