@@ -85,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
     if in_pool and args.hours is not None:
         raise UserError("--hours is for one process without --minutes; leave it out, and give --minutes")
     if preset.workers is None and args.processes > 1:
-        preset = replace(preset, workers=max(1, (pick_workers(None) + 1) // args.processes - 1))
+        preset = replace(preset, workers=max(1, (pick_workers(None) + 1) // args.processes))
     rows = [row for row in plan_of(preset).rows() if is_chosen(row.table, args.only)]
     if args.seeds is not None:
         rows = [replace(row, n_seeds=min(row.n_seeds, args.seeds)) for row in rows]
