@@ -39,7 +39,7 @@ HERE = Path(__file__).parent
 PARTS = {
     "step-moco": Part(110, partial(measure_steps, method="moco-v3")),
     "views": Part(45, measure_views),
-    "loader": Part(60, measure_loader),
+    "loader": Part(80, measure_loader),
     "pipeline-simclr": Part(190, partial(run_contests, methods=("simclr",))),
     "pipeline-dino": Part(190, partial(run_contests, methods=("dino",))),
     "recipe": Part(150, run_recipe),

@@ -48,7 +48,8 @@ def test_every_part_runs_at_toy_size_and_says_what_needs_cuda(tmp_path: Path) ->
     assert without["share_of_ceiling_percent"] > 0
     assert cost["cost_percent"] == pytest.approx([100 * (with_branch["ms"][0] / without["ms"][0] - 1)])
     assert [row["of"] for row in rows["views"]] == ["pixels to the device", "SimCLR, 2 x 32", "DINO, 2 x 32 + 2 x 16"]
-    assert len(rows["loader"][0]["images_per_s_later_epochs"]) == 2
+    assert [row["images"] for row in rows["loader"]] == ["in files", "in device memory"]
+    assert all(len(row["images_per_s_later_epochs"]) == 2 for row in rows["loader"])
     assert [row["result"] for row in rows["pipeline-simclr"]] == ["not installed", "ok"]
     assert [row["result"] for row in rows["pipeline-dino"]] == ["not installed"]
     assert rows["recipe"][0]["result"] == "stopped and saved"
