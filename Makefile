@@ -8,7 +8,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: demo test quick lint types pytest long wheel docs bench gpu faults clean
+.PHONY: demo test quick lint types pytest long wheel docs bench gpu lease faults clean
 
 demo: $(STAMP)
 	$(BIN)/repre pretrain
@@ -51,6 +51,10 @@ bench: $(STAMP)
 # IMAGES is a folder of JPEG files; without it they are drawn.
 gpu: $(STAMP)
 	$(BIN)/python benchmarks/gpu.py $(if $(IMAGES),--images $(IMAGES))
+
+# Nine minutes of experiments on real images, on one GPU: make lease REAL=FOLDER (experiments/README.md). Run it again to resume.
+lease: $(STAMP)
+	$(BIN)/python benchmarks/gpu.py --parts lease --seconds 560 $(if $(REAL),--real $(REAL))
 
 # The wheel must carry everything: it is installed beside the dependencies, without the sources, and used.
 wheel: $(STAMP)

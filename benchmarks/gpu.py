@@ -2,6 +2,7 @@
 
     python benchmarks/gpu.py --images photos/            # or `make gpu IMAGES=photos/`
     python benchmarks/gpu.py --parts step-moco views     # some parts
+    python benchmarks/gpu.py --parts lease --seconds 560 --real photos/     # nine minutes of experiments on real images
     python benchmarks/gpu.py --preset toy                # the same code at toy size, on the CPU
 
 Every part runs in a process of its own with a time limit, and is then killed with everything that it started. A part that
@@ -25,6 +26,7 @@ from gpu_parts.contests import run_contests
 from gpu_parts.context import SCALES, Context, Part
 from gpu_parts.cuda_tests import run_cuda_tests
 from gpu_parts.feeding_times import measure_loader, measure_views
+from gpu_parts.lease import run_lease
 from gpu_parts.processes import SKIPPED, Forked
 from gpu_parts.runs import kill_and_resume, run_fp16, run_recipe
 from gpu_parts.steps import measure_steps
@@ -37,7 +39,7 @@ HERE = Path(__file__).parent
 PARTS = {
     "step-moco": Part(110, partial(measure_steps, method="moco-v3")),
     "views": Part(45, measure_views),
-    "loader": Part(60, measure_loader),
+    "loader": Part(80, measure_loader),
     "pipeline-simclr": Part(190, partial(run_contests, methods=("simclr",))),
     "pipeline-dino": Part(190, partial(run_contests, methods=("dino",))),
     "recipe": Part(150, run_recipe),
@@ -48,6 +50,7 @@ PARTS = {
     "fp16": Part(40, run_fp16),
     "step-moby": Part(120, partial(measure_steps, method="moby")),
     "pipeline-again": Part(340, partial(run_contests, methods=("simclr", "dino"))),
+    "lease": Part(560, run_lease),
 }
 """The parts, the most important ones first."""
 MIN_SECONDS = 5.0
@@ -62,6 +65,7 @@ def main() -> int:
     parser.add_argument(
         "--images", type=Path, help="folder of JPEG files, which are repeated; by default they are drawn"
     )
+    parser.add_argument("--real", type=Path, help="folder with camvid and cifar10 for the part lease")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), metavar="PART", help=", ".join(PARTS))
     parser.add_argument("--skip", nargs="+", choices=PARTS, default=[], metavar="PART", help="parts to leave out")
     parser.add_argument("--seconds", type=float, default=470.0, help="time for everything")
@@ -76,14 +80,16 @@ def main() -> int:
     try:
         images = link_images(args.images, work / "images", SCALES[args.preset].count)
         names = [name for name in args.parts if name not in args.skip]
-        results = run_parts(names, args.preset, images, work, args.out, deadline)
+        results = run_parts(names, args.preset, images, work, args.out, deadline, real=args.real)
     finally:
         shutil.rmtree(work, ignore_errors=True)
     print((args.out / "gpu.md").read_text())
     return int(any(part["status"] not in ("ok", "skipped") for part in results["parts"].values()))
 
 
-def run_parts(names: list[str], preset: str, images: Path, work: Path, out: Path, deadline: float) -> dict[str, Any]:
+def run_parts(
+    names: list[str], preset: str, images: Path, work: Path, out: Path, deadline: float, *, real: Path | None = None
+) -> dict[str, Any]:
     """Runs parts one after the other and returns the results, which it also writes after every part."""
     results: dict[str, Any] = {
         "command": f"python benchmarks/gpu.py {' '.join(sys.argv[1:])}",
@@ -97,7 +103,7 @@ def run_parts(names: list[str], preset: str, images: Path, work: Path, out: Path
         folder = work / name
         folder.mkdir()
         limit = min(part.seconds, deadline - started)
-        context = Context(SCALES[preset], images, folder, out, folder / "rows.jsonl", started + limit)
+        context = Context(SCALES[preset], images, folder, out, folder / "rows.jsonl", started + limit, real)
         print(f"{name}, at most {limit:.0f} s", file=sys.stderr, flush=True)
         status, note = run_part(part, context, limit)
         rows = [json.loads(line) for line in context.rows.read_text().splitlines()] if context.rows.is_file() else []

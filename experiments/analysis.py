@@ -1,6 +1,5 @@
 """Analysis of stored results: metrics by method and seed, paired differences, and a bootstrap over source objects."""
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from experiments.plan import Row
+from experiments.results_store import FAILURE, TRAINING, Records, ResultsStore, is_current
 from experiments.source_images import group_of
 from repre.evaluation.gains import Gain, gain
 from repre.evaluation.metrics import with_fraction
@@ -37,30 +37,42 @@ METRICS = {
 RESAMPLES = 2000
 
 Results = Mapping[tuple[str, int, str], dict[str, Any]]
-"""Content of the result files by method, seed and evaluation."""
+"""Records of evaluations by method, seed and evaluation."""
 
 
 def load_results(folder: Path) -> dict[tuple[str, int, str], dict[str, Any]]:
     """Loads all results of a preset, except stale ones: those measured with other weights than the training recorded."""
-    trainings, results = load_trainings(folder), {}
-    for path in sorted(folder.glob("*/seed*-*.json")):
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if "evaluation" in content:
-            method, seed = content["method"], content["seed"]
-            if content.get("weights") == trainings.get((method, seed), {}).get("weights"):
-                results[method, seed, content["evaluation"]] = content
-    return results
+    return {
+        (method, seed, name): record
+        for method, records in _load(folder)
+        for (seed, name), record in records.items()
+        if name not in (TRAINING, FAILURE) and is_current(records, seed, name)
+    }
 
 
 def load_trainings(folder: Path) -> dict[tuple[str, int], dict[str, Any]]:
     """Loads the training records of a preset, by method and seed."""
-    records = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*/seed*-train.json"))]
-    return {(record["method"], record["seed"]): record for record in records}
+    return {
+        (method, seed): record
+        for method, records in _load(folder)
+        for (seed, name), record in records.items()
+        if name == TRAINING
+    }
 
 
 def load_failures(folder: Path) -> list[dict[str, Any]]:
-    """Loads the records of failed trainings: method, seed and reason."""
-    return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*/seed*-failure.json"))]
+    """Loads the records of failed trainings: method, seed and failure, the reason."""
+    return [
+        {"method": method, "seed": seed, **record}
+        for method, records in _load(folder)
+        for (seed, name), record in records.items()
+        if name == FAILURE
+    ]
+
+
+def _load(folder: Path) -> list[tuple[str, Records]]:
+    store = ResultsStore(folder)
+    return [(method, store.read(method)) for method in store.methods()]
 
 
 @dataclass(frozen=True)

@@ -36,9 +36,9 @@ DEFINITIONS = """- **Data.** FashionScenes has articles of Fashion-MNIST, in ran
   object and background, and predicting only background scores about 38. *k-NN* and *linear* use images with one
   object. *Gradient ratio*: norm of the branch's gradient over that of the contrastive loss, the largest at three
   depths of the encoder, on 64 images, with the initial and the final model.
-- **Earlier settings.** The results of the preset `cpu` were measured on the feature maps before the encoder's final
-  norm, with mIoU over all classes. Evaluations now normalize the maps and average over the classes in the test masks.
-  Both runs of a pair were measured alike, but values are not comparable between presets.
+- **Earlier settings.** The results of the preset `cpu` were measured on raw feature maps; evaluations now read them
+  behind the encoder's final norm. They are also older than today's mIoU, in which a class that is only predicted no
+  longer counts as 0. Both runs of a pair were measured alike, but values are not comparable between presets.
 - **Differences** are in percentage points, at equal seeds, with the 95 % interval of Student's t over seeds, folds, or
   pairs of framework and encoder. If the interval
   contains 0, the table says "no difference". A difference in parentheses has too few seeds for an interval. † marks

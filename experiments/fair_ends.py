@@ -68,7 +68,7 @@ def fair_ends(
         metrics[with_fraction("miou", fraction, fractions)] = miou(final, pairs["all"], test)
         details[str(count)] = {"chosen": _settings(final), "candidates": candidates}
     config = {"steps": list(preset.end_steps), "learning_rates": list(LEARNING_RATES), "label_fraction": fractions}
-    return {"metrics": metrics, "main": "miou", "config": config, "details": details}
+    return {"metrics": metrics, "config": config, "details": details}
 
 
 def choose(score: Any, *, images: int, steps: tuple[int, int]) -> tuple[FitConfig, list[dict[str, float]]]:

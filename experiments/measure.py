@@ -49,7 +49,7 @@ def measure(
         out: folder for repre's own result files.
 
     Returns:
-        metrics, main (name of the main metric), config and details.
+        metrics and config; details only where an analysis reads them.
     """
     if name == "objects":
         return knn_by_object(spec, single, seed=seed, runtime=runtime)
@@ -60,7 +60,7 @@ def measure(
     evaluation, config = evaluation_configs(preset, dense=dense, single=single, from_scratch=from_scratch)[name]
     config = replace(config, seed=seed, runtime=runtime)
     result = evaluate(evaluation, resolve_encoder(spec), config, out=out, reuse=True)
-    return {key: result[key] for key in ("metrics", "main", "config", "details")}
+    return {key: result[key] for key in ("metrics", "config")}
 
 
 def evaluation_configs(
@@ -127,7 +127,6 @@ def knn_by_object(spec: str, single: Path, *, seed: int, runtime: RuntimeOptions
         counts[1] += 1
     return {
         "metrics": {"knn20": sum(is_correct) / len(is_correct)},
-        "main": "knn20",
         "config": {"seed": seed},
         "details": {"objects": dict(sorted(objects.items()))},
     }
@@ -154,7 +153,7 @@ def gradient_ratios(run: Path, images: str) -> dict[str, Any]:
             for model, progress in ((initial, 0.0), (final, 1.0))
         )
     metrics = {"gradient_ratio_start": ratio_start, "gradient_ratio_end": ratio_end}
-    return {"metrics": metrics, "main": "gradient_ratio_end", "config": {"images": len(indices)}, "details": {}}
+    return {"metrics": metrics, "config": {"images": len(indices)}}
 
 
 def supervised_config(preset: Preset, data: str) -> FinetuneConfig:

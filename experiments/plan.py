@@ -63,7 +63,7 @@ class Method:
     """One way to obtain an encoder, without its seed."""
 
     name: str
-    """Unique within a preset; also the folder of its results."""
+    """Unique within a preset; also the name of the file of its results."""
     kind: Literal["pretrain", "random", "supervised", "scratch"]
     """`scratch` is trained with the linear head on the masks that evaluate it, from random init."""
     config: RunConfig

@@ -46,9 +46,9 @@ def _only_vit(encoder: EncoderConfig, dim: int) -> dict[str, Any]:
 REAL_TOY = replace(
     TOY, name="real-toy", plan="real", image_size=40, dense_size=32, mask_counts=(3,), end_steps=(1, 2),
     sets={
-        "camvid": Counts(train=40, labeled=32, test=4, epochs=1),
-        "cifar10": Counts(train=40, labeled=40, test=20, epochs=1),
-        "fashion-mnist": Counts(train=40, labeled=40, test=20, epochs=1),
+        "camvid": Counts(train=40, labeled=32, test=4, epochs=2),
+        "cifar10": Counts(train=40, labeled=40, test=20, epochs=2),
+        "fashion-mnist": Counts(train=40, labeled=40, test=20, epochs=2),
     },
     **_only_vit(TOY.encoders["vit"], 16),
     frameworks=_frameworks(24, 16, 32, momentum=0.9), optim=_optim(1e-3, 1e-3, 32),
@@ -65,7 +65,7 @@ REAL_CPU = replace(
     },
     **_only_vit(CPU.encoders["vit"], 32),
     frameworks=_frameworks(512, 128, 256, momentum=0.98), optim=_optim(1e-3, 2e-3, 64), plain_articles=(5000, 2000),
-    miou=FitConfig(epochs=20, lr=1e-2), upernet_width=32,
+    miou=FitConfig(epochs=10, lr=1e-2), upernet_width=32,
     scratch=FitConfig(epochs=15, batch_size=32, lr=1e-3, layer_decay=1.0),
 )  # fmt: skip
 LEASE = replace(

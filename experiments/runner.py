@@ -1,18 +1,18 @@
 """Works through a list of tasks: trains what is not trained yet, measures what is not measured yet.
 
-A training writes a record, RESULTS/PRESET/METHOD/seed0-train.json, with a hash of its weights. A task writes its result
-beside it, seed0-EVALUATION.json, with the hash of the weights that it was measured with. A result with another hash is
-stale: it does not count and is measured again together with the next task of that method and seed.
+All records of a method are in one file (`results_store`). That of a training has a hash of its weights; that of a task has
+the hash of the weights that it was measured with. A result with another hash is stale: it does not count and is measured
+again together with the next task of that method and seed.
 """
 
 import fcntl
 import hashlib
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -25,17 +25,20 @@ from experiments.datasets import ensure_dataset, images_spec, labels_spec
 from experiments.plan import COST_TIERS, Method, Task
 from experiments.presets import Data, Preset
 from experiments.recorded_config import recorded_run
+from experiments.results_store import FAILURE, TRAINING, ResultsStore, is_current
 from experiments.time_ratio import training_time_ratio
 from repre.api import Run, pretrain
 from repre.config import identity
 from repre.config_values import differences, to_dict
 from repre.errors import RunError, UserError
 from repre.evaluation.options import RuntimeOptions
+from repre.utils.folder_lock import LONG_WAIT, writing
 from repre.utils.io import write_json
 from repre.utils.signals import Interrupted
 
 HASHED_MODULES = (
-    "build_scenes", "compose_scenes", "source_images", "debian_packages", "datasets", "measure", "time_ratio",
+    "build_scenes", "compose_scenes", "source_images", "debian_packages", "datasets", "measure", "time_ratio", "real_images",
+    "fair_ends",
 )  # fmt: skip
 """Modules of this folder that results depend on."""
 SUMMARY_KEYS = ("steps", "epochs", "images", "seconds", "images_per_s", "final", "costs", "monitor_seconds")
@@ -63,7 +66,7 @@ class Runner:
 
     def __init__(self, preset: Preset, folders: Folders) -> None:
         self.preset, self.folders = preset, folders
-        self.results = folders.results / preset.name
+        self.store = ResultsStore(folders.results / preset.name)
         self.runtime = RuntimeOptions(
             device=preset.device,
             precision=preset.precision,
@@ -71,6 +74,8 @@ class Runner:
             cache=folders.work / "cache",
             cache_gib=4,
         )
+        self.report: Callable[[str], object] = partial(print, flush=True)
+        """Prints a line about a task that has ended."""
         self.methods = {row.method.name: row.method for row in plan_of(preset).rows()}
 
     @cached_property
@@ -78,13 +83,16 @@ class Runner:
         """The machine and a hash of the code that measure."""
         return machine(self.preset.device) | {"source": source_hash()}
 
-    def run(self, tasks: list[Task], *, hours: float | None) -> int:
+    def run(
+        self, tasks: list[Task], *, hours: float | None, share: Callable[[list[Task]], object] | None = None
+    ) -> int:
         """Works through the tasks and returns how many are left.
 
         Tasks of a method and seed that another process works on are left to it. Tasks of a failed training are skipped.
 
         Args:
             hours: start no task after this time; None for no limit.
+            share: measures the tasks that are left, in several processes; None to measure them here.
 
         Raises:
             UserError: existing results were measured with another config.
@@ -93,10 +101,15 @@ class Runner:
             self.check_training(method, seed)
         for task in tasks:
             self.check_result(task)
-        requested = {self.result_path(task) for task in tasks}
-        tasks = tasks + [task for task in self.stale(tasks) if self.result_path(task) not in requested]
+        requested = {(task.method.name, task.seed, task.evaluation) for task in tasks}
+        tasks = tasks + [
+            task for task in self.stale(tasks) if (task.method.name, task.seed, task.evaluation) not in requested
+        ]
         started, left = time.monotonic(), [task for task in tasks if not self.is_done(task)]
         print(f"{len(tasks) - len(left)} of {len(tasks)} results exist already", flush=True)
+        if share is not None:
+            share(left)
+            return sum(not self.is_done(task) for task in left)
         failed: set[tuple[str, int]] = set()
         while left:
             worked = False
@@ -119,29 +132,22 @@ class Runner:
 
     # ------------------------------------------------------------------------------------------- existing results
 
-    def result_path(self, task: Task) -> Path:
-        """Returns the file of a task's result."""
-        return self.results / task.method.name / f"seed{task.seed}-{task.evaluation}.json"
-
-    def training_path(self, method: Method, seed: int) -> Path:
-        """Returns the file of a training record."""
-        return self.results / method.name / f"seed{seed}-train.json"
-
-    def recorded_weights(self, method: Method, seed: int) -> str | None:
-        """Returns the weights hash of the training record; None without a record."""
-        path = self.training_path(method, seed)
-        return read_json(path).get("weights") if path.is_file() else None
-
     def is_done(self, task: Task) -> bool:
         """Whether there is a result that is not stale."""
-        path = self.result_path(task)
-        return path.is_file() and read_json(path).get("weights") == self.recorded_weights(task.method, task.seed)
+        return is_current(self.store.read(task.method.name), task.seed, task.evaluation)
 
     def stale(self, tasks: list[Task]) -> list[Task]:
         """Returns the stale results of the same methods and seeds as tasks, cheap evaluations first."""
-        by_training = {(task.method.name, task.seed): task for task in tasks}.values()
-        candidates = (replace(task, evaluation=name) for task in by_training for name in COST_TIERS)
-        return [task for task in candidates if self.result_path(task).is_file() and not self.is_done(task)]
+        found = []
+        for task in {(task.method.name, task.seed): task for task in tasks}.values():
+            records = self.store.read(task.method.name)
+            names = [name for name in COST_TIERS if (task.seed, name) in records]
+            found += [replace(task, evaluation=name) for name in names if not is_current(records, task.seed, name)]
+        return found
+
+    def recorded_weights(self, method: Method, seed: int) -> str | None:
+        """Returns the weights hash of the training record; None without a record."""
+        return (self.store.get(method.name, seed, TRAINING) or {}).get("weights")
 
     def check_training(self, method: Method, seed: int) -> None:
         """Refuses a training record with another config than the plan's.
@@ -149,22 +155,21 @@ class Runner:
         Raises:
             UserError: the configs differ.
         """
-        path = self.training_path(method, seed)
-        if method.kind in ("random", "scratch") or not path.is_file():
+        record = self.store.get(method.name, seed, TRAINING)
+        if method.kind in ("random", "scratch") or record is None:
             return
-        record = read_json(path)
         if method.kind == "supervised":
-            planned = to_dict(measure.supervised_config(self.preset, method.data.name))
-            recorded = record.get("config") or planned  # older records have none
+            planned = to_dict(replace(measure.supervised_config(self.preset, method.data.name), seed=seed))
+            recorded = record["config"] | {"seed": seed} if "config" in record else planned  # older records have none
         else:
-            run = recorded_run(record["config"])
+            run = recorded_run(record["config"] | {"seed": seed})
             epochs = run.epochs if method.same_time_as else method.config.epochs
             config = replace(method.config, data=method.data.name, seed=seed, epochs=epochs)
             planned, recorded = (identity(replace(each, views=each.rendered_views)) for each in (config, run))
         if lines := differences(planned, recorded):
             raise UserError(
                 f"{method.name} seed {seed} was measured with another config ({lines[0]}); to measure it again, move "
-                f"{self.results / method.name} and {self.work_folder(method, seed)} away"
+                f"{self.store.path(method.name)} and {self.work_folder(method, seed)} away"
             )
 
     def check_result(self, task: Task) -> None:
@@ -173,22 +178,20 @@ class Runner:
         Raises:
             UserError: they differ.
         """
-        path = self.result_path(task)
-        if not path.is_file():
+        content = self.store.get(task.method.name, task.seed, task.evaluation)
+        if content is None:
             return
-        content = read_json(path)
         planned = measure.evaluation_configs(
             self.preset, dense=Path(), single=Path(), from_scratch=task.method.kind == "scratch"
         ).get(task.evaluation)
         recorded_config, planned_config = content["config"], to_dict(planned[1]) if planned else {}
-        shared = (recorded_config.keys() & planned_config.keys()) - {
-            "data",
-            "test",
-            "seed",
-        }  # paths, and the task's seed
+        shared = (recorded_config.keys() & planned_config.keys()) - {"data", "test"}  # paths
         expected, actual = ({key: config[key] for key in shared} for config in (planned_config, recorded_config))
         if lines := differences(expected | {"data": data_name(task)}, actual | {"data": content["data"]}):
-            raise UserError(f"{path} was measured with another config ({lines[0]}); delete it to measure it again")
+            raise UserError(
+                f"{task.evaluation} of {task.method.name} seed {task.seed} was measured with another config ({lines[0]}); "
+                f"to measure the method again, move {self.store.path(task.method.name)} away"
+            )
 
     # ------------------------------------------------------------------------------------------------- measuring
 
@@ -198,7 +201,6 @@ class Runner:
 
     def measure_or_record_failure(self, task: Task) -> bool:
         """Measures a task. If its training fails (a loss that is not finite), writes that down and returns False."""
-        path = self.results / task.method.name / f"seed{task.seed}-failure.json"
         try:
             self.measure(task)
         except Interrupted:
@@ -206,13 +208,11 @@ class Runner:
         except RunError as error:
             if isinstance(error.__cause__, OSError):  # a full disk is no failure of the training
                 raise
-            path.parent.mkdir(parents=True, exist_ok=True)
             reason = self.strip_paths(str(error))
-            content = {"method": task.method.name, "seed": task.seed, "failure": reason, "machine": self.machine}
-            write_json(path, content)
-            print(f"{task.method.name} seed {task.seed} {task.evaluation} failed: {reason}", flush=True)
+            self.store.put(task.method.name, task.seed, FAILURE, {"failure": reason, "machine": self.machine})
+            self.report(f"{task.method.name} seed {task.seed} {task.evaluation} failed: {reason}")
             return False
-        path.unlink(missing_ok=True)
+        self.store.remove(task.method.name, task.seed, FAILURE)
         return True
 
     def measure(self, task: Task) -> None:
@@ -231,20 +231,15 @@ class Runner:
             out=self.work_folder(task.method, task.seed) / "evaluations", from_scratch=task.method.kind == "scratch",
         )  # fmt: skip
         content = {
-            "preset": self.preset.name,
-            "method": task.method.name,
-            "seed": task.seed,
-            "evaluation": task.evaluation,
             "data": data_name(task),
             **self.strip_paths(measured),
             "seconds": round(time.monotonic() - started, 2),
             "weights": self.recorded_weights(task.method, task.seed),
             "machine": self.machine,
         }
-        self.result_path(task).parent.mkdir(parents=True, exist_ok=True)
-        write_json(self.result_path(task), content)
+        self.store.put(task.method.name, task.seed, task.evaluation, content)
         metrics = " ".join(f"{key} {value:.4f}" for key, value in measured["metrics"].items() if "/" not in key)
-        print(f"{time.strftime('%H:%M')} {task.method.name} seed {task.seed} {task.evaluation}: {metrics}", flush=True)
+        self.report(f"{time.strftime('%H:%M')} {task.method.name} seed {task.seed} {task.evaluation}: {metrics}")
 
     def encoder_spec(self, method: Method, seed: int) -> str:
         """Returns the encoder as `--encoder` accepts it; trains it first if necessary."""
@@ -262,7 +257,7 @@ class Runner:
         )
         encoder = Path(result["path"]).with_suffix("") / "encoder"
         record = {
-            "config": to_dict(replace(config, data=method.data.name)),
+            "config": to_dict(replace(config, data=method.data.name, seed=seed)),
             "metrics": result["metrics"],
             "seconds": result["seconds"],
         }
@@ -290,9 +285,10 @@ class Runner:
             return 1.0
         work = self.folders.work / "time_ratio" / f"{self.preset.name}-{method.name}-{seed}"
         cached = work.with_suffix(".json")
-        for path in (self.training_path(method, seed), cached):
-            if path.is_file():
-                return float(read_json(path)["time_ratio"])
+        if record := self.store.get(method.name, seed, TRAINING):
+            return float(record["time_ratio"])
+        if cached.is_file():
+            return float(json.loads(cached.read_text(encoding="utf-8"))["time_ratio"])
         images = self.dataset(method.data) / "train" / "images"
         ratio = training_time_ratio(self.methods[method.same_time_as].config, method.config, images=images, work=work)
         write_json(cached, {"time_ratio": ratio})
@@ -300,7 +296,10 @@ class Runner:
 
     def dataset(self, data: Data) -> Path:
         """Returns the folder of a data set; builds it if it is missing."""
-        return ensure_dataset(data, folder=self.folders.data, packages=self.folders.packages, real=self.folders.real)
+        with writing(self.folders.data / data.name, patience=LONG_WAIT):  # of several processes, one builds it
+            return ensure_dataset(
+                data, folder=self.folders.data, packages=self.folders.packages, real=self.folders.real
+            )
 
     def work_folder(self, method: Method, seed: int) -> Path:
         """Returns the folder for the run and the evaluations of a method and seed."""
@@ -311,13 +310,12 @@ class Runner:
 
         The same seed can give other weights on another processor; the existing results are stale then.
         """
-        path, weights = self.training_path(method, seed), measure.weights_hash(spec)
-        if path.is_file():
-            if read_json(path).get("weights") == weights:
+        weights, record = measure.weights_hash(spec), self.store.get(method.name, seed, TRAINING)
+        if record is not None:
+            if record.get("weights") == weights:
                 return
             print(f"{method.name} seed {seed} has other weights than before; measuring its results again", flush=True)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(path, {"method": method.name, "seed": seed, **content, "weights": weights, "machine": self.machine})
+        self.store.put(method.name, seed, TRAINING, {**content, "weights": weights, "machine": self.machine})
 
     def strip_paths(self, value: Any) -> Any:
         """Removes settings and folders that differ between machines from plain values."""
@@ -343,11 +341,6 @@ def source_hash() -> str:
     paths = [*sorted(package.rglob("*.py")), *(here / f"{name}.py" for name in HASHED_MODULES)]
     parts = [f"{path.parent.name}/{path.name}".encode() + path.read_bytes() for path in paths]
     return hashlib.sha256(b"".join(parts)).hexdigest()[:12]
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Reads a file of one JSON object."""
-    return json.loads(path.read_text(encoding="utf-8"))
 
 
 @contextmanager

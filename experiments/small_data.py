@@ -10,20 +10,18 @@ results has every row that ended, written after each one, and a table lies besid
 
 import argparse
 import json
-import multiprocessing
 import os
 import tarfile
 import time
-import traceback
-from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import asdict, dataclass, replace
-from multiprocessing.connection import Connection, wait
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from benchmarks.machine import machine
 
+from experiments.pool import Ended, run_pool
 from experiments.small_data_rows import ROWS, TOY_ROWS, Row
 from repre.data.io.sources import open_source
 from repre.evaluation.classification.knn import KNNConfig
@@ -35,7 +33,6 @@ from repre.evaluation.segmentation.segment import SegmentConfig
 from repre.models.resolve import resolve_encoder
 from repre.training.loop import train
 from repre.utils.io import write_json
-from repre.utils.signals import Interrupted
 
 RESULTS = Path(__file__).parent / "results" / "small-data.json"
 COLUMNS = ("miou", "miou36", "pixel_accuracy", "knn20", "linear")
@@ -107,74 +104,28 @@ def _count(images: str) -> int:
     return len(open_source(images, labels=False))
 
 
-def _work(pipe: Connection, job: Job) -> None:
-    """A process: takes rows from the pipe until None and returns their results. Output goes to a file per row."""
-    torch.set_num_threads(1)
-    os.environ["REPRE_CACHE"] = str(job.out / "decoded")
-    while (row := pipe.recv()) is not None:
-        with (
-            open(job.out / f"{row.name.replace('/', '-')}.log", "a") as log,
-            redirect_stdout(log),
-            redirect_stderr(log),
-        ):
-            try:
-                pipe.send(run_row(row, job))
-            except Interrupted:  # the time is over
-                return
-            except Exception as error:  # the other rows go on
-                traceback.print_exc()
-                pipe.send({"error": f"{type(error).__name__}: {error}"})
-
-
 def run(rows: list[Row], job: Job, *, processes: int, seconds: float, results: Path) -> None:
     """Runs the rows that are not measured, in their order, several at once, and stops everything after `seconds`."""
     begin, content = time.monotonic(), read_results(results)
-    content["machine"] = machine(job.device)
     left = [row for row in rows if "error" in content["rows"].get(row.name, {"error": ""})]
     print(f"{len(rows) - len(left)} of {len(rows)} rows are measured", flush=True)
-    job.out.mkdir(parents=True, exist_ok=True)
-    context = multiprocessing.get_context("spawn")
-    pipes: dict[Connection, Any] = {}
-    for _ in range(min(processes, len(left))):
-        mine, theirs = context.Pipe()
-        pipes[mine] = context.Process(target=_work, args=(theirs, job))
-        pipes[mine].start()
-        theirs.close()
-    running: dict[Connection, tuple[Row, float]] = {}
-    longest = 0.0
-    try:
-        for pipe in pipes:
-            running[pipe] = left.pop(0), time.monotonic()
-            pipe.send(running[pipe][0])
-        while running and (spare := seconds - (time.monotonic() - begin)) > 0:
-            for pipe in wait(list(running), timeout=min(spare, 60.0)):
-                assert isinstance(pipe, Connection)
-                row, since = running.pop(pipe)
-                try:
-                    result = pipe.recv()
-                except EOFError:
-                    result = {"error": "the process ended"}
-                longest = max(longest, time.monotonic() - since)
-                content["rows"][row.name] = {"settings": asdict(row), **result}
-                results.parent.mkdir(parents=True, exist_ok=True)
-                write_json(results, content)
-                results.with_suffix(".md").write_text(table(content["rows"]), encoding="utf-8")
-                shown = {name: result[name] for name in (*COLUMNS, "gradient_ratio", "error") if result.get(name)}
-                print(f"{time.monotonic() - begin:6.1f} s  {row.name}  {shown}", flush=True)
-                if left and pipes[pipe].is_alive() and time.monotonic() - begin + longest < seconds:
-                    running[pipe] = left.pop(0), time.monotonic()
-                    pipe.send(running[pipe][0])
-        print(f"{len(running)} rows cut off, {len(left)} not started", flush=True)
-    finally:
-        for pipe, process in pipes.items():
-            if pipe not in running and process.is_alive():
-                pipe.send(None)
-            else:
-                process.terminate()
-        for process in pipes.values():
-            process.join(10)
-            if process.is_alive():
-                process.kill()
+
+    def keep(ended: Ended[Row]) -> None:
+        row, result = ended.item, ended.result if ended.error is None else {"error": ended.error}
+        content["rows"][row.name] = {"settings": asdict(row), **result}
+        results.parent.mkdir(parents=True, exist_ok=True)
+        write_json(results, content)
+        results.with_suffix(".md").write_text(table(content["rows"]), encoding="utf-8")
+        shown = {name: result[name] for name in (*COLUMNS, "gradient_ratio", "error") if result.get(name)}
+        print(f"{time.monotonic() - begin:6.1f} s  {row.name}  {shown}", flush=True)
+
+    os.environ["REPRE_CACHE"] = str(job.out / "decoded")
+    content["machine"] = machine(job.device)
+    cut_off, waiting = run_pool(
+        left, partial(run_row, job=job), processes=processes, seconds=seconds, logs=job.out / "logs", done=keep,
+        key=lambda row: row.name,
+    )  # fmt: skip
+    print(f"{cut_off} rows cut off, {waiting} not started", flush=True)
 
 
 def read_results(path: Path) -> dict[str, Any]:

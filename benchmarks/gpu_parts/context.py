@@ -63,6 +63,8 @@ class Scale:
     """Preset of pipeline.py."""
     contenders: dict[str, tuple[str, ...]]
     """Contenders of pipeline.py, by method; rivals first."""
+    lease: tuple[str, ...]
+    """Options of `experiments.run`."""
     product: int
     """Side of the square matrices whose product shows the state of the device."""
 
@@ -76,13 +78,17 @@ SCALES = {
             "simclr": ("lightly-train", "stable-pretraining, batched", "repre", "repre, later epochs"),
             "dino": ("lightly-train", "repre", "repre, later epochs"),
         },
-        product=8192,
+        lease=("--preset", "lease", "--processes", "6"), product=8192,
     ),
     "toy": Scale(
         device="cpu", precision="fp32", modes=("off",), size=32, local_size=16, n_local=2, prototypes=64,
         batch=4, pyramid_batch=2, steps=1, rounds=1, canvases=(64,), workers=1, count=32,
         recipe_batch=8, recipe_steps=3, cards_gib=(12,), pipeline="toy",
         contenders={"simclr": ("lightly-train", "repre"), "dino": ("lightly-train",)},
+        lease=(
+            "--preset", "real-toy", "--processes", "2", "--only", "camvid-confirmatory", "--seeds", "1",
+            "--methods", "plain", "random",
+        ),
         product=64,
     ),
 }  # fmt: skip
@@ -119,6 +125,8 @@ class Context:
     """File of this part's rows."""
     deadline: float
     """Time of the monotonic clock at which the part is killed."""
+    real: Path | None = None
+    """Folder with the real images of the experiments."""
 
     @property
     def seconds_left(self) -> float:

@@ -14,6 +14,8 @@ from repre.data.io.cache_folders import with_cache
 from repre.data.io.decode import read_image
 from repre.data.io.sources import open_source
 from repre.data.loading.loader import Loader, stack
+from repre.data.loading.resident import keep_resident
+from repre.data.loading.workers import IN_FLIGHT_GIB
 from repre.data.views.render import draw_views, make_views
 from repre.data.views.view_recipes import ViewsConfig, dino_views, simclr_views
 from repre.types import Batch
@@ -127,35 +129,57 @@ def launches(function: Callable[[], object], device: torch.device) -> int:
 
 
 def measure_loader(context: Context) -> None:
-    """Measures the loader alone: the first epoch decodes, the later ones may read what it kept."""
-    scale = context.scale
+    """Measures the loader alone: the first epoch decodes, the later ones may read what it kept; at last on the device."""
+    scale, device = context.scale, torch.device(context.scale.device)
     for canvas in reversed(scale.canvases):
         source = with_cache(
             open_source(str(context.images), canvas=canvas), mode="on", gib=CACHE_GIB, epochs=EPOCHS, log=print
         )
-        loader = Loader(source, batch_size=scale.batch, epochs=EPOCHS, seed=0, canvas=canvas, workers=scale.workers)
-        before = peak = shared_gib()
-        started = begin = time.perf_counter()
-        first_batch, epochs = 0.0, []
-        for number, _ in enumerate(loader, start=1):
-            now = time.perf_counter()
-            if number == 1:
-                first_batch, begin = now - started, now
-            peak = max(peak, shared_gib())
-            if number % loader.steps_per_epoch == 0:
-                steps = loader.steps_per_epoch - (1 if number == loader.steps_per_epoch else 0)
-                epochs.append(steps * scale.batch / (now - begin))
-                begin = now
-        context.emit(
-            "loader",
-            jpegs=f"{WIDTH} x {HEIGHT}",
+        keep = partial(
+            keep_resident,
+            memory="on",
+            device=device,
             canvas=canvas,
-            processes=scale.workers,
-            images_per_s_first_epoch=epochs[0],
-            images_per_s_later_epochs=epochs[1:],
-            first_batch_s=first_batch,
-            shared_memory_gib=peak - before,
+            workers=scale.workers,
+            in_flight_gib=IN_FLIGHT_GIB,
+            log=print,
         )
+        build = partial(
+            Loader, source, batch_size=scale.batch, epochs=EPOCHS, seed=0, canvas=canvas, workers=scale.workers
+        )
+        is_last = canvas == scale.canvases[0]  # it is the smallest, and its images are read from the disk
+        for loader in (build(), build(keep=keep)) if is_last else (build(),):
+            before = shared_gib()
+            first_batch, epochs, peak = time_epochs(loader, scale.batch, device)
+            context.emit(
+                "loader",
+                jpegs=f"{WIDTH} x {HEIGHT}",
+                canvas=canvas,
+                processes=scale.workers,
+                images="in device memory" if loader.is_resident else "in files",
+                images_per_s_first_epoch=epochs[0],
+                images_per_s_later_epochs=epochs[1:],
+                first_batch_s=first_batch,
+                shared_memory_gib=peak - before,
+            )
+
+
+def time_epochs(loader: Loader, batch: int, device: torch.device) -> tuple[float, list[float], float]:
+    """Seconds until the first batch, images per second of every epoch without that batch, and the peak of `shared_gib`."""
+    started = begin = time.perf_counter()
+    first_batch, epochs, peak = 0.0, [], 0.0
+    for number, _ in enumerate(loader, start=1):
+        now = time.perf_counter()
+        if number == 1:
+            first_batch, begin = now - started, now
+        peak = max(peak, shared_gib())
+        if number % loader.steps_per_epoch == 0:
+            synchronize(device)
+            now = time.perf_counter()
+            steps = loader.steps_per_epoch - (1 if number == loader.steps_per_epoch else 0)
+            epochs.append(steps * batch / (now - begin))
+            begin = now
+    return first_batch, epochs, peak
 
 
 def shared_gib() -> float:

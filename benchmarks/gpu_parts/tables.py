@@ -14,6 +14,7 @@ TITLES = {
     "ratio": "repre against the fastest rival that ran just before it",
     "recipe": "The published recipe, vit-small-moco-v3 with the branch, without an option for memory",
     "resume": "A kill and a resume; fp16",
+    "lease": "Experiments on real images",
     "tests": "Tests with the marker cuda",
 }
 

@@ -26,7 +26,7 @@ from repre.utils.image_size import as_option, as_text, height_and_width
 SAME_UPDATE = {
     "compute": ("micro_batch",),
     "encoder": ("grad_checkpointing",),
-    "loader": ("in_flight_gib", "cache", "cache_gib", "remote_cache_gib"),
+    "loader": ("in_flight_gib", "cache", "cache_gib", "memory", "remote_cache_gib"),
 }
 """Settings by section that change neither the images nor the update of a step; all of them may change on resume."""
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from tests.benchmarks.test_benchmarks import BENCHMARKS, run_benchmark
+from tests.experiments.real_copies import write_camvid
 
 
 @pytest.fixture
@@ -29,7 +30,7 @@ OTHER_METHODS = ("step-simclr", "step-dino", "step-moby")
 
 @pytest.mark.slow
 def test_every_part_runs_at_toy_size_and_says_what_needs_cuda(tmp_path: Path) -> None:
-    skipped = ("pipeline-again", *OTHER_METHODS)
+    skipped = ("pipeline-again", "lease", *OTHER_METHODS)
     printed = run_benchmark("gpu.py", "--preset", "toy", "--skip", *skipped, "--out", str(tmp_path))
     results = json.loads((tmp_path / "gpu.json").read_text())
     parts = results["parts"]
@@ -47,7 +48,8 @@ def test_every_part_runs_at_toy_size_and_says_what_needs_cuda(tmp_path: Path) ->
     assert without["share_of_ceiling_percent"] > 0
     assert cost["cost_percent"] == pytest.approx([100 * (with_branch["ms"][0] / without["ms"][0] - 1)])
     assert [row["of"] for row in rows["views"]] == ["pixels to the device", "SimCLR, 2 x 32", "DINO, 2 x 32 + 2 x 16"]
-    assert len(rows["loader"][0]["images_per_s_later_epochs"]) == 2
+    assert [row["images"] for row in rows["loader"]] == ["in files", "in device memory"]
+    assert all(len(row["images_per_s_later_epochs"]) == 2 for row in rows["loader"])
     assert [row["result"] for row in rows["pipeline-simclr"]] == ["not installed", "ok"]
     assert [row["result"] for row in rows["pipeline-dino"]] == ["not installed"]
     assert rows["recipe"][0]["result"] == "stopped and saved"
@@ -60,6 +62,34 @@ def test_every_part_runs_at_toy_size_and_says_what_needs_cuda(tmp_path: Path) ->
     assert "| tests | 0 | skipped: no CUDA |" in printed
     assert "aten::" in (tmp_path / "kernels.txt").read_text()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["gpu.json", "gpu.log", "gpu.md", "kernels.txt"]
+
+
+@pytest.mark.slow
+def test_the_lease_measures_what_is_missing(tmp_path: Path) -> None:
+    write_camvid(tmp_path / "real", {"train": 40, "val": 0, "test": 4})
+    for count in (2, 0):
+        run_benchmark(
+            "gpu.py",
+            *["--preset", "toy", "--parts", "lease", "--real"],
+            str(tmp_path / "real"),
+            "--out",
+            str(tmp_path / "out"),
+        )
+        part = json.loads((tmp_path / "out" / "gpu.json").read_text())["parts"]["lease"]
+        assert part["status"] == "ok", (tmp_path / "out" / "gpu.log").read_text()
+        assert len(part["rows"]) == count
+        for entry in part["rows"]:
+            assert entry["row"]["evaluation"] == "miou-labels"
+            assert "miou 0." in entry["row"]["metrics"]
+    assert "2 of 2 results exist already" in (tmp_path / "out" / "gpu.log").read_text()
+    assert list((tmp_path / "out" / "lease" / "real-toy").iterdir())
+
+
+def test_without_real_images_the_lease_is_skipped(gpu: ModuleType, tmp_path: Path) -> None:
+    context = gpu.Context(gpu.SCALES["toy"], tmp_path, tmp_path, tmp_path, tmp_path / "rows", time.monotonic())
+    with pytest.raises(Exception, match="no real images: --real FOLDER") as skipped:
+        gpu.PARTS["lease"].run(context)
+    assert type(skipped.value).__name__ == "Skip"
 
 
 @pytest.mark.parametrize("part", OTHER_METHODS)

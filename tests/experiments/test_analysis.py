@@ -1,6 +1,5 @@
 """Paired differences, means at equal seeds, pools of folds and objects, and the bootstrap."""
 
-import json
 from dataclasses import replace
 from typing import Any
 
@@ -54,10 +53,8 @@ def test_means_are_by_method_and_metric_and_differences_at_equal_seeds() -> None
 @pytest.mark.slow
 def test_counts_by_object_sum_to_the_k_nn_result(measured: tuple[Runner, list[Task]]) -> None:
     runner, tasks = measured
-    knn, by_object = (
-        json.loads(runner.result_path(next(task for task in tasks if task.evaluation == name)).read_text())
-        for name in ("knn", "objects")
-    )
+    records = runner.store.read(next(task.method.name for task in tasks if task.evaluation == "objects"))
+    knn, by_object = (records[0, name] for name in ("knn", "objects"))
     assert by_object["metrics"]["knn20"] == pytest.approx(knn["metrics"]["knn20"])
     assert sum(count for _, count in by_object["details"]["objects"].values()) == TOY.test
 

@@ -151,8 +151,8 @@ def test_workers_monitors_and_logging_never_change_the_weights(tmp_path: Path) -
 
 
 @pytest.mark.slow
-def test_sub_batches_and_the_cache_never_change_the_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Unreadable files and an interruption included; the last run decodes nothing."""
+def test_sub_batches_and_kept_images_never_change_the_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Images kept on the disk and in memory, unreadable files and an interruption included; the last run decodes nothing."""
     photos = tmp_path / "photos"
     photos.mkdir()
     for index in range(24):
@@ -166,6 +166,13 @@ def test_sub_batches_and_the_cache_never_change_the_weights(tmp_path: Path, monk
     with pytest.raises(Interrupted):
         train(replace(cached, runtime=replace(QUIET, workers=2)), probe=stop_at(3))
     train(replace(cached, runtime=replace(QUIET, workers=1)))
+    memory = replace(plain, out=str(tmp_path / "memory"), loader=replace(share, memory="on"))
+    with pytest.raises(Interrupted):
+        train(memory, probe=stop_at(3))
+    train(memory)
+    assert_equal(weights(tmp_path / "plain"), weights(tmp_path / "memory"))
+    assert (tmp_path / "memory/log.txt").read_text().count("23 images are kept in memory (0.00 GiB)") == 2
+    assert (tmp_path / "memory/unreadable.txt").read_text() == (tmp_path / "plain/unreadable.txt").read_text()
     read = replace(cached, out=str(tmp_path / "read"), runtime=replace(QUIET, workers=2))
     load = FileSource.load
 

@@ -87,6 +87,17 @@ def test_the_largest_piece_that_fits_is_chosen(monkeypatch: pytest.MonkeyPatch) 
     assert "--compute.micro-batch 16" in found.options
 
 
+def test_images_in_the_memory_of_the_device_take_their_share_and_are_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    little_memory(monkeypatch, 20)
+    monkeypatch.setattr(planner, "planned_bytes", lambda *_, **__: 2 * 2**30)
+    found = plan(CONFIG, seconds=60)
+    assert [trial.micro_batch for trial in found.trials] == [8], "16 would take 17 of 18 GiB"
+    assert "all images stay in the memory of the device (2.00 GiB), decoded once" in str(found)
+    assert found.limit == "the step"
+
+
 def test_checkpointing_is_tried_where_nothing_else_fits(monkeypatch: pytest.MonkeyPatch) -> None:
     little_memory(monkeypatch, 9)
     found = plan(CONFIG, seconds=60)

@@ -98,7 +98,7 @@ class Trainer:
             make_views, config=views, seed=config.seed, device=device, dtype=dtype, with_crops=crops
         )
         self.loader = build_loader(
-            config, self.source, views, start=self.step, render=self.render, on_cpu=on_cpu, log=self.log.message
+            config, self.source, views, start=self.step, render=self.render, device=device, log=self.log.message
         )
         self.log.open_trackers(step=self.step)
 

@@ -16,6 +16,7 @@ from repre.data.io.decode import UnreadableImage
 from repre.data.io.sources import Source
 from repre.data.loading.loader import stack
 from repre.data.loading.order import RunOrder, check_batch
+from repre.data.loading.resident import planned_bytes
 from repre.data.views.render import make_views
 from repre.data.views.view_recipes import MaskConfig
 from repre.errors import UserError, counted
@@ -36,6 +37,7 @@ class Plan:
         limit: what limits it.
         hours: of the config's epochs.
         epochs: of the config, or as many as `max_hours` allow.
+        resident_gib: what all images take in the memory of the device; 0 if the run does not keep them there.
     """
 
     config: RunConfig
@@ -50,6 +52,7 @@ class Plan:
     hours: float
     hours_per_100_epochs: float
     epochs: int
+    resident_gib: float = 0.0
 
     @property
     def options(self) -> list[str]:
@@ -86,6 +89,8 @@ class Plan:
             lines.append(f"  {', '.join(parts):44} {measured}{'  <- chosen' if trial is self.chosen else ''}")
         if self.chosen.heads_gib is not None:
             lines.append(f"  heads and loss keep {self.chosen.heads_gib:.2f} GiB of the whole batch at any micro-batch")
+        if self.resident_gib:
+            lines.append(f"  all images stay in the memory of the device ({self.resident_gib:.2f} GiB), decoded once")
         lines += [
             f"  decoding: {self.decode_per_s:.0f} images/s per process, {counted(self.workers, 'process')}",
             f"expected: {self.images_per_s:.0f} images/s, limited by {self.limit}",
@@ -111,12 +116,16 @@ def plan(config: RunConfig, *, seconds: float = 30.0, max_hours: float | None = 
     source = config.open_source()
     check_batch(config.batch_size, images=len(source), spec=source.spec)
     batch, decode_per_s = _decode(source, config, limit=seconds / 4)
-    if device.type == "cpu":  # the processes that decode also make the views
+    resident = planned_bytes(source, memory=config.loader.memory, device=device, epochs=config.epochs)
+    view_seconds = 0.0  # of an image, beside the step
+    if device.type == "cpu":
         begin = time.monotonic()
         views = replace(config.rendered_views, mask=MaskConfig())
         make_views(batch, views, seed=config.seed, device=device)
-        decode_per_s = 1 / (1 / decode_per_s + (time.monotonic() - begin) / config.batch_size)
-    trials, fitting = run_trials(config, batch, device, seconds=seconds * 3 / 4)
+        view_seconds = (time.monotonic() - begin) / config.batch_size
+    if not resident:  # the processes that decode also make the views
+        decode_per_s = 1 / (1 / decode_per_s + view_seconds)
+    trials, fitting = run_trials(config, batch, device, seconds=seconds * 3 / 4, reserve=resident)
     if not fitting:
         raise UserError(
             f"not even {trials[-1].micro_batch} images at once fit on {device}; use a smaller encoder, a smaller "
@@ -125,7 +134,7 @@ def plan(config: RunConfig, *, seconds: float = 30.0, max_hours: float | None = 
     chosen = max(fitting, key=lambda trial: trial.images_per_s or 0.0)
     step_per_s = chosen.images_per_s or 0.0
     workers = max(1, min(pick_workers(None), -(-int(1.25 * step_per_s) // max(1, int(decode_per_s)))))
-    rate = min(step_per_s, workers * decode_per_s)
+    rate = 1 / (1 / step_per_s + view_seconds) if resident else min(step_per_s, workers * decode_per_s)
     images = len(source) // config.batch_size * config.batch_size
     epoch_hours = images / rate / 3600
     epochs = config.epochs
@@ -133,7 +142,7 @@ def plan(config: RunConfig, *, seconds: float = 30.0, max_hours: float | None = 
         epochs = min(epochs, int(max_hours / epoch_hours))
         if epochs < 1:
             raise UserError(f"--max-hours {max_hours}: one epoch takes {epoch_hours:.2g} hours on this machine")
-    step_is_slower = step_per_s <= workers * decode_per_s
+    step_is_slower = resident or step_per_s <= workers * decode_per_s
     return Plan(
         config=config,
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
@@ -149,6 +158,7 @@ def plan(config: RunConfig, *, seconds: float = 30.0, max_hours: float | None = 
         hours=epochs * epoch_hours,
         hours_per_100_epochs=100 * epoch_hours,
         epochs=epochs,
+        resident_gib=resident / 2**30,
     )
 
 

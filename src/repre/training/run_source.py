@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from functools import partial
 
+import torch
+
 from repre.config import RunConfig
 from repre.data.io.cache_folders import with_cache
 from repre.data.io.sources import Source, describe_source
@@ -10,6 +12,7 @@ from repre.data.io.value_ranges import check_values
 from repre.data.loading.loader import Loader
 from repre.data.loading.manifest import apply_manifest, write_manifest
 from repre.data.loading.order import check_batch
+from repre.data.loading.resident import is_wanted, keep_resident
 from repre.data.views.render import draw_views
 from repre.data.views.view_recipes import ViewsConfig
 from repre.training.prospects import check_prospects
@@ -65,7 +68,7 @@ def build_loader(
     *,
     start: int,
     render: Callable[[Batch], Views],
-    on_cpu: bool,
+    device: torch.device,
     log: Callable[[str], object],
 ) -> Loader:
     """The loader of a run's batches.
@@ -74,16 +77,27 @@ def build_loader(
         views: of the run, with masks that fit the encoder.
         start: the first step.
         render: makes the views of a batch; on the CPU the loader's workers do.
+        device: of the training.
         log: prints a message for the user.
     """
-    settings = config.loader
+    settings, on_cpu = config.loader, device.type == "cpu"
+    workers = pick_workers(config.runtime.workers)
+    keep = partial(
+        keep_resident,
+        memory=settings.memory,
+        device=device,
+        canvas=config.decode_size,
+        workers=workers,
+        in_flight_gib=settings.in_flight_gib,
+        log=log,
+    )
     return Loader(
         with_cache(source, mode=settings.cache, gib=settings.cache_gib, epochs=config.epochs, log=log),
         batch_size=config.batch_size,
         epochs=config.epochs,
         seed=config.seed,
         canvas=config.decode_size,
-        workers=pick_workers(config.runtime.workers),
+        workers=workers,
         start=start,
         rank=rank(),
         world_size=world_size(),
@@ -91,5 +105,6 @@ def build_loader(
         draw=None if on_cpu else partial(draw_views, views, seed=config.seed),
         render=render if on_cpu else None,
         in_flight_gib=settings.in_flight_gib,
+        keep=keep if is_wanted(settings.memory, device=device, epochs=config.epochs) else None,
         log=log,
     )

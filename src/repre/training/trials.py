@@ -64,16 +64,20 @@ class ProcessMemory:
 
 
 def run_trials(
-    config: RunConfig, batch: Batch, device: torch.device, *, seconds: float
+    config: RunConfig, batch: Batch, device: torch.device, *, seconds: float, reserve: int = 0
 ) -> tuple[list[Trial], list[Trial]]:
-    """All trials that were run, and those that fit."""
+    """All trials that were run, and those that fit.
+
+    Args:
+        reserve: bytes of the device that the run takes beside its step.
+    """
     trials: list[Trial] = []
     fitting: list[Trial] = []
     end = time.monotonic() + seconds
     for candidate in _candidates(config, device):
         if fitting and (time.monotonic() > end or candidate.grad_checkpointing != fitting[0].grad_checkpointing):
             break
-        trial = _run_trial(candidate, batch, device, config)
+        trial = _run_trial(candidate, batch, device, config, reserve)
         trials.append(trial)
         if trial.images_per_s is not None:
             fitting.append(trial)
@@ -96,7 +100,7 @@ def _candidates(config: RunConfig, device: torch.device) -> list[Trial]:
     return trials
 
 
-def _run_trial(trial: Trial, batch: Batch, device: torch.device, config: RunConfig) -> Trial:
+def _run_trial(trial: Trial, batch: Batch, device: torch.device, config: RunConfig, reserve: int) -> Trial:
     """Finds the largest piece that fits and times whole steps; returns the trial with its measurements, or without them."""
     config = replace(
         config,
@@ -106,19 +110,19 @@ def _run_trial(trial: Trial, batch: Batch, device: torch.device, config: RunConf
         runtime=replace(config.runtime, shard=False),
     )
     try:
-        return attempt(partial(_measure, trial, batch, device, config)) or trial
+        return attempt(partial(_measure, trial, batch, device, config, reserve)) or trial
     except DoesNotFit as failure:
         return replace(trial, micro_batch=failure.size)
     finally:
         gc.collect()
 
 
-def _measure(trial: Trial, batch: Batch, device: torch.device, config: RunConfig) -> Trial:
+def _measure(trial: Trial, batch: Batch, device: torch.device, config: RunConfig, reserve: int) -> Trial:
     memory: DeviceMemory = device_memory(device) or ProcessMemory()
     state = RunState(config, device)
     render = partial(make_views, batch, state.views, seed=config.seed, device=device)
     views = render()
-    step = StepMemory(state, views, progress=0.5, memory=memory)
+    step = StepMemory(state, views, progress=0.5, memory=memory, reserve=reserve)
     if whole_batch_reason(state.model.encoder, config.reconstruction) is None:
         size, _ = step.search()
     else:

@@ -19,6 +19,7 @@ from PIL import Image, features
 
 from repre.data import scenes
 from repre.data.io import decode, dicom, image_kinds, tiff
+from repre.data.io.decode import UnreadableImage
 from repre.data.io.decoded_cache import DecodedCache
 from repre.data.io.image_files import FileSource
 from repre.data.io.image_kinds import FORMATS
@@ -126,21 +127,32 @@ def estimate(source: Source) -> int:
     """About how many bytes the decoded images of a source take."""
     if not isinstance(source, FileSource):
         return len(source) * source.load(0).nbytes
-    numbers = evenly_spaced(len(source), SAMPLE)
-    sizes = [_decoded_bytes(source, number) for number in numbers]
-    return int(np.mean(sizes) * len(source))
+    blocks = [height * width * source.channels * itemsize + 4096 for height, width, itemsize in decoded_sizes(source)]
+    return int(np.mean(blocks) * len(source))
 
 
-def _decoded_bytes(source: FileSource, number: int) -> float:
-    """Bytes of one decoded image by the header of its file; those of a full canvas if that cannot be read."""
-    canvas, channels = source.canvas or 0, source.channels
+def decoded_sizes(source: Source) -> list[tuple[float, float, int]]:
+    """Height, width and bytes of a value of some decoded images, by the headers of their files; those of a full canvas where
+    a file cannot be read, and of the first image, if there is one, where there are no files."""
+    if isinstance(source, CachedSource):
+        source = source.source
+    if not isinstance(source, FileSource):
+        with contextlib.suppress(UnreadableImage):
+            first = source.load(0)
+            return [(*first.shape[:2], first.itemsize)]
+        return [(0, 0, 1)]
+    return [_decoded_size(source, number) for number in evenly_spaced(len(source), SAMPLE)]
+
+
+def _decoded_size(source: FileSource, number: int) -> tuple[float, float, int]:
+    canvas = source.canvas
     try:
         with source.files.open(number) as content, Image.open(content, formats=FORMATS) as file:
             width, height, deep = *file.size, file.mode.startswith(("I", "F"))
     except Exception:  # damaged files raise anything
-        width, height, deep = canvas, canvas, False
-    scale = min(1.0, canvas / max(height, width, 1))
-    return height * width * scale**2 * channels * (2 if deep else 1) + 4096  # whole blocks of the disk
+        width, height, deep = canvas or 0, canvas or 0, False
+    scale = min(1.0, canvas / max(height, width, 1)) if canvas else 1.0
+    return height * scale, width * scale, 2 if deep else 1
 
 
 def _identity(source: Source) -> dict[str, Any] | None:

@@ -174,6 +174,9 @@ class _Maker:
         return without_pixels(batch), batch.views or self.render(batch), None
 
     def on_device(self) -> Iterator[_Step]:
+        begin = time.monotonic()
+        self.loader.prepare()
+        self.waited += time.monotonic() - begin
         ring = self.loader.ring()
         parts = self._guarded(self.loader.parts(ring), ring)
         try:
@@ -202,10 +205,13 @@ class _Maker:
 
     def _render(self, parts: Iterator[Batch], count: int) -> Batch:
         """The next `count` images as views; their canvases leave the device."""
-        canvases = BatchJoiner(count, keep_values=self.loader.keep_values, device=self.device)
-        for part in islice(parts, -(-count // self.loader.cut.images)):
-            canvases.add(part)
-        batch = canvases.batch()
+        if self.loader.is_resident and count <= self.loader.cut.images:
+            batch = next(parts)
+        else:
+            canvases = BatchJoiner(count, keep_values=self.loader.keep_values, device=self.device)
+            for part in islice(parts, -(-count // self.loader.cut.images)):
+                canvases.add(part)
+            batch = canvases.batch()
         return replace(without_pixels(batch), parameters=None, views=self.render(batch))
 
     def _guarded(self, parts: Iterator[Batch], ring: SlotRing | None) -> Iterator[Batch]:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -64,6 +64,10 @@ class LoaderConfig:
     cache_gib: float = 50.0
     """Largest size in GiB of all decoded images on the disk, in the folder `decoded` of $REPRE_CACHE or of the user's cache
     folder. The images of the data that was used longest ago are removed first."""
+    memory: Literal["auto", "off", "on"] = "auto"
+    """Keep all decoded images in the memory of the training device, so that a batch is selected there and no process decodes
+    after the start. `auto`: on CUDA, if the run has several epochs, and all images take a tenth of the free memory at most.
+    `on`: also elsewhere, and up to a half."""
     remote_cache_gib: float = REMOTE_GIB
     """Largest size in GiB of the fetched files of s3://, gs:// and https:// data on the disk, in the folder `remote` of
     $REPRE_CACHE or of the user's cache folder. Those used longest ago are removed first; 0 keeps none."""
@@ -122,7 +126,7 @@ def _in_unit_range(image: np.ndarray) -> np.ndarray:
     return image.astype(np.float32) / np.float32(top)
 
 
-class _Parts(Dataset[Batch | RunError]):
+class Parts(Dataset[Batch | RunError]):
     """Item n is sub-batch n of the run. It is decoded in the process that asks for it, usually a worker."""
 
     def __init__(
@@ -132,8 +136,8 @@ class _Parts(Dataset[Batch | RunError]):
         cut: Cut,
         *,
         keep_values: bool,
-        draw: Draw | None,
-        render: Callable[[Batch], Views] | None,
+        draw: Draw | None = None,
+        render: Callable[[Batch], Views] | None = None,
     ) -> None:
         self.source, self.order, self.cut = source, order, cut
         self.keep_values, self.draw, self.render = keep_values, draw, render
@@ -142,7 +146,7 @@ class _Parts(Dataset[Batch | RunError]):
         step, part = divmod(number, self.cut.parts)
         epoch, positions = self.order.positions(step)
         positions = positions[self.cut.rows(part, len(positions))]
-        images: list[np.ndarray] = []
+        images: list[Any] = []
         indices: list[int] = []
         failures: list[tuple[int, str]] = []
         several: list[int] = []
@@ -159,7 +163,7 @@ class _Parts(Dataset[Batch | RunError]):
             if loaded[2]:
                 several.append(loaded[0])
         with nullcontext() if self.render is None else slots.outside():
-            pixels, sizes = stack(images, keep_values=self.keep_values)
+            pixels, sizes = self.stack(images)
         numbers = torch.arange(positions.start, positions.stop)
         batch = Batch(
             pixels=pixels,
@@ -169,20 +173,36 @@ class _Parts(Dataset[Batch | RunError]):
             epoch=epoch,
             failures=failures,
             parameters=None if self.draw is None else self.draw(sizes, numbers, epoch=epoch),
-            changed=[index for index in indices if changed_during_run(self.source, index)],
+            changed=[index for index in indices if self.is_changed(index)],
             several_frames=several,
         )
         return batch if self.render is None else replace(without_pixels(batch), views=self.render(batch))
 
-    def _load(self, epoch: int, position: int, failures: list[tuple[int, str]]) -> tuple[int, np.ndarray, bool] | None:
+    def read(self, index: int) -> tuple[Any, bool]:
+        """An image, and whether its file has several frames.
+
+        Raises:
+            UnreadableImage: the file cannot be read.
+        """
+        with noting_frames() as note:
+            image = load_tracked(self.source, index)
+        return image, note.several
+
+    def is_changed(self, index: int) -> bool:
+        """Whether the file of an image changed after the run began."""
+        return changed_during_run(self.source, index)
+
+    def stack(self, images: list[Any]) -> tuple[Tensor, Tensor]:
+        """Pixels and sizes of images that were read; see `stack`."""
+        return stack(images, keep_values=self.keep_values)
+
+    def _load(self, epoch: int, position: int, failures: list[tuple[int, str]]) -> tuple[int, Any, bool] | None:
         """Index and pixels of the image at a position or of a replacement, and whether its file has several frames; None if
         all attempts fail."""
         for attempt in range(ATTEMPTS):
             index = self.order.index(epoch, position, attempt=attempt)
             try:
-                with noting_frames() as note:
-                    image = load_tracked(self.source, index)
-                return index, image, note.several
+                return index, *self.read(index)
             except UnreadableImage as error:
                 failures.append((index, str(error)))
         return None
@@ -207,12 +227,14 @@ class Loader:
         render: makes the views of a sub-batch in the worker; the pixels then stay there. For training on the CPU: an
             accelerator makes views faster, and from fewer bytes.
         in_flight_gib: largest size of what the workers make ahead.
+        keep: gives the parts of a run whose images are in the memory of its device, from those that are read from files, or
+            None if these are to be used; called before the first batch.
         log: prints a message for the user.
 
     Attributes:
         total_steps: last step of the run.
         local: images of the local batch.
-        workers: number of worker processes that `in_flight_gib` allows.
+        is_resident: the images are in the memory of the device; see `prepare`.
 
     Raises:
         UserError: the batch is larger than the source or cannot be divided among the ranks.
@@ -236,6 +258,7 @@ class Loader:
         draw: Draw | None = None,
         render: Callable[[Batch], Views] | None = None,
         in_flight_gib: float = IN_FLIGHT_GIB,
+        keep: Callable[[Parts], Parts | None] | None = None,
         log: Callable[[str], object] = print,
     ) -> None:
         check_batch(batch_size, images=len(source), spec=source.spec, processes=world_size)
@@ -243,7 +266,8 @@ class Loader:
         self.source, self.steps_per_epoch = source, order.steps_per_epoch
         self.total_steps = epochs * self.steps_per_epoch
         self.start, self.local, self.keep_values = start, batch_size // world_size, keep_values
-        self._pin, self._log = pin, log
+        self._pin, self._keep, self._log = pin, keep, log
+        self.is_resident = False
         image_bytes = _largest_bytes(canvas, source.channels, render) if workers else 0
         self.cut = cut_batch(
             self.local, image_bytes=image_bytes, workers=workers, budget=int(in_flight_gib * 2**30), extra=EXTRA_SLOTS
@@ -253,7 +277,14 @@ class Loader:
                 f"{self.cut.workers} of {workers} workers decode: images of up to {image_bytes / 2**20:.1f} MiB do not fit "
                 f"{in_flight_gib} GiB; use a smaller --loader.decode-size or a larger --loader.in-flight-gib"
             )
-        self._data = _Parts(source, order, self.cut, keep_values=keep_values, draw=draw, render=render)
+        self._data = Parts(source, order, self.cut, keep_values=keep_values, draw=draw, render=render)
+
+    def prepare(self) -> None:
+        """Reads all images now if the run keeps them in the memory of its device; comes before `ring` and `parts`."""
+        keep, self._keep = self._keep, None
+        if keep is not None and (resident := keep(self._data)) is not None:
+            self._data, self.cut, self.is_resident = resident, resident.cut, True
+            self.report()
 
     def parts(self, ring: SlotRing | None) -> Iterator[Batch]:
         """The sub-batches in order, `cut.parts` of them for every step.
@@ -268,9 +299,10 @@ class Loader:
         return SlotRing(self.cut.slots, self.cut.slot_bytes) if self.cut.workers else None
 
     def __iter__(self) -> Iterator[Batch]:
+        self.prepare()
         ring = self.ring()
         parts = self.parts(ring)
-        if ring is None and not self._pin:
+        if ring is None and self.cut.parts == 1 and not self._pin:
             for part in parts:
                 self.report()
                 yield part
