@@ -55,7 +55,9 @@ def _quoted(found: Sequence[Comparison]) -> str:
     groups: dict[str, list[str]] = {}
     for each in found:
         text = f"{short(each.gain, each.unit)} with {each.start}"
-        groups.setdefault(f"{each.metric} on {each.data}", []).append(text)
+        metric, _, labels = each.metric.partition(", ")
+        name = f"{metric} on {each.shown_data}" + (f" with {labels}" if labels else "")
+        groups.setdefault(name, []).append(text)
     return "; ".join(f"{name} {_enumerate(texts)}" for name, texts in groups.items())
 
 
@@ -73,22 +75,25 @@ def _where(found: Sequence[Comparison], lines: Sequence[Claim]) -> str:
     }
     parts = [f"{kind}: {_listed(chosen)}" for kind, chosen in kinds.items() if chosen]
     above = [line for line in lines if line.text.startswith("RePre above ")]
-    names = [line.text.removeprefix("RePre above ").split(": ")[0] for line in above if _is_not_shown(line, PAPER)]
-    if any(_is_not_shown(line, ENDS) for line in above):
+    shown = {_other(line) for line in above if line.group == PAPER and line.verdict == "reached"}
+    names = [_other(line) for line in above if line.group == PAPER and _other(line) not in shown]
+    ends = [line for line in above if line.group == ENDS]
+    if ends and not any(line.verdict == "reached" for line in ends):
         names.append("any start trained end to end")
     if names:
         parts.append(f"no gain shown over {_enumerate(list(dict.fromkeys(names)))}")
     return f"**Where, and where not?** Exploratory {'; '.join(parts)}."
 
 
-def _is_not_shown(line: Claim, group: str) -> bool:
-    return line.group == group and line.verdict != "reached"
+def _other(line: Claim) -> str:
+    """The start that a line compares RePre with."""
+    return line.text.removeprefix("RePre above ").split(": ")[0]
 
 
 def _listed(found: Sequence[Comparison]) -> str:
     by_data: dict[str, list[str]] = {}
     for each in found[:LISTED]:
-        by_data.setdefault(each.data, []).append(f"{each.metric} {short(each.gain, each.unit)}")
+        by_data.setdefault(each.shown_data, []).append(f"{each.metric} {short(each.gain, each.unit)}")
     texts = [f"{data} {', '.join(changes)}" for data, changes in by_data.items()]
     if len(found) > LISTED:
         texts.append(f"{len(found) - LISTED} smaller")
@@ -117,19 +122,12 @@ def picture_rows(studies: Sequence[Study], extra: Sequence[Comparison]) -> list[
     """Returns the rows of the picture, comparisons that were fixed beforehand first."""
     found = by_place([*(each for study in studies for each in comparisons(study)), *extra])
     found = [each for each in found if not each.is_dense or family(each) is not None]
-    places: dict[tuple[bool, str, str, str], list[Comparison]] = {}
+    places: dict[str, list[Comparison]] = {}
     for each in found:
-        places.setdefault((each.is_confirmatory, each.preset, each.data, each.start), []).append(each)
-    presets: dict[tuple[bool, str, str], set[str]] = {}
-    for confirmatory, preset, data, start in places:
-        presets.setdefault((confirmatory, data, start), set()).add(preset)
-    rows = []
-    for (confirmatory, preset, data, start), group in places.items():
-        preset_name = f" ({preset})" if len(presets[confirmatory, data, start]) > 1 else ""
-        fixed = ", fixed beforehand" if confirmatory else ""
-        folds = f", {group[0].gain.pairs} folds" if group[0].unit == "folds" else ""
-        rows.append(PictureRow(f"{data}{preset_name}: {start}{folds}{fixed}", tuple(group)))
-    return rows
+        folds = f", {each.gain.pairs} folds" if each.unit == "folds" else ""
+        fixed = ", fixed beforehand" if each.is_confirmatory else ""
+        places.setdefault(f"{each.shown_data}: {each.start}{folds}{fixed}", []).append(each)
+    return [PictureRow(title, tuple(group)) for title, group in places.items()]
 
 
 def family(found: Comparison) -> str | None:

@@ -29,10 +29,10 @@ FRAMEWORKS = {
 }  # fmt: skip
 """Framework -> how it is written."""
 DATA = {
-    "fashion": "FashionScenes", "stamps": "StampScenes", "scenes": "drawn scenes", "fashion-mnist": "Fashion-MNIST",
-    "camvid": "CamVid", "cifar10": "CIFAR-10",
+    "camvid": "CamVid", "cifar10": "CIFAR-10", "fashion": "FashionScenes", "stamps": "StampScenes",
+    "scenes": "drawn scenes", "fashion-mnist": "Fashion-MNIST",
 }  # fmt: skip
-"""Kind of data -> how it is written."""
+"""Kind of data -> how it is written, in the order of the page: photographs first."""
 IMAGE_METRICS = ("k-NN", "linear")
 """Metrics of whole images; all others are dense."""
 FIXED_METRICS = {
@@ -102,6 +102,8 @@ class Comparison:
     """Whether the comparison was fixed before it was run."""
     means_decide: bool = False
     """Whether it was fixed, too, that the mean decides."""
+    note: str = ""
+    """The preset, where another one measured the same data."""
 
     @property
     def is_dense(self) -> bool:
@@ -121,7 +123,12 @@ class Comparison:
     @property
     def place(self) -> str:
         """Data and start in words."""
-        return f"{self.data}, {self.start}"
+        return f"{self.shown_data}, {self.start}"
+
+    @property
+    def shown_data(self) -> str:
+        """Data in words, with the preset where another one measured the same data."""
+        return f"{self.data} ({self.note})" if self.note else self.data
 
 
 def start_of(row: Row) -> str:
@@ -209,7 +216,8 @@ def pooled(found: Sequence[Comparison]) -> Comparison:
 
 
 def by_place(found: Sequence[Comparison]) -> list[Comparison]:
-    """Returns the comparisons, those of many exploratory pairs of framework and encoder on one data set as their mean."""
+    """Returns the comparisons in the order of the page; many exploratory pairs of framework and encoder on one data set
+    become their mean."""
     starts: dict[tuple[str, str], set[str]] = {}
     groups: dict[tuple[str, str, str], list[Comparison]] = {}
     for each in found:
@@ -222,7 +230,22 @@ def by_place(found: Sequence[Comparison]) -> list[Comparison]:
             result += group
         else:
             result.append(replace(pooled(group), start=f"{len(starts[preset, data])} pairs"))
-    return result
+    presets: dict[tuple[bool, str], set[str]] = {}
+    for each in result:
+        presets.setdefault((each.is_confirmatory, each.data), set()).add(each.preset)
+    result = [
+        replace(each, note=each.preset) if len(presets[each.is_confirmatory, each.data]) > 1 else each
+        for each in result
+    ]
+    return sorted(result, key=_order)
+
+
+def _order(found: Comparison) -> tuple[bool, int, str, bool]:
+    """Those that were fixed beforehand first, then by data set and preset; metrics with all labels before those with few."""
+    names = list(DATA.values())
+    data = found.data.split(" (")[0]
+    place = names.index(data) if data in names else len(names)
+    return not found.is_confirmatory, place, found.preset, found.is_few_labels
 
 
 def pool(differences: Sequence[float]) -> Gain:
