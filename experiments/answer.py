@@ -106,13 +106,11 @@ def _enumerate(texts: Sequence[str]) -> str:
 
 def _cost(studies: Sequence[Study], found: Sequence[Comparison]) -> str:
     shares = []
-    for cost in (cost for study in studies for cost in costs(study)):
+    for cost in costs(studies):
         once = " (measured once)" if cost.times == 1 else ""
         time = f"{cost.time:.0%} more time per step{once} and " if cost.time is not None else ""
         shares.append(f"{time}{cost.parameters:.0%} more parameters with {cost.start}".replace("%", " %"))
-    training = (
-        f"In pre-training {_enumerate(list(dict.fromkeys(shares)))}; afterwards nothing" if shares else "Not measured"
-    )
+    training = f"In pre-training {_enumerate(shares)}; afterwards nothing" if shares else "Not measured"
     knn = [each for each in found if each.metric == "k-NN"]
     knn = [each for each in knn if each.is_confirmatory] or knn
     return f"**What does it cost?** {training}; {_quoted(knn) or 'k-NN is not measured'}."
@@ -154,11 +152,11 @@ def figures(studies: Sequence[Study], extra: Sequence[Comparison], lines: Sequen
         start = "all pairs" if each.unit == "pairs" else each.start
         parts = (each.preset, *fixed, each.data, start, each.metric.replace("% of the labels", " percent"))
         texts["/".join(map(slug, parts))] = quote(each.gain, each.unit)
+    for cost in costs(studies):
+        time = f", {cost.time:.0%} more time per step" if cost.time is not None else ""
+        text = f"{cost.parameters:.0%} more parameters, {cost.flops:.0%} more FLOPs{time}".replace("%", " %")
+        texts[f"{cost.preset}/cost/{slug(cost.start)}"] = text
     for study in studies:
-        for cost in costs(study):
-            time = f", {cost.time:.0%} more time per step" if cost.time is not None else ""
-            text = f"{cost.parameters:.0%} more parameters, {cost.flops:.0%} more FLOPs{time}".replace("%", " %")
-            texts[f"{study.preset.name}/cost/{slug(cost.start)}"] = text
         for other in others(study):
             name = "/".join(map(slug, (study.preset.name, "above", other.name, other.data, other.metric)))
             texts[name] = quote(other.gain)

@@ -59,6 +59,7 @@ class Claim:
 class Cost:
     """What the branch adds in pre-training, as shares of what the encoder takes alone."""
 
+    preset: str
     start: str
     parameters: float
     flops: float
@@ -79,35 +80,38 @@ def paper_claims(studies: Sequence[Study]) -> Iterator[Claim]:
     """Yields a line for every claim of the paper that something is measured for."""
     tests = "not a measurement: tests compare bit for bit"
     yield Claim(PAPER, "Runs beside any framework; without its loss it is that framework", tests, "reached")
+    shares = "; ".join(
+        f"{cost.start} {cost.parameters:.0%}, {cost.flops:.0%}, "
+        + (f"{cost.time:.0%}" if cost.time is not None else "not measured")
+        for cost in costs(studies)
+    )
+    if shares:
+        yield Claim(PAPER, "Lightweight: adds parameters, FLOPs, time of a step", shares, "no goal was set")
     for study in studies:
-        shares = "; ".join(
-            f"{cost.start} {cost.parameters:.0%}, {cost.flops:.0%}, "
-            + (f"{cost.time:.0%}" if cost.time is not None else "not measured")
-            for cost in costs(study)
-        )
-        if shares:
-            yield Claim(PAPER, "Lightweight: adds parameters, FLOPs, time of a step", shares, "no goal was set")
         yield from _variety(study)
         yield from _hierarchy(study)
         yield from other_starts(study, end_to_end=False)
 
 
-def costs(study: Study) -> list[Cost]:
+def costs(studies: Sequence[Study]) -> list[Cost]:
     """Returns the cost for every size of encoder and decoder; of several frameworks, the one whose time is measured."""
     found: dict[tuple[float, float], Cost] = {}
-    longer = {row.method.same_time_as: row.method.name for row in study.rows if row.method.same_time_as}
-    for row in study.rows:
-        records = [study.trainings.get((row.method.name, seed)) for seed in row.seeds]
-        sizes = next((record["costs"] for record in records if record and "costs" in record), None)
-        if not row.label.endswith(BRANCH) or sizes is None:
-            continue
-        parameters, flops = (sizes[f"decoder_{kind}"] / sizes[f"encoder_{kind}"] for kind in ("parameters", "flops"))
-        timed = [study.trainings.get((longer.get(row.method.name, ""), seed)) for seed in row.seeds]
-        ratios = [record["time_ratio"] for record in timed if record]
-        time = sum(ratios) / len(ratios) - 1 if ratios else None
-        key = (round(parameters, 2), round(flops, 2))
-        if key not in found or len(ratios) > found[key].times:
-            found[key] = Cost(start_of(row), parameters, flops, time, len(ratios))
+    for study in studies:
+        longer = {row.method.same_time_as: row.method.name for row in study.rows if row.method.same_time_as}
+        for row in study.rows:
+            records = [study.trainings.get((row.method.name, seed)) for seed in row.seeds]
+            sizes = next((record["costs"] for record in records if record and "costs" in record), None)
+            if not row.label.endswith(BRANCH) or sizes is None:
+                continue
+            parameters, flops = (
+                sizes[f"decoder_{kind}"] / sizes[f"encoder_{kind}"] for kind in ("parameters", "flops")
+            )
+            timed = [study.trainings.get((longer.get(row.method.name, ""), seed)) for seed in row.seeds]
+            ratios = [record["time_ratio"] for record in timed if record]
+            time = sum(ratios) / len(ratios) - 1 if ratios else None
+            key = (round(parameters, 2), round(flops, 2))
+            if key not in found or len(ratios) > found[key].times:
+                found[key] = Cost(study.preset.name, start_of(row), parameters, flops, time, len(ratios))
     return list(found.values())
 
 
