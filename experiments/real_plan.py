@@ -30,7 +30,8 @@ class RealPlan(Plan):
 
     def rows(self) -> list[Row]:
         """Returns the rows of all tables."""
-        return [*self.confirmatory(), *self.camvid(), *self.harm(), *self.ends(), *self.cifar10()]
+        confirmatory = self.confirmatory() if self.preset.n_confirmatory_seeds else ()
+        return [*confirmatory, *self.camvid(), *self.harm(), *self.ends(), *self.cifar10()]
 
     def confirmatory(self) -> Iterator[Row]:
         """Fixed beforehand: RePre's defaults against the plain framework on street frames."""

@@ -70,7 +70,7 @@ REAL_CPU = replace(
 )  # fmt: skip
 LEASE = replace(
     GPU, name="lease", plan="real", image_size=192, dense_size=192, mask_counts=(10, 36), end_steps=(150, 450),
-    batch_size=256, n_seeds=2, n_confirmatory_seeds=5,
+    batch_size=256, n_seeds=2, n_confirmatory_seeds=0,
     sets={
         "camvid": Counts(train=468, labeled=367, test=233, epochs=300),
         "cifar10": Counts(train=50_000, labeled=50_000, test=10_000, epochs=8),

@@ -7,11 +7,12 @@ import pytest
 from experiments.all_presets import PRESETS, plan_of
 from experiments.analysis import METRICS
 from experiments.measure import evaluation_configs
-from experiments.plan import COST_TIERS, TITLES, Method
-from experiments.real_presets import REAL_CPU
+from experiments.plan import COST_TIERS, TITLES, Method, tasks
+from experiments.real_presets import LEASE, REAL_CPU
 
 from repre.config import RunConfig
 
+FIXED = ("camvid-confirmatory",)
 REAL = [name for name, preset in PRESETS.items() if preset.plan == "real"]
 
 
@@ -31,9 +32,6 @@ def test_the_confirmatory_comparison_is_the_one_that_was_fixed() -> None:
         (row.method.name, seed) for row in plan_of(REAL_CPU).rows() if row.table not in FIXED for seed in row.seeds
     }
     assert not others & {(row.method.name, seed) for row in rows for seed in row.seeds}
-
-
-FIXED = ("camvid-confirmatory",)
 
 
 @pytest.mark.parametrize("name", REAL)
@@ -59,3 +57,12 @@ def test_every_variant_of_the_branch_differs_from_the_defaults(name: str) -> Non
     assert configs["camvid: default"].reconstruction == RunConfig().reconstruction
     changed = [replace(config, out="") for config in configs.values()]
     assert all(first != second for index, first in enumerate(changed) for second in changed[:index])
+
+
+def test_a_lease_measures_the_most_important_starts_first() -> None:
+    ordered = tasks(plan_of(LEASE).rows())
+    names = list(dict.fromkeys(task.method.name.removeprefix("camvid-") for task in ordered if task.seed == 0))
+    frameworks = ("moco-v3-vit-plain", "moco-v3-vit-branch", "random-vit", "scratch-vit", "dinov2-vit-plain")
+    assert tuple(names[:7]) == (*frameworks, "dinov2-vit-branch", "pixels-vit-alone")
+    assert {task.seed for task in ordered} == {0, 1}
+    assert {task.table for task in ordered} == {"camvid", "harm", "ends", "cifar10"}
