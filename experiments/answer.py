@@ -38,16 +38,17 @@ def sentences(studies: Sequence[Study], extra: Sequence[Comparison], lines: Sequ
 
 def _help(found: Sequence[Comparison]) -> str:
     fixed = [each for each in found if each.is_confirmatory and each.is_dense]
-    if not fixed:
-        return "**Does it help?** No comparison that was fixed before it is run is measured yet."
-    better = sum(each.gain.verdict == "better" for each in fixed)
-    if better == len(fixed):
-        lead = "Yes, frozen dense features, in every comparison fixed before it was run"
-    elif better:
-        lead = f"Frozen dense features, in {better} of {len(fixed)} comparisons fixed before they were run"
-    else:
-        lead = "Not in the comparisons fixed before they were run"
-    return f"**Does it help?** {lead}: {_quoted(fixed)}."
+    complete = [each for each in fixed if each.gain.pairs >= each.expected]
+    if not complete:
+        return "**Does it help?** No comparison that was fixed before it is run is complete yet."
+    better = sum(each.gain.verdict == "better" for each in complete)
+    answer = (
+        "Yes, frozen dense features" if better == len(complete) else "Frozen dense features" if better else "Not shown"
+    )
+    lead = f"{answer}, in {better} of {len(complete)} comparisons fixed before they were run"
+    rest = [each for each in fixed if each not in complete]
+    unfinished = f"; not complete yet: {_quoted(rest)}" if rest else ""
+    return f"**Does it help?** {lead}: {_quoted(complete)}{unfinished}."
 
 
 def _quoted(found: Sequence[Comparison]) -> str:

@@ -111,7 +111,7 @@ def test_the_answer_on_real_images() -> None:
     study = real_study()
     lines = claims([study])
     texts = sentences([study], [], lines)
-    assert "in every comparison fixed before it was run: " in texts["help"]
+    assert "Yes, frozen dense features, in 2 of 2 comparisons fixed before they were run: " in texts["help"]
     assert "linear mIoU on CamVid +4.0 [+3.9, +4.1] (5 seeds) with MoCo v3 + ViT" in texts["help"]
     assert "; losses: " in texts["where"]
     assert "supervised training" in texts["where"]
@@ -129,9 +129,12 @@ def test_a_fixed_comparison_without_a_gain_is_told_first() -> None:
     fixed = {("camvid-moco-v3-vit-plain", "miou-labels"): [20.0, 21.0, 20.5, 20.0, 20.2]}
     fixed |= {("camvid-moco-v3-vit-branch", "miou-labels"): [20.2, 20.9, 20.4, 20.1, 20.1]}
     study = study_of(REAL_CPU, fixed, first=20)
-    assert sentences([study], [], claims([study]))["help"].startswith("**Does it help?** Not in the comparisons")
+    assert sentences([study], [], claims([study]))["help"].startswith("**Does it help?** Not shown, in 0 of 2 ")
+    del fixed["camvid-moco-v3-vit-branch", "miou-labels"][-1]
+    unfinished = study_of(REAL_CPU, fixed, first=20)
+    assert "is complete yet" in sentences([unfinished], [], [])["help"]
     empty = replace(study, results={})
-    assert "No comparison" in sentences([empty], [], [])["help"]
+    assert "is complete yet" in sentences([empty], [], [])["help"]
 
 
 def test_the_same_data_at_two_sizes_have_the_preset_in_their_titles() -> None:
