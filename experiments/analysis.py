@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.plan import Row
+from experiments.methods import Row
 from experiments.results_store import FAILURE, TRAINING, Records, ResultsStore, is_current
 from experiments.source_images import group_of
 from repre.evaluation.gains import Gain, gain

@@ -14,7 +14,7 @@ from typing import Any
 
 from experiments.all_presets import plan_of
 from experiments.analysis import METRICS, Entry, Results, load_failures, load_results, load_trainings, table_entries
-from experiments.plan import Row
+from experiments.methods import Row
 from experiments.presets import Preset
 from repre.evaluation.gains import Gain, gain
 from repre.frameworks import framework_name

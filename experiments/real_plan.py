@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from experiments.plan import VIT_LEVELS, Method, Plan, Row
+from experiments.methods import Method, Row
+from experiments.plan import VIT_LEVELS, Plan
 from experiments.presets import Kind
 from repre.models.decoder import DecoderConfig
 

@@ -23,7 +23,7 @@ import torch
 from experiments.all_presets import PRESETS, plan_of
 from experiments.build_scenes import DATA
 from experiments.debian_packages import download
-from experiments.plan import COST_TIERS, TITLES, tasks
+from experiments.methods import COST_TIERS, TITLES, tasks
 from experiments.runner import Folders, Runner
 from experiments.share_tasks import share_tasks
 from repre.errors import RunError, UserError

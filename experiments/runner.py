@@ -6,7 +6,6 @@ again together with the next task of that method and seed.
 """
 
 import fcntl
-import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -18,14 +17,14 @@ from typing import Any
 
 from benchmarks.machine import machine
 
-import repre
 from experiments import measure
 from experiments.all_presets import plan_of
 from experiments.datasets import ensure_dataset, images_spec, labels_spec
-from experiments.plan import COST_TIERS, Method, Task
+from experiments.methods import COST_TIERS, Method, Task
 from experiments.presets import Data, Preset
 from experiments.recorded_config import recorded_run
 from experiments.results_store import FAILURE, TRAINING, ResultsStore, is_current
+from experiments.source_hash import source_hash
 from experiments.time_ratio import training_time_ratio
 from repre.api import Run, pretrain
 from repre.config import identity
@@ -36,11 +35,6 @@ from repre.utils.folder_lock import LONG_WAIT, writing
 from repre.utils.io import write_json
 from repre.utils.signals import Interrupted
 
-HASHED_MODULES = (
-    "build_scenes", "compose_scenes", "source_images", "debian_packages", "datasets", "measure", "time_ratio", "real_images",
-    "fair_ends",
-)  # fmt: skip
-"""Modules of this folder that results depend on."""
 SUMMARY_KEYS = ("steps", "epochs", "images", "seconds", "images_per_s", "final", "costs", "monitor_seconds")
 """What a training record takes from the run's summary."""
 
@@ -333,14 +327,6 @@ class Runner:
 def data_name(task: Task) -> str:
     """Returns the name of the data set that a task evaluates on."""
     return (task.method.single if task.evaluation in measure.IMAGE_LEVEL else task.method.dense).name
-
-
-def source_hash() -> str:
-    """Returns a short hash of the code that results depend on: the package, and `HASHED_MODULES`."""
-    package, here = Path(repre.__file__).parent, Path(__file__).parent
-    paths = [*sorted(package.rglob("*.py")), *(here / f"{name}.py" for name in HASHED_MODULES)]
-    parts = [f"{path.parent.name}/{path.name}".encode() + path.read_bytes() for path in paths]
-    return hashlib.sha256(b"".join(parts)).hexdigest()[:12]
 
 
 @contextmanager

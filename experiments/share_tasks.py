@@ -3,7 +3,7 @@
 import os
 from functools import partial
 
-from experiments.plan import Task
+from experiments.methods import Task
 from experiments.pool import Ended, run_pool
 from experiments.runner import Runner
 from repre.errors import RunError, counted

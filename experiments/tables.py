@@ -27,7 +27,7 @@ from experiments.comparisons import (
     small_data_comparisons,
 )
 from experiments.evidence_text import CAPTION, CLAIMS, DEFINITIONS, DETAILS, INTRODUCTION, NOTES, WHY_FOREGROUND
-from experiments.plan import TITLES, Row, tasks
+from experiments.methods import TITLES, Row, tasks
 from experiments.presets import Preset
 from experiments.quotes import write_figures
 from experiments.run import RESULTS

@@ -1,7 +1,8 @@
 """Fixtures of the experiments' tests."""
 
 import pytest
-from experiments.plan import Plan, Task
+from experiments.methods import Task
+from experiments.plan import Plan
 from experiments.presets import TOY
 from experiments.runner import Folders, Runner
 

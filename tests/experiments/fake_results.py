@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from experiments.plan import FIRST_CONFIRMATORY_SEED, Plan, Row
+from experiments.methods import FIRST_CONFIRMATORY_SEED, Row
+from experiments.plan import Plan
 from experiments.presets import TOY
 
 METRIC_KEYS = {"foreground": "miou", "miou": "miou", "knn": "knn20", "linear": "accuracy"}

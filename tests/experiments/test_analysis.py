@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 from experiments.analysis import bootstrap, pool_objects, table_entries, without_fold
-from experiments.plan import FIRST_CONFIRMATORY_SEED, Plan, Task
+from experiments.methods import FIRST_CONFIRMATORY_SEED, Task
+from experiments.plan import Plan
 from experiments.presets import TOY
 from experiments.runner import Runner
 from experiments.tables import mean_table, pooled_folds, seed_table

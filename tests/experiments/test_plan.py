@@ -7,7 +7,8 @@ import pytest
 from experiments.all_presets import PRESETS
 from experiments.analysis import METRICS
 from experiments.measure import evaluation_configs
-from experiments.plan import CONFIRMATORY, COST_TIERS, FIRST_CONFIRMATORY_SEED, VIT_LEVELS, Method, Plan, tasks
+from experiments.methods import COST_TIERS, FIRST_CONFIRMATORY_SEED, Method, tasks
+from experiments.plan import CONFIRMATORY, VIT_LEVELS, Plan
 from experiments.presets import TOY
 
 from repre.config import RunConfig

@@ -7,7 +7,7 @@ import pytest
 from experiments.all_presets import PRESETS, plan_of
 from experiments.analysis import METRICS
 from experiments.measure import evaluation_configs
-from experiments.plan import COST_TIERS, TITLES, Method, tasks
+from experiments.methods import COST_TIERS, TITLES, Method, tasks
 from experiments.real_presets import LEASE, REAL_CPU
 
 from repre.config import RunConfig

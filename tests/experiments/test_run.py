@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 from experiments.all_presets import PRESETS
-from experiments.plan import Plan, Task, tasks
+from experiments.methods import Task, tasks
+from experiments.plan import Plan
 from experiments.run import is_chosen, main
 from experiments.runner import Runner
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 from experiments.analysis import load_results
-from experiments.plan import Plan, Task, tasks
+from experiments.methods import Task, tasks
+from experiments.plan import Plan
 from experiments.presets import CPU, TOY
 from experiments.recorded_config import recorded_run
 from experiments.results_store import TRAINING, ResultsStore

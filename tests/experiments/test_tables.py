@@ -10,7 +10,7 @@ from benchmarks.machine import describe_machine
 from experiments.all_presets import PRESETS
 from experiments.analysis import table_entries
 from experiments.evidence_text import CAPTION, DETAILS
-from experiments.plan import FIRST_CONFIRMATORY_SEED, Task
+from experiments.methods import FIRST_CONFIRMATORY_SEED, Task
 from experiments.presets import TOY
 from experiments.quotes import FIGURES
 from experiments.run import RESULTS
