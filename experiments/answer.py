@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from experiments.comparisons import Comparison, Study, by_place, comparisons, quote, short
 from experiments.paper_claims import ENDS, PAPER, Claim, costs, others
 
-LISTED = 3
-"""Most differences that a sentence lists of a kind."""
+LISTED = 2
+"""Most losses that a sentence lists."""
 LEAST_LOSS = -0.5
 """A mean below this many points counts as a loss."""
 
@@ -67,14 +67,16 @@ def _where(found: Sequence[Comparison], lines: Sequence[Claim]) -> str:
     if not frozen:
         return "**Where, and where not?** Other data sets are not measured yet."
     losses = sorted((each for each in frozen if each.gain.mean < LEAST_LOSS), key=lambda each: each.gain.mean)
-    dense = sorted((each for each in frozen if each.is_dense and each not in losses), key=lambda each: -each.gain.mean)
-    gains = [each for each in dense if each.gain.verdict == "better"]
-    kinds = {
-        "gains": gains,
-        "open": [each for each in dense if each not in gains],
-        "losses": losses,
-    }
-    parts = [f"{kind}: {_listed(chosen)}" for kind, chosen in kinds.items() if chosen]
+    gains = [each for each in frozen if each.is_dense and each.gain.verdict == "better"]
+    parts = []
+    if gains:
+        best = max(gains, key=lambda each: each.gain.mean)
+        parts.append(f"the largest gain is {_difference(best)}")
+    if losses:
+        several = len(losses) > 1
+        more = f", and {len(losses) - LISTED} are smaller" if len(losses) > LISTED else ""
+        verb = "largest losses are" if several else "only loss is"
+        parts.append(f"the {verb} {_enumerate([_difference(each) for each in losses[:LISTED]])}{more}")
     above = [line for line in lines if line.text.startswith("RePre above ")]
     shown = {_other(line) for line in above if line.group == PAPER and line.verdict == "reached"}
     names = [_other(line) for line in above if line.group == PAPER and _other(line) not in shown]
@@ -82,8 +84,8 @@ def _where(found: Sequence[Comparison], lines: Sequence[Claim]) -> str:
     if ends and not any(line.verdict == "reached" for line in ends):
         names.append("any start trained end to end")
     if names:
-        parts.append(f"no gain shown over {_enumerate(list(dict.fromkeys(names)))}")
-    return f"**Where, and where not?** Exploratory {'; '.join(parts)}."
+        parts.append(f"no gain is shown over {_enumerate(list(dict.fromkeys(names)))}")
+    return f"**Where, and where not?** In exploratory runs {'; '.join(parts)}."
 
 
 def _other(line: Claim) -> str:
@@ -91,14 +93,8 @@ def _other(line: Claim) -> str:
     return line.text.removeprefix("RePre above ").split(": ")[0]
 
 
-def _listed(found: Sequence[Comparison]) -> str:
-    by_data: dict[str, list[str]] = {}
-    for each in found[:LISTED]:
-        by_data.setdefault(each.shown_data, []).append(f"{each.metric} {short(each.gain, each.unit)}")
-    texts = [f"{data} {', '.join(changes)}" for data, changes in by_data.items()]
-    if len(found) > LISTED:
-        texts.append(f"{len(found) - LISTED} smaller")
-    return ", ".join(texts)
+def _difference(found: Comparison) -> str:
+    return f"{found.metric} on {found.shown_data} {short(found.gain, found.unit)}"
 
 
 def _enumerate(texts: Sequence[str]) -> str:

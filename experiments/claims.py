@@ -79,6 +79,10 @@ def claim_table(lines: Sequence[Claim]) -> str:
 def _fixed(found: Sequence[Comparison]) -> Iterator[Claim]:
     for each in found:
         if each.is_confirmatory:
+            if not each.means_decide:  # the question was whether the branch helps; no gain was named
+                above = judge(each.gain, 0.0) if each.gain.pairs >= each.expected else "open"
+                text = f"{each.place}: {each.metric} above that without the branch"
+                yield Claim(FIXED, text, short(each.gain, each.unit), above)
             text = f"{each.place}: {each.metric} ≥ {goal_of(each.metric):+g}"
             yield Claim(FIXED, text, short(each.gain, each.unit), judge_fixed(each))
 
