@@ -26,6 +26,12 @@ METRICS = {
         "gradient_ratio_start": "gradient ratio in %, first step",
         "gradient_ratio_end": "gradient ratio in %, last step",
     },
+    "gradients-by-depth": {
+        "gradient_ratio_start": "gradient ratio in %, first step",
+        "gradient_ratio_first_block": "last step, first block",
+        "gradient_ratio_last_block": "last step, last block",
+        "gradient_cosine": "last step, lowest cosine in %",
+    },
     "foreground-labels": {"miou": "object mIoU"},
     "miou-labels": {"miou": "linear mIoU"},
     "patch-knn-labels": {"miou": "patch k-NN mIoU"},
@@ -115,7 +121,7 @@ def _entry(row: Row, by_label: Mapping[str, Row], results: Results, evaluation: 
     baseline = by_label[row.baseline].method.name
     baseline_values = _percent_by_seed(results, baseline, row.seeds, evaluation, key)
     seeds = sorted(set(values) & set(baseline_values))
-    comparable = seeds and evaluation != "gradients"  # a gradient ratio has no better or worse
+    comparable = seeds and not evaluation.startswith("gradients")  # a gradient ratio has no better or worse
     difference = gain([values[s] for s in seeds], [baseline_values[s] for s in seeds]) if comparable else None
     mixed = sum(
         _machine(results[row.method.name, seed, evaluation]) != _machine(results[baseline, seed, evaluation])
@@ -128,7 +134,11 @@ def _percent_by_seed(
     results: Results, method: str, seeds: Iterable[int], evaluation: str, key: str
 ) -> dict[int, float]:
     contents = {seed: results.get((method, seed, evaluation)) for seed in seeds}
-    return {seed: 100 * content["metrics"][key] for seed, content in contents.items() if content is not None}
+    return {
+        seed: 100 * content["metrics"][key]
+        for seed, content in contents.items()
+        if content is not None and key in content["metrics"]
+    }
 
 
 def _machine(content: Mapping[str, Any]) -> tuple[Any, ...]:

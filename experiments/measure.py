@@ -53,7 +53,7 @@ def measure(
     """
     if name == "objects":
         return knn_by_object(spec, single, seed=seed, runtime=runtime)
-    if name == "gradients":
+    if name in ("gradients", "gradients-by-depth"):
         return gradient_ratios(Path(spec), images_spec(dense))
     if name == "ends-labels":
         return fair_ends(spec, dense, preset, seed=seed, runtime=runtime, out=out)
@@ -135,7 +135,9 @@ def knn_by_object(spec: str, single: Path, *, seed: int, runtime: RuntimeOptions
 def gradient_ratios(run: Path, images: str) -> dict[str, Any]:
     """Norm of the branch's gradient over that of the contrastive loss, for a run's initial and final model.
 
-    Each is the largest ratio at three depths of the encoder (docs/monitors.md), in evaluation mode; 0 without the branch.
+    `gradient_ratio` is the largest ratio at three depths of the encoder (docs/monitors.md), in evaluation mode; of the final
+    model there are also those of the first and the last block, and the lowest cosine between the two gradients. Both ratios
+    are 0 without the branch, and the final one where the branch ends before the run; the others are then missing.
     """
     final, config = load_model(run)
     source = open_source(images, channels=config.encoder.channels, canvas=config.decode_size, labels=False)
@@ -148,11 +150,18 @@ def gradient_ratios(run: Path, images: str) -> dict[str, Any]:
         reconstruction=config.reconstruction, seed=config.seed, mask_token=config.mask_token,
     ).eval()  # fmt: skip
     with torch.no_grad():
-        ratio_start, ratio_end = (
-            gradient_balance(model, views, progress=progress).get("gradient_ratio", 0.0)
-            for model, progress in ((initial, 0.0), (final, 1.0))
+        start, end = (
+            gradient_balance(model, views, progress=progress) for model, progress in ((initial, 0.0), (final, 1.0))
         )
-    metrics = {"gradient_ratio_start": ratio_start, "gradient_ratio_end": ratio_end}
+    metrics = {
+        f"gradient_ratio_{name}": found.get("gradient_ratio", 0.0) for name, found in (("start", start), ("end", end))
+    }
+    for depth in ("first", "last"):
+        if f"gradient_contrastive_{depth}" in end:
+            ratio = end[f"gradient_pixel_{depth}"] / end[f"gradient_contrastive_{depth}"]
+            metrics[f"gradient_ratio_{depth}_block"] = ratio
+    if cosines := [value for name, value in end.items() if name.startswith("gradient_cosine_")]:
+        metrics["gradient_cosine"] = min(cosines)
     return {"metrics": metrics, "config": {"images": len(indices)}}
 
 

@@ -18,7 +18,7 @@ COST_TIERS = {
     name: tier
     for tier, names in enumerate(
         (
-            ("foreground", "knn", "linear", "objects", "gradients"),
+            ("foreground", "knn", "linear", "objects", "gradients", "gradients-by-depth"),
             ("miou", "miou-labels", "foreground-labels", "patch-knn-labels"),
             ("upernet", "foreground-upernet"),
             ("ends-labels", "detect", "foreground-detect", "detect-labels", "foreground-detect-labels"),

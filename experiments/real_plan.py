@@ -17,11 +17,11 @@ MASKS = ("miou-labels", "patch-knn-labels")
 """Evaluations of frozen encoders on camvid."""
 IMAGE_LABELS = ("knn", "linear")
 EVALUATIONS: dict[Kind, tuple[str, ...]] = {
-    "camvid": (*MASKS, "gradients"),
-    "scenes": ("foreground", *IMAGE_LABELS, "gradients"),
-    "fashion": ("foreground", *IMAGE_LABELS, "gradients"),
-    "fashion-mnist": (*IMAGE_LABELS, "gradients"),
-    "cifar10": (*IMAGE_LABELS, "gradients"),
+    "camvid": (*MASKS, "gradients-by-depth"),
+    "scenes": ("foreground", *IMAGE_LABELS, "gradients-by-depth"),
+    "fashion": ("foreground", *IMAGE_LABELS, "gradients-by-depth"),
+    "fashion-mnist": (*IMAGE_LABELS, "gradients-by-depth"),
+    "cifar10": (*IMAGE_LABELS, "gradients-by-depth"),
 }
 """Evaluations of table "harm" by data set."""
 

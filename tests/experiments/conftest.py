@@ -23,6 +23,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[Runner, list[Tas
         Task("4", pair[1], 0, "miou-labels"),
         Task("1", pair[0], 0, "upernet"),
         Task("2", pair[1], 0, "gradients"),
+        Task("2", pair[0], 0, "gradients-by-depth"),
     ]
     tasks += [Task("1", pair[0], 0, name) for name in ("foreground-upernet", "foreground-detect")]
     assert runner.run(tasks, hours=None) == 0

@@ -46,7 +46,8 @@ def test_a_name_is_one_method_and_every_row_can_be_measured(name: str) -> None:
         assert row.baseline is None or row.baseline in labels - {row.label}
         configs = evaluation_configs(preset, dense=Path(), single=Path())
         assert (
-            set(row.evaluations) <= (configs.keys() | {"gradients", "ends-labels"}) & COST_TIERS.keys() & METRICS.keys()
+            set(row.evaluations)
+            <= (configs.keys() | {"gradients-by-depth", "ends-labels"}) & COST_TIERS.keys() & METRICS.keys()
         )
 
 
