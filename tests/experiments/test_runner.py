@@ -77,6 +77,20 @@ def test_a_task_is_measured_once(measured: Measured, monkeypatch: pytest.MonkeyP
 
 
 @slow
+def test_gradients_are_told_by_depth_where_there_is_a_branch(measured: Measured) -> None:
+    runner, tasks = measured
+    by_name = {task.evaluation: task for task in tasks if task.evaluation.startswith("gradients")}
+    branch, plain = (
+        runner.store.read(by_name[name].method.name)[0, name]["metrics"] for name in ("gradients", "gradients-by-depth")
+    )
+    assert plain == {"gradient_ratio_start": 0.0, "gradient_ratio_end": 0.0}
+    depths = [branch[f"gradient_ratio_{depth}_block"] for depth in ("first", "last")]
+    assert 0 < max(depths) <= branch["gradient_ratio_end"]
+    assert branch["gradient_ratio_start"] > 0
+    assert -1 <= branch["gradient_cosine"] <= 1
+
+
+@slow
 def test_results_of_another_config_are_refused(measured: Measured, monkeypatch: pytest.MonkeyPatch) -> None:
     runner, tasks = measured
     task = tasks[0]
@@ -136,7 +150,7 @@ def test_a_failed_training_is_recorded_and_the_others_continue(tmp_path: Path, m
     tasks = [Task("1", method, seed, name) for seed in (0, 1) for name in ("knn", "linear")]
     assert runner.run(tasks, hours=None) == 2
     assert seeds == [0, 1, 1]  # the second task of a failed training is skipped
-    text = evidence_page(runner.folders.results, tmp_path, presets=[TOY], plots=False)
+    text, _ = evidence_page(runner.folders.results, tmp_path, presets=[TOY], plots=False)
     assert "Failed: fashion-moco-v3-vit-plain, seed 0: the loss is not finite; see WORK." in text
 
 
