@@ -7,7 +7,6 @@ Needs matplotlib, which `pip install 'repre[dev]'` installs.
 
 from collections import Counter
 from collections.abc import Sequence
-from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,8 @@ from repre.evaluation.gains import Gain
 matplotlib.use("agg")
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#333333")
 """Colors that color-blind readers can tell apart (Okabe and Ito); markers differ too."""
+MARKERS = "osD"
+"""Markers of curves; the next one begins where the colors are used up."""
 STYLES = dict(zip((*FAMILIES, *IMAGE_METRICS), zip("osD^vPX", (*COLORS[:4], COLORS[5], "#56b4e9", COLORS[4]))))
 """Metric in the picture -> marker and color."""
 BANDS = ("white", "0.94")
@@ -176,18 +177,23 @@ def plot_curves(entries: list[Entry]) -> Figure | None:
     if not curves:
         return None
     figure = Figure(figsize=(3.4 * len(curves) + 1.8, 3.2), layout="constrained")
+    labels = list(dict.fromkeys(label for by_label in curves.values() for label in by_label))
+    handles: dict[str, Any] = {}
     for panel, (metric, by_label) in zip(figure.subplots(1, len(curves), squeeze=False)[0], curves.items()):
-        for color, (label, curve) in zip(cycle(COLORS), by_label.items()):
+        for label, curve in by_label.items():
+            again, index = divmod(labels.index(label), len(COLORS))
+            color, marker = COLORS[index], MARKERS[again % len(MARKERS)]
             curve.sort()
             percents, means = [percent for percent, _ in curve], [sum(values) / len(values) for _, values in curve]
             single = all(len(values) == 1 for _, values in curve)
             style: dict[str, Any] = {"linestyle": ":", "mfc": "white"} if single else {}
-            panel.plot(percents, means, color=color, marker="o", markersize=4, label=label, **style)
+            line = panel.plot(percents, means, color=color, marker=marker, markersize=4, label=label, **style)
+            handles.setdefault(label, line[0])
             for percent, values in curve:
                 if len(values) > 1:
                     panel.plot([percent] * len(values), values, ".", color=color, alpha=0.4)
                 else:
-                    panel.plot(percent, values, "o", color=color, mfc="white", markersize=4)
+                    panel.plot(percent, values, marker, color=color, mfc="white", markersize=4)
         ticks = sorted({percent for curve in by_label.values() for percent, _ in curve})
         panel.set_xscale("log")
         panel.set_xticks(ticks, [f"{percent:g}" for percent in ticks], minor=False)
@@ -196,5 +202,5 @@ def plot_curves(entries: list[Entry]) -> Figure | None:
         panel.set_title(title, fontsize=9)
         panel.set_xlabel(unit, fontsize=8)
         panel.tick_params(labelsize=8)
-    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside right upper", fontsize=8, frameon=False)
+    figure.legend(list(handles.values()), list(handles), loc="outside right upper", fontsize=8, frameon=False)
     return figure

@@ -6,6 +6,7 @@ python -m experiments.tables
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -19,12 +20,14 @@ from experiments.comparisons import (
     BRANCH,
     MIN_CHANGE,
     MIN_GAIN,
+    SHARE,
     Study,
     format_gain,
     load_study,
     pool,
     primary_metric,
     small_data_comparisons,
+    without_all_labels,
 )
 from experiments.evidence_text import CAPTION, CLAIMS, DEFINITIONS, DETAILS, INTRODUCTION, NOTES, WHY_FOREGROUND
 from experiments.methods import TITLES, Row, tasks
@@ -144,14 +147,38 @@ def _table(study: Study, table: str, rows: list[Row], docs: Path, *, plots: bool
         from experiments.plots import save_plot
 
         path = docs / "images" / f"evidence-{preset.name}-{table}.png"
-        if save_plot(entries, path, curves=table in ("4", "camvid", "ends")):
+        shown = variants(entries, preset) if table == "harm" else entries
+        if save_plot(shown, path, curves=table in ("4", "camvid", "ends")):
             parts.append(f"![{TITLES[table]}]({path.relative_to(docs).as_posix()})\n")
     if "confirmatory" not in table:
-        parts += [mean_table(entries), folded("Every seed", seed_table(entries))]
+        parts += [*mean_tables(table, entries), folded("Every seed", seed_table(entries))]
     missing = sum(len(entry.values) < entry.row.n_seeds for entry in entries)
     if missing:
         parts.append(f"{missing} of {len(entries)} values are not measured, or not at all seeds.\n")
     return "\n".join(parts)
+
+
+def variants(entries: list[Entry], preset: Preset) -> list[Entry]:
+    """Returns the entries of the table of variants for its plot: a row per variant, a panel per data set and metric.
+
+    Metrics with few labels and gradients are left out.
+    """
+    shown = []
+    for entry in entries:
+        data, name = entry.row.label.split(": ")
+        metric = without_all_labels(entry.metric, preset)
+        if entry.gain is not None and "patch" not in metric and not SHARE.search(metric):
+            row = replace(entry.row, label=name, baseline="plain")
+            shown.append(replace(entry, row=row, metric=f"{data}\n{metric}"))
+    return shown
+
+
+def mean_tables(table: str, entries: list[Entry]) -> list[str]:
+    """Returns the means of a table; of the table of variants, one for every data set, because their metrics differ."""
+    by_data: dict[str, list[Entry]] = {}
+    for entry in entries:
+        by_data.setdefault(entry.row.label.split(": ")[0] if table == "harm" else "", []).append(entry)
+    return [mean_table(group) for group in by_data.values() if any(entry.values for entry in group)]
 
 
 def mean_table(entries: list[Entry]) -> str:

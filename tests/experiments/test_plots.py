@@ -4,10 +4,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from experiments.all_presets import plan_of
 from experiments.analysis import table_entries
 from experiments.comparisons import Comparison
 from experiments.plan import Plan
 from experiments.presets import TOY
+from experiments.real_presets import REAL_TOY
 
 from repre.evaluation.gains import gain
 from tests.experiments.fake_results import fake_results
@@ -37,6 +39,30 @@ def test_curves_over_label_fractions_are_saved(tmp_path: Path) -> None:
         }
     }
     assert save_plot(table_entries(list(Plan(TOY).labels()), results), tmp_path / "a.png", curves=True)
+
+
+def test_a_method_looks_the_same_in_every_panel_of_curves() -> None:
+    rows = [row for row in plan_of(REAL_TOY).rows() if row.table == "camvid"]
+    results = {
+        (row.method.name, 0, evaluation): {
+            "metrics": {"miou": 0.5, f"miou@{3 / 32:g}": 0.3},
+            "config": {"label_fraction": [3 / 32, 1.0]},
+            "data": "camvid40-32-4",
+        }
+        for row in rows
+        for evaluation in row.evaluations
+    }
+    figure = plot_curves(table_entries(rows, results))
+    assert figure is not None
+    looks: dict[str, set[tuple[str, str]]] = {}
+    for panel in figure.axes:
+        for line in panel.get_lines():
+            if not str(line.get_label()).startswith("_"):
+                look = (str(line.get_color()), str(line.get_marker()))
+                looks.setdefault(str(line.get_label()), set()).add(look)
+    assert all(len(each) == 1 for each in looks.values())
+    assert len({look for each in looks.values() for look in each}) == len(rows)
+    assert {text.get_text() for text in figure.legends[0].get_texts()} == {row.label for row in rows}
 
 
 def test_metrics_of_few_methods_have_no_panel() -> None:
