@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from experiments.comparisons import Comparison, Study, by_place, comparisons, quote, short
+from experiments.comparisons import Comparison, Study, by_place, comparisons, quote, short, without_all_labels
 from experiments.paper_claims import ENDS, PAPER, Claim, costs, others
 
 LISTED = 2
@@ -138,8 +138,8 @@ def figures(studies: Sequence[Study], extra: Sequence[Comparison], lines: Sequen
     """Returns every number that documents may quote: name -> text.
 
     Names are PRESET/DATA/START/METRIC, with `fixed` before the data where the comparison was fixed before it was run;
-    PRESET/above/OTHER/DATA/METRIC where RePre is compared with another start; PRESET/cost/START; and answer/help,
-    answer/where, answer/cost for the sentences.
+    PRESET/above/OTHER/DATA/METRIC where RePre is compared with another start; PRESET/harm/DATA/SETTING/METRIC of a
+    setting of the branch; PRESET/cost/START; and answer/help, answer/where, answer/cost for the sentences.
     """
     texts = {f"answer/{name}": text for name, text in sentences(studies, extra, lines).items()}
     found = [*(each for study in studies for each in comparisons(study)), *extra]
@@ -157,6 +157,21 @@ def figures(studies: Sequence[Study], extra: Sequence[Comparison], lines: Sequen
         for other in others(study):
             name = "/".join(map(slug, (study.preset.name, "above", other.name, other.data, other.metric)))
             texts[name] = quote(other.gain)
+        texts |= _variants(study)
+    return texts
+
+
+def _variants(study: Study) -> dict[str, str]:
+    """The numbers of the table of variants: PRESET/harm/DATA/SETTING/METRIC."""
+    texts = {}
+    for entry in study.tables.get("harm", []):
+        data, setting = entry.row.label.split(": ", 1)
+        metric = without_all_labels(entry.metric, study.preset)
+        name = "/".join(map(slug, (study.preset.name, "harm", data, setting, metric)))
+        if entry.gain is not None:
+            texts[name] = quote(entry.gain)
+        elif entry.values and setting != "plain" and "step" in metric:
+            texts[name] = f"{sum(entry.values.values()) / len(entry.values):.0f} %"
     return texts
 
 
