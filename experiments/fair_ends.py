@@ -94,6 +94,7 @@ def choose(score: Any, *, images: int, steps: tuple[int, int]) -> tuple[FitConfi
     return found, [_settings(fit) | {"miou": value} for fit, value in tried.items()]
 
 
+@torch.no_grad()
 def weights_norm(resolved: ResolvedEncoder, seed: int) -> float:
     """Norm of all matrices of the encoder's blocks: a step of the same length changes larger weights less."""
     encoder = resolved.build(seed=seed)
