@@ -4,7 +4,8 @@ INTRODUCTION = """# Evidence
 
 RePre's defaults against the same framework without the reconstruction branch: points, [95 % interval] (pairs of runs).
 """
-CAPTION = """*Filled: mean and 95 % interval of three or more pairs of runs. Hollow: one or two seeds, too few to tell.*
+CAPTION = """*Filled: mean and 95 % interval of three or more pairs of runs. Hollow: one or two seeds, too few to tell.
+In parentheses: the preset, or the recipe.*
 """
 CLAIMS = """## Claims
 
