@@ -97,6 +97,11 @@ class Entry:
     mixed: int = 0
     """Number of pairs whose two results come from different machines."""
 
+    @property
+    def mean(self) -> float:
+        """Mean over the measured seeds, of which there is one at least, in percent."""
+        return sum(self.values.values()) / len(self.values)
+
 
 def table_entries(rows: list[Row], results: Results) -> list[Entry]:
     """Returns every row of a table in every metric, metric by metric, including entries without a value."""

@@ -4,7 +4,16 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from experiments.comparisons import Comparison, Study, by_place, comparisons, quote, short, without_all_labels
+from experiments.comparisons import (
+    Comparison,
+    Study,
+    by_place,
+    comparisons,
+    data_and_setting,
+    quote,
+    short,
+    without_all_labels,
+)
 from experiments.paper_claims import ENDS, PAPER, Claim, costs, others
 
 LISTED = 2
@@ -165,13 +174,13 @@ def _variants(study: Study) -> dict[str, str]:
     """The numbers of the table of variants: PRESET/harm/DATA/SETTING/METRIC."""
     texts = {}
     for entry in study.tables.get("harm", []):
-        data, setting = entry.row.label.split(": ", 1)
+        data, setting = data_and_setting(entry.row)
         metric = without_all_labels(entry.metric, study.preset)
         name = "/".join(map(slug, (study.preset.name, "harm", data, setting, metric)))
         if entry.gain is not None:
             texts[name] = quote(entry.gain)
         elif entry.values and setting != "plain" and "step" in metric:
-            texts[name] = f"{sum(entry.values.values()) / len(entry.values):.0f} %"
+            texts[name] = f"{entry.mean:.0f} %"
     return texts
 
 

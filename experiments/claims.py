@@ -1,7 +1,7 @@
 """The table of claims: goals that were fixed beforehand, goals for every data set, training end to end, the paper's claims.
 
-A claim is reached, or missed, if the whole interval is on one side of its goal; otherwise it is open. In a comparison
-that was fixed before it was run the means decide, as was fixed with it; the table says so where the interval is open.
+A claim is reached, or missed, if the whole interval is on one side of its goal; otherwise it is open. Where it was fixed
+with a comparison that the means decide, they do; the table says so where the interval is open.
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,6 +16,7 @@ from experiments.comparisons import (
     by_place,
     comparisons,
     count,
+    data_and_setting,
     format_gain,
     pooled,
     short,
@@ -38,14 +39,14 @@ def goal_of(metric: str) -> float:
     return MIN_AP_GAIN if "AP" in metric else MIN_GAIN
 
 
-def judge_fixed(found: Comparison) -> str:
+def judge_fixed(found: Comparison, goal: float) -> str:
     """The verdict on a comparison that was fixed beforehand, once all its pairs are measured."""
     if found.gain.pairs < found.expected:
         return "open"
     if not found.means_decide:
-        return judge(found.gain, goal_of(found.metric))
-    by_mean = "reached" if found.gain.mean >= goal_of(found.metric) else "missed"
-    return by_mean if judge(found.gain, goal_of(found.metric)) == by_mean else f"{by_mean} (by the mean)"
+        return judge(found.gain, goal)
+    by_mean = "reached" if found.gain.mean >= goal else "missed"
+    return by_mean if judge(found.gain, goal) == by_mean else f"{by_mean} (by the mean)"
 
 
 def claims(studies: Sequence[Study], extra: Sequence[Comparison] = ()) -> list[Claim]:
@@ -78,13 +79,14 @@ def claim_table(lines: Sequence[Claim]) -> str:
 
 def _fixed(found: Sequence[Comparison]) -> Iterator[Claim]:
     for each in found:
-        if each.is_confirmatory:
-            if not each.means_decide:  # the question was whether the branch helps; no gain was named
-                above = judge(each.gain, 0.0) if each.gain.pairs >= each.expected else "open"
-                text = f"{each.place}: {each.metric} above that without the branch"
-                yield Claim(FIXED, text, short(each.gain, each.unit), above)
-            text = f"{each.place}: {each.metric} ≥ {goal_of(each.metric):+g}"
-            yield Claim(FIXED, text, short(each.gain, each.unit), judge_fixed(each))
+        if not each.is_confirmatory:
+            continue
+        goals = {f"≥ {goal_of(each.metric):+g}": goal_of(each.metric)}
+        if not each.means_decide:  # the question was whether the branch helps; no gain was named
+            goals = {"above that without the branch": 0.0, **goals}
+        for name, goal in goals.items():
+            text = f"{each.place}: {each.metric} {name}"
+            yield Claim(FIXED, text, short(each.gain, each.unit), judge_fixed(each, goal))
 
 
 def _by_data(found: Sequence[Comparison]) -> Iterator[Claim]:
@@ -141,7 +143,7 @@ def _harmless(study: Study) -> Iterator[Claim]:
     settings: dict[str, dict[str, list[Comparison]]] = {}
     for entry in study.tables.get("harm", []):
         if entry.gain is not None:
-            data, setting = entry.row.label.split(": ", 1)
+            data, setting = data_and_setting(entry.row)
             metric = without_all_labels(entry.metric, study.preset)
             each = Comparison(study.preset.name, data, setting, metric, entry.gain)
             settings.setdefault(setting, {}).setdefault(data, []).append(each)

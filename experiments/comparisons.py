@@ -144,6 +144,12 @@ def data_of(row: Row) -> str:
     return DATA.get(row.method.data.kind, row.method.data.kind)
 
 
+def data_and_setting(row: Row) -> tuple[str, str]:
+    """Kind of data and setting of the branch of a row of table "harm"."""
+    data, _, setting = row.label.partition(": ")
+    return data, setting
+
+
 def is_end_to_end(metric: str) -> bool:
     """Whether a metric is that of an encoder that was trained on with the head."""
     return "UPerNet" in metric or "AP" in metric or "end to end" in metric

@@ -59,15 +59,17 @@ def find_real(kind: str, real: Path | None) -> Path:
     found = [real / f"{kind}{suffix}" for suffix in ARCHIVES if (real / f"{kind}{suffix}").exists()]
     if not found:
         raise UserError(f"--real {real} has neither {kind}/ nor {kind}.tar; experiments/README.md says what it needs")
-    path = found[0]
-    if path.is_dir():
-        return path
-    target = real / f"{kind}-unpacked"
-    if not target.is_dir():
-        with complete_folder(target) as temporary, tarfile.open(path) as tar:
-            tar.extractall(temporary, filter="data")
-    inner = target / kind
-    return inner if inner.is_dir() else target
+    return unpacked(found[0], real / f"{kind}-unpacked")
+
+
+def unpacked(path: Path, target: Path) -> Path:
+    """Returns the folder with train/, of a folder or of an archive, which is unpacked into `target` once."""
+    if path.is_file():
+        if not target.is_dir():
+            with complete_folder(target) as temporary, tarfile.open(path) as tar:
+                tar.extractall(temporary, filter="data")
+        path = target
+    return path if (path / "train").is_dir() else next((inner.parent for inner in path.glob("*/train")), path)
 
 
 def _write_camvid(source: Path, out: Path, counts: dict[str, int], size: int) -> None:

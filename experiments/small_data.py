@@ -11,7 +11,6 @@ results has every row that ended, written after each one, and a table lies besid
 import argparse
 import json
 import os
-import tarfile
 import time
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -22,6 +21,7 @@ import torch
 from benchmarks.machine import machine
 
 from experiments.pool import Ended, run_pool
+from experiments.real_images import unpacked
 from experiments.small_data_rows import ROWS, TOY_ROWS, Row
 from repre.data.io.sources import open_source
 from repre.evaluation.classification.knn import KNNConfig
@@ -146,19 +146,6 @@ def table(rows: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def unpacked(path: Path, out: Path) -> Path:
-    """The folder with train/images, train/masks and so on; a tar file is unpacked into `out` once."""
-    if path.is_file():
-        target = out / path.stem
-        if not target.is_dir():
-            part = out / f"{path.stem}.partial"
-            with tarfile.open(path) as tar:
-                tar.extractall(part, filter="data")
-            part.rename(target)
-        path = target
-    return path if (path / "train").is_dir() else next(path.glob("*/train")).parent
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--camvid", type=Path, required=True, help="folder or tar with train and test images and masks")
@@ -184,9 +171,8 @@ def main() -> None:
             print(f"{row.name:60} {'measured' if row.name in measured else 'to do'}")
         return
     args.out.mkdir(parents=True, exist_ok=True)
-    data = {"camvid": str(unpacked(args.camvid.resolve(), args.out.resolve()))}
-    if args.photos is not None:
-        data["photos"] = str(unpacked(args.photos.resolve(), args.out.resolve()))
+    given = {"camvid": args.camvid} | ({} if args.photos is None else {"photos": args.photos})
+    data = {name: str(unpacked(path.resolve(), args.out.resolve() / path.stem)) for name, path in given.items()}
     job = Job(args.device, args.workers, data, args.out.resolve(), FitConfig(epochs=20, lr=1e-2), args.masks)
     if args.toy:
         job = replace(job, fit=FitConfig(epochs=1), masks=4, linear_steps=2, monitor_samples=8)

@@ -22,6 +22,7 @@ from experiments.comparisons import (
     MIN_GAIN,
     SHARE,
     Study,
+    data_and_setting,
     format_gain,
     load_study,
     pool,
@@ -165,7 +166,7 @@ def variants(entries: list[Entry], preset: Preset) -> list[Entry]:
     """
     shown = []
     for entry in entries:
-        data, name = entry.row.label.split(": ")
+        data, name = data_and_setting(entry.row)
         metric = without_all_labels(entry.metric, preset)
         if entry.gain is not None and "patch" not in metric and not SHARE.search(metric):
             row = replace(entry.row, label=name, baseline="plain")
@@ -177,7 +178,7 @@ def mean_tables(table: str, entries: list[Entry]) -> list[str]:
     """Returns the means of a table; of the table of variants, one for every data set, because their metrics differ."""
     by_data: dict[str, list[Entry]] = {}
     for entry in entries:
-        by_data.setdefault(entry.row.label.split(": ")[0] if table == "harm" else "", []).append(entry)
+        by_data.setdefault(data_and_setting(entry.row)[0] if table == "harm" else "", []).append(entry)
     return [mean_table(group) for group in by_data.values() if any(entry.values for entry in group)]
 
 
@@ -204,11 +205,7 @@ def markdown_table(corner: str, entries: Sequence[Entry], cell: Callable[[Entry]
 
 
 def _format_mean(entry: Entry) -> str:
-    return f"{_mean(entry):.1f} ({len(entry.values)})" + (f", {entry.gain.mean:+.1f}" if entry.gain else "")
-
-
-def _mean(entry: Entry) -> float:
-    return sum(entry.values.values()) / len(entry.values)
+    return f"{entry.mean:.1f} ({len(entry.values)})" + (f", {entry.gain.mean:+.1f}" if entry.gain else "")
 
 
 def seed_table(entries: list[Entry]) -> str:
@@ -220,7 +217,7 @@ def seed_table(entries: list[Entry]) -> str:
             by_seed = " ".join(f"{entry.values[seed]:.1f}" if seed in entry.values else "–" for seed in seeds)
             baseline, difference = entry.row.baseline or "", _format_verdict(entry)
             lines.append(
-                f"| {entry.metric} | {entry.row.label} | {by_seed} | {_mean(entry):.1f} | {baseline} | {difference} |"
+                f"| {entry.metric} | {entry.row.label} | {by_seed} | {entry.mean:.1f} | {baseline} | {difference} |"
             )
     return "\n".join(lines) + "\n"
 
