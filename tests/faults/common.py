@@ -135,6 +135,15 @@ def cli_arguments(config: RunConfig, folder: Path) -> list[str]:
 # ------------------------------------------------------------------------------------------------------- processes
 
 
+def renew_thread_pool() -> None:
+    """Has a forked process make torch's pool of threads anew, in its main thread.
+
+    After a fork torch drops the parent's pool at the first use and makes another one. Two threads of autograd that come at
+    once may see neither, and the process ends with "Invalid thread pool!".
+    """
+    torch.set_num_threads(torch.get_num_threads())
+
+
 class ForkedCommand:
     """`repre ARGUMENTS` in a forked process; its output goes to a file.
 
@@ -163,6 +172,7 @@ class ForkedCommand:
                 os.dup2(file, 1)
                 os.dup2(file, 2)
                 os.environ.update(environment or {})
+                renew_thread_pool()
                 if before is not None:
                     before()
                 code = cli.main(arguments)
@@ -234,6 +244,7 @@ def run_in_fork(work: Callable[[], Any]) -> Any:
     if pid == 0:
         code = 70
         try:
+            renew_thread_pool()
             with open(write_end, "wb") as pipe:
                 pickle.dump(work(), pipe)
             code = 0
