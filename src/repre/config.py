@@ -66,6 +66,9 @@ class RuntimeConfig:
     not_finite: Literal["stop", "skip"] = "stop"
     """At a step whose loss or gradient is NaN or infinite: stop, or leave the weights as they are and continue with the next
     batch. Either way not_finite.jsonl names the layer and the files. It may change on resume."""
+    storage_minutes: float = 5.0
+    """How long reading a file is tried again while its disk, network folder or server is at fault, or everything on it is
+    missing. After that the run ends; with one process it is saved first."""
     log_every: int = 10
     """Steps between two rows of metrics."""
     checkpoint_minutes: float = 15.0

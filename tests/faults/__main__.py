@@ -28,6 +28,7 @@ AREAS = (
     "processes",
     "bad_data",
     "disks",
+    "storage",
     "nonfinite",
     "untrusted_files",
     "data_sources",

@@ -132,6 +132,16 @@ def not_a_file(rng: np.random.Generator, path: Path, suffix: str) -> None:
         path.mkdir()
 
 
+def many_scans(count: int) -> bytes:
+    """A progressive JPEG of 1000 x 1000 pixels with so many further scans, each of a few bytes."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (1000, 1000), (90, 120, 30)).save(buffer, "JPEG", progressive=True)
+    content = buffer.getvalue()
+    start = content.rindex(b"\xff\xda")
+    header = content[start : start + 2 + int.from_bytes(content[start + 2 : start + 4], "big")]
+    return content[:-2] + header * count + content[-2:]
+
+
 def _png(width: int, height: int, compressed: bytes) -> bytes:
     """Returns a black and white PNG with this compressed content."""
 

@@ -8,6 +8,7 @@ and versions), and nothing that only observes the run can change it.
 import math
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from signal import SIGTERM
@@ -35,7 +36,7 @@ from repre.training.run_summary import describe_cost, save_for_use, write_summar
 from repre.training.start_from import Start, open_start
 from repre.training.step import StepResult, train_step
 from repre.types import Batch, Views
-from repre.utils.device import peak_flops, pick_device, release_freed_memory
+from repre.utils.device import pick_device, release_freed_memory
 from repre.utils.dist import any_rank, barrier, is_main_process, process_group, world_size
 from repre.utils.schedule import step_seed
 from repre.utils.signals import Interrupted, StopNow, StopRequest
@@ -90,6 +91,7 @@ class Trainer:
             self.validator = Validator(config, views, folder, self.source, device, probe=probe, log=self.log.message)
         self.step, self.first_step, self.seconds, self.saved_step = 0, 0, 0.0, -1
         self.start: dict[str, Any] | None = None
+        self.no_data: RunError | None = None
         self._restore(start)
         check_ranks_agree(config, self.source, step=self.step)
 
@@ -125,12 +127,8 @@ class Trainer:
                 self._save()
         self._leave_if(any_rank(stop.signal is not None, self.device), stop)
         self.log.start_progress(step=self.step, total=total, steps_per_epoch=self.loader.steps_per_epoch)
-        peak = peak_flops(self.device, self.state.precision)
-        throughput = Throughput(
-            batch_size=config.batch_size,
-            step=self.step,
-            peak_images_per_s=None if peak is None else world_size() * peak / self.state.step_flops,
-        )
+        peak = self.state.peak_images_per_s()
+        throughput = Throughput(batch_size=config.batch_size, step=self.step, peak_images_per_s=peak)
         begin = saved_at = time.monotonic()
         seconds_before = self.seconds
 
@@ -140,7 +138,7 @@ class Trainer:
         if self.feeder.upcoming is not None:
             self.micro_batch.choose(self.feeder.upcoming, progress=config.progress_at(self.step, total=total))
         while self.step < total:
-            self._leave_if(world_size() == 1 and stop.signal is not None, stop)
+            self._leave_if(self.no_data is not None or (world_size() == 1 and stop.signal is not None), stop)
             batch, views = self.feeder.take()
             last = self.step + 1 == total
             log_this = last or (self.step + 1) % config.runtime.log_every == 0
@@ -179,16 +177,18 @@ class Trainer:
     def _prepare(self, throughput: Throughput, stop: StopRequest, *, more: bool, copy_weights: bool) -> None:
         """Work for the host while the device computes: the next batch and its views, a copy of weights about to change.
 
-        If a signal ends the wait for data, there is no next batch, and the run leaves its loop.
+        If a signal ends the wait for data, or no data can be had, there is no next batch, and the run leaves its loop.
         """
         if more:
+            alone = world_size() == 1  # several processes can only leave together, after a step
             try:
-                # several processes can only leave together, after a step
-                with stop.interruptible(world_size() == 1), self.micro_batch.views_explained():
+                with suppress(StopNow), stop.interruptible(alone), self.micro_batch.views_explained():
                     self.feeder.advance()
-                throughput.add_wait(self.feeder.waited)
-            except StopNow:
-                pass
+                    throughput.add_wait(self.feeder.waited)
+            except RunError as error:
+                if not alone or error.kind not in ("disk", "data", "worker"):
+                    raise
+                self.no_data = error
         copy_weights = copy_weights and self.config.runtime.monitors
         self.change = WeightChange(self.state.model.encoder) if copy_weights else None
 
@@ -241,12 +241,14 @@ class Trainer:
         return result
 
     def _leave_if(self, requested: bool, stop: StopRequest) -> None:
-        """Saves and ends the run if a stop was requested, on all processes alike; a collective call if so."""
+        """Saves and ends the run if a stop was requested or no data can be had, on all processes alike; collective if so."""
         if not requested:
             return
         if self.saved_step != self.step:
             self._save()
         self.log.close()
+        if self.no_data is not None:
+            raise self.no_data
         raise Interrupted(
             f"stopped at step {self.step} of {self.loader.total_steps}; everything is saved in {self.folder.path}. Run the "
             "same command again to resume",

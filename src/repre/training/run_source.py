@@ -7,6 +7,7 @@ import torch
 
 from repre.config import RunConfig
 from repre.data.io.cache_folders import with_cache
+from repre.data.io.image_files import FileSource
 from repre.data.io.sources import Source, describe_source
 from repre.data.io.value_ranges import check_values
 from repre.data.loading.loader import Loader
@@ -39,7 +40,7 @@ def open_run_source(config: RunConfig, folder: RunFolder, start: Start | None) -
         UserError: there are too few images, nothing can be learned, or the values of a new run's images do not fit their
             range.
     """
-    source = config.open_source()
+    source = _with_patience(config.open_source(), config)
     check_batch(config.batch_size, images=len(source), spec=source.spec, processes=world_size())
     is_new = not (folder.last.is_file() or folder.previous.is_file())
     notes: list[str] = []
@@ -55,10 +56,17 @@ def open_run_source(config: RunConfig, folder: RunFolder, start: Start | None) -
             write_manifest(source, folder.files)
     barrier()
     source, warning = apply_manifest(source, folder.files)
+    source = _with_patience(source, config)
     notes += [warning] if warning else []
     if is_main_process():
         folder.begin(config)
     return source, "\n".join(notes) or None
+
+
+def _with_patience(source: Source, config: RunConfig) -> Source:
+    if isinstance(source, FileSource):
+        source.patience = 60 * config.runtime.storage_minutes
+    return source
 
 
 def build_loader(

@@ -18,7 +18,7 @@ from repre.training.start_from import Start
 from repre.training.start_weights import describe_start
 from repre.training.step import validate_micro_batch
 from repre.training.transfer_state import load_optimizer, parameter_names, transfer_model, transfer_optimizer
-from repre.utils.device import pick_precision
+from repre.utils.device import peak_flops, pick_precision
 from repre.utils.dist import is_main_process, world_size
 from repre.utils.fsdp import copy_state, distribute_like, full_tensors, move_rest, shard
 from repre.utils.image_size import as_option
@@ -82,6 +82,11 @@ class RunState:
         self.compiled = self._compiling_pays(config, images)
         if self.compiled:
             self.model.compile_step()
+
+    def peak_images_per_s(self) -> float | None:
+        """Images per second if all devices only multiplied matrices, at their peak; None if that is not known."""
+        peak = peak_flops(self.device, self.precision)
+        return None if peak is None else world_size() * peak / self.step_flops
 
     def _count_teachers(self) -> int:
         return sum(isinstance(module, Encoder) for module in self.model.framework.modules())

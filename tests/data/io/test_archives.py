@@ -91,8 +91,19 @@ def test_a_shard_that_changes_under_a_run_is_noticed(tmp_path: Path) -> None:
         [source.load(index) for index in range(len(source))]
     shard.unlink()
     again = pickle.loads(pickle.dumps(source))
-    with pytest.raises(UnreadableImage, match="vanished"):
+    with pytest.raises(OSError, match="missing, and so is everything else"):
         again.load(0)
+
+
+def test_one_of_several_archives_that_is_missing_has_vanished(tmp_path: Path) -> None:
+    source = opened(pack_shards(class_folder(tmp_path / "photos"), tmp_path / "shards", count=2))
+    first, second = sorted((tmp_path / "shards").iterdir())
+    first.unlink()
+    with pytest.raises(UnreadableImage, match="vanished"):
+        source.load(0)
+    second.unlink()
+    with pytest.raises(OSError, match="missing, and so is everything else"):
+        source.load(0)
 
 
 def test_more_archives_than_may_be_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

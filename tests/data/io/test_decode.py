@@ -11,8 +11,10 @@ import pytest
 import tifffile
 from PIL import Image
 
+from repre.data.io import image_limits
 from repre.data.io.decode import EXTENSIONS, UnreadableImage, _read_with_pillow, read_image
 from repre.data.io.frame_notes import noting_frames
+from tests.faults.broken_images import many_scans
 
 COLOR = np.zeros((40, 60, 3), np.uint8)
 COLOR[:, :30] = (200, 40, 40)
@@ -301,3 +303,18 @@ def test_eps_is_never_given_to_its_interpreter(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n")
     with pytest.raises(UnreadableImage, match="not an image"):
         read_image(tmp_path / "a.png")
+
+
+def test_a_jpeg_of_many_scans_is_refused_before_it_takes_minutes() -> None:
+    assert read_image(io.BytesIO(many_scans(20))).shape == (1000, 1000, 3)
+    with pytest.raises(UnreadableImage, match="more than 100 scans: a decompression bomb"):
+        read_image(io.BytesIO(many_scans(20_000)))
+
+
+def test_a_jpeg_that_takes_too_long_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    content = io.BytesIO()
+    Image.effect_noise((600, 600), 100).save(content, "JPEG", quality=95)  # more than one piece of 64 KiB
+    assert read_image(content).shape == (600, 600, 3)
+    monkeypatch.setattr(image_limits, "MAX_SECONDS", 0.0)
+    with pytest.raises(UnreadableImage, match="takes longer than 0 s to decode"):
+        read_image(content)

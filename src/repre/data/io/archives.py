@@ -24,6 +24,7 @@ from repre.data.io.image_files import Stamp
 from repre.data.io.image_limits import UnreadableImage
 from repre.data.io.index_files import index_path, one_at_a_time, read_index, write_index
 from repre.data.io.names import Names, ending_of
+from repre.data.io.storage_faults import away
 from repre.errors import RunError, UserError
 from repre.utils.printable_text import printable
 from repre.utils.progress import track
@@ -96,7 +97,13 @@ class ArchiveFiles:
         """An archive that is as it was when it was listed; those that were not used for long are closed."""
         blob = self.archives[number]
         if number not in self._used:
-            if blob.stamp() != self.stamps[number]:
+            try:
+                stamp = blob.stamp()
+            except UnreadableImage:
+                if not any(os.path.lexists(other.location) for other in self.archives):
+                    raise away(blob.location) from None
+                raise
+            if stamp != self.stamps[number]:
                 raise UnreadableImage("its archive changed after it was listed; run the command again to list it again")
             self._used[number] = blob
             if len(self._used) > OPEN_ARCHIVES:

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
 from repre.data.io.image_files import Stamp
-from repre.data.io.image_limits import UnreadableImage
-from repre.data.io.local_files import open_regular, os_error_reason
+from repre.data.io.local_files import open_regular
+from repre.data.io.storage_faults import unreadable_or_fault
 
 
 class Blob(Protocol):
@@ -42,7 +42,7 @@ class LocalBlob:
         try:
             status = os.stat(self.path)
         except OSError as error:
-            raise UnreadableImage(os_error_reason(error)) from error
+            raise unreadable_or_fault(error) from error
         return status.st_size, status.st_mtime_ns
 
     def open(self) -> BinaryIO:
@@ -54,7 +54,8 @@ class LocalBlob:
         try:
             return os.pread(self._file.fileno(), size, start)
         except OSError as error:
-            raise UnreadableImage(os_error_reason(error)) from error
+            self.close()  # a handle that the storage has lost stays useless
+            raise unreadable_or_fault(error) from error
 
     def close(self) -> None:
         if self._file is not None:

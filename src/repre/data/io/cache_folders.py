@@ -62,7 +62,7 @@ class CachedSource:
     def load(self, index: int) -> np.ndarray:
         stamp = (0, 0)
         if isinstance(self.source, FileSource):
-            stamp = self.source.files.stamp(index)
+            stamp = self.source.stamp(index)
         return self.cache.load(index, stamp, lambda: self.source.load(index))
 
     def describe(self, index: int) -> str:

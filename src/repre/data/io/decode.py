@@ -10,19 +10,23 @@ import stat
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.JpegImagePlugin import JpegImageFile
 
 from repre.data.io.dicom import read_dicom
 from repre.data.io.frame_notes import note_several_frames
 from repre.data.io.image_kinds import FORMATS, HEAD_BYTES, image_kind
-from repre.data.io.image_limits import UnreadableImage, check_shape, check_values
+from repre.data.io.image_limits import BoundedJpeg, UnreadableImage, check_shape, check_values
+from repre.data.io.storage_faults import is_storage_fault, read_patiently
 from repre.data.io.tiff import needs_tifffile, read_tiff
+from repre.utils.printable_text import printable
 
 Array = np.ndarray
 
@@ -62,7 +66,15 @@ def read_image(
 
     Raises:
         UnreadableImage: the file is missing, damaged, no image, of other channels, not finite, or of an absurd shape.
+        OSError: the storage of an open file is at fault; see `storage_faults`.
+        RunError: the storage of a path is at fault for too long.
     """
+    read = partial(_read, file, name, channels, canvas, raw_values=raw_values)
+    return read_patiently(read, name=partial(printable, file)) if isinstance(file, Path) else read()
+
+
+def _read(file: Path | BinaryIO, name: str, channels: int, canvas: int | None, *, raw_values: bool) -> Array:
+    """See `read_image`."""
     try:
         with warnings.catch_warnings(), _opened(file) as opened:
             warnings.simplefilter("ignore")  # of Pillow, about odd metadata and large images
@@ -83,9 +95,17 @@ def read_image(
         raise UnreadableImage("not an image") from error
     except Image.DecompressionBombError as error:
         raise UnreadableImage("too many pixels: a decompression bomb?") from error
+    except OSError as error:
+        if is_storage_fault(error):
+            raise
+        raise UnreadableImage(_damaged(error)) from error
     except Exception as error:  # decoders of damaged files raise anything: struct.error, IndexError, SyntaxError, ...
-        raise UnreadableImage(f"damaged: {type(error).__name__}: {str(error)[:120]}") from error
+        raise UnreadableImage(_damaged(error)) from error
     return _fit(image, canvas)
+
+
+def _damaged(error: Exception) -> str:
+    return f"damaged: {type(error).__name__}: {str(error)[:120]}"
 
 
 def as_image(values: Array | Image.Image, *, channels: int = 3, canvas: int | None = None) -> Array:
@@ -140,6 +160,8 @@ def _read_with_pillow(file: BinaryIO, channels: int, canvas: int | None) -> Arra
         check_shape(image.height, image.width)
         if image.format not in ("TIFF", "MPO") and getattr(image, "is_animated", False):
             note_several_frames()  # a TIFF was asked by `needs_tifffile`; an MPO is a photo with its preview
+        if isinstance(image, JpegImageFile):
+            image.fp = cast(BinaryIO, BoundedJpeg(file))
         if canvas is not None and image.format == "JPEG":
             scale = canvas / max(
                 image.size

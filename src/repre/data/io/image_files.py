@@ -1,16 +1,19 @@
 """Images in files of any kind, on a disk, in archives or elsewhere: `Files` opens them, `FileSource` decodes them."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import BinaryIO, NamedTuple, Protocol, TypedDict
+from functools import partial
+from typing import BinaryIO, NamedTuple, Protocol, TypedDict, TypeVar
 
 import numpy as np
 
 from repre.data.io.decode import read_image
 from repre.data.io.names import Names
+from repre.data.io.storage_faults import PATIENCE, read_patiently
 
 Array = np.ndarray
+T = TypeVar("T")
 
 MAX_CLASSES = 1 << 16
 """More folders are no classes: perhaps one for each image."""
@@ -86,6 +89,7 @@ class FileSource:
 
     Attributes:
         run_started: when the run that shows these files began, in nanoseconds; see `repre.data.loading.manifest`.
+        patience: seconds that a fault of the storage may last; see `storage_faults`.
         every: the files, with the masks and other label images that were left out.
         label_images: what was left out.
     """
@@ -106,6 +110,7 @@ class FileSource:
         self.spec, self.files, self.channels, self.canvas, self.raw_values = spec, files, channels, canvas, raw_values
         self.labels, self.classes = labels, classes or []
         self.run_started: int | None = None
+        self.patience = PATIENCE
         self.every, self.label_images = every or files, tuple(label_images)
 
     def __len__(self) -> int:
@@ -116,6 +121,13 @@ class FileSource:
         return FileSource(self.spec, self.every, channels=self.channels, canvas=self.canvas, raw_values=self.raw_values)
 
     def load(self, index: int) -> Array:
+        return self._patiently(self._read, index)
+
+    def stamp(self, index: int) -> Stamp:
+        """See `Files`."""
+        return self._patiently(self.files.stamp, index)
+
+    def _read(self, index: int) -> Array:
         with self.files.open(index) as file:
             return read_image(
                 file,
@@ -124,6 +136,9 @@ class FileSource:
                 canvas=self.canvas,
                 raw_values=self.raw_values,
             )
+
+    def _patiently(self, read: Callable[[int], T], index: int) -> T:
+        return read_patiently(partial(read, index), name=partial(self.describe, index), seconds=self.patience)
 
     def describe(self, index: int) -> str:
         return self.files.describe(index)

@@ -11,6 +11,7 @@ from repre.data.io.decode import EXTENSIONS
 from repre.data.io.image_files import Stamp
 from repre.data.io.image_limits import UnreadableImage
 from repre.data.io.names import Names
+from repre.data.io.storage_faults import away, unreadable_or_fault
 from repre.errors import UserError
 from repre.utils.evenly_spaced import evenly_spaced
 from repre.utils.os_errors import closed_folder
@@ -20,6 +21,8 @@ LIST_CHECKS = 100_000
 """Files of a list whose existence is checked before a run; of longer lists, as many evenly spaced ones."""
 CONTROL = bytes([*range(8), *range(14, 27), *range(28, 32)])
 """Control characters other than white space, backspace and escape."""
+SAMPLE = 8
+"""Other files that are looked for where one is missing."""
 MAX_NAME = 120
 """Characters of a name in a message."""
 
@@ -45,13 +48,25 @@ class LocalFiles:
         return self.root / self.names[index]
 
     def open(self, index: int) -> BinaryIO:
-        return open_regular(self.path(index))
+        try:
+            return open_regular(self.path(index))
+        except UnreadableImage:
+            self._check_away(index)
+            raise
+
+    def _check_away(self, index: int) -> None:
+        """Raises OSError if a file and a few others are missing, as when a network folder is not mounted."""
+        path = self.path(index)
+        others = [number for number in evenly_spaced(len(self), SAMPLE) if number != index]
+        if others and not any(map(os.path.lexists, [path, *map(self.path, others)])):
+            raise away(str(path))
 
     def stamp(self, index: int) -> Stamp:
         try:
             status = os.stat(self.path(index))
         except OSError as error:
-            raise UnreadableImage(os_error_reason(error)) from error
+            self._check_away(index)
+            raise unreadable_or_fault(error) from error
         # a copy that keeps the old time of modification (cp -p, rsync -a) has a new time of its status
         return status.st_size, max(status.st_mtime_ns, status.st_ctime_ns)
 
@@ -60,11 +75,16 @@ class LocalFiles:
 
 
 def open_regular(path: Path) -> BinaryIO:
-    """Opens a file; UnreadableImage if it is missing or no regular file, because reading a pipe would wait forever."""
+    """Opens a file.
+
+    Raises:
+        UnreadableImage: it is missing or no regular file, because reading a pipe would wait forever.
+        OSError: the storage is at fault; see `storage_faults`.
+    """
     try:
         file = open(path, "rb", opener=_open_without_waiting)  # noqa: SIM115 - the caller closes it
     except OSError as error:
-        raise UnreadableImage(os_error_reason(error)) from error
+        raise unreadable_or_fault(error) from error
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         file.close()
         raise UnreadableImage("not a regular file")
@@ -73,17 +93,6 @@ def open_regular(path: Path) -> BinaryIO:
 
 def _open_without_waiting(path: str, flags: int) -> int:
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
-
-
-def os_error_reason(error: OSError) -> str:
-    """Why a file cannot be opened, in words."""
-    if isinstance(error, FileNotFoundError):
-        return "the file has vanished"
-    if isinstance(error, PermissionError):
-        return "no permission to read it"
-    if isinstance(error, IsADirectoryError):
-        return "not a regular file"
-    return f"cannot be read: {error.strerror or error}"
 
 
 def read_list(path: Path) -> Names:

@@ -8,6 +8,7 @@ s3://bucket/shards/{0000..0099}.tar archives, of which parts are read; also one,
 What was fetched is kept on the disk up to a limit (`remote_cache`).
 """
 
+import errno
 import io
 import os
 import re
@@ -122,7 +123,7 @@ class RemoteFiles:
             try:
                 content = remote_access.read(address, size=stamp[0])
             except RemoteError as error:
-                raise UnreadableImage(str(error)) from None
+                raise _fault(error, address) from None
             if is_image_content(content[:HEAD_BYTES]):  # else perhaps a page that asks for a password, which would stay
                 self.cache.put(content, address, stamp)
         return io.BytesIO(content)
@@ -135,6 +136,11 @@ class RemoteFiles:
                 remote_access.read(address, end=1)
             except RemoteError as error:
                 raise _refusal(address, error) from None
+
+
+def _fault(error: RemoteError, address: str) -> UnreadableImage | OSError:
+    """What to raise for a request that failed: an error of the storage where another attempt may help."""
+    return TimeoutError(errno.ETIMEDOUT, str(error), address) if error.again else UnreadableImage(str(error))
 
 
 class RemoteBlob:
@@ -168,7 +174,7 @@ class RemoteBlob:
         try:
             return remote_access.read(self.location, start=start, end=end, size=whole)
         except RemoteError as error:
-            raise UnreadableImage(str(error)) from None
+            raise _fault(error, self.location) from None
 
     def open(self) -> BinaryIO:
         return io.BufferedReader(_BlobReader(self, self._stamp[0]), INDEX_BYTES)

@@ -92,7 +92,7 @@ def source_identity(source: Source, indices: Array | None = None, *, decoded: bo
     if isinstance(source, FileSource):
         for index in indices.tolist():
             try:
-                stamp = source.files.stamp(index)
+                stamp = source.stamp(index)
             except UnreadableImage:
                 stamp = None
             name = source.describe(index) if decoded else str(source.files.names[index])

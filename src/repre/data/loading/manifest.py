@@ -134,7 +134,7 @@ def changed_during_run(source: Source, index: int) -> bool:
         return False
     try:
         return source.run_started < source.files.stamp(index)[1] <= time.time_ns()
-    except UnreadableImage:
+    except (UnreadableImage, OSError):
         return False
 
 

@@ -3,7 +3,8 @@
 `in_workers` adds to torch's DataLoader:
 
 - If a worker dies, the error names the last file that it opened. `load_tracked` records that file.
-- Errors that a data set returns as items are raised in the calling process, without the traceback of a worker.
+- UserErrors and RunErrors of a data set, raised or returned, are raised in the calling process, without the traceback of a
+  worker.
 - Items travel through a ring of slots in shared memory of a fixed size (`slots`), and need no /dev/shm.
 - Workers ignore Ctrl-C, SIGTERM and SIGUSR1. The main process saves its work first and then ends them.
 - Workers that still run when the main process exits are killed; if it is killed itself, they end with it (`worker_start`).
@@ -68,7 +69,7 @@ def in_workers(
     An item that is larger than its slot goes through a pipe: slower, but in the same bounded memory of others.
 
     Args:
-        data: makes the items. It loads files by `load_tracked` and may return a UserError or RunError as an item.
+        data: makes the items. It loads files by `load_tracked`, and raises or returns a UserError or RunError.
         workers: number of worker processes that make items ahead; 0 makes them in the calling process.
         pin: copy tensors to page-locked memory, for CUDA.
         ring: the slots for the items. Without it, items have memory of their own. With it, they are views of their slots:
@@ -77,7 +78,7 @@ def in_workers(
         prefetch: items that each worker makes ahead.
 
     Raises:
-        UserError, RunError: the data set returned it as an item.
+        UserError, RunError: the data set raised or returned it.
         UserError: the system has no room for the workers' semaphores or shared memory.
         RunError: a worker died; the message names the last file that it opened. Python raises it wherever the main
             thread is at that moment, so also in the body of a loop over the items.
@@ -150,7 +151,10 @@ class _InSlots(Dataset[Any]):
 
     def __getitem__(self, numbered: tuple[int, int]) -> Any:
         number, item = numbered
-        return self.ring.make(number, partial(self.data.__getitem__, item))
+        try:
+            return self.ring.make(number, partial(self.data.__getitem__, item))
+        except (UserError, RunError) as error:  # raised here it would carry the traceback of a worker
+            return error
 
 
 def load_tracked(source: Loadable[T], index: int) -> T:

@@ -1,0 +1,99 @@
+"""Faults of the storage, not of a file: they are waited for instead of counting the file as damaged.
+
+A disk that does not answer, a network folder that was unmounted, or a limit of open files would otherwise turn good files
+into unreadable ones, and a run would train on other images without a word.
+"""
+
+import errno
+import sys
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from repre.data.io.image_limits import UnreadableImage
+from repre.errors import RunError
+
+T = TypeVar("T")
+
+TRANSIENT = frozenset(
+    getattr(errno, name)
+    for name in (
+        *("EIO", "ESTALE", "ETIMEDOUT", "EMFILE", "ENFILE", "ENOMEM", "EAGAIN", "EINTR", "EBUSY", "ENODEV", "ENXIO"),
+        *(
+            "ENOTCONN",
+            "ECONNRESET",
+            "ECONNABORTED",
+            "ECONNREFUSED",
+            "EHOSTDOWN",
+            "EHOSTUNREACH",
+            "ENETDOWN",
+            "ENETUNREACH",
+        ),
+        *("EREMOTEIO", "ENOLINK", "ESHUTDOWN", "EPROTO"),
+    )
+    if hasattr(errno, name)
+)
+"""Errors of the system that say nothing about the file."""
+PATIENCE = 300.0
+"""Seconds that a fault of the storage may last."""
+FIRST_DELAY, LONGEST_DELAY, QUIET = 0.05, 10.0, 2.0
+"""Seconds: the first wait before another attempt, which then doubles; the longest; and until a message says so."""
+
+
+def is_storage_fault(error: OSError) -> bool:
+    """Whether another attempt to read the same file may succeed."""
+    return error.errno in TRANSIENT
+
+
+def unreadable_or_fault(error: OSError) -> UnreadableImage | OSError:
+    """What to raise for a file that cannot be read: the error itself where the storage is at fault."""
+    return error if is_storage_fault(error) else UnreadableImage(os_error_reason(error))
+
+
+def away(path: str) -> OSError:
+    """The error of a file that is missing together with everything else that lay there."""
+    return OSError(errno.ESTALE, "it is missing, and so is everything else of the data", path)
+
+
+def os_error_reason(error: OSError) -> str:
+    """Why a file cannot be read, in words."""
+    if isinstance(error, FileNotFoundError):
+        return "the file has vanished"
+    if isinstance(error, PermissionError):
+        return "no permission to read it"
+    if isinstance(error, IsADirectoryError):
+        return "not a regular file"
+    return f"cannot be read: {error.strerror or error}"
+
+
+def read_patiently(read: Callable[[], T], *, name: Callable[[], str], seconds: float = PATIENCE) -> T:
+    """The result of `read`, which is called again, ever more rarely, as long as the storage is at fault.
+
+    Args:
+        read: opens and reads one file.
+        name: of the file, for messages.
+        seconds: how long the fault may last.
+
+    Raises:
+        RunError: it lasts longer.
+    """
+    begin, delay, said = time.monotonic(), FIRST_DELAY, False
+    while True:
+        try:
+            return read()
+        except OSError as error:
+            if not is_storage_fault(error):
+                raise
+            waited, reason = time.monotonic() - begin, error.strerror or str(error)
+            if waited + delay > seconds:
+                raise RunError(
+                    f"{name()}: {reason}, for {waited:.0f} s. The disk or the connection to it is at fault, or the limit of "
+                    "open files (ulimit -n); the file is not. Mend it, then run the same command again. "
+                    "--runtime.storage-minutes of repre pretrain waits longer",
+                    kind="disk",
+                ) from error
+        if waited > QUIET and not said:
+            said = True
+            print(f"{name()}: {reason}; tried again for up to {seconds:.0f} s", file=sys.stderr, flush=True)
+        time.sleep(delay)
+        delay = min(2 * delay, LONGEST_DELAY)
