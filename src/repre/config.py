@@ -69,6 +69,9 @@ class RuntimeConfig:
     storage_minutes: float = 5.0
     """How long reading a file is tried again while its disk, network folder or server is at fault, or everything on it is
     missing. After that the run ends; with one process it is saved first."""
+    stuck_minutes: float = 30.0
+    """With several processes: how long one may give no sign of life, or all may stand still, before the others end and print
+    where they are."""
     log_every: int = 10
     """Steps between two rows of metrics."""
     checkpoint_minutes: float = 15.0
@@ -96,6 +99,8 @@ class RuntimeConfig:
         for name in ("log_every", "eval_every_epochs", "monitor_samples", "keep_best"):
             if getattr(self, name) < 1:
                 raise UserError(f"runtime.{name} must be at least 1, not {getattr(self, name)}")
+        if not self.stuck_minutes > 0:
+            raise UserError(f"runtime.stuck_minutes must be above 0, not {self.stuck_minutes}")
         check_workers(self.workers, "runtime.workers")
 
 

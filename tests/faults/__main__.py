@@ -26,6 +26,7 @@ AREAS = (
     "together",
     "stop_signals",
     "processes",
+    "nodes",
     "bad_data",
     "disks",
     "storage",

@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -59,9 +59,19 @@ def rows(folder: Path, *, short: bool = False) -> Iterator[Row]:
 
 
 def start_group(
-    config: RunConfig, folder: Path, count: int, *, before: Callable[[], object] | None = None
+    config: RunConfig,
+    folder: Path,
+    count: int,
+    *,
+    before: Callable[[], object] | None = None,
+    on_rank: Mapping[int, Callable[[], object]] | None = None,
 ) -> list[ForkedCommand]:
-    """Starts the processes of one run as torchrun would."""
+    """Starts the processes of one run as torchrun would.
+
+    Args:
+        before: called in every process before the command.
+        on_rank: the same for single ranks, instead of `before`.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -73,7 +83,8 @@ def start_group(
         }  # fmt: skip
         output_file = folder / f"{Path(config.out).name}.{count}.{rank}.{time.monotonic_ns()}.txt"
         environment = {name: str(value) for name, value in variables.items()}
-        commands.append(ForkedCommand(arguments, output_file, before=before, environment=environment))
+        of_rank = (on_rank or {}).get(rank, before)
+        commands.append(ForkedCommand(arguments, output_file, before=of_rank, environment=environment))
     return commands
 
 

@@ -79,7 +79,8 @@ def _errors(folder: Path, reference: RunConfig, numbers: tuple[int, ...], *, wor
     names = ", ".join(errno.errorcode[number] for number in numbers)
     return Row(
         "Storage",
-        f"{FAILING} of {EVERY} attempts to open an image fail ({names}; injected), with {' and '.join(map(str, workers))} worker processes",
+        f"{FAILING} of {EVERY} attempts to open an image fail ({names}; injected), "
+        f"with {' and '.join(map(str, workers))} worker processes",
         tries,
         f"{same} of {tries} ended with code 0, bit-equal to an undisturbed run, no file listed as unreadable",
         "nothing",

@@ -54,7 +54,7 @@ def train(config: RunConfig, *, probe: Probe | None = None) -> Path:
         RunError: the run cannot continue; the last checkpoint is intact.
     """
     device, folder = pick_device(config.runtime.device), RunFolder(config.out)
-    with process_group(device):
+    with process_group(device, stuck_minutes=config.runtime.stuck_minutes):
         try:
             config, start = open_start(config, folder)
             finished = folder.prepare(config) if is_main_process() else False
@@ -93,7 +93,7 @@ class Trainer:
         self.start: dict[str, Any] | None = None
         self.no_data: RunError | None = None
         self._restore(start)
-        check_ranks_agree(config, self.source, step=self.step)
+        check_ranks_agree(config, step=self.step)
 
         dtype, crops = torch.float32 if on_cpu else self.state.precision, self.state.model.framework.needs.crops
         self.render: Callable[[Batch], Views] = partial(
@@ -112,12 +112,11 @@ class Trainer:
         Raises:
             Interrupted: a signal reached any of the processes; the run is saved.
         """
-        config, total = self.config, self.loader.total_steps
-        device, precision = str(self.device), str(self.state.precision).removeprefix("torch.")
-        epoch = self.loader.steps_per_epoch
+        config, total, epoch = self.config, self.loader.total_steps, self.loader.steps_per_epoch
+        precision = str(self.state.precision).removeprefix("torch.")
         size = f"{len(self.source)} images of {config.data_name}, {counted(epoch, 'step')} per epoch, {total} in all"
         resuming = f"; resuming from step {self.step}" if self.step > self.first_step else ""
-        self.log.message(f"{size}; {device}, {precision}{resuming}")
+        self.log.message(f"{size}; {self.device}, {precision}{resuming}")
         self.log.message(describe_cost(self.state.branch_cost, config.decoder))
         if self.start is not None and self.saved_step < 0:
             self._save()  # from here on the run does not need the other one

@@ -17,6 +17,7 @@ from repre.data.loading.resident import is_wanted, keep_resident
 from repre.data.views.render import draw_views
 from repre.data.views.view_recipes import ViewsConfig
 from repre.training.prospects import check_prospects
+from repre.training.rank_check import check_files_agree
 from repre.training.run_folder import RunFolder
 from repre.training.start_from import Start
 from repre.types import Batch, Views
@@ -41,6 +42,7 @@ def open_run_source(config: RunConfig, folder: RunFolder, start: Start | None) -
             range.
     """
     source = _with_patience(config.open_source(), config)
+    check_files_agree(config, source)
     check_batch(config.batch_size, images=len(source), spec=source.spec, processes=world_size())
     is_new = not (folder.last.is_file() or folder.previous.is_file())
     notes: list[str] = []

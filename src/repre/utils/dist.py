@@ -8,6 +8,7 @@ pass of a gather or a sum adds up the gradients of all ranks.
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -16,8 +17,14 @@ from torch import Tensor
 from torch.distributed.elastic.multiprocessing.errors import ErrorHandler
 
 from repre.errors import RunError
+from repre.utils.rank_watch import meet, watching
+
+NEVER = timedelta(days=7)
+"""Longest wait of a collective call: `rank_watch` ends what hangs, and a process may wait long for one that works."""
 
 _single_process = False
+_hosts: list[str] = []
+"""Of every rank, the name of its machine."""
 
 
 @contextmanager
@@ -44,8 +51,9 @@ def world_size() -> int:
 
 
 def local_world_size() -> int:
-    """Ranks on this machine, as torchrun says; all ranks where nothing says it."""
-    return int(os.environ.get("LOCAL_WORLD_SIZE", world_size()))
+    """Ranks on this machine, as torchrun says, or else by the names of the ranks' machines."""
+    own = _hosts.count(_hosts[rank()]) if len(_hosts) == world_size() > 1 else world_size()
+    return int(os.environ.get("LOCAL_WORLD_SIZE", own))
 
 
 def is_main_process() -> bool:
@@ -54,24 +62,44 @@ def is_main_process() -> bool:
 
 
 @contextmanager
-def process_group(device: torch.device) -> Iterator[None]:
-    """Inside, the processes that torchrun started form a group: NCCL between CUDA devices, gloo otherwise."""
+def process_group(device: torch.device, *, stuck_minutes: float = 30.0) -> Iterator[None]:
+    """Inside, the processes that torchrun started form a group: NCCL between CUDA devices, gloo otherwise.
+
+    Args:
+        stuck_minutes: how long the others may give no sign of life, or none may move, before this process ends; see
+            `repre.utils.rank_watch`.
+
+    Raises:
+        RunError: not all of them start within this time, or one of them ends.
+    """
     if is_initialized() or int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield
         return
     on_cuda = device.type == "cuda"
-    store, group_rank, group_size = next(dist.rendezvous("env://"))
+    limit = 60 * stuck_minutes
+    try:
+        store, group_rank, group_size = next(dist.rendezvous("env://", timeout=timedelta(seconds=limit)))
+    except (dist.DistError, RuntimeError) as error:
+        address = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
+        raise RunError(
+            f"not all {os.environ['WORLD_SIZE']} processes met at {address} within {limit:.0f} s. Start all of them "
+            "together, and check that this machine reaches that address. If one failed, its message gives the reason",
+            kind="lost",
+        ) from error
     # torchrun keeps its store across restarts: a prefix per restart keeps the keys of dead processes apart
     store = dist.PrefixStore(f"start {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+    _hosts[:] = meet(store, rank=group_rank, size=group_size, seconds=limit)
     dist.init_process_group(
         "nccl" if on_cuda else "gloo",
         store=store,
         rank=group_rank,
         world_size=group_size,
         device_id=device if on_cuda else None,
+        timeout=NEVER,
     )
     try:
-        yield
+        with watching(store.clone(), rank=group_rank, size=group_size, limit=limit):
+            yield
     except BaseException as error:
         reason = RunError(_PEER_ENDED, kind="lost") if is_lost_peer(error) else error
         with suppress(OSError):
