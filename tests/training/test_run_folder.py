@@ -189,3 +189,26 @@ def test_a_run_without_a_readable_image_says_why(tmp_path: Path) -> None:
         UserError, match=r"none of .* can be read that were looked at in .*, such as .*\.png: not an image"
     ):
         train(config)
+
+
+def test_every_environment_of_a_run_is_kept_and_a_new_one_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, config = prepared(tmp_path)
+
+    def begin_with(threads: int) -> str | None:
+        monkeypatch.setattr(run_folder, "environment", lambda: {"torch": "2.13", "threads": threads})
+        return folder.begin(config)
+
+    assert begin_with(1) is None
+    assert begin_with(1) is None
+    said = begin_with(2)
+    assert said is not None
+    assert "not bit-equal" in said
+    assert "threads 2, before 1" in said
+    assert "torch" not in said
+    assert begin_with(2) is None
+    assert begin_with(4) is not None
+    kept = json.loads(folder.environment.read_text())
+    assert [kept["threads"], *(one["threads"] for one in kept["earlier"])] == [4, 1, 2]
+    folder.release()

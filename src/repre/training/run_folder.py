@@ -24,6 +24,7 @@ failure.json       why the run ended early (repre.training.failure_record); remo
 import contextlib
 import csv
 import io
+import json
 import os
 import platform
 import shutil
@@ -186,12 +187,35 @@ class RunFolder:
         number = compute.get("micro_batch") if isinstance(compute, dict) else None
         return number if isinstance(number, int) and number > 0 else None
 
-    def begin(self, config: RunConfig) -> None:
+    def begin(self, config: RunConfig) -> str | None:
         """Writes machine and versions, and the config of a run that begins or resumes, which may have other data paths and
-        a micro-batch of its own."""
-        write_json(self.environment, environment())
+        a micro-batch of its own.
+
+        Returns:
+            What to say where a run resumes on another machine or with other versions or threads.
+        """
+        note = self._add_environment()
         recorded = self.recorded_micro_batch() if config.compute.micro_batch == "auto" else None
         self.write_config(config, micro_batch=recorded)
+        return note
+
+    def _add_environment(self) -> str | None:
+        """Writes the environment, with those before it that differ; returns what differs from the last one."""
+        now, before = environment(), None
+        with contextlib.suppress(OSError, ValueError):
+            before = json.loads(self.environment.read_text(encoding="utf-8"))
+        if not isinstance(before, dict):
+            write_json(self.environment, now)
+            return None
+        earlier = before.pop("earlier", [])
+        changed = [
+            f"{name} {value}, before {before.get(name)}" for name, value in now.items() if before.get(name) != value
+        ]
+        earlier += [before] if changed else []
+        write_json(self.environment, now | ({"earlier": earlier} if earlier else {}))
+        if not changed:
+            return None
+        return f"the run goes on, but not bit-equal to one that never stopped: {'; '.join(changed)}"
 
     def write_config(self, config: RunConfig, *, micro_batch: int | None = None) -> None:
         """Writes config.yaml, with the micro-batch that was found to fit where there is one."""

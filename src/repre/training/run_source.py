@@ -61,7 +61,8 @@ def open_run_source(config: RunConfig, folder: RunFolder, start: Start | None) -
     source = _with_patience(source, config)
     notes += [warning] if warning else []
     if is_main_process():
-        folder.begin(config)
+        note = folder.begin(config)
+        notes += [note] if note and not is_new else []
     return source, "\n".join(notes) or None
 
 
