@@ -13,11 +13,14 @@ from tests.faults.common import (
     bit_equal,
     cli_arguments,
     has_each_step_once,
+    make_photos,
     reference_run,
     run_command,
     tiny_run,
 )
 
+MOST_SECONDS = 5.0
+"""Within which a command ends that was asked to stop."""
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGUSR1: 138}
 
 
@@ -53,3 +56,40 @@ def rows(folder: Path, *, short: bool = False) -> Iterator[Row]:
             "nothing" if equal == sent else "weights",
             equal == complete == sent and set(codes) <= {expected, 0} and codes[expected] == times,
         )
+    yield _other_commands(folder, reference.out, times=1 if short else 5)
+
+
+def _other_commands(folder: Path, run: str, *, times: int) -> Row:
+    """Commands that save nothing while they work, apart from `data shard`, which goes on from its last whole shard."""
+    photos, rng = str(make_photos(folder / "many", 2000)), random.Random(3)
+    commands = {
+        "plan": ["plan", "--data", photos, "--epochs", "1", "--out", str(folder / "planned")],
+        "report": ["report", run],
+        "export": ["export", "--run", run, "--out", str(folder / "exported")],
+        "data check": ["data", "check", photos],
+        "data shard": ["data", "shard", photos, "--out", str(folder / "shards"), "--shard-mib", "1"],
+    }
+    codes, slowest, sent, whole = Counter[int](), 0.0, 0, 0
+    for name, arguments in commands.items():
+        for number in (signal.SIGTERM, signal.SIGINT):
+            for turn in range(times):
+                command = ForkedCommand(arguments, folder / f"{name}-{number.name}-{turn}.txt")
+                time.sleep(rng.uniform(0.05, 1.0))
+                command.signal(number)
+                sent, signaled = sent + 1, time.monotonic()
+                code = command.wait()
+                slowest = max(slowest, time.monotonic() - signaled)
+                codes[128 - code if code < 0 else code] += 1
+                assert "Traceback" not in command.output(), command.output()[-2000:]
+        again = ForkedCommand(arguments, folder / f"{name}-again.txt")
+        whole += again.wait() == 0
+        assert whole, again.output()[-2000:]
+    ended = ", ".join(f"{count} ended with code {code}" for code, count in sorted(codes.items()))
+    return Row(
+        "Preemption",
+        f"{', '.join(commands)}: SIGTERM or SIGINT at a random time; then the same command again",
+        sent,
+        f"{ended}, at most {slowest:.1f} s later; then {whole} of {len(commands)} ended with code 0",
+        "the shard in hand",
+        set(codes) <= {0, 130, 143} and slowest < MOST_SECONDS and whole == len(commands),
+    )
