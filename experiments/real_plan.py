@@ -90,7 +90,7 @@ class RealPlan(Plan):
     def ends(self) -> Iterator[Row]:
         """UPerNet trained end to end, with settings chosen for each start; random init is training from scratch."""
         for label, method, baseline in self.starts("camvid"):
-            if label in ("random init", "moco-v3", "moco-v3 + branch"):
+            if method.kind != "scratch":
                 yield self.row("ends", label, method, baseline, ("ends-labels",))
 
     def harm(self) -> Iterator[Row]:

@@ -43,7 +43,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--methods", nargs="*", default=[], help="only methods whose name contains one of these")
     parser.add_argument("--seeds", type=int, help="only the first SEEDS seeds of every row")
     parser.add_argument(
-        "--tiers", type=int, help="only the TIERS cheapest tiers of evaluations (COST_TIERS in plan.py)"
+        "--tiers", type=int, help="only the TIERS cheapest tiers of evaluations (COST_TIERS in methods.py)"
     )
     parser.add_argument("--hours", type=float, help="start nothing new after this time")
     parser.add_argument("--minutes", type=float, help="end everything after this time; what is cut off can be resumed")
@@ -99,7 +99,7 @@ def run(args: argparse.Namespace) -> int:
     if args.list:
         for task in chosen:
             state = "measured" if runner.is_done(task) else "to do"
-            print(f"{task.table:13}{task.method.name:45}seed {task.seed}  {task.evaluation:15}{state}")
+            print(f"{task.table:13}{task.method.name:45}seed {task.seed}  {task.evaluation:20}{state}")
         return 0
     os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"  # processes that use CUDA are forked from this one
     if preset.device == "cuda" and not torch.cuda.is_available():

@@ -68,8 +68,10 @@ def test_ranks_of_one_machine_share_its_cores(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
     monkeypatch.setattr("repre.utils.dist.world_size", lambda: 32)
     assert pick_workers(None) == 2
-    monkeypatch.setenv("LOCAL_WORLD_SIZE", "8")
+    monkeypatch.setattr("repre.utils.dist._hosts", [f"node{number // 8}" for number in range(32)])
     assert pick_workers(None) == 11
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    assert pick_workers(None) == 15
 
 
 def test_a_missing_device_is_named() -> None:
