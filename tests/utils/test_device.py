@@ -71,7 +71,7 @@ def test_ranks_of_one_machine_share_its_cores(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr("repre.utils.dist._hosts", [f"node{number // 8}" for number in range(32)])
     assert pick_workers(None) == 11
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
-    assert pick_workers(None) == 15
+    assert pick_workers(None) == 16
 
 
 def test_a_missing_device_is_named() -> None:
