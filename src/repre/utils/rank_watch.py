@@ -139,6 +139,7 @@ class RankWatch:
         )
         traceback.print_stack(sys._current_frames().get(self.main), file=sys.stderr)
         sys.stderr.flush()
+        time.sleep(2 * self.tick)  # this process may host the store by which the others come to the same conclusion
         os._exit(RunError.code)
 
 
