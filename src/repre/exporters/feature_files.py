@@ -30,14 +30,18 @@ class FeatureParts:
         Raises:
             UserError: the folder cannot be written.
         """
-        key_file = self.folder / "key.txt"
         try:
-            if not key_file.is_file() or key_file.read_text() != key:
+            if not self.belong_to(key):
                 shutil.rmtree(self.folder, ignore_errors=True)
                 self.folder.mkdir(parents=True)
-                key_file.write_text(key)
+                (self.folder / "key.txt").write_text(key)
         except OSError as error:
             raise UserError(f"--out: {self.folder.parent} cannot be written ({error.strerror})") from error
+
+    def belong_to(self, key: str) -> bool:
+        """Whether the folder holds the parts of a call with this key."""
+        file = self.folder / "key.txt"
+        return file.is_file() and file.read_text() == key
 
     def is_finished(self, number: int) -> bool:
         return self._path(number, "json").is_file()

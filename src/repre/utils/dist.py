@@ -31,6 +31,17 @@ def single_process() -> Iterator[None]:
         _single_process = before
 
 
+@contextmanager
+def all_processes() -> Iterator[None]:
+    """Inside, this process computes with the other ranks, also within `single_process`."""
+    global _single_process
+    before, _single_process = _single_process, False
+    try:
+        yield
+    finally:
+        _single_process = before
+
+
 def is_initialized() -> bool:
     return dist.is_available() and dist.is_initialized()
 
@@ -43,6 +54,11 @@ def world_size() -> int:
     return dist.get_world_size() if is_initialized() and not _single_process else 1
 
 
+def started_processes() -> int:
+    """Processes that torchrun started for this command, whether they form a group or not."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
 def local_world_size() -> int:
     """Ranks on this machine, as torchrun says; all ranks where nothing says it."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", world_size()))
@@ -53,16 +69,22 @@ def is_main_process() -> bool:
     return (rank() if is_initialized() else int(os.environ.get("RANK", "0"))) == 0
 
 
-@contextmanager
-def process_group(device: torch.device) -> Iterator[None]:
-    """Inside, the processes that torchrun started form a group: NCCL between CUDA devices, gloo otherwise."""
-    if is_initialized() or int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        yield
-        return
-    on_cuda = device.type == "cuda"
+def rendezvous() -> tuple[dist.Store, int, int]:
+    """Meets the other processes that torchrun started: a store that all of them see, this rank, and their number."""
     store, group_rank, group_size = next(dist.rendezvous("env://"))
     # torchrun keeps its store across restarts: a prefix per restart keeps the keys of dead processes apart
     store = dist.PrefixStore(f"start {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+    return store, group_rank, group_size
+
+
+@contextmanager
+def process_group(device: torch.device) -> Iterator[None]:
+    """Inside, the processes that torchrun started form a group: NCCL between CUDA devices, gloo otherwise."""
+    if is_initialized() or started_processes() == 1:
+        yield
+        return
+    on_cuda = device.type == "cuda"
+    store, group_rank, group_size = rendezvous()
     dist.init_process_group(
         "nccl" if on_cuda else "gloo",
         store=store,
@@ -73,7 +95,7 @@ def process_group(device: torch.device) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        reason = RunError(_PEER_ENDED, kind="lost") if is_lost_peer(error) else error
+        reason = RunError(PEER_ENDED, kind="lost") if is_lost_peer(error) else error
         with suppress(OSError):
             ErrorHandler().record_exception(reason)  # torchrun prints the reason of the first process that failed
         if reason is not error:
@@ -83,7 +105,7 @@ def process_group(device: torch.device) -> Iterator[None]:
         dist.destroy_process_group()
 
 
-_PEER_ENDED = (
+PEER_ENDED = (
     "another process of this run ended, so this one cannot continue; everything saved so far is intact, and the other "
     "process's message gives the reason"
 )
