@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
@@ -44,8 +45,9 @@ from repre.utils.pieces import Halving
 from repre.utils.progress import ItemCount
 from repre.utils.together import check_others, my_share, of_rank, together
 
-IMAGES_PER_PART = 2048
 Kind = Literal["pooled", "patch", "pyramid"]
+IMAGES_PER_PART: dict[Kind, int] = {"pooled": 2048, "patch": 128, "pyramid": 128}
+"""Images of a part, whose features are in memory at once."""
 
 
 @torch.no_grad()
@@ -64,7 +66,7 @@ def embed(
     choice: FileChoice | None = None,
     runtime: RuntimeOptions | None = None,
     data_map: MapOptions | None = None,
-    images_per_part: int = IMAGES_PER_PART,
+    images_per_part: int | None = None,
     log: Callable[[str], object] = print,
 ) -> int:
     """Writes the features of all images of `data`; gives the number of images that could be read.
@@ -86,7 +88,7 @@ def embed(
         mean, std: of every channel, instead of what the weights expect.
         runtime: device, workers and batch size.
         data_map: also map the images by their pooled features (`repre.exporters.data_map`); None writes no map.
-        images_per_part: how many images may have to be computed again after an interruption.
+        images_per_part: how many images may have to be computed again after an interruption; None: `IMAGES_PER_PART`.
         log: prints a message for the user.
 
     Raises:
@@ -101,7 +103,7 @@ def embed(
     if data_map is not None and kind != "pooled":
         raise UserError(f"--map needs one vector per image: leave out --kind {kind}")
     norm = kind != "pooled" and features == "normed"
-    runtime = runtime or RuntimeOptions()
+    runtime, images_per_part = runtime or RuntimeOptions(), images_per_part or IMAGES_PER_PART[kind]
     resolved = resolve_encoder(spec).normalized(mean, std)
     encoder = resolved.build(image_size=size).to(runtime.torch_device).eval()
     transform = eval_transform(resolved, encoder, value_range=value_range)
@@ -146,11 +148,12 @@ def embed(
             runtime=runtime,
         )
         count = join_parts(parts, out)
-        if several := parts.texts("several_frames"):
-            log(describe_several(len(several), several[0]))
+        several = [(len(names), names[0]) for names in parts.texts("several_frames") if names]
+        if several:
+            log(describe_several(sum(number for number, _ in several), several[0][1]))
         if data_map is not None:
             vectors = torch.from_numpy(np.concatenate([part.astype(np.float32) for part in parts.arrays("features")]))
-            names = parts.texts("names")
+            names = [*chain.from_iterable(parts.texts("names"))]
             load = partial(_load_pictures, source, names)
             write_map(vectors.to(runtime.torch_device), names, out, data_map, title=source.spec, load=load, log=log)
         shutil.rmtree(parts.folder)
