@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor, nn
 
-from repre.errors import RunError, UserError, counted
+from repre.errors import RunError, UserError
 from repre.models.encoder import Encoder
 from repre.training.checkpoint import load_checkpoint, save_checkpoint
 from repre.training.optim import OptimConfig, build_optimizer, set_schedule
@@ -144,7 +144,7 @@ def fit(
     """
     rank, ranks = my_share()
     if (waiting := waiting_ranks()) and (reason := why_alone(model, config.batch_size, piece_losses is not None)):
-        print(f"rank 0 trains while {counted(waiting, 'other rank')} wait: {reason}", flush=True)
+        print(f"rank 0 of {waiting + 1} trains alone: {reason}", flush=True)
     layers, no_weight_decay = _encoder_layers(model, encoder)
     optimizer = build_optimizer(
         config.optim, model, no_weight_decay=no_weight_decay, layers=layers, layer_decay=config.layer_decay
