@@ -26,6 +26,7 @@ AREAS = (
     "together",
     "stop_signals",
     "processes",
+    "shared_work",
     "bad_data",
     "disks",
     "nonfinite",

@@ -39,8 +39,8 @@ from repre.utils.signals import Interrupted
 T = TypeVar("T")
 P = ParamSpec("P")
 
-ANSWER_SECONDS = 120.0
-"""Longest wait for ranks that were idle."""
+ANSWER_SECONDS, READY_SECONDS = 10.0, 600.0
+"""Longest wait for idle ranks: until they hear of a call, and until they have opened their devices."""
 REASON_SECONDS = 2.0
 """Longest wait for the reason of a rank that has left a call."""
 NOTICE_SECONDS = 20.0
@@ -96,7 +96,7 @@ def together(device: torch.device, function: Callable[P, T], *args: P.args, **kw
     ranks.call += 1
     try:
         ranks.store.set(f"call {ranks.call}", device.type)
-        _wait_for_answers(ranks)
+        _wait_until_ready(ranks)
         ranks.open_group(device)
         with _in_call(ranks):
             broadcast(torch.frombuffer(buffer.getbuffer(), dtype=torch.uint8))
@@ -150,7 +150,10 @@ def check_others() -> None:
 
 def _lead(ranks: Ranks, function: Callable[[], T]) -> T:
     try:
-        with single_process():
+        with (
+            single_process(),
+            _signals_as_errors(signal.SIGTERM),
+        ):  # which would end this rank without a word to the others
             result = function()
     except BaseException as error:
         _end(ranks, portable(error))
@@ -170,12 +173,16 @@ def _end(ranks: Ranks, outcome: Any) -> None:
                 time.sleep(TICK / 5)
 
 
-def _wait_for_answers(ranks: Ranks) -> None:
-    until = time.monotonic() + ANSWER_SECONDS
-    while ranks.store.add(f"answers {ranks.call}", 0) < ranks.size - 1:
-        if time.monotonic() > until:
-            raise RunError(PEER_ENDED, kind="lost")
-        time.sleep(TICK / 5)
+def _wait_until_ready(ranks: Ranks) -> None:
+    """Waits until all ranks take part in the newest call; raises what one of them raises before, or that it is gone."""
+    for word, seconds in (("heard", ANSWER_SECONDS), ("ready", READY_SECONDS)):
+        until = time.monotonic() + seconds
+        while ranks.store.add(f"{word} {ranks.call}", 0) < ranks.size - 1:
+            if ranks.has(f"failed {ranks.call}"):
+                raise ranks.read(f"failed {ranks.call}")
+            if time.monotonic() > until:
+                raise RunError(PEER_ENDED, kind="lost")
+            time.sleep(TICK / 5)
 
 
 def _reason(ranks: Ranks, error: BaseException) -> BaseException:
@@ -194,7 +201,7 @@ def _reason(ranks: Ranks, error: BaseException) -> BaseException:
 
 def _follow(ranks: Ranks) -> Any:
     """Takes part in the calls of rank 0 until the command ends."""
-    with _signals_as_errors():
+    with _signals_as_errors(signal.SIGTERM, signal.SIGINT):
         try:
             while not ranks.has("end"):
                 if ranks.has(f"call {ranks.call + 1}"):
@@ -215,8 +222,9 @@ def _follow(ranks: Ranks) -> Any:
 def _take_part(ranks: Ranks) -> None:
     """Calls what rank 0 calls; after an error, waits for rank 0 to notice it."""
     try:
+        ranks.store.add(f"heard {ranks.call}", 1)
         device = pick_device(ranks.store.get(f"call {ranks.call}").decode())
-        ranks.store.add(f"answers {ranks.call}", 1)
+        ranks.store.add(f"ready {ranks.call}", 1)
         ranks.open_group(device)
         with _in_call(ranks):
             content = broadcast(None).numpy().data
@@ -251,8 +259,8 @@ def _report(ranks: Ranks, error: BaseException) -> None:
 
 
 @contextmanager
-def _signals_as_errors() -> Iterator[None]:
-    """Inside, the first signal to stop raises `Interrupted`; those that follow, as torchrun sends them, do nothing."""
+def _signals_as_errors(*numbers: signal.Signals) -> Iterator[None]:
+    """Inside, the first of these signals raises `Interrupted`; those that follow, as torchrun sends them, do nothing."""
 
     def handle(number: int, frame: FrameType | None) -> NoReturn:
         for other in before:
@@ -261,7 +269,7 @@ def _signals_as_errors() -> Iterator[None]:
 
     before: dict[int, Any] = {}
     try:
-        for stop in (signal.SIGINT, signal.SIGTERM):
+        for stop in numbers:
             with suppress(ValueError):  # only the main thread may set handlers
                 before[stop] = signal.signal(stop, handle)
         yield
