@@ -68,7 +68,7 @@ def same_files(first: Path, second: Path) -> bool:
 def test_embed(tmp_path: Path, labeled: Path, suffix: str, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if suffix == "parquet":
         pytest.importorskip("pyarrow")
-    monkeypatch.setitem(embeddings.IMAGES_PER_PART, kind, 16)  # type: ignore[arg-type]
+    monkeypatch.setattr(embeddings, "IMAGES_PER_PART", dict.fromkeys(embeddings.IMAGES_PER_PART, 16))
     for count in (1, 2):
         out = tmp_path / f"{count}.{suffix}"
         arguments = ["embed", "--encoder", VIT, "--data", str(labeled), "--out", str(out), "--kind", kind]
@@ -81,7 +81,7 @@ def test_embed(tmp_path: Path, labeled: Path, suffix: str, kind: str, monkeypatc
 
 
 def test_ranks_share_the_parts_of_embed(tmp_path: Path, labeled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(embeddings.IMAGES_PER_PART, "pooled", 16)
+    monkeypatch.setattr(embeddings, "IMAGES_PER_PART", dict.fromkeys(embeddings.IMAGES_PER_PART, 16))
     write = FeatureParts.write
 
     def logged(parts: FeatureParts, number: int, *content: Any) -> None:
@@ -127,8 +127,8 @@ def test_finetuning_takes_the_same_steps(tmp_path: Path, labeled: Path, mixing: 
     untrained = evaluated("finetune", [*options, "--fit.lr", "1e-12"], tmp_path / "start", 1)[1]
     start = load_file(next(untrained.glob("*.safetensors")))
     for name, value in first.items():
-        assert (value - second[name]).abs().max() < 1e-10 * max(1, value.abs().max()), name
-    assert max((first[name] - start[name]).abs().max() for name in first) > 1e-3  # it was trained
+        assert (value - second[name]).abs().max() < 1e-10 * max(1.0, float(value.abs().max())), name
+    assert max(float((first[name] - start[name]).abs().max()) for name in first) > 1e-3  # it was trained
     assert "alone" not in results[1][2]
 
 
@@ -168,7 +168,9 @@ def fitted(tmp_path_factory: pytest.TempPathFactory, labeled: Path) -> Path:
 
 
 def test_predict(tmp_path: Path, labeled: Path, fitted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(prediction_files.predict_files.__kwdefaults__, "per_part", 16)
+    defaults = prediction_files.predict_files.__kwdefaults__
+    assert defaults is not None
+    monkeypatch.setitem(defaults, "per_part", 16)
     for count in (1, 2):
         arguments = ["predict", "--model", str(fitted), str(labeled), "--out", str(tmp_path / f"out-{count}")]
         codes, outputs = run([*arguments, *RUNTIME], tmp_path, count)

@@ -8,12 +8,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
+from repre.data.io.index_files import read_index, write_index
 from repre.errors import RunError, UserError
 from repre.utils.dist import world_size
-from repre.utils.rank_link import portable
+from repre.utils.rank_link import pack, portable, unpack
 from repre.utils.rank_stream import from_rank_0, in_order
 from repre.utils.signals import Interrupted
 from repre.utils.together import led_by_rank_0, my_share, of_rank, together, waiting_ranks
@@ -144,6 +146,23 @@ def test_two_commands_in_one_process(tmp_path: Path) -> None:
         return [led_by_rank_0(partial(together, CPU, numbers, count)) for count in (1, 2)]
 
     assert [len(result) for result in call_on_ranks(2, both, tmp_path)[1].result] == [2, 4]
+
+
+def test_other_machines_get_the_content_of_mapped_files(tmp_path: Path) -> None:
+    """A list of files is mapped from the cache, which another machine may not have."""
+    path = tmp_path / "list.index"
+    write_index(path, {"ends": np.arange(5)}, {})
+    opened = read_index(path)
+    assert opened is not None
+    ends = opened[0]["ends"]
+    by_name, by_value = (pack({"ends": ends, "plain": 3}, by_value=value) for value in (False, True))
+    assert isinstance(unpack(by_name)["ends"], np.memmap)
+    path.unlink()
+    received = unpack(by_value)
+    assert type(received["ends"]) is np.ndarray
+    assert received["ends"].tolist() == [0, 1, 2, 3, 4]
+    with pytest.raises(FileNotFoundError):
+        unpack(by_name)
 
 
 def test_errors_that_cannot_be_sent_keep_text_and_code() -> None:

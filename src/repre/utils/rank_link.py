@@ -4,20 +4,23 @@ Waiting for messages asks the store a few times a second, so that it ends with t
 is noticed at once.
 """
 
+import io
 import pickle
 import time
 import traceback
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
+from types import ModuleType
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from repre.errors import RunError
-from repre.utils.dist import PEER_ENDED
+from repre.utils.dist import PEER_ENDED, local_world_size, started_processes
 
 LONGEST_CALL = timedelta(days=30)
 """Limit of torch's calls between ranks. Ranks that end or fail are noticed at once, and workers have limits of their own."""
@@ -93,6 +96,38 @@ class Ranks:
             self.group = ""
             with suppress(RuntimeError):
                 dist.destroy_process_group()
+
+
+class _ByValue(pickle.Pickler):
+    """Sends the content of mapped files, which may lie on a disk of this machine alone."""
+
+    def reducer_override(self, value: Any) -> Any:
+        return np.asarray(value).__reduce__() if isinstance(value, np.memmap) else NotImplemented
+
+
+_by_value = ModuleType("pickle_by_value")
+_by_value.Pickler = _ByValue  # type: ignore[attr-defined]
+
+
+def pack(value: Any, *, by_value: bool | None = None) -> Tensor:
+    """A value as bytes for other ranks, uint8 [n].
+
+    Args:
+        by_value: whether mapped files travel with their content instead of their names; None: if there are other machines.
+    """
+    if by_value is None:
+        by_value = local_world_size() < started_processes()
+    buffer = io.BytesIO()
+    torch.save(value, buffer, pickle_module=_by_value if by_value else pickle)
+    return torch.frombuffer(buffer.getbuffer(), dtype=torch.uint8)
+
+
+def unpack(content: Tensor, device: torch.device | str = "cpu") -> Any:
+    """The value of `pack`; what lay on the CUDA device of rank 0 comes to `device`, all else to the CPU.
+
+    The bytes come from rank 0 of this run: no file is read, so no stranger's pickle.
+    """
+    return torch.load(io.BytesIO(content.numpy().data), map_location={"cuda:0": str(device)}, weights_only=False)
 
 
 def broadcast(content: Tensor | None) -> Tensor:

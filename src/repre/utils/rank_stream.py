@@ -1,6 +1,5 @@
 """What ranks send each other in a call of `together`: a value of rank 0, and the items of all in their order to rank 0."""
 
-import io
 import pickle
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -10,7 +9,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from repre.utils.rank_link import broadcast
+from repre.utils.rank_link import broadcast, pack, unpack
 from repre.utils.together import check_others, my_share
 
 T = TypeVar("T")
@@ -21,16 +20,14 @@ SENT_AHEAD = 2
 
 
 def from_rank_0(value: T) -> T:
-    """The value that rank 0 gives, on every rank of a call of `together`; tensors lie on the CPU, but for rank 0."""
+    """The value that rank 0 gives, on every rank of a call of `together`; on the others tensors lie on the CPU."""
     rank, size = my_share()
     if size == 1:
         return value
     if rank:
-        received: T = torch.load(io.BytesIO(broadcast(None).numpy().data), map_location="cpu", weights_only=False)
+        received: T = unpack(broadcast(None))
         return received
-    buffer = io.BytesIO()
-    torch.save(value, buffer)
-    broadcast(torch.frombuffer(buffer.getbuffer(), dtype=torch.uint8))
+    broadcast(pack(value))
     return value
 
 

@@ -9,7 +9,6 @@ rank 0 says, it says through torch's store, which is asked a few times a second,
 for work of unknown length, and a signal is noticed at once. Functions and arguments travel as pickles, within one run only.
 """
 
-import io
 import os
 import signal
 import time
@@ -33,7 +32,7 @@ from repre.utils.dist import (
     single_process,
     started_processes,
 )
-from repre.utils.rank_link import TICK, Ranks, broadcast, portable
+from repre.utils.rank_link import TICK, Ranks, broadcast, pack, portable, unpack
 from repre.utils.signals import Interrupted
 
 T = TypeVar("T")
@@ -91,16 +90,15 @@ def together(device: torch.device, function: Callable[P, T], *args: P.args, **kw
     ranks = _ranks
     if ranks is None or ranks.in_call:
         return function(*args, **kwargs)
-    buffer = io.BytesIO()
-    torch.save((function, args, kwargs), buffer)
+    content = pack((function, args, kwargs))
     ranks.call += 1
     try:
         ranks.store.set(f"call {ranks.call}", device.type)
         _wait_until_ready(ranks)
         ranks.open_group(device)
         with _in_call(ranks):
-            broadcast(torch.frombuffer(buffer.getbuffer(), dtype=torch.uint8))
-            del buffer
+            broadcast(content)
+            del content
             result = function(*args, **kwargs)
             _wait_for_all()
         return result
@@ -227,12 +225,7 @@ def _take_part(ranks: Ranks) -> None:
         ranks.store.add(f"ready {ranks.call}", 1)
         ranks.open_group(device)
         with _in_call(ranks):
-            content = broadcast(None).numpy().data
-            # the pickle comes from rank 0 of this run; no file is read
-            function, args, kwargs = torch.load(
-                io.BytesIO(content), map_location={"cuda:0": str(device)}, weights_only=False
-            )
-            del content
+            function, args, kwargs = unpack(broadcast(None), device)
             function(*args, **kwargs)
             _wait_for_all()
     except BaseException as error:
