@@ -4,6 +4,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import torch
 
 from repre.data.io.index_files import read_index, write_index
 from repre.errors import RunError, UserError
+from repre.utils import rank_link
 from repre.utils.dist import world_size
 from repre.utils.rank_link import pack, portable, unpack
 from repre.utils.rank_stream import from_rank_0, in_order
@@ -101,6 +103,36 @@ def test_the_death_of_a_rank_ends_all(tmp_path: Path, on: int) -> None:
     for rank in {0, 1, 2} - {on}:
         assert found[rank].error == "RunError"
         assert "another process of this run ended" in found[rank].message
+
+
+def test_a_rank_that_dies_before_it_is_connected_ends_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rank_link, "CONNECT", timedelta(seconds=2))
+    open_group = rank_link.Ranks.open_group
+
+    def dying(ranks: rank_link.Ranks, device: torch.device) -> None:
+        if ranks.rank == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        open_group(ranks, device)
+
+    monkeypatch.setattr(rank_link.Ranks, "open_group", dying)
+    found = outcomes(partial(together, CPU, numbers, 3), tmp_path, ranks=2)
+    assert found[1].signal == signal.SIGKILL
+    assert "another process of this run ended" in found[0].message
+
+
+def slow(seconds: float) -> list[int]:
+    """What rank 0 gets from a rank that takes its time."""
+    rank, size = my_share()
+    time.sleep(seconds * rank)
+    found = list(in_order([[number] for number in range(rank, 2, size)]))
+    time.sleep(seconds * rank)
+    return found
+
+
+def test_the_limit_to_connect_is_none_for_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rank_link, "CONNECT", timedelta(seconds=1))
+    found = outcomes(partial(together, CPU, slow, 2.0), tmp_path, ranks=2)
+    assert [outcome.result for outcome in found] == [[0, 1], [0, 1]]
 
 
 def stop(on: int) -> None:

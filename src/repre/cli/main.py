@@ -107,7 +107,7 @@ def _run(command: str, *arguments: str) -> int:
 
     try:
         return led_by_rank_0(alone)
-    except RunError as error:
+    except (UserError, RunError) as error:  # rank 0 is gone, or another rank that it does not notice
         return _say(str(error), error, code=error.code)
 
 

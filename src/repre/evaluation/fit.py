@@ -266,13 +266,12 @@ def why_alone(model: nn.Module, batch_size: int, may_be_cut: bool = True) -> str
 
 
 def _sum_over_ranks(model: nn.Module, loss: Tensor) -> Tensor:
-    """Sums the gradients of all ranks, and their losses; returns the loss. One buffer carries them all."""
+    """Sums the gradients of all ranks, and their losses; returns the loss. One buffer carries them all.
+
+    All ranks have gradients for the same parameters; those without one stay without, so that no decay reaches them either.
+    """
     check_others()
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    for parameter in parameters:
-        if parameter.grad is None:
-            parameter.grad = torch.zeros_like(parameter)
-    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
     total = sum_over_ranks(torch.cat([*(gradient.flatten() for gradient in gradients), loss.detach().flatten()]))
     parts = total.split([*(gradient.numel() for gradient in gradients), 1])
     for gradient, part in zip(gradients, parts):

@@ -8,7 +8,8 @@ import io
 import pickle
 import time
 import traceback
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from types import ModuleType
@@ -22,8 +23,9 @@ from torch import Tensor
 from repre.errors import RunError
 from repre.utils.dist import PEER_ENDED, local_world_size, started_processes
 
-LONGEST_CALL = timedelta(days=30)
-"""Limit of torch's calls between ranks. Ranks that end or fail are noticed at once, and workers have limits of their own."""
+CONNECT, LONGEST_CALL = timedelta(seconds=30), timedelta(days=30)
+"""Limits of torch's calls between ranks: to connect them, and all others. Once they are connected, a rank that ends or fails
+is noticed at once, and workers have limits of their own."""
 TICK = 0.05
 """Seconds between two questions to the store."""
 
@@ -47,10 +49,8 @@ class Ranks:
         Raises:
             RunError: the store has ended, with the process that kept it.
         """
-        try:
+        with _store_explained():
             return any(self.store.check([key]) for key in keys)
-        except RuntimeError as error:
-            raise RunError(PEER_ENDED, kind="lost") from error
 
     def has_within(self, seconds: float, *keys: str) -> bool:
         """Whether one of these messages is left within some seconds."""
@@ -60,10 +60,13 @@ class Ranks:
         return found
 
     def leave(self, key: str, value: Any) -> None:
+        """Leaves a message for all."""
         self.store.set(key, pickle.dumps(value))  # type: ignore[arg-type]  # torch takes bytes, too
 
     def read(self, key: str) -> Any:
-        return pickle.loads(self.store.get(key))
+        """A message that was left; raises RunError as `has` does."""
+        with _store_explained():
+            return pickle.loads(self.store.get(key))
 
     @property
     def ended(self) -> tuple[str, str]:
@@ -75,13 +78,16 @@ class Ranks:
         if self.group == device.type:
             return
         self.close_group()
+        can_change = hasattr(dist, "set_timeout")  # not in every torch
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",
             store=dist.PrefixStore(f"group {self.call}", self.store),
             rank=self.rank,
             world_size=self.size,
-            timeout=LONGEST_CALL,
+            timeout=CONNECT if can_change else LONGEST_CALL,
         )
+        if can_change:
+            dist.set_timeout(LONGEST_CALL)
         self.group = device.type
 
     def close_group(self, error: BaseException | None = None) -> None:
@@ -96,6 +102,14 @@ class Ranks:
             self.group = ""
             with suppress(RuntimeError):
                 dist.destroy_process_group()
+
+
+@contextmanager
+def _store_explained() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        raise RunError(PEER_ENDED, kind="lost") from error
 
 
 class _ByValue(pickle.Pickler):

@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from repre.utils.rank_link import broadcast, pack, unpack
+from repre.utils.rank_link import LONGEST_CALL, broadcast, pack, unpack
 from repre.utils.together import check_others, my_share
 
 T = TypeVar("T")
@@ -66,7 +66,7 @@ def _send_turns(turns: Iterable[Iterable[Any]]) -> None:
 
     def wait(works: list[tuple[Any, Tensor]]) -> None:
         for work, _ in works:
-            work.wait()
+            work.wait(LONGEST_CALL)
 
     for turn in turns:
         check_others()
@@ -92,8 +92,14 @@ def _turn(message: Message, rank: int) -> Iterator[Any]:
 
 def _receive(rank: int) -> Message:
     size = torch.zeros(1, dtype=torch.int64)
-    dist.recv(size, src=rank)
+    _receive_into(size, rank)
     content = torch.empty(int(size), dtype=torch.uint8)
-    dist.recv(content, src=rank)
+    _receive_into(content, rank)
     message: Message = pickle.loads(content.numpy().data)
     return message
+
+
+def _receive_into(tensor: Tensor, rank: int) -> None:
+    work = dist.irecv(tensor, src=rank)  # unlike `recv` it takes a limit
+    assert work is not None
+    work.wait(LONGEST_CALL)

@@ -46,7 +46,6 @@ NOTICE_SECONDS = 20.0
 """After an error a rank waits so long for rank 0 to notice, before it ends alone."""
 STOPPED = "stopped by a signal to one of the processes; run the same command again to resume"
 
-
 _ranks: Ranks | None = None
 _commands = 0
 
@@ -148,10 +147,7 @@ def check_others() -> None:
 
 def _lead(ranks: Ranks, function: Callable[[], T]) -> T:
     try:
-        with (
-            single_process(),
-            _signals_as_errors(signal.SIGTERM),
-        ):  # which would end this rank without a word to the others
+        with single_process(), _signals_as_errors(signal.SIGTERM):  # else it ends without a word to the others
             result = function()
     except BaseException as error:
         _end(ranks, portable(error))
@@ -207,8 +203,10 @@ def _follow(ranks: Ranks) -> Any:
                     _take_part(ranks)
                 else:
                     time.sleep(TICK)
-        except Interrupted:
-            if not ranks.has_within(REASON_SECONDS, "end"):  # Ctrl-C reaches all processes, and rank 0 ends the others
+        except Interrupted as error:  # while it was idle
+            ranks.call += 1
+            _report(ranks, error)  # ends the next call, unless rank 0 needs none
+            if not ranks.has_within(REASON_SECONDS, "end"):
                 raise
         outcome = ranks.read("end")
         ranks.store.add("left", 1)
