@@ -85,4 +85,6 @@ def _agree(codes: list[int], victim: int, number: signal.Signals) -> bool:
     other = codes[1 - victim]
     if number == signal.SIGKILL:  # a rank that is not needed any more may die
         return codes[victim] in (0, -signal.SIGKILL) and other in (0, 1)
-    return codes in ([0, 0], [128 + number] * 2) or (victim == 1 and other == 0)
+    if victim == 1 and other == 0:
+        return True
+    return codes in ([0, 0], [128 + number] * 2) or codes == [128 + number, 1]  # it could not hear why rank 0 ended
