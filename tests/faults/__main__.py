@@ -27,6 +27,7 @@ AREAS = (
     "stop_signals",
     "processes",
     "nodes",
+    "shared_work",
     "bad_data",
     "disks",
     "storage",

@@ -171,6 +171,9 @@ class ForkedCommand:
                 file = os.open(output_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
                 os.dup2(file, 1)
                 os.dup2(file, 2)
+                sys.stdout, sys.stderr = (  # those of the parent have a buffer, or belong to pytest
+                    os.fdopen(number, "w", buffering=1, closefd=False) for number in (1, 2)
+                )
                 os.environ.update(environment or {})
                 renew_thread_pool()
                 if before is not None:

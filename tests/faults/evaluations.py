@@ -57,12 +57,19 @@ class Bench:
         self.references: dict[str, tuple[Any, float]] = {}
 
     def start(
-        self, name: str, place: Path, *, workers: int, before: Callable[[], object] | None = None
+        self,
+        name: str,
+        place: Path,
+        *,
+        workers: int,
+        before: Callable[[], object] | None = None,
+        environment: dict[str, str] | None = None,
     ) -> ForkedCommand:
         """Starts a command with its own cache and working folder in `place`.
 
         Args:
             before: called in the new process first, to break something there.
+            environment: further variables of the process.
         """
         place.mkdir(exist_ok=True)
         kind, *rest = COMMANDS[name]
@@ -82,7 +89,7 @@ class Bench:
             if before is not None:
                 before()
 
-        environment = {"REPRE_CACHE": str(place / "cache")}
+        environment = (environment or {}) | {"REPRE_CACHE": str(place / "cache")}
         return ForkedCommand(arguments, place / "output.txt", before=begin, environment=environment)
 
     def model(self) -> str:

@@ -4,7 +4,6 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -32,6 +31,7 @@ from tests.faults.common import (
     make_photos,
     tiny_run,
 )
+from tests.ranks import rank_environments
 
 TOLERANCE = 1e-5
 """Largest difference of weights after 24 steps in float64, relative to the largest weight of a tensor. Views are computed
@@ -66,26 +66,38 @@ def start_group(
     before: Callable[[], object] | None = None,
     on_rank: Mapping[int, Callable[[], object]] | None = None,
 ) -> list[ForkedCommand]:
-    """Starts the processes of one run as torchrun would.
+    """Starts the processes of one run as torchrun would."""
+    arguments, name = cli_arguments(config, folder), Path(config.out).name
+    return start_ranks(arguments, name, folder, count, before=before, on_rank=on_rank)
+
+
+def start_ranks(
+    arguments: list[str],
+    name: str,
+    folder: Path,
+    count: int,
+    *,
+    before: Callable[[], object] | None = None,
+    on_rank: Mapping[int, Callable[[], object]] | None = None,
+    environment: dict[str, str] | None = None,
+) -> list[ForkedCommand]:
+    """Starts the processes of one command as torchrun would.
 
     Args:
+        name: begin of the names of their output files in `folder`.
         before: called in every process before the command.
         on_rank: the same for single ranks, instead of `before`.
+        environment: further variables of all of them.
     """
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    arguments = cli_arguments(config, folder)
-    commands = []
-    for rank in range(count):
-        variables = {
-            "RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port,
-        }  # fmt: skip
-        output_file = folder / f"{Path(config.out).name}.{count}.{rank}.{time.monotonic_ns()}.txt"
-        environment = {name: str(value) for name, value in variables.items()}
-        of_rank = (on_rank or {}).get(rank, before)
-        commands.append(ForkedCommand(arguments, output_file, before=of_rank, environment=environment))
-    return commands
+    return [
+        ForkedCommand(
+            arguments,
+            folder / f"{name}.{count}.{rank}.{time.monotonic_ns()}.txt",
+            before=(on_rank or {}).get(rank, before),
+            environment=variables | (environment or {}),
+        )
+        for rank, variables in enumerate(rank_environments(count))
+    ]
 
 
 def run_group(config: RunConfig, folder: Path, count: int, *, before: Callable[[], object] | None = None) -> list[int]:

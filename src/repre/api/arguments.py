@@ -2,14 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
+from functools import partial, wraps
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from repre.errors import UserError
 
 ConfigT = TypeVar("ConfigT")
 PathLike = str | Path
+T = TypeVar("T")
+P = ParamSpec("P")
+
+
+def led_by_rank_0(function: Callable[P, T]) -> Callable[P, T]:
+    """Lets rank 0 of several processes run a function, with the help of the others; all get its result."""
+
+    @wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        if os.environ.get("WORLD_SIZE", "1") == "1":
+            return function(*args, **kwargs)
+        from repre.utils import together
+
+        return together.led_by_rank_0(partial(function, *args, **kwargs))
+
+    return call
 
 
 def as_list(values: PathLike | Sequence[PathLike]) -> list[PathLike]:

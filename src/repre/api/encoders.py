@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from repre.api.arguments import PathLike, as_data, as_output, build_config
+from repre.api.arguments import PathLike, as_data, as_output, build_config, led_by_rank_0
 from repre.errors import UserError
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ def load_encoder(encoder: PathLike) -> Encoder:
     return resolve_encoder(str(encoder)).build().eval()
 
 
+@led_by_rank_0
 def embed(
     encoder: PathLike,
     *,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from repre.api.arguments import PathLike, as_list, as_output, build_config
+from repre.api.arguments import PathLike, as_list, as_output, build_config, led_by_rank_0
 
 if TYPE_CHECKING:
     from repre.evaluation.comparison import Row
@@ -107,6 +107,7 @@ class Comparison:
         return markdown(self.rows, seeds=self.seeds, notes=self.notes)
 
 
+@led_by_rank_0
 def evaluate(
     evaluation: str,
     encoder: PathLike,
@@ -149,6 +150,7 @@ def evaluate(
     return _evaluate(evaluation, resolved, evaluation_config, out=out, keep_model=keep_model)
 
 
+@led_by_rank_0
 def evaluate_checkpoints(
     evaluation: str,
     encoders: Sequence[PathLike],
@@ -230,6 +232,7 @@ def _evaluate(
     )
 
 
+@led_by_rank_0
 def compare(
     encoders: PathLike | Sequence[PathLike],
     evaluations: str | Sequence[str] | Mapping[str, Any] = "knn",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from repre.api.arguments import PathLike, as_data, as_output, build_config
+from repre.api.arguments import PathLike, as_data, as_output, build_config, led_by_rank_0
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,6 +38,7 @@ def load_model(path: PathLike) -> FittedModel:
     return load_fitted(Path(path))
 
 
+@led_by_rank_0
 def predict(
     model: PathLike,
     images: PathLike | Sequence[PathLike],

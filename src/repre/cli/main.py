@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Sequence
+from functools import partial
 from importlib import import_module
 
 from repre import __version__
@@ -68,6 +69,9 @@ MODULES = {
 """Module of every command; its function `main` takes the arguments after the command."""
 WITHOUT_TORCH = ("report",)
 """Commands that never load torch."""
+ON_ALL_RANKS = ("pretrain",)
+"""Commands that every process of torchrun runs. Any other is run by rank 0 alone, which prints and writes for all; what can
+be shared, the others do for it (`repre.utils.together`), and all end with its exit code."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -95,6 +99,19 @@ def _run(command: str, *arguments: str) -> int:
     if command == "--version":
         print(__version__)
         return 0
+    alone = partial(_run_in_this_process, command, *arguments)
+    if command in ON_ALL_RANKS or os.environ.get("WORLD_SIZE", "1") == "1" or _asks_for_help(arguments):
+        return alone()
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # torch's own words about a process that is gone; ours follow
+    from repre.utils.together import led_by_rank_0  # imports torch
+
+    try:
+        return led_by_rank_0(alone)
+    except (UserError, RunError) as error:  # rank 0 is gone, or another rank that it does not notice
+        return _say(str(error), error, code=error.code)
+
+
+def _run_in_this_process(command: str, *arguments: str) -> int:
     try:
         if command not in MODULES:
             raise UserError(f"no command {command!r}; there are: {', '.join(MODULES)}{near_names(command, MODULES)}")
@@ -123,11 +140,19 @@ def _say(message: str, error: BaseException, *, code: int) -> int:
     return code
 
 
+def _asks_for_help(arguments: Sequence[str]) -> bool:
+    return not {"-h", "--help", "--help-all", "--print-config"}.isdisjoint(arguments)
+
+
 def _announce_loading(command: str, arguments: Sequence[str]) -> None:
     """Says that torch is being loaded, which takes seconds before a command can print anything; not before help."""
     is_first_process = os.environ.get("RANK", "0") == "0"
-    helps = not {"-h", "--help", "--help-all", "--print-config"}.isdisjoint(arguments)
-    if is_first_process and not helps and command not in WITHOUT_TORCH and "torch" not in sys.modules:
+    if (
+        is_first_process
+        and not _asks_for_help(arguments)
+        and command not in WITHOUT_TORCH
+        and "torch" not in sys.modules
+    ):
         print(f"repre {__version__} {command}: loading PyTorch", file=sys.stderr, flush=True)
 
 

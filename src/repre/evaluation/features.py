@@ -32,7 +32,9 @@ from repre.utils.amp import autocast
 from repre.utils.io import cache_home, json_hash, write_atomically
 from repre.utils.pieces import Halving
 from repre.utils.progress import ItemCount
+from repre.utils.rank_stream import in_order
 from repre.utils.safe_load import content_hash
+from repre.utils.together import my_share, of_rank, together
 
 FORMAT = 1
 """Version of the cached features; increased when the same key would stand for other values."""
@@ -90,7 +92,8 @@ class _DecodedBatches(Dataset[tuple[Tensor, Tensor] | UserError]):
 
 
 def stream_views(images: Source, transform: Transform, *, runtime: RuntimeOptions) -> Iterator[Tensor]:
-    """Yields the test views of all images in order, in batches [B, C, H, W] on the device.
+    """Yields the test views of all images in order, in batches [B, C, H, W] on the device. Of several ranks, each yields its
+    share of the batches: those of its number, and every so many ranks further.
 
     Raises:
         UserError: an image cannot be read, or the values of the images do not fit their range.
@@ -100,9 +103,11 @@ def stream_views(images: Source, transform: Transform, *, runtime: RuntimeOption
     check_values(source, transform.views.value_range, option="--value-range", flat_is_wrong=False)
     device = runtime.torch_device
     batches = _DecodedBatches(images, batch=runtime.batch, keep_values=transform.views.value_range is not None)
-    workers = min(runtime.processes, len(batches))
-    decoded = in_workers(batches, range(len(batches)), workers=workers, pin=device.type == "cuda")
-    with ItemCount("images", total=len(images)) as counter:
+    rank, ranks = my_share()
+    numbers = range(rank, len(batches), ranks)
+    workers = min(runtime.processes, len(numbers))
+    decoded = in_workers(batches, numbers, workers=workers, pin=device.type == "cuda")
+    with ItemCount(of_rank("images"), total=len(images) if ranks == 1 else len(numbers) * runtime.batch) as counter:
         for pixels, sizes in decoded:
             yield transform(pixels.to(device, non_blocking=True), sizes)
             counter.update(len(pixels))
@@ -112,17 +117,22 @@ def stream_views(images: Source, transform: Transform, *, runtime: RuntimeOption
 def extract_features(batches: Iterable[Tensor], extractors: Sequence[Extractor]) -> list[Tensor]:
     """Returns the features of all images by every extractor, each float32 on the CPU [N, D].
 
-    A batch that does not fit into memory is halved.
+    A batch that does not fit into memory is halved. Of several ranks, rank 0 returns the features of all images in their
+    order, and the others return none.
 
     Args:
-        batches: views of the images, [B, C, H, W]; read once.
+        batches: views of the images, [B, C, H, W], or of this rank's share of them; read once.
     """
-    parts: list[list[Tensor]] = [[] for _ in extractors]
     pieces = [Halving() for _ in extractors]
-    for views in batches:
-        for features, extractor, halving in zip(parts, extractors, pieces):
-            features += halving(len(views), partial(_features, extractor, views))
-    return [torch.cat(features) for features in parts]
+
+    def extract(views: Tensor) -> list[Tensor]:
+        return [
+            torch.cat([*halving(len(views), partial(_features, extractor, views))])
+            for extractor, halving in zip(extractors, pieces)
+        ]
+
+    found = [*in_order([features] for features in map(extract, batches))]
+    return [torch.cat(features) for features in zip(*found)]
 
 
 def _features(extractor: Extractor, views: Tensor, rows: slice) -> Tensor:
@@ -182,8 +192,8 @@ def cached_features(
     if cached is not None:
         mark_used(path)
         return cached
-    extractor = encoder_extractor(encoder, tokens=tokens, precision=runtime.dtype)
-    features = extract_features(stream_views(images, transform, runtime=runtime), [extractor])[0]
+    device = next(encoder.parameters()).device
+    (features,) = together(device, _encoded, encoder, images, transform, tokens=tokens, runtime=runtime)
     if not features.isfinite().all():
         raise RunError(f"the features of {images.spec} are not finite; the encoder's weights are broken")
     try:
@@ -193,6 +203,14 @@ def cached_features(
     except (OSError, RunError) as error:
         go_on_without(root, error)
     return features
+
+
+def _encoded(
+    encoder: Encoder, images: LabeledImages, transform: Transform, *, tokens: bool, runtime: RuntimeOptions
+) -> list[Tensor]:
+    """What `extract_features` returns for the embedding of an encoder."""
+    extractor = encoder_extractor(encoder, tokens=tokens, precision=runtime.dtype)
+    return extract_features(stream_views(images, transform, runtime=runtime), [extractor])
 
 
 def _key(encoder: Encoder, images: LabeledImages, transform: Transform, tokens: bool, precision: torch.dtype) -> str:

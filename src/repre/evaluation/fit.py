@@ -22,12 +22,15 @@ from repre.training.checkpoint import load_checkpoint, save_checkpoint
 from repre.training.optim import OptimConfig, build_optimizer, set_schedule
 from repre.utils.amp import autocast
 from repre.utils.config_checks import check_fields
+from repre.utils.dist import sum_over_ranks
 from repre.utils.io import json_hash
 from repre.utils.onednn_linear import fast_linear
 from repre.utils.pieces import attempt, batch_dependence, no_repetition
 from repre.utils.progress import Progress
+from repre.utils.rank_stream import from_rank_0
 from repre.utils.schedule import step_seed
 from repre.utils.signals import Interrupted, StopNow, StopRequest
+from repre.utils.together import check_others, my_share, waiting_ranks
 
 CHECKPOINT_SECONDS = 300.0
 """Time between two checkpoints."""
@@ -36,6 +39,7 @@ EPOCHS, LR = 50, 1e-3
 HEAD_STEPS, HEAD_LR = 1000, 1e-2
 """The same of a linear head on a frozen encoder, where a step costs little: with 36 street frames, the 100 steps at 1e-3
 that the other defaults give end far from converged (docs/evaluate/segment.md)."""
+COMPARES = "its loss or its head compares the images of a batch"
 LOG_STEPS = 10
 """Steps between two logged lines. Only then is the loss read, because reading it waits for the device."""
 
@@ -121,7 +125,8 @@ def fit(
         batches: returns the batches from a step on; batch t must depend on t and the seed alone.
         loss: maps a batch to a scalar loss; called in training mode under autocast to `precision`.
         piece_losses: maps a batch and a number of images to the losses of pieces of so many, whose sum is `loss`. With it a
-            step that runs out of memory is repeated in smaller pieces, with the same update.
+            step that runs out of memory is repeated in smaller pieces, with the same update. In a call of `together` the
+            sum over all ranks is the loss of the batch: every rank gives those of its share (`why_alone`).
         steps, steps_per_epoch: length of the training.
         config: optimizer and schedule.
         device: where `model` is.
@@ -137,20 +142,25 @@ def fit(
         Interrupted: a signal asked to stop; with `work_dir`, the same call resumes.
         RunError: the loss is not finite, memory runs out where the batch cannot be cut, or the checkpoint cannot be written.
     """
+    rank, ranks = my_share()
+    if (waiting := waiting_ranks()) and (reason := why_alone(model, config.batch_size, piece_losses is not None)):
+        print(f"rank 0 of {waiting + 1} trains alone: {reason}", flush=True)
     layers, no_weight_decay = _encoder_layers(model, encoder)
     optimizer = build_optimizer(
         config.optim, model, no_weight_decay=no_weight_decay, layers=layers, layer_decay=config.layer_decay
     )
     checkpoint = work_dir / f"fit-{json_hash(identity, length=16)}.pt" if work_dir is not None else None
     step, seconds, losses = 0, 0.0, list[Tensor]()  # the losses that the next logged line averages
-    if checkpoint is not None and checkpoint.is_file():
+    state = None
+    if checkpoint is not None and not rank and checkpoint.is_file():
         state = load_checkpoint(checkpoint, device=device)
+    if (state := from_rank_0(state)) is not None:
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
-        step, seconds, losses = state["step"], state["seconds"], list(state["losses"])
+        step, seconds, losses = state["step"], state["seconds"], [loss.to(device) for loss in state["losses"]]
 
     def save() -> None:
-        if checkpoint is not None:
+        if checkpoint is not None and not rank:
             checkpoint.parent.mkdir(parents=True, exist_ok=True)
             content = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
             save_checkpoint(checkpoint, {**content, "step": step, "seconds": seconds, "losses": losses})
@@ -159,7 +169,7 @@ def fit(
         """Leaves the gradient of a batch in the parameters; returns its loss."""
         optimizer.zero_grad(set_to_none=True)
         torch.manual_seed(step_seed(seed, step))
-        if piece_losses is None or at_once >= config.batch_size:
+        if piece_losses is None or at_once >= local:
             with autocast(device, precision), fast_linear():
                 value = loss(batch)
             value.backward()
@@ -182,8 +192,8 @@ def fit(
         raise Interrupted(f"stopped at step {step} of {steps}; {advice}", code=128 + (stop.signal or SIGTERM))
 
     model.train()
-    at_once = config.batch_size
-    progress = Progress(start=step, total=steps, steps_per_epoch=steps_per_epoch)
+    at_once = local = config.batch_size // ranks
+    progress = Progress(start=step, total=steps, steps_per_epoch=steps_per_epoch, enabled=not rank)
     started = saved_at = logged_at = time.monotonic()
     earlier_seconds, logged_step, waited = seconds, step, 0.0
     stream = batches(step)
@@ -201,6 +211,12 @@ def fit(
                 at_once = _half(at_once, model, may_be_cut=piece_losses is not None)
                 progress.write(f"memory ran out; the step is repeated with {at_once} images at once, the same update")
             with no_repetition():
+                if ranks > 1:
+                    try:
+                        value = _sum_over_ranks(model, value)
+                    except Exception:  # another rank is gone, and nothing of this step was applied
+                        save()
+                        raise
                 if config.clip_grad_norm is not None:
                     nn.utils.clip_grad_norm_(model.parameters(), config.clip_grad_norm)
                 optimizer.step()
@@ -235,9 +251,37 @@ def fit(
     }
 
 
+def why_alone(model: nn.Module, batch_size: int, may_be_cut: bool = True) -> str | None:
+    """Why several ranks cannot train together with the updates of one, in words; None if they can.
+
+    Args:
+        may_be_cut: whether the loss of a batch is the sum of those of its images.
+    """
+    ranks = max(waiting_ranks() + 1, my_share()[1])
+    if not may_be_cut:
+        return COMPARES
+    if batch_size % ranks:
+        return f"--fit.batch-size {batch_size} is no multiple of {ranks}"
+    return batch_dependence(model)
+
+
+def _sum_over_ranks(model: nn.Module, loss: Tensor) -> Tensor:
+    """Sums the gradients of all ranks, and their losses; returns the loss. One buffer carries them all.
+
+    All ranks have gradients for the same parameters; those without one stay without, so that no decay reaches them either.
+    """
+    check_others()
+    gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+    total = sum_over_ranks(torch.cat([*(gradient.flatten() for gradient in gradients), loss.detach().flatten()]))
+    parts = total.split([*(gradient.numel() for gradient in gradients), 1])
+    for gradient, part in zip(gradients, parts):
+        gradient.copy_(part.view_as(gradient))
+    return parts[-1].view(())
+
+
 def _half(at_once: int, model: nn.Module, *, may_be_cut: bool) -> int:
     """Half as many images at once; raises RunError where the batch cannot be cut, or no further."""
-    reason = batch_dependence(model) if may_be_cut else "its loss or its head compares the images of a batch"
+    reason = batch_dependence(model) if may_be_cut else COMPARES
     if reason is not None:
         raise RunError(
             f"memory ran out at {at_once} images per step, which cannot be cut into pieces: {reason}. Use a smaller "

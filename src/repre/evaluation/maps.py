@@ -22,25 +22,25 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from repre.data.labels.masks import MaskSource
-from repre.data.labels.windows import Plan, Windows, WindowsConfig, WindowSet
-from repre.data.loading.workers import in_workers
-from repre.data.views.color import normalize
+from repre.data.labels.windows import Plan, Windows, WindowsConfig
 from repre.errors import RunError, UserError
 from repre.evaluation.feature_cache import evict, go_on_without, mark_used
 from repre.evaluation.options import RuntimeOptions
+from repre.evaluation.window_stream import to_input, window_chunks
 from repre.models.encoder import Encoder
 from repre.utils.amp import autocast
 from repre.utils.io import cache_home, json_hash, write_json
 from repre.utils.pieces import Halving
-from repre.utils.progress import track
+from repre.utils.rank_stream import in_order
 from repre.utils.safe_load import content_hash
+from repre.utils.together import my_share, together
 
 FORMAT = 1
 """Version of the layout and of how maps are computed; entries of other versions are not used."""
@@ -177,7 +177,6 @@ def _fill(folder: Path, write: Callable[[Path], None]) -> None:
         shutil.rmtree(part, ignore_errors=True)
 
 
-@torch.no_grad()
 def _write(
     folder: Path,
     encoder: Encoder,
@@ -190,12 +189,80 @@ def _write(
     norm: bool,
     runtime: RuntimeOptions,
 ) -> None:
-    """Computes the maps and fills the folder of an entry."""
+    """Computes the maps, by all ranks, and fills the folder of an entry."""
+    depth = source.load(0)[1].dtype == np.float32
+    names = [*(f"level-{index}.f16" for index in range(len(levels))), "depth.f32" if depth else "masks.u8"]
+    content = _Content(folder, names, config.size)
+    together(
+        runtime.torch_device,
+        _compute,
+        content,
+        encoder,
+        source,
+        config,
+        mean=mean,
+        std=std,
+        levels=levels,
+        norm=norm,
+        runtime=runtime,
+    )
+
+
+@dataclass
+class _Content:
+    """The files of an entry, which rank 0 writes."""
+
+    folder: Path
+    names: list[str]
+    """Files of arrays."""
+    size: int
+    """Side of a window."""
+
+    def write(self, batches: Iterator["_Computed"]) -> None:
+        """Appends the arrays of all batches to their files, and writes the index at the end."""
+        plans: list[Plan] = []
+        shapes: list[list[int]] = []
+        with ExitStack() as stack:
+            files = [stack.enter_context(open(self.folder / name, "wb")) for name in self.names]
+            for batch in batches:
+                for file, array in zip(files, batch.arrays):
+                    file.write(array.tobytes())
+                plans += batch.plans
+                shapes = [list(level.shape[1:]) for level in batch.arrays[:-1]]
+        index = {
+            "windows": sum(len(plan.offsets) for plan in plans),
+            "size": self.size,
+            "shapes": shapes,
+            "plans": [{"grid": plan.grid, "offsets": plan.offsets} for plan in plans],
+        }
+        write_json(self.folder / "index.json", index)
+
+
+class _Computed(NamedTuple):
+    """A batch of windows, computed."""
+
+    arrays: list[np.ndarray]
+    """Maps of every level, float16 [n, C_l, H_l, W_l], and masks or depth [n, S, S]."""
+    plans: list[Plan]
+    """Of its images."""
+
+
+@torch.no_grad()
+def _compute(
+    content: _Content,
+    encoder: Encoder,
+    source: MaskSource,
+    config: WindowsConfig,
+    *,
+    mean: Tensor,
+    std: Tensor,
+    levels: list[int],
+    norm: bool,
+    runtime: RuntimeOptions,
+) -> None:
+    """Computes the maps of this rank's share; rank 0 writes those of all."""
     device = runtime.torch_device
     encoder, pieces = encoder.to(device).eval(), Halving()
-    plans: list[dict[str, Any]] = []
-    shapes: list[list[int]] = []
-    count = 0
 
     def maps_of(images: Tensor, rows: slice) -> list[Tensor]:
         with autocast(device, runtime.dtype):
@@ -204,21 +271,19 @@ def _write(
             raise RunError(f"the maps of {source.spec} are not finite; the encoder's weights are broken")
         return [maps[level].float().clamp(-FLOAT16_MAX, FLOAT16_MAX).half().cpu() for level in levels]
 
-    with ExitStack() as stack:
-        files = [stack.enter_context(open(folder / f"level-{index}.f16", "wb")) for index in range(len(levels))]
-        depth = source.load(0)[1].dtype == np.float32
-        masks = stack.enter_context(open(folder / ("depth.f32" if depth else "masks.u8"), "wb"))
-        for batch in window_batches(source, config, mean=mean, runtime=runtime, description="maps"):
-            images = torch.cat([to_input(windows.pixels, mean=mean, std=std, device=device) for windows in batch])
-            stored = [torch.cat(level) for level in zip(*pieces(len(images), partial(maps_of, images)))]
-            for file, level in zip(files, stored):
-                file.write(level.numpy().tobytes())
-            for windows in batch:
-                masks.write(windows.masks.numpy().tobytes())
-                plans.append({"grid": windows.plan.grid, "offsets": windows.plan.offsets})
-            shapes = [list(level.shape[1:]) for level in stored]
-            count += len(images)
-    write_json(folder / "index.json", {"windows": count, "size": config.size, "shapes": shapes, "plans": plans})
+    def computed(batch: list[Windows]) -> _Computed:
+        images = torch.cat([to_input(windows.pixels, mean=mean, std=std, device=device) for windows in batch])
+        stored = [torch.cat(level).numpy() for level in zip(*pieces(len(images), partial(maps_of, images)))]
+        masks = np.concatenate([windows.masks.numpy() for windows in batch])
+        return _Computed([*stored, masks], [windows.plan for windows in batch])
+
+    chunks = window_chunks(source, config, mean=mean, runtime=runtime, description="maps")
+    batches = in_order(map(computed, chunk) for chunk in chunks)
+    if my_share()[0]:
+        for _ in batches:  # none: they are sent to rank 0
+            pass
+    else:
+        content.write(batches)
 
 
 def _open(folder: Path) -> CachedMaps:
@@ -237,33 +302,6 @@ def _open(folder: Path) -> CachedMaps:
     name, dtype = ("depth.f32", np.float32) if depth else ("masks.u8", np.uint8)
     masks = np.memmap(folder / name, dtype=dtype, mode="r", shape=(count, size, size))
     return CachedMaps(levels, masks, np.cumsum([0, *(len(plan.offsets) for plan in plans)]), plans)
-
-
-def window_batches(
-    source: MaskSource, config: WindowsConfig, *, mean: Tensor, runtime: RuntimeOptions, description: str
-) -> Iterator[list[Windows]]:
-    """Yields the windows of all images of a source in order, in batches of about `runtime.batch` windows.
-
-    Args:
-        mean: [C, 1, 1], shown beyond the edges of an image.
-        description: of the progress bar.
-    """
-    batch: list[Windows] = []
-    images = in_workers(WindowSet(source, config, mean=mean), range(len(source)), workers=runtime.processes)
-    for windows in track(images, description, total=len(source)):
-        batch.append(windows)
-        if sum(len(windows.pixels) for windows in batch) >= runtime.batch:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
-
-
-def to_input(pixels: Tensor, *, mean: Tensor, std: Tensor, device: torch.device) -> Tensor:
-    """Moves pixels [n, C, S, S], uint8 or float32 in [0, 1], to the device and normalizes them to float32."""
-    images = pixels.to(device, non_blocking=True)
-    images = images.float() / 255 if images.dtype == torch.uint8 else images.clone()
-    return normalize(images, mean.to(device), std.to(device))
 
 
 def _remove_stale_parts(folder: Path) -> None:

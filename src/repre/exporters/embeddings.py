@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
@@ -29,9 +30,12 @@ from repre.data.loading.workers import in_workers, load_tracked
 from repre.errors import UserError
 from repre.evaluation.features import eval_transform
 from repre.evaluation.options import DenseFeatures, RuntimeOptions
+from repre.evaluation.share_check import check_image_is_shared, readable_image
 from repre.exporters.data_map import MapOptions, write_map
 from repre.exporters.feature_files import FeatureParts, check_format, join_parts
+from repre.models.encoder import Encoder
 from repre.models.resolve import resolve_encoder
+from repre.models.transform import Transform
 from repre.types import Features
 from repre.utils.amp import autocast
 from repre.utils.folder_lock import writing
@@ -39,9 +43,11 @@ from repre.utils.image_size import Size
 from repre.utils.io import json_hash
 from repre.utils.pieces import Halving
 from repre.utils.progress import ItemCount
+from repre.utils.together import check_others, my_share, of_rank, together
 
-IMAGES_PER_PART = 2048
 Kind = Literal["pooled", "patch", "pyramid"]
+IMAGES_PER_PART: dict[Kind, int] = {"pooled": 2048, "patch": 128, "pyramid": 128}
+"""Images of a part, whose features are in memory at once."""
 
 
 @torch.no_grad()
@@ -60,7 +66,7 @@ def embed(
     choice: FileChoice | None = None,
     runtime: RuntimeOptions | None = None,
     data_map: MapOptions | None = None,
-    images_per_part: int = IMAGES_PER_PART,
+    images_per_part: int | None = None,
     log: Callable[[str], object] = print,
 ) -> int:
     """Writes the features of all images of `data`; gives the number of images that could be read.
@@ -82,7 +88,7 @@ def embed(
         mean, std: of every channel, instead of what the weights expect.
         runtime: device, workers and batch size.
         data_map: also map the images by their pooled features (`repre.exporters.data_map`); None writes no map.
-        images_per_part: how many images may have to be computed again after an interruption.
+        images_per_part: how many images may have to be computed again after an interruption; None: `IMAGES_PER_PART`.
         log: prints a message for the user.
 
     Raises:
@@ -97,7 +103,7 @@ def embed(
     if data_map is not None and kind != "pooled":
         raise UserError(f"--map needs one vector per image: leave out --kind {kind}")
     norm = kind != "pooled" and features == "normed"
-    runtime = runtime or RuntimeOptions()
+    runtime, images_per_part = runtime or RuntimeOptions(), images_per_part or IMAGES_PER_PART[kind]
     resolved = resolve_encoder(spec).normalized(mean, std)
     encoder = resolved.build(image_size=size).to(runtime.torch_device).eval()
     transform = eval_transform(resolved, encoder, value_range=value_range)
@@ -122,10 +128,71 @@ def embed(
         "images_per_part": images_per_part,
     }
     parts = FeatureParts(out.with_name(f"{out.name}.parts"), count=-(-len(source) // images_per_part))
-    device, keep_values = runtime.torch_device, transform.views.value_range is not None
-    dtype = np.float16 if half else np.float32
+    with writing(out):
+        key = json_hash(settings)
+        parts.open(key)
+        together(
+            runtime.torch_device,
+            _compute_parts,
+            encoder,
+            source,
+            parts,
+            [number for number in range(parts.count) if not parts.is_finished(number)],
+            key,
+            images_per_part=images_per_part,
+            shared=readable_image(source),
+            transform=transform,
+            kind=kind,
+            norm=norm,
+            half=half,
+            runtime=runtime,
+        )
+        count = join_parts(parts, out)
+        several = [(len(names), names[0]) for names in parts.texts("several_frames") if names]
+        if several:
+            log(describe_several(sum(number for number, _ in several), several[0][1]))
+        if data_map is not None:
+            vectors = torch.from_numpy(np.concatenate([part.astype(np.float32) for part in parts.arrays("features")]))
+            names = [*chain.from_iterable(parts.texts("names"))]
+            load = partial(_load_pictures, source, names)
+            write_map(vectors.to(runtime.torch_device), names, out, data_map, title=source.spec, load=load, log=log)
+        shutil.rmtree(parts.folder)
+    return count
 
-    pieces = Halving()
+
+@torch.no_grad()
+def _compute_parts(
+    encoder: Encoder,
+    source: Source,
+    parts: FeatureParts,
+    missing: list[int],
+    key: str,
+    *,
+    images_per_part: int,
+    shared: int | None,
+    transform: Transform,
+    kind: Kind,
+    norm: bool,
+    half: bool,
+    runtime: RuntimeOptions,
+) -> None:
+    """Computes and writes parts; of several ranks, each does its share.
+
+    Args:
+        missing: the parts.
+        key: of the folder of the parts.
+        shared: an image that rank 0 can read.
+
+    Raises:
+        UserError: a rank does not see the images or the parts, because it has another disk.
+    """
+    device, keep_values = runtime.torch_device, transform.views.value_range is not None
+    dtype, pieces = np.float16 if half else np.float32, Halving()
+    if not parts.belong_to(key):
+        raise UserError(
+            f"rank 0 writes to {parts.folder}, which rank {my_share()[0]} does not see: --out must be on a shared disk"
+        )
+    check_image_is_shared(source, shared)
 
     def features_of(views: Tensor, rows: slice) -> dict[str, np.ndarray]:
         with autocast(device, runtime.dtype):
@@ -136,30 +203,19 @@ def embed(
         views = transform(batch.pixels.to(device, non_blocking=True), batch.sizes)
         return [*pieces(len(views), partial(features_of, views))]
 
-    with writing(out):
-        parts.open(json_hash(settings))
-        with ItemCount("embed", total=len(source), keep=True) as counter:
-            for number in range(parts.count):
-                indices = range(number * images_per_part, min((number + 1) * images_per_part, len(source)))
-                if parts.is_finished(number):
-                    counter.update(len(indices))
-                    continue
-                data_set = _DecodedBatches(source, indices, batch=runtime.batch, keep_values=keep_values)
-                batches = in_workers(
-                    data_set, range(len(data_set)), workers=runtime.processes, pin=device.type == "cuda"
-                )
-                arrays, texts = _collect(batches, extract, counter)
-                parts.write(number, arrays, texts)
-        count = join_parts(parts, out)
-        if several := parts.texts("several_frames"):
-            log(describe_several(len(several), several[0]))
-        if data_map is not None:
-            vectors = torch.from_numpy(np.concatenate([part.astype(np.float32) for part in parts.arrays("features")]))
-            names = parts.texts("names")
-            load = partial(_load_pictures, source, names)
-            write_map(vectors.to(device), names, out, data_map, title=source.spec, load=load, log=log)
-        shutil.rmtree(parts.folder)
-    return count
+    rank, ranks = my_share()
+    spans = {
+        number: range(number * images_per_part, min((number + 1) * images_per_part, len(source)))
+        for number in missing[rank::ranks]
+    }
+    own = sum(map(len, spans.values()))
+    total = len(source) if ranks == 1 else own
+    with ItemCount(of_rank("embed"), total=total, initial=total - own, keep=True) as counter:
+        for number, indices in spans.items():
+            data_set = _DecodedBatches(source, indices, batch=runtime.batch, keep_values=keep_values)
+            batches = in_workers(data_set, range(len(data_set)), workers=runtime.processes, pin=device.type == "cuda")
+            arrays, texts = _collect(batches, extract, counter)
+            parts.write(number, arrays, texts)
 
 
 def _load_pictures(source: Source, names: list[str], wanted: list[int]) -> dict[int, np.ndarray]:
@@ -198,6 +254,7 @@ def _collect(
     arrays: dict[str, list[np.ndarray]] = {}
     texts: dict[str, list[str]] = {"names": [], "failures": [], "several_frames": []}
     for batch in batches:
+        check_others()
         for part in extract(batch) if batch.names else ():
             for name, values in part.items():
                 arrays.setdefault(name, []).append(values)

@@ -30,14 +30,18 @@ class FeatureParts:
         Raises:
             UserError: the folder cannot be written.
         """
-        key_file = self.folder / "key.txt"
         try:
-            if not key_file.is_file() or key_file.read_text() != key:
+            if not self.belong_to(key):
                 shutil.rmtree(self.folder, ignore_errors=True)
                 self.folder.mkdir(parents=True)
-                key_file.write_text(key)
+                (self.folder / "key.txt").write_text(key)
         except OSError as error:
             raise UserError(f"--out: {self.folder.parent} cannot be written ({error.strerror})") from error
+
+    def belong_to(self, key: str) -> bool:
+        """Whether the folder holds the parts of a call with this key."""
+        file = self.folder / "key.txt"
+        return file.is_file() and file.read_text() == key
 
     def is_finished(self, number: int) -> bool:
         return self._path(number, "json").is_file()
@@ -48,10 +52,10 @@ class FeatureParts:
             write_atomically(self._path(number, f"{name}.npy"), partial(_save, values))
         write_json(self._path(number, "json"), texts)
 
-    def texts(self, key: str) -> list[str]:
-        """Gives the `names`, the `failures` or the files of `several_frames` of all parts."""
-        contents = (json.loads(self._path(number, "json").read_text(encoding="utf-8")) for number in range(self.count))
-        return [text for content in contents for text in content.get(key, [])]
+    def texts(self, key: str) -> Iterator[list[str]]:
+        """Yields the `names`, the `failures` or the files of `several_frames` part by part."""
+        for number in range(self.count):
+            yield json.loads(self._path(number, "json").read_text(encoding="utf-8")).get(key, [])
 
     def array_names(self) -> list[str]:
         return sorted({path.name.split(".")[1] for path in self.folder.glob("*.npy")})
@@ -83,52 +87,69 @@ def check_format(out: Path) -> None:
 
 
 def join_parts(parts: FeatureParts, out: Path) -> int:
-    """Writes the file and the list of unreadable images beside it; gives the number of images in the file.
+    """Writes the file and the list of unreadable images beside it, with one part in memory at a time; gives the number of
+    images in the file. Equal parts give equal bytes.
 
     Raises:
         UserError: no image can be read.
     """
-    names, failures = parts.texts("names"), parts.texts("failures")
+    count = sum(map(len, parts.texts("names")))
+    unreadable = sum(map(len, parts.texts("failures")))
     listing = out.with_name(f"{out.name}.unreadable.txt")
-    if failures:
-        content = "".join(f"{line}\n" for line in failures).encode("utf-8", "surrogateescape")
-        write_atomically(listing, lambda file: file.write(content))
+    if unreadable:
+        write_atomically(listing, partial(_write_failures, parts))
     else:
         listing.unlink(missing_ok=True)
-    if not names:
-        first = f"; the first: {failures[0]}" if failures else ""
-        raise UserError(f"none of {len(failures)} images can be read{first}")
-    paths = [name.encode("utf-8", "surrogateescape").decode("utf-8", "replace") for name in names]
-    (_write_npz if out.suffix == ".npz" else _write_parquet)(parts, paths, out)
-    return len(paths)
+    if not count:
+        first = next((f"; the first: {lines[0]}" for lines in parts.texts("failures") if lines), "")
+        raise UserError(f"none of {unreadable} images can be read{first}")
+    if out.suffix == ".npz":
+        _write_npz(parts, count, out)
+    else:
+        _write_parquet(parts, out)
+    return count
 
 
-def _write_npz(parts: FeatureParts, paths: list[str], out: Path) -> None:
-    files: dict[str, Path] = {}
-    for name in parts.array_names():
-        first = next(parts.arrays(name))
-        files[name] = parts.folder / f"joined.{name}"
-        joined = np.lib.format.open_memmap(
-            files[name], mode="w+", dtype=first.dtype, shape=(len(paths), *first.shape[1:])
-        )
-        start = 0
-        for values in parts.arrays(name):
-            joined[start : start + len(values)] = values
-            start += len(values)
-        joined.flush()
-    files["paths"] = parts.folder / "joined.paths"
-    with open(files["paths"], "wb") as file:
-        np.save(file, np.array(paths))
+def _write_failures(parts: FeatureParts, file: BinaryIO) -> None:
+    for lines in parts.texts("failures"):
+        file.write("".join(f"{line}\n" for line in lines).encode("utf-8", "surrogateescape"))
+
+
+def _paths(parts: FeatureParts) -> Iterator[list[str]]:
+    """The names of all images part by part, as text that every reader takes; parts without a readable image are left out."""
+    for names in parts.texts("names"):
+        if names:
+            yield [name.encode("utf-8", "surrogateescape").decode("utf-8", "replace") for name in names]
+
+
+def _write_npz(parts: FeatureParts, count: int, out: Path) -> None:
+    longest = max(max(map(len, paths)) for paths in _paths(parts))
+    text = np.dtype(f"<U{max(1, longest)}")
 
     def write(target: BinaryIO) -> None:
         with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
-            for name, path in files.items():
-                archive.write(path, f"{name}.npy")
+            for name in parts.array_names():
+                first = next(parts.arrays(name))
+                _write_array(archive, name, (count, *first.shape[1:]), first.dtype, parts.arrays(name))
+            _write_array(archive, "paths", (count,), text, (np.array(paths, text) for paths in _paths(parts)))
 
     write_atomically(out, write)
 
 
-def _write_parquet(parts: FeatureParts, paths: list[str], out: Path) -> None:
+def _write_array(
+    archive: zipfile.ZipFile, name: str, shape: tuple[int, ...], dtype: np.dtype[Any], parts: Iterator[np.ndarray]
+) -> None:
+    """Writes an array to an archive as `np.savez` does, part by part."""
+    with archive.open(
+        zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True
+    ) as file:  # without the time, as all have one
+        header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(file, header)
+        for values in parts:
+            file.write(np.ascontiguousarray(values).data.cast("B"))
+
+
+def _write_parquet(parts: FeatureParts, out: Path) -> None:
     pyarrow, parquet = _import_pyarrow()
     names = parts.array_names()
     first = {name: next(parts.arrays(name)) for name in names}
@@ -137,18 +158,15 @@ def _write_parquet(parts: FeatureParts, paths: list[str], out: Path) -> None:
     schema = pyarrow.schema([("path", pyarrow.string()), *types.items()], metadata={"shapes": json.dumps(shapes)})
 
     def write(target: BinaryIO) -> None:
-        start = 0
         with parquet.ParquetWriter(target, schema) as writer:
-            for arrays in zip(*(parts.arrays(name) for name in names)):
-                count = len(arrays[0])
-                columns = [pyarrow.array(paths[start : start + count])]
+            for paths, *arrays in zip(_paths(parts), *(parts.arrays(name) for name in names)):
+                columns = [pyarrow.array(paths)]
                 for name, values in zip(names, arrays):
                     flat = np.ascontiguousarray(values).reshape(-1)
-                    offsets = np.arange(count + 1, dtype=np.int32) * (flat.size // count)
+                    offsets = np.arange(len(paths) + 1, dtype=np.int32) * (flat.size // len(paths))
                     lists = pyarrow.ListArray.from_arrays(pyarrow.array(offsets), pyarrow.array(flat))
                     columns.append(lists.cast(types[name]))
                 writer.write_table(pyarrow.table(columns, schema=schema))
-                start += count
 
     write_atomically(out, write)
 

@@ -38,6 +38,17 @@ def single_process() -> Iterator[None]:
         _single_process = before
 
 
+@contextmanager
+def all_processes() -> Iterator[None]:
+    """Inside, this process computes with the other ranks, also within `single_process`."""
+    global _single_process
+    before, _single_process = _single_process, False
+    try:
+        yield
+    finally:
+        _single_process = before
+
+
 def is_initialized() -> bool:
     return dist.is_available() and dist.is_initialized()
 
@@ -48,6 +59,11 @@ def rank() -> int:
 
 def world_size() -> int:
     return dist.get_world_size() if is_initialized() and not _single_process else 1
+
+
+def started_processes() -> int:
+    """Processes that torchrun started for this command, whether they form a group or not."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def local_world_size() -> int:
@@ -61,6 +77,26 @@ def is_main_process() -> bool:
     return (rank() if is_initialized() else int(os.environ.get("RANK", "0"))) == 0
 
 
+def rendezvous(*, seconds: float = 1800.0) -> tuple[dist.Store, int, int]:
+    """Meets the other processes that torchrun started: a store that all of them see, this rank, and their number.
+
+    Raises:
+        RunError: they do not all come within this time.
+    """
+    try:
+        store, group_rank, group_size = next(dist.rendezvous("env://", timeout=timedelta(seconds=seconds)))
+    except (dist.DistError, RuntimeError) as error:
+        address = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
+        raise RunError(
+            f"not all {started_processes()} processes met at {address} within {seconds:.0f} s. Start all of them together, "
+            "and check that this machine reaches that address. If one failed, its message gives the reason",
+            kind="lost",
+        ) from error
+    # torchrun keeps its store across restarts: a prefix per restart keeps the keys of dead processes apart
+    store = dist.PrefixStore(f"start {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+    return store, group_rank, group_size
+
+
 @contextmanager
 def process_group(device: torch.device, *, stuck_minutes: float = 30.0) -> Iterator[None]:
     """Inside, the processes that torchrun started form a group: NCCL between CUDA devices, gloo otherwise.
@@ -72,22 +108,11 @@ def process_group(device: torch.device, *, stuck_minutes: float = 30.0) -> Itera
     Raises:
         RunError: not all of them start within this time, or one of them ends.
     """
-    if is_initialized() or int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if is_initialized() or started_processes() == 1:
         yield
         return
-    on_cuda = device.type == "cuda"
-    limit = 60 * stuck_minutes
-    try:
-        store, group_rank, group_size = next(dist.rendezvous("env://", timeout=timedelta(seconds=limit)))
-    except (dist.DistError, RuntimeError) as error:
-        address = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
-        raise RunError(
-            f"not all {os.environ['WORLD_SIZE']} processes met at {address} within {limit:.0f} s. Start all of them "
-            "together, and check that this machine reaches that address. If one failed, its message gives the reason",
-            kind="lost",
-        ) from error
-    # torchrun keeps its store across restarts: a prefix per restart keeps the keys of dead processes apart
-    store = dist.PrefixStore(f"start {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+    on_cuda, limit = device.type == "cuda", 60 * stuck_minutes
+    store, group_rank, group_size = rendezvous(seconds=limit)
     _hosts[:] = meet(store, rank=group_rank, size=group_size, seconds=limit)
     dist.init_process_group(
         "nccl" if on_cuda else "gloo",
@@ -101,7 +126,7 @@ def process_group(device: torch.device, *, stuck_minutes: float = 30.0) -> Itera
         with watching(store.clone(), rank=group_rank, size=group_size, limit=limit):
             yield
     except BaseException as error:
-        reason = RunError(_PEER_ENDED, kind="lost") if is_lost_peer(error) else error
+        reason = RunError(PEER_ENDED, kind="lost") if is_lost_peer(error) else error
         with suppress(OSError):
             ErrorHandler().record_exception(reason)  # torchrun prints the reason of the first process that failed
         if reason is not error:
@@ -111,7 +136,7 @@ def process_group(device: torch.device, *, stuck_minutes: float = 30.0) -> Itera
         dist.destroy_process_group()
 
 
-_PEER_ENDED = (
+PEER_ENDED = (
     "another process of this run ended, so this one cannot continue; everything saved so far is intact, and the other "
     "process's message gives the reason"
 )

@@ -87,10 +87,9 @@ def source_identity(source: Source, indices: Array | None = None, *, decoded: bo
     Args:
         decoded: include the size to which files are decoded, and their whole paths instead of their names in the data.
     """
-    indices = np.arange(len(source), dtype=np.int64) if indices is None else indices
     digest = hashlib.sha256()
     if isinstance(source, FileSource):
-        for index in indices.tolist():
+        for index in range(len(source)) if indices is None else map(int, indices):  # a million of them are no list
             try:
                 stamp = source.stamp(index)
             except UnreadableImage:
@@ -98,7 +97,9 @@ def source_identity(source: Source, indices: Array | None = None, *, decoded: bo
             name = source.describe(index) if decoded else str(source.files.names[index])
             digest.update(os.fsencode(name) + b"\0" + repr(stamp).encode())
         digest.update(repr(source.canvas).encode() if decoded else b"")
-    elif isinstance(source, Scenes):
+        return digest.hexdigest()
+    indices = np.arange(len(source), dtype=np.int64) if indices is None else indices
+    if isinstance(source, Scenes):
         digest.update(json.dumps([asdict(source.config), source.split]).encode())
         digest.update(indices.tobytes())
     elif isinstance(source, ArraySource):

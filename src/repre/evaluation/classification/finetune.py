@@ -27,7 +27,7 @@ from repre.evaluation.classification.class_details import class_details
 from repre.evaluation.classification.classifier import Classifier
 from repre.evaluation.classification.opening import open_for
 from repre.evaluation.features import extract_features, stream_views
-from repre.evaluation.fit import FitConfig, fit
+from repre.evaluation.fit import FitConfig, fit, why_alone
 from repre.evaluation.fitted.fitted_classifier import FittedClassifier
 from repre.evaluation.metrics import check_fractions, classification, with_fraction
 from repre.evaluation.options import RuntimeOptions
@@ -38,6 +38,7 @@ from repre.models.transform import Transform
 from repre.types import Batch
 from repre.utils.config_checks import check_fields
 from repre.utils.image_size import Size
+from repre.utils.together import my_share, together
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +102,7 @@ def run(resolved: ResolvedEncoder, config: FinetuneConfig, *, work_dir: Path | N
     if config.save_encoder and work_dir is None:
         raise UserError("save_encoder needs work_dir, the folder to save to")
     runtime, identity = config.runtime, definition("finetune", resolved, config)
+    device = runtime.torch_device
     encoder, transform, splits = open_for(resolved, config)
     for note in splits.notes:
         print(note, flush=True)
@@ -113,10 +115,16 @@ def run(resolved: ResolvedEncoder, config: FinetuneConfig, *, work_dir: Path | N
         train = splits.train.take(draw_share(splits.train.targets, fraction, seed=config.seed))
         encoder = resolved.build(image_size=config.size, drop_path=config.fit.drop_path, seed=config.seed)
         torch.manual_seed(config.seed)  # the same head for every encoder of this width
-        model = Classifier(encoder, len(splits.classes)).to(runtime.torch_device)
+        model = Classifier(encoder, len(splits.classes)).to(device)
+        batch_size = min(config.fit.batch_size, len(train))
         with naming_bad_images(splits.train, splits.test, workers=runtime.processes):
-            summary = _train(model, train, transform, config, work_dir=work_dir, identity=identity)
-            scores = _scores(model, splits.test, transform, runtime)
+            if why_alone(model, batch_size):
+                summary = _train(model, train, transform, config, batch_size, work_dir=work_dir, identity=identity)
+            else:
+                summary = together(
+                    device, _train, model, train, transform, config, batch_size, work_dir=work_dir, identity=identity
+                )
+            (scores,) = together(device, _scores, model, splits.test, transform, runtime)
         for name, value in classification(scores, test_targets).items():
             metrics[with_fraction(name, fraction, config.label_fraction)] = value
         details[with_fraction("fit", fraction, config.label_fraction)] = {**summary, "images": len(train)}
@@ -134,13 +142,18 @@ def _train(
     train: LabeledImages,
     transform: Transform,
     config: FinetuneConfig,
+    batch_size: int,
     *,
     work_dir: Path | None,
     identity: dict[str, Any],
 ) -> dict[str, float]:
-    """Trains the classifier, sets evaluation mode, and returns the summary of `fit`."""
-    device = config.runtime.torch_device
-    fit_config = replace(config.fit, batch_size=min(config.fit.batch_size, len(train)))
+    """Trains the classifier, sets evaluation mode, and returns the summary of `fit`.
+
+    Of several ranks, each decodes and encodes its share of a batch; where images of a batch are mixed, it decodes all of it.
+    """
+    device, share = config.runtime.torch_device, my_share()
+    rank, ranks = (0, 1) if config.mixup > 0 or config.cutmix > 0 else share
+    fit_config = replace(config.fit, batch_size=batch_size)
     canvas = train.canvas(transform.canvas)
     targets, targets_hash = torch.from_numpy(train.targets), hashlib.sha256(train.targets.tobytes()).hexdigest()
 
@@ -153,8 +166,11 @@ def _train(
             canvas=canvas,
             workers=config.runtime.processes,
             start=start,
+            rank=rank,
+            world_size=ranks,
             keep_values=transform.views.value_range is not None,
             pin=device.type == "cuda",
+            log=_silent if share[0] else print,
         )
 
     def batches(start: int) -> Iterator[Batch]:
@@ -175,10 +191,11 @@ def _train(
             smoothing=config.smoothing,
             mixup=config.mixup,
             cutmix=config.cutmix,
+            share=share,
         )
 
     def loss(batch: Batch) -> Tensor:
-        (whole,) = piece_losses(batch, len(batch.indices))
+        (whole,) = piece_losses(batch, batch_size)
         return whole
 
     schedule = loader(0)
@@ -208,29 +225,34 @@ def classification_losses(
     smoothing: float = 0.0,
     mixup: float = 0.0,
     cutmix: float = 0.0,
+    share: tuple[int, int] = (0, 1),
 ) -> Iterator[Tensor]:
     """Yields the losses of pieces of a batch, whose sum is its mean cross-entropy with soft targets, or its mean binary
     cross-entropy for several labels per image. Drop path draws for every piece what it draws for the whole batch.
 
     Args:
-        images: [B, C, H, W].
+        images: [B, C, H, W]; of several ranks, the share of this one, or the whole batch where images are mixed.
         labels: int64 [B], which `smoothing` applies to; or 0/1 [B, classes].
         size: images of a piece; B gives the loss of the batch.
         mixup, cutmix: see `mix`.
+        share: number of this rank, and of the ranks whose losses sum up to that of the batch.
     """
-    multilabel, count = labels.ndim == 2, len(images)
+    multilabel, (rank, ranks) = labels.ndim == 2, share
     targets = labels
     if not multilabel:
         classes = model.head.out_features
         targets = F.one_hot(labels, classes).float() * (1 - smoothing) + smoothing / classes
     if mixup > 0 or cutmix > 0:
         images, targets = mix(images, targets, mixup=mixup, cutmix=cutmix)
+        images, targets = images.chunk(ranks)[rank], targets.chunk(ranks)[rank]
+    local = len(images)
+    first, count = rank * local, ranks * local
     loss = F.binary_cross_entropy_with_logits if multilabel else F.cross_entropy
     batch_slice, devices = model.encoder.batch_slice, [images.device] if images.device.type == "cuda" else []
     try:
-        for start in range(0, count, size):
-            stop = min(start + size, count)
-            batch_slice.select(start, stop, total=count, device=images.device)
+        for start in range(0, local, size):
+            stop = min(start + size, local)
+            batch_slice.select(first + start, first + stop, total=count, device=images.device)
             with torch.random.fork_rng(devices=devices):
                 value = loss(model(images[start:stop]).float(), targets[start:stop])
             yield value * ((stop - start) / count)
@@ -270,8 +292,11 @@ def mix(images: Tensor, targets: Tensor, *, mixup: float, cutmix: float) -> tupl
     return images, ratio * targets + (1 - ratio) * targets.roll(1, 0)
 
 
-def _scores(model: Classifier, images: LabeledImages, transform: Transform, runtime: RuntimeOptions) -> Tensor:
-    """Scores of all images, float32 on the CPU [N, C]."""
-
+def _scores(model: Classifier, images: LabeledImages, transform: Transform, runtime: RuntimeOptions) -> list[Tensor]:
+    """Scores of all images, float32 on the CPU [N, C], as `extract_features` returns them."""
     scores = partial(model.scores, precision=runtime.dtype)
-    return extract_features(stream_views(images, transform, runtime=runtime), [scores])[0]
+    return extract_features(stream_views(images, transform, runtime=runtime), [scores])
+
+
+def _silent(_: str) -> None:
+    """Other ranks than rank 0 print nothing."""

@@ -10,7 +10,7 @@ predictions/predict.json        model, images and settings; `predicted` is null 
 
 import json
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -30,9 +30,11 @@ from repre.evaluation.fitted.fitted_folder import fingerprint, load_fitted, mode
 from repre.evaluation.fitted.fitted_model import FittedModel, PredictOptions
 from repre.evaluation.fitted.output_names import output_names
 from repre.evaluation.fitted.prediction_images import Predicted, open_images, stream
+from repre.evaluation.share_check import check_image_is_shared, readable_image
 from repre.utils.device import pick_device
 from repre.utils.folder_lock import writing
 from repre.utils.io import write_atomically, write_json
+from repre.utils.together import my_share, together
 
 FORMAT = 1
 """Version of the folder's layout."""
@@ -99,7 +101,7 @@ def predict_files(
         if predicted is not None:
             log(f"{out} is complete already")
         else:
-            pick_device(options.runtime.device)
+            pick_device(options.runtime.device)  # its mistakes come before anything is written
             try:
                 (out / PARTS).mkdir(parents=True, exist_ok=True)
             except OSError as error:
@@ -108,7 +110,17 @@ def predict_files(
             write_json(out / SETTINGS, settings | {"predicted": None})
             parts = _Parts(out / PARTS, total=len(source), per_part=per_part)
             try:
-                _predict(fitted, source, parts, out, options)
+                together(
+                    pick_device(options.runtime.device),
+                    _predict,
+                    fitted,
+                    source,
+                    parts,
+                    parts.missing(),
+                    out,
+                    options,
+                    shared=readable_image(source),
+                )
                 predicted = _finish(fitted, parts, out, options, log)
             except OSError as error:
                 raise RunError(f"--out {out} cannot be written ({error.strerror or error})") from error
@@ -158,10 +170,13 @@ class _Parts:
         self.folder, self.total, self.per_part = folder, total, per_part
         self.count = -(-total // per_part)
 
-    def waiting(self) -> list[int]:
-        """The images of unfinished parts."""
-        unfinished = (number for number in range(self.count) if not self._path(number).is_file())
-        return [index for number in unfinished for index in self._range(number)]
+    def missing(self) -> list[int]:
+        """The unfinished parts."""
+        return [number for number in range(self.count) if not self._path(number).is_file()]
+
+    def images(self, numbers: Iterable[int]) -> list[int]:
+        """The images of some parts."""
+        return [index for number in numbers for index in self._range(number)]
 
     def write(self, number: int, content: dict[str, list[Any]]) -> None:
         """Marks a part as finished."""
@@ -183,9 +198,30 @@ class _Parts:
         return self.folder / f"{number:06d}.json"
 
 
-def _predict(model: FittedModel, source: Source, parts: _Parts, out: Path, options: PredictOptions) -> None:
-    """Predicts the images of unfinished parts."""
-    total, waiting = len(source), parts.waiting()
+def _predict(
+    model: FittedModel,
+    source: Source,
+    parts: _Parts,
+    missing: list[int],
+    out: Path,
+    options: PredictOptions,
+    *,
+    shared: int | None,
+) -> None:
+    """Predicts the images of parts; of several ranks, each does its share.
+
+    Args:
+        missing: the parts.
+        shared: an image that rank 0 can read.
+
+    Raises:
+        UserError: a rank does not see the images or the parts, because it has another disk.
+    """
+    rank, ranks = my_share()
+    if not parts.folder.is_dir():
+        raise UserError(f"rank 0 writes to {out}, which rank {rank} does not see: --out must be on a shared disk")
+    check_image_is_shared(source, shared)
+    total, waiting = len(source), parts.images(missing[rank::ranks])
     names = source.files.names if isinstance(source, FileSource) else [source.describe(i) for i in range(total)]
     drawn = _spread(total, total if options.overlays == -1 else options.overlays) if model.is_drawn else set()
     own_names = model.files_per_image or bool(drawn)

@@ -16,6 +16,7 @@ from repre.data.io.sources import Source, open_source
 from repre.data.loading.workers import in_workers, load_tracked
 from repre.evaluation.fitted.fitted_model import FittedModel, PredictOptions
 from repre.utils.progress import ItemCount
+from repre.utils.together import check_others, of_rank
 
 Array = np.ndarray
 FEW = 16
@@ -107,6 +108,7 @@ def stream(
     batch: list[Read] = []
 
     def predicted() -> Iterator[Predicted]:
+        check_others()
         readable = [read for read in batch if read.failure is None]
         names = [source.describe(read.number) for read in readable]
         found = iter(predict([read.item for read in readable], names) if readable else [])
@@ -116,7 +118,7 @@ def stream(
 
     reads = in_workers(_Images(source, model.reader), indices, workers=workers)
     weight = 0
-    with ItemCount("predict", total=len(indices)) as bar:
+    with ItemCount(of_rank("predict"), total=len(indices)) as bar:
         for position, read in enumerate(reads):
             batch.append(read)
             weight += 0 if read.failure is not None else model.weight(read.item)

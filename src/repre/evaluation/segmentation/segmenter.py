@@ -11,11 +11,12 @@ from torch import Tensor, nn
 
 from repre.data.labels.crops import Crops, CropSteps, crop_batches, render_crops
 from repre.data.labels.windows import Plan, merge
-from repre.evaluation.maps import FLOAT16_MAX, to_input, window_batches
+from repre.evaluation.maps import FLOAT16_MAX
 from repre.evaluation.options import RuntimeOptions
 from repre.evaluation.segmentation.frozen_maps import logits_of_maps, train_on_maps
 from repre.evaluation.segmentation.segmentation_heads import resize
 from repre.evaluation.segmentation.segmentation_task import ImageLogits, SegmentationTask
+from repre.evaluation.window_stream import to_input, window_batches
 from repre.models.encoder import Encoder
 from repre.utils.amp import autocast
 from repre.utils.pieces import Halving
