@@ -23,7 +23,7 @@ def test_runs_survive_every_fault(tmp_path: Path) -> None:
         env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])},
         capture_output=True,
         text=True,
-        timeout=900,
+        timeout=1800,
         check=False,
     )
     assert process.returncode == 0, process.stdout + process.stderr[-3000:]
