@@ -21,7 +21,7 @@ from torch.utils.data import Dataset
 from repre.data.io.decode import UnreadableImage
 from repre.data.io.file_choice import FileChoice
 from repre.data.io.frame_notes import describe_several, noting_frames
-from repre.data.io.sources import Source, describe_source, open_source
+from repre.data.io.sources import Source, describe_source, open_source, raw_name
 from repre.data.io.value_ranges import check_values
 from repre.data.labels.splits import source_identity
 from repre.data.loading.loader import stack
@@ -38,6 +38,7 @@ from repre.utils.folder_lock import writing
 from repre.utils.image_size import Size
 from repre.utils.io import json_hash
 from repre.utils.pieces import Halving
+from repre.utils.printable_text import printable, say
 from repre.utils.progress import ItemCount
 
 IMAGES_PER_PART = 2048
@@ -61,7 +62,7 @@ def embed(
     runtime: RuntimeOptions | None = None,
     data_map: MapOptions | None = None,
     images_per_part: int = IMAGES_PER_PART,
-    log: Callable[[str], object] = print,
+    log: Callable[[str], object] = say,
 ) -> int:
     """Writes the features of all images of `data`; gives the number of images that could be read.
 
@@ -152,7 +153,7 @@ def embed(
                 parts.write(number, arrays, texts)
         count = join_parts(parts, out)
         if several := parts.texts("several_frames"):
-            log(describe_several(len(several), several[0]))
+            log(describe_several(len(several), printable(several[0])))
         if data_map is not None:
             vectors = torch.from_numpy(np.concatenate([part.astype(np.float32) for part in parts.arrays("features")]))
             names = parts.texts("names")
@@ -172,7 +173,7 @@ def _load_pictures(source: Source, names: list[str], wanted: list[int]) -> dict[
     chosen, pictures, position = set(wanted), dict[int, np.ndarray](), 0
     with ItemCount("thumbnails", total=len(wanted)) as counter:
         for index in range(len(source)):
-            if position == len(names) or source.describe(index) != names[position]:
+            if position == len(names) or raw_name(source, index) != names[position]:
                 continue  # it could not be read
             if position in chosen:
                 image = source.load(index)
@@ -243,14 +244,14 @@ class _DecodedBatches(Dataset[_Batch]):
     def __getitem__(self, number: int) -> _Batch:
         images, names, failures, several = [], [], [], []
         for index in self.indices[number * self.batch : (number + 1) * self.batch]:
-            name = self.source.describe(index)
+            name = raw_name(self.source, index)
             try:
                 with noting_frames() as note:
                     images.append(load_tracked(self.source, index))
                 names.append(name)
                 several += [name] if note.several else []
             except UnreadableImage as error:
-                failures.append(f"{name}\t{error}")
+                failures.append(f"{printable(name)}\t{error}")
         if not images:
             return _Batch(torch.empty(0), torch.empty(0), names, failures, several)
         return _Batch(*stack(images, keep_values=self.keep_values), names, failures, several)

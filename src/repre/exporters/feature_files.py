@@ -14,6 +14,7 @@ import numpy as np
 from repre.errors import UserError
 from repre.utils.io import write_atomically, write_json
 from repre.utils.optional_imports import require
+from repre.utils.os_errors import reason_of
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class FeatureParts:
                 self.folder.mkdir(parents=True)
                 key_file.write_text(key)
         except OSError as error:
-            raise UserError(f"--out: {self.folder.parent} cannot be written ({error.strerror})") from error
+            raise UserError(f"--out: {self.folder.parent} cannot be written ({reason_of(error)})") from error
 
     def is_finished(self, number: int) -> bool:
         return self._path(number, "json").is_file()
@@ -98,9 +99,8 @@ def join_parts(parts: FeatureParts, out: Path) -> int:
     if not names:
         first = f"; the first: {failures[0]}" if failures else ""
         raise UserError(f"none of {len(failures)} images can be read{first}")
-    paths = [name.encode("utf-8", "surrogateescape").decode("utf-8", "replace") for name in names]
-    (_write_npz if out.suffix == ".npz" else _write_parquet)(parts, paths, out)
-    return len(paths)
+    (_write_npz if out.suffix == ".npz" else _write_parquet)(parts, names, out)
+    return len(names)
 
 
 def _write_npz(parts: FeatureParts, paths: list[str], out: Path) -> None:
@@ -132,6 +132,7 @@ def _write_parquet(parts: FeatureParts, paths: list[str], out: Path) -> None:
     pyarrow, parquet = _import_pyarrow()
     names = parts.array_names()
     first = {name: next(parts.arrays(name)) for name in names}
+    paths = [path.encode("utf-8", "surrogateescape").decode("utf-8", "replace") for path in paths]  # Arrow wants UTF-8
     types = {name: pyarrow.list_(pyarrow.from_numpy_dtype(array.dtype)) for name, array in first.items()}
     shapes = {name: array.shape[1:] for name, array in first.items()}
     schema = pyarrow.schema([("path", pyarrow.string()), *types.items()], metadata={"shapes": json.dumps(shapes)})

@@ -106,6 +106,11 @@ def release_freed_memory() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
+def machine_bytes() -> int:
+    """All memory of the machine, in bytes."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
 def pick_precision(name: str, device: torch.device) -> torch.dtype:
     """The data type of matrix products.
 

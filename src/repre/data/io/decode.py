@@ -23,6 +23,7 @@ from repre.data.io.frame_notes import note_several_frames
 from repre.data.io.image_kinds import FORMATS, HEAD_BYTES, image_kind
 from repre.data.io.image_limits import UnreadableImage, check_shape, check_values
 from repre.data.io.tiff import needs_tifffile, read_tiff
+from repre.utils.os_errors import no_permission
 
 Array = np.ndarray
 
@@ -78,7 +79,7 @@ def read_image(
     except FileNotFoundError as error:
         raise UnreadableImage("the file has vanished") from error
     except PermissionError as error:
-        raise UnreadableImage("no permission to read it") from error
+        raise UnreadableImage(no_permission(error)) from error
     except UnidentifiedImageError as error:
         raise UnreadableImage("not an image") from error
     except Image.DecompressionBombError as error:

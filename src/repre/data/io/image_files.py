@@ -9,6 +9,7 @@ import numpy as np
 
 from repre.data.io.decode import read_image
 from repre.data.io.names import Names
+from repre.utils.printable_text import printable
 
 Array = np.ndarray
 
@@ -40,7 +41,7 @@ class Files(Protocol):
         """What changes with the content of file `index`; raises UnreadableImage if it is gone."""
 
     def describe(self, index: int) -> str:
-        """File `index` in messages: its path, or its archive and the name in it."""
+        """File `index`: its path, or its archive and the name in it, as they are."""
 
 
 class Opened(NamedTuple):
@@ -126,7 +127,7 @@ class FileSource:
             )
 
     def describe(self, index: int) -> str:
-        return self.files.describe(index)
+        return printable(self.files.describe(index))
 
 
 def class_labels(files: Files) -> tuple[Array | None, list[str]]:

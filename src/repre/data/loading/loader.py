@@ -34,6 +34,7 @@ from repre.errors import RunError, UserError
 from repre.types import Batch, ViewParameters, Views
 from repre.utils.config_checks import check_fields
 from repre.utils.image_size import Size, height_and_width
+from repre.utils.printable_text import say
 
 WHOLE = 512
 """Files of up to so many pixels a side, as most of ImageNet's, are not shrunk by default."""
@@ -259,7 +260,7 @@ class Loader:
         render: Callable[[Batch], Views] | None = None,
         in_flight_gib: float = IN_FLIGHT_GIB,
         keep: Callable[[Parts], Parts | None] | None = None,
-        log: Callable[[str], object] = print,
+        log: Callable[[str], object] = say,
     ) -> None:
         check_batch(batch_size, images=len(source), spec=source.spec, processes=world_size)
         order = RunOrder(count=len(source), batch_size=batch_size, seed=seed, rank=rank, world_size=world_size)

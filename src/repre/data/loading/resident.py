@@ -8,7 +8,6 @@ images, because each epoch gives it others of them.
 """
 
 import math
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -26,6 +25,7 @@ from repre.data.loading.slots import SlotRing
 from repre.data.loading.sub_batches import MOST_IMAGES, CanvasJoiner, Cut, cut_batch
 from repre.data.loading.workers import in_workers
 from repre.errors import counted
+from repre.utils.device import machine_bytes
 
 Memory = Literal["auto", "off", "on"]
 SHARES: dict[Memory, float] = {"auto": 0.1, "on": 0.5}
@@ -229,4 +229,4 @@ def free_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return machine_bytes()

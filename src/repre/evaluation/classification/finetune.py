@@ -38,6 +38,7 @@ from repre.models.transform import Transform
 from repre.types import Batch
 from repre.utils.config_checks import check_fields
 from repre.utils.image_size import Size
+from repre.utils.printable_text import say
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +104,7 @@ def run(resolved: ResolvedEncoder, config: FinetuneConfig, *, work_dir: Path | N
     runtime, identity = config.runtime, definition("finetune", resolved, config)
     encoder, transform, splits = open_for(resolved, config)
     for note in splits.notes:
-        print(note, flush=True)
+        say(note)
     channels = encoder.config.channels
     test_targets = torch.from_numpy(splits.test.targets)
     metrics: dict[str, float] = {}
