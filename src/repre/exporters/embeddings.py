@@ -32,7 +32,7 @@ from repre.evaluation.options import DenseFeatures, RuntimeOptions
 from repre.exporters.data_map import MapOptions, write_map
 from repre.exporters.feature_files import FeatureParts, check_format, join_parts
 from repre.models.resolve import resolve_encoder
-from repre.types import Features
+from repre.types import Canvases, Features
 from repre.utils.amp import autocast
 from repre.utils.folder_lock import writing
 from repre.utils.image_size import Size
@@ -123,7 +123,7 @@ def embed(
         "images_per_part": images_per_part,
     }
     parts = FeatureParts(out.with_name(f"{out.name}.parts"), count=-(-len(source) // images_per_part))
-    device, keep_values = runtime.torch_device, transform.views.value_range is not None
+    device = runtime.torch_device
     dtype = np.float16 if half else np.float32
 
     pieces = Halving()
@@ -145,7 +145,7 @@ def embed(
                 if parts.is_finished(number):
                     counter.update(len(indices))
                     continue
-                data_set = _DecodedBatches(source, indices, batch=runtime.batch, keep_values=keep_values)
+                data_set = _DecodedBatches(source, indices, batch=runtime.batch)
                 batches = in_workers(
                     data_set, range(len(data_set)), workers=runtime.processes, pin=device.type == "cuda"
                 )
@@ -220,7 +220,7 @@ def _select(features: Features, kind: Kind) -> dict[str, Tensor]:
 class _Batch(NamedTuple):
     """The readable images of a batch, and what could not be read."""
 
-    pixels: Tensor
+    pixels: Canvases
     """Images on a canvas of the largest one's side, [B, C, K, K]."""
     sizes: Tensor
     """Height and width of each, [B, 2]."""
@@ -235,8 +235,8 @@ class _Batch(NamedTuple):
 class _DecodedBatches(Dataset[_Batch]):
     """Item t is batch t of some images of a source; it has fewer images where some cannot be read."""
 
-    def __init__(self, source: Source, indices: range, *, batch: int, keep_values: bool) -> None:
-        self.source, self.indices, self.batch, self.keep_values = source, indices, batch, keep_values
+    def __init__(self, source: Source, indices: range, *, batch: int) -> None:
+        self.source, self.indices, self.batch = source, indices, batch
 
     def __len__(self) -> int:
         return -(-len(self.indices) // self.batch)
@@ -254,4 +254,4 @@ class _DecodedBatches(Dataset[_Batch]):
                 failures.append(f"{printable(name)}\t{error}")
         if not images:
             return _Batch(torch.empty(0), torch.empty(0), names, failures, several)
-        return _Batch(*stack(images, keep_values=self.keep_values), names, failures, several)
+        return _Batch(*stack(images), names, failures, several)

@@ -154,7 +154,6 @@ def _train(
             canvas=canvas,
             workers=config.runtime.processes,
             start=start,
-            keep_values=transform.views.value_range is not None,
             pin=device.type == "cuda",
         )
 

@@ -162,13 +162,12 @@ class FittedClassifier(FittedModel):
         self, runtime: RuntimeOptions, options: PredictOptions
     ) -> Callable[[list[np.ndarray], list[str]], list[Classes]]:
         transform, pieces = self.preprocessing.transform, Halving()
-        keep_values = transform.views.value_range is not None
 
         def scores(views: Tensor, rows: slice) -> Tensor:
             return self.network.scores(views[rows], runtime.dtype)
 
         def predict(images: list[np.ndarray], names: list[str]) -> list[Classes]:
-            pixels, sizes = stack(images, keep_values=keep_values)
+            pixels, sizes = stack(images)
             views = transform(pixels.to(runtime.torch_device, non_blocking=True), sizes)
             found = torch.cat([*pieces(len(views), partial(scores, views))])
             probabilities = found.sigmoid() if self.head.multilabel else found.softmax(1)
