@@ -30,6 +30,7 @@ AREAS = (
     "disks",
     "nonfinite",
     "untrusted_files",
+    "hostile",
     "data_sources",
     "soak",
 )
