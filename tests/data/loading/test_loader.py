@@ -1,8 +1,11 @@
 """The loader: one order for any number of ranks and workers, exact resume, replacements for unreadable files."""
 
+import os
+import sys
 from dataclasses import replace
 from functools import partial
 from itertools import chain
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -245,6 +248,16 @@ def test_fewer_workers_where_an_image_each_does_not_fit() -> None:
     assert "--loader.in-flight-gib" in lines[0]
     assert Loader(Numbers(24), workers=8, in_flight_gib=1e-9, **settings).cut.workers == 1
     assert len(list(few)) == 4
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has /dev/shm")
+def test_too_little_room_for_workers_is_refused_before_the_first_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the first validation of a run, which takes a while, would come before."""
+    monkeypatch.setattr(os, "statvfs", lambda _: SimpleNamespace(f_bavail=16, f_frsize=4096))
+    settings: dict[str, Any] = {"batch_size": 6, "epochs": 1, "seed": 0, "canvas": 8}
+    with pytest.raises(UserError, match="2 workers need 104 KiB in /dev/shm, which has 64 KiB left"):
+        Loader(Numbers(24), workers=2, **settings)
+    Loader(Numbers(24), workers=0, **settings)
 
 
 def test_settings_that_cannot_be_are_refused() -> None:

@@ -35,6 +35,7 @@ from repre.types import Batch, Canvases, MixedCanvases, ViewParameters, Views
 from repre.utils.config_checks import check_fields
 from repre.utils.image_size import Size, height_and_width
 from repre.utils.printable_text import say
+from repre.utils.shared_memory import check_semaphores
 
 WHOLE = 512
 """Files of up to so many pixels a side, as most of ImageNet's, are not shrunk by default."""
@@ -238,7 +239,7 @@ class Loader:
         is_resident: the images are in the memory of the device; see `prepare`.
 
     Raises:
-        UserError: the batch is larger than the source or cannot be divided among the ranks.
+        UserError: the batch is larger than the source or cannot be divided among the ranks, or /dev/shm is too small.
         RunError, while iterating: too many files in a row are unreadable, or a worker died.
     """
 
@@ -272,6 +273,7 @@ class Loader:
         self.cut = cut_batch(
             self.local, image_bytes=image_bytes, workers=workers, budget=int(in_flight_gib * 2**30), extra=EXTRA_SLOTS
         )
+        check_semaphores(self.cut.workers)  # now, not after the first validation
         if self.cut.workers < workers:
             log(
                 f"{self.cut.workers} of {workers} workers decode: images of up to {image_bytes / 2**20:.1f} MiB do not fit "
