@@ -11,6 +11,7 @@ import yaml
 from repre.errors import UserError, near_names
 from repre.frameworks import FRAMEWORKS, FrameworkConfig, framework_name
 from repre.renamed_settings import unknown_setting
+from repre.utils.os_errors import reason_of
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -136,7 +137,7 @@ def read_yaml(path: Path) -> Any:
                 raise UserError(f"{path} has a reference (*{token.value}); replace it by its value")
         return yaml.safe_load(text)
     except OSError as error:
-        raise UserError(f"cannot read the config {path}: {error.strerror}") from error
+        raise UserError(f"cannot read the config {path}: {reason_of(error)}") from error
     except UserError:
         raise
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date or a number that is none

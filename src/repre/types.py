@@ -102,7 +102,7 @@ class ViewParameters:
     solarize: Tensor
     hidden: Tensor | None = None
 
-    def __getitem__(self, rows: slice) -> "ViewParameters":
+    def __getitem__(self, rows: slice | Tensor) -> "ViewParameters":
         return ViewParameters(**{name: value[rows] for name, value in self._tensors().items()})
 
     @staticmethod
@@ -123,11 +123,47 @@ def _restore(arrays: dict) -> ViewParameters:
 
 
 @dataclass(frozen=True)
+class MixedCanvases:
+    """Canvases of a batch whose images have several types. Each keeps its own, so that what becomes of an image never
+    depends on the others of its batch, and one image of 16 bits does not widen all others.
+
+    Attributes:
+        groups: the canvases of each type, [n, C, K, K].
+        rows: which images of the batch they are, int64 [n] of each group.
+    """
+
+    groups: list[Tensor]
+    rows: list[Tensor]
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """The shape of all canvases together, [B, C, K, K]."""
+        side = max(group.shape[-1] for group in self.groups)
+        return sum(map(len, self.groups)), self.groups[0].shape[1], side, side
+
+    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> "MixedCanvases":
+        """The same on a device."""
+        return MixedCanvases([group.to(device, non_blocking=non_blocking) for group in self.groups], self.rows)
+
+    def __getitem__(self, wanted: slice) -> "MixedCanvases":
+        """Some images of the batch, at least one."""
+        numbers = torch.full((self.shape[0],), -1)
+        numbers[wanted] = torch.arange(len(numbers[wanted]))
+        chosen = [(group[numbers[rows] >= 0], numbers[rows]) for group, rows in zip(self.groups, self.rows)]
+        kept = [(group, rows[rows >= 0]) for group, rows in chosen if len(group)]
+        return MixedCanvases([group for group, _ in kept], [rows for _, rows in kept])
+
+
+Canvases = Tensor | MixedCanvases
+"""Decoded images on square canvases, [B, C, K, K], in uint8, uint16 or float32, or in several of these."""
+
+
+@dataclass(frozen=True)
 class Batch:
     """A batch of the loader: decoded images on a square canvas, before any augmentation.
 
     Attributes:
-        pixels: [B, C, K, K], uint8, uint16 or float32; image i fills the top left `sizes[i]` corner, the rest is zero.
+        pixels: [B, C, K, K], in the types of the images; image i fills the top left `sizes[i]` corner, the rest is zero.
         sizes: height and width of every image inside its canvas, int64 [B, 2].
         positions: position of every sample in the order of its epoch, int64 [B]; keys the random parameters of its views.
         indices: index of every sample in the source (of the replacement, where a file was unreadable), int64 [B].
@@ -139,7 +175,7 @@ class Batch:
         parameters: of every view, if they were drawn already, where the pixels were decoded.
     """
 
-    pixels: Tensor
+    pixels: Canvases
     sizes: Tensor
     positions: Tensor
     indices: Tensor

@@ -9,7 +9,7 @@ import pytest
 
 from repre import api
 from repre.errors import RunError, UserError
-from repre.utils.os_errors import describe_os_error
+from repre.utils.os_errors import describe_os_error, no_permission, reason_of
 from tests.cli.conftest import Repre
 
 LONG = "a" * 300
@@ -163,3 +163,17 @@ def test_a_working_folder_that_is_gone(repre: Repre, tmp_path: Path, monkeypatch
     code, _, err = repre("pretrain", "--data", "x", "--out", "y")
     assert code in (1, 2), err
     assert "repre: " in err
+
+
+def test_a_reason_names_the_folder_that_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Root may enter every folder; tests/faults/hostile.py takes this right away."""
+    error = raised(errno.EACCES, str(tmp_path / "closed" / "a" / "b.png"))
+    (tmp_path / "closed").mkdir()
+    assert reason_of(error) == "Permission denied"
+    assert no_permission(error) == "no permission to read it"  # type: ignore[arg-type]
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path / "closed")
+    folder = f"you may not enter the folder {tmp_path / 'closed'}"
+    assert reason_of(error) == f"Permission denied: {folder}"
+    assert no_permission(error) == f"no permission to read it: {folder}"  # type: ignore[arg-type]
+    assert reason_of(raised(errno.ENOSPC, str(tmp_path))) == "No space left on device"
+    assert reason_of(ValueError("embedded null byte")) == "embedded null byte"

@@ -13,7 +13,7 @@ import torch
 
 from repre.errors import UserError
 from repre.exporters import map_page
-from repre.exporters.data_map import MapOptions, map_files, project, write_map
+from repre.exporters.data_map import MapOptions, map_files, project, write_csv, write_map
 from tests.exporters.test_clusters import blobs
 
 needs_umap = pytest.mark.skipif(importlib.util.find_spec("umap") is None, reason="umap-learn is not installed")
@@ -140,3 +140,9 @@ def test_groups_that_are_too_large_are_told(tmp_path: Path) -> None:
 def test_wrong_options_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         MapOptions(**options)
+
+
+def test_names_of_the_table_are_one_line_each(tmp_path: Path) -> None:
+    path, numbers = tmp_path / "a.map.csv", np.zeros(2, np.int64)
+    write_csv(path, ["a\x1b[31m\nb.png", "\udcff.png"], np.zeros((2, 2)), numbers, numbers)
+    assert path.read_bytes().splitlines()[1:] == [rb"a\x1b[31m\nb.png,0,0,0,0", b"\xff.png,0,0,0,0"]

@@ -33,7 +33,10 @@ def test_parts_are_joined_in_order(parts: FeatureParts, tmp_path: Path, suffix: 
         table = parquet.read_table(out)
         assert json.loads(table.schema.metadata[b"shapes"]) == {"features": [3]}
         paths, features = table["path"].to_pylist(), np.array(table["features"].to_pylist())
-    assert paths == ["a.png", "\ufffd.png", "d.png"]
+    not_utf8 = b"\xff.png".decode(
+        "utf-8", "surrogateescape" if suffix == "npz" else "replace"
+    )  # Arrow takes UTF-8 alone
+    assert paths == ["a.png", not_utf8, "d.png"]
     assert features.tolist() == [[0, 1, 2], [3, 4, 5], [9, 9, 9]]
     assert out.with_name(f"{out.name}.unreadable.txt").read_text() == "c.png\tnot an image\n"
 

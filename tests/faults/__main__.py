@@ -33,6 +33,7 @@ AREAS = (
     "storage",
     "nonfinite",
     "untrusted_files",
+    "hostile",
     "data_sources",
     "soak",
 )

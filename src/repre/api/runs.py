@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from repre.api.arguments import PathLike, as_data, as_list, as_output
 from repre.errors import RunError, UserError
+from repre.utils.printable_text import say
 
 if TYPE_CHECKING:
     from repre.config import RunConfig
@@ -95,7 +96,7 @@ def pretrain(
     scenes = KNNProbe.for_scenes(config.data_name, config.views) if config.embedded_scenes else None
     labels = LabelProbes(config) if config.probe.metrics else None
     if labels is not None and is_main_process():
-        print(labels.describe(), flush=True)
+        say(labels.describe())
     probes: list[Probe] = [] if scenes is None else [scenes]
     if labels is not None:
         probes.append(_recorded(labels, RunFolder(config.out).probes))

@@ -13,6 +13,7 @@ from repre.cli.own_words import prefixed
 from repre.cli.parsing import parse, parse_known
 from repre.errors import RunError, UserError
 from repre.evaluation.registry import evaluation
+from repre.utils.printable_text import say
 
 DESCRIPTION = """Evaluate several encoders in the same way and print their gains over random init.
 
@@ -67,9 +68,9 @@ def main(arguments: Sequence[str]) -> int:
         own = {name: frozenset(_options(config)) - {"data", "seed"} for name, config in configs.items()}
         error.args = (prefixed(str(error), own), *error.args[1:])
         raise
-    print(f"\n{comparison.to_markdown()}\nwritten to {comparison.path}")
+    say("", *comparison.to_markdown().split("\n"), f"written to {comparison.path}")
     if comparison.report is not None:
-        print(f"report: {comparison.report}")
+        say(f"report: {comparison.report}")
     return 0
 
 

@@ -14,6 +14,7 @@ from repre.data.labels.label_map import MaskOptions
 from repre.data.scenes import ScenesConfig
 from repre.data.tools.shard_config import ShardConfig
 from repre.errors import UserError, near_names
+from repre.utils.printable_text import say
 
 USAGE = """repre data check photos/        Read every image once. List unreadable files, duplicates and sizes.
 repre data check --labels yolo:photos/  Read the labels: classes, counts, sizes, what is wrong.
@@ -69,12 +70,12 @@ def _check(arguments: Sequence[str]) -> int:
                 "--labels checks one data set as a whole; name one, without --include, --exclude, --any-ending"
             )
         reports = api.check_labels(options.data[0], split=options.split, masks=options.masks, **shared)
-        print("\n".join(line for report in reports for line in report.lines()))
+        say(*(line for report in reports for line in report.lines()))
         return 1 if any(report.problems for report in reports) else 0
     if options.masks != MaskOptions():
         raise UserError("--colors, --ignore-label and the other options of masks need --labels")
     findings = api.check_data(options.data, split=options.split or "train", choice=options.choice, **shared)
-    print("\n".join(findings.lines()))
+    say(*findings.lines())
     return 1 if findings.unreadable or findings.values else 0
 
 
@@ -104,7 +105,7 @@ def _shard(arguments: Sequence[str]) -> int:
         description="Write images as tar shards, in their order: as they are, or shrunk and encoded again. Read them back.",
     )
     report = api.write_shards(**vars(options))
-    print("\n".join(report.lines()))
+    say(*report.lines())
     return 1 if report.unreadable else 0
 
 

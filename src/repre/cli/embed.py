@@ -12,6 +12,7 @@ from repre.cli.parsing import parse
 from repre.data.io.file_choice import FileChoice
 from repre.evaluation.options import DenseFeatures, RuntimeOptions
 from repre.utils.image_size import Size
+from repre.utils.printable_text import say
 
 DESCRIPTION = """Write the features of many images to a file. Run the same command again to resume.
 
@@ -63,7 +64,7 @@ class EmbedOptions:
 def main(arguments: Sequence[str]) -> int:
     options = parse(EmbedOptions, arguments, command="embed", description=DESCRIPTION)
     embeddings = api.embed(**vars(options))
-    print(f"{embeddings.count} images embedded; written to {embeddings.path}")
+    say(f"{embeddings.count} images embedded; written to {embeddings.path}")
     if embeddings.unreadable is not None:
-        print(f"some files could not be read; see {embeddings.unreadable}")
+        say(f"some files could not be read; see {embeddings.unreadable}")
     return 0

@@ -16,6 +16,7 @@ from repre.errors import UserError, counted, named
 from repre.evaluation.metric_units import describe_value
 from repre.evaluation.registry import EVALUATIONS, evaluation
 from repre.evaluation.result_groups import tested_images
+from repre.utils.printable_text import say
 
 ConfigT = TypeVar("ConfigT")
 CLASS_METRICS = {
@@ -75,9 +76,8 @@ def main(arguments: Sequence[str]) -> int:
             name, encoders, out=options.out, mean=options.mean, std=options.std, config=options.config
         )
         split = describe_split(curve.results[0].details)
-        print(f"{name} on {curve.results[0].data}" + (f": {split}" if split else ""))
-        print(curve)
-        print(f"results are in {curve.results[0].path.parent}" + (f"; curve: {curve.path}" if curve.path else ""))
+        say(f"{name} on {curve.results[0].data}" + (f": {split}" if split else ""), *str(curve).split("\n"))
+        say(f"results are in {curve.results[0].path.parent}" + (f"; curve: {curve.path}" if curve.path else ""))
         return 0
     encoder = options.encoder[0]
     result = api.evaluate(
@@ -90,18 +90,16 @@ def main(arguments: Sequence[str]) -> int:
         std=options.std,
         config=options.config,
     )
-    print(f"{name} of {result.encoder} on {result.data}, {result.seconds:.0f} s")
+    say(f"{name} of {result.encoder} on {result.data}, {result.seconds:.0f} s")
     if split := describe_split(result.details):
-        print(f"  {split}")
+        say(f"  {split}")
     for metric in sorted(result.metrics, key=lambda metric: (metric != result.main, metric)):
-        print(
+        say(
             f"  {metric:24} {describe_value(metric, result.metrics[metric]):>8}{describe_draws(result.details.get(metric))}"
         )
-    for line in class_lines(result.details):
-        print(line)
-    print(f"written to {result.path}")
+    say(*class_lines(result.details), f"written to {result.path}")
     if result.model is not None:
-        print(f"predict with it: repre predict --model {shlex.quote(str(result.path))} IMAGES --out FOLDER")
+        say(f"predict with it: repre predict --model {shlex.quote(str(result.path))} IMAGES --out FOLDER")
     return 0
 
 

@@ -11,6 +11,7 @@ from repre import api
 from repre.cli.parsing import parse
 from repre.exporters import TARGETS
 from repre.utils.image_size import Size
+from repre.utils.printable_text import say
 
 DESCRIPTION = """Export an encoder, load it back with the other library and compare the features. With --model
 export encoder and head that `repre eval` fitted, to onnx or torch-export."""
@@ -48,5 +49,5 @@ def main(arguments: Sequence[str]) -> int:
         mean=options.mean,
         std=options.std,
     )
-    print(f"written to {exported.path}; largest difference {exported.difference:.2g} of the largest value")
+    say(f"written to {exported.path}; largest difference {exported.difference:.2g} of the largest value")
     return 0

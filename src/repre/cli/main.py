@@ -11,7 +11,7 @@ from repre.cli.own_words import in_own_words
 from repre.cli.streams import SafeStreams
 from repre.errors import RunError, UserError, near_names
 from repre.utils.os_errors import describe_os_error
-from repre.utils.printable_text import printable
+from repre.utils.printable_text import say
 
 USAGE = f"""repre {__version__}: self-supervised pre-training of vision transformers with raw-pixel reconstruction
 
@@ -135,8 +135,7 @@ def _run_in_this_process(command: str, *arguments: str) -> int:
 
 def _say(message: str, error: BaseException, *, code: int) -> int:
     """Prints why a command ends, and returns its exit code."""
-    lines = "\n".join([f"repre: {message}", *notes(error)]).split("\n")
-    print("\n".join(map(printable, lines)), file=sys.stderr)  # names of files may hold control characters
+    say(*"\n".join([f"repre: {message}", *notes(error)]).split("\n"), error=True)
     return code
 
 

@@ -12,6 +12,7 @@ from repre.cli.parsing import parse
 from repre.data.io.file_choice import FileChoice
 from repre.errors import UserError
 from repre.evaluation.fitted.fitted_model import PredictOptions
+from repre.utils.printable_text import say
 
 DESCRIPTION = """Predict images with a model that `repre eval linear`, finetune, segment, depth or detect fitted.
 Run the same command again to resume.
@@ -43,8 +44,8 @@ def main(arguments: Sequence[str]) -> int:
         raise UserError("predict needs images: a folder, image files, or whatever else --data of pretrain takes")
     images = options.images[0] if len(options.images) == 1 else options.images
     predictions = api.predict(options.model, images, out=options.out, choice=options.choice, config=options.config)
-    print(f"{predictions.count} images predicted; written to {predictions.path}")
+    say(f"{predictions.count} images predicted; written to {predictions.path}")
     if predictions.unreadable is not None:
         count = len(predictions.unreadable.read_text(encoding="utf-8", errors="surrogateescape").splitlines())
-        print(f"{count} file{'s' if count > 1 else ''} could not be read; see {predictions.unreadable}")
+        say(f"{count} file{'s' if count > 1 else ''} could not be read; see {predictions.unreadable}")
     return 0

@@ -8,6 +8,7 @@ import tyro
 
 from repre import api
 from repre.cli.parsing import parse
+from repre.utils.printable_text import say
 
 DESCRIPTION = """Rebuild images from an encoder's features. Write a PNG with the images in the
 upper row and their reconstructions in the lower row.
@@ -34,6 +35,6 @@ def main(arguments: Sequence[str]) -> int:
     options = parse(ReconstructOptions, arguments, command="reconstruct", description=DESCRIPTION)
     reconstruction = api.reconstruct(**vars(options))
     for path, psnr in zip(options.images, reconstruction.psnr):
-        print(f"{path}: PSNR {psnr:.1f} dB")
-    print(f"written to {reconstruction.path}")
+        say(f"{path}: PSNR {psnr:.1f} dB")
+    say(f"written to {reconstruction.path}")
     return 0

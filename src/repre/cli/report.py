@@ -8,6 +8,7 @@ import tyro
 
 from repre import api
 from repre.cli.parsing import parse
+from repre.utils.printable_text import say
 
 DESCRIPTION = """Write an HTML report about a run, finished or not, or about several runs side by
 side. It opens offline.
@@ -29,5 +30,5 @@ class ReportOptions:
 
 def main(arguments: Sequence[str]) -> int:
     options = parse(ReportOptions, arguments, command="report", description=DESCRIPTION)
-    print(f"written to {api.report(options.runs, out=options.out)}")
+    say(f"written to {api.report(options.runs, out=options.out)}")
     return 0

@@ -27,6 +27,7 @@ from repre.evaluation.result_groups import (
 )
 from repre.evaluation.runner import can_be_written, evaluate, results_folder, slug
 from repre.models.resolve import ResolvedEncoder, resolve_encoder
+from repre.utils.printable_text import say
 
 Results = dict[tuple[str, str], list[dict[str, Any]]]
 """Stored results over the seeds, by evaluation and encoder."""
@@ -85,7 +86,7 @@ def compare(
     seeds: int,
     out: Path,
     supervised: str | None = None,
-    log: Callable[[str], None] = print,
+    log: Callable[[str], None] = say,
 ) -> Comparison:
     """Evaluates every encoder with every config and seed.
 

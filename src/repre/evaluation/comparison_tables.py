@@ -12,6 +12,8 @@ from repre.evaluation.comparison import Comparison, Row
 from repre.evaluation.gains import Gain, all_equal, describe_gain
 from repre.evaluation.metric_units import is_share, metric_kind
 from repre.utils.io import write_atomically, write_json
+from repre.utils.os_errors import reason_of
+from repre.utils.printable_text import printable
 
 
 def write_tables(comparison: Comparison, out: Path, *, seeds: int) -> None:
@@ -24,7 +26,7 @@ def write_tables(comparison: Comparison, out: Path, *, seeds: int) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"--out {out} cannot be written ({error.strerror})") from error
+        raise UserError(f"--out {out} cannot be written ({reason_of(error)})") from error
     text = markdown(comparison.rows, seeds=seeds, notes=comparison.notes)
     write_atomically(out / "compare.md", lambda file: file.write(text.encode()))
     write_atomically(out / "compare.csv", lambda file: file.write(as_csv(comparison.rows).encode()))
@@ -51,14 +53,14 @@ def markdown(rows: Sequence[Row], *, seeds: int, notes: Sequence[str] = ()) -> s
     for row in rows:
         kind = metric_kind(row.metric)
         metric = f"{row.metric} ({kind.unit or 'number'})" if kind else row.metric
-        cells = [row.evaluation, metric, row.encoder.replace("|", "\\|"), describe_values(row)]
+        cells = [row.evaluation, metric, printable(row.encoder).replace("|", "\\|"), describe_values(row)]
         gains = [row.over_random] + [row.over_supervised] * supervised
         cells += [_describe(over, row.metric) for over in gains]
         lines.append("| " + " | ".join([*cells, f"{row.seconds / 60:.1f}"]) + " |")
     spread = f"{seeds} seeds" if seeds > 1 else "one seed, so no standard deviation"
     shares = "In percent" if all(is_share(row.metric) for row in rows) else "In percent where no unit is named"
     note = f"{shares}; {spread}; gains at equal seeds with their 95 % interval; minutes of one run."
-    return "\n".join(lines) + "\n\n" + "\n".join([note, *(f"- {text}" for text in notes)]) + "\n"
+    return "\n".join(lines) + "\n\n" + "\n".join([note, *(f"- {printable(text)}" for text in notes)]) + "\n"
 
 
 def describe_values(row: Row) -> str:
@@ -80,7 +82,16 @@ def as_csv(rows: Sequence[Row]) -> str:
         over = row.over_random
         gains = (over.mean, over.half, over.verdict) if over else (None, None, None)
         values = " ".join(map(str, row.values))
-        cells = (row.evaluation, row.metric, row.encoder, row.mean, row.deviation, *gains, row.seconds, values)
+        cells = (
+            row.evaluation,
+            row.metric,
+            printable(row.encoder),
+            row.mean,
+            row.deviation,
+            *gains,
+            row.seconds,
+            values,
+        )
         writer.writerow((*cells, row.images, " ".join(row.weights)))
     return text.getvalue()
 

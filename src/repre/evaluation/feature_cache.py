@@ -8,6 +8,8 @@ import shutil
 import warnings
 from pathlib import Path
 
+from repre.utils.os_errors import reason_of
+
 GIB = 2**30
 _refused: set[Path] = set()
 """Caches of which this process said that they cannot be written."""
@@ -17,7 +19,7 @@ def go_on_without(root: Path, error: Exception) -> None:
     """Warns that nothing more is kept in a cache, once for each."""
     if root not in _refused:
         _refused.add(root)
-        reason = getattr(error, "strerror", None) or error
+        reason = reason_of(error)
         warnings.warn(
             f"nothing is kept in the cache {root} ({reason}); the evaluation goes on without it. Another folder: "
             "--runtime.cache",

@@ -28,6 +28,7 @@ from repre.evaluation.options import RuntimeOptions
 from repre.models.encoder import Encoder
 from repre.models.resolve import ResolvedEncoder
 from repre.models.transform import Transform, usual_crop
+from repre.types import Canvases
 from repre.utils.amp import autocast
 from repre.utils.io import cache_home, json_hash, write_atomically
 from repre.utils.pieces import Halving
@@ -71,16 +72,16 @@ def eval_transform(
 # --------------------------------------------------------------------------------------------------- streaming images
 
 
-class _DecodedBatches(Dataset[tuple[Tensor, Tensor] | UserError]):
+class _DecodedBatches(Dataset[tuple[Canvases, Tensor] | UserError]):
     """Item t is batch t: images on a canvas of the largest one's side [B, C, K, K], and their sizes [B, 2]."""
 
-    def __init__(self, images: Source, *, batch: int, keep_values: bool) -> None:
-        self.images, self.batch, self.keep_values = images, batch, keep_values
+    def __init__(self, images: Source, *, batch: int) -> None:
+        self.images, self.batch = images, batch
 
     def __len__(self) -> int:
         return -(-len(self.images) // self.batch)
 
-    def __getitem__(self, number: int) -> tuple[Tensor, Tensor] | UserError:
+    def __getitem__(self, number: int) -> tuple[Canvases, Tensor] | UserError:
         loaded = []
         for index in range(number * self.batch, min((number + 1) * self.batch, len(self.images))):
             try:
@@ -88,7 +89,7 @@ class _DecodedBatches(Dataset[tuple[Tensor, Tensor] | UserError]):
             except UnreadableImage as error:
                 # `in_workers` raises returned errors; an error raised here would carry the traceback of a worker.
                 return BadImage(unreadable(self.images.describe(index), error))
-        return stack(loaded, keep_values=self.keep_values)
+        return stack(loaded)
 
 
 def stream_views(images: Source, transform: Transform, *, runtime: RuntimeOptions) -> Iterator[Tensor]:
@@ -102,7 +103,7 @@ def stream_views(images: Source, transform: Transform, *, runtime: RuntimeOption
     source = images.source if isinstance(images, LabeledImages) else images
     check_values(source, transform.views.value_range, option="--value-range", flat_is_wrong=False)
     device = runtime.torch_device
-    batches = _DecodedBatches(images, batch=runtime.batch, keep_values=transform.views.value_range is not None)
+    batches = _DecodedBatches(images, batch=runtime.batch)
     rank, ranks = my_share()
     numbers = range(rank, len(batches), ranks)
     workers = min(runtime.processes, len(numbers))

@@ -37,6 +37,7 @@ from repre.evaluation.window_stream import to_input, window_chunks
 from repre.models.encoder import Encoder
 from repre.utils.amp import autocast
 from repre.utils.io import cache_home, json_hash, write_json
+from repre.utils.os_errors import reason_of
 from repre.utils.pieces import Halving
 from repre.utils.rank_stream import in_order
 from repre.utils.safe_load import content_hash
@@ -155,8 +156,8 @@ def cached_maps(
         return _open(temporary / "maps")
     except OSError as error:
         raise RunError(
-            f"the maps of {source.spec} cannot be written to {root} or {temporary} ({error.strerror}); free some space, or "
-            "name another folder with --runtime.cache",
+            f"the maps of {source.spec} cannot be written to {root} or {temporary} ({reason_of(error)}); free some space, "
+            "or name another folder with --runtime.cache",
             kind="disk",
         ) from error
 

@@ -10,6 +10,7 @@ from repre.data.labels.same_images import Fingerprinted
 from repre.evaluation.fitted.fitted_model import FittedModel
 from repre.models.resolve import GIVEN, ResolvedEncoder
 from repre.utils.io import json_hash
+from repre.utils.printable_text import say
 
 NO_EFFECT = ("runtime", "save_predictions", "save_encoder", "accept_labels")
 """Fields of a config that change no metric."""
@@ -56,6 +57,6 @@ def data_details(train: Fingerprinted, test: Fingerprinted, named: str | None, n
         named: other data to test on, if the user named any.
     """
     for note in notes:
-        print(note, flush=True)
+        say(note)
     test_set = named or ("held out" if HELD_OUT_NOTE in notes else "val")
     return {"notes": list(notes), "data_identity": pair_identity(train, test), "test_set": test_set}

@@ -25,6 +25,7 @@ from repre.models.resolve import ResolvedEncoder
 from repre.models.weight_files import weights_file
 from repre.utils.folder_lock import LONG_WAIT, writing
 from repre.utils.io import json_hash, write_json
+from repre.utils.os_errors import reason_of
 
 FORMAT = 1
 """Version of the JSON's layout."""
@@ -81,7 +82,7 @@ def evaluate(
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise _not_writable(folder, error.strerror) from error
+        raise _not_writable(folder, reason_of(error)) from error
     if not can_be_written(folder):
         raise _not_writable(folder, "Permission denied")
     before = _written_at(path)

@@ -24,6 +24,7 @@ from repre.exporters.map_page import MapPage, write_page
 from repre.utils.config_checks import check_fields
 from repre.utils.io import write_atomically
 from repre.utils.optional_imports import install_command, require
+from repre.utils.printable_text import printable, say
 
 Method = Literal["auto", "umap", "pca"]
 NEIGHBORS = 15
@@ -75,7 +76,7 @@ def write_map(
     *,
     title: str,
     load: Callable[[list[int]], dict[int, np.ndarray]],
-    log: Callable[[str], object] = print,
+    log: Callable[[str], object] = say,
 ) -> None:
     """Maps images, and writes CSV and page beside `out`.
 
@@ -131,13 +132,13 @@ def _principal(points: Tensor) -> np.ndarray:
 
 
 def write_csv(path: Path, names: list[str], place: np.ndarray, clusters: np.ndarray, groups: np.ndarray) -> None:
-    """Writes the table as UTF-8; an image without near-duplicates has an empty last column."""
+    """Writes the table; names have escapes for control characters, an image without near-duplicates an empty last cell."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(("path", "x", "y", "cluster", "duplicate_group"))
     for name, (x, y), cluster, group in zip(names, place.tolist(), clusters.tolist(), groups.tolist()):
-        writer.writerow((name, f"{x:.6g}", f"{y:.6g}", cluster, "" if group < 0 else group))
-    content = text.getvalue().encode()
+        writer.writerow((printable(name), f"{x:.6g}", f"{y:.6g}", cluster, "" if group < 0 else group))
+    content = text.getvalue().encode("utf-8", "surrogateescape")
     write_atomically(path, lambda file: file.write(content))
 
 

@@ -22,7 +22,7 @@ from torch.utils.data import Dataset
 from repre.data.io.decode import UnreadableImage
 from repre.data.io.file_choice import FileChoice
 from repre.data.io.frame_notes import describe_several, noting_frames
-from repre.data.io.sources import Source, describe_source, open_source
+from repre.data.io.sources import Source, describe_source, open_source, raw_name
 from repre.data.io.value_ranges import check_values
 from repre.data.labels.splits import source_identity
 from repre.data.loading.loader import stack
@@ -36,12 +36,13 @@ from repre.exporters.feature_files import FeatureParts, check_format, join_parts
 from repre.models.encoder import Encoder
 from repre.models.resolve import resolve_encoder
 from repre.models.transform import Transform
-from repre.types import Features
+from repre.types import Canvases, Features
 from repre.utils.amp import autocast
 from repre.utils.folder_lock import writing
 from repre.utils.image_size import Size
 from repre.utils.io import json_hash
 from repre.utils.pieces import Halving
+from repre.utils.printable_text import printable, say
 from repre.utils.progress import ItemCount
 from repre.utils.together import check_others, my_share, of_rank, together
 
@@ -67,7 +68,7 @@ def embed(
     runtime: RuntimeOptions | None = None,
     data_map: MapOptions | None = None,
     images_per_part: int | None = None,
-    log: Callable[[str], object] = print,
+    log: Callable[[str], object] = say,
 ) -> int:
     """Writes the features of all images of `data`; gives the number of images that could be read.
 
@@ -150,7 +151,7 @@ def embed(
         count = join_parts(parts, out)
         several = [(len(names), names[0]) for names in parts.texts("several_frames") if names]
         if several:
-            log(describe_several(sum(number for number, _ in several), several[0][1]))
+            log(describe_several(sum(number for number, _ in several), printable(several[0][1])))
         if data_map is not None:
             vectors = torch.from_numpy(np.concatenate([part.astype(np.float32) for part in parts.arrays("features")]))
             names = [*chain.from_iterable(parts.texts("names"))]
@@ -186,8 +187,8 @@ def _compute_parts(
     Raises:
         UserError: a rank does not see the images or the parts, because it has another disk.
     """
-    device, keep_values = runtime.torch_device, transform.views.value_range is not None
-    dtype, pieces = np.float16 if half else np.float32, Halving()
+    device, pieces = runtime.torch_device, Halving()
+    dtype = np.float16 if half else np.float32
     if not parts.belong_to(key):
         raise UserError(
             f"rank 0 writes to {parts.folder}, which rank {my_share()[0]} does not see: --out must be on a shared disk"
@@ -212,7 +213,7 @@ def _compute_parts(
     total = len(source) if ranks == 1 else own
     with ItemCount(of_rank("embed"), total=total, initial=total - own, keep=True) as counter:
         for number, indices in spans.items():
-            data_set = _DecodedBatches(source, indices, batch=runtime.batch, keep_values=keep_values)
+            data_set = _DecodedBatches(source, indices, batch=runtime.batch)
             batches = in_workers(data_set, range(len(data_set)), workers=runtime.processes, pin=device.type == "cuda")
             arrays, texts = _collect(batches, extract, counter)
             parts.write(number, arrays, texts)
@@ -228,7 +229,7 @@ def _load_pictures(source: Source, names: list[str], wanted: list[int]) -> dict[
     chosen, pictures, position = set(wanted), dict[int, np.ndarray](), 0
     with ItemCount("thumbnails", total=len(wanted)) as counter:
         for index in range(len(source)):
-            if position == len(names) or source.describe(index) != names[position]:
+            if position == len(names) or raw_name(source, index) != names[position]:
                 continue  # it could not be read
             if position in chosen:
                 image = source.load(index)
@@ -276,7 +277,7 @@ def _select(features: Features, kind: Kind) -> dict[str, Tensor]:
 class _Batch(NamedTuple):
     """The readable images of a batch, and what could not be read."""
 
-    pixels: Tensor
+    pixels: Canvases
     """Images on a canvas of the largest one's side, [B, C, K, K]."""
     sizes: Tensor
     """Height and width of each, [B, 2]."""
@@ -291,8 +292,8 @@ class _Batch(NamedTuple):
 class _DecodedBatches(Dataset[_Batch]):
     """Item t is batch t of some images of a source; it has fewer images where some cannot be read."""
 
-    def __init__(self, source: Source, indices: range, *, batch: int, keep_values: bool) -> None:
-        self.source, self.indices, self.batch, self.keep_values = source, indices, batch, keep_values
+    def __init__(self, source: Source, indices: range, *, batch: int) -> None:
+        self.source, self.indices, self.batch = source, indices, batch
 
     def __len__(self) -> int:
         return -(-len(self.indices) // self.batch)
@@ -300,14 +301,14 @@ class _DecodedBatches(Dataset[_Batch]):
     def __getitem__(self, number: int) -> _Batch:
         images, names, failures, several = [], [], [], []
         for index in self.indices[number * self.batch : (number + 1) * self.batch]:
-            name = self.source.describe(index)
+            name = raw_name(self.source, index)
             try:
                 with noting_frames() as note:
                     images.append(load_tracked(self.source, index))
                 names.append(name)
                 several += [name] if note.several else []
             except UnreadableImage as error:
-                failures.append(f"{name}\t{error}")
+                failures.append(f"{printable(name)}\t{error}")
         if not images:
             return _Batch(torch.empty(0), torch.empty(0), names, failures, several)
-        return _Batch(*stack(images, keep_values=self.keep_values), names, failures, several)
+        return _Batch(*stack(images), names, failures, several)

@@ -25,6 +25,7 @@ from repre.models.timm_folder import saved_preprocessing
 from repre.models.transform import ImageTransform
 from repre.utils.image_size import Size
 from repre.utils.io import new_folder, write_json
+from repre.utils.os_errors import reason_of
 
 ExportedModel = Callable[[Tensor], list[Tensor]]
 """The model in the other library: images [B, C, H, W] -> [embedding [B, D], map of every level [B, C_l, h_l, w_l]]."""
@@ -213,7 +214,7 @@ def checked_export(
                 )
             write_json(folder / EXPORT_FILE, {"to": to, "model": name, "largest_difference": difference})
     except OSError as error:
-        raise UserError(f"--out {out} cannot be written ({error.strerror or error}); name another folder") from error
+        raise UserError(f"--out {out} cannot be written ({reason_of(error)}); name another folder") from error
     return Exported(out, difference)
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from repre.errors import UserError
 from repre.utils.io import write_atomically, write_json
 from repre.utils.optional_imports import require
+from repre.utils.os_errors import reason_of
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class FeatureParts:
                 self.folder.mkdir(parents=True)
                 (self.folder / "key.txt").write_text(key)
         except OSError as error:
-            raise UserError(f"--out: {self.folder.parent} cannot be written ({error.strerror})") from error
+            raise UserError(f"--out: {self.folder.parent} cannot be written ({reason_of(error)})") from error
 
     def belong_to(self, key: str) -> bool:
         """Whether the folder holds the parts of a call with this key."""
@@ -116,10 +117,8 @@ def _write_failures(parts: FeatureParts, file: BinaryIO) -> None:
 
 
 def _paths(parts: FeatureParts) -> Iterator[list[str]]:
-    """The names of all images part by part, as text that every reader takes; parts without a readable image are left out."""
-    for names in parts.texts("names"):
-        if names:
-            yield [name.encode("utf-8", "surrogateescape").decode("utf-8", "replace") for name in names]
+    """The names of all images part by part; parts without a readable image are left out."""
+    yield from filter(None, parts.texts("names"))
 
 
 def _write_npz(parts: FeatureParts, count: int, out: Path) -> None:
@@ -160,7 +159,8 @@ def _write_parquet(parts: FeatureParts, out: Path) -> None:
     def write(target: BinaryIO) -> None:
         with parquet.ParquetWriter(target, schema) as writer:
             for paths, *arrays in zip(_paths(parts), *(parts.arrays(name) for name in names)):
-                columns = [pyarrow.array(paths)]
+                text = [path.encode("utf-8", "surrogateescape").decode("utf-8", "replace") for path in paths]
+                columns = [pyarrow.array(text)]  # Arrow wants UTF-8
                 for name, values in zip(names, arrays):
                     flat = np.ascontiguousarray(values).reshape(-1)
                     offsets = np.arange(len(paths) + 1, dtype=np.int32) * (flat.size // len(paths))

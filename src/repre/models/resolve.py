@@ -48,6 +48,8 @@ from repre.models.weight_files import (
 from repre.models.weights import WeightsMismatch
 from repre.training.checkpoint import check_content, checkpoint_file, load_checkpoint
 from repre.utils.image_size import Size, height_and_width
+from repre.utils.os_errors import reason_of
+from repre.utils.printable_text import say
 
 GIVEN = "as given"
 """What `ResolvedEncoder.of_pixels` says of a normalization that the user chose."""
@@ -158,7 +160,7 @@ class ResolvedEncoder:
         line += f" ({self.of_pixels})" if self.of_pixels else ""
         if line not in self._told:
             self._told.append(line)
-            print(line, flush=True)
+            say(line)
 
 
 def resolve_encoder(spec: str) -> ResolvedEncoder:
@@ -172,12 +174,7 @@ def resolve_encoder(spec: str) -> ResolvedEncoder:
     except UserError:
         raise
     except (OSError, ValueError) as error:  # no name of a file: too long, a null byte; or no permission
-        raise UserError(f"encoder {spec[:200]!r} cannot be opened: {_reason(error)}; name another encoder") from error
-
-
-def _reason(error: OSError | ValueError) -> str:
-    reason = getattr(error, "strerror", None) or str(error)
-    return f"{reason} ({error.filename})" if isinstance(error, PermissionError) else reason
+        raise UserError(f"encoder {spec[:200]!r} cannot be opened: {reason_of(error)}; name another encoder") from error
 
 
 def _resolve(spec: str) -> ResolvedEncoder:

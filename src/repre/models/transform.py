@@ -15,6 +15,7 @@ from repre.data.loading.loader import stack
 from repre.data.views.geometry import Range
 from repre.data.views.render import center_view
 from repre.data.views.view_recipes import ViewsConfig
+from repre.types import Canvases
 
 SMALL_VIEW = 96
 """Below this shorter side, as with CIFAR, objects fill the image, so the test view shows all of it."""
@@ -45,7 +46,7 @@ class Transform:
         """How images for this transform are decoded."""
         return Decoding(channels=channels, canvas=self.canvas, raw_values=self.views.value_range is not None)
 
-    def __call__(self, pixels: Tensor, sizes: Tensor) -> Tensor:
+    def __call__(self, pixels: Canvases, sizes: Tensor) -> Tensor:
         """Images of `sizes` [B, 2] (height, width) on a canvas [B, C, K, K] -> views [B, C, H, W]."""
         return center_view(pixels, sizes, size=self.views.shape, config=self.views, crop_pct=self.crop_pct)
 
@@ -98,8 +99,7 @@ class ImageTransform:
         several, is_one = as_images(images)
         source = MemorySource(several, **self.transform.decoding(self.channels))
         loaded = [source.load(index) for index in range(len(source))]
-        keep_values = self.transform.views.value_range is not None
-        views = self.transform(*stack(loaded, keep_values=keep_values))
+        views = self.transform(*stack(loaded))
         return views[0] if is_one else views
 
     def describe(self) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from repre.errors import UserError
 from repre.models.timm_model import first_line, published_statistics
 from repre.models.weight_parts import flatten
 from repre.training.checkpoint import check_content, checkpoint_file
+from repre.utils.os_errors import reason_of
 from repre.utils.safe_load import UNREADABLE, load_tensors
 
 IN_FOLDERS = ("model.safetensors", "pytorch_model.bin")
@@ -116,7 +117,7 @@ def weights_file(spec: str | Path, *, setting: str = "encoder.weights") -> Path:
         named.is_file()
     except (OSError, ValueError) as error:  # no name of a file: too long, a null byte; or no permission
         raise UserError(
-            f"{setting} {str(spec)[:200]!r} cannot be opened: {getattr(error, 'strerror', None) or error}; name another file"
+            f"{setting} {str(spec)[:200]!r} cannot be opened: {reason_of(error)}; name another file"
         ) from error
     path = named
     if path.is_dir():

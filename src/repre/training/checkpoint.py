@@ -4,6 +4,7 @@ Every checkpoint carries a hash of its content. Loading compares it and never ru
 checkpoint is damaged, `load_latest` falls back on the one before it.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -36,6 +37,15 @@ def save_checkpoint(path: Path, state: dict[str, Any], *, backup: Path | None = 
         file.flush()
         _load(Path(file.name), torch.device("cpu"))
 
+    replace_checkpoint(path, write, backup=backup)
+
+
+def replace_checkpoint(path: Path, write: Callable[[BinaryIO], object], *, backup: Path | None) -> None:
+    """Replaces a checkpoint by what `write` fills a file with; a UserError of `write` says that it cannot be read back.
+
+    Raises:
+        RunError: see `save_checkpoint`.
+    """
     try:
         write_atomically(path, write, backup=backup)
     except UserError as error:

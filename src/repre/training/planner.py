@@ -183,6 +183,6 @@ def _decode(source: Source, config: RunConfig, *, limit: float) -> tuple[Batch, 
         raise UserError(f"none of {config.batch_size} images of {source.spec} can be read{reason}")
     rate = len(images) / max(seconds, 1e-6)
     images = [images[i % len(images)] for i in range(config.batch_size)]
-    pixels, sizes = stack(images, keep_values=config.views.value_range is not None)
+    pixels, sizes = stack(images)
     positions = torch.arange(config.batch_size)
     return Batch(pixels, sizes, positions, positions, epoch=0), rate

@@ -40,7 +40,7 @@ def reconstruct(images: tuple[Path, ...], *, run: Path, out: Path, checkpoint: P
             )
         except UnreadableImage as error:
             raise UserError(f"{path} cannot be read: {error}") from error
-    pixels, sizes = stack(decoded, keep_values=config.views.value_range is not None)
+    pixels, sizes = stack(decoded)
     view = center_view(pixels, sizes, size=config.views.shape, config=config.views)
     views = fit_masks(config.rendered_views, model.encoder, model.framework.needs)
     pictures = rebuild(model, view, views=views, device=torch.device("cpu"))

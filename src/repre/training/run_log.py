@@ -17,6 +17,7 @@ from repre.training.run_folder import RunFolder
 from repre.training.step import StepResult
 from repre.training.trackers import Tracker, open_trackers
 from repre.utils.dist import is_main_process, mean_over_ranks
+from repre.utils.printable_text import printable_lines
 from repre.utils.progress import Progress
 
 
@@ -54,12 +55,12 @@ class RunLog:
     def message(self, text: str | None) -> None:
         """A line in log.txt and on the terminal; nothing for None."""
         if text is not None and is_main_process():
+            text = printable_lines(text).encode("utf-8", "backslashreplace").decode()  # file names may not be UTF-8
             self.folder.append_log(text)
-            printable = text.encode("utf-8", "backslashreplace").decode()  # file names may not be UTF-8
             if self.progress is not None:
-                self.progress.write(printable)
+                self.progress.write(text)
             else:
-                print(printable, flush=True)
+                print(text, flush=True)
 
     def metrics(self, row: dict[str, Any], *, step: int) -> None:
         """A row of metrics.jsonl and of every tracker."""

@@ -112,7 +112,6 @@ def build_loader(
         start=start,
         rank=rank(),
         world_size=world_size(),
-        keep_values=config.views.value_range is not None,
         draw=None if on_cpu else partial(draw_views, views, seed=config.seed),
         render=render if on_cpu else None,
         in_flight_gib=settings.in_flight_gib,

@@ -1,6 +1,5 @@
 """What a run trains, as one object: model, optimizer, gradient scaler. Saved in one checkpoint and restored from it."""
 
-import copy
 from typing import Any
 
 import torch
@@ -14,13 +13,14 @@ from repre.models.repre import RePre, build_model
 from repre.training.checkpoint import load_latest, save_checkpoint
 from repre.training.pretraining_groups import build_pretraining_optimizer
 from repre.training.run_folder import RunFolder
+from repre.training.sharded_checkpoint import save_sharded_checkpoint
 from repre.training.start_from import Start
 from repre.training.start_weights import describe_start
 from repre.training.step import validate_micro_batch
 from repre.training.transfer_state import load_optimizer, parameter_names, transfer_model, transfer_optimizer
-from repre.utils.device import peak_flops, pick_precision
+from repre.utils.device import peak_flops, pick_precision, return_freed_memory
 from repre.utils.dist import is_main_process, world_size
-from repre.utils.fsdp import copy_state, distribute_like, full_tensors, move_rest, shard
+from repre.utils.fsdp import copy_state, distribute_like, move_rest, shard, without_weights
 from repre.utils.image_size import as_option
 
 COMPILE_FLOPS = 3e16
@@ -49,6 +49,9 @@ class RunState:
 
     def __init__(self, config: RunConfig, device: torch.device, *, images: int | None = None) -> None:
         self.device = device
+        self.sharded = config.runtime.shard and world_size() > 1
+        if self.sharded:
+            return_freed_memory()
         self.precision = pick_precision(config.compute.precision, device)
         self.model: RePre = build_model(
             encoder=config.encoder_at_size,
@@ -69,7 +72,6 @@ class RunState:
         validate_micro_batch(self.model.encoder, config.reconstruction, micro_batch=0 if given == "auto" else given)
         self.branch_cost = branch_cost(self.model.encoder, self.model.decoder, size=config.views.shape)
         self.step_flops = step_flops(self.branch_cost, config.views, teachers=self._count_teachers())
-        self.sharded = config.runtime.shard and world_size() > 1
         self._replica: RePre | None = None
         if self.sharded:
             self._shard(config)
@@ -99,13 +101,13 @@ class RunState:
         return images * self.step_flops > COMPILE_FLOPS
 
     def _shard(self, config: RunConfig) -> None:
-        """Splits the encoders over the processes; the main one keeps a full copy on the CPU to validate, save, export."""
+        """Splits the encoders over the processes; the main one keeps the modules of a full copy, without its weights."""
         if config.compute.compile == "on" or self.precision is torch.float16:
             raise UserError(
                 "runtime.shard works with neither compute.compile on nor compute.precision fp16; remove one of them"
             )
         if is_main_process():
-            self._replica = copy.deepcopy(self.model)
+            self._replica = without_weights(self.model)
         for module in [m for m in self.model.modules() if isinstance(m, Encoder)]:
             shard(module, device=self.device)
         move_rest(self.model, device=self.device)
@@ -114,13 +116,15 @@ class RunState:
         """The model with all its weights, on the device of the main process; a collective call."""
         if not self.sharded:
             return self.model
+        if self._replica is not None:
+            self._replica.to_empty(device=self.device)
         copy_state(self.model, self._replica)
-        return self.model if self._replica is None else self._replica.to(self.device)
+        return self._replica or self.model
 
     def release_full_model(self) -> None:
-        """Frees the device memory of a full model that `full_model` made."""
+        """Frees the memory of a full model that `full_model` made."""
         if self._replica is not None:
-            self._replica.cpu()
+            self._replica.to("meta")
 
     def save(self, folder: RunFolder, progress: dict[str, Any]) -> None:
         """Writes the last checkpoint and keeps the one before it; a collective call that writes on the main process.
@@ -128,16 +132,16 @@ class RunState:
         Args:
             progress: plain values that are saved beside the weights.
         """
-        if self.sharded:
-            copy_state(self.model, self._replica)
         tensors = {
-            "model": (self._replica or self.model).state_dict(),
-            "optimizer": full_tensors(self.optimizer.state_dict()),
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
             "optimizer_names": parameter_names(self.model, self.optimizer),
             "scaler": self.scaler.state_dict(),
             "exported": self.model.exported_part,
         }
-        if is_main_process():
+        if self.sharded:
+            save_sharded_checkpoint(folder.last, {**progress, **tensors}, first=folder.sync, backup=folder.previous)
+        elif is_main_process():
             folder.sync()
             save_checkpoint(folder.last, {**progress, **tensors}, backup=folder.previous)
 

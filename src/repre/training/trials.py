@@ -1,7 +1,6 @@
 """Trials of a training step: the largest piece that fits, with and without compilation and gradient checkpointing."""
 
 import gc
-import os
 import resource
 import sys
 import time
@@ -24,7 +23,7 @@ from repre.training.memory import (
 from repre.training.run_state import RunState
 from repre.training.step import train_step, whole_batch_reason
 from repre.types import Batch
-from repre.utils.device import pick_precision
+from repre.utils.device import machine_bytes, pick_precision
 from repre.utils.pieces import attempt
 
 
@@ -51,7 +50,7 @@ class ProcessMemory:
     """The memory of this process, for trials on the CPU. Its peak can only rise."""
 
     def available(self) -> int:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        return machine_bytes()
 
     def start(self) -> int:
         return self.peak()

@@ -14,6 +14,9 @@ from repre.utils.device_errors import device_advice, first_sentences
 from repre.utils.dist import local_world_size
 from repre.utils.pieces import is_out_of_memory
 
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+"""Settings of glibc's malloc.h."""
+
 
 def pick_device(name: str) -> torch.device:
     """The device of this process, ready for use.
@@ -93,17 +96,36 @@ def cache_freed_memory() -> bool:
     """
     if platform.libc_ver()[0] != "glibc":
         return False
-    m_trim_threshold, m_mmap_threshold = -1, -3  # malloc.h
     mallopt = ctypes.CDLL(None).mallopt
     return bool(
-        mallopt(m_trim_threshold, 2**31 - 1) and (mallopt(m_mmap_threshold, 2**30) or mallopt(m_mmap_threshold, 2**25))
+        mallopt(M_TRIM_THRESHOLD, 2**31 - 1) and (mallopt(M_MMAP_THRESHOLD, 2**30) or mallopt(M_MMAP_THRESHOLD, 2**25))
     )
+
+
+def return_freed_memory() -> bool:
+    """Lets the process return the memory of freed tensors to the system at once, the opposite of `cache_freed_memory`.
+
+    For weights that are split over processes: every block of layers is gathered for a moment, in pieces of many sizes,
+    between which the memory that is kept breaks up until it is larger than whole weights are.
+
+    Returns:
+        Whether the setting was made; False where the C library is not glibc.
+    """
+    if platform.libc_ver()[0] != "glibc":
+        return False
+    mallopt = ctypes.CDLL(None).mallopt
+    return bool(mallopt(M_TRIM_THRESHOLD, 2**20) and mallopt(M_MMAP_THRESHOLD, 2**20))
 
 
 def release_freed_memory() -> None:
     """Returns the memory that is free now to the system, once. The setup of a run needs other memory than its steps."""
     if platform.libc_ver()[0] == "glibc":
         ctypes.CDLL(None).malloc_trim(0)
+
+
+def machine_bytes() -> int:
+    """All memory of the machine, in bytes."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def pick_precision(name: str, device: torch.device) -> torch.dtype:

@@ -3,14 +3,17 @@
 Every function leaves tensors that are not sharded as they are.
 """
 
+import copy
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from repre.utils.dist import is_main_process, world_size
+
+ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 
 def shard(module: nn.Module, *, device: torch.device) -> None:
@@ -62,10 +65,29 @@ def full_tensors(tree: Any) -> Any:
         return {key: full_tensors(value) for key, value in tree.items()}
     if isinstance(tree, list):
         return [full_tensors(value) for value in tree]
-    if isinstance(tree, Tensor) and is_dtensor(tree):
-        whole = tree.full_tensor()  # type: ignore[attr-defined]
-        return whole.cpu() if is_main_process() else None
-    return tree
+    return _gather(tree) if isinstance(tree, Tensor) and is_dtensor(tree) else tree
+
+
+def _gather(tensor: Tensor) -> Tensor | None:
+    """A sharded tensor as a whole on the main process, on the CPU; None on the others, which send their parts."""
+    part = tensor.to_local().detach()  # type: ignore[attr-defined]
+    rows = -(-len(tensor) // world_size())  # of a part; the last parts may have fewer, down to none
+    if len(part) < rows:
+        part = torch.cat([part, part.new_zeros(rows - len(part), *part.shape[1:])])
+    parts = [torch.empty_like(part) for _ in range(world_size())] if is_main_process() else None
+    torch.distributed.gather(part.contiguous(), parts)
+    return None if parts is None else torch.cat(parts)[: len(tensor)].cpu()
+
+
+def without_weights(module: ModuleT) -> ModuleT:
+    """A copy of a module whose parameters and buffers have shapes but no values."""
+    tensors = [*module.parameters(), *module.buffers()]
+    return copy.deepcopy(module, {id(tensor): _without_values(tensor) for tensor in tensors})
+
+
+def _without_values(tensor: Tensor) -> Tensor:
+    empty = tensor.detach().to("meta")
+    return nn.Parameter(empty, requires_grad=tensor.requires_grad) if isinstance(tensor, nn.Parameter) else empty
 
 
 def copy_state(source: nn.Module, target: nn.Module | None) -> None:
@@ -74,11 +96,12 @@ def copy_state(source: nn.Module, target: nn.Module | None) -> None:
     Args:
         target: a module of the same structure on the main process, None on the others.
     """
-    own = {} if target is None else target.state_dict()
-    for name, value in source.state_dict().items():
-        whole = full_tensors(value)
-        if own:
-            own[name].copy_(whole)
+    own = {} if target is None else {**dict(target.named_parameters()), **dict(target.named_buffers())}
+    with torch.no_grad():
+        for name, value in (*source.named_parameters(), *source.named_buffers()):
+            whole = full_tensors(value)
+            if own:
+                own[name].copy_(whole)
 
 
 def distribute_like(value: Tensor, like: Tensor) -> Tensor:

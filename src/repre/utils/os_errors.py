@@ -107,6 +107,25 @@ def _reason(error: OSError) -> str:
     return text[:1].lower() + text[1:]
 
 
+def reason_of(error: Exception) -> str:
+    """Why the system refuses, for a message: its own words, and the folder that the user may not enter if that is why."""
+    reason = str(getattr(error, "strerror", None) or error)
+    if isinstance(error, PermissionError) and (path := _path_of(error)) is not None:
+        return reason + _in_closed_folder(path)
+    return reason
+
+
+def no_permission(error: PermissionError) -> str:
+    """Why an image cannot be read that the user may not open."""
+    path = _path_of(error)
+    return "no permission to read it" + ("" if path is None else _in_closed_folder(path))
+
+
+def _in_closed_folder(path: str) -> str:
+    folder = closed_folder(Path(path))
+    return "" if folder is None else f": you may not enter the folder {shown(str(folder))}"
+
+
 def _is_named(path: str, arguments: Sequence[str]) -> bool:
     """Whether a path is one of the arguments, lies below one or above one; relative paths only stem from the user."""
     if not os.path.isabs(path):

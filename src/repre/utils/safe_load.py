@@ -4,6 +4,7 @@ import hashlib
 import pickle
 import struct
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -72,13 +73,18 @@ def load_tensors(path: Path, *, device: torch.device | str = "cpu") -> Any:
     return state
 
 
-def content_hash(state: Any) -> str:
-    """SHA-256 of nested dictionaries and lists of tensors and plain values, whatever device the tensors are on."""
+def content_hash(state: Any, *, load: Callable[[Tensor], Tensor] | None = None) -> str:
+    """SHA-256 of nested dictionaries and lists of tensors and plain values, whatever device the tensors are on.
+
+    Args:
+        load: gives the values of a tensor that has none itself, one after another in their order.
+    """
     digest = hashlib.sha256()
 
     def take(value: Any) -> None:
         if isinstance(value, Tensor):
             digest.update(f"{value.dtype}{tuple(value.shape)}".encode())
+            value = value if load is None else load(value)
             digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
         elif isinstance(value, dict):
             for key, item in value.items():

@@ -1,7 +1,11 @@
 """The loader: one order for any number of ranks and workers, exact resume, replacements for unreadable files."""
 
+import os
+import sys
+from dataclasses import replace
 from functools import partial
 from itertools import chain
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,10 +19,11 @@ from repre.data.loading.loader import LIKELY, WHOLE, Loader, LoaderConfig, stack
 from repre.data.loading.sub_batches import cut_batch
 from repre.data.views.augmentations import Range, ViewConfig, draw
 from repre.data.views.random_streams import RandomStreams
-from repre.data.views.render import make_views
-from repre.data.views.view_recipes import dino_views
+from repre.data.views.render import center_view, make_views
+from repre.data.views.view_recipes import ViewsConfig, dino_views
 from repre.errors import RunError, UserError
 from repre.types import Batch
+from tests.data.loading.canvases import each_canvas
 
 
 class Numbers:
@@ -140,18 +145,37 @@ def test_the_default_decode_size_is_that_of_the_views_that_need_most() -> None:
     assert sufficient_size([((16, 800), (0.08, 1.0))]) == 800, "never less than the longer side"
 
 
-def test_mixed_types_become_float32() -> None:
+def test_images_of_several_types_keep_their_own() -> None:
     images = [
         np.full((2, 2, 1), 51, np.uint8),
         np.full((2, 2, 1), 13107, np.uint16),
         np.full((2, 2, 1), 0.2, np.float32),
     ]
-    pixels, _ = stack(images)
-    assert pixels.dtype == torch.float32
-    torch.testing.assert_close(pixels, torch.full((3, 1, 2, 2), 0.2))
-    assert stack(images, keep_values=True)[0][:, 0, 0, 0].tolist() == pytest.approx([51, 13107, 0.2])
-    assert stack(images[:1])[0].dtype == torch.uint8
-    assert stack(images[1:2])[0].dtype == torch.uint16
+    pixels, sizes = stack(images)
+    types = [torch.uint8, torch.uint16, torch.float32]
+    assert [canvas.dtype for canvas in each_canvas(pixels)] == types
+    assert [float(canvas[0, 0, 0]) for canvas in each_canvas(pixels)] == pytest.approx([51, 13107, 0.2])
+    config = ViewsConfig(size=8, mean=(0.0,), std=(1.0,))
+    torch.testing.assert_close(center_view(pixels, sizes, size=8, config=config), torch.full((3, 1, 8, 8), 0.2))
+    for image, dtype in zip(images, types):
+        canvas, _ = stack([image])
+        assert isinstance(canvas, torch.Tensor)
+        assert canvas.dtype == dtype
+
+
+@pytest.mark.parametrize("value_range", [None, (0.0, 200.0)])
+def test_views_of_an_image_do_not_depend_on_the_types_of_the_others(value_range: tuple[float, float] | None) -> None:
+    config = replace(dino_views(16, 8, 2), value_range=value_range)
+    render = partial(make_views, config=config, seed=3, device="cpu", with_crops=True)
+    settings: dict[str, Any] = {"batch_size": 12, "epochs": 1, "seed": 0, "canvas": 8, "workers": 0}
+    for batch in Loader(Mixed(26), **settings):
+        whole = render(batch)
+        for number, canvas in enumerate(each_canvas(batch.pixels)):
+            some = slice(number, number + 1)
+            alone = Batch(canvas[None], batch.sizes[some], batch.positions[some], batch.indices[some], batch.epoch)
+            views = render(alone)
+            for image, expected in zip(whole.images + whole.targets, views.images + views.targets, strict=True):
+                torch.testing.assert_close(image[some], expected, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -179,21 +203,20 @@ class Mixed(Numbers):
         return image.astype(np.float32) / 255 if index % 7 == 0 else image
 
 
-@pytest.mark.parametrize("keep_values", [False, True])
 @pytest.mark.parametrize("most_images", [1, 4, 16])
-def test_sub_batches_join_to_the_whole_batch(
-    most_images: int, keep_values: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    settings: dict[str, Any] = {"batch_size": 12, "epochs": 2, "seed": 0, "canvas": 8, "keep_values": keep_values}
+def test_sub_batches_join_to_the_whole_batch(most_images: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings: dict[str, Any] = {"batch_size": 12, "epochs": 2, "seed": 0, "canvas": 8}
     for source in (Numbers(26, broken=(3, 11, 12)), Mixed(26)):
         whole = list(Loader(source, workers=0, **settings))
         with monkeypatch.context() as patch:
             patch.setattr("repre.data.loading.sub_batches.MOST_IMAGES", most_images)
             cut = list(Loader(source, workers=2, **settings))
         for batch, joined in zip(whole, cut, strict=True):
-            assert batch.pixels.dtype == joined.pixels.dtype
-            assert batch.pixels.stride() == joined.pixels.stride()
-            for field in ("pixels", "sizes", "positions", "indices"):
+            for canvas, other in zip(each_canvas(batch.pixels), each_canvas(joined.pixels), strict=True):
+                assert canvas.dtype == other.dtype
+                assert canvas.stride() == other.stride()
+                assert torch.equal(canvas, other)
+            for field in ("sizes", "positions", "indices"):
                 assert torch.equal(getattr(batch, field), getattr(joined, field)), field
             assert (batch.epoch, batch.failures, batch.changed) == (joined.epoch, joined.failures, joined.changed)
             assert batch.several_frames == [index for index in batch.indices.tolist() if index % 6 == 0]
@@ -225,6 +248,16 @@ def test_fewer_workers_where_an_image_each_does_not_fit() -> None:
     assert "--loader.in-flight-gib" in lines[0]
     assert Loader(Numbers(24), workers=8, in_flight_gib=1e-9, **settings).cut.workers == 1
     assert len(list(few)) == 4
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has /dev/shm")
+def test_too_little_room_for_workers_is_refused_before_the_first_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the first validation of a run, which takes a while, would come before."""
+    monkeypatch.setattr(os, "statvfs", lambda _: SimpleNamespace(f_bavail=16, f_frsize=4096))
+    settings: dict[str, Any] = {"batch_size": 6, "epochs": 1, "seed": 0, "canvas": 8}
+    with pytest.raises(UserError, match="2 workers need 104 KiB in /dev/shm, which has 64 KiB left"):
+        Loader(Numbers(24), workers=2, **settings)
+    Loader(Numbers(24), workers=0, **settings)
 
 
 def test_settings_that_cannot_be_are_refused() -> None:

@@ -26,7 +26,6 @@ from repre.data.io.index_files import index_path, one_at_a_time, read_index, wri
 from repre.data.io.names import Names, ending_of
 from repre.data.io.storage_faults import away
 from repre.errors import RunError, UserError
-from repre.utils.printable_text import printable
 from repre.utils.progress import track
 
 Array = np.ndarray
@@ -115,7 +114,7 @@ class ArchiveFiles:
         return int(self.table["size"][index]), self.stamps[self._archive(index)][1]
 
     def describe(self, index: int) -> str:
-        return printable(f"{self.archives[self._archive(index)].location}: {self.names[index]}")
+        return f"{self.archives[self._archive(index)].location}: {self.names[index]}"
 
 
 def open_archives(archives: Sequence[Blob], *, cache_dir: Path | None = None) -> ArchiveFiles:

@@ -28,6 +28,7 @@ from repre.data.scenes import Scenes
 from repre.utils.evenly_spaced import evenly_spaced
 from repre.utils.folder_lock import lock_within
 from repre.utils.io import cache_home, json_hash
+from repre.utils.os_errors import reason_of
 
 try:
     import fcntl
@@ -110,7 +111,7 @@ def with_cache(
             log(f"decoded images are not kept: about {expected / 2**30:.1f} GiB, {problem}")
             return source
     except OSError as error:
-        log(f"decoded images are not kept: {error.strerror or error} ({error.filename or folder})")
+        log(f"decoded images are not kept: {reason_of(error)} ({error.filename or folder})")
         return source
     if problem:
         log(

@@ -26,6 +26,7 @@ from repre.data.io.image_kinds import FORMATS, HEAD_BYTES, image_kind
 from repre.data.io.image_limits import BoundedJpeg, UnreadableImage, check_shape, check_values
 from repre.data.io.storage_faults import is_storage_fault, read_patiently
 from repre.data.io.tiff import needs_tifffile, read_tiff
+from repre.utils.os_errors import no_permission
 from repre.utils.printable_text import printable
 
 Array = np.ndarray
@@ -90,7 +91,7 @@ def _read(file: Path | BinaryIO, name: str, channels: int, canvas: int | None, *
     except FileNotFoundError as error:
         raise UnreadableImage("the file has vanished") from error
     except PermissionError as error:
-        raise UnreadableImage("no permission to read it") from error
+        raise UnreadableImage(no_permission(error)) from error
     except UnidentifiedImageError as error:
         raise UnreadableImage("not an image") from error
     except Image.DecompressionBombError as error:

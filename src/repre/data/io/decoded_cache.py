@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from repre.data.io.frame_notes import note_several_frames, noting_frames
+from repre.utils.os_errors import reason_of
 from repre.utils.shared_memory import shared_bytes
 
 Array = np.ndarray
@@ -125,7 +126,7 @@ class DecodedCache:
                 entry = ENTRY.pack(*stamp, *image.shape, TYPES.index(image.dtype), several, _checksum(image))
                 _write_all(index, memoryview(_checked(entry).ljust(ENTRY_BYTES, b"\0")), number * ENTRY_BYTES)
         except OSError as error:
-            self._stop(str(error.strerror or error))
+            self._stop(reason_of(error))
 
     def _stop(self, reason: str) -> None:
         """Ends writing in all processes; what is kept is read as before."""

@@ -14,6 +14,7 @@ from repre.data.io.image_kinds import HEAD_BYTES, is_image_content
 from repre.data.io.index_files import index_path, one_at_a_time, read_index, write_index
 from repre.data.io.names import NO_ENDING, Names, ending_of
 from repre.errors import RunError, UserError
+from repre.utils.os_errors import reason_of
 
 MAX_ENDINGS = 1000
 """Endings after so many others count as none."""
@@ -123,7 +124,7 @@ def _entries(
     except PermissionError as error:
         raise UserError(f"--data: no permission to read the folder {folder}") from error
     except OSError as error:
-        raise UserError(f"--data: cannot read the folder {folder}: {error.strerror}") from error
+        raise UserError(f"--data: cannot read the folder {folder}: {reason_of(error)}") from error
     return iter(sorted(found))
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from repre.data.io.decode import read_image
 from repre.data.io.names import Names
 from repre.data.io.storage_faults import PATIENCE, read_patiently
+from repre.utils.printable_text import printable
 
 Array = np.ndarray
 T = TypeVar("T")
@@ -43,7 +44,7 @@ class Files(Protocol):
         """What changes with the content of file `index`; raises UnreadableImage if it is gone."""
 
     def describe(self, index: int) -> str:
-        """File `index` in messages: its path, or its archive and the name in it."""
+        """File `index`: its path, or its archive and the name in it, as they are."""
 
 
 class Opened(NamedTuple):
@@ -141,7 +142,7 @@ class FileSource:
         return read_patiently(partial(read, index), name=partial(self.describe, index), seconds=self.patience)
 
     def describe(self, index: int) -> str:
-        return self.files.describe(index)
+        return printable(self.files.describe(index))
 
 
 def class_labels(files: Files) -> tuple[Array | None, list[str]]:

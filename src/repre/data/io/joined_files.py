@@ -12,7 +12,6 @@ from repre.data.io.image_files import Files, Stamp
 from repre.data.io.image_limits import UnreadableImage
 from repre.data.io.names import Names
 from repre.errors import UserError
-from repre.utils.printable_text import printable
 
 Array = np.ndarray
 
@@ -79,7 +78,7 @@ class ChosenFiles:
 
     def describe(self, index: int) -> str:
         number = int(self.numbers[index])
-        return printable(self.names[index]) if number < 0 else self.files.describe(number)
+        return self.names[index] if number < 0 else self.files.describe(number)
 
 
 def filter_files(files: Files, *, include: Sequence[str], exclude: Sequence[str]) -> Files:

@@ -14,7 +14,7 @@ from repre.data.io.names import Names
 from repre.data.io.storage_faults import away, unreadable_or_fault
 from repre.errors import UserError
 from repre.utils.evenly_spaced import evenly_spaced
-from repre.utils.os_errors import closed_folder
+from repre.utils.os_errors import closed_folder, reason_of
 from repre.utils.printable_text import printable
 
 LIST_CHECKS = 100_000
@@ -71,7 +71,7 @@ class LocalFiles:
         return status.st_size, max(status.st_mtime_ns, status.st_ctime_ns)
 
     def describe(self, index: int) -> str:
-        return printable(self.path(index))
+        return str(self.path(index))
 
 
 def open_regular(path: Path) -> BinaryIO:
@@ -113,7 +113,7 @@ def read_list(path: Path) -> Names:
             file.seek(0)
             names = list_lines(file)
     except OSError as error:
-        raise UserError(f"--data: cannot read the list {path}: {error.strerror}") from error
+        raise UserError(f"--data: cannot read the list {path}: {reason_of(error)}") from error
     if not len(names):
         raise UserError(f"--data: the list {path} names no files; write one path per line")
     return names
@@ -127,6 +127,11 @@ def check_listed(path: Path, names: Names) -> None:
         if (other := _other_text(path)) is not None:
             raise UserError(f"--data {printable(path)} {other}")
         examples = ", ".join(map(_short, missing[:3])) + (", ..." if len(missing) > 3 else "")
+        if (folder := closed_folder(path.parent / missing[0])) is not None:
+            raise UserError(
+                f"--data: {len(missing)} of {len(numbers)} files of the list {path} may not be read: {examples}; "
+                f"you may not enter the folder {printable(folder)}"
+            )
         if is_folder(path.parent / missing[0]):
             raise UserError(
                 f"--data: {len(missing)} of {len(numbers)} lines of the list {path} name no files but folders: {examples}; "
@@ -207,7 +212,7 @@ def _is_link(path: Path) -> bool:
 def check_readable(folder: Path) -> None:
     """Refuses a folder that does not exist, or whose files the user may not see."""
     if not is_folder(folder):
-        raise UserError(f"--data: there is no folder {folder}")
+        raise UserError(f"--data: {why_unusable(folder) or f'there is no folder {printable(folder)}'}")
     if not os.access(folder, os.R_OK | os.X_OK):
         raise UserError(f"--data: no permission to read the folder {folder}")
 

@@ -14,6 +14,7 @@ from repre.data.io.image_files import FileSource
 from repre.data.io.local_files import LocalFiles
 from repre.data.io.names import Names
 from repre.errors import UserError
+from repre.utils.printable_text import printable
 
 Array = np.ndarray
 KINDS = (str, Path, Image.Image, np.ndarray, Tensor)
@@ -45,7 +46,7 @@ class MemorySource:
 
     def describe(self, index: int) -> str:
         image = self.images[index]
-        return str(image) if isinstance(image, str | Path) else f"image {index}"
+        return printable(image) if isinstance(image, str | Path) else f"image {index}"
 
 
 def as_images(images: Any) -> tuple[list[Any], bool]:

@@ -154,6 +154,11 @@ def _plain(choice: FileChoice | None) -> FileChoice:
     return replace(choice, include=tuple(choice.include), exclude=tuple(choice.exclude))
 
 
+def raw_name(source: Source, index: int) -> str:
+    """Image `index` as `Source.describe` gives it, but without escapes: a path that opens the file."""
+    return source.files.describe(index) if isinstance(source, FileSource) else source.describe(index)
+
+
 def describe_data(data: str | Sequence[str]) -> str:
     """One or several ``--data`` strings as one text for messages."""
     if isinstance(data, str):

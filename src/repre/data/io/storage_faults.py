@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from repre.data.io.image_limits import UnreadableImage
 from repre.errors import RunError
+from repre.utils.os_errors import no_permission
 
 T = TypeVar("T")
 
@@ -60,7 +61,7 @@ def os_error_reason(error: OSError) -> str:
     if isinstance(error, FileNotFoundError):
         return "the file has vanished"
     if isinstance(error, PermissionError):
-        return "no permission to read it"
+        return no_permission(error)
     if isinstance(error, IsADirectoryError):
         return "not a regular file"
     return f"cannot be read: {error.strerror or error}"

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from repre.errors import UserError
+from repre.utils.os_errors import reason_of
 
 ID_KEYS = ("id", "image_id", "category_id")
 
@@ -47,7 +48,7 @@ def read_coco_json(path: Path) -> Annotations:
         data = path.read_bytes()
         content = json.loads(data)
     except OSError as error:
-        raise UserError(f"--data: cannot read {path}: {error.strerror}") from error
+        raise UserError(f"--data: cannot read {path}: {reason_of(error)}") from error
     except RecursionError as error:
         raise UserError(f"--data: {path} is not COCO's JSON: its lists are nested too deeply") from error
     except ValueError as error:

@@ -16,6 +16,7 @@ from repre.data.io.names import Names
 from repre.data.labels.problems import Problems
 from repre.data.labels.splits import LabeledImages
 from repre.errors import UserError, near_names
+from repre.utils.os_errors import reason_of
 
 SPLITS = ("train", "val", "test")
 WHOLE = "whole"
@@ -134,7 +135,7 @@ def _text(file: Path) -> str:
         data = file.read_bytes()
         return data.decode("utf-8-sig")
     except OSError as error:
-        raise UserError(f"{file} cannot be read: {error.strerror}") from error
+        raise UserError(f"{file} cannot be read: {reason_of(error)}") from error
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
         raise UserError(f"{file} line {line} is not UTF-8; save the table with that encoding") from error

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from repre.errors import UserError
+from repre.utils.os_errors import reason_of
 
 Array = np.ndarray
 
@@ -58,9 +59,7 @@ def read_color_table(file: Path) -> ColorTable:
     try:
         text = file.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"cannot read the table of colors {file}: {getattr(error, 'strerror', None) or error}"
-        ) from error
+        raise UserError(f"cannot read the table of colors {file}: {reason_of(error)}") from error
     rows = _csv_rows(file, text) if file.suffix.lower() == ".csv" else _text_rows(file, text)
     values: dict[str, list[int]] = {}
     owners: dict[int, str] = {}

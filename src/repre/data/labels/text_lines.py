@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from repre.errors import UserError
+from repre.utils.os_errors import reason_of
 
 
 def read_lines(file: Path) -> list[str]:
@@ -14,7 +15,7 @@ def read_lines(file: Path) -> list[str]:
     try:
         text = file.read_text(encoding="utf-8-sig")
     except OSError as error:
-        raise UserError(f"cannot read {file}: {error.strerror}") from error
+        raise UserError(f"cannot read {file}: {reason_of(error)}") from error
     except UnicodeDecodeError as error:
         raise UserError(f"cannot read {file} as text in UTF-8: {error}") from error
     return [line.strip() for line in text.splitlines() if line.strip()]

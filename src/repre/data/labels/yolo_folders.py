@@ -17,6 +17,7 @@ from repre.data.labels.text_lines import read_lines
 from repre.data.labels.visible_files import files_below
 from repre.data.labels.yolo_labels import YoloFiles
 from repre.errors import UserError, near_names
+from repre.utils.os_errors import reason_of
 
 SPLIT_FOLDERS = {"train": ("train", "train2017"), "val": ("val", "valid", "val2017", "test")}
 """Names of folders of the splits."""
@@ -138,7 +139,7 @@ def _read_yaml(file: Path) -> dict[str, Any]:
     try:
         content = yaml.safe_load(file.read_text(encoding="utf-8"))
     except OSError as error:
-        raise UserError(f"--data: cannot read {file}: {error.strerror}") from error
+        raise UserError(f"--data: cannot read {file}: {reason_of(error)}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"--data: {file} is not YAML: {' '.join(str(error).split())[:200]}") from error
     if not isinstance(content, dict):

@@ -18,6 +18,7 @@ from repre.data.labels.coco_json import Annotations
 from repre.data.labels.coco_masks import polygon_area
 from repre.data.labels.image_sizes import image_size
 from repre.data.labels.problems import Problems
+from repre.utils.os_errors import reason_of
 from repre.utils.progress import track
 
 BOX = ("center x", "center y", "width", "height")
@@ -73,7 +74,7 @@ def read_yolo(files: YoloFiles, problems: Problems, *, channels: int = 3) -> Ann
             unlabeled.add(number)
             continue
         except OSError as error:
-            problems.add(f"{label_file} cannot be read: {error.strerror}")
+            problems.add(f"{label_file} cannot be read: {reason_of(error)}")
             continue
         digest.update(f"{path.name}\0".encode("utf-8", "surrogateescape") + data + b"\0")
         for line, text in enumerate(data.decode("utf-8-sig", "replace").splitlines(), start=1):

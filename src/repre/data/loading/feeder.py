@@ -191,7 +191,7 @@ class _Maker:
         """Copies the next step to the device and renders it."""
         size, local = self.loader.cut.images, self.loader.local
         at_once = max(1, self.at_once // size) * size
-        step = BatchJoiner(local, keep_values=self.loader.keep_values)
+        step = BatchJoiner(local)
         with self.lane.running():
             for start in range(0, local, at_once):
                 batch = self._render(parts, min(at_once, local - start))
@@ -208,7 +208,7 @@ class _Maker:
         if self.loader.is_resident and count <= self.loader.cut.images:
             batch = next(parts)
         else:
-            canvases = BatchJoiner(count, keep_values=self.loader.keep_values, device=self.device)
+            canvases = BatchJoiner(count, device=self.device)
             for part in islice(parts, -(-count // self.loader.cut.images)):
                 canvases.add(part)
             batch = canvases.batch()
@@ -221,9 +221,8 @@ class _Maker:
             part = self._timed(parts)
             if ring is not None:
                 slot = ring.slot(number)
-                self.lane.lock(
-                    slot, part.pixels.data_ptr() + part.pixels.numel() * part.pixels.itemsize - slot.data_ptr()
-                )
+                ends = [group.data_ptr() + group.numel() * group.itemsize for group in leaves(part.pixels)]
+                self.lane.lock(slot, max(ends) - slot.data_ptr())
             yield part
             copies.append(self.lane.mark())
             if len(copies) == EXTRA_SLOTS:  # the next request lets a worker write to the slot of the oldest

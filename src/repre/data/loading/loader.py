@@ -31,9 +31,11 @@ from repre.data.loading.sub_batches import BatchJoiner, Cut, cut_batch
 from repre.data.loading.workers import IN_FLIGHT_GIB, in_workers, load_tracked
 from repre.data.views.augmentations import Range
 from repre.errors import RunError, UserError
-from repre.types import Batch, ViewParameters, Views
+from repre.types import Batch, Canvases, MixedCanvases, ViewParameters, Views
 from repre.utils.config_checks import check_fields
 from repre.utils.image_size import Size, height_and_width
+from repre.utils.printable_text import say
+from repre.utils.shared_memory import check_semaphores
 
 WHOLE = 512
 """Files of up to so many pixels a side, as most of ImageNet's, are not shrunk by default."""
@@ -99,31 +101,33 @@ class Draw(Protocol):
     def __call__(self, sizes: Tensor, positions: Tensor, *, epoch: int) -> list[ViewParameters]: ...
 
 
-def stack(images: list[np.ndarray], *, keep_values: bool = False) -> tuple[Tensor, Tensor]:
-    """Stacks images [H, W, C] of any size on square canvases whose side is the longest one of all images.
-
-    Images of one dtype keep it. Mixed dtypes become float32: integers are divided by their largest value, unless
-    `keep_values` is set (for a declared value range).
+def stack(images: list[np.ndarray]) -> tuple[Canvases, Tensor]:
+    """Stacks images [H, W, C] of any size on square canvases whose side is the longest one of all images of their type.
 
     Returns:
         Pixels [B, C, K, K], channels last in memory, zero beyond every image; and sizes [B, 2] (height, width), int64.
     """
-    mixed = len({image.dtype for image in images}) > 1
-    dtype = np.dtype(np.float32) if mixed else images[0].dtype
     sizes = torch.tensor([image.shape[:2] for image in images])
-    canvas = int(sizes.max())
-    pixels = slots.empty((len(images), canvas, canvas, images[0].shape[2]), dtype)
+    by_type: dict[np.dtype[Any], list[int]] = {}
+    for number, image in enumerate(images):
+        by_type.setdefault(image.dtype, []).append(number)
+    if len(by_type) == 1:
+        return _stack(images), sizes
+    rows = sorted(by_type.values(), key=len, reverse=True)
+    groups = [_stack([images[number] for number in numbers]) for numbers in rows]
+    return MixedCanvases(groups, [torch.tensor(numbers) for numbers in rows]), sizes
+
+
+def _stack(images: list[np.ndarray]) -> Tensor:
+    """Images of one type on canvases."""
+    canvas = max(max(image.shape[:2]) for image in images)
+    pixels = slots.empty((len(images), canvas, canvas, images[0].shape[2]), images[0].dtype)
     for square, image in zip(pixels, images):
         height, width = image.shape[:2]
-        square[:height, :width] = image if not mixed or keep_values else _in_unit_range(image)
+        square[:height, :width] = image
         square[:height, width:] = 0
         square[height:] = 0
-    return torch.from_numpy(pixels).permute(0, 3, 1, 2), sizes
-
-
-def _in_unit_range(image: np.ndarray) -> np.ndarray:
-    top = np.iinfo(image.dtype).max if np.issubdtype(image.dtype, np.integer) else 1
-    return image.astype(np.float32) / np.float32(top)
+    return torch.from_numpy(pixels).permute(0, 3, 1, 2)
 
 
 class Parts(Dataset[Batch | RunError]):
@@ -135,12 +139,11 @@ class Parts(Dataset[Batch | RunError]):
         order: RunOrder,
         cut: Cut,
         *,
-        keep_values: bool,
         draw: Draw | None = None,
         render: Callable[[Batch], Views] | None = None,
     ) -> None:
         self.source, self.order, self.cut = source, order, cut
-        self.keep_values, self.draw, self.render = keep_values, draw, render
+        self.draw, self.render = draw, render
 
     def __getitem__(self, number: int) -> Batch | RunError:
         step, part = divmod(number, self.cut.parts)
@@ -192,9 +195,9 @@ class Parts(Dataset[Batch | RunError]):
         """Whether the file of an image changed after the run began."""
         return changed_during_run(self.source, index)
 
-    def stack(self, images: list[Any]) -> tuple[Tensor, Tensor]:
+    def stack(self, images: list[Any]) -> tuple[Canvases, Tensor]:
         """Pixels and sizes of images that were read; see `stack`."""
-        return stack(images, keep_values=self.keep_values)
+        return stack(images)
 
     def _load(self, epoch: int, position: int, failures: list[tuple[int, str]]) -> tuple[int, Any, bool] | None:
         """Index and pixels of the image at a position or of a replacement, and whether its file has several frames; None if
@@ -220,7 +223,6 @@ class Loader:
         canvas: largest side K of the squares that images are stacked on; each batch takes the longest side of its images.
         workers: number of worker processes; 0 decodes in this process.
         start: first step to show.
-        keep_values: see `stack`.
         pin: the pixels lie in page-locked memory, for CUDA.
         draw: draws the parameters of the views of images of these sizes at these positions of an epoch, in the worker, so
             that the device's process need not.
@@ -237,7 +239,7 @@ class Loader:
         is_resident: the images are in the memory of the device; see `prepare`.
 
     Raises:
-        UserError: the batch is larger than the source or cannot be divided among the ranks.
+        UserError: the batch is larger than the source or cannot be divided among the ranks, or /dev/shm is too small.
         RunError, while iterating: too many files in a row are unreadable, or a worker died.
     """
 
@@ -253,31 +255,31 @@ class Loader:
         start: int = 0,
         rank: int = 0,
         world_size: int = 1,
-        keep_values: bool = False,
         pin: bool = False,
         draw: Draw | None = None,
         render: Callable[[Batch], Views] | None = None,
         in_flight_gib: float = IN_FLIGHT_GIB,
         keep: Callable[[Parts], Parts | None] | None = None,
-        log: Callable[[str], object] = print,
+        log: Callable[[str], object] = say,
     ) -> None:
         check_batch(batch_size, images=len(source), spec=source.spec, processes=world_size)
         order = RunOrder(count=len(source), batch_size=batch_size, seed=seed, rank=rank, world_size=world_size)
         self.source, self.steps_per_epoch = source, order.steps_per_epoch
         self.total_steps = epochs * self.steps_per_epoch
-        self.start, self.local, self.keep_values = start, batch_size // world_size, keep_values
+        self.start, self.local = start, batch_size // world_size
         self._pin, self._keep, self._log = pin, keep, log
         self.is_resident = False
         image_bytes = _largest_bytes(canvas, source.channels, render) if workers else 0
         self.cut = cut_batch(
             self.local, image_bytes=image_bytes, workers=workers, budget=int(in_flight_gib * 2**30), extra=EXTRA_SLOTS
         )
+        check_semaphores(self.cut.workers)  # now, not after the first validation
         if self.cut.workers < workers:
             log(
                 f"{self.cut.workers} of {workers} workers decode: images of up to {image_bytes / 2**20:.1f} MiB do not fit "
                 f"{in_flight_gib} GiB; use a smaller --loader.decode-size or a larger --loader.in-flight-gib"
             )
-        self._data = Parts(source, order, self.cut, keep_values=keep_values, draw=draw, render=render)
+        self._data = Parts(source, order, self.cut, draw=draw, render=render)
 
     def prepare(self) -> None:
         """Reads all images now if the run keeps them in the memory of its device; comes before `ring` and `parts`."""
@@ -308,7 +310,7 @@ class Loader:
                 yield part
             return
         for _ in range(self.start, self.total_steps):
-            joiner = BatchJoiner(self.local, keep_values=self.keep_values, pin=self._pin)
+            joiner = BatchJoiner(self.local, pin=self._pin)
             for part in islice(parts, self.cut.parts):
                 joiner.add(part)
             self.report()
@@ -322,7 +324,7 @@ class Loader:
 
 def without_pixels(batch: Batch) -> Batch:
     """The batch with pixels [B, C, 0, 0]."""
-    return replace(batch, pixels=torch.empty(*batch.pixels.shape[:2], 0, 0, dtype=batch.pixels.dtype))
+    return replace(batch, pixels=torch.empty(*batch.pixels.shape[:2], 0, 0, dtype=torch.uint8))
 
 
 def _largest_bytes(canvas: int, channels: int, render: Callable[[Batch], Views] | None) -> int:

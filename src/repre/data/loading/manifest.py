@@ -28,12 +28,14 @@ from repre.data.io.joined_files import ChosenFiles
 from repre.data.io.names import Names
 from repre.data.io.sources import Source
 from repre.errors import UserError
+from repre.utils.device import machine_bytes
 from repre.utils.evenly_spaced import evenly_spaced
 from repre.utils.io import write_atomically
 
 MAX_HEADER = 1 << 24
-MAX_BYTES, MAX_GROWTH = 1 << 30, 4
-"""A list of more bytes, and of more than so many times those of the present names, is refused."""
+MAX_BYTES, MAX_GROWTH, MAX_SHARE = 1 << 30, 4, 4
+"""A list is refused that has more bytes, more than so many times those of the present names, and more than one part in so
+many of this machine's memory: what is packed in a small file would otherwise take all of it."""
 SAMPLE = 16
 """Files whose content is compared where the data moved or were copied again."""
 
@@ -204,8 +206,14 @@ def _read(path: Path, files: Files) -> tuple[_Header, Names | None]:
             if header.digest == files.names.digest and header.counts == files.counts:
                 return header, None
             count = sum(header.counts)
-            if 4 * count + header.size > max(MAX_BYTES, MAX_GROWTH * (len(files.names.block) + 4 * len(files))):
-                raise ValueError(f"{count} names of {header.size} bytes are not those of {len(files)} files")
+            present, memory = len(files.names.block) + 4 * len(files), machine_bytes()
+            size = 4 * count + header.size
+            if size > max(MAX_BYTES, MAX_GROWTH * present, memory // MAX_SHARE):
+                raise UserError(
+                    f"{path}, the list of the run's files, holds {count} names of {size / 2**30:.1f} GiB, and --data only "
+                    f"{len(files)} files: more than this machine of {memory / 2**30:.1f} GiB takes. Give the data that the "
+                    "run began with, or delete the list to continue with the files of --data"
+                )
             lengths = np.frombuffer(packed.read(4 * count), "<u4")
             block = np.frombuffer(packed.read(header.size), np.uint8)
             names = Names(block, np.cumsum(lengths, dtype=np.int64))

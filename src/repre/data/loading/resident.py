@@ -8,7 +8,6 @@ images, because each epoch gives it others of them.
 """
 
 import math
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -26,6 +25,7 @@ from repre.data.loading.slots import SlotRing
 from repre.data.loading.sub_batches import MOST_IMAGES, CanvasJoiner, Cut, cut_batch
 from repre.data.loading.workers import in_workers
 from repre.errors import counted
+from repre.utils.device import machine_bytes
 
 Memory = Literal["auto", "off", "on"]
 SHARES: dict[Memory, float] = {"auto": 0.1, "on": 0.5}
@@ -66,7 +66,9 @@ class _Pieces(Dataset[_Piece]):
             piece.several += [index] * several
             piece.changed += [index] * self.files.is_changed(index)
         if len(piece.types) == 1:
-            piece.pixels, piece.sizes = stack(images)
+            pixels, piece.sizes = stack(images)
+            assert isinstance(pixels, Tensor), "they have one type"
+            piece.pixels = pixels
         return piece
 
 
@@ -83,7 +85,7 @@ class ResidentParts(Parts):
         local = files.order.batch_size // files.order.world_size
         parts = math.ceil(local / RENDERED_AT_ONCE)
         cut = Cut(math.ceil(local / parts), parts, workers=0, prefetch=0, extra=0, slot_bytes=0)
-        super().__init__(files.source, files.order, cut, keep_values=files.keep_values)
+        super().__init__(files.source, files.order, cut)
         assert read.sizes is not None, "an image could be read"
         self._pixels, self._sizes = pixels, read.sizes
         self._rows = {index: row for row, index in enumerate(read.indices)}
@@ -184,7 +186,7 @@ def _join(
         count: images that there are at most.
         check: refuses a number of bytes.
     """
-    joiner, whole, sizes = CanvasJoiner(count, keep_values=True, device=device), _Piece(), []
+    joiner, whole, sizes = CanvasJoiner(count, device=device), _Piece(), []
     for piece in pieces:
         whole.types |= piece.types
         if len(whole.types) > 1:
@@ -194,14 +196,15 @@ def _join(
         whole.several += piece.several
         whole.changed += piece.changed
         if piece.pixels is not None and piece.sizes is not None:
-            if joiner.whole is None or joiner.whole.shape[-1] < piece.pixels.shape[-1]:
+            if joiner.pixels is None or joiner.pixels.shape[-1] < piece.pixels.shape[-1]:
                 check(count * piece.pixels[0].numel() * piece.pixels.itemsize)
             joiner.add(piece.pixels)
             sizes.append(piece.sizes.clone())
     if not sizes:
         raise _CannotKeep("none can be read")
     whole.sizes = torch.cat(sizes)
-    return joiner.whole[: joiner.filled], whole
+    assert isinstance(joiner.pixels, Tensor), "they have one type"
+    return joiner.pixels, whole
 
 
 def is_wanted(memory: Memory, *, device: torch.device, epochs: int) -> bool:
@@ -229,4 +232,4 @@ def free_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return machine_bytes()

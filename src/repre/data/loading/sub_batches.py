@@ -12,7 +12,7 @@ from torch import Tensor
 
 from repre.data.loading.slots import leaves, map_leaves
 from repre.data.loading.workers import PREFETCH
-from repre.types import Batch, ViewParameters
+from repre.types import Batch, Canvases, MixedCanvases, ViewParameters
 
 MOST_IMAGES = 16
 """Images of a sub-batch. Fewer make more messages; more make the first batch late and its shares uneven."""
@@ -107,35 +107,65 @@ class Joiner:
         )
 
 
-class CanvasJoiner(Joiner):
-    """Joins canvases [n, C, K, K]: of different types in float32, of different sides on the largest, zero beyond the others.
+class CanvasJoiner:
+    """Joins canvases [n, C, K, K]: of each type on the largest side among them, zero beyond the others.
 
     Args:
-        keep_values: see `repre.data.loading.loader.stack`.
+        count: canvases of all types.
+        device: where they come together; None: where the parts are.
+        pin: they lie in page-locked memory.
+
+    Attributes:
+        filled: canvases that were added.
     """
 
-    def __init__(self, count: int, *, keep_values: bool, device: torch.device | None = None, pin: bool = False) -> None:
-        super().__init__(count, device=device, pin=pin)
-        self.keep_values = keep_values
+    def __init__(self, count: int, *, device: torch.device | None = None, pin: bool = False) -> None:
+        self.count, self.device, self.pin, self.filled = count, device, pin, 0
+        self._types: dict[torch.dtype, _OneType] = {}
+        self._rows: dict[torch.dtype, list[Tensor]] = {}
+
+    def add(self, part: Canvases) -> None:
+        """Copies the canvases of the next part."""
+        if isinstance(part, Tensor):
+            part = MixedCanvases([part], [torch.arange(len(part))])
+        for group, rows in zip(part.groups, part.rows):
+            if group.dtype not in self._types:  # a second type is rare in its batch, so room is made when it comes
+                room = len(group) if self._types else self.count
+                self._types[group.dtype] = _OneType(room, device=self.device, pin=self.pin)
+            self._types[group.dtype].add(group)
+            self._rows.setdefault(group.dtype, []).append(rows + self.filled)
+        self.filled += part.shape[0]
+
+    @property
+    def pixels(self) -> Canvases | None:
+        """All canvases that were added, without a copy; None before the first."""
+        groups = [one.whole[: one.filled] for one in self._types.values()]
+        if len(groups) > 1:
+            return MixedCanvases(groups, [torch.cat(rows) for rows in self._rows.values()])
+        return groups[0] if groups else None
+
+
+class _OneType(Joiner):
+    """Joins canvases of one type; makes room where there are more than `count`."""
 
     def add(self, part: Tensor) -> None:
         """Copies the canvases of the next part."""
-        if self.whole is not None and self.whole.dtype != part.dtype:  # as `stack` joins types
-            self._replace(in_float32(self.whole, keep_values=self.keep_values))
-            part = in_float32(part, keep_values=self.keep_values)
-        if self.whole is not None and self.whole.shape[-1] < part.shape[-1]:
+        if self.whole is None:
+            super().add(part)
+            return
+        needed, side = self.filled + len(part), max(self.whole.shape[-1], part.shape[-1])
+        if needed > self.count or side > self.whole.shape[-1]:
             there = self.whole[: self.filled]
-            self._replace(self._allocate(part))
+            self.count = self.count if needed <= self.count else 2 * needed
+            self.whole = self._allocate(part if part.shape[-1] == side else self.whole)
             _to_corner(self.whole[: self.filled], there)
-        if self.whole is None or self.whole.shape[-1] == part.shape[-1]:
+            self._targets = [self.whole]
+        if part.shape[-1] == side:
             super().add(part)
         else:  # to the device as it is: copies that rearrange on the way are slow
             smaller = part.to(self.whole.device, non_blocking=True)
-            _to_corner(self.whole[self.filled : self.filled + len(part)], smaller)
-            self.filled += len(part)
-
-    def _replace(self, whole: Tensor) -> None:
-        self.whole, self._targets = whole, [whole]
+            _to_corner(self.whole[self.filled : needed], smaller)
+            self.filled = needed
 
 
 def _to_corner(canvases: Tensor, smaller: Tensor) -> None:
@@ -149,13 +179,12 @@ class BatchJoiner:
 
     Args:
         count: images of the batch.
-        keep_values: see `repre.data.loading.loader.stack`.
         device: where the pixels of the batch are; None: on the CPU.
         pin: its pixels lie in page-locked memory.
     """
 
-    def __init__(self, count: int, *, keep_values: bool, device: torch.device | None = None, pin: bool = False) -> None:
-        self._pixels = CanvasJoiner(count, keep_values=keep_values, device=device, pin=pin)
+    def __init__(self, count: int, *, device: torch.device | None = None, pin: bool = False) -> None:
+        self._pixels = CanvasJoiner(count, device=device, pin=pin)
         self._rest = Joiner(count)
         self._last: Batch | None = None
         self._failures: list[tuple[int, str]] = []
@@ -181,13 +210,15 @@ class BatchJoiner:
 
     def batch(self) -> Batch:
         """The whole batch, once all sub-batches are there."""
+        pixels = self._pixels.pixels
         assert self._last is not None, "a batch has a part"
+        assert pixels is not None, "a batch has a part"
         sizes, positions, indices, views = self._rest.whole
         if self._masked:
             views = replace(views, masked=_join_masked(self._masked, self._count, patches=views.masks[0][0].numel()))
         return replace(
             self._last,
-            pixels=self._pixels.whole,
+            pixels=pixels,
             sizes=sizes,
             positions=positions,
             indices=indices,
@@ -213,9 +244,3 @@ def _join_masked(parts: list[tuple[Tensor, int]], count: int, *, patches: int) -
         joined.append(view * count * patches + start * patches + masked % (images * patches))
         start += images
     return torch.cat(joined).sort().values
-
-
-def in_float32(pixels: Tensor, *, keep_values: bool) -> Tensor:
-    """Pixels in float32: integers divided by their largest value unless `keep_values` is set."""
-    top = 1 if keep_values or pixels.dtype.is_floating_point else torch.iinfo(pixels.dtype).max
-    return pixels.float() / top

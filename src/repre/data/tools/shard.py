@@ -30,6 +30,7 @@ from repre.data.tools.shard_config import ShardConfig
 from repre.data.tools.shard_images import ShardImage, ShardImages, member_name
 from repre.errors import RunError, UserError
 from repre.utils.io import write_atomically, write_json
+from repre.utils.os_errors import reason_of
 from repre.utils.progress import track
 
 try:
@@ -315,7 +316,7 @@ def _locked(out: Path) -> Iterator[None]:
         out.mkdir(parents=True, exist_ok=True)
         lock = open(out / LOCK, "ab")  # noqa: SIM115 - closed below
     except OSError as error:
-        raise UserError(f"--out {out} cannot be written: {error.strerror or error}") from error
+        raise UserError(f"--out {out} cannot be written: {reason_of(error)}") from error
     with lock:
         try:
             if fcntl is not None:

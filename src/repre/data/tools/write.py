@@ -21,6 +21,7 @@ from PIL import Image
 from repre.data.labels.coco_masks import encode_mask
 from repre.data.scenes import Scene, Scenes, ScenesConfig
 from repre.errors import UserError
+from repre.utils.os_errors import reason_of
 from repre.utils.progress import track
 
 
@@ -72,7 +73,7 @@ def write_sources(out: Path, sources: Mapping[str, SceneSource]) -> None:
         with open(out / "labels.csv", "w", newline="", encoding="utf-8") as file:
             csv.writer(file, lineterminator="\n").writerows([("path", "label", "split"), *rows])
     except OSError as error:
-        raise UserError(f"--out {out} cannot be written: {error.strerror or error}") from error
+        raise UserError(f"--out {out} cannot be written: {reason_of(error)}") from error
 
 
 def _write_classes(folder: Path, scenes: SceneSource) -> None:

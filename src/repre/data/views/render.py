@@ -9,6 +9,7 @@ in `fused`.
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,7 +22,7 @@ from repre.data.views.patch_masks import draw_masks
 from repre.data.views.random_streams import RandomStreams
 from repre.data.views.view_recipes import ViewsConfig, of_shape
 from repre.errors import UserError
-from repre.types import Batch, Views
+from repre.types import Batch, Canvases, MixedCanvases, Views
 from repre.utils.image_size import Size, height_and_width
 
 
@@ -76,8 +77,6 @@ def make_views(
     Raises:
         UserError: the config does not fit the pixels' type or channels.
     """
-    value_range = config.range_of(batch.pixels.dtype)
-    mean, std = config.statistics(batch.pixels.shape[1])
     drawn, configs = batch.parameters, config.views
     if drawn is None:
         drawn = draw_views(config, batch.sizes, batch.positions, epoch=batch.epoch, seed=seed)
@@ -88,7 +87,7 @@ def make_views(
     groups = [ViewGroup(config.size, drawn[:n], configs[:n], clean)]
     if config.n_local > 0:
         groups.append(ViewGroup(config.local_size, drawn[n:], configs[n:]))
-    rendered = render(pixels, groups, value_range=value_range, mean=mean, std=std, dtype=dtype)
+    rendered = _render_canvases(pixels, groups, config, dtype=dtype)
     images = [image for group in rendered for image in group.images]
     hidden = [view.hidden for view in drawn if view.hidden is not None]
     return Views(
@@ -116,13 +115,43 @@ def random_view(
         view: how the view is drawn.
         config: size, normalization and value range.
     """
-    value_range = config.range_of(batch.pixels.dtype)
-    mean, std = config.statistics(batch.pixels.shape[1])
     streams = RandomStreams(seed=seed, epoch=batch.epoch, positions=batch.positions)
     parameters = draw(of_shape(view, config.shape), batch.sizes, streams)
     group = ViewGroup(config.size, [parameters], [view])
     pixels = batch.pixels.to(device, non_blocking=True)
-    return render(pixels, [group], value_range=value_range, mean=mean, std=std)[0].images[0]
+    return _render_canvases(pixels, [group], config)[0].images[0]
+
+
+def _render_canvases(
+    pixels: Canvases, groups: Sequence[ViewGroup], config: ViewsConfig, *, dtype: torch.dtype = torch.float32
+) -> list[Rendered]:
+    """Renders groups of views, each image in its own type; see `render`."""
+    if isinstance(pixels, Tensor):
+        value_range, (mean, std) = config.range_of(pixels.dtype), config.statistics(pixels.shape[1])
+        return render(pixels, groups, value_range=value_range, mean=mean, std=std, dtype=dtype)
+    parts = [
+        _render_canvases(canvases, [_of_rows(group, rows) for group in groups], config, dtype=dtype)
+        for canvases, rows in zip(pixels.groups, pixels.rows)
+    ]
+    return [
+        Rendered(
+            _in_order([part.images for part in of_group], pixels.rows, dim=1),
+            _in_order([part.clean for part in of_group if part.clean is not None], pixels.rows, dim=1),
+        )
+        for of_group in zip(*parts)
+    ]
+
+
+def _of_rows(group: ViewGroup, rows: Tensor) -> ViewGroup:
+    return group._replace(parameters=[parameters[rows] for parameters in group.parameters])
+
+
+def _in_order(parts: Sequence[Tensor], rows: Sequence[Tensor], *, dim: int) -> Any:
+    """Tensors of some images each as one of all images, in their order along `dim`; None without parts."""
+    if not parts:
+        return None
+    order = torch.cat([*rows]).argsort().to(parts[0].device, non_blocking=True)
+    return torch.cat([*parts], dim).index_select(dim, order)
 
 
 def render(
@@ -166,7 +195,7 @@ def render(
 
 
 def center_view(
-    pixels: Tensor, sizes: Tensor, *, size: Size, config: ViewsConfig, crop_pct: float = 224 / 256
+    pixels: Canvases, sizes: Tensor, *, size: Size, config: ViewsConfig, crop_pct: float = 224 / 256
 ) -> Tensor:
     """Makes the view for evaluations: the image resized (bicubic) until it just covers H / crop_pct x W / crop_pct pixels,
     whatever its aspect, then a center crop, normalized.
@@ -186,6 +215,13 @@ def center_view(
     """
     if not 0 < crop_pct <= 1:
         raise UserError(f"crop_pct={crop_pct}: give a share of the short side above 0, at most 1 (all of it)")
+    if isinstance(pixels, MixedCanvases):
+        views = [
+            center_view(canvases, sizes.cpu()[rows], size=size, config=config, crop_pct=crop_pct)
+            for canvases, rows in zip(pixels.groups, pixels.rows)
+        ]
+        whole: Tensor = _in_order(views, pixels.rows, dim=0)
+        return whole
     sizes, shape = sizes.cpu(), height_and_width(size)
     cover = torch.tensor([round(side / crop_pct) for side in shape])
     axis = (cover[1] * sizes[:, 0] > cover[0] * sizes[:, 1]).long()[:, None]  # where the image is shorter for the view

@@ -38,6 +38,7 @@ from repre.models.transform import Transform
 from repre.types import Batch
 from repre.utils.config_checks import check_fields
 from repre.utils.image_size import Size
+from repre.utils.printable_text import say
 from repre.utils.together import my_share, together
 
 
@@ -105,7 +106,7 @@ def run(resolved: ResolvedEncoder, config: FinetuneConfig, *, work_dir: Path | N
     device = runtime.torch_device
     encoder, transform, splits = open_for(resolved, config)
     for note in splits.notes:
-        print(note, flush=True)
+        say(note)
     channels = encoder.config.channels
     test_targets = torch.from_numpy(splits.test.targets)
     metrics: dict[str, float] = {}
@@ -168,7 +169,6 @@ def _train(
             start=start,
             rank=rank,
             world_size=ranks,
-            keep_values=transform.views.value_range is not None,
             pin=device.type == "cuda",
             log=_silent if share[0] else print,
         )

@@ -28,6 +28,7 @@ from repre.models.resolve import ResolvedEncoder
 from repre.utils.config_checks import check_fields
 from repre.utils.image_size import Size
 from repre.utils.pieces import Halving
+from repre.utils.printable_text import say
 from repre.utils.progress import ItemCount
 
 DEFAULT_K = 20
@@ -89,7 +90,7 @@ def run(resolved: ResolvedEncoder, config: KNNConfig, *, work_dir: Path | None =
     device = config.runtime.torch_device
     encoder, transform, splits = open_for(resolved, config)
     for note in splits.notes:
-        print(note, flush=True)
+        say(note)
     encoder = encoder.to(device)
     with naming_bad_images(splits.train, splits.test, workers=config.runtime.processes):
         train, test = (
@@ -105,7 +106,7 @@ def run(resolved: ResolvedEncoder, config: KNNConfig, *, work_dir: Path | None =
         voters = torch.from_numpy(draw_share(splits.train.targets, fraction, seed=config.seed)).to(device)
         if len(voters) < max(config.k):
             note = f"only {counted(len(voters), 'training image')} vote where {max(config.k)} neighbors are asked for"
-            print(note, flush=True)
+            say(note)
             details["notes"].append(note)
         votes = knn_votes(
             train[voters],

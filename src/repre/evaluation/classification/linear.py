@@ -36,6 +36,7 @@ from repre.training.checkpoint import load_checkpoint, save_checkpoint
 from repre.utils.config_checks import check_fields
 from repre.utils.image_size import Size
 from repre.utils.io import json_hash
+from repre.utils.printable_text import say
 
 VALIDATION_FRACTION = 0.1
 """Fraction of the training images that choose the setting."""
@@ -113,7 +114,7 @@ def run(resolved: ResolvedEncoder, config: LinearConfig, *, work_dir: Path | Non
     device = config.runtime.torch_device
     encoder, transform, splits = open_for(resolved, config)
     for note in splits.notes:
-        print(note, flush=True)
+        say(note)
     encoder = encoder.to(device)
     if config.shots and splits.multilabel:
         raise UserError(

@@ -8,6 +8,7 @@ import io
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, Self
 
@@ -34,6 +35,7 @@ from repre.models.transform import Transform
 from repre.utils.config_checks import check_fields
 from repre.utils.io import write_atomically
 from repre.utils.pieces import Halving
+from repre.utils.printable_text import printable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,13 +162,12 @@ class FittedClassifier(FittedModel):
         self, runtime: RuntimeOptions, options: PredictOptions
     ) -> Callable[[list[np.ndarray], list[str]], list[Classes]]:
         transform, pieces = self.preprocessing.transform, Halving()
-        keep_values = transform.views.value_range is not None
 
         def scores(views: Tensor, rows: slice) -> Tensor:
             return self.network.scores(views[rows], runtime.dtype)
 
         def predict(images: list[np.ndarray], names: list[str]) -> list[Classes]:
-            pixels, sizes = stack(images, keep_values=keep_values)
+            pixels, sizes = stack(images)
             views = transform(pixels.to(runtime.torch_device, non_blocking=True), sizes)
             found = torch.cat([*pieces(len(views), partial(scores, views))])
             probabilities = found.sigmoid() if self.head.multilabel else found.softmax(1)
@@ -203,13 +204,12 @@ class FittedClassifier(FittedModel):
 
 
 def write_csv(path: Path, header: list[str], rows: Iterator[list[str]]) -> None:
-    """Writes a table atomically; names of files keep their bytes."""
+    """Writes a table atomically, a line for each row: control characters are escapes, other bytes of names stay."""
 
     def write(file: Any) -> None:
         text = io.TextIOWrapper(file, encoding="utf-8", errors="surrogateescape", newline="")
         writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(header)
-        writer.writerows(rows)
+        writer.writerows([*map(printable, row)] for row in chain([header], rows))
         text.flush()
         text.detach()
 

@@ -25,6 +25,7 @@ from repre.evaluation.metric_units import describe_value
 from repre.models.encoder import Encoder, EncoderConfig
 from repre.utils.config_checks import check_fields
 from repre.utils.io import new_folder, write_atomically, write_json
+from repre.utils.os_errors import reason_of
 from repre.utils.safe_load import UNREADABLE
 
 FORMAT = 1
@@ -91,7 +92,7 @@ def save_fitted(model: FittedModel, folder: Path, origin: Origin) -> None:
         with new_folder(folder) as partial:
             _write(model, partial, origin)
     except OSError as error:
-        raise RunError(f"the fitted model cannot be written to {folder} ({error.strerror or error})") from error
+        raise RunError(f"the fitted model cannot be written to {folder} ({reason_of(error)})") from error
 
 
 def _write(model: FittedModel, folder: Path, origin: Origin) -> None:

@@ -31,6 +31,7 @@ from repre.evaluation.segmentation.segmenter import Segmenter, class_map
 from repre.models.encoder import Encoder
 from repre.utils.config_checks import check_fields
 from repre.utils.io import write_atomically
+from repre.utils.printable_text import printable
 
 MASKS = "masks"
 """Folder of the predicted masks."""
@@ -118,7 +119,7 @@ class FittedSegmenter(WindowModel):
 
     def join(self, rows: Callable[[], Iterator[dict[str, Any]]], folder: Path, options: PredictOptions) -> None:
         """Writes ``predictions.csv`` with the share of every class in every image, and the names as ``classes.txt``."""
-        names = "".join(f"{name}\n" for name in self.classes).encode()
+        names = "".join(f"{printable(name)}\n" for name in self.classes).encode("utf-8", "surrogateescape")
         write_atomically(folder / "classes.txt", lambda file: file.write(names))
 
         def cells(row: dict[str, Any]) -> list[str]:

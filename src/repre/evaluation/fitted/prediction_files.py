@@ -34,6 +34,8 @@ from repre.evaluation.share_check import check_image_is_shared, readable_image
 from repre.utils.device import pick_device
 from repre.utils.folder_lock import writing
 from repre.utils.io import write_atomically, write_json
+from repre.utils.os_errors import reason_of
+from repre.utils.printable_text import say
 from repre.utils.together import my_share, together
 
 FORMAT = 1
@@ -63,7 +65,7 @@ def predict_files(
     choice: FileChoice | None = None,
     options: PredictOptions | None = None,
     per_part: int = PER_PART,
-    log: Callable[[str], object] = print,
+    log: Callable[[str], object] = say,
 ) -> Predictions:
     """Predicts all images of `data` and writes the predictions to a folder. Call it again to resume.
 
@@ -105,7 +107,7 @@ def predict_files(
             try:
                 (out / PARTS).mkdir(parents=True, exist_ok=True)
             except OSError as error:
-                raise UserError(f"--out {out} cannot be written ({error.strerror}); name another folder") from error
+                raise UserError(f"--out {out} cannot be written ({reason_of(error)}); name another folder") from error
             log(f"model: {fitted.measured}")
             write_json(out / SETTINGS, settings | {"predicted": None})
             parts = _Parts(out / PARTS, total=len(source), per_part=per_part)
@@ -123,7 +125,7 @@ def predict_files(
                 )
                 predicted = _finish(fitted, parts, out, options, log)
             except OSError as error:
-                raise RunError(f"--out {out} cannot be written ({error.strerror or error})") from error
+                raise RunError(f"--out {out} cannot be written ({reason_of(error)})") from error
             write_json(out / SETTINGS, settings | {"predicted": predicted})
         shutil.rmtree(out / PARTS, ignore_errors=True)
     unreadable = out / UNREADABLE

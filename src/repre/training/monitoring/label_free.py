@@ -69,7 +69,6 @@ def fixed_sample(source: Source, *, count: int, views: ViewsConfig) -> Sample:
     Raises:
         RunError: no image of the sample can be read.
     """
-    keep_values = views.value_range is not None
     evenly_spaced = np.linspace(0, len(source) - 1, min(count, len(source))).astype(int)
     images = torch.empty(len(evenly_spaced), source.channels, *views.shape)
     readable, reason = 0, ""
@@ -80,7 +79,7 @@ def fixed_sample(source: Source, *, count: int, views: ViewsConfig) -> Sample:
         except UnreadableImage as error:
             reason = f"{source.describe(index)}: {error}"
             continue
-        pixels, sizes = stack([image], keep_values=keep_values)
+        pixels, sizes = stack([image])
         images[readable] = center_view(pixels, sizes, size=views.shape, config=views)[0]
         readable += 1
         if len(decoded) < min(MAX_PAIRS, -(-count // 2)):
@@ -89,7 +88,7 @@ def fixed_sample(source: Source, *, count: int, views: ViewsConfig) -> Sample:
         raise RunError(
             f"none of {len(evenly_spaced)} sampled images of {source.spec} can be read, such as {reason}", kind="data"
         )
-    pixels, sizes = stack([image for _, image in decoded], keep_values=keep_values)
+    pixels, sizes = stack([image for _, image in decoded])
     indices = torch.tensor([index for index, _ in decoded])
     return Sample(images[:readable], Batch(pixels, sizes, torch.arange(len(decoded)), indices, EPOCH))
 
