@@ -14,7 +14,10 @@ from pathlib import Path
 
 from repre.data.loading import manifest
 from repre.data.loading.loader import LoaderConfig
+from repre.data.views.view_recipes import moco_v3_views
+from repre.models.repre import ReconstructionConfig
 from tests.faults.common import ForkedCommand, Row, cli_arguments, make_photos, tiny_run
+from tests.faults.disk_faults import can_mount, mount_disk
 from tests.faults.evaluations import ENCODER
 from tests.faults.hostile_inputs import (
     annotations,
@@ -38,6 +41,8 @@ def rows(folder: Path, *, short: bool = False) -> Iterator[Row]:
     photos = make_photos(folder / "photos")
     yield _closed_folder(folder, photos, ["report", "embed"] if short else None)
     yield _long_names(folder, photos, ["report", "list"] if short else None)
+    if can_mount():
+        yield _small_shared_memory(folder, photos, {"64 KiB": 2, "64 MiB": 0} | ({} if short else {"1 GiB": 0}))
     yield _broken_pipes(folder, photos, ["data check"] if short else None)
     yield coco(folder, ["check"] if short else ["check", "detect"])
     yield control_characters(folder, photos, short=short)
@@ -145,6 +150,37 @@ def _long_names(folder: Path, photos: Path, names: list[str] | None) -> Row:
         f"{clear} of {len(chosen)} ended with code 2 and named it{'; '.join(['', *others, *left])}",
         "nothing",
         clear == len(chosen) and not left,
+    )
+
+
+def _small_shared_memory(folder: Path, photos: Path, expected: dict[str, int]) -> Row:
+    """Trains at 224 px in batches of 64 with two workers, where /dev/shm has a size; the values are the exit codes."""
+    sizes = {"64 KiB": 2**16, "64 MiB": 2**26, "1 GiB": 2**30}
+    config = tiny_run(folder / "shm", data=str(photos))
+    config = replace(
+        config,
+        batch_size=64,
+        epochs=2,
+        views=moco_v3_views(224),
+        encoder=replace(config.encoder, image_size=224, patch_size=32),
+        reconstruction=ReconstructionConfig(weight=0.0),
+        runtime=replace(config.runtime, workers=2, monitors=False),
+    )
+    codes, said = [], True
+    for number, name in enumerate(expected):
+        run = replace(config, out=f"{config.out}{number}")
+        mounted = partial(mount_disk, Path("/dev/shm"), sizes[name])
+        code, output = run_alone(cli_arguments(run, folder), folder, before=mounted)
+        codes.append(code)
+        said &= code != 2 or "workers need 104 KiB in /dev/shm, which has 64 KiB left" in output
+        said &= "Traceback" not in output
+    return Row(
+        "System",
+        f"/dev/shm of {', '.join(expected)}; views of 224 px, batches of 64, two workers",
+        len(codes),
+        f"ended with codes {codes}; where it is refused, the message says how much is needed: {said}",
+        "nothing",
+        codes == [*expected.values()] and said,
     )
 
 
