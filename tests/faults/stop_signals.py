@@ -59,6 +59,11 @@ def rows(folder: Path, *, short: bool = False) -> Iterator[Row]:
     yield _other_commands(folder, reference.out, times=1 if short else 5)
 
 
+def _heed_interrupts() -> None:
+    """Undoes that a shell has its background processes ignore SIGINT."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def _other_commands(folder: Path, run: str, *, times: int) -> Row:
     """Commands that save nothing while they work, apart from `data shard`, which goes on from its last whole shard."""
     photos, rng = str(make_photos(folder / "many", 2000)), random.Random(3)
@@ -73,7 +78,8 @@ def _other_commands(folder: Path, run: str, *, times: int) -> Row:
     for name, arguments in commands.items():
         for number in (signal.SIGTERM, signal.SIGINT):
             for turn in range(times):
-                command = ForkedCommand(arguments, folder / f"{name}-{number.name}-{turn}.txt")
+                output = folder / f"{name}-{number.name}-{turn}.txt"
+                command = ForkedCommand(arguments, output, before=_heed_interrupts)
                 time.sleep(rng.uniform(0.05, 1.0))
                 command.signal(number)
                 sent, signaled = sent + 1, time.monotonic()

@@ -44,7 +44,7 @@ def test_a_fault_that_passes(number: int) -> None:
 
 def test_a_fault_that_stays_ends_in_words() -> None:
     with pytest.raises(
-        RunError, match=r"x.png: Stale file handle.*the file is not.*--runtime.storage-minutes"
+        RunError, match=r"x.png: Stale file handle.*the file is not. Mend it, then run the same command"
     ) as caught:
         read_patiently(Failing(errno.ESTALE, times=1000), name=lambda: "x.png", seconds=0.02)
     assert caught.value.kind == "disk"

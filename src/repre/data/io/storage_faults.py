@@ -89,8 +89,7 @@ def read_patiently(read: Callable[[], T], *, name: Callable[[], str], seconds: f
             if waited + delay > seconds:
                 raise RunError(
                     f"{name()}: {reason}, for {waited:.0f} s. The disk or the connection to it is at fault, or the limit of "
-                    "open files (ulimit -n); the file is not. Mend it, then run the same command again. "
-                    "--runtime.storage-minutes of repre pretrain waits longer",
+                    "open files (ulimit -n); the file is not. Mend it, then run the same command again",
                     kind="disk",
                 ) from error
         if waited > QUIET and not said:
