@@ -103,6 +103,21 @@ def test_a_process_that_ended_is_not_waited_for(
     assert endings == ["another process of this run ended; its message gives the reason"]
 
 
+def test_a_process_that_was_stopped_itself_gives_the_others_time(
+    peer: Peer, endings: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    peer.tell(1, idle=0.0)
+    real, jump = time.monotonic, 0.0
+    monkeypatch.setattr(rank_watch.time, "monotonic", lambda: real() + jump)
+    with watch(peer.store):
+        time.sleep(LIMIT / 4)
+        jump = 1000.0
+        time.sleep(LIMIT / 2)
+        assert endings == []
+        time.sleep(2 * LIMIT)
+    assert len(endings) == 1
+
+
 def test_an_error_is_told_to_the_others(peer: Peer) -> None:
     with pytest.raises(ValueError, match="mine"), watch(peer.store):
         raise ValueError("mine")

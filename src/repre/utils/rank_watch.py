@@ -102,8 +102,12 @@ class RankWatch:
         return " > ".join(dict.fromkeys(places)) or "no frame"
 
     def _judge(self) -> None:
+        last = time.monotonic()
         while not self.over.wait(self.tick):
             now = time.monotonic()
+            if now - last > self.limit / 2:  # this process was stopped itself, perhaps together with all others
+                self.heard, self.moved = [now] * self.size, now
+            last = now
             ended = [rank for rank in range(self.size) if self.signs[rank].get("state") == ENDED]
             if ended and now - min(self.heard[rank] for rank in ended) > GRACE:
                 self._end("another process of this run ended; its message gives the reason")
