@@ -56,6 +56,10 @@ STEPS = 24
 """Steps of a tiny run."""
 
 
+MOST_SECONDS = 5.0
+"""Within which a command ends that was asked to stop."""
+
+
 @dataclass
 class Row:
     """One row of the fault matrix."""
@@ -187,6 +191,13 @@ class ForkedCommand:
     def signal(self, number: int = signal.SIGKILL) -> None:
         """Sends a signal to the process."""
         os.kill(self.pid, number)
+
+    def stop(self, number: int) -> tuple[int, float]:
+        """Sends a signal and waits; returns the exit code as a shell gives it, and the seconds that ending took."""
+        self.signal(number)
+        signaled = time.monotonic()
+        code = self.wait()
+        return 128 - code if code < 0 else code, time.monotonic() - signaled
 
     def wait(self, timeout: float = 300.0) -> int:
         """Waits for the process and returns its exit code, negative for the signal that killed it.

@@ -17,7 +17,7 @@ import torch
 from repre.evaluation import fit
 from repre.evaluation.classification import linear_fit
 from repre.exporters import embeddings
-from tests.faults.common import ForkedCommand, Row, make_photos
+from tests.faults.common import MOST_SECONDS, ForkedCommand, Row, make_photos
 
 ENCODER = "random:vit_tiny_patch16_224[image_size=32,patch_size=8,embed_dim=32,depth=2,num_heads=2]"
 FIT = ("--fit.epochs", "2", "--fit.batch-size", "8")
@@ -33,8 +33,6 @@ COMMANDS = {
     "compare": ("compare", ENCODER, "--eval", "knn", "--data", "scenes:32:32", "--seeds", "1"),
 }
 CODES = {signal.SIGTERM: 143, signal.SIGINT: 130}
-MOST_SECONDS = 5.0
-"""Within which a command ends that was asked to stop."""
 
 
 def rows(folder: Path, *, short: bool = False) -> Iterator[Row]:
@@ -190,11 +188,9 @@ def _stopped(bench: Bench, names: list[str], number: signal.Signals, *, times: i
             place = bench.folder / f"{name}-{number.name}-{turn}"
             command = bench.start(name, place, workers=1)
             time.sleep(rng.uniform(0.1, 1) * longest)
-            command.signal(number)
-            sent, signaled = sent + 1, time.monotonic()
-            code = command.wait()
-            slowest = max(slowest, time.monotonic() - signaled)
-            codes[128 - code if code < 0 else code] += 1
+            code, seconds = command.stop(number)
+            sent, slowest = sent + 1, max(slowest, seconds)
+            codes[code] += 1
             hits += code != 0
             assert "Traceback" not in command.output(), command.output()[-2000:]
             command = bench.start(name, place, workers=1)

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tests.faults.common import (
+    MOST_SECONDS,
     ForkedCommand,
     Row,
     bit_equal,
@@ -19,8 +20,6 @@ from tests.faults.common import (
     tiny_run,
 )
 
-MOST_SECONDS = 5.0
-"""Within which a command ends that was asked to stop."""
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGUSR1: 138}
 
 
@@ -37,12 +36,9 @@ def rows(folder: Path, *, short: bool = False) -> Iterator[Row]:
             while "steps per epoch" not in command.output():  # then the signal handlers are installed
                 time.sleep(0.01)
             time.sleep(rng.uniform(0, longest))
-            command.signal(number)
-            sent += 1
-            signaled = time.monotonic()
-            code = command.wait()
-            slowest = max(slowest, time.monotonic() - signaled)
-            codes[128 - code if code < 0 else code] += 1  # negative: the run was over and the report being written
+            code, seconds = command.stop(number)  # killed: the run was over and the report being written
+            sent, slowest = sent + 1, max(slowest, seconds)
+            codes[code] += 1
             code, output = run_command(config, folder)
             assert code == 0, output[-1000:]
             equal += bit_equal(reference, config)
@@ -81,15 +77,14 @@ def _other_commands(folder: Path, run: str, *, times: int) -> Row:
                 output = folder / f"{name}-{number.name}-{turn}.txt"
                 command = ForkedCommand(arguments, output, before=_heed_interrupts)
                 time.sleep(rng.uniform(0.05, 1.0))
-                command.signal(number)
-                sent, signaled = sent + 1, time.monotonic()
-                code = command.wait()
-                slowest = max(slowest, time.monotonic() - signaled)
-                codes[128 - code if code < 0 else code] += 1
+                code, seconds = command.stop(number)
+                sent, slowest = sent + 1, max(slowest, seconds)
+                codes[code] += 1
                 assert "Traceback" not in command.output(), command.output()[-2000:]
         again = ForkedCommand(arguments, folder / f"{name}-again.txt")
-        whole += again.wait() == 0
-        assert whole, again.output()[-2000:]
+        code = again.wait()
+        assert code == 0, again.output()[-2000:]
+        whole += 1
     ended = ", ".join(f"{count} ended with code {code}" for code, count in sorted(codes.items()))
     return Row(
         "Preemption",

@@ -24,7 +24,7 @@ from repre.data.io.image_files import Stamp
 from repre.data.io.image_limits import UnreadableImage
 from repre.data.io.index_files import index_path, one_at_a_time, read_index, write_index
 from repre.data.io.names import Names, ending_of
-from repre.data.io.storage_faults import away
+from repre.data.io.storage_faults import check_away
 from repre.errors import RunError, UserError
 from repre.utils.progress import track
 
@@ -99,8 +99,7 @@ class ArchiveFiles:
             try:
                 stamp = blob.stamp()
             except UnreadableImage:
-                if not any(os.path.lexists(other.location) for other in self.archives):
-                    raise away(blob.location) from None
+                check_away(blob.location, (other.location for other in self.archives))
                 raise
             if stamp != self.stamps[number]:
                 raise UnreadableImage("its archive changed after it was listed; run the command again to list it again")

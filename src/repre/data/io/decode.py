@@ -96,17 +96,11 @@ def _read(file: Path | BinaryIO, name: str, channels: int, canvas: int | None, *
         raise UnreadableImage("not an image") from error
     except Image.DecompressionBombError as error:
         raise UnreadableImage("too many pixels: a decompression bomb?") from error
-    except OSError as error:
-        if is_storage_fault(error):
-            raise
-        raise UnreadableImage(_damaged(error)) from error
     except Exception as error:  # decoders of damaged files raise anything: struct.error, IndexError, SyntaxError, ...
-        raise UnreadableImage(_damaged(error)) from error
+        if isinstance(error, OSError) and is_storage_fault(error):
+            raise
+        raise UnreadableImage(f"damaged: {type(error).__name__}: {str(error)[:120]}") from error
     return _fit(image, canvas)
-
-
-def _damaged(error: Exception) -> str:
-    return f"damaged: {type(error).__name__}: {str(error)[:120]}"
 
 
 def as_image(values: Array | Image.Image, *, channels: int = 3, canvas: int | None = None) -> Array:

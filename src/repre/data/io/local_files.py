@@ -11,7 +11,7 @@ from repre.data.io.decode import EXTENSIONS
 from repre.data.io.image_files import Stamp
 from repre.data.io.image_limits import UnreadableImage
 from repre.data.io.names import Names
-from repre.data.io.storage_faults import away, unreadable_or_fault
+from repre.data.io.storage_faults import check_away, unreadable_or_fault
 from repre.errors import UserError
 from repre.utils.evenly_spaced import evenly_spaced
 from repre.utils.os_errors import closed_folder, reason_of
@@ -55,11 +55,10 @@ class LocalFiles:
             raise
 
     def _check_away(self, index: int) -> None:
-        """Raises OSError if a file and a few others are missing, as when a network folder is not mounted."""
-        path = self.path(index)
+        """Raises OSError if a file and a few others are missing."""
         others = [number for number in evenly_spaced(len(self), SAMPLE) if number != index]
-        if others and not any(map(os.path.lexists, [path, *map(self.path, others)])):
-            raise away(str(path))
+        if others:
+            check_away(self.path(index), map(self.path, others))
 
     def stamp(self, index: int) -> Stamp:
         try:

@@ -5,35 +5,24 @@ into unreadable ones, and a run would train on other images without a word.
 """
 
 import errno
-import sys
+import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import TypeVar
 
 from repre.data.io.image_limits import UnreadableImage
 from repre.errors import RunError
 from repre.utils.os_errors import no_permission
+from repre.utils.printable_text import say
 
 T = TypeVar("T")
 
-TRANSIENT = frozenset(
-    getattr(errno, name)
-    for name in (
-        *("EIO", "ESTALE", "ETIMEDOUT", "EMFILE", "ENFILE", "ENOMEM", "EAGAIN", "EINTR", "EBUSY", "ENODEV", "ENXIO"),
-        *(
-            "ENOTCONN",
-            "ECONNRESET",
-            "ECONNABORTED",
-            "ECONNREFUSED",
-            "EHOSTDOWN",
-            "EHOSTUNREACH",
-            "ENETDOWN",
-            "ENETUNREACH",
-        ),
-        *("EREMOTEIO", "ENOLINK", "ESHUTDOWN", "EPROTO"),
-    )
-    if hasattr(errno, name)
+NAMES = (
+    "EIO ESTALE ETIMEDOUT EMFILE ENFILE ENOMEM EAGAIN EINTR EBUSY ENODEV ENXIO ENOTCONN ECONNRESET ECONNABORTED "
+    "ECONNREFUSED EHOSTDOWN EHOSTUNREACH ENETDOWN ENETUNREACH EREMOTEIO ENOLINK ESHUTDOWN EPROTO"
 )
+TRANSIENT = frozenset(getattr(errno, name) for name in NAMES.split() if hasattr(errno, name))
 """Errors of the system that say nothing about the file."""
 PATIENCE = 300.0
 """Seconds that a fault of the storage may last."""
@@ -51,9 +40,14 @@ def unreadable_or_fault(error: OSError) -> UnreadableImage | OSError:
     return error if is_storage_fault(error) else UnreadableImage(os_error_reason(error))
 
 
-def away(path: str) -> OSError:
-    """The error of a file that is missing together with everything else that lay there."""
-    return OSError(errno.ESTALE, "it is missing, and so is everything else of the data", path)
+def check_away(path: str | Path, others: Iterable[str | Path]) -> None:
+    """Refuses to take a file for vanished where everything else is missing too, as when a network folder is not mounted.
+
+    Raises:
+        OSError: a storage fault; neither the file nor one of the others is there.
+    """
+    if not any(map(os.path.lexists, (path, *others))):
+        raise OSError(errno.ESTALE, "it is missing, and so is everything else of the data", str(path))
 
 
 def os_error_reason(error: OSError) -> str:
@@ -94,6 +88,6 @@ def read_patiently(read: Callable[[], T], *, name: Callable[[], str], seconds: f
                 ) from error
         if waited > QUIET and not said:
             said = True
-            print(f"{name()}: {reason}; tried again for up to {seconds:.0f} s", file=sys.stderr, flush=True)
+            say(f"{name()}: {reason}; tried again for up to {seconds:.0f} s", error=True)
         time.sleep(delay)
         delay = min(2 * delay, LONGEST_DELAY)
