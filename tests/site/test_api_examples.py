@@ -1,4 +1,4 @@
-"""The examples of the Python reference: those without data run, and all others call functions with arguments that they have."""
+"""The examples of the Python reference: those without data run, the others give functions arguments that they have."""
 
 import ast
 import inspect
