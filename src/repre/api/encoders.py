@@ -144,7 +144,7 @@ def export(
         encoder: what `embed` accepts.
         model: what `load_model` accepts, instead of an encoder.
         to: "timm" (the default), "huggingface", "onnx" or "torch-export"; of a model "onnx" (the default) or "torch-export".
-        out: new folder; by default exports/TO in the folder of the run or beside the model, or in the current folder.
+        out: new folder; by default exports/TO in the folder of the run or next to the model, or in the current folder.
         size: of the images that an exported encoder takes, in pixels, or (height, width); None: that of its training.
         mean, std: of every channel, instead of what the weights expect; both or neither.
 

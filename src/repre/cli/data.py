@@ -86,7 +86,7 @@ class ShardOptions:
     data: tyro.conf.Positional[tuple[str, ...]]
     """Images, as for pretrain: one or several."""
     out: Path
-    """New or empty folder, or one that the same command began: then it resumes."""
+    """New or empty folder, or the folder of the same command, to resume it."""
     config: Annotated[ShardConfig, tyro.conf.arg(name="")] = field(default_factory=ShardConfig)
     """What the shards hold."""
     choice: Annotated[FileChoice, tyro.conf.arg(name="")] = field(default_factory=FileChoice)

@@ -37,14 +37,14 @@ class EvalOptions(Generic[ConfigT]):
     """Options of `repre eval NAME`."""
 
     encoder: tuple[str, ...]
-    """A run, a checkpoint (also RUN@NAME), a weights file, a timm name or random:NAME. Of several, such as
-    runs/a/checkpoints/epoch-*.pt, the curve is drawn."""
+    """A run, a checkpoint (also RUN@NAME), a weights file, a timm name or random:NAME. Several, such as
+    runs/a/checkpoints/epoch-*.pt, give a curve."""
     random: bool = False
     """Evaluate the same model at random init."""
     out: Path | None = None
     """Folder for results; by default evaluations/ in the folder of the encoder."""
     keep_model: bool = True
-    """Keep the fitted encoder and head beside the result, for `repre predict` and `repre export`."""
+    """Save the fitted encoder and head next to the result, for `repre predict` and `repre export`."""
     mean: tuple[float, ...] | None = None
     """Mean of every channel in [0, 1], instead of what the weights expect. Give `std`, too."""
     std: tuple[float, ...] | None = None

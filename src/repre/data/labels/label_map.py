@@ -28,10 +28,10 @@ class MaskOptions:
     """How the pixels of mask files become classes."""
 
     colors: str | None = None
-    """Table of the classes' colors, a line `class: r,g,b` each, or a CSV with the header name,r,g,b. None: masks in color
-    use colors.txt or class_dict.csv beside their folder; others hold the numbers of classes."""
+    """Table of the classes' colors, a line `class: r,g,b` each, or a CSV with the header name,r,g,b. None: color
+    masks use colors.txt or class_dict.csv next to their folder; other masks hold class numbers."""
     ignore_label: tuple[int | str, ...] = ()
-    """Numbers or names of classes that count neither in the loss nor in the metric; so does 255, unless it is a class."""
+    """Numbers or names of classes to leave out of loss and metric; 255 is left out too, unless it is a class."""
     reduce_zero_label: bool = False
     """Ignore the number 0; 1 becomes the first class and the first name of classes.txt."""
     binary: bool = False
@@ -39,7 +39,7 @@ class MaskOptions:
     skip_unlabeled: bool = False
     """Leave out images that have no mask."""
     accept_labels: bool = False
-    """Take the labels as they are read, even if they look like a mistake, such as numbers with gaps."""
+    """Accept the labels as read, even if they look wrong, such as numbers with gaps."""
 
     def __post_init__(self) -> None:
         for label in self.ignore_label:

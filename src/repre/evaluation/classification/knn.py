@@ -46,7 +46,7 @@ class KNNConfig:
     test: str | None = None
     """Other data to test on; None uses the test images of `data`, or holds out a fifth."""
     accept_labels: bool = False
-    """Take the labels as they are read, even if they look like a mistake, such as a class with one image."""
+    """Accept the labels as read, even if they look wrong, such as a class with one image."""
     k: tuple[int, ...] = (10, DEFAULT_K)
     """Numbers of neighbors that vote, one metric for each. The main metric is that of 20 neighbors if it is among them."""
     temperature: float = DEFAULT_TEMPERATURE

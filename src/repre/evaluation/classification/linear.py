@@ -53,7 +53,7 @@ class LinearConfig:
     test: str | None = None
     """Other data to test on; None uses the test images of `data`, or holds out a fifth."""
     accept_labels: bool = False
-    """Take the labels as they are read, even if they look like a mistake, such as a class with one image."""
+    """Accept the labels as read, even if they look wrong, such as a class with one image."""
     label_fraction: tuple[float, ...] = (1.0,)
     """Fractions of the training images of every class that have labels, one metric for each."""
     shots: tuple[int, ...] = ()
