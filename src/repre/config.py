@@ -163,7 +163,7 @@ class RunConfig:
             raise UserError("batch_size must be at least 2: the frameworks compare images of a batch")
         if self.start_from is not None and self.encoder.weights is not None:
             raise UserError(
-                f"a run that starts from {self.start_from} has its weights from there; leave out encoder.weights"
+                f"a run that starts from {self.start_from} takes its weights from there; leave out encoder.weights"
             )
         check_needs(self.framework, self.views, self.reconstruction)
         runtime = self.runtime

@@ -234,7 +234,7 @@ def encoders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     [
         (["a"], ["knn", "segment"], {}, "segment of a: "),  # class folders have no masks
         (["a"], ["knn"], {"data": "nothing"}, "knn of a: "),
-        (["a,copy"], ["knn"], {"seeds": 2}, "a and copy are the same weights, so they are no replicas"),
+        (["a,copy"], ["knn"], {"seeds": 2}, "a and copy are the same weights, not replicas"),
         (["a,b"], ["knn"], {}, "2 replicas, but --seeds 1 uses only the first 1; give --seeds 2"),
         (["a"], ["knn"], {"out": "classes/0/x.png/out"}, "--out classes/0/x.png/out cannot be written"),
         (["a"], ["knn"], {"size": 17}, "knn of a: "),

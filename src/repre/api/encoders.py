@@ -158,9 +158,7 @@ def export(
         raise UserError("export needs either an encoder (--encoder) or a fitted model (--model)")
     if model is not None:
         if size is not None or mean is not None or std is not None:
-            raise UserError(
-                "--size, --mean and --std belong to --encoder: a fitted model has those that it was fitted with"
-            )
+            raise UserError("--size, --mean and --std are only for --encoder: a fitted model keeps its own")
         from repre.evaluation.fitted.fitted_folder import model_folder
 
         to = to or "onnx"

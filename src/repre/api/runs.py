@@ -1,4 +1,4 @@
-"""Pre-train an encoder, plan a run, and look at its results."""
+"""Pre-train an encoder, plan a run, and show its results."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ def main(arguments: Sequence[str]) -> int:
         return 0 if arguments else 2
     action, *rest = arguments
     if action not in actions:
-        raise UserError(f"no action {action!r}; there are: {', '.join(actions)}{near_names(action, actions)}")
+        raise UserError(f"unknown action {action!r}; choose one of: {', '.join(actions)}{near_names(action, actions)}")
     return actions[action](rest)
 
 

@@ -1,4 +1,4 @@
-"""`repre recipes`: which recipe is for whom."""
+"""`repre recipes`: list the recipes."""
 
 import math
 from collections.abc import Sequence

@@ -114,7 +114,9 @@ def _run(command: str, *arguments: str) -> int:
 def _run_in_this_process(command: str, *arguments: str) -> int:
     try:
         if command not in MODULES:
-            raise UserError(f"no command {command!r}; there are: {', '.join(MODULES)}{near_names(command, MODULES)}")
+            raise UserError(
+                f"unknown command {command!r}; choose one of: {', '.join(MODULES)}{near_names(command, MODULES)}"
+            )
         _announce_loading(command, arguments)
         return import_module(MODULES[command]).main([*arguments])
     except (UserError, RunError) as error:

@@ -108,7 +108,7 @@ def compare(
     if seeds < 1:
         raise UserError(f"--seeds must be at least 1, not {seeds}")
     if not configs:
-        raise UserError("--eval names no evaluation")
+        raise UserError("--eval needs at least one evaluation")
     names = list(dict.fromkeys(encoders))
     if not names:
         raise UserError("name at least one encoder")
@@ -192,7 +192,7 @@ def check_replicas(replicas: dict[str, list[ResolvedEncoder]], *, seeds: int) ->
             identity = f"{resolved.config.name} {resolved.config.model_args} {weights}"
             if identity in hashes:
                 raise UserError(
-                    f"{hashes[identity]} and {resolved.spec} are the same weights, so they are no replicas; name each once"
+                    f"{hashes[identity]} and {resolved.spec} are the same weights, not replicas; name each once"
                 )
             hashes[identity] = resolved.spec
             if identity in first:

@@ -194,8 +194,8 @@ class FailureTracker:
     def _add_several(self, indices: list[int]) -> None:
         if indices and not self.several.any():
             self.log(
-                f"{self.source.describe(indices[0])} holds several frames or pages; of this and other such files the first "
-                "one is used"
+                f"{self.source.describe(indices[0])} holds several frames or pages; only the first one is used, here "
+                "and in other such files"
             )
         self.several[indices] = True
 
@@ -260,7 +260,7 @@ class FailureTracker:
                 raise RunError(f"{message}. {self._saved()}. {FILES}", kind="data", options=options, step=step)
             raise RunError(f"{message}. {self._saved()}. {self._advice()}", kind="diverged", step=step)
         self.skipped += 1
-        self.log(f"{message}; skipped, the weights stay as they were")
+        self.log(f"{message}; skipped, the weights are unchanged")
 
     def refuse_broken_weights(self, model: RePre, *, step: int) -> None:
         """Ends the run before weights that are not finite replace good ones in a checkpoint; a collective call."""

@@ -59,7 +59,7 @@ class OptimConfig:
     def __post_init__(self) -> None:
         check_fields(self, "optim")
         if max(self.betas) >= 1:
-            raise UserError(f"optim.betas must lie in [0, 1), not {self.betas}; AdamW's own are 0.9 0.999")
+            raise UserError(f"optim.betas must lie in [0, 1), not {self.betas}; AdamW's defaults are 0.9 0.999")
         if self.base_epochs is not None and (self.schedule != "wsd" or self.base_epochs < 1):
             raise UserError(
                 f"optim.base_epochs must be at least 1 and needs optim.schedule wsd, not {self.base_epochs} and "

@@ -335,8 +335,5 @@ def validate_micro_batch(encoder: nn.Module, reconstruction: ReconstructionConfi
 def whole_batch_reason(encoder: nn.Module, reconstruction: ReconstructionConfig) -> str | None:
     """Why the batch cannot be encoded in pieces, in words; None if it can."""
     if reconstruction.balance:
-        return (
-            "reconstruction.balance compares gradients of the whole batch; reconstruction.balance 0 with a "
-            "reconstruction.weight does not"
-        )
+        return "reconstruction.balance needs gradients of the whole batch, a fixed reconstruction.weight does not"
     return batch_dependence(encoder)

@@ -172,7 +172,7 @@ def test_classes_are_counted(tmp_path: Path) -> None:
     assert report.title == "train: 6 images of 3 classes"
     assert row(report, "cat") == ["cat", "3", "50.00%"]
     text = report.lines()
-    assert text[text.index("  classes with one image (1), of which none can be held out:") + 1] == "    dog"
+    assert text[text.index("  classes with one image (1): none of them can be held out:") + 1] == "    dog"
     assert "  imbalance: cat has 3.0 times as many images as dog" in text
     with pytest.raises(UserError, match=r"--split val: .* has only train"):
         check_labels(str(tmp_path), split="val")

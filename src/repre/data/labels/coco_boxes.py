@@ -75,7 +75,7 @@ class CocoBoxes:
                 f"{self.file}: {len(categories)} classes, and a detector learns at most {MAX_CLASSES}; keep those that occur"
             )
         if again := repeated(row["id"] for row in categories) or repeated(self.classes):
-            raise UserError(f"{self.file}: two classes are called {again[0]!r}; give each an id and a name of its own")
+            raise UserError(f"{self.file}: two classes are called {again[0]!r}; give each its own id and name")
         labels = {row["id"]: label for label, row in enumerate(categories, start=1)}
         self.images = sorted(content.images, key=id_order)
         sizes = {row["id"]: _image_size(row, self.file) for row in self.images}
@@ -224,12 +224,12 @@ def _checked_annotation(
         raise UserError(f"{where} has no area: its box is {row['bbox']} (x, y, width, height)")
     if x < -SLACK or y < -SLACK or x + w > width + SLACK or y + h > height + SLACK:
         raise UserError(
-            f"{where}: the box {row['bbox']} (x, y, width, height) lies outside its image of {width} x {height} pixels "
-            "(width x height)"
+            f"{where}: the box {row['bbox']} (x, y, width, height) lies outside its image of {width} x {height} "
+            f"pixels (width x height)"
         )
     x, y, right, bottom = max(0.0, x), max(0.0, y), min(x + w, width), min(y + h, height)
     if right <= x or bottom <= y:
-        raise UserError(f"{where}: the box {row['bbox']} (x, y, width, height) lies beside its image")
+        raise UserError(f"{where}: the box {row['bbox']} (x, y, width, height) lies outside its image")
     segmentation = row.get("segmentation") or []
     try:
         check_finite(segmentation)

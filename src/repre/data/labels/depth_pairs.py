@@ -110,7 +110,7 @@ def read_depth(path: Path, *, scale: float) -> Array:
                 if not (image.mode == "I" or image.mode.startswith("I;16")):
                     raise BadImage(
                         f"{path} is a PNG of mode {image.mode}, and depth needs 16 bits in one channel; save it as 16-bit "
-                        "PNG (and name the meters of one unit with --depth-scale), or as .npy in meters"
+                        "PNG (and give the meters of one unit with --depth-scale), or as .npy in meters"
                     )
     except (OSError, ValueError, EOFError, SyntaxError, Image.DecompressionBombError) as error:
         raise BadImage(f"{path} cannot be read: {error}; repair it, or remove it with its image") from error
@@ -189,7 +189,7 @@ def check_scale(source: DepthPairs, problems: Problems | None = None) -> str:
     if not len(known):
         raise UserError(
             f"--data {source.spec}: no depth above 0 in {len(maps)} of {len(source)} depth maps, such as "
-            f"{source.pairs[0][1]}; 0, less and NaN mean unknown. Write depth in units of --depth-scale "
+            f"{source.pairs[0][1]}; 0, negative values and NaN mean unknown. Write depth in units of --depth-scale "
             "(16-bit PNG) or in meters (.npy), and name the folders in the order pairs:IMAGES,DEPTHS"
         )
     low, middle, high = np.percentile(known, (1, 50, 99))

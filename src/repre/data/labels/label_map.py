@@ -225,8 +225,8 @@ def _without_table(path: Path, file: Image.Image) -> str:
     colors = np.asarray(file.convert("RGB"))
     if (colors == colors[..., :1]).all():
         return (
-            f"{path} is a picture with colors ({file.mode}) that are all gray: save one channel as a gray PNG if its values "
-            "are the numbers of classes, or name a table of colors with --colors"
+            f"{path} is a picture with colors ({file.mode}) that are all gray; save one channel as a gray PNG if its "
+            f"values are the numbers of classes, or name a table of colors with --colors"
         )
     found = [_text(unpack(value)) for value in np.unique(pack(colors)).tolist()]
     listed = "; ".join(found[:8]) + (f" and {len(found) - 8} more" if len(found) > 8 else "")

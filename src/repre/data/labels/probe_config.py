@@ -1,4 +1,4 @@
-"""The labels by which a run is measured while it trains, beside what its monitors see without labels."""
+"""The labels that a run is measured on while it trains, in addition to its monitors without labels."""
 
 from dataclasses import dataclass, field
 

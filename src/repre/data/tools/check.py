@@ -90,7 +90,7 @@ class Findings:
         if self.like_masks:
             lines.append(
                 f"{counted(len(self.like_masks), 'image')} of few flat colors, as masks or drawings have, such as "
-                f"{self.like_masks[0]}; if they are no images to train on, leave them out by --exclude"
+                f"{self.like_masks[0]}; if they are not training images, leave them out with --exclude"
             )
         lines += list_names("unreadable", [f"{name}: {reason}" for name, reason in self.unreadable])
         copies = sum(len(group) - 1 for group in self.copies)

@@ -282,7 +282,7 @@ def _class_report(name: str, part: LabeledImages) -> LabelReport:
         [
             *facts,
             *_table(("class", "images", "share"), rows),
-            *list_names(f"classes with one image ({len(single)}), of which none can be held out", single),
+            *list_names(f"classes with one image ({len(single)}): none of them can be held out", single),
             *_balance(part.classes, counts, "images"),
         ],
     )

@@ -215,11 +215,12 @@ def _mean_log_depth(train: DepthPairs, labeled: list[int]) -> float:
         if (depth > 0).any():
             return float(np.log(depth[depth > 0]).mean())
     limit = (
-        f"; so is what lies beyond --max-depth {train.max_depth:g}: raise it, or leave it out"
+        f"; so is everything beyond --max-depth {train.max_depth:g}: raise it, or leave it out"
         if train.max_depth
         else ""
     )
     raise UserError(
-        f"--data {train.spec}: none of {len(labeled)} training images has a known depth; 0, less and NaN are unknown"
+        f"--data {train.spec}: none of {len(labeled)} training images has a known depth; 0, negative values and NaN "
+        f"are unknown"
         f"{limit}. Add depth maps with known depth, or raise --label-fraction"
     )
