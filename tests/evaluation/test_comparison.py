@@ -189,7 +189,7 @@ def test_what_the_seeds_do_not_change_is_one_measurement() -> None:
     text = markdown(rows, seeds=3, notes=notes_on(rows, random="chance", supervised=None))
     assert "| knn20 | mine | 50.00 (each seed) | +30.00 ± 24.84 |" in text
     assert "50.00 ± 0.00" not in text
-    assert "The seeds change nothing in knn of mine: its values are one measurement." in text
+    assert "The seeds change nothing in knn of mine: each is one measurement." in text
     assert "Random init is chance." in text
 
 

@@ -89,7 +89,7 @@ def test_unlike_objectives_are_apart(tmp_path: Path) -> None:
     assert charts["Losses: pixel"] == 2
     page = outline(write_comparison([run.path for run in runs], tmp_path / "both.html"))
     text = re.sub(r"\s+", " ", " ".join(page.text))
-    assert "Not side by side where objectives, views or images differ: Loss, weighted sum, Contrastive loss" in text
+    assert "Not comparable, because objectives, views or images differ: Loss, weighted sum, Contrastive loss" in text
     headings = [attributes.get("id") for name, attributes in page.elements if name == "section"]
     assert headings[:3] == ["glance", "settings", "curves"]
 

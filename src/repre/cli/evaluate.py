@@ -135,7 +135,7 @@ def class_lines(details: dict[str, Any]) -> list[str]:
         majority = details["majority_class"]
         lines += [
             f"  {'balanced accuracy':24} {100 * details['balanced_accuracy']:>6.2f} %  (mean over the classes)",
-            f"  {'majority class':24} {100 * majority['share']:>6.2f} %  (accuracy of always naming {majority['name']})",
+            f"  {'majority class':24} {100 * majority['share']:>6.2f} %  (accuracy of always predicting {majority['name']})",
         ]
     first = next(iter(columns.values()))
     absent = [name for name, value in first.items() if _is_absent(value)]

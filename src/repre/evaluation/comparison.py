@@ -269,7 +269,7 @@ def notes_on(rows: Sequence[Row], *, random: str, supervised: str | None) -> lis
     notes = [f"Random init is {random}" + (f", supervised {supervised}." if supervised else ".")]
     same = dict.fromkeys(f"{row.evaluation} of {row.encoder}" for row in rows if all_equal(row.values))
     if same:
-        notes.append(f"The seeds change nothing in {', '.join(same)}: its values are one measurement.")
+        notes.append(f"The seeds change nothing in {', '.join(same)}: each is one measurement.")
     for name in dict.fromkeys(row.evaluation for row in rows):
         mine = [row for row in rows if row.evaluation == name]
         sizes = dict.fromkeys(f"{row.encoder} {_pixels(row.size)}" for row in mine)

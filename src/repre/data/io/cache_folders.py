@@ -119,7 +119,7 @@ def with_cache(
             "may delete it at any time"
         )
         return CachedSource(source, cache, lock)
-    there = f"{cache.size / 2**30:.2f} of about {expected / 2**30:.2f} GiB are there"
+    there = f"{cache.size / 2**30:.2f} of about {expected / 2**30:.2f} GiB so far"
     log(f"decoded images are cached in {folder} ({there}); you may delete it at any time")
     return CachedSource(source, cache, lock)
 
