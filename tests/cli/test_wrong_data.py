@@ -155,7 +155,7 @@ def test_check_names_gray_files_and_those_like_masks(repre: Repre, photos: Path,
     code, printed, _ = repre("data", "check", tmp_path, "--workers", 0)
     assert code == 0
     assert "3 channels of uint8 (6); 3 of them are gray" in printed
-    assert "3 images of few flat colors, as masks or drawings have, such as" in printed
+    assert "3 images of few flat colors, like masks or drawings, such as" in printed
     assert "gray" not in repre("data", "check", photos, "--workers", 0)[1], "all are"
 
 

@@ -291,7 +291,7 @@ def _resolve_named(spec: str, named: Path) -> ResolvedEncoder:
         check_content(content, file)
         return _resolve_checkpoint(spec, file, content)
     if file.name not in IN_FOLDERS or not file.with_name("config.json").is_file():
-        beside = " (the config.json beside it describes model.safetensors)" * file.with_name("config.json").is_file()
+        beside = " (the config.json next to it describes model.safetensors)" * file.with_name("config.json").is_file()
         raise UserError(
             f"encoder {spec}: the file does not name its model{beside}; write timm's name before it: NAME={spec}"
         )

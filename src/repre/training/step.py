@@ -327,8 +327,8 @@ def validate_micro_batch(encoder: nn.Module, reconstruction: ReconstructionConfi
     norm = batch_norm(encoder)
     if world_size() > 1 and norm is not None:
         raise UserError(
-            f"several processes share the batch, but {norm} of the encoder normalizes over the batch, so each part would be "
-            "normalized by itself. Use one process, or an encoder with layer normalization"
+            f"several processes share the batch, but {norm} of the encoder normalizes over the batch, so each part "
+            "would be normalized separately. Use one process, or an encoder with layer normalization"
         )
 
 

@@ -111,7 +111,7 @@ def test_0_and_255_alone_are_read_with_binary(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("masks", "message"),
     [
-        ([COLORS[stripes(0, 1, 2)]], "It holds 0,0,0; 0,128,0; 128,0,0. Write colors.txt beside the folder"),
+        ([COLORS[stripes(0, 1, 2)]], "It holds 0,0,0; 0,128,0; 128,0,0. Write colors.txt next to the folder"),
         ([np.stack([stripes(0, 1)] * 3, axis=-1)], "that are all gray; save one channel as a gray PNG"),
         ([np.stack([NOISE, NOISE, 255 - NOISE], axis=-1)], "and 233 more"),
     ],

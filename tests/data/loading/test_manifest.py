@@ -151,7 +151,9 @@ def test_a_list_may_take_a_share_of_the_memory(tmp_path: Path, memory: int, monk
         assert (len(source), note is not None) == (8, True)
         header, _ = gzip.decompress(path.read_bytes()).split(b"\n", 1)
         path.write_bytes(gzip.compress(header.replace(b'"size": 40', b'"size": 3000000') + b"\n" + bytes(10**7)))
-    with pytest.raises(UserError, match=r"holds 8 names of 0.0 GiB, and --data only 1 files: more than this machine"):
+    with pytest.raises(
+        UserError, match=r"holds 8 names of 0.0 GiB, and --data only 1 files: too many for this machine"
+    ):
         apply_manifest(opened(folder), path)
 
 

@@ -68,7 +68,7 @@ def test_every_mistake_in_masks_is_collected(tmp_path: Path) -> None:
         "3.png has 5 x 40 pixels, but its image",
         "5.png cannot be read",
         "6.png is a picture with colors",
-        "values that are no class:\n    7 in 1 images\n    9 in 1 images",
+        "values without a class:\n    7 in 1 images\n    9 in 1 images",
     ):
         assert words in text
     assert row(report, "b")[2] == "2"

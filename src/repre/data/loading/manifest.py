@@ -211,8 +211,8 @@ def _read(path: Path, files: Files) -> tuple[_Header, Names | None]:
             if size > max(MAX_BYTES, MAX_GROWTH * present, memory // MAX_SHARE):
                 raise UserError(
                     f"{path}, the list of the run's files, holds {count} names of {size / 2**30:.1f} GiB, and --data only "
-                    f"{len(files)} files: more than this machine of {memory / 2**30:.1f} GiB takes. Give the data that the "
-                    "run began with, or delete the list to continue with the files of --data"
+                    f"{len(files)} files: too many for this machine with {memory / 2**30:.1f} GiB. Give the data that "
+                    f"the run began with, or delete the list to continue with the files of --data"
                 )
             lengths = np.frombuffer(packed.read(4 * count), "<u4")
             block = np.frombuffer(packed.read(header.size), np.uint8)

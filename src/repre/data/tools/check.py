@@ -89,7 +89,7 @@ class Findings:
             lines.append(self.values)
         if self.like_masks:
             lines.append(
-                f"{counted(len(self.like_masks), 'image')} of few flat colors, as masks or drawings have, such as "
+                f"{counted(len(self.like_masks), 'image')} of few flat colors, like masks or drawings, such as "
                 f"{self.like_masks[0]}; if they are not training images, leave them out with --exclude"
             )
         lines += list_names("unreadable", [f"{name}: {reason}" for name, reason in self.unreadable])

@@ -174,7 +174,7 @@ def _check_masks(spec: str, split: str, channels: int, options: MaskOptions, wor
             f"{','.join(map(str, unpack(value))) if source.labels.in_color else value} in {count} images"
             for value, count in sorted(unknown.items())
         ]
-        report.facts += list_names("values that are no class", named)
+        report.facts += list_names("values without a class", named)
     rows = [(name, f"{count / total:.2%}", str(many)) for name, count, many in zip(source.classes, pixels, images)]
     report.facts += _table(("class", "pixels", "images"), rows)
     report.facts += _balance(source.classes, pixels, "pixels")
