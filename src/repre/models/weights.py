@@ -328,7 +328,7 @@ def _cross(sizes: Collection[int]) -> str:
 
 def _mixed_layouts(path: Path, names: list[str]) -> UserError:
     return UserError(
-        f"encoder.weights {path} mixes the names of two layouts ({shorten(names)} beside others); save the "
+        f"encoder.weights {path} mixes the names of two layouts ({shorten(names)} and others); save the "
         "state_dict of one model"
     )
 

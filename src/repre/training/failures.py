@@ -31,7 +31,7 @@ from repre.utils.pieces import FinalMemoryError, is_out_of_memory
 MAX_CONSECUTIVE_SKIPS = 20
 """Steps in a row that may be skipped, by the setting or because fp16's gradient scale was too high; beyond that the run
 ends."""
-FILES = "If single files are at fault, remove them, or add --runtime.not-finite skip to pass over such steps"
+FILES = "If single files are at fault, remove them, or add --runtime.not-finite skip to skip such steps"
 
 
 @contextmanager
@@ -246,9 +246,9 @@ class FailureTracker:
         if is_main_process():
             self.folder.append_not_finite({"step": step, "cause": first["cause"], "at_fault": at_fault, "files": files})
         images = (
-            f"at fault {named(at_fault, most=4)}"
+            f"images at fault: {named(at_fault, most=4)}"
             if at_fault and len(at_fault) < len(files)
-            else f"the batch {named(files, most=4)}"
+            else f"files of the batch: {named(files, most=4)}"
         )
         message = f"step {step} is not finite: {first['cause']}; {images} (all in {self.folder.not_finite})"
         self.consecutive += 1

@@ -90,7 +90,7 @@ WRONG: dict[str, tuple[Callable[[Content], object], str]] = {
     "a size of 0": (image(width=0), "image 1 has no size in whole pixels: 20 x 0"),
     "a size of NaN": (image(height=NAN), "image 1 has no size in whole pixels: nan x 40"),
     "a text as size": (image(height="20"), "image 1 has no size in whole pixels"),
-    "a huge size": (image(height=10**9, width=10**9), "image 1 has 1000000000 x 1000000000 pixels, more than any image"),
+    "a huge size": (image(height=10**9, width=10**9), "image 1 has 1000000000 x 1000000000 pixels, more than any"),
     "another size": (image(height=21), "1.png has (20, 40) pixels"),
     "an id twice": (added("images", content()["images"][0]), "two images have the id 0"),
     "an image twice": (added("images", content()["images"][0] | {"id": 77}), "lists the image '0.png' twice"),

@@ -272,7 +272,7 @@ def _open_folder(root: str, split: str, any_ending: bool, cache: RemoteCache, ca
         return _open_blobs({root + name: stamp for name, stamp in listing.archives.items()}, cache, cache_dir)
     found = f"only {sum(listing.others.values())} files of other endings" if listing.others else "no files"
     hint = "; if the server shows no page of links there, name a text list (.txt)" if protocol_of(root) in WEB else ""
-    raise UserError(f"--data: {root} holds {found}; {', '.join(EXTENSIONS)} are read{hint}")
+    raise UserError(f"--data: {root} holds {found}; {', '.join(EXTENSIONS)} are supported{hint}")
 
 
 def _in_folder(root: str, listing: Listing, cache: RemoteCache, *, cut: int = 0) -> RemoteFiles:

@@ -263,7 +263,7 @@ def _image_size(row: dict[str, Any], file: Path) -> tuple[int, int]:
             f"{file}: image {row['id']} has no size in whole pixels: {size[0]} x {size[1]} (height x width)"
         )
     if size[0] * size[1] > MAX_PIXELS:
-        raise UserError(f"{file}: image {row['id']} has {size[0]} x {size[1]} pixels, more than any image that is read")
+        raise UserError(f"{file}: image {row['id']} has {size[0]} x {size[1]} pixels, more than any supported image")
     return int(size[0]), int(size[1])
 
 
@@ -273,5 +273,5 @@ def _check_count(count: int, row: dict[str, Any], size: tuple[int, int], file: P
         raise UserError(
             f"{file}: image {row['id']} ({row['file_name'][:120]}) has {count} objects in {size[0]} x {size[1]} pixels, "
             f"whose masks take {count * size[0] * size[1] / 2**30:.1f} GiB; at most {MAX_OBJECTS} objects and "
-            f"{MAX_MASK_BYTES // 2**30} GiB are read. Cut the image into tiles"
+            f"{MAX_MASK_BYTES // 2**30} GiB are supported. Cut the image into tiles"
         )

@@ -197,8 +197,8 @@ def check_scale(source: DepthPairs, problems: Problems | None = None) -> str:
     told = f"depth from {low:.3g} to {high:.3g} m (1 % to 99 % of {len(maps)} maps, integers at {scale})"
     if not PLAUSIBLE[0] <= middle <= PLAUSIBLE[1]:
         problems.doubt(
-            f"--data {source.spec}: {told}, half of it beyond {middle:.3g} m; set --depth-scale to the meters that 1 stands "
-            "for in the files (0.001 for millimeters), and write floats in meters"
+            f"--data {source.spec}: {told}, half of it beyond {middle:.3g} m; set --depth-scale to the meters of one "
+            "unit in the files (0.001 for millimeters), and write floats in meters"
         )
     if source.max_depth is not None and low > source.max_depth:
         raise UserError(f"--data {source.spec}: {told}, all beyond --max-depth {source.max_depth:g}; raise it")

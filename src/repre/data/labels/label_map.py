@@ -231,7 +231,7 @@ def _without_table(path: Path, file: Image.Image) -> str:
     found = [_text(unpack(value)) for value in np.unique(pack(colors)).tolist()]
     listed = "; ".join(found[:8]) + (f" and {len(found) - 8} more" if len(found) > 8 else "")
     return (
-        f"{path} is a picture with colors ({file.mode}), and no table says which classes they stand for. It holds {listed}. "
+        f"{path} is a picture with colors ({file.mode}), and no table maps them to classes. It holds {listed}. "
         "Write colors.txt next to the folder with a line `class: r,g,b` for each, or name such a file with --colors"
     )
 

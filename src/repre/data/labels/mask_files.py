@@ -168,7 +168,7 @@ def _labels_of(
     table = find_table(folders, masks, options)
     if table is not None:
         entries = {number: (name, values) for number, (name, values) in enumerate(table.values.items())}
-        return _label_map(entries, options, problems, table=table), [f"masks are read by {table.file}"]
+        return _label_map(entries, options, problems, table=table), [f"masks are read with the table {table.file}"]
     names = _names_file(folders)
     if options.binary:
         names = names or ["background", "foreground"]

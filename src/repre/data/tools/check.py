@@ -97,7 +97,7 @@ class Findings:
         lines += list_names(f"copies of other images ({copies})", [" = ".join(group[:4]) for group in self.copies])
         lines += list_names("of one color", self.flat)
         hold = "1 file holds" if len(self.several) == 1 else f"{len(self.several)} files hold"
-        lines += list_names(f"{hold} several frames or pages, of which the first is used", self.several)
+        lines += list_names(f"{hold} several frames or pages; only the first one is used", self.several)
         return lines
 
 
