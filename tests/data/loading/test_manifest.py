@@ -180,9 +180,7 @@ def test_data_that_moved_are_told_by_names_and_content(tmp_path: Path) -> None:
     assert note is None
     assert moved.load(5)[0, 0, 0] == 5
     np.save(tmp_path / "new/0.npy", np.full((6, 6, 3), 77, np.uint8))
-    with pytest.raises(
-        UserError, match=r"does not hold the images that the run began with at .*old .*0.npy is another"
-    ):
+    with pytest.raises(UserError, match=r"does not hold the images that the run began with at .*old .*0.npy differs"):
         apply_manifest(opened(tmp_path / "new"), path)
     (tmp_path / "new/0.npy").unlink()
     with pytest.raises(UserError, match="7 images, then 8"):
