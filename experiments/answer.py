@@ -49,7 +49,7 @@ def _help(found: Sequence[Comparison]) -> str:
     fixed = [each for each in found if each.is_confirmatory and each.is_dense]
     complete = [each for each in fixed if each.gain.pairs >= each.expected]
     if not complete:
-        return "**Does it help?** No comparison that was fixed before it is run is complete yet."
+        return "**Does it help?** No comparison that was fixed beforehand is complete yet."
     better = sum(each.gain.verdict == "better" for each in complete)
     answer = (
         "Yes, frozen dense features" if better == len(complete) else "Frozen dense features" if better else "Not shown"
@@ -91,7 +91,7 @@ def _where(found: Sequence[Comparison], lines: Sequence[Claim]) -> str:
     names = [_other(line) for line in above if line.group == PAPER and _other(line) not in shown]
     ends = [line for line in above if line.group == ENDS]
     if ends and not any(line.verdict == "reached" for line in ends):
-        names.append("any start trained end to end")
+        names.append("any encoder trained end to end")
     if names:
         parts.append(f"no gain is shown over {_enumerate(list(dict.fromkeys(names)))}")
     return f"**Where, and where not?** In exploratory runs {'; '.join(parts)}."

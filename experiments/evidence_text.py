@@ -4,14 +4,14 @@ INTRODUCTION = """# Evidence
 
 RePre's defaults against the same framework without the reconstruction branch: points, [95 % interval] (pairs of runs).
 """
-CAPTION = """*Filled: mean and 95 % interval of three or more pairs of runs. Hollow: one or two seeds, too few to tell.
+CAPTION = """*Filled: mean and 95 % interval of three or more pairs of runs. Hollow: one or two seeds, too few to conclude.
 In parentheses: the preset, or the recipe.*
 """
 CLAIMS = """## Claims
 
 *Reached* or *missed*: the whole 95 % interval is on that side of the goal; otherwise *open*, as always with one seed.
-The goal of “above” is more than 0. “By the mean”: the interval holds the goal, but it was fixed beforehand that means
-decide.
+The goal of “above” is more than 0. “By the mean”: the interval contains the goal, but the mean decides, as fixed
+beforehand.
 """
 DETAILS = "## Definitions and all numbers\n"
 DEFINITIONS = """- **Data.** FashionScenes has articles of Fashion-MNIST, in random colors, on photographs. StampScenes has
@@ -26,8 +26,8 @@ DEFINITIONS = """- **Data.** FashionScenes has articles of Fashion-MNIST, in ran
   but they use the articles and photographs of the exploratory scenes. The images for pre-training, k-NN and linear
   are the same as in the exploratory tables. Second: the same on CamVid for MoCo v3 with a ViT, linear mIoU with all
   and with 36 masks, five pairs at seeds 20 to 24, which no other table has. `experiments/plan.py` and
-  `experiments/real_plan.py` fix the two; they were committed before their runs. Of the first it was fixed that the
-  means decide; of the second it was not, so the whole interval decides, as everywhere else.
+  `experiments/real_plan.py` fix the two; they were committed before their runs. The means decide in the first, as fixed
+  beforehand; the whole interval decides in the second, as everywhere else.
 - **Exploratory.** Everything else. There is no correction for the number of comparisons, and the defaults were chosen
   from the tables of the preset `cpu`. Pilots at seed 100, which are in no table, set the sizes of the presets
   for two cores. One of them was a pair on CamVid (linear mIoU 20.7 without and 22.9 with the branch); after it, the
@@ -40,13 +40,13 @@ DEFINITIONS = """- **Data.** FashionScenes has articles of Fashion-MNIST, in ran
   object. *Gradient ratio*: norm of the branch's gradient over that of the contrastive loss, the largest at three
   depths of the encoder, on 64 images, with the initial and the final model.
 - **Earlier settings.** The results of the preset `cpu` were measured on raw feature maps; evaluations now read them
-  behind the encoder's final norm. They are also older than today's mIoU, in which a class that is only predicted no
-  longer counts as 0. Both runs of a pair were measured alike, but values are not comparable between presets.
+  after the encoder's final norm. They are also older than today's mIoU, in which a class that is only predicted no
+  longer counts as 0. Both runs of a pair were measured in the same way, but values are not comparable between presets.
 - **Differences** are in percentage points, at equal seeds, with the 95 % interval of Student's t over seeds, folds, or
   pairs of framework and encoder. If the interval
   contains 0, the table says "no difference". A difference in parentheses has too few seeds for an interval. † marks
   differences with a pair that was measured on two machines: rounding alone can make the same seed end differently
-  ([how far apart](results.md#whether-the-evaluations-themselves-are-sound)).
+  ([how far apart](results.md#checks-of-the-evaluations)).
 - **To reproduce:** `python -m experiments.run --preset cpu --download`, or `--preset real-cpu --real FOLDER`, then
   `python -m experiments.tables`, which writes this page, its pictures, and the numbers that other pages quote, from the
   files in `experiments/results/`. Run the same command again to resume. Useful options: `--only confirmatory`,
@@ -74,15 +74,15 @@ NOTES = {
     "target-confirmatory": "Fixed in `experiments/real_plan.py` before any of its runs, after short runs at three seeds had "
     'favored the patch-normalized target (table "Which branch does no harm?"). Each row is compared with the one above it. '
     "On CamVid, plain and clean pixels are the runs of the comparison above.",
-    "camvid": "Every start is compared with random init, and the branch with its framework. *Supervised* is trained from "
+    "camvid": "Every encoder is compared with random init, and the branch with its framework. *Supervised* is trained from "
     "random init, with a linear head, on the same masks that evaluate it.",
     "harm": "Each setting of the branch against the plain framework on the same data.",
-    "ends": "UPerNet and encoder are trained together. For each start and number of masks, learning rate, layer decay and "
-    "length are chosen on a fifth of the labeled images; all starts have the same candidates "
-    "(`experiments/fair_ends.py`). At seed 0 every start chose the largest rate and the longer training, and random init "
-    "chose more often than the others to do without layer-wise rates. Short trainings at one small rate, such as those end "
-    "to end of the preset `cpu`, therefore tell how fast a start begins, not how good it gets. Large weights are no likely "
-    "cause: the norm of the pre-trained blocks is a tenth above that of random init.",
-    "cifar10": "Every start is compared with random init, and the branch with its framework.",
+    "ends": "UPerNet and encoder are trained together. For each encoder and number of masks, learning rate, layer decay and "
+    "length are chosen on a fifth of the labeled images; all encoders have the same candidates "
+    "(`experiments/fair_ends.py`). At seed 0 every encoder chose the largest rate and the longer training, and random "
+    "init more often chose no layer-wise rates. Short trainings at one small rate, such as those end "
+    "to end of the preset `cpu`, therefore show how fast training begins, not how good it gets. Large weights are not "
+    "a likely cause: the norm of the pre-trained blocks is a tenth above that of random init.",
+    "cifar10": "Every encoder is compared with random init, and the branch with its framework.",
 }
 """Table -> text below its title."""

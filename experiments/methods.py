@@ -38,10 +38,10 @@ TITLES = {
     "data": "Other data (exploratory)",
     "camvid-confirmatory": "Confirmatory: does the branch help on street frames?",
     "target-confirmatory": "Confirmatory: clean or patch-normalized pixels as target?",
-    "camvid": "CamVid: every start, frozen (exploratory)",
+    "camvid": "CamVid: every encoder, frozen (exploratory)",
     "harm": "Which branch does no harm? (exploratory)",
-    "ends": "CamVid: trained end to end, with settings chosen for each start (exploratory)",
-    "cifar10": "CIFAR-10: every start (exploratory)",
+    "ends": "CamVid: trained end to end, with settings chosen for each encoder (exploratory)",
+    "cifar10": "CIFAR-10: every encoder (exploratory)",
 }
 """Table -> title."""
 

@@ -79,7 +79,7 @@ def judge(difference: Gain, threshold: float) -> str:
 def paper_claims(studies: Sequence[Study]) -> Iterator[Claim]:
     """Yields a line for every claim of the paper that something is measured for."""
     tests = "not a measurement: tests compare bit for bit"
-    yield Claim(PAPER, "Runs beside any framework; without its loss it is that framework", tests, "reached")
+    yield Claim(PAPER, "Works with any framework; without its loss it equals that framework", tests, "reached")
     shares = "; ".join(
         f"{cost.start} {cost.parameters:.0%}, {cost.flops:.0%}, "
         + (f"{cost.time:.0%}" if cost.time is not None else "not measured")

@@ -100,7 +100,7 @@ class Runner:
             task for task in self.stale(tasks) if (task.method.name, task.seed, task.evaluation) not in requested
         ]
         started, left = time.monotonic(), [task for task in tasks if not self.is_done(task)]
-        print(f"{len(tasks) - len(left)} of {len(tasks)} results exist already", flush=True)
+        print(f"{len(tasks) - len(left)} of {len(tasks)} results already exist", flush=True)
         if share is not None:
             share(left)
             return sum(not self.is_done(task) for task in left)

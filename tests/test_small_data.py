@@ -36,7 +36,7 @@ def test_more_images_are_shown_more_often_in_all_and_each_less_often() -> None:
 
 
 def test_too_few_images_are_refused_with_what_to_do_instead() -> None:
-    with pytest.raises(UserError, match=f"at least {FEWEST} images, and there are 9: add images to --data, or use"):
+    with pytest.raises(UserError, match=f"at least {FEWEST} images, but there are 9: add images to --data, or use"):
         settings_for(FEWEST - 1)
 
 

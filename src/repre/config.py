@@ -40,11 +40,11 @@ class ComputeConfig:
     support it, else fp32."""
     compile: Literal["auto", "on", "off"] = "auto"
     """Compile encoder, teacher, decoder and the larger losses with torch.compile. `auto`: on CUDA, without `runtime.shard`,
-    if the run is long enough to win back the minute that compiling takes."""
+    if the run is long enough to repay the minute of compiling."""
     micro_batch: int | Literal["auto"] = "auto"
-    """Images encoded at once per process; 0: the whole batch. The loss still sees the whole batch (gradient cache), so the
-    update is that of the full batch, in less memory and about a third more time. `auto`: on CUDA the most that fit,
-    measured before the first step, elsewhere the whole batch. Halved where a step runs out of memory."""
+    """Images encoded at once per process; 0: the whole batch. The loss still sees the whole batch (gradient cache), so
+    the update equals that of the full batch, with less memory and about a third more time. `auto`: on CUDA the most
+    that fit, measured before the first step; elsewhere the whole batch. Halved when a step runs out of memory."""
 
     def __post_init__(self) -> None:
         check_fields(self, "compute")
@@ -67,11 +67,11 @@ class RuntimeConfig:
     """At a step whose loss or gradient is NaN or infinite: stop, or leave the weights as they are and continue with the next
     batch. Either way not_finite.jsonl names the layer and the files. It may change on resume."""
     storage_minutes: float = 5.0
-    """How long reading a file is tried again while its disk, network folder or server is at fault, or everything on it is
-    missing. After that the run ends; with one process it is saved first."""
+    """How long to retry reading a file while its disk, network folder or server fails, or all files on it are
+    missing. Then the run ends; a run of one process is saved first."""
     stuck_minutes: float = 30.0
-    """With several processes: how long one may give no sign of life, or all may stand still, before the others end and print
-    where they are."""
+    """With several processes: how long one may be silent, or all may make no progress, before the others exit and
+    print where they are."""
     log_every: int = 10
     """Steps between two rows of metrics."""
     checkpoint_minutes: float = 15.0
@@ -79,20 +79,21 @@ class RuntimeConfig:
     eval_every_epochs: int = 10
     """Epochs between two validations: metrics of the monitors, reconstruction panel, `best` checkpoint."""
     monitors: bool = True
-    """Monitor the run without labels and raise alarms (docs/monitors.md). Without monitors a validation has rankme,
-    embedding_std, the panel and the probe only."""
+    """Monitor the run without labels and raise alarms (docs/monitors.md). Without monitors, a validation measures
+    only rankme, embedding_std, the panel and the probe."""
     monitor_samples: int = 1024
     """Largest size of the fixed sample that the monitors use; it is smaller if a validation would take too much time."""
     best_metric: str = "rankme"
     """Metric of a validation, or of a probe such as probe/miou, that chooses the `best` checkpoint."""
     keep_best: int = 1
-    """Encoders to keep, the best by `best_metric`: beside `best.pt`, from 2 on, each as `checkpoints/best-STEP.pt`."""
+    """Number of best encoders to keep, by `best_metric`. From 2 on, each is also saved as
+    `checkpoints/best-STEP.pt`."""
     keep_every: int = 0
-    """Epochs between two whole checkpoints to keep, such as `checkpoints/epoch-0010.pt`; 0 keeps none."""
+    """Epochs between two full checkpoints to keep, such as `checkpoints/epoch-0010.pt`; 0 keeps none."""
     probe_seconds: float = 60.0
-    """Probes on labels that took longer than this, together, are skipped until the last validation."""
+    """If all probes on labels together took longer than this, they are skipped until the last validation."""
     trackers: tuple[Literal["wandb", "mlflow", "trackio"], ...] = ()
-    """Further services that receive the metrics; each needs its package, e.g. `pip install wandb`."""
+    """Services that also receive the metrics; each needs its package, e.g. `pip install wandb`."""
 
     def __post_init__(self) -> None:
         check_fields(self, "runtime")
@@ -113,13 +114,14 @@ class RunConfig:
     hf:NAME[:SPLIT], .parquet files, s3:// gs:// https:// addresses; or cifar10:ROOT, cifar100:ROOT, stl10:ROOT,
     fashion-mnist:ROOT, imagenet:ROOT, `scenes`. If they moved, a run resumes with their new path."""
     include: tuple[str, ...] = ()
-    """Use only files whose name in the folder or archive matches one of these patterns; * also stands for slashes."""
+    """Use only files whose name in the folder or archive matches one of these patterns; * also matches slashes."""
     exclude: tuple[str, ...] = ()
     """Leave out files that match one of these patterns, such as '*_mask.png'."""
     any_ending: bool = False
-    """Also use files of other endings, or of none, in folders if their content is that of an image."""
+    """Also use files in folders that have another ending, or none, but contain an image."""
     masks: Literal["leave", "take"] = "leave"
-    """`leave` out masks and other label images that lie beside images and are named after them, or `take` them as images."""
+    """`leave` out masks and other label images that are stored with images and named after them, or `take` them as
+    images."""
     out: str = "runs/repre"
     """The run's folder. Run the same command again to resume an unfinished run."""
     start_from: str | None = None
@@ -161,7 +163,7 @@ class RunConfig:
             raise UserError("batch_size must be at least 2: the frameworks compare images of a batch")
         if self.start_from is not None and self.encoder.weights is not None:
             raise UserError(
-                f"a run that starts from {self.start_from} has its weights from there; leave out encoder.weights"
+                f"a run that starts from {self.start_from} takes its weights from there; leave out encoder.weights"
             )
         check_needs(self.framework, self.views, self.reconstruction)
         runtime = self.runtime

@@ -287,7 +287,7 @@ def recipe(name: str, *, images: int | None = None) -> RunConfig:
         UserError: no such recipe (the message has near names), or too few images for it.
     """
     if name not in RECIPES:
-        raise UserError(f"no recipe {name!r}{near_names(name, RECIPES)}; there are: {', '.join(RECIPES)}")
+        raise UserError(f"unknown recipe {name!r}{near_names(name, RECIPES)}; choose one of: {', '.join(RECIPES)}")
     return RECIPES[name]() if images is None or name not in BY_IMAGES else BY_IMAGES[name](images)
 
 

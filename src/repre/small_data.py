@@ -61,7 +61,7 @@ def settings_for(images: int) -> SmallSettings:
     """
     if images < FEWEST:
         raise UserError(
-            f"the recipe small-data needs at least {FEWEST} images, and there are {images}: add images to --data, or use an "
+            f"the recipe small-data needs at least {FEWEST} images, but there are {images}: add images to --data, or use an "
             "encoder that is trained already: repre embed --encoder vit_small_patch14_dinov2.lvd142m --data FOLDER "
             "--out FILE.npz"
         )

@@ -81,7 +81,7 @@ def test_the_lease_measures_what_is_missing(tmp_path: Path) -> None:
         for entry in part["rows"]:
             assert entry["row"]["evaluation"] == "miou-labels"
             assert "miou 0." in entry["row"]["metrics"]
-    assert "2 of 2 results exist already" in (tmp_path / "out" / "gpu.log").read_text()
+    assert "2 of 2 results already exist" in (tmp_path / "out" / "gpu.log").read_text()
     assert list((tmp_path / "out" / "lease" / "real-toy").iterdir())
 
 

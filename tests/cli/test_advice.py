@@ -27,7 +27,7 @@ COMPARE = (
 ROWS: dict[str, tuple[tuple[str, ...], tuple[str, ...], str, tuple[str, ...]]] = {
     # a command, what is wrong in it, the message, and what the message advises instead
     "batch": (PRETRAIN, ("--batch-size=20",), "use --batch-size 8 or less", ("--batch-size=8",)),
-    "one image": (PRETRAIN, ("--data", "one"), "one image cannot be trained on.*add images to --data", ()),
+    "one image": (PRETRAIN, ("--data", "one"), "too few to train on.*add images to --data", ()),
     "one step": (
         PRETRAIN,
         ("--batch-size=16",),
@@ -52,7 +52,12 @@ ROWS: dict[str, tuple[tuple[str, ...], tuple[str, ...], str, tuple[str, ...]]] =
         "or --framework.head-warmup 0",
         ("--framework.head-warmup=0",),
     ),
-    "betas": (PRETRAIN, ("--optim.betas", "2", "2"), "AdamW's own are 0.9 0.999", ("--optim.betas", "0.9", "0.999")),
+    "betas": (
+        PRETRAIN,
+        ("--optim.betas", "2", "2"),
+        "AdamW's defaults are 0.9 0.999",
+        ("--optim.betas", "0.9", "0.999"),
+    ),
     "seed": (PRETRAIN, ("--seed=-1",), "seed must not be negative", ("--seed=1",)),
     "huge seed": (PRETRAIN, ("--seed=99999999999999999999999",), "at most 4294967295", ("--seed=4294967295",)),
     "minutes": (PRETRAIN, ("--runtime.checkpoint-minutes=-1",), "must not be negative", ()),

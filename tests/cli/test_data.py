@@ -32,7 +32,7 @@ def test_shards_are_written_and_can_be_read(repre: Repre, photos: Path, tmp_path
     code, printed, err = repre("data", "shard", photos, "--out", out, "--workers", 0)
     assert code == 0, err
     assert "16 images in 1 shards" in printed
-    assert f"use as repre pretrain --data {out}" in printed
+    assert f"use: repre pretrain --data {out}" in printed
     assert "16 images, 0 unreadable" in repre("data", "check", out, "--workers", 0)[1]
     folder = tmp_path / "photos"
     folder.mkdir()

@@ -75,7 +75,7 @@ def classes(tmp_path: Path) -> Path:
     [
         ("knn", (), "  8 images to train on, 2 to test on (20% of every class, held out by a fixed draw)\n"),
         ("knn", ("--test", "{data}"), "the test images are the training images"),
-        ("knn", (), "only 8 training images vote where 20 neighbors are asked for"),
+        ("knn", (), "only 8 training images can vote, but k is 20"),
         ("linear", ("--shots", 2, "--draws", 3, "--steps", 2), "(mean of 3 draws)"),
     ],
 )

@@ -106,7 +106,7 @@ def raised(number: int, *paths: str) -> OSError:
         (raised(errno.EMFILE, "/photos/x"), RunError, "ulimit -n"),
         (raised(errno.EMFILE), RunError, "ulimit -n"),
         (raised(errno.ENOMEM), RunError, "memory"),
-        (ValueError("embedded null byte"), UserError, "value 0"),
+        (ValueError("embedded null byte"), UserError, "null character"),
     ],
 )
 def test_what_happened_where_and_a_fix(error: Exception, kind: type[Exception], words: str) -> None:

@@ -40,7 +40,7 @@ def test_a_fitted_model_predicts_a_folder(repre: Repre, run_copy: Path, photos: 
     with open(out / "predictions.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert {Path(row["path"]) for row in rows} == set(photos.iterdir())
-    assert repre(*command)[1].startswith(f"{out} is complete already\n16 images predicted")
+    assert repre(*command)[1].startswith(f"{out} is already complete\n16 images predicted")
     code, _, err = repre(*command, "--threshold", 0.1)
     assert code == 2
     assert "options.threshold: 0.1 here, 0.5 there" in err
@@ -59,7 +59,7 @@ def test_a_model_is_not_kept_if_it_is_not_wanted(repre: Repre, run_copy: Path) -
     assert not path.with_suffix("").exists()
     code, _, err = repre("predict", "--model", path, "photos")
     assert code == 2
-    assert "was not kept" in err
+    assert "was not saved" in err
 
 
 @pytest.mark.slow

@@ -93,7 +93,7 @@ def test_from_takes_the_settings_of_a_run_but_not_its_folder(parsed: Parsed, rep
     assert parsed("--from", old, "--out", new).epochs == 9  # it resumes without the other run
     for options, message in (
         (("--from", old), "no run or checkpoint"),
-        (("--from", new, "--resume", new), "give one of them"),
+        (("--from", new, "--resume", new), "give only one of them"),
         (("--from", tmp_path), "no run in that folder"),
     ):
         code, _, err = repre("pretrain", *options)

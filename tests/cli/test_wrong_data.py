@@ -44,23 +44,23 @@ def odd(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 MESSAGES = {
     "x.tar.gz": "compressed as a whole",
     "no-images.zip": "holds no images",
-    "d.h5": "neither a text list nor an archive",
+    "d.h5": "neither a text list nor a supported archive",
     "hf.parquet": "cannot be read as a data set",
-    "x.pdf": "is a PDF document, no list of images",
-    "labels.csv": "is a table (path,label), no list of images",
-    "table.txt": "is a table (label,path), no list of images",
-    "run.yaml": "is YAML, no list of images; name the folder",
-    "coco.json": "is JSON, no list of images",
+    "x.pdf": "is a PDF document, not a list of images",
+    "labels.csv": "is a table (path,label), not a list of images",
+    "table.txt": "is a table (label,path), not a list of images",
+    "run.yaml": "is YAML, not a list of images; name the folder",
+    "coco.json": "is JSON, not a list of images",
     "page.txt": "is a web page",
     "prose.txt": "1 of 1 files of the list",
-    "image.txt": "neither a text list nor an archive",
+    "image.txt": "neither a text list nor a supported archive",
     "folders": "an empty folder and has no files in its folders",
     "empty": "is an empty folder; name one that holds images",
     "texts": "only files with other endings (1 of .heic)",
     "broken": "is a link to a file that does not exist",
     "itself": "is a link to itself",
-    "x" * 300: "is a longer name than a file can have",
-    "empty/" + "y" * 300 + "/z": "is a longer name than a file can have",
+    "x" * 300: "is too long for a file name",
+    "empty/" + "y" * 300 + "/z": "is too long for a file name",
     "nowhere": "there is no folder, list or archive",
     "no\x1b[31mpe": "\\x1b[31mpe",
     "no\nwhere": "no\\nwhere",
@@ -131,7 +131,7 @@ def test_masks_beside_photos_are_left_out_of_a_run_and_its_shards(repre: Repre, 
     assert repre("data", "scenes", "--out", scenes, "--train", 16, "--val", 2, "--size", 32)[0] == 0
     code, printed, err = repre("pretrain", "quickstart", "--data", scenes, "--out", tmp_path / "run", *TINY)
     assert code == 0, err
-    assert "files: 16 .png; beside them 1 .json, 1 .txt" in printed.replace("1 .txt, 1 .json", "1 .json, 1 .txt")
+    assert "files: 16 .png; other files: 1 .json, 1 .txt" in printed.replace("1 .txt, 1 .json", "1 .json, 1 .txt")
     assert "16 masks/*; --masks take uses them as images too" in printed
     assert f"16 images of {scenes}" in printed
     code, printed, _ = repre("data", "check", scenes, "--workers", 0)
@@ -155,7 +155,7 @@ def test_check_names_gray_files_and_those_like_masks(repre: Repre, photos: Path,
     code, printed, _ = repre("data", "check", tmp_path, "--workers", 0)
     assert code == 0
     assert "3 channels of uint8 (6); 3 of them are gray" in printed
-    assert "3 images of few flat colors, as masks or drawings have, such as" in printed
+    assert "3 images of few flat colors, like masks or drawings, such as" in printed
     assert "gray" not in repre("data", "check", photos, "--workers", 0)[1], "all are"
 
 

@@ -109,7 +109,7 @@ def test_all_bad_images_are_named_at_once(name: str, tmp_path: Path, capsys: pyt
     assert message.startswith(f"{len(expected)} of {count} images cannot be used; repair or remove them:\n  ")
     for words in expected:
         assert words in message
-    assert "reading all of them" in capsys.readouterr().out
+    assert "reading all images" in capsys.readouterr().out
 
 
 def test_workers_name_them_too(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

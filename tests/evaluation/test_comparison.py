@@ -189,7 +189,7 @@ def test_what_the_seeds_do_not_change_is_one_measurement() -> None:
     text = markdown(rows, seeds=3, notes=notes_on(rows, random="chance", supervised=None))
     assert "| knn20 | mine | 50.00 (each seed) | +30.00 ± 24.84 |" in text
     assert "50.00 ± 0.00" not in text
-    assert "The seeds change nothing in knn of mine: its values are one measurement." in text
+    assert "The seeds change nothing in knn of mine: each is one measurement." in text
     assert "Random init is chance." in text
 
 
@@ -234,7 +234,7 @@ def encoders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     [
         (["a"], ["knn", "segment"], {}, "segment of a: "),  # class folders have no masks
         (["a"], ["knn"], {"data": "nothing"}, "knn of a: "),
-        (["a,copy"], ["knn"], {"seeds": 2}, "a and copy are the same weights, so they are no replicas"),
+        (["a,copy"], ["knn"], {"seeds": 2}, "a and copy are the same weights, not replicas"),
         (["a,b"], ["knn"], {}, "2 replicas, but --seeds 1 uses only the first 1; give --seeds 2"),
         (["a"], ["knn"], {"out": "classes/0/x.png/out"}, "--out classes/0/x.png/out cannot be written"),
         (["a"], ["knn"], {"size": 17}, "knn of a: "),

@@ -163,7 +163,7 @@ def test_doubtful_labels_are_refused_before_the_training_with_the_option_of_the_
             save_image(tmp_path / "c" / name / f"{number}.png")
     folders = str(tmp_path / "c")
     for option in ("knn", "linear"):
-        message = rf"^--probe\.{option} .*'Cat', 'cat' differ.*confirm it with --probe\.accept-labels$"
+        message = rf"^--probe\.{option} .*'Cat', 'cat' differ.*confirm them with --probe\.accept-labels$"
         with pytest.raises(UserError, match=message):
             LabelProbes(run_config(**{option: folders}))
     LabelProbes(run_config(knn=folders, accept_labels=True))

@@ -126,7 +126,7 @@ def test_a_cache_that_cannot_be_written_is_replaced_by_a_temporary_folder(
         assert np.array_equal(store(model, tmp_path / "file").levels[0], kept.levels[0])
     said = [str(warning.message) for warning in recwarn if "the cache" in str(warning.message)]
     assert len(said) == 1
-    assert "goes on without it. Another folder: --runtime.cache" in said[0]
+    assert "continues without it. Name another folder with --runtime.cache" in said[0]
     monkeypatch.setattr(maps.tempfile, "tempdir", str(tmp_path / "file"))
     with pytest.raises(RunError, match=r"cannot be written to .*another folder with --runtime\.cache"):
         store(model, tmp_path / "file")

@@ -35,7 +35,7 @@ def test_tables_write_meters_as_meters_and_take_less_for_better() -> None:
     table = markdown(rows, seeds=2)
     assert "| depth | rmse (m) | runs/a | 0.51 ± 0.01 | -0.75005 ± 0.00064 |" in table
     assert "| depth | delta1 | runs/a | 80.50 ± 0.71 |" in table
-    assert "In percent where no unit is named" in table
+    assert "Values without a unit are in percent" in table
 
 
 def test_the_report_writes_meters_as_meters() -> None:

@@ -135,7 +135,7 @@ def test_finetuning_takes_the_same_steps(tmp_path: Path, labeled: Path, mixing: 
 def test_a_batch_that_ranks_cannot_share_is_trained_by_rank_0(tmp_path: Path, labeled: Path) -> None:
     options = ["--data", str(labeled), "--fit.epochs", "1", "--fit.batch-size", "9"]
     _, _, output = evaluated("finetune", options, tmp_path, 2)
-    assert "rank 0 of 2 trains alone: --fit.batch-size 9 is no multiple of 2" in output
+    assert "rank 0 of 2 trains alone: --fit.batch-size 9 is not a multiple of 2" in output
 
 
 def test_a_stopped_finetuning_resumes_on_another_number_of_processes(tmp_path: Path, labeled: Path) -> None:
@@ -216,7 +216,7 @@ def test_a_rank_that_cannot_see_the_images_is_named(
     codes, outputs = run(arguments, tmp_path, 2)
     assert codes == [2, 2]
     assert "rank 1 cannot read" in outputs[0]
-    assert "at the same place" in outputs[0]
+    assert "at the same path" in outputs[0]
     assert not (tmp_path / "f.npz").exists()
 
 

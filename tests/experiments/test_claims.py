@@ -118,7 +118,7 @@ def test_the_answer_on_real_images() -> None:
     assert "linear mIoU on CamVid +4.0 [+3.9, +4.1] (5 seeds) with MoCo v3 + ViT" in texts["help"]
     assert "the largest losses are " in texts["where"] or "the only loss is " in texts["where"]
     assert "supervised training" in texts["where"]
-    assert "any start trained end to end" in texts["where"]
+    assert "any encoder trained end to end" in texts["where"]
     titles = [row.title for row in picture_rows([study], [])]
     assert titles[0] == "CamVid: MoCo v3 + ViT, fixed beforehand"
     assert {"CIFAR-10: MoCo v3 + ViT", "CamVid: DINO + ViT"} <= set(titles)

@@ -82,7 +82,7 @@ def test_the_page_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(map_page, "MAX_POINTS", 10)
     rows, data = mapped(tmp_path)
     assert (len(rows), len(data["places"])) == (40, 10)
-    assert "10 of 40 images, drawn by lot" in (tmp_path / "f.map.html").read_text()
+    assert "10 of 40 images, drawn at random" in (tmp_path / "f.map.html").read_text()
 
 
 def test_names_cannot_break_out_of_the_page(tmp_path: Path) -> None:

@@ -219,7 +219,7 @@ def test_a_declared_range_of_pixels(folder: Path) -> None:
     [
         ("f.csv", "photos", "has to end with .npz or .parquet"),
         ("f.npz", "nothing", "no folder, list or archive"),
-        ("f.npz", "broken", "none of 1 images can be read"),
+        ("f.npz", "broken", "none of 1 sampled images"),
     ],
 )
 def test_mistakes_are_named(folder: Path, name: str, data: str, message: str) -> None:

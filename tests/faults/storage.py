@@ -134,7 +134,7 @@ def _away_for_good(folder: Path, reference: RunConfig) -> Row:
     code = command.wait()
     saved, logged = _saved_step(config), logged_steps(config.out)[-1]
     aside.rename(photos)
-    said = "everything else of the data" in command.output() and "Traceback" not in command.output()
+    said = "all other data" in command.output() and "Traceback" not in command.output()
     again, _ = run_command(config, folder)
     equal = again == 0 and bit_equal(config, reference) and has_each_step_once(config.out)
     return Row(

@@ -58,7 +58,7 @@ def test_sizes_that_a_model_refuses_are_named(name: str) -> None:
 def test_a_refusal_names_the_divisor_or_the_only_size() -> None:
     with pytest.raises(UserError, match="use a multiple of 16"):
         build("vit_tiny_patch16_224", image_size=100)
-    with pytest.raises(UserError, match="of the size that it was built for, 64 x 64"):
+    with pytest.raises(UserError, match="the size that it was built for, 64 x 64"):
         build("hiera_tiny_224")(draw_images((96, 96)))
 
 

@@ -139,7 +139,7 @@ def test_killed_without_a_word(tmp_path: Path) -> None:
     assert process.returncode == -signal.SIGKILL, process.stderr
     write_report(run)
     text = text_of(run)
-    assert "Ended without a word after step 8 (killed, or the machine stopped); resume it" in text
+    assert "Ended without a message after step 8 (killed, or the machine stopped); resume it" in text
     assert f"repre pretrain --resume {run}" in text
     assert "No collapse" not in text or "step 4" in text
 
@@ -225,7 +225,7 @@ def test_a_running_run_is_not_called_dead(tmp_path: Path) -> None:
     assert read_run(folder.path).running
     assert judge(read_run(folder.path)).headline.startswith("Still running")
     folder.release()
-    assert judge(read_run(folder.path)).headline.startswith("Ended without a word before its first logged step")
+    assert judge(read_run(folder.path)).headline.startswith("Ended without a message before its first logged step")
     folder.lock.unlink()
     assert judge(read_run(folder.path)).headline.startswith("Not finished"), "without a lock nobody can tell"
 

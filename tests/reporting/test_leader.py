@@ -70,7 +70,7 @@ def test_lower_may_be_better(tmp_path: Path) -> None:
 def test_without_labels_nobody_is_ahead(tmp_path: Path) -> None:
     runs = [RunData(path=tmp_path / name, name=name) for name in "ab"]
     leader = find_leader(runs)
-    assert leader.headline.startswith("Nobody can say who is ahead")
+    assert leader.headline.startswith("It is unknown who is ahead")
     check_command(leader.next_steps[0].command)
 
 
@@ -78,7 +78,7 @@ def test_a_run_that_ended_early_is_named(tmp_path: Path) -> None:
     runs = two(tmp_path)
     (runs[1].path / "summary.json").unlink()
     (runs[1].path / ".lock").write_bytes(b"")
-    assert "b: Ended without a word after step 200" in find_leader([runs[0], read_run(runs[1].path)]).reason
+    assert "b: Ended without a message after step 200" in find_leader([runs[0], read_run(runs[1].path)]).reason
 
 
 def test_unlike_objectives_are_apart(tmp_path: Path) -> None:
@@ -89,7 +89,7 @@ def test_unlike_objectives_are_apart(tmp_path: Path) -> None:
     assert charts["Losses: pixel"] == 2
     page = outline(write_comparison([run.path for run in runs], tmp_path / "both.html"))
     text = re.sub(r"\s+", " ", " ".join(page.text))
-    assert "Not side by side where objectives, views or images differ: Loss, weighted sum, Contrastive loss" in text
+    assert "Not comparable, because objectives, views or images differ: Loss, weighted sum, Contrastive loss" in text
     headings = [attributes.get("id") for name, attributes in page.elements if name == "section"]
     assert headings[:3] == ["glance", "settings", "curves"]
 

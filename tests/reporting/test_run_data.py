@@ -147,4 +147,4 @@ def test_results_of_random_init_lie_beside_the_run(run: Path) -> None:
 def test_a_part_of_a_run_is_answered_by_the_command_for_the_whole(part: str, run: Path) -> None:
     with pytest.raises(UserError) as error:
         read_run(Path(part.format(run=run)))
-    assert str(error.value).endswith(f"the report of the whole: repre report {run}")
+    assert str(error.value).endswith(f"for its report: repre report {run}")

@@ -185,7 +185,7 @@ def test_sub_batches_and_kept_images_never_change_the_weights(tmp_path: Path, mo
     train(read)
     for run in (cached, read):
         assert_equal(weights(tmp_path / "plain"), weights(Path(run.out)))
-        assert "decoded images are kept in" in (Path(run.out) / "log.txt").read_text()
+        assert "decoded images are cached in" in (Path(run.out) / "log.txt").read_text()
 
 
 def test_the_run_folder_is_complete_and_timm_loads_the_encoder(tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ def optim(**changes: Any) -> dict[str, Any]:
         ),
         ({"epochs": 1}, 63, "1 step in all"),
         (optim(lr=0.0), 192, "optim.lr is 0.*--optim.lr above 0"),
-        ({"framework": BYOLConfig(head_warmup=0.97)}, 192, "encoder would learn at no step.*--framework.head-warmup 0"),
+        ({"framework": BYOLConfig(head_warmup=0.97)}, 192, "encoder would never learn.*--framework.head-warmup 0"),
     ],
 )
 def test_a_run_in_which_nothing_can_be_learned_is_refused(changes: dict[str, Any], images: int, message: str) -> None:
@@ -104,7 +104,7 @@ def test_pixels_without_the_branch_is_refused() -> None:
 @pytest.mark.parametrize(
     ("batch_size", "images", "processes", "message"),
     [
-        (2, 1, 1, "one image cannot be trained on"),
+        (2, 1, 1, "too few to train on"),
         (20, 10, 1, "use --batch-size 5 or less"),
         (4, 3, 1, "use --batch-size 2 or less"),
         (20, 10, 4, "use --batch-size 4 or less"),

@@ -119,7 +119,7 @@ def test_a_longer_plan_gives_the_weights_that_it_would_have_given_from_the_start
     shortened = replace(
         continued_config(str(tmp_path / "whole/checkpoints/stable.pt"), out=None), out=str(tmp_path / "n")
     )
-    with pytest.raises(UserError, match=r"goes on from step 5.*give --epochs 4 or more"):
+    with pytest.raises(UserError, match=r"continues from step 5.*give --epochs 4 or more"):
         train(replace(shortened, optim=replace(shortened.optim, decay_fraction=0.6)))
 
 

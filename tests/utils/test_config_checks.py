@@ -119,7 +119,7 @@ def test_the_width_of_a_layer_is_positive_and_fits_memory(value: float) -> None:
 
 
 def test_betas_lie_below_one() -> None:
-    with pytest.raises(UserError, match=r"optim\.betas must lie in \[0, 1\), not .*; AdamW's own are 0\.9 0\.999"):
+    with pytest.raises(UserError, match=r"optim\.betas must lie in \[0, 1\), not .*; AdamW's defaults are 0\.9 0\.999"):
         dataclasses.replace(configs()["OptimConfig"], betas=(0.9, 1.0))
 
 

@@ -52,7 +52,7 @@ def as_output(path: PathLike) -> Path:
     except UnicodeEncodeError:
         usable = False
     if not usable:
-        raise UserError(f"the output {str(path)!r} is no name in UTF-8; name another one")
+        raise UserError(f"the output {str(path)!r} is not valid UTF-8; name another one")
     if not Path(path).name:  # such as "." or an empty text
         path = Path(path).absolute()
     folder = Path(path).absolute()
@@ -60,9 +60,7 @@ def as_output(path: PathLike) -> Path:
     while not folder.exists() and folder != folder.parent:
         missing, folder = folder, folder.parent
     if missing is not None and missing != Path(path) and folder == folder.parent:
-        raise UserError(
-            f"{path} cannot be written: there is no {missing}; if it is meant, make it first: mkdir {missing}"
-        )
+        raise UserError(f"{path} cannot be written: there is no {missing}; create it first: mkdir {missing}")
     return Path(path)
 
 

@@ -83,13 +83,13 @@ def embed(
         out: a .npz or .parquet file. It holds `paths` and `features` ([N, D] for pooled, [N, C, h, w] for patch), or
             `level_0`, `level_1`, ... for pyramid.
         kind: the pooled embedding, the last feature map, or the feature maps of all levels.
-        features: maps after the encoder's final norm, or raw, as its blocks leave them.
+        features: maps after the encoder's final norm, or raw from its blocks.
         size: side of the images in pixels, or (height, width); None uses the encoder's own.
         half: store float16 instead of float32.
         value_range: pixel values that map to 0 and 1; None uses those of the encoder's training, or of the file type.
         mean, std: of every channel, instead of what the weights expect; both or neither.
         runtime: device, workers and batch size, as `RuntimeOptions` or as a dictionary of its fields.
-        map: also write a map of the images beside `out`, as CSV and as a page: "umap", "pca", or "auto" for UMAP if it is
+        map: also write a map of the images next to `out`, as CSV and as a page: "umap", "pca", or "auto" for UMAP if it is
             installed; None writes no map.
         map_clusters: number of clusters.
         map_duplicates: cosine of centered features from which two images are near-duplicates.
@@ -144,7 +144,7 @@ def export(
         encoder: what `embed` accepts.
         model: what `load_model` accepts, instead of an encoder.
         to: "timm" (the default), "huggingface", "onnx" or "torch-export"; of a model "onnx" (the default) or "torch-export".
-        out: new folder; by default exports/TO in the folder of the run or beside the model, or in the current folder.
+        out: new folder; by default exports/TO in the folder of the run or next to the model, or in the current folder.
         size: of the images that an exported encoder takes, in pixels, or (height, width); None: that of its training.
         mean, std: of every channel, instead of what the weights expect; both or neither.
 
@@ -158,9 +158,7 @@ def export(
         raise UserError("export needs either an encoder (--encoder) or a fitted model (--model)")
     if model is not None:
         if size is not None or mean is not None or std is not None:
-            raise UserError(
-                "--size, --mean and --std belong to --encoder: a fitted model has those that it was fitted with"
-            )
+            raise UserError("--size, --mean and --std are only for --encoder: a fitted model keeps its own")
         from repre.evaluation.fitted.fitted_folder import model_folder
 
         to = to or "onnx"

@@ -38,7 +38,7 @@ class EvaluationResult:
     seconds: float
     """Duration of the evaluation."""
     model: Path | None = None
-    """Folder of the fitted model, for `load_model`; None if nothing was fitted or kept."""
+    """Folder of the fitted model, for `load_model`; None if nothing was fitted or saved."""
     weights: str = ""
     """Identity of the evaluated weights: the SHA-256 of their file, `hub` or `random`."""
 
@@ -98,7 +98,7 @@ class Comparison:
     report: Path | None
     """HTML page with the runs side by side; None if fewer than two encoders are runs."""
     notes: list[str] = field(default_factory=list)
-    """What to know about the rows: encoders that are the same weights, seeds that change nothing, numbers of test images."""
+    """Notes on the rows: encoders with the same weights, seeds that change nothing, numbers of test images."""
 
     def to_markdown(self) -> str:
         """Returns the table: mean and standard deviation in percent, gains in points with their 95 % interval."""
@@ -131,7 +131,7 @@ def evaluate(
         data: labeled data; the config of the evaluation lists the formats.
         random: evaluate the same model at random init.
         out: folder for results; by default evaluations/ in the folder of the encoder.
-        keep_model: keep the fitted encoder and head beside the result, for `load_model`, `predict` and `export`.
+        keep_model: save the fitted encoder and head next to the result, for `load_model`, `predict` and `export`.
         mean, std: of every channel, instead of what the weights expect; both or neither.
         config: config of the evaluation, such as `KNNConfig`; None uses the defaults.
         settings: fields of the config to replace.
@@ -166,7 +166,8 @@ def evaluate_checkpoints(
 
         repre.evaluate_checkpoints("knn", ["runs/photos@epoch-0010", "runs/photos@last"], data="labeled/")
 
-    Stored results of the same weights and settings are used again, so an interrupted call resumes. No fitted model is kept.
+    Stored results of the same weights and settings are reused, so an interrupted call resumes. No fitted model is
+    saved.
 
     Args:
         encoders: what `evaluate` accepts, at least one.

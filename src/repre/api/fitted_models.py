@@ -24,7 +24,7 @@ def load_model(path: PathLike) -> FittedModel:
     Loading runs no code from the files.
 
     Args:
-        path: the result of "linear", "finetune", "segment" or "detect", or the folder of its name.
+        path: the result of "linear", "finetune", "segment" or "detect", or the folder of the same name.
 
     Returns:
         A model whose `predict` takes images of any kind and returns `Classes`, `Masks`, `DepthMap` or `Boxes`, and whose
@@ -57,7 +57,7 @@ def predict(
 
     Args:
         model: what `load_model` takes.
-        images: a folder, image files, or whatever else `pretrain` takes as data.
+        images: a folder, image files, or anything else that `pretrain` takes as data.
         out: new folder, or one that an earlier call with the same model, images and settings began.
         choice: which files are used; None: all images.
         config: a `PredictOptions`; None uses the defaults.

@@ -1,4 +1,4 @@
-"""Pre-train an encoder, plan a run, and look at its results."""
+"""Pre-train an encoder, plan a run, and show its results."""
 
 from __future__ import annotations
 
@@ -67,8 +67,8 @@ def pretrain(
 
     Raises:
         UserError: a mistake in the config or the data, or `out` holds another run.
-        RunError: the run cannot continue; its last checkpoint is intact. The report in its folder says why, and which
-            command helps; the error's notes name both.
+        RunError: the run cannot continue; its last checkpoint is intact. The report in its folder gives the reason
+            and the next command; the error's notes name both.
     """
     from repre.evaluation.classification.knn_probe import KNNProbe
     from repre.evaluation.label_probes import LabelProbes

@@ -31,7 +31,7 @@ def main(arguments: Sequence[str]) -> int:
         return 0 if arguments else 2
     action, *rest = arguments
     if action not in actions:
-        raise UserError(f"no action {action!r}; there are: {', '.join(actions)}{near_names(action, actions)}")
+        raise UserError(f"unknown action {action!r}; choose one of: {', '.join(actions)}{near_names(action, actions)}")
     return actions[action](rest)
 
 
@@ -86,7 +86,7 @@ class ShardOptions:
     data: tyro.conf.Positional[tuple[str, ...]]
     """Images, as for pretrain: one or several."""
     out: Path
-    """New or empty folder, or one that the same command began: then it resumes."""
+    """New or empty folder, or the folder of the same command, to resume it."""
     config: Annotated[ShardConfig, tyro.conf.arg(name="")] = field(default_factory=ShardConfig)
     """What the shards hold."""
     choice: Annotated[FileChoice, tyro.conf.arg(name="")] = field(default_factory=FileChoice)

@@ -36,7 +36,7 @@ class EmbedOptions:
     kind: Literal["pooled", "patch", "pyramid"] = "pooled"
     """The pooled embedding, the last feature map, or the feature maps of all levels."""
     features: DenseFeatures = "normed"
-    """Maps after the encoder's final norm, or raw, as its blocks leave them."""
+    """Maps after the encoder's final norm, or raw from its blocks."""
     size: Size | None = None
     """Side of the images in pixels, or their height and width; None uses the encoder's own."""
     half: bool = False
@@ -54,7 +54,7 @@ class EmbedOptions:
     map_clusters: int = 20
     """Number of clusters of the map."""
     map_duplicates: float = 0.98
-    """Cosine from which two images are near-duplicates; of features from which their mean was taken."""
+    """Cosine of centered features from which two images are near-duplicates."""
     map_thumbnails: int = 1000
     """Largest number of thumbnails on the map's page."""
     seed: int = 0

@@ -37,14 +37,14 @@ class EvalOptions(Generic[ConfigT]):
     """Options of `repre eval NAME`."""
 
     encoder: tuple[str, ...]
-    """A run, a checkpoint (also RUN@NAME), a weights file, a timm name or random:NAME. Of several, such as
-    runs/a/checkpoints/epoch-*.pt, the curve is drawn."""
+    """A run, a checkpoint (also RUN@NAME), a weights file, a timm name or random:NAME. Several, such as
+    runs/a/checkpoints/epoch-*.pt, give a curve."""
     random: bool = False
     """Evaluate the same model at random init."""
     out: Path | None = None
     """Folder for results; by default evaluations/ in the folder of the encoder."""
     keep_model: bool = True
-    """Keep the fitted encoder and head beside the result, for `repre predict` and `repre export`."""
+    """Save the fitted encoder and head next to the result, for `repre predict` and `repre export`."""
     mean: tuple[float, ...] | None = None
     """Mean of every channel in [0, 1], instead of what the weights expect. Give `std`, too."""
     std: tuple[float, ...] | None = None
@@ -135,7 +135,7 @@ def class_lines(details: dict[str, Any]) -> list[str]:
         majority = details["majority_class"]
         lines += [
             f"  {'balanced accuracy':24} {100 * details['balanced_accuracy']:>6.2f} %  (mean over the classes)",
-            f"  {'majority class':24} {100 * majority['share']:>6.2f} %  (accuracy of always naming {majority['name']})",
+            f"  {'majority class':24} {100 * majority['share']:>6.2f} %  (accuracy of always predicting {majority['name']})",
         ]
     first = next(iter(columns.values()))
     absent = [name for name, value in first.items() if _is_absent(value)]

@@ -24,17 +24,18 @@ class ExportOptions:
     encoder: Annotated[str | None, tyro.conf.arg(aliases=["--run"])] = None
     """A run, a checkpoint, a weights file, a timm name or random:NAME."""
     model: Path | None = None
-    """Instead of an encoder: the result of an evaluation (.json), or the folder of its name."""
+    """Instead of an encoder: the result of an evaluation (.json), or the folder of the same name."""
     to: str | None = None
     """Target, one of those above. By default timm for an encoder, onnx for a model."""
     size: Size | None = None
-    """Side of the images in pixels, or their height and width; None: that of the training. Programs take this size only."""
+    """Side of the images in pixels, or their height and width; None: the training size. Exported programs take only
+    this size."""
     mean: tuple[float, ...] | None = None
     """Mean of every channel in [0, 1], instead of what the weights expect. Give `std`, too."""
     std: tuple[float, ...] | None = None
     """Standard deviation of every channel, instead of what the weights expect."""
     out: Path | None = None
-    """New folder; by default exports/TARGET in the folder of the run or beside the model, or in the current folder."""
+    """New folder; by default exports/TARGET in the folder of the run or next to the model, or in the current folder."""
 
 
 def main(arguments: Sequence[str]) -> int:

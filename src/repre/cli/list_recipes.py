@@ -1,4 +1,4 @@
-"""`repre recipes`: which recipe is for whom."""
+"""`repre recipes`: list the recipes."""
 
 import math
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from repre.frameworks import framework_name
 from repre.recipes import BY_IMAGES, ENCODERS, FRAMEWORK_RECIPES, RECIPES, recipe
 from repre.small_data import FEWEST, MOST
 
-DESCRIPTION = """List the recipes: the data, memory and time that each is made for.
+DESCRIPTION = """List the recipes, with data, memory and time of each.
 
 Examples:
   repre recipes

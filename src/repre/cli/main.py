@@ -23,9 +23,9 @@ USAGE = f"""repre {__version__}: self-supervised pre-training of vision transfor
   repre pretrain --resume RUN
       Resume the run in a folder.
   repre pretrain --from RUN --out NEW [--epochs 50] [options]
-      Start a new run with everything that another one has learned, under a new schedule.
+      Start a new run from the full state of another run, with a new schedule.
   repre recipes
-      List the recipes: the data, memory and time that each is made for. For few images: small-data.
+      List the recipes, with data, memory and time of each. For few images: small-data.
   repre plan [RECIPE] [options of pretrain] [--max-hours 12]
       Measure for half a minute what fits, images per second, hours and the bottleneck. Print options to add.
   repre eval knn|linear|finetune|segment|patch-knn|depth|detect --encoder RUN [--data labeled/] [options]
@@ -114,7 +114,9 @@ def _run(command: str, *arguments: str) -> int:
 def _run_in_this_process(command: str, *arguments: str) -> int:
     try:
         if command not in MODULES:
-            raise UserError(f"no command {command!r}; there are: {', '.join(MODULES)}{near_names(command, MODULES)}")
+            raise UserError(
+                f"unknown command {command!r}; choose one of: {', '.join(MODULES)}{near_names(command, MODULES)}"
+            )
         _announce_loading(command, arguments)
         return import_module(MODULES[command]).main([*arguments])
     except (UserError, RunError) as error:

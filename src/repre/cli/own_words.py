@@ -24,10 +24,10 @@ OF_CHECK_AND_SHARD = (
 )
 OF_FIXED_ENCODERS = (
     (r"^encoder\.name: timm has no model ([^;]+)", r"there is no run, no file and no timm model called \1"),
-    (r"; leave --encoder\.channels at 3", ", and this encoder takes others"),
+    (r"; leave --encoder\.channels at 3", ", but this encoder takes another number"),
     (r"; set --encoder\.channels (\S+)", r"; use an encoder that was trained on \1 channels"),
-    (r"; --encoder\.channels says how many channels the files have", ""),
-    (r"weights of other origin go to --encoder\.weights", "name other weights with timm's name: NAME=FILE"),
+    (r"; give the channels of the files with --encoder\.channels", ""),
+    (r"give other weights to --encoder\.weights", "name other weights with timm's name: NAME=FILE"),
 )
 OF_EVALUATIONS = (
     (r"(;|,) and with --any-ending [^;]*", r"\1 rename others"),

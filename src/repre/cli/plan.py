@@ -21,7 +21,7 @@ class PlanOptions(RunOptions):
     seconds: float = 30.0
     """Approximate duration of the measurement."""
     max_hours: float | None = None
-    """Time budget of the run; the plan says how many epochs fit."""
+    """Time budget of the run; the plan shows how many epochs fit."""
 
 
 def main(arguments: Sequence[str]) -> int:

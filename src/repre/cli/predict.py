@@ -27,9 +27,9 @@ class PredictCommand:
     """Options of `repre predict`."""
 
     images: tyro.conf.Positional[tuple[str, ...]]
-    """A folder, image files, or whatever else --data of pretrain takes."""
+    """A folder, image files, or anything else that --data of pretrain takes."""
     model: Path
-    """The result of an evaluation (.json), or the folder of its name."""
+    """The result of an evaluation (.json), or the folder of the same name."""
     out: Path = Path("predictions")
     """New folder; or one that the same command began."""
     choice: Annotated[FileChoice, tyro.conf.arg(name="")] = field(default_factory=FileChoice)
@@ -41,7 +41,7 @@ class PredictCommand:
 def main(arguments: Sequence[str]) -> int:
     options = parse(PredictCommand, arguments, command="predict", description=DESCRIPTION)
     if not options.images:
-        raise UserError("predict needs images: a folder, image files, or whatever else --data of pretrain takes")
+        raise UserError("predict needs images: a folder, image files, or anything else that --data of pretrain takes")
     images = options.images[0] if len(options.images) == 1 else options.images
     predictions = api.predict(options.model, images, out=options.out, choice=options.choice, config=options.config)
     say(f"{predictions.count} images predicted; written to {predictions.path}")

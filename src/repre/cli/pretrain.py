@@ -45,7 +45,7 @@ def _summarize(run: api.Run) -> str:
     if summary["unreadable"]:
         lines.append(f"{summary['unreadable']} files could not be read; see {run.path / 'unreadable.txt'}")
     if several := summary.get("several_frames"):
-        lines.append(f"of {several} files with several frames or pages only the first one was used")
+        lines.append(f"{several} files have several frames or pages; only the first one was used")
     lines.append(f"report: {run.path / 'report.html'}")
     lines.append(f"encoder: timm.create_model('local-dir:{run.path / 'encoder'}', pretrained=True)")
     return "\n".join(lines)

@@ -150,7 +150,9 @@ def _base_config(name: str | None, start: StartOptions, rest: Sequence[str]) -> 
         raise UserError("name only one of: a recipe, --config FILE, --resume RUN")
     if start.start_from is not None:
         if start.resume is not None:
-            raise UserError("--resume goes on with a run in its own folder, --from starts a new one; give one of them")
+            raise UserError(
+                "--resume continues a run in its own folder, --from starts a new run; give only one of them"
+            )
         if name is None and start.config is None:
             given, _ = parse_known(OutOption, [*rest], command="pretrain")
             return continued_config(start.start_from, out=given.out)

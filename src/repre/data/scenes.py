@@ -27,9 +27,9 @@ class ScenesConfig:
     size: int = 64
     """Side of the square images in pixels."""
     min_objects: int = 1
-    """Fewest objects of a scene."""
+    """Smallest number of objects in a scene."""
     max_objects: int = 2
-    """Most objects of a scene. The first is the largest and gives the label."""
+    """Largest number of objects in a scene. The first is the largest and gives the label."""
     scale: tuple[float, float] = (0.45, 0.75)
     """Diameter of the first object over the side of the image, smallest and largest; the others have 0.3 to 0.5 of it."""
     seed: int = 0

@@ -1,4 +1,5 @@
-"""Names all images that an evaluation cannot use as soon as it meets the first one, so that they are mended at once."""
+"""Names all images that an evaluation cannot use as soon as it meets the first one, so that they can be repaired
+together."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -42,7 +43,7 @@ def naming_bad_images(*sources: Images, workers: int) -> Iterator[None]:
         first = str(error)  # the traceback must not keep the workers of the evaluation alive
     if not first:
         return
-    print("an image cannot be used; reading all of them, to name every one", flush=True)
+    print("an image cannot be used; reading all images to list every such one", flush=True)
     reasons, count = [], 0
     for source in sources:
         count += len(source)

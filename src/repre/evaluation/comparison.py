@@ -108,7 +108,7 @@ def compare(
     if seeds < 1:
         raise UserError(f"--seeds must be at least 1, not {seeds}")
     if not configs:
-        raise UserError("--eval names no evaluation")
+        raise UserError("--eval needs at least one evaluation")
     names = list(dict.fromkeys(encoders))
     if not names:
         raise UserError("name at least one encoder")
@@ -192,7 +192,7 @@ def check_replicas(replicas: dict[str, list[ResolvedEncoder]], *, seeds: int) ->
             identity = f"{resolved.config.name} {resolved.config.model_args} {weights}"
             if identity in hashes:
                 raise UserError(
-                    f"{hashes[identity]} and {resolved.spec} are the same weights, so they are no replicas; name each once"
+                    f"{hashes[identity]} and {resolved.spec} are the same weights, not replicas; name each once"
                 )
             hashes[identity] = resolved.spec
             if identity in first:
@@ -269,7 +269,7 @@ def notes_on(rows: Sequence[Row], *, random: str, supervised: str | None) -> lis
     notes = [f"Random init is {random}" + (f", supervised {supervised}." if supervised else ".")]
     same = dict.fromkeys(f"{row.evaluation} of {row.encoder}" for row in rows if all_equal(row.values))
     if same:
-        notes.append(f"The seeds change nothing in {', '.join(same)}: its values are one measurement.")
+        notes.append(f"The seeds change nothing in {', '.join(same)}: each is one measurement.")
     for name in dict.fromkeys(row.evaluation for row in rows):
         mine = [row for row in rows if row.evaluation == name]
         sizes = dict.fromkeys(f"{row.encoder} {_pixels(row.size)}" for row in mine)

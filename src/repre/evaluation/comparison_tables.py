@@ -58,7 +58,7 @@ def markdown(rows: Sequence[Row], *, seeds: int, notes: Sequence[str] = ()) -> s
         cells += [_describe(over, row.metric) for over in gains]
         lines.append("| " + " | ".join([*cells, f"{row.seconds / 60:.1f}"]) + " |")
     spread = f"{seeds} seeds" if seeds > 1 else "one seed, so no standard deviation"
-    shares = "In percent" if all(is_share(row.metric) for row in rows) else "In percent where no unit is named"
+    shares = "In percent" if all(is_share(row.metric) for row in rows) else "Values without a unit are in percent"
     note = f"{shares}; {spread}; gains at equal seeds with their 95 % interval; minutes of one run."
     return "\n".join(lines) + "\n\n" + "\n".join([note, *(f"- {printable(text)}" for text in notes)]) + "\n"
 

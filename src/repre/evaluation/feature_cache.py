@@ -1,4 +1,4 @@
-"""Keeps the cache of features and maps below a size, and goes on without it where it cannot be written.
+"""Keeps the cache of features and maps below a size, and continues without it if it cannot be written.
 
 The entries that were not used for longest go first.
 """
@@ -21,8 +21,8 @@ def go_on_without(root: Path, error: Exception) -> None:
         _refused.add(root)
         reason = reason_of(error)
         warnings.warn(
-            f"nothing is kept in the cache {root} ({reason}); the evaluation goes on without it. Another folder: "
-            "--runtime.cache",
+            f"the cache {root} cannot be written ({reason}); the evaluation continues without it. Name another folder "
+            "with --runtime.cache",
             stacklevel=3,
         )
 

@@ -261,7 +261,7 @@ def why_alone(model: nn.Module, batch_size: int, may_be_cut: bool = True) -> str
     if not may_be_cut:
         return COMPARES
     if batch_size % ranks:
-        return f"--fit.batch-size {batch_size} is no multiple of {ranks}"
+        return f"--fit.batch-size {batch_size} is not a multiple of {ranks}"
     return batch_dependence(model)
 
 

@@ -90,7 +90,7 @@ def average_precision(scores: Tensor, targets: Tensor) -> Tensor:
 def check_fractions(fractions: Sequence[float]) -> None:
     """Raises UserError unless these are fractions of the labels, each named once."""
     if not fractions or not all(0 < fraction <= 1 for fraction in fractions) or len(set(fractions)) < len(fractions):
-        raise UserError(f"label_fraction must name fractions above 0, at most 1, each once; not {tuple(fractions)}")
+        raise UserError(f"label_fraction must be different fractions above 0 and at most 1, not {tuple(fractions)}")
 
 
 def with_fraction(name: str, fraction: float, fractions: Sequence[float]) -> str:

@@ -32,7 +32,7 @@ class RuntimeOptions:
     cache: Path | None = None
     """Folder for cached features and maps; None: the user's cache folder."""
     cache_gib: float = 50.0
-    """Largest size of that folder in GiB; the entries that were not used for longest are removed."""
+    """Largest size of that folder in GiB; the least recently used entries are removed."""
 
     def __post_init__(self) -> None:
         check_fields(self, "runtime")

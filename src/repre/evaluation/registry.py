@@ -79,5 +79,5 @@ def evaluation(name: str) -> Evaluation | BuiltIn:
     """
     if name not in EVALUATIONS:
         known = ", ".join(EVALUATIONS)
-        raise UserError(f"no evaluation {name!r}{near_names(name, EVALUATIONS)}; there are: {known}")
+        raise UserError(f"unknown evaluation {name!r}{near_names(name, EVALUATIONS)}; choose one of: {known}")
     return EVALUATIONS[name]

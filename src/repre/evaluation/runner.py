@@ -1,4 +1,4 @@
-"""Runs an evaluation and stores its result as JSON beside the encoder, with everything that defines it.
+"""Runs an evaluation and stores its result as JSON next to the encoder, with everything that defines it.
 
 runs/photos/evaluations/segment-1f0c2a9b.json
 runs/photos/evaluations/segment-1f0c2a9b/model/    the fitted encoder and head (`repre.evaluation.fitted`)

@@ -34,6 +34,6 @@ def check_image_is_shared(source: Source, index: int | None) -> None:
         source.load(index)
     except UnreadableImage as error:
         raise UserError(
-            f"rank {rank} cannot read {source.describe(index)}, which rank 0 can ({error}); all ranks must see them "
-            "at the same place"
+            f"rank {rank} cannot read {source.describe(index)}, but rank 0 can ({error}); all ranks must see the "
+            "images at the same path"
         ) from error

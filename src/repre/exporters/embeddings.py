@@ -82,7 +82,7 @@ def embed(
         choice: which files are used; None: all images.
         out: the file, .npz or .parquet.
         kind: the pooled embedding, the last feature map, or the feature maps of all levels.
-        features: maps after the encoder's final norm, or raw, as its blocks leave them.
+        features: maps after the encoder's final norm, or raw from its blocks.
         size: side of the images in pixels, or (height, width); None uses the encoder's own.
         half: store float16 instead of float32.
         value_range: pixel values that map to 0 and 1; None uses those of the encoder's training, or of the file type.

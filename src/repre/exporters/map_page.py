@@ -126,7 +126,7 @@ def _with_pictures(members: list[int], thumbnails: dict[int, str], number: dict[
 def _render(page: MapPage, data: dict[str, Any], *, shown: int) -> str:
     style, script, frame = (_asset(f"map.{ending}") for ending in ("css", "js", "html"))
     count = len(page.names)
-    drawn = f"{count} images" if shown == count else f"{shown} of {count} images, drawn by lot"
+    drawn = f"{count} images" if shown == count else f"{shown} of {count} images, drawn at random"
     values = {
         "title": html.escape(_readable(page.title)),
         "lead": html.escape(

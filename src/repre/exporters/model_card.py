@@ -35,10 +35,10 @@ embedding = AutoModel.from_pretrained("YOU/NAME")(images).pooler_output
 ```
 """
 EVALUATIONS = (
-    "Of these weights, with `repre eval`. Values are means over the seeds with their standard deviation; gains, at equal "
-    "seeds, have their 95 % interval. Settings that are not named are the defaults."
+    "Measured on these weights with `repre eval`. Values are means over the seeds with their standard deviation; "
+    "gains, at equal seeds, have their 95 % interval. Settings that are not named are the defaults."
 )
-REPRE = "after RePre ([arXiv 2201.06857](https://arxiv.org/abs/2201.06857)), of which repre is an independent implementation"
+REPRE = "after RePre ([arXiv 2201.06857](https://arxiv.org/abs/2201.06857)), which repre implements independently"
 
 
 def model_card(encoder: Encoder, resolved: ResolvedEncoder) -> str:

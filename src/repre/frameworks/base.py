@@ -37,7 +37,7 @@ class FrameworkConfig:
     """Settings of a framework; every field has a default. A subclass with checks of its own calls these first."""
 
     head_warmup: float = 0.0
-    """Share of the run in which the encoder stays as it is while heads and decoder learn; its learning rate then rises over
+    """Share of the run in which the encoder is frozen while heads and decoder learn; its learning rate then rises over
     `optim.warmup_fraction`. For runs that continue from trained weights."""
 
     def __post_init__(self) -> None:

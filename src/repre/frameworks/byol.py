@@ -23,7 +23,7 @@ class BYOLConfig(FrameworkConfig):
     out_dim: int = 256
     """Width of the space in which views are compared."""
     momentum: float = 0.996
-    """Share of the teacher that stays at each step, at the start; rises to 1 along a cosine."""
+    """Momentum of the teacher's moving average at the start; rises to 1 along a cosine."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

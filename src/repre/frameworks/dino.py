@@ -34,15 +34,15 @@ class DINOConfig(FrameworkConfig):
     """Temperature of the teacher's distribution after its warm-up."""
     teacher_temperature_warmup: float = 0.1
     """Share of the run over which the teacher's temperature rises (30 of 300 epochs in the authors' full command for ViT-S;
-    their script alone keeps 0.04)."""
+    their script's default is a constant 0.04)."""
     momentum: float = 0.996
-    """Share of the teacher that stays at each step, at the start; rises to 1 along a cosine."""
+    """Momentum of the teacher's moving average at the start; rises to 1 along a cosine."""
     center_momentum: float = 0.9
-    """Share of the center that stays at each step."""
+    """Momentum of the center's moving average."""
     freeze_last_layer: float = 0.01
     """Share of the run during which the prototypes do not learn (1 epoch in the authors' commands)."""
     norm_last_layer: bool = True
-    """Prototypes of length 1. False learns their lengths, as the authors do for ViT-S, and only there."""
+    """Fix the prototypes' lengths at 1. False learns them, as the authors do for ViT-S only."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -34,19 +34,21 @@ class DINOv2Config(DINOConfig):
     """Settings of DINOv2. What the authors count in epochs is a share of the run here, so that it follows its length."""
 
     momentum: float = 0.992
-    """Share of the teacher that stays at each step, at the start; rises to 1 along a cosine."""
+    """Momentum of the teacher's moving average at the start; rises to 1 along a cosine."""
     norm_last_layer: bool = False
-    """Prototypes of length 1. False learns their lengths."""
+    """Fix the prototypes' lengths at 1. False learns them."""
     teacher_temperature_warmup: float = 0.3
     """Share of the run over which both temperatures of the teacher rise (30 of 100 epochs in the authors' config)."""
     patch_temperature: float = 0.07
-    """Temperature of the teacher's distributions of patches after the warm-up; before, that of the views at the start."""
+    """Temperature of the teacher's patch distributions after the warm-up, which starts at
+    `teacher_temperature_start`."""
     shared_head: bool = True
-    """Views and patches have one head; False gives patches a head of their own."""
+    """Use one head for views and patches; False gives patches their own."""
     centering: Literal["centering", "sinkhorn"] = "centering"
-    """What keeps prototypes from taking all images: a running center of the logits, or Sinkhorn-Knopp in every batch."""
+    """How images are spread over the prototypes: by a running center of the logits, or Sinkhorn-Knopp in every
+    batch."""
     patch_center: Literal["masked", "all"] = "masked"
-    """The teacher's patches whose mean moves the center of the patches: hidden ones (DINOv2) or all (iBOT)."""
+    """The teacher's patches that update the patch center: only hidden ones (DINOv2) or all (iBOT)."""
     ibot_weight: float = 1.0
     """Weight of the loss on hidden patches; 0 leaves it out."""
     koleo_weight: float = 0.1

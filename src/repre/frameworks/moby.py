@@ -27,10 +27,10 @@ class MoBYConfig(FrameworkConfig):
     temperature: float = 0.2
     """Divides the cosines."""
     momentum: float = 0.99
-    """Share of the teacher that stays at each step, at the start; rises to 1 along a cosine."""
+    """Momentum of the teacher's moving average at the start; rises to 1 along a cosine."""
     queue: int = 4096
-    """Keys in the queue of each view. It need not be a multiple of the batch: the ring buffer wraps inside a batch, and a
-    batch larger than the queue leaves its last keys."""
+    """Keys in the queue of each view. It need not be a multiple of the batch; a batch larger than the queue leaves
+    its last keys in it."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

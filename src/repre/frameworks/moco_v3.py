@@ -25,7 +25,7 @@ class MoCoV3Config(FrameworkConfig):
     temperature: float = 0.2
     """Divides the cosines; the loss is multiplied by twice this."""
     momentum: float = 0.99
-    """Share of the teacher that stays at each step, at the start; rises to 1 along a cosine."""
+    """Momentum of the teacher's moving average at the start; rises to 1 along a cosine."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -24,7 +24,7 @@ class SimCLRConfig(FrameworkConfig):
     layers: int = 2
     """Linear layers of the projector; the paper uses 2, its successor 3."""
     temperature: float = 0.2
-    """Divides the cosines; the paper's best lie between 0.1 and 0.5, growing as the batch shrinks."""
+    """Divides the cosines; the paper's best values are 0.1 to 0.5, higher for smaller batches."""
 
 
 class SimCLR(Framework):

@@ -59,7 +59,7 @@ class EncoderConfig:
     patch_size: int | None = None
     """Side of a patch in pixels; None: the model's own."""
     drop_path: float = 0.0
-    """Stochastic depth rate of the student; the teacher drops nothing."""
+    """Stochastic depth rate of the student; the teacher has none."""
     weights: str | None = None
     """Start weights: a .safetensors or .pth file, a run folder, or `hub` for timm's; None: random init."""
     allow_partial: bool = False

@@ -1,4 +1,5 @@
-"""What became of start weights: which tensors an encoder took from a file, and what was adapted, left out or missing."""
+"""Reports how start weights were loaded: which tensors an encoder took from a file, and what was adapted, left out or
+missing."""
 
 from collections import Counter
 from collections.abc import Collection

@@ -1,4 +1,4 @@
-"""A learnt token that takes the place of hidden patches, as in SimMIM (arXiv 2111.09886) and iBOT (arXiv 2111.07832)."""
+"""A learned token that replaces hidden patches, as in SimMIM (arXiv 2111.09886) and iBOT (arXiv 2111.07832)."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

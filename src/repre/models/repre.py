@@ -32,7 +32,7 @@ class ReconstructionConfig:
     weight: float = 10.0
     """Weight of the pixel loss; 0 builds no decoder and gives the plain framework, bit for bit."""
     end_fraction: float = 1.0
-    """Fraction of the run after which the branch is left out: the rest trains the contrastive loss alone."""
+    """Fraction of the run after which the branch is dropped and only the contrastive loss trains."""
     balance: float = 0.0
     """Above 0: in every step, scale the branch's gradient, where it enters the encoder, to this multiple of the norm of the
     contrastive gradient. `weight` then acts on the decoder alone. Needs the whole batch in one pass."""
@@ -43,13 +43,13 @@ class ReconstructionConfig:
     views: Literal["both", "first"] = "both"
     """The global views to reconstruct."""
     masked_pixels: Literal["all", "masked"] = "masked"
-    """With masking: the pixels that count, all or only those that the encoder did not see."""
+    """With masks: the pixels that count in the loss, all or only the hidden ones."""
     masked_forward: Literal["shared", "separate"] = "shared"
     """With masks: `shared` computes both losses from one forward pass of the masked views; `separate` computes the
     contrastive loss from the unmasked views, in a forward pass of its own."""
     masked_input: Literal["token", "pixels"] = "token"
-    """What the encoder sees of a hidden patch: `token`, a learnt one after the patch embedding, or `pixels` of the mean
-    color, for encoders that cannot have a token."""
+    """What the encoder sees in place of a hidden patch: `token`, learned, after the patch embedding, or `pixels` of
+    the mean color, for encoders that cannot have a token."""
 
     def __post_init__(self) -> None:
         check_fields(self, "reconstruction")

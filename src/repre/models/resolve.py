@@ -195,7 +195,7 @@ def _resolve(spec: str) -> ResolvedEncoder:
         return ResolvedEncoder(spec, replace(config, weights=weights), None, *pixels, of_pixels=of_pixels)
     if "[" in spec and "]=" not in spec and "/" not in spec.partition("[")[0]:
         raise UserError(
-            f"encoder {spec}: arguments stand between a name and weights; write NAME[depth=6]=FILE, or random:NAME[depth=6]"
+            f"encoder {spec}: arguments go between name and weights; write NAME[depth=6]=FILE, or random:NAME[depth=6]"
         )
     if "/" in spec or path.suffix in (".pt", ".pth", ".safetensors"):
         raise UserError(
@@ -291,7 +291,7 @@ def _resolve_named(spec: str, named: Path) -> ResolvedEncoder:
         check_content(content, file)
         return _resolve_checkpoint(spec, file, content)
     if file.name not in IN_FOLDERS or not file.with_name("config.json").is_file():
-        beside = " (the config.json beside it describes model.safetensors)" * file.with_name("config.json").is_file()
+        beside = " (the config.json next to it describes model.safetensors)" * file.with_name("config.json").is_file()
         raise UserError(
             f"encoder {spec}: the file does not name its model{beside}; write timm's name before it: NAME={spec}"
         )
@@ -316,7 +316,7 @@ def _resolve_checkpoint(spec: str, path: Path, state: dict[str, Any]) -> Resolve
         encoder.load_state_dict(state["encoder"])
         part = exported_part({"config": to_dict(config)})
     else:
-        raise UserError(f"encoder {spec}: no config.yaml lies in {run}; give a checkpoint inside its run's folder")
+        raise UserError(f"encoder {spec}: there is no config.yaml in {run}; give a checkpoint inside its run's folder")
     mean, std = (values.flatten().tolist() for values in config.views.statistics(config.encoder.channels))
     folder = tempfile.TemporaryDirectory(prefix="repre-encoder-")
     _temporary_folders.append(folder)

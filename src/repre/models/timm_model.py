@@ -228,8 +228,8 @@ def _measure_features(
             resized = create_timm_model(name, {**arguments, "img_size": size})
             if [t.shape for t in resized.state_dict().values()] != [t.shape for t in model.state_dict().values()]:
                 raise UserError(
-                    f"encoder: {name} cannot take images of {size[0]} x {size[1]}: its parameters have the "
-                    f"shapes of the size that it was built for, {built_for[0]} x {built_for[1]}; use that size"
+                    f"encoder: {name} cannot take images of {size[0]} x {size[1]}: its parameters only fit the size "
+                    f"that it was built for, {built_for[0]} x {built_for[1]}; use that size"
                 )
     reductions = _reductions(model)
     levels = _choose_levels(name, out_indices, reductions)

@@ -212,7 +212,7 @@ def statistics_of(weights: str, name: str) -> tuple[PixelStatistics, str]:
         return PixelStatistics(*published_statistics(name)), "timm's, for these weights"
     path = weights_file(weights)
     if (found := describe_model(path).pixels).mean is not None:
-        where = "of its run" if path.suffix == ".pt" else "in the configuration beside the weights"
+        where = "of its run" if path.suffix == ".pt" else "in the configuration next to the weights"
         return found, where
     if path.suffix == ".pt" and is_own_checkpoint(content := read_content(path)) and "config" in content:
         return _describe_run(content["config"]).pixels, "of its run"

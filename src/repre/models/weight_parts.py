@@ -1,4 +1,4 @@
-"""Finds the encoder among the tensors of a file: the prefix of its names, and what lies beside it."""
+"""Finds the encoder among the tensors of a file: the prefix of its names, and the other tensors."""
 
 import re
 from collections import Counter

@@ -118,8 +118,8 @@ def _check_values(state: Mapping[str, Tensor], own: Mapping[str, Tensor], source
     if wrong:
         kind = str(state[wrong[0]].dtype).removeprefix("torch.")
         raise UserError(
-            f"encoder.weights {source} holds quantized or whole numbers ({kind}: {shorten(wrong)}), which are no weights "
-            "without their scales; give the weights as float32, float16 or bfloat16"
+            f"encoder.weights {source} holds quantized or whole numbers ({kind}: {shorten(wrong)}), which are not "
+            "weights without their scales; give the weights as float32, float16 or bfloat16"
         )
     wrong = [n for n, v in state.items() if v.is_floating_point() and not v.isfinite().all()]
     if wrong:
@@ -328,7 +328,7 @@ def _cross(sizes: Collection[int]) -> str:
 
 def _mixed_layouts(path: Path, names: list[str]) -> UserError:
     return UserError(
-        f"encoder.weights {path} mixes the names of two layouts ({shorten(names)} beside others); save the "
+        f"encoder.weights {path} mixes the names of two layouts ({shorten(names)} and others); save the "
         "state_dict of one model"
     )
 

@@ -70,7 +70,7 @@ def settle(findings: Sequence[Finding]) -> list[Finding]:
             continue
         for rival in rivals:
             remark = (
-                f"{_counted(rival)} Another evaluation has {largest.images} images and says the opposite; it decides."
+                f"{_counted(rival)} Another evaluation has {largest.images} images and shows the opposite; it decides."
             )
             settled[settled.index(rival)] = replace(rival, kind="note", next=None, text=f"{rival.text} {remark}")
         texts = " ".join(f"Against it, with {rival.images or 'fewer'} images: {rival.title}." for rival in rivals)

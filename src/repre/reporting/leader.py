@@ -82,7 +82,7 @@ def find_leader(runs: Sequence[RunData]) -> Leader:
         command=next_commands.compare(*(run.path for run in runs)),
     )
     if not contests:
-        headline = "Nobody can say who is ahead: the runs have no labeled metric in common"
+        headline = "It is unknown who is ahead: the runs have no labeled metric in common"
         return Leader(headline, "unknown", circumstances, [compare])
     contest = max(contests, key=lambda one: one.images or 0)
     order = sorted(

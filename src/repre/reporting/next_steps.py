@@ -48,7 +48,7 @@ def measure(run: RunData, *, probe: str = "") -> NextStep:
         probe: a probe on labels; the advice is the same measurement on the same labels. Empty: the labels of any probe that
             the run has.
     """
-    do = "measure it with several seeds beside random init"
+    do = "compare it with random init over several seeds"
     for name in (probe, "probe/miou", "probe/linear", "probe/knn"):
         labels = probe_labels(run, name) if name.startswith("probe/") else ""
         if labels:

@@ -95,7 +95,7 @@ def read_run(path: Path, *, comparisons: Sequence[Path] = ()) -> RunData:
     """
     if not any((path / file).is_file() for file in RUN_FILES):
         if (run := _run_of(path)) is not None:
-            raise UserError(f"{path} is only a part of a run; the report of the whole: repre report {quote(str(run))}")
+            raise UserError(f"{path} is only a part of a run; for its report: repre report {quote(str(run))}")
         siblings = path.parent.iterdir() if path.parent.is_dir() else ()
         runs = [sibling.name for sibling in siblings if any((sibling / file).is_file() for file in RUN_FILES)]
         raise UserError(f"{path} is not the folder of a run: it has no config.yaml{near_names(path.name, runs)}")

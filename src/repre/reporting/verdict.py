@@ -1,4 +1,4 @@
-"""Answers whether the run learned and what limits it; without enough evidence the answer says so."""
+"""Answers whether the run learned and what limits it, or that the evidence is not enough."""
 
 from dataclasses import dataclass, field
 from statistics import median
@@ -130,7 +130,7 @@ def limits(run: RunData) -> list[Finding]:
     findings = []
     wait = data_wait(run)
     if wait is None:
-        findings.append(Finding("unknown", "Speed", "The log does not tell how long training waited for data."))
+        findings.append(Finding("unknown", "Speed", "The log does not show how long training waited for data."))
     elif wait > MAX_WAIT:
         text = f"{wait:.1%} of the time was spent waiting for images. Raise runtime.workers, or store smaller images."
         advice = NextStep(do="measure what limits the speed", command=next_commands.plan(run.path))

@@ -1,4 +1,4 @@
-"""Atomic checkpoints: written beside, flushed to the disk, read back, renamed over the old one, which is kept.
+"""Atomic checkpoints: written to a new file, flushed to the disk, read back, renamed over the old one, which is kept.
 
 Every checkpoint carries a hash of its content. Loading compares it and never runs code from the file; where the last
 checkpoint is damaged, `load_latest` falls back on the one before it.
@@ -98,7 +98,7 @@ def _load(path: Path, device: torch.device) -> dict[str, Any]:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"{path} is damaged or not a checkpoint of repre ({reason[:120]})") from error
     if not isinstance(state, dict) or not isinstance(state.get("format"), int):
-        raise UserError(f"{path} is not a checkpoint of repre; weights of other origin go to --encoder.weights")
+        raise UserError(f"{path} is not a checkpoint of repre; give other weights to --encoder.weights")
     check_content(state, path)
     return state
 

@@ -112,7 +112,7 @@ def killed(folder: Path, *, step: int, saved: bool) -> FailureRecord:
     return FailureRecord(
         kind="lost",
         step=step or None,
-        title=f"Ended without a word {after} (killed, or the machine stopped)",
+        title=f"Ended without a message {after} (killed, or the machine stopped)",
         message=message,
         next_steps=[NextStep(do=do, command=next_commands.resume(folder))],
     )

@@ -31,7 +31,7 @@ from repre.utils.pieces import FinalMemoryError, is_out_of_memory
 MAX_CONSECUTIVE_SKIPS = 20
 """Steps in a row that may be skipped, by the setting or because fp16's gradient scale was too high; beyond that the run
 ends."""
-FILES = "If single files are at fault, remove them, or add --runtime.not-finite skip to pass over such steps"
+FILES = "If single files are at fault, remove them, or add --runtime.not-finite skip to skip such steps"
 
 
 @contextmanager
@@ -194,8 +194,8 @@ class FailureTracker:
     def _add_several(self, indices: list[int]) -> None:
         if indices and not self.several.any():
             self.log(
-                f"{self.source.describe(indices[0])} holds several frames or pages; of this and other such files the first "
-                "one is used"
+                f"{self.source.describe(indices[0])} holds several frames or pages; only the first one is used, here "
+                "and in other such files"
             )
         self.several[indices] = True
 
@@ -246,9 +246,9 @@ class FailureTracker:
         if is_main_process():
             self.folder.append_not_finite({"step": step, "cause": first["cause"], "at_fault": at_fault, "files": files})
         images = (
-            f"at fault {named(at_fault, most=4)}"
+            f"images at fault: {named(at_fault, most=4)}"
             if at_fault and len(at_fault) < len(files)
-            else f"the batch {named(files, most=4)}"
+            else f"files of the batch: {named(files, most=4)}"
         )
         message = f"step {step} is not finite: {first['cause']}; {images} (all in {self.folder.not_finite})"
         self.consecutive += 1
@@ -260,7 +260,7 @@ class FailureTracker:
                 raise RunError(f"{message}. {self._saved()}. {FILES}", kind="data", options=options, step=step)
             raise RunError(f"{message}. {self._saved()}. {self._advice()}", kind="diverged", step=step)
         self.skipped += 1
-        self.log(f"{message}; skipped, the weights stay as they were")
+        self.log(f"{message}; skipped, the weights are unchanged")
 
     def refuse_broken_weights(self, model: RePre, *, step: int) -> None:
         """Ends the run before weights that are not finite replace good ones in a checkpoint; a collective call."""

@@ -1,4 +1,5 @@
-"""The checkpoints that a run keeps beside its last one: whole ones by epoch, and the encoders of its best validations.
+"""The checkpoints that a run keeps in addition to its last one: whole ones by epoch, and the encoders of its best
+validations.
 
 checkpoints/stable.pt       whole, at the end of the stable part of a `wsd` schedule: the run can be made longer from there
 checkpoints/epoch-0010.pt   whole, with `runtime.keep_every`

@@ -158,8 +158,8 @@ class MicroBatch:
         there = f", which has {memory.available() / GIB:.1f} GiB for this run" if memory is not None else ""
         return RunError(
             f"{at_once} images at once do not fit on {state.device}{there}: {taken}. {cut}Two options help most: "
-            f"{' and '.join(options)}. {self.folder.resume_advice}, also with --encoder.grad-checkpointing; other options "
-            "make another run, which needs another --out",
+            f"{' and '.join(options)}. {self.folder.resume_advice}, also with --encoder.grad-checkpointing; other "
+            "options start another run, which needs another --out",
             kind="memory",
             options=options[:1] if options[0] == "--encoder.grad-checkpointing" else (),
         )

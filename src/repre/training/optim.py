@@ -25,14 +25,14 @@ class OptimConfig:
     base_batch_size: int = 256
     """Batch size that `lr` applies to."""
     schedule: Literal["cosine", "wsd"] = "cosine"
-    """After the warm-up: a cosine over the whole run, or `wsd` (warm-up, stable, decay): constant until the decay, so that
-    the run can be made longer without loss (docs/train_on.md). What else follows the run (the teacher's momentum, the weight
-    decay, `reconstruction.end_fraction`) then stays as it starts until the decay, and runs its course there."""
+    """After the warm-up: a cosine over the whole run, or `wsd` (warm-up, stable, decay): constant until the decay, so
+    that the run can be extended without loss (docs/train_on.md). The other schedules (the teacher's momentum, the
+    weight decay, `reconstruction.end_fraction`) then also stay constant until the decay and run during it."""
     decay_fraction: float = 0.2
-    """Share of the run that a `wsd` schedule decays in, with 1 minus the square root of the decay that is done."""
+    """Share of the run in which a `wsd` schedule decays, as 1 minus the square root of the decay's progress."""
     base_epochs: int | None = None
-    """Epochs whose shares `warmup_fraction` and other settings of the start of a `wsd` run are; None: `epochs`. A run that
-    is made longer keeps those that it began with."""
+    """Epochs that `warmup_fraction` and other settings of the start of a `wsd` run refer to; None: `epochs`. An
+    extended run keeps the value that it began with."""
     min_lr: float = 0.0
     """Learning rate at the end of the schedule; not scaled."""
     warmup_fraction: float = 40 / 300
@@ -45,8 +45,8 @@ class OptimConfig:
     patch_embed_lr_scale: float = 1.0
     """Further factor of the patch embedding's learning rate."""
     weight_decay: float = 0.1
-    """Weight decay of matrices and kernels. The framework decides on the rest: without a rule of its own, biases, norms,
-    position embeddings and tokens have none."""
+    """Weight decay of matrices and kernels. The framework decides about the rest; by default biases, norms, position
+    embeddings and tokens have none."""
     weight_decay_end: float | None = None
     """Weight decay at the end of a cosine schedule; None keeps it constant."""
     betas: tuple[float, float] = (0.9, 0.999)
@@ -54,12 +54,12 @@ class OptimConfig:
     clip_grad_norm: float | None = None
     """Maximum norm of the whole gradient; None does not clip."""
     clip_per_parameter: bool = False
-    """Apply `clip_grad_norm` to the norm of each parameter's gradient by itself, as DINO's authors do."""
+    """Apply `clip_grad_norm` to the gradient of each parameter separately, as DINO's authors do."""
 
     def __post_init__(self) -> None:
         check_fields(self, "optim")
         if max(self.betas) >= 1:
-            raise UserError(f"optim.betas must lie in [0, 1), not {self.betas}; AdamW's own are 0.9 0.999")
+            raise UserError(f"optim.betas must lie in [0, 1), not {self.betas}; AdamW's defaults are 0.9 0.999")
         if self.base_epochs is not None and (self.schedule != "wsd" or self.base_epochs < 1):
             raise UserError(
                 f"optim.base_epochs must be at least 1 and needs optim.schedule wsd, not {self.base_epochs} and "

@@ -153,7 +153,7 @@ def plan(config: RunConfig, *, seconds: float = 30.0, max_hours: float | None = 
         images_per_s=rate,
         limit="the step"
         if step_is_slower
-        else "decoding the images: more processor cores would help, and from the second epoch on --loader.cache",
+        else "decoding the images; use more processor cores, or --loader.cache from the second epoch on",
         images=len(source),
         hours=epochs * epoch_hours,
         hours_per_100_epochs=100 * epoch_hours,

@@ -59,7 +59,7 @@ def _cannot_learn(config: RunConfig, *, total: int, images: int) -> str:
     more = f"give more --epochs{', a smaller --batch-size' if config.batch_size > 2 else ''}"
     if config.framework.head_warmup:
         return (
-            f"the encoder would learn at no step: {where}, and framework.head_warmup is {config.framework.head_warmup:g}; "
+            f"the encoder would never learn: {where}, and framework.head_warmup is {config.framework.head_warmup:g}; "
             f"{more} or --framework.head-warmup 0"
         )
     return (
@@ -107,7 +107,7 @@ def _of_the_teacher(momenta: Sequence[float], *, spread: int) -> Iterator[str]:
     left = math.exp(spread * np.log(np.maximum(momenta, 1e-12)).sum())
     if left > STILL_TEACHER:
         yield (
-            f"the teacher hardly moves: after the last step {left:.0%} of it are the weights that it starts with; give a "
+            f"the teacher hardly moves: after the last step {left:.0%} of it is unchanged; give a "
             "lower --framework.momentum, or more --epochs"
         )
 

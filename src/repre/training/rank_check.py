@@ -53,7 +53,7 @@ def check_ranks_agree(config: RunConfig, *, step: int) -> None:
     for number, other in enumerate(others, start=1):
         reason = _difference(config, first, other)
         if reason:
-            raise UserError(f"rank {number} would train another run than rank 0: {reason}")
+            raise UserError(f"rank {number} would train a different run than rank 0: {reason}")
     if world_size() > 1:
         _check_folder_is_shared(Path(config.out))
 

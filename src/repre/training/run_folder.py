@@ -215,7 +215,7 @@ class RunFolder:
         write_json(self.environment, now | ({"earlier": earlier} if earlier else {}))
         if not changed:
             return None
-        return f"the run goes on, but not bit-equal to one that never stopped: {'; '.join(changed)}"
+        return f"the run continues, but not bit-equal to one that never stopped: {'; '.join(changed)}"
 
     def write_config(self, config: RunConfig, *, micro_batch: int | None = None) -> None:
         """Writes config.yaml, with the micro-batch that was found to fit where there is one."""

@@ -1,4 +1,4 @@
-"""What a run says about itself: its costs before it starts, its summary when it has finished."""
+"""What a run reports: its costs before it starts, its summary when it has finished."""
 
 from dataclasses import asdict, dataclass
 from typing import Any

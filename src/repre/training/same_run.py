@@ -1,4 +1,4 @@
-"""Refuses a config that is not that of the run in its folder, and says how to make a finished run longer."""
+"""Refuses a config that is not that of the run in its folder, and shows how to extend a finished run."""
 
 import shlex
 from itertools import count
@@ -52,7 +52,7 @@ def _train_on(run: Path, saved: RunConfig, *, epochs: int) -> str:
     out = next(path for path in _names(run, epochs) if not path.exists())
     if stable.is_file():
         source, number = stable, epochs
-        meaning = f"Its stable part can be made longer without loss. For {epochs} epochs in all, run"
+        meaning = f"Its stable part can be extended without loss. For {epochs} epochs in all, run"
     else:
         source, number = run, more
         meaning = f"To train on for {counted(more, 'more epoch')}, with a schedule of their own, run"

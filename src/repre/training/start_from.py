@@ -79,7 +79,7 @@ class Start:
     def __str__(self) -> str:
         where = f"{self.checkpoint}, step {self.source_step}"
         if self.first_step:
-            return f"the run goes on from {where}, before the decay, with a plan of {self.config.epochs} epochs in all"
+            return f"the run continues from {where}, before the decay, with {self.config.epochs} epochs in all"
         return f"the run starts with the state of {where}, and a new schedule of {counted(self.config.epochs, 'epoch')}"
 
 
@@ -174,9 +174,9 @@ def _settle(config: RunConfig, source: RunConfig, state: dict[str, Any]) -> tupl
         while not fits(needed) and needed * steps_per_epoch < 1000 * step:
             needed += 1
         raise UserError(
-            f"--from {config.start_from} goes on from step {step}, but a plan of {config.epochs} epochs decays before it, "
-            f"from step {config.optim.decay_start(config.epochs * steps_per_epoch)} on; give --epochs {needed} or more, or "
-            "a smaller --optim.decay-fraction"
+            f"--from {config.start_from} continues from step {step}, but with {config.epochs} epochs the decay begins "
+            f"earlier, at step {config.optim.decay_start(config.epochs * steps_per_epoch)}; give --epochs "
+            f"{needed} or more, or a smaller --optim.decay-fraction"
         )
     return longer, step
 
@@ -241,7 +241,7 @@ def _saved_config(state: dict[str, Any], file: Path) -> RunConfig:
     """The config in a checkpoint."""
     if "config" not in state:
         raise UserError(
-            f"{file} lies outside of its run's folder, or holds no settings; give a checkpoint in its run's folder"
+            f"{file} is outside its run's folder, or holds no settings; give a checkpoint in its run's folder"
         )
     config: RunConfig = from_dict(RunConfig, state["config"], source=file.name)
     return config

@@ -327,16 +327,13 @@ def validate_micro_batch(encoder: nn.Module, reconstruction: ReconstructionConfi
     norm = batch_norm(encoder)
     if world_size() > 1 and norm is not None:
         raise UserError(
-            f"several processes share the batch, but {norm} of the encoder normalizes over the batch, so each part would be "
-            "normalized by itself. Use one process, or an encoder with layer normalization"
+            f"several processes share the batch, but {norm} of the encoder normalizes over the batch, so each part "
+            "would be normalized separately. Use one process, or an encoder with layer normalization"
         )
 
 
 def whole_batch_reason(encoder: nn.Module, reconstruction: ReconstructionConfig) -> str | None:
     """Why the batch cannot be encoded in pieces, in words; None if it can."""
     if reconstruction.balance:
-        return (
-            "reconstruction.balance compares gradients of the whole batch; reconstruction.balance 0 with a "
-            "reconstruction.weight does not"
-        )
+        return "reconstruction.balance needs gradients of the whole batch, a fixed reconstruction.weight does not"
     return batch_dependence(encoder)

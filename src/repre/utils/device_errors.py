@@ -13,13 +13,13 @@ FAULTS = (
     ),
     (
         ("busy or unavailable", "exclusive"),
-        "another process holds this GPU for itself; wait for it, or choose another one with --runtime.device cuda:N",
+        "another process uses this GPU exclusively; wait for it, or choose another one with --runtime.device cuda:N",
     ),
-    (("invalid device ordinal",), "there is no such GPU; `nvidia-smi -L` lists those that there are"),
+    (("invalid device ordinal",), "there is no such GPU; `nvidia-smi -L` lists the GPUs"),
     (("no NVIDIA driver",), "install it if there is an NVIDIA GPU, or use cpu"),
     (
         ("driver version is insufficient", "driver on your system is too old", "driver error"),
-        "update the NVIDIA driver, or install a build of torch for the one that is there from https://pytorch.org",
+        "update the NVIDIA driver, or install a build of torch for the installed one from https://pytorch.org",
     ),
     (
         ("illegal memory access", "device-side assert", "misaligned address", "illegal instruction"),
@@ -54,7 +54,7 @@ def describe_device_error(error: BaseException) -> str | None:
         advice = "end other processes that use it, use a smaller batch or smaller images, or --runtime.device cpu"
         return f"memory ran out ({words}): {advice}" if words else f"memory ran out: {advice}"
     if isinstance(error, dist.DistError):
-        return f"the processes lost one another ({words}): the message of the one that failed first gives the reason"
+        return f"the processes lost one another ({words}); the message of the one that failed first gives the reason"
     if isinstance(error, torch.AcceleratorError) or any(part in words for part in PLAIN_ERRORS):
         return f"the device failed ({words}): {device_advice(str(error))}"
     return None

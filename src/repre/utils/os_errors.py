@@ -27,13 +27,13 @@ MACHINE = {
 }
 """What helps where the machine lacks something. The numbers are those of conditions that no correct program avoids."""
 TEXTS = (
-    (ValueError, "embedded null", "a path holds a character of value 0, which no system allows; name another path"),
+    (ValueError, "embedded null", "a path contains a null character; name another path"),
     (
         RuntimeError,
         "determine home directory",
-        "a path begins with ~ and a name that no user here has; write it in full",
+        "a path begins with ~ and an unknown user name; write it in full",
     ),
-    (RuntimeError, "Symlink loop", "a path leads through links that lead back to themselves; name the folder itself"),
+    (RuntimeError, "Symlink loop", "a path contains links that form a loop; name the folder itself"),
 )
 """Errors of Python's paths that are no OSError: class, a part of the text, and the message."""
 MISSING = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY)
@@ -161,18 +161,20 @@ def _advice(error: OSError, path: Path) -> str | None:
         longest = max((len(os.fsencode(part)) for part in path.parts), default=0)
         return f"a name of {longest} bytes is too long for the system, which allows 255; name a shorter path"
     if number == errno.ELOOP:
-        return "links lead back to themselves; remove them, or name the file that is meant"
+        return "links form a loop; remove them, or name the file itself"
     if number == errno.ENOTDIR:
         file = next((one for one in reversed(path.parents) if _is_file(one)), None)
         return (
-            "a folder is needed, and this is a file; name a folder" if file is None else f"{file} is a file, no folder"
+            "a folder is needed, and this is a file; name a folder"
+            if file is None
+            else f"{file} is a file, not a folder"
         )
     if number == errno.EISDIR:
         return "a file is needed, and this is a folder; name a file"
     if number == errno.ENOENT:
         return "no such file or folder; if it was there before, it was moved or deleted. Check the path"
     if number == errno.EEXIST:
-        return "something of this name is there already; name another path"
+        return "this name already exists; name another path"
     if number == errno.ENOTEMPTY:
         return "the folder is not empty; name another one"
     return None

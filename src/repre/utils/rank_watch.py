@@ -1,4 +1,4 @@
-"""Ends the processes of a group when one of them hangs, and says which one and where.
+"""Ends the processes of a group when one of them hangs, and prints which one and where.
 
 A collective call waits for ever for a process that was stopped or whose machine is gone. So a thread of every process
 tells the others, through the store of the group, that it lives and where its main thread is. While any main thread moves,

@@ -92,7 +92,7 @@ def test_a_shard_that_changes_under_a_run_is_noticed(tmp_path: Path) -> None:
     shard.unlink()
     again = pickle.loads(pickle.dumps(source))
     again.patience = 0
-    with pytest.raises(RunError, match="missing, and so is everything else"):
+    with pytest.raises(RunError, match="missing, and so is all other data"):
         again.load(0)
 
 
@@ -104,7 +104,7 @@ def test_one_of_several_archives_that_is_missing_has_vanished(tmp_path: Path) ->
         source.load(0)
     second.unlink()
     source.patience = 0
-    with pytest.raises(RunError, match="missing, and so is everything else"):
+    with pytest.raises(RunError, match="missing, and so is all other data"):
         source.load(0)
 
 
@@ -122,7 +122,7 @@ def test_more_archives_than_may_be_open(tmp_path: Path, monkeypatch: pytest.Monk
     [
         ("cut in a member", "damaged or cut tar archive"),
         ("cut between members", "ends without the end mark .* it was cut"),
-        ("two in one", "holds more after its end mark"),
+        ("two in one", "has data after its end mark"),
         ("one name twice", "two members called 'a.png'"),
         ("one name twice, zip", "two members called 'a.png'"),
         ("link", "is a link to another file; .*--dereference"),

@@ -55,7 +55,7 @@ def test_a_process_that_never_ends_its_index_is_not_waited_for(
     monkeypatch.setattr(index_files, "SILENT_SECONDS", 0.0)
     monkeypatch.setattr(index_files, "LONGEST_WAIT", 0.2)
     with one_at_a_time(tmp_path / "x.index"), one_at_a_time(tmp_path / "x.index"):
-        assert "another process reads the same files for an index; waiting for it" in capsys.readouterr().err
+        assert "another process is indexing the same files; waiting for it" in capsys.readouterr().err
 
 
 def test_a_damaged_file_is_none(tmp_path: Path) -> None:

@@ -78,9 +78,9 @@ def test_what_is_no_list_has_a_message_of_its_own(tmp_path: Path) -> None:
     picture(tmp_path / "x/1.png")
     long = "n" * 5000
     for content, message in {
-        b"x\n": r"1 of 1 lines .* name no files but folders: x; .* give the folders themselves to --data",
+        b"x\n": r"1 of 1 lines .* name folders, not files: x; .* give the folders themselves to --data",
         long.encode(): r"do not exist: n{120}\.\.\.$",
-        bytes(range(1, 256)): "neither a text list nor an archive",
+        bytes(range(1, 256)): "neither a text list nor a supported archive",
     }.items():
         (tmp_path / "files.txt").write_bytes(content)
         with pytest.raises(UserError, match=message):
@@ -90,7 +90,7 @@ def test_what_is_no_list_has_a_message_of_its_own(tmp_path: Path) -> None:
 def test_pipes_dangling_links_and_closed_folders_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     os.mkfifo(tmp_path / "pipe.txt")
     (tmp_path / "link.txt").symlink_to(tmp_path / "gone.txt")
-    with pytest.raises(UserError, match=r"pipe.txt is a pipe or a device; write what it gives into a file"):
+    with pytest.raises(UserError, match=r"pipe.txt is a pipe or a device; save its content as a file"):
         open_source(str(tmp_path / "pipe.txt"))
     with pytest.raises(UserError, match=r"link.txt is a link to a file that does not exist"):
         open_source(str(tmp_path / "link.txt"))

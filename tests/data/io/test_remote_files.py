@@ -355,7 +355,7 @@ REFUSED = {
     "s3://photos-bucket/data/photos/a b/0.png": "is one image",
     "s3://photos-bucket/photos/*.png": "give the pattern as --include",
     "s3://photos-bucket/table.parquet": "hf:NAME",
-    "nothing://host/photos/": "no such protocol",
+    "nothing://host/photos/": "unknown protocol",
     "simplecache::s3://photos-bucket/data/": "name the file itself",
     "https://user:0123abcd@host/photos/": "https://...@host holds a user name or password",
     SIGNED: "https://host/...?X-Amz-Signature=... holds a signature or key",
@@ -366,7 +366,7 @@ REFUSED = {
     "WEB/photos/notes/": "not found",
     "WEB/empty/": "no page of links",
     "WEB/empty.txt": "names no files",
-    "WEB/page.txt": "is a web page, no text list",
+    "WEB/page.txt": "is a web page, not a text list",
     "WEB/signed.txt": "(sig)",
     "WEB/relative.txt": "(token)",
     "WEB/hosts.txt": "one protocol and one host",
@@ -441,7 +441,7 @@ def test_a_server_without_ranges_serves_files_but_no_archives(web: Server) -> No
     (web.root / "a.tar").write_bytes(b"x" * 2000)
     (web.root / "list.txt").write_text("\n".join(f"photos/{name}" for name in NAMES))
     assert len(opened(f"{web.url}/list.txt")) == 5
-    with pytest.raises(UserError, match=r"/a\.tar: the server sends files as a whole only"):
+    with pytest.raises(UserError, match=r"/a\.tar: the server sends only whole files"):
         open_source(f"{web.url}/a.tar")
 
 

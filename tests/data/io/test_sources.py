@@ -17,7 +17,7 @@ MISTAKES = {
     "{tmp}/texts/none.txt": "names no files",
     "cifra10:{tmp}": "cifar10",
     "cifar10:{tmp}/nowhere": "no folder",
-    "cifar10:{tmp}": "not complete in",
+    "cifar10:{tmp}": "is incomplete in",
     "fashion-mnist:{tmp}": "train-images-idx3-ubyte",
     "{tmp}/nested": r"1 of \.tar.*pattern: '.*nested/\*\*/\*\.tar'",
     "s3://": "names no bucket or host",

@@ -44,7 +44,7 @@ def test_a_fault_that_passes(number: int) -> None:
 
 def test_a_fault_that_stays_ends_in_words() -> None:
     with pytest.raises(
-        RunError, match=r"x.png: Stale file handle.*the file is not. Mend it, then run the same command"
+        RunError, match=r"x.png: Stale file handle.*The file is fine: .* Then run the same command"
     ) as caught:
         read_patiently(Failing(errno.ESTALE, times=1000), name=lambda: "x.png", seconds=0.02)
     assert caught.value.kind == "disk"
@@ -66,7 +66,7 @@ def test_other_errors_are_not_tried_again(error: Exception) -> None:
 def test_a_long_fault_is_said_once(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(storage_faults, "QUIET", 0.0)
     read_patiently(Failing(errno.EIO, times=5), name=lambda: "x.png")
-    assert capsys.readouterr().err == "x.png: Input/output error; tried again for up to 300 s\n"
+    assert capsys.readouterr().err == "x.png: Input/output error; retrying for up to 300 s\n"
 
 
 def test_an_error_while_a_file_is_decoded_is_no_damage(tmp_path: Path) -> None:

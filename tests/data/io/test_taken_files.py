@@ -38,7 +38,7 @@ def test_endings_folders_and_other_files_are_counted(tmp_path: Path) -> None:
     write(tmp_path, "cat/a.png", "cat/b.png", "dog/c.jpg", "owl/d.png", "emu/e.png", "boa/f.png", "x.xml", "cat/README")
     (line,) = lines(tmp_path)
     assert line == (
-        "files: 5 .png, 1 .jpg; by folder: 2 cat, 1 boa, 1 dog, 2 in 2 others; beside them 1 .xml, 1 without an ending"
+        "files: 5 .png, 1 .jpg; by folder: 2 cat, 1 boa, 1 dog, 2 in 2 others; other files: 1 .xml, 1 without an ending"
     )
 
 
@@ -58,7 +58,7 @@ def test_images_that_are_not_read_are_named(tmp_path: Path, pack: object) -> Non
 def test_folders_for_tests_are_named_with_what_leaves_them_out(tmp_path: Path) -> None:
     write(tmp_path, "train/a.png", "train/b.png", "test/c.png")
     found = lines(tmp_path)
-    assert found[1] == "used as well: 1 test; --exclude 'test/*' leaves such test images out"
+    assert found[1] == "also used: 1 test; --exclude 'test/*' leaves out such test images"
     assert len(lines(tmp_path, exclude=("test/*",))) == 1
 
 

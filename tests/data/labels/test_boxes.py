@@ -195,7 +195,7 @@ def test_what_only_the_image_tells_is_named(
 @pytest.mark.parametrize(
     ("spec", "words"),
     [
-        ("{tmp}", "where are the boxes"),
+        ("{tmp}", "name data with boxes"),
         ("cocoo:{tmp}", "did you mean 'coco'"),
         ("coco:{tmp}", "neither annotations/instances_train"),
         ("coco:{tmp}/none", "there is no folder"),

@@ -79,7 +79,7 @@ def test_mistakes_in_folders(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no images in the class folder .*train/owl"):
         opened(tmp_path)
     picture(tmp_path / "train" / "loose.png")
-    with pytest.raises(UserError, match=r"train/loose.png lies beside the class folders"):
+    with pytest.raises(UserError, match=r"train/loose.png is next to the class folders"):
         opened(tmp_path)
     with pytest.raises(UserError, match=r"holds only cat/"):
         opened(folders(tmp_path / "single", {"cat": 2}))
@@ -167,7 +167,7 @@ def test_a_table_tests_on_a_table_with_fewer_classes(tmp_path: Path) -> None:
             "path,label,split\n0.png,a,train\n1.png,b,train\n2.png,c,test\n",
             "line 4: no training image has the label 'c'",
         ),
-        ("path,label\n0.png,a\n1.png,b\n0.png,b\n", "line 4: 0.png was named in line 2 already"),
+        ("path,label\n0.png,a\n1.png,b\n0.png,b\n", "line 4: 0.png is already in line 2"),
         ("path,label\n0.png,a\n1.png,a\n", "one class only, a"),
         ("path,label\n0.png,a\n1.png,a\n2.png,b\n", "held out of b"),
     ],
@@ -212,7 +212,7 @@ def test_fashion_mnist_and_its_wrong_labels(tmp_path: Path) -> None:
     assert found.train.targets.tolist() == [9, 0, 4]
     assert found.test.targets.tolist() == [1, 2, 3]
     write("t10k", [1, 10, 3])
-    with pytest.raises(UserError, match=r"test label 10 .* none of the 10 classes"):
+    with pytest.raises(UserError, match=r"test label 10 .* not one of the 10 classes"):
         opened(f"fashion-mnist:{tmp_path}")
     write("t10k", [1, 2])
     with pytest.raises(UserError, match="3 test images, but 2 labels"):

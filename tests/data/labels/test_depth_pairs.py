@@ -180,7 +180,7 @@ def test_messages_speak_of_depth_maps(names: list[str], message: str | None, tmp
         return
     with pytest.raises(UserError, match=message):
         source(spec)
-    with pytest.raises(UserError, match=r"holds no depth maps beside its images; name them like x_depth\.png"):
+    with pytest.raises(UserError, match=r"holds no depth maps next to its images; name them like x_depth\.png"):
         source(f"pairs:{tmp_path}/images")
 
 

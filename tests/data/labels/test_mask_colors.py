@@ -39,8 +39,8 @@ def test_packing_has_an_inverse() -> None:
     [
         ("c.txt", "a: 1,2,3\nb\n", "c.txt line 2: 'b' is not `class: r,g,b`"),
         ("c.txt", "a: 1,2,3\nb: 1,2\n", "c.txt line 2: 2 numbers; a color has three"),
-        ("c.txt", "a: 1,2,3\nb: 1,2,256\n", "c.txt line 2: 1,2,256 is no color"),
-        ("c.txt", "a: 1,2,3\nb: 1,2,3\n", "c.txt line 2: 1,2,3 stands for 'a' already"),
+        ("c.txt", "a: 1,2,3\nb: 1,2,256\n", "c.txt line 2: 1,2,256 is not a color"),
+        ("c.txt", "a: 1,2,3\nb: 1,2,3\n", "c.txt line 2: 1,2,3 already stands for 'a'"),
         ("c.txt", "a: 1,2,3\nb: 4\n", "write a color .* for every class, or one number"),
         ("c.txt", "a: 1,2,3\n", "names 1 classes; write at least two"),
         ("c.csv", "name,red,g,b\na,1,2,3\n", "the header has to be name,r,g,b, not name,red,g,b"),

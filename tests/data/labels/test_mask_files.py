@@ -45,7 +45,7 @@ def test_masks_in_color_equal_those_of_numbers(name: str, tmp_path: Path) -> Non
     assert classes == ["road", "void", "house", "sky"]
     assert (found == expected).all()
     assert (expected == NUMBERS).all()
-    assert open_masks(spec).notes[0] == f"masks are read by {file}"
+    assert open_masks(spec).notes[0] == f"masks are read with the table {file}"
     classes, found = loaded(spec, ignore_label=("void",))
     assert classes == ["road", "house", "sky"]
     assert (found == np.array([0, IGNORE, 1, 2])[NUMBERS]).all()

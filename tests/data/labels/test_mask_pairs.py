@@ -72,8 +72,8 @@ def test_images_without_a_mask_are_refused_or_left_out(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("names", "words"),
     [
-        ("a.jpg b.jpg", "2 of 2 images have no mask|holds no masks beside"),
-        ("a.png b.png", "holds no masks beside its images"),
+        ("a.jpg b.jpg", "2 of 2 images have no mask|holds no masks next to"),
+        ("a.png b.png", "holds no masks next to its images"),
         ("a.jpg a.bmp a_mask.png", "would share one mask"),
         ("a.jpg a_x.png a_y.png", r"several masks in .*: \*_x.png, \*_y.png"),
     ],

@@ -238,7 +238,7 @@ def test_ade20k_refuses_labels_beyond_its_classes(tmp_path: Path) -> None:
         ("pairs:a", "there is no folder a"),
         ("pairs:nowhere,masks", "there is no folder nowhere"),
         ("voc:nowhere", "has no ImageSets"),
-        (".", "where are the masks"),
+        (".", "name data with masks"),
         ("scenes:x", "scenes:COUNT"),
     ],
 )

@@ -64,7 +64,7 @@ DOUBTS = {
 def test_folders_are_asked_about_and_can_be_confirmed(name: str, tmp_path: Path) -> None:
     names, message = DOUBTS[name]
     spec = folders(tmp_path, names)
-    with pytest.raises(UserError, match=r"confirm it with --accept-labels$") as error:
+    with pytest.raises(UserError, match=r"confirm them with --accept-labels$") as error:
         open_labeled(spec)
     assert message in str(error.value)
     splits = accepted(spec)
@@ -158,9 +158,7 @@ def test_one_image_in_two_classes_is_asked_about(tmp_path: Path) -> None:
         photo(tmp_path / name, 0)
     for number, name in enumerate(("a/2.png", "b/2.png", "a/3.png", "b/3.png"), start=1):
         photo(tmp_path / name, number)
-    with pytest.raises(
-        UserError, match=r"1 images stand in two classes; .*a/1.png and .*b/1.png have the same content"
-    ):
+    with pytest.raises(UserError, match=r"1 images are in two classes; .*a/1.png and .*b/1.png have the same content"):
         open_labeled(str(tmp_path))
     assert len(accepted(str(tmp_path)).test) == 2
 
@@ -170,7 +168,7 @@ def test_one_image_in_two_splits_is_noted(tmp_path: Path) -> None:
         for split in ("train", "val"):
             photo(tmp_path / split / name / "1.png", number)
     (note,) = open_labeled(str(tmp_path)).notes
-    assert note.startswith("2 images stand in two splits, so the metric is too high: ")
+    assert note.startswith("2 images are in two splits, so the metric is too high: ")
 
 
 def test_classes_without_test_images_are_noted(tmp_path: Path) -> None:
@@ -192,7 +190,7 @@ HOSTILE = {
     "semicolons": (rows("abab").replace(",", ";"), "its columns are separated by ';': save the table with commas"),
     "tabs": (rows("abab").replace(",", "\t"), "its columns are separated by '\\t'"),
     "one class": (rows("aaa"), "one class only, a"),
-    "twice": (rows("abab") + "./1.png,a\n", "line 6: ./1.png was named in line 3 already"),
+    "twice": (rows("abab") + "./1.png,a\n", "line 6: ./1.png is already in line 3"),
     "utf-16": (rows("abab").encode("utf-16"), "t.csv line 1 is not UTF-8"),
     "latin": (rows("aéaé").encode("latin-1"), "t.csv line 3 is not UTF-8"),
     "nul": (rows(["a", "\0b", "a"]), "line 3: control characters in '1.png' or its label"),

@@ -48,10 +48,10 @@ def loaded(spec: str, **options: object) -> FileMasks:
 
 DOUBTS = {
     "0, 127, 255": ([stripes(0, 127, 255)], "0, 127, 255, of which 255 is ignored", "`class 1: 127`, `class 2: 255`"),
-    "0, 128": ([stripes(0, 128)], "hold the values 0, 128. The largest says that there are 129 classes", "--colors"),
-    "tens": ([stripes(0, 10), stripes(20, 30)], "31 classes, of which 27 never occur", "`class 3: 30`"),
-    "a hole": ([stripes(0, 1, 2, 254)], "0 to 2, 254. The largest says that there are 255 classes", "`class 3: 254`"),
-    "gray levels": ([stripes(*range(0, 250, 25))], "226 classes, of which 216 never occur", "`class: number`"),
+    "0, 128": ([stripes(0, 128)], "hold the values 0, 128. The largest means 129 classes", "--colors"),
+    "tens": ([stripes(0, 10), stripes(20, 30)], "31 classes, but 27 of them never occur", "`class 3: 30`"),
+    "a hole": ([stripes(0, 1, 2, 254)], "0 to 2, 254. The largest means 255 classes", "`class 3: 254`"),
+    "gray levels": ([stripes(*range(0, 250, 25))], "226 classes, but 216 of them never occur", "`class: number`"),
     "a photograph": ([NOISE], "1 of 1 masks look like photographs", "Write pairs:IMAGES,MASKS in that order"),
     "smoothed": ([smoothed(0, 255)], "as smoothed edges do", "--binary"),
     "smoothed 0 to 200": (
@@ -60,8 +60,8 @@ DOUBTS = {
         "without JPEG",
     ),
     "one label": ([stripes(1), stripes(1)], "hold one label only, 1", "--colors"),
-    "one label and 255": ([stripes(3, 3, 255)], "4 classes, of which 3 never occur", "`class 1: 255`"),
-    "16 bits": ([stripes(0, 200, 100, dtype=np.uint16)], "201 classes, of which 198 never occur", "--colors"),
+    "one label and 255": ([stripes(3, 3, 255)], "4 classes, but 3 of them never occur", "`class 1: 255`"),
+    "16 bits": ([stripes(0, 200, 100, dtype=np.uint16)], "201 classes, but 198 of them never occur", "--colors"),
 }
 
 
@@ -69,7 +69,7 @@ DOUBTS = {
 def test_numbers_are_asked_about_and_can_be_confirmed(name: str, tmp_path: Path) -> None:
     masks, found, remedy = DOUBTS[name]
     spec = pairs(tmp_path, *masks)
-    with pytest.raises(UserError, match=r"confirm it with --accept-labels$") as error:
+    with pytest.raises(UserError, match=r"confirm them with --accept-labels$") as error:
         open_masks(spec, whole=True)
     assert found in str(error.value)
     assert remedy in str(error.value)
@@ -111,8 +111,8 @@ def test_0_and_255_alone_are_read_with_binary(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("masks", "message"),
     [
-        ([COLORS[stripes(0, 1, 2)]], "It holds 0,0,0; 0,128,0; 128,0,0. Write colors.txt beside the folder"),
-        ([np.stack([stripes(0, 1)] * 3, axis=-1)], "that are all gray: save one channel as a gray PNG"),
+        ([COLORS[stripes(0, 1, 2)]], "It holds 0,0,0; 0,128,0; 128,0,0. Write colors.txt next to the folder"),
+        ([np.stack([stripes(0, 1)] * 3, axis=-1)], "that are all gray; save one channel as a gray PNG"),
         ([np.stack([NOISE, NOISE, 255 - NOISE], axis=-1)], "and 233 more"),
     ],
     ids=["colors", "gray", "a photograph"],

@@ -36,7 +36,7 @@ def test_boxes_count_from_one_and_hold_their_last_pixel(tmp_path: Path) -> None:
     difficult = source.load(1)
     assert difficult.boxes.tolist() == [[30, 10, WIDTH, HEIGHT]]
     assert difficult.crowd.tolist() == [True]
-    assert source.notes == ["1 objects marked as difficult are neither learned nor counted"]
+    assert source.notes == ["1 objects marked as difficult are left out of training and metrics"]
     assert len(source.load(2).boxes) == 0
 
 

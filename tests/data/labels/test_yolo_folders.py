@@ -88,7 +88,7 @@ def data_yaml(text: str) -> Callable[[Path], object]:
     [
         (data_yaml("train: [images/train"), "data.yaml is not YAML"),
         (data_yaml("hello"), "data.yaml has no keys"),
-        (data_yaml("train: images/gone\nnames: [a]"), "names 'images/gone' as train, which exists neither"),
+        (data_yaml("train: images/gone\nnames: [a]"), "names 'images/gone' as train, which is neither"),
         (data_yaml("names: cat"), "names in .*data.yaml must be a list"),
         (data_yaml("names: {x: cat}"), "must be a list, or numbers with a name each"),
         (data_yaml("names: []"), "must be a list"),

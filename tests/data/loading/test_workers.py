@@ -361,7 +361,7 @@ def test_a_wait_for_data_says_what_it_waits_for_and_ends(
     worker = next(items)
     with pytest.raises(RunError, match=r"no data came for .* opened last: number 1\. .*run the same command again"):
         next(items)
-    assert "no data for 0 s; the workers read number 1" in capsys.readouterr().err
+    assert "no data for 0 s; the workers are reading number 1" in capsys.readouterr().err
     assert not is_running(worker)
 
 

@@ -68,7 +68,7 @@ def test_every_mistake_in_masks_is_collected(tmp_path: Path) -> None:
         "3.png has 5 x 40 pixels, but its image",
         "5.png cannot be read",
         "6.png is a picture with colors",
-        "values that are no class:\n    7 in 1 images\n    9 in 1 images",
+        "values without a class:\n    7 in 1 images\n    9 in 1 images",
     ):
         assert words in text
     assert row(report, "b")[2] == "2"
@@ -172,7 +172,7 @@ def test_classes_are_counted(tmp_path: Path) -> None:
     assert report.title == "train: 6 images of 3 classes"
     assert row(report, "cat") == ["cat", "3", "50.00%"]
     text = report.lines()
-    assert text[text.index("  classes with one image (1), of which none can be held out:") + 1] == "    dog"
+    assert text[text.index("  classes with one image (1): none of them can be held out:") + 1] == "    dog"
     assert "  imbalance: cat has 3.0 times as many images as dog" in text
     with pytest.raises(UserError, match=r"--split val: .* has only train"):
         check_labels(str(tmp_path), split="val")

@@ -61,7 +61,7 @@ def test_models_are_kept_only_where_wanted(tmp_path: Path, monkeypatch: pytest.M
     config = fit_config(content)
     result = evaluate("linear", encoder(), config, out=tmp_path / "without", keep_model=False)
     assert [path.name for path in (tmp_path / "without").iterdir()] == [Path(result["path"]).name]
-    with pytest.raises(UserError, match=r"was not kept .repre compare keeps none.; run that `repre eval` again"):
+    with pytest.raises(UserError, match=r"was not saved .repre compare saves none.; run `repre eval` to fit"):
         load_fitted(Path(result["path"]))
     again = evaluate("linear", encoder(), config, out=tmp_path / "without", reuse=True)  # a missing model is fine
     assert again == result
@@ -108,7 +108,7 @@ CHANGES: dict[str, tuple[str, Callable[[dict[str, Any]], Any]]] = {
     "unknown": ("strange", lambda c: c.update(strange=1)),
     "no encoder": ("missing", lambda c: c.pop("encoder")),
     "no head": ("head must be a table", lambda c: c.pop("head")),
-    "class": ("fits together", lambda c: c.update(classes=["a"])),
+    "class": ("fit together", lambda c: c.update(classes=["a"])),
     "no class": ("classes", lambda c: c.update(classes=[])),
     "numbers as classes": ("classes", lambda c: c.update(classes=[1, 2, 3])),
     "hash": ("its hash differs", lambda c: c.update(sha256="0" * 64)),
@@ -118,11 +118,11 @@ CHANGES: dict[str, tuple[str, Callable[[dict[str, Any]], Any]]] = {
     "reserved": ("cannot be set", lambda c: c["encoder"]["model_args"].update(checkpoint_path="/tmp/x")),
     "depth": ("more than", lambda c: c["encoder"]["model_args"].update(depth=60000)),
     "width": ("to 65536", lambda c: c["encoder"]["model_args"].update(embed_dim=10**9)),
-    "other width": ("fits together", lambda c: c["encoder"]["model_args"].update(embed_dim=64)),
-    "unknown argument": ("fits together", lambda c: c["encoder"]["model_args"].update(nonsense=1)),
+    "other width": ("fit together", lambda c: c["encoder"]["model_args"].update(embed_dim=64)),
+    "unknown argument": ("fit together", lambda c: c["encoder"]["model_args"].update(nonsense=1)),
     "size": ("at most 65536", lambda c: c["encoder"].update(image_size=[10**7, 10**7])),
-    "statistics": ("no normalization", lambda c: c["preprocessing"].update(mean=[0.5], std=[0.5])),
-    "deviation": ("no normalization", lambda c: c["preprocessing"].update(std=[0.1, 0.2, 0.0])),
+    "statistics": ("not a normalization", lambda c: c["preprocessing"].update(mean=[0.5], std=[0.5])),
+    "deviation": ("not a normalization", lambda c: c["preprocessing"].update(std=[0.1, 0.2, 0.0])),
     "infinite": ("finite", lambda c: c["preprocessing"].update(mean=[0.1, 0.2, float("inf")])),
     "crop": ("crop_pct", lambda c: c["preprocessing"].update(crop_pct=2.0)),
     "range": ("value_range", lambda c: c["preprocessing"].update(value_range=[1.0, 0.0])),
@@ -198,7 +198,7 @@ def test_strange_weights_are_refused(kept: dict[str, Path], tmp_path: Path) -> N
                   {**weights, name: weights[name][..., :1].contiguous()}):  # fmt: skip
         save_file(wrong, file)
         rehash(folder)
-        with pytest.raises(UserError, match="fits together"):
+        with pytest.raises(UserError, match="fit together"):
             load_fitted(folder)
     for text in ("", "[]", "{" * 100_000, '{"task": 1}'):
         (folder / "config.json").write_text(text)

@@ -156,7 +156,7 @@ def test_gray_images_and_other_values(tmp_path: Path, monkeypatch: pytest.Monkey
     for wrong, message in (
         ([], "no images"),
         (3, "no images"),
-        ([object()], "object is no image"),
+        ([object()], "object is not an image"),
         ("nowhere", "no folder"),
     ):
         with pytest.raises(UserError, match=message):

@@ -236,7 +236,7 @@ def test_a_complete_folder_is_not_computed_again(
     said: list[str] = []
     again = predict_files(fitted.path, images, out=tmp_path / "out", options=ALL, log=said.append)
     assert again == done
-    assert said == [f"{tmp_path / 'out'} is complete already"]
+    assert said == [f"{tmp_path / 'out'} is already complete"]
 
 
 def test_predictions_of_other_calls_are_not_mixed(kept: dict[str, Fitted], tmp_path: Path) -> None:
@@ -262,7 +262,7 @@ def test_a_folder_among_the_images_is_refused(kept: dict[str, Fitted], tmp_path:
     images.mkdir()
     shutil.copy(fitted.images[0], images)
     for out in (images, images / "a/b"):
-        with pytest.raises(UserError, match="lies in the folder of the images"):
+        with pytest.raises(UserError, match="is inside the folder of the images"):
             predict(fitted, str(images), out)
     assert len(list(images.iterdir())) == 1
     assert predict(fitted, [str(path) for path in images.iterdir()], images / "out").count == 1

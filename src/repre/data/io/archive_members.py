@@ -80,8 +80,8 @@ def list_tar(file: BinaryIO, location: str) -> Iterator[Member]:
         raise UserError(f"--data: {location} ends without the end mark of a tar archive: it was cut. Copy it again")
     if tail.strip(b"\0"):
         raise UserError(
-            f"--data: {location} holds more after its end mark, such as another archive, which would be left out; write one "
-            "archive by repre data shard, or name several"
+            f"--data: {location} has data after its end mark, such as another archive, which would be ignored; write "
+            "one archive with `repre data shard`, or name several"
         )
 
 

@@ -230,8 +230,8 @@ def _members(blob: Blob) -> tuple[Names, Array, dict[str, int]]:
     for (one, _), (other, _) in pairwise(members):
         if one == other:
             raise UserError(
-                f"--data: {blob.location} holds two members called {os.fsdecode(one)!r}; which one counts? Write "
-                "the archive again with each name once"
+                f"--data: {blob.location} holds two members called {os.fsdecode(one)!r}; write the archive again with "
+                "each name once"
             )
     return Names.of(name for name, _ in members), np.array([place for _, place in members], TABLE), dict(left)
 

@@ -84,7 +84,7 @@ def with_cache(
     identity = _identity(source)
     if mode == "off" or (mode == "auto" and epochs < 2) or identity is None or fcntl is None:
         if mode == "on" and identity is None:
-            log(f"loader.cache: the images of {source.spec} are in memory already; nothing is kept on the disk")
+            log(f"loader.cache: the images of {source.spec} are already in memory; nothing is cached on the disk")
         return source
     folder = cache_home() / "decoded" / json_hash(identity, length=32)
     try:
@@ -108,19 +108,19 @@ def with_cache(
         elif missing > disk.free - reserve:
             problem = f"too much for the {disk.free / 2**30:.1f} GiB that are free at {folder.parent}"
         if problem and mode == "auto":
-            log(f"decoded images are not kept: about {expected / 2**30:.1f} GiB, {problem}")
+            log(f"decoded images are not cached: about {expected / 2**30:.1f} GiB, {problem}")
             return source
     except OSError as error:
-        log(f"decoded images are not kept: {reason_of(error)} ({error.filename or folder})")
+        log(f"decoded images are not cached: {reason_of(error)} ({error.filename or folder})")
         return source
     if problem:
         log(
-            f"a part of the decoded images is kept in {folder}: all take about {expected / 2**30:.1f} GiB, {problem}; it "
-            "may be deleted at any time"
+            f"some decoded images are cached in {folder}: all take about {expected / 2**30:.1f} GiB, {problem}; you "
+            "may delete it at any time"
         )
         return CachedSource(source, cache, lock)
-    there = f"{cache.size / 2**30:.2f} of about {expected / 2**30:.2f} GiB are there"
-    log(f"decoded images are kept in {folder} ({there}); it may be deleted at any time")
+    there = f"{cache.size / 2**30:.2f} of about {expected / 2**30:.2f} GiB so far"
+    log(f"decoded images are cached in {folder} ({there}); you may delete it at any time")
     return CachedSource(source, cache, lock)
 
 

@@ -218,7 +218,7 @@ def _arrange(values: Array, channels: int) -> Array:
         if not np.isfinite(values).all():
             raise UnreadableImage("NaN or infinite values")
     elif values.dtype not in (np.uint8, np.uint16):
-        raise UnreadableImage(f"values of type {values.dtype}; uint8, uint16 or float are read")
+        raise UnreadableImage(f"values of type {values.dtype}; uint8, uint16 or float are supported")
     check_shape(*values.shape[:2])
     return np.ascontiguousarray(values)
 

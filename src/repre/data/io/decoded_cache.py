@@ -141,7 +141,7 @@ class DecodedCache:
             return None
         self._noticed = True
         reason = self._notice.numpy()[1:].tobytes().partition(b"\0")[0].decode("utf-8", "replace")
-        return f"no more decoded images are kept in {self.folder}: {reason}; the others are decoded in every epoch"
+        return f"no more decoded images are cached in {self.folder}: {reason}; the others are decoded in every epoch"
 
 
 def _checked(entry: bytes) -> bytes:

@@ -9,10 +9,11 @@ class FileChoice:
     """Which files of folders, lists and archives are used."""
 
     include: tuple[str, ...] = ()
-    """Use only files whose name in the folder or archive matches one of these patterns; * also stands for slashes."""
+    """Use only files whose name in the folder or archive matches one of these patterns; * also matches slashes."""
     exclude: tuple[str, ...] = ()
     """Leave out files that match one of these patterns, such as '*_mask.png'."""
     any_ending: bool = False
-    """Also use files of other endings, or of none, in folders if their content is that of an image."""
+    """Also use files in folders that have another ending, or none, but contain an image."""
     masks: Literal["leave", "take"] = "leave"
-    """`leave` out masks and other label images that lie beside images and are named after them, or `take` them as images."""
+    """`leave` out masks and other label images that are stored with images and named after them, or `take` them as
+    images."""

@@ -157,8 +157,8 @@ def _describe_content(folder: Path, endings: dict[str, int]) -> str:
             f"pattern: '{folder}/**/*{found}'"
         )
     return (
-        f"{folder} holds no images, only files with other endings ({counts}); {', '.join(EXTENSIONS)} are read, and with "
-        "--any-ending every file whose content is that of an image"
+        f"{folder} holds no images, only files with other endings ({counts}); {', '.join(EXTENSIONS)} are supported, "
+        "and with --any-ending every file that contains an image"
     )
 
 

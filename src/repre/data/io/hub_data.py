@@ -202,9 +202,9 @@ def _advice(spec: HubSpec, kinds: set[str], reason: str) -> str:
     """
     local = os.path.exists(os.path.expanduser(spec.name)) or spec.name.lower().endswith(TABLES)
     if local:
-        return f"it cannot be read as a data set ({reason}); write it again by save_to_disk or to_parquet"
+        return f"it cannot be read as a data set ({reason}); write it again with save_to_disk or to_parquet"
     if "GatedRepoError" in kinds or "gated" in reason.lower():
-        return f"access to it has to be granted; ask for it on its page, then run: hf auth login ({reason})"
+        return f"it is gated; ask for access on its page, then run: hf auth login ({reason})"
     if "OfflineModeIsEnabled" in kinds or "OfflineModeIsEnabled" in reason:
         return "it is not in the cache, and HF_HUB_OFFLINE forbids a download; unset it, or download the data set first"
     if kinds & {"DatasetNotFoundError", "RepositoryNotFoundError", "HFValidationError"}:

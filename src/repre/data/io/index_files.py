@@ -96,7 +96,7 @@ def _wait_for(lock: BinaryIO) -> None:
         if waited > SILENT_SECONDS and not said:
             said = True
             limit = f"at most {LONGEST_WAIT / 60:.0f} minutes"
-            print(f"another process reads the same files for an index; waiting for it, {limit}", file=sys.stderr)
+            print(f"another process is indexing the same files; waiting for it, {limit}", file=sys.stderr)
         time.sleep(0.05)
 
 

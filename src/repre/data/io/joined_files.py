@@ -106,7 +106,7 @@ def filter_files(files: Files, *, include: Sequence[str], exclude: Sequence[str]
         patterns = " ".join([f"--include {pattern!r}" for pattern in include] + [f"--exclude {p!r}" for p in exclude])
         raise UserError(
             f"--data: {patterns} leaves none of the {len(files)} images of {files.location}, such as {files.names[0]}; "
-            "patterns are compared with such names as a whole, * stands for anything"
+            "a pattern must match the whole name, * matches anything"
         )
     numbers = np.flatnonzero(kept)
     counts = [int(part.sum()) for part in np.split(kept, np.cumsum(files.counts)[:-1])]

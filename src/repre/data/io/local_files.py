@@ -106,7 +106,7 @@ def read_list(path: Path) -> Names:
         with open(path, "rb") as file:
             if not_text(file.read(4096)):
                 raise UserError(
-                    f"--data {path} is neither a text list nor an archive that is read (.tar, .zip, .parquet); name a "
+                    f"--data {path} is neither a text list nor a supported archive (.tar, .zip, .parquet); name a "
                     "folder, an archive, or a text file with one path per line"
                 )
             file.seek(0)
@@ -128,13 +128,13 @@ def check_listed(path: Path, names: Names) -> None:
         examples = ", ".join(map(_short, missing[:3])) + (", ..." if len(missing) > 3 else "")
         if (folder := closed_folder(path.parent / missing[0])) is not None:
             raise UserError(
-                f"--data: {len(missing)} of {len(numbers)} files of the list {path} may not be read: {examples}; "
+                f"--data: {len(missing)} of {len(numbers)} files of the list {path} cannot be read: {examples}; "
                 f"you may not enter the folder {printable(folder)}"
             )
         if is_folder(path.parent / missing[0]):
             raise UserError(
-                f"--data: {len(missing)} of {len(numbers)} lines of the list {path} name no files but folders: {examples}; "
-                "list their images, or give the folders themselves to --data"
+                f"--data: {len(missing)} of {len(numbers)} lines of the list {path} name folders, not files: "
+                f"{examples}; list their images, or give the folders themselves to --data"
             )
         raise UserError(f"--data: {len(missing)} of {len(numbers)} files of the list {path} do not exist: {examples}")
 
@@ -146,19 +146,20 @@ def _other_text(path: Path) -> str | None:
     first = head.split(b"\n", 1)[0].decode("utf-8", "replace").strip()
     ending = path.suffix.lower()
     if head.startswith(b"%PDF"):
-        return "is a PDF document, no list of images"
+        return "is a PDF document, not a list of images"
     if head[:1] in (b"{", b"[") or ending in (".json", ".jsonl"):
         return (
-            "is JSON, no list of images; name the folder of the images (labels of COCO are for repre eval: coco:FOLDER)"
+            "is JSON, not a list of images; name the folder of the images (labels of COCO are for repre eval: "
+            "coco:FOLDER)"
         )
     if ending in (".yaml", ".yml"):
-        return "is YAML, no list of images; name the folder of the images, or a text file with one path per line"
+        return "is YAML, not a list of images; name the folder of the images, or a text file with one path per line"
     if head[:1] == b"<":
-        return "is a web page or XML, no list of images; name the folder or a text file with one path per line"
+        return "is a web page or XML, not a list of images; name the folder or a text file with one path per line"
     if ending in (".csv", ".tsv") or {"path", "label"} <= set(first.split(",")):
         return (
-            f"is a table ({_short(first)}), no list of images; name the folder of the images, or write one path per line "
-            "without other columns (labels are for repre eval: csv:FILE)"
+            f"is a table ({_short(first)}), not a list of images; name the folder of the images, or write one path "
+            f"per line without other columns (labels are for repre eval: csv:FILE)"
         )
     return None
 
@@ -194,11 +195,11 @@ def why_unusable(path: Path) -> str | None:
         return f"no permission to read {printable(path)}{inside}"
     except (OSError, ValueError) as error:
         if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
-            return f"{_short(str(path))} is a longer name than a file can have"
+            return f"{_short(str(path))} is too long for a file name"
         if isinstance(error, OSError) and error.errno == errno.ELOOP:
             return f"{printable(path)} is a link to itself"
         return f"{printable(path)} is a link to a file that does not exist" if _is_link(path) else None
-    return f"{printable(path)} is a pipe or a device; write what it gives into a file"
+    return f"{printable(path)} is a pipe or a device; save its content as a file"
 
 
 def _is_link(path: Path) -> bool:

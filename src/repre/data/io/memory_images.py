@@ -65,7 +65,7 @@ def as_images(images: Any) -> tuple[list[Any], bool]:
         raise UserError("there are no images; give paths, PIL images, arrays or tensors")
     images = list(images)
     if wrong := next((image for image in images if not isinstance(image, KINDS)), None):
-        raise UserError(f"{type(wrong).__name__} is no image; give paths, PIL images, arrays or tensors")
+        raise UserError(f"{type(wrong).__name__} is not an image; give paths, PIL images, arrays or tensors")
     return images, one
 
 

@@ -95,7 +95,7 @@ def stamp(address: str) -> Stamp:
             return await _web_stamp(system, address)
         found = await _call(system, "info", address)
         if found.get("type") == "directory":
-            raise RemoteError("a folder, no file")
+            raise RemoteError("a folder, not a file")
         return stamp_of(found)
 
     return attempt(protocol_of(address), request, seconds=TOTAL_SECONDS)
@@ -190,7 +190,7 @@ def _connect(protocol: str) -> Any:
     try:
         kind = fsspec.get_filesystem_class(protocol)
     except ValueError:
-        raise UserError(f"{name}: there is no such protocol; s3, gs and https are known, and those of fsspec") from None
+        raise UserError(f"{name}: unknown protocol; use s3, gs, https or another one that fsspec knows") from None
     except ImportError:
         hint = known_implementations.get(protocol, {}).get("err", "install its package")
         raise UserError(f"{name} needs another package: {hint}") from None
@@ -241,7 +241,7 @@ async def _get(system: Any, url: str, start: int, end: int | None) -> bytes:
             return b""
         answer.raise_for_status()
         if start and answer.status != 206:
-            raise RemoteError("the server sends files as a whole only (no ranges)")
+            raise RemoteError("the server sends only whole files (no ranges)")
         parts: list[bytes] = []
         size = 0
         async for part in answer.content.iter_chunked(2**16):
@@ -262,7 +262,7 @@ async def _web_stamp(system: Any, url: str) -> Stamp:
         answer.raise_for_status()
         total = answer.headers.get("Content-Range", "").rpartition("/")[2]
         if answer.status != 206 or not total.isdigit():
-            raise RemoteError("the server sends files as a whole only (no ranges)")
+            raise RemoteError("the server sends only whole files (no ranges)")
         return stamp_of({"size": int(total), **answer.headers})
 
 

@@ -48,7 +48,7 @@ def check_address(address: str) -> None:
         return
     protocol = protocol_of(address)
     if "::" in address:
-        raise UserError(f"--data {protocol}://...: an address within an address (::) is not read; name the file itself")
+        raise UserError(f"--data {protocol}://...: nested addresses (::) are not supported; name the file itself")
     _, _, rest = address.partition("://")
     if not rest.strip("/"):
         raise UserError(f"--data {address} names no bucket or host; write {protocol}://NAME/photos/")
@@ -104,6 +104,6 @@ def _refusal(address: str, what: str, protocol: str) -> UserError:
         "hf": "run hf auth login",
     }
     return UserError(
-        f"--data {address} holds {what}, which configs, logs and reports would repeat; "
-        f"{ways.get(protocol, 'use the ways of the library of this protocol')} and leave it out of the address"
+        f"--data {address} holds {what}, which would appear in configs, logs and reports; "
+        f"{ways.get(protocol, 'use the usual places of that library')} and leave it out of the address"
     )

@@ -85,7 +85,7 @@ def explain(error: BaseException) -> RemoteError:
     if "timeout" in names.lower() or any(isinstance(one, TimeoutError) for one in errors):
         return RemoteError("no answer in time", again=True)
     if _has(names, DAMAGED):
-        return RemoteError("damaged on its way", again=True)
+        return RemoteError("damaged in transfer", again=True)
     if any(isinstance(one, ConnectionError | socket.gaierror) for one in errors) or _has(names, NOT_SENT):
         return RemoteError("no connection", again=True)
     if isinstance(error, OSError) and error.errno is not None and error.errno in errno.errorcode:

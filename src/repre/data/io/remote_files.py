@@ -228,11 +228,11 @@ def open_remote(
     lower = path.lower()
     if "*" in spec:
         raise UserError(
-            f"--data {spec}: patterns are not read at addresses; name the folder and give the pattern as --include"
+            f"--data {spec}: patterns do not work in addresses; name the folder and give the pattern as --include"
         )
     if lower.endswith(TABLES):
         raise UserError(
-            f"--data {spec}: tables are not read at addresses; download it, or name its data set as hf:NAME"
+            f"--data {spec}: tables at addresses are not supported; download it, or name its data set as hf:NAME"
         )
     if lower.endswith(EXTENSIONS):
         raise UserError(f"--data {spec} is one image; name a folder, or a text list of images (.txt)")
@@ -249,7 +249,7 @@ def open_remote(
 def _open_list(spec: str, cache: RemoteCache) -> RemoteFiles:
     content = remote_access.read(spec, seconds=remote_access.LISTING_SECONDS)
     if content.lstrip()[:1] == b"<":
-        raise UserError(f"--data: {spec} is a web page, no text list; name the address of the list itself")
+        raise UserError(f"--data: {spec} is a web page, not a text list; name the address of the list itself")
     names = list_lines(io.BytesIO(content))
     if not len(names):
         raise UserError(f"--data: the list {spec} names no files; write one address or name per line")
@@ -272,7 +272,7 @@ def _open_folder(root: str, split: str, any_ending: bool, cache: RemoteCache, ca
         return _open_blobs({root + name: stamp for name, stamp in listing.archives.items()}, cache, cache_dir)
     found = f"only {sum(listing.others.values())} files of other endings" if listing.others else "no files"
     hint = "; if the server shows no page of links there, name a text list (.txt)" if protocol_of(root) in WEB else ""
-    raise UserError(f"--data: {root} holds {found}; {', '.join(EXTENSIONS)} are read{hint}")
+    raise UserError(f"--data: {root} holds {found}; {', '.join(EXTENSIONS)} are supported{hint}")
 
 
 def _in_folder(root: str, listing: Listing, cache: RemoteCache, *, cut: int = 0) -> RemoteFiles:
@@ -319,8 +319,8 @@ def _refusal(address: str, error: RemoteError) -> UserError:
     """What an error at the start means for the user."""
     hint = ""
     if error.kind == "denied":
-        ways = WAYS.get(protocol_of(address), "the ways of the library of this protocol")
-        hint = f"; are there credentials, and may they read it? They are taken from {ways}"
+        ways = WAYS.get(protocol_of(address), "the usual places of that library")
+        hint = f"; check the credentials, which come from {ways}"
     elif error.kind == "missing":
         hint = "; check the address" + (", or name a text list (.txt)" if protocol_of(address) in WEB else "")
     return UserError(f"--data: cannot read {address}: {error}{hint}")

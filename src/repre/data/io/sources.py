@@ -114,7 +114,9 @@ def open_source(
         raise UserError("--data is empty; name a folder of images, or scenes")
     if len(specs) == 1 and (in_memory := _in_memory(specs[0], split=split, channels=channels)) is not None:
         if choice.include or choice.exclude or choice.any_ending:
-            raise UserError(f"--data {specs[0]} is no folder of files; leave out --include, --exclude and --any-ending")
+            raise UserError(
+                f"--data {specs[0]} is not a folder of files; leave out --include, --exclude and --any-ending"
+            )
         return in_memory
     check_data(data)
     parts = []

@@ -47,7 +47,7 @@ def check_away(path: str | Path, others: Iterable[str | Path]) -> None:
         OSError: a storage fault; neither the file nor one of the others is there.
     """
     if not any(map(os.path.lexists, (path, *others))):
-        raise OSError(errno.ESTALE, "it is missing, and so is everything else of the data", str(path))
+        raise OSError(errno.ESTALE, "it is missing, and so is all other data", str(path))
 
 
 def os_error_reason(error: OSError) -> str:
@@ -82,12 +82,12 @@ def read_patiently(read: Callable[[], T], *, name: Callable[[], str], seconds: f
             waited, reason = time.monotonic() - begin, error.strerror or str(error)
             if waited + delay > seconds:
                 raise RunError(
-                    f"{name()}: {reason}, for {waited:.0f} s. The disk or the connection to it is at fault, or the limit of "
-                    "open files (ulimit -n); the file is not. Mend it, then run the same command again",
+                    f"{name()}: {reason}, for {waited:.0f} s. The file is fine: check the disk, the connection to it, "
+                    "and the limit of open files (ulimit -n). Then run the same command again",
                     kind="disk",
                 ) from error
         if waited > QUIET and not said:
             said = True
-            say(f"{name()}: {reason}; tried again for up to {seconds:.0f} s", error=True)
+            say(f"{name()}: {reason}; retrying for up to {seconds:.0f} s", error=True)
         time.sleep(delay)
         delay = min(2 * delay, LONGEST_DELAY)

@@ -1,4 +1,4 @@
-"""Which of the files that were found are taken, and what commands say about those and about what they leave."""
+"""The files that a command uses and leaves out, and the lines that it prints about them."""
 
 import os
 from collections import Counter
@@ -113,24 +113,22 @@ def describe_files(files: Files, label_images: Sequence[LabelImages]) -> list[st
         parts.append("by folder: " + _some({name or "(no folder)": count for name, count in folders.items()}))
     left = Counter(dict(files.left))
     if others := {ending: count for ending, count in left.items() if ending not in (*OTHER_IMAGES, *PACKED)}:
-        parts.append(f"beside them {_some(others)}")
+        parts.append(f"other files: {_some(others)}")
     lines = ["files: " + "; ".join(parts)]
     if label_images:
         groups = _some({group.where: len(group.numbers) for group in label_images})
         lines.append(
-            f"left out: masks or other labels of these images, by their names and the content of a few: {groups}; "
+            f"left out: masks or other labels of these images, recognized by name and the content of a few: {groups}; "
             "--masks take uses them as images too"
         )
     if images := {ending: count for ending, count in left.items() if ending in OTHER_IMAGES}:
         lines.append(f"not read: {_some(images)}; convert them to PNG or JPEG to use them")
     if packed := {ending: count for ending, count in left.items() if ending in PACKED}:
-        lines.append(
-            f"not read: {_some(packed)} beside the images; give them to --data as well to use the images in them"
-        )
+        lines.append(f"not read: {_some(packed)} next to the images; add them to --data to use their images")
     tests = {name: count for name, count in folders.items() if name.lower() in TESTS}
     if tests and len(folders) > len(tests):
         names = " ".join(f"'{name}/*'" for name in tests)
-        lines.append(f"used as well: {_some(tests)}; --exclude {names} leaves such test images out")
+        lines.append(f"also used: {_some(tests)}; --exclude {names} leaves out such test images")
     return lines
 
 

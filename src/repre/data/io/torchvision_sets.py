@@ -51,7 +51,7 @@ def _torchvision(name: str, folder: Path, **split: Any) -> Any:
     try:
         return getattr(torchvision.datasets, name)(str(folder), download=False, **split)
     except RuntimeError as error:
-        raise UserError(f"{name} is not complete in {folder}; put the original files there: {error}") from error
+        raise UserError(f"{name} is incomplete in {folder}; put the original files there: {error}") from error
 
 
 def _cifar(name: str) -> Callable[[Path, str], tuple[Array, Array, list[str]]]:

@@ -1,4 +1,5 @@
-"""Looks at the pixel values of a few images before a command uses all of them: do they fit the range that stands for 0 to 1?
+"""Checks the pixel values of a few images before a command uses all of them: do they fit the range that stands for 0
+to 1?
 
 Files do not say what their values mean: floats may be 0 to 1 or 0 to 255, files of 16 bits may hold 12. Read in the wrong
 range, images are nearly black or white, and nothing fails.
@@ -80,7 +81,7 @@ def check_values(
             reasons.append(f"{printable(source.describe(number))}: {error}")
     if not seen:
         raise UserError(
-            f"none of {len(reasons)} images can be read that were looked at in {printable(source.spec)}, such as "
+            f"none of {len(reasons)} sampled images of {printable(source.spec)} can be read, such as "
             f"{reasons[0]}{_channels_hint(reasons[0])}"
         )
     if value_range is not None:
@@ -88,7 +89,7 @@ def check_values(
         return
     if flat_is_wrong and all(one.flat for one in seen) and len(seen) == min(SAMPLE, len(source)) > 1:
         raise UserError(
-            f"all {len(seen)} images of {printable(source.spec)} that were looked at have one color each, such as "
+            f"all {len(seen)} sampled images of {printable(source.spec)} have one color each, such as "
             f"{seen[0].name}; check the files. {_as_they_are(seen[0].kind, option)}"
         )
     _check_types(seen, option)
@@ -144,7 +145,7 @@ def _check_given(seen: Sequence[_Values], value_range: tuple[float, float], opti
         low, high = _span(seen)
         raise UserError(
             f"{option} {_text(value_range[0])} {_text(value_range[1])} makes {100 * clipped:.0f} % of the values of "
-            f"{counted(len(seen), 'image')} that were looked at black or white: they are {_text(low)} to {_text(high)}; "
+            f"{counted(len(seen), 'sampled image')} black or white: they are {_text(low)} to {_text(high)}; "
             f"give {_proposal(low, high, option)}"
         )
 
@@ -167,7 +168,7 @@ def _check_types(seen: Sequence[_Values], option: str) -> None:
     kind = wrong[0].kind
     low, high = _span(wrong)
     found = (
-        f"pixel values of {len(wrong)} of {counted(len(seen), 'image')} that were looked at are {TYPES[kind][1]} of "
+        f"pixel values of {len(wrong)} of {counted(len(seen), 'sampled image')} are {TYPES[kind][1]} of "
         f"{_text(low)} to {_text(high)}, {what}, such as {wrong[0].name}"
     )
     others = [one for one in seen if one not in wrong and not one.fixed]
@@ -193,7 +194,7 @@ def _span(seen: Sequence[_Values]) -> tuple[float, float]:
 
 
 def _as_they_are(kind: str, option: str) -> str:
-    return f"{option} 0 {_text(TYPES[kind][0])} takes the values as they are"
+    return f"{option} 0 {_text(TYPES[kind][0])} uses the values as they are"
 
 
 def _proposal(low: float, high: float, option: str) -> str:
@@ -228,4 +229,4 @@ def _text(value: float) -> str:
 
 
 def _channels_hint(reason: str) -> str:
-    return "; --encoder.channels says how many channels the files have" * ("channels" in reason)
+    return "; give the channels of the files with --encoder.channels" * ("channels" in reason)

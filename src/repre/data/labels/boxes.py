@@ -108,7 +108,7 @@ def _open_files(
         known = ["scenes", "coco", "yolo", "voc"]
         if Path(spec).expanduser().exists():
             raise UserError(
-                f"--data {spec}: where are the boxes? Write coco:IMAGES,ANNOTATIONS.json, coco:DIR, yolo:DIR or voc:DIR"
+                f"--data {spec}: name data with boxes: coco:IMAGES,ANNOTATIONS.json, coco:DIR, yolo:DIR or voc:DIR"
             )
         hint = near_names(name, known) or f"; there are {', '.join(known)}"
         raise UserError(f"--data {spec}: no data with boxes is called {name!r}{hint}")

@@ -175,7 +175,9 @@ def _data_set(spec: str, decoding: Decoding) -> dict[str, LabeledImages]:
         unknown = np.flatnonzero((labels < 0) | (labels >= len(source.classes)))
         if len(unknown):
             first = f"{part} label {labels[unknown[0]]} of {source.describe(int(unknown[0]))}"
-            raise UserError(f"--data {spec}: {first} is none of the {len(source.classes)} classes; get the files again")
+            raise UserError(
+                f"--data {spec}: {first} is not one of the {len(source.classes)} classes; download the files again"
+            )
         parts[part] = LabeledImages(source, labels, classes=source.classes)
     return parts
 
@@ -255,7 +257,7 @@ def _class_folders(root: Path, decoding: Decoding) -> LabeledImages:
         top_level = {name.partition("/")[0]: index for index, name in enumerate(source.files.names)}
     loose = next((index for name, index in top_level.items() if name not in names), None)
     if loose is not None:
-        raise UserError(f"--data: {source.describe(loose)} lies beside the class folders; move it into its class")
+        raise UserError(f"--data: {source.describe(loose)} is next to the class folders; move it into one of them")
     empty = [name for name in names if name not in (source.classes or top_level)]
     if empty:
         raise UserError(

@@ -75,7 +75,7 @@ class CocoBoxes:
                 f"{self.file}: {len(categories)} classes, and a detector learns at most {MAX_CLASSES}; keep those that occur"
             )
         if again := repeated(row["id"] for row in categories) or repeated(self.classes):
-            raise UserError(f"{self.file}: two classes are called {again[0]!r}; give each an id and a name of its own")
+            raise UserError(f"{self.file}: two classes are called {again[0]!r}; give each its own id and name")
         labels = {row["id"]: label for label, row in enumerate(categories, start=1)}
         self.images = sorted(content.images, key=id_order)
         sizes = {row["id"]: _image_size(row, self.file) for row in self.images}
@@ -224,12 +224,12 @@ def _checked_annotation(
         raise UserError(f"{where} has no area: its box is {row['bbox']} (x, y, width, height)")
     if x < -SLACK or y < -SLACK or x + w > width + SLACK or y + h > height + SLACK:
         raise UserError(
-            f"{where}: the box {row['bbox']} (x, y, width, height) lies outside its image of {width} x {height} pixels "
-            "(width x height)"
+            f"{where}: the box {row['bbox']} (x, y, width, height) lies outside its image of {width} x {height} "
+            f"pixels (width x height)"
         )
     x, y, right, bottom = max(0.0, x), max(0.0, y), min(x + w, width), min(y + h, height)
     if right <= x or bottom <= y:
-        raise UserError(f"{where}: the box {row['bbox']} (x, y, width, height) lies beside its image")
+        raise UserError(f"{where}: the box {row['bbox']} (x, y, width, height) lies outside its image")
     segmentation = row.get("segmentation") or []
     try:
         check_finite(segmentation)
@@ -263,7 +263,7 @@ def _image_size(row: dict[str, Any], file: Path) -> tuple[int, int]:
             f"{file}: image {row['id']} has no size in whole pixels: {size[0]} x {size[1]} (height x width)"
         )
     if size[0] * size[1] > MAX_PIXELS:
-        raise UserError(f"{file}: image {row['id']} has {size[0]} x {size[1]} pixels, more than any image that is read")
+        raise UserError(f"{file}: image {row['id']} has {size[0]} x {size[1]} pixels, more than any supported image")
     return int(size[0]), int(size[1])
 
 
@@ -273,5 +273,5 @@ def _check_count(count: int, row: dict[str, Any], size: tuple[int, int], file: P
         raise UserError(
             f"{file}: image {row['id']} ({row['file_name'][:120]}) has {count} objects in {size[0]} x {size[1]} pixels, "
             f"whose masks take {count * size[0] * size[1] / 2**30:.1f} GiB; at most {MAX_OBJECTS} objects and "
-            f"{MAX_MASK_BYTES // 2**30} GiB are read. Cut the image into tiles"
+            f"{MAX_MASK_BYTES // 2**30} GiB are supported. Cut the image into tiles"
         )

@@ -73,7 +73,7 @@ def read_coco_json(path: Path) -> Annotations:
                     f"{entry}: its {wrong[0]!r} is neither a whole number nor a text but {str(row[wrong[0]])[:60]}"
                 )
             if texts := [key for key in ("file_name", "name") if key in keys and not isinstance(row[key], str)]:
-                raise UserError(f"{entry}: its {texts[0]!r} is no text but {str(row[texts[0]])[:60]}")
+                raise UserError(f"{entry}: its {texts[0]!r} is not text but {str(row[texts[0]])[:60]}")
     if not content["images"] or not content["categories"]:
         raise UserError(f"--data: {path} lists no images or no categories")
     with_annotation = {row.get("image_id") for row in content["annotations"]}

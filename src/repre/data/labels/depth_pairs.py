@@ -110,7 +110,7 @@ def read_depth(path: Path, *, scale: float) -> Array:
                 if not (image.mode == "I" or image.mode.startswith("I;16")):
                     raise BadImage(
                         f"{path} is a PNG of mode {image.mode}, and depth needs 16 bits in one channel; save it as 16-bit "
-                        "PNG (and name the meters of one unit with --depth-scale), or as .npy in meters"
+                        "PNG (and give the meters of one unit with --depth-scale), or as .npy in meters"
                     )
     except (OSError, ValueError, EOFError, SyntaxError, Image.DecompressionBombError) as error:
         raise BadImage(f"{path} cannot be read: {error}; repair it, or remove it with its image") from error
@@ -189,7 +189,7 @@ def check_scale(source: DepthPairs, problems: Problems | None = None) -> str:
     if not len(known):
         raise UserError(
             f"--data {source.spec}: no depth above 0 in {len(maps)} of {len(source)} depth maps, such as "
-            f"{source.pairs[0][1]}; 0, less and NaN mean unknown. Write depth in units of --depth-scale "
+            f"{source.pairs[0][1]}; 0, negative values and NaN mean unknown. Write depth in units of --depth-scale "
             "(16-bit PNG) or in meters (.npy), and name the folders in the order pairs:IMAGES,DEPTHS"
         )
     low, middle, high = np.percentile(known, (1, 50, 99))
@@ -197,8 +197,8 @@ def check_scale(source: DepthPairs, problems: Problems | None = None) -> str:
     told = f"depth from {low:.3g} to {high:.3g} m (1 % to 99 % of {len(maps)} maps, integers at {scale})"
     if not PLAUSIBLE[0] <= middle <= PLAUSIBLE[1]:
         problems.doubt(
-            f"--data {source.spec}: {told}, half of it beyond {middle:.3g} m; set --depth-scale to the meters that 1 stands "
-            "for in the files (0.001 for millimeters), and write floats in meters"
+            f"--data {source.spec}: {told}, half of it beyond {middle:.3g} m; set --depth-scale to the meters of one "
+            "unit in the files (0.001 for millimeters), and write floats in meters"
         )
     if source.max_depth is not None and low > source.max_depth:
         raise UserError(f"--data {source.spec}: {told}, all beyond --max-depth {source.max_depth:g}; raise it")

@@ -28,10 +28,10 @@ class MaskOptions:
     """How the pixels of mask files become classes."""
 
     colors: str | None = None
-    """Table of the classes' colors, a line `class: r,g,b` each, or a CSV with the header name,r,g,b. None: masks in color
-    use colors.txt or class_dict.csv beside their folder; others hold the numbers of classes."""
+    """Table of the classes' colors, a line `class: r,g,b` each, or a CSV with the header name,r,g,b. None: color
+    masks use colors.txt or class_dict.csv next to their folder; other masks hold class numbers."""
     ignore_label: tuple[int | str, ...] = ()
-    """Numbers or names of classes that count neither in the loss nor in the metric; so does 255, unless it is a class."""
+    """Numbers or names of classes to leave out of loss and metric; 255 is left out too, unless it is a class."""
     reduce_zero_label: bool = False
     """Ignore the number 0; 1 becomes the first class and the first name of classes.txt."""
     binary: bool = False
@@ -39,7 +39,7 @@ class MaskOptions:
     skip_unlabeled: bool = False
     """Leave out images that have no mask."""
     accept_labels: bool = False
-    """Take the labels as they are read, even if they look like a mistake, such as numbers with gaps."""
+    """Accept the labels as read, even if they look wrong, such as numbers with gaps."""
 
     def __post_init__(self) -> None:
         for label in self.ignore_label:
@@ -225,14 +225,14 @@ def _without_table(path: Path, file: Image.Image) -> str:
     colors = np.asarray(file.convert("RGB"))
     if (colors == colors[..., :1]).all():
         return (
-            f"{path} is a picture with colors ({file.mode}) that are all gray: save one channel as a gray PNG if its values "
-            "are the numbers of classes, or name a table of colors with --colors"
+            f"{path} is a picture with colors ({file.mode}) that are all gray; save one channel as a gray PNG if its "
+            f"values are the numbers of classes, or name a table of colors with --colors"
         )
     found = [_text(unpack(value)) for value in np.unique(pack(colors)).tolist()]
     listed = "; ".join(found[:8]) + (f" and {len(found) - 8} more" if len(found) > 8 else "")
     return (
-        f"{path} is a picture with colors ({file.mode}), and no table says which classes they stand for. It holds {listed}. "
-        "Write colors.txt beside the folder with a line `class: r,g,b` for each, or name such a file with --colors"
+        f"{path} is a picture with colors ({file.mode}), and no table maps them to classes. It holds {listed}. "
+        "Write colors.txt next to the folder with a line `class: r,g,b` for each, or name such a file with --colors"
     )
 
 

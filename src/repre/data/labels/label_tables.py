@@ -88,8 +88,8 @@ def _check_several(file: Path, rows: list[_Row], problems: Problems) -> None:
     if several and len(several) < FEW_SEVERAL * len(rows):
         problems.doubt(
             f"{file}: {len(several)} of {len(rows)} rows have several labels, the first in line {several[0].line}: "
-            f"{_short(';'.join(several[0].labels))}; so every image would be read as one that may have several, and scored "
-            "by mean average precision. Write one label in these rows"
+            f"{_short(';'.join(several[0].labels))}; so every image would count as multi-label, with mean average "
+            "precision as metric. Write one label in these rows"
         )
 
 
@@ -117,7 +117,7 @@ def _rows(file: Path) -> list[_Row]:
         path = os.path.normpath(row.path)
         if path in lines:
             raise UserError(
-                f"{file} line {row.line}: {row.path} was named in line {lines[path]} already; name every image once, "
+                f"{file} line {row.line}: {row.path} is already in line {lines[path]}; name every image once, "
                 "and write several labels in one cell, separated by ;"
             )
         lines[path] = row.line

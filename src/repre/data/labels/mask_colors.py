@@ -68,11 +68,11 @@ def read_color_table(file: Path) -> ColorTable:
         raise UserError(f"{file}: write a color (r,g,b) for every class, or one number for every class")
     for line, name, numbers in rows:
         if len(numbers) == 3 and max(numbers) > 255:
-            raise UserError(f"{file} line {line}: {','.join(map(str, numbers))} is no color; values are 0 to 255")
+            raise UserError(f"{file} line {line}: {','.join(map(str, numbers))} is not a color; values are 0 to 255")
         value = numbers[0] if len(numbers) == 1 else int(pack(np.array(numbers)))
         owner = owners.setdefault(value, name)
         if owner != name:
-            raise UserError(f"{file} line {line}: {','.join(map(str, numbers))} stands for {owner!r} already")
+            raise UserError(f"{file} line {line}: {','.join(map(str, numbers))} already stands for {owner!r}")
         if value not in values.setdefault(name, []):
             values[name].append(value)
     if len(values) < 2:

@@ -168,7 +168,7 @@ def _labels_of(
     table = find_table(folders, masks, options)
     if table is not None:
         entries = {number: (name, values) for number, (name, values) in enumerate(table.values.items())}
-        return _label_map(entries, options, problems, table=table), [f"masks are read by {table.file}"]
+        return _label_map(entries, options, problems, table=table), [f"masks are read with the table {table.file}"]
     names = _names_file(folders)
     if options.binary:
         names = names or ["background", "foreground"]
@@ -193,10 +193,10 @@ def _counted(masks: tuple[Path, ...], options: MaskOptions, problems: Problems) 
         hint = (
             f"{IGNORE} occurs, and is ignored; --binary makes it the class 1" if IGNORE in seen else "label the others"
         )
-        problems.add(f"the masks beside {masks[0]} hold no label above 0, and a single class cannot be learned; {hint}")
+        problems.add(f"masks such as {masks[0]} hold no label above 0, and a single class cannot be learned; {hint}")
     elif counted[-1] > IGNORE:
         problems.add(
-            f"the masks beside {masks[0]} hold {len(seen)} labels, {ranges(seen)[:200]}; without a table labels are 0 to "
+            f"masks such as {masks[0]} hold {len(seen)} labels, {ranges(seen)[:200]}; without a table labels are 0 to "
             f"{IGNORE - 1}. Write a file with a line `class: number` for each, and name it with --colors"
         )
     else:

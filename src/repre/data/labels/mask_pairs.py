@@ -121,8 +121,8 @@ def find_pairs_in_one(
         images[name] = path
     if not images or (not suffix and all(path.suffix.lower() == ending for path in images.values())):
         raise UserError(
-            f"--data: {folder} holds no {kind}s beside its images; name them like x_{kind.split()[0]}{ending} for x.jpg, or "
-            f"write pairs:IMAGES,{kind.split()[0].upper()}S"
+            f"--data: {folder} holds no {kind}s next to its images; name them like x_{kind.split()[0]}{ending} for "
+            f"x.jpg, or write pairs:IMAGES,{kind.split()[0].upper()}S"
         )
     return find_pairs(images, folder, suffix=suffix, skip_unlabeled=skip_unlabeled, ending=ending, kind=kind)
 

@@ -105,7 +105,7 @@ def _open(spec: str, split: str, channels: int, options: MaskOptions, problems: 
     if name not in ("pairs", *FORMATS):
         known = ["scenes", *FORMATS, "pairs"]
         if Path(spec).expanduser().exists():
-            raise UserError(f"--data {spec}: where are the masks? Write pairs:IMAGES,MASKS, ade20k:DIR or voc:DIR")
+            raise UserError(f"--data {spec}: name data with masks: pairs:IMAGES,MASKS, ade20k:DIR or voc:DIR")
         hint = near_names(name, known) or f"; there are {', '.join(known)}"
         raise UserError(f"--data {spec}: no data with masks is called {name!r}{hint}")
     if not rest:

@@ -1,4 +1,4 @@
-"""The labels by which a run is measured while it trains, beside what its monitors see without labels."""
+"""The labels that a run is measured on while it trains, in addition to its monitors without labels."""
 
 from dataclasses import dataclass, field
 
@@ -26,9 +26,9 @@ class ProbeConfig:
     linear: str | None = None
     """Labeled images for `probe/linear`, the accuracy of a linear classifier; data as for `knn`."""
     accept_labels: bool = False
-    """Take the labels of `knn` and `linear` as they are read, even if they look like a mistake."""
+    """Accept the labels of `knn` and `linear` as read, even if they look wrong."""
     segment: str | None = None
-    """Images with masks, a few dozen are enough, for `probe/miou` of a linear head and `probe/patch_knn`, the mIoU of
+    """Images with masks (a few dozen are enough) for `probe/miou` of a linear head and `probe/patch_knn`, the mIoU of
     nearest patches: pairs:IMAGES,MASKS, pairs:DIR, voc:DIR, ade20k:DIR."""
     masks: MaskOptions = field(default_factory=MaskOptions)
     """How the pixels of the mask files of `segment` become classes."""
@@ -36,7 +36,7 @@ class ProbeConfig:
     """Epochs between two probes, a multiple of `runtime.eval_every_epochs`; None: at every validation. The first and the
     last validation always have one."""
     images: int = 2000
-    """Most training images that a probe uses, and most test images; drawn once."""
+    """Largest number of training images, and of test images, that a probe uses; drawn once."""
 
     def __post_init__(self) -> None:
         check_fields(self, "probe")

@@ -40,7 +40,7 @@ class Problems:
             UserError: nothing is collected or accepted.
         """
         if not self.accept:
-            self.add(f"{message}. If the labels are right as they are read, confirm it with {ACCEPT}")
+            self.add(f"{message}. If the labels are right, confirm them with {ACCEPT}")
 
 
 def list_bad(reasons: Sequence[str], count: int, what: str) -> str:

@@ -1,4 +1,4 @@
-"""Says when the test images of an evaluation are its training images. Loads no torch, for the report."""
+"""Notes when the test images of an evaluation are its training images. Loads no torch, for the report."""
 
 from typing import Protocol
 

@@ -158,11 +158,11 @@ def check_copies(parts: dict[str, LabeledImages], problems: Problems) -> list[st
         same_size.append((path, split, label))
     if conflicts:
         problems.doubt(
-            f"{len(conflicts)} images stand in two classes; {named(conflicts, most=3)} have the same content. Keep each "
-            "in its class"
+            f"{len(conflicts)} images are in two classes; {named(conflicts, most=3)} have the same content. Keep each "
+            "in one class"
         )
     if shared:
-        return [f"{len(shared)} images stand in two splits, so the metric is too high: {named(shared, most=2)}"]
+        return [f"{len(shared)} images are in two splits, so the metric is too high: {named(shared, most=2)}"]
     return []
 
 

@@ -85,7 +85,7 @@ def check_values(masks: tuple[Path, ...], found: MaskValues, options: MaskOption
     count = counted[-1] + 1
     known = {*counted, *ignored, *((0,) if options.reduce_zero_label else ())}
     never = sorted(set(range(count)) - known)
-    place = f"the masks beside {masks[0]}"
+    place = f"masks such as {masks[0]}"
     table = "Name the classes in a table with a line `class: number` each, and give it with --colors"
     if len(found.pictures) > len(masks) / 2:
         problems.doubt(
@@ -105,8 +105,8 @@ def check_values(masks: tuple[Path, ...], found: MaskValues, options: MaskOption
         )
         problems.doubt(
             f"{place} hold the values {ranges(found.seen)[:200]}"
-            f"{f', of which {IGNORE} is ignored' if IGNORE in found.seen else ''}. The largest says that there are {count} "
-            f"classes, of which {len(never)} never occur. {table}{f'; here the lines are {example}' if example else ''}"
+            f"{f', of which {IGNORE} is ignored' if IGNORE in found.seen else ''}. The largest means {count} classes, "
+            f"but {len(never)} of them never occur. {table}{f'; here the lines are {example}' if example else ''}"
         )
     elif len(counted) == 1 and not options.ignore_label:
         problems.doubt(f"{place} hold one label only, {counted[0]}, and a single class cannot be learned. {table}")

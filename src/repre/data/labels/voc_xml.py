@@ -129,7 +129,7 @@ def _read(
             near = near_names(row["name"], classes)
             problems.add(f"{row['where']}: the class {row['name']!r} is not in {root / 'classes.txt'}{near}")
     difficult = sum(row["iscrowd"] for row in kept)
-    notes = [f"{difficult} objects marked as difficult are neither learned nor counted"] if difficult else []
+    notes = [f"{difficult} objects marked as difficult are left out of training and metrics"] if difficult else []
     categories = [{"id": number, "name": name} for number, name in enumerate(classes)]
     return Annotations(root / "Annotations", rows, kept, categories, digest.hexdigest(), unlabeled, notes)
 

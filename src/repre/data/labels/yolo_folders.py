@@ -155,7 +155,7 @@ def _listed(file: Path, content: dict[str, Any], split: str) -> list[Path]:
         place = _existing(file, content, str(entry))
         if place is None:
             raise UserError(
-                f"--data: {file} names {entry!r} as {split}, which exists neither below it nor below its path"
+                f"--data: {file} names {entry!r} as {split}, which is neither in its folder nor in its path"
             )
         if place.is_dir():
             images += _image_files([place])

@@ -52,27 +52,27 @@ class LoaderConfig:
     """From files to stacked pixels."""
 
     decode_size: int = 0
-    """Images larger than this many pixels a side are shrunk to fit a square of it, with antialiasing. 0: 512, or more where
-    nine of ten crops of an image of 4:3 would otherwise have fewer pixels than the view, as 624 for crops of 8 to 100 % at
+    """Images larger than a square of this side are shrunk to fit it, with antialiasing. 0: 512, or more if nine of
+    ten crops of a 4:3 image would otherwise have fewer pixels than the view, such as 624 for crops of 8 to 100 % at
     224 px (docs/data.md)."""
     max_unreadable: float = 0.05
     """Share of unreadable files above which the run stops; up to it they are skipped, counted and listed."""
     in_flight_gib: float = IN_FLIGHT_GIB
-    """Largest size in GiB of what the workers of a rank make ahead, whatever their number and the batch. Where it is too
-    small, fewer workers are used, and at least one."""
+    """Most memory in GiB for images that the workers of a rank prepare in advance. If it is too small, fewer workers
+    are used, but at least one."""
     cache: Literal["auto", "off", "on"] = "auto"
     """Keep decoded images on the disk and read them in later epochs and runs. `auto`: if the run has several epochs, and all
     images fit `cache_gib` and leave free space on the disk."""
     cache_gib: float = 50.0
     """Largest size in GiB of all decoded images on the disk, in the folder `decoded` of $REPRE_CACHE or of the user's cache
-    folder. The images of the data that was used longest ago are removed first."""
+    folder. The least recently used data are removed first."""
     memory: Literal["auto", "off", "on"] = "auto"
     """Keep all decoded images in the memory of the training device, so that a batch is selected there and no process decodes
-    after the start. `auto`: on CUDA, if the run has several epochs, and all images take a tenth of the free memory at most.
-    `on`: also elsewhere, and up to a half."""
+    after the start. `auto`: on CUDA, if the run has several epochs, and all images need at most a tenth of the free
+    memory. `on`: on any device, up to half of it."""
     remote_cache_gib: float = REMOTE_GIB
-    """Largest size in GiB of the fetched files of s3://, gs:// and https:// data on the disk, in the folder `remote` of
-    $REPRE_CACHE or of the user's cache folder. Those used longest ago are removed first; 0 keeps none."""
+    """Largest size in GiB of the downloaded files of s3://, gs:// and https:// data on the disk, in the folder
+    `remote` of $REPRE_CACHE or of the user's cache folder. The least recently used are removed first; 0 keeps none."""
 
     def __post_init__(self) -> None:
         check_fields(self, "loader")

@@ -102,8 +102,8 @@ def apply_manifest(source: Source, path: Path) -> tuple[Source, str | None]:
     files = _choose(source.files, listed, header.counts)
     if files is None:
         raise UserError(
-            f"--data {source.spec} now has {len(source.files.counts)} parts (folders or archives), the run began with "
-            f"{len(header.counts)}; give the data as they were, or start a run with another --out"
+            f"--data {source.spec} now has {len(source.files.counts)} parts (folders or archives), but the run began "
+            f"with {len(header.counts)}; give the original data, or start a run with another --out"
         )
     removed = int((files.numbers < 0).sum())
     known = np.zeros(len(source), bool)
@@ -160,7 +160,7 @@ def _check_moved(source: FileSource, header: _Header, listed: Names | None) -> N
         changed = [int(number) for number, content in header.sample.items() if now.get(number) != content]
         if not changed:
             return
-        difference = f"the content of {source.describe(changed[0])} is another"
+        difference = f"the content of {source.describe(changed[0])} differs"
     else:
         difference = f"{len(source)} images, then {sum(header.counts)}, or other names"
     raise UserError(
@@ -211,8 +211,8 @@ def _read(path: Path, files: Files) -> tuple[_Header, Names | None]:
             if size > max(MAX_BYTES, MAX_GROWTH * present, memory // MAX_SHARE):
                 raise UserError(
                     f"{path}, the list of the run's files, holds {count} names of {size / 2**30:.1f} GiB, and --data only "
-                    f"{len(files)} files: more than this machine of {memory / 2**30:.1f} GiB takes. Give the data that the "
-                    "run began with, or delete the list to continue with the files of --data"
+                    f"{len(files)} files: too many for this machine with {memory / 2**30:.1f} GiB. Give the data that "
+                    f"the run began with, or delete the list to continue with the files of --data"
                 )
             lengths = np.frombuffer(packed.read(4 * count), "<u4")
             block = np.frombuffer(packed.read(header.size), np.uint8)

@@ -99,8 +99,8 @@ def check_batch(batch_size: int, *, images: int, spec: str, processes: int = 1) 
     """
     if images < 2:
         raise UserError(
-            f"{spec} has {counted(images, 'image')}, and one image cannot be trained on: the frameworks compare the images "
-            "of a batch; add images to --data"
+            f"{spec} has {counted(images, 'image')}, too few to train on: the frameworks compare the images of a "
+            "batch; add images to --data"
         )
     if batch_size > images:
         fits = [size for size in range(max(2, images // 2), 1, -1) if size % processes == 0]

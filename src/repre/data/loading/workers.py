@@ -230,5 +230,5 @@ def _next(iterator: Iterator[T], pool: Pool) -> T:
                     kind="worker",
                 ) from None
             if waited >= word:
-                print(f"no data for {waited:.0f} s; the workers read {files}", file=sys.stderr, flush=True)
+                print(f"no data for {waited:.0f} s; the workers are reading {files}", file=sys.stderr, flush=True)
                 word *= 2

@@ -89,15 +89,15 @@ class Findings:
             lines.append(self.values)
         if self.like_masks:
             lines.append(
-                f"{counted(len(self.like_masks), 'image')} of few flat colors, as masks or drawings have, such as "
-                f"{self.like_masks[0]}; if they are no images to train on, leave them out by --exclude"
+                f"{counted(len(self.like_masks), 'image')} of few flat colors, like masks or drawings, such as "
+                f"{self.like_masks[0]}; if they are not training images, leave them out with --exclude"
             )
         lines += list_names("unreadable", [f"{name}: {reason}" for name, reason in self.unreadable])
         copies = sum(len(group) - 1 for group in self.copies)
         lines += list_names(f"copies of other images ({copies})", [" = ".join(group[:4]) for group in self.copies])
         lines += list_names("of one color", self.flat)
         hold = "1 file holds" if len(self.several) == 1 else f"{len(self.several)} files hold"
-        lines += list_names(f"{hold} several frames or pages, of which the first is used", self.several)
+        lines += list_names(f"{hold} several frames or pages; only the first one is used", self.several)
         return lines
 
 

@@ -174,7 +174,7 @@ def _check_masks(spec: str, split: str, channels: int, options: MaskOptions, wor
             f"{','.join(map(str, unpack(value))) if source.labels.in_color else value} in {count} images"
             for value, count in sorted(unknown.items())
         ]
-        report.facts += list_names("values that are no class", named)
+        report.facts += list_names("values without a class", named)
     rows = [(name, f"{count / total:.2%}", str(many)) for name, count, many in zip(source.classes, pixels, images)]
     report.facts += _table(("class", "pixels", "images"), rows)
     report.facts += _balance(source.classes, pixels, "pixels")
@@ -282,7 +282,7 @@ def _class_report(name: str, part: LabeledImages) -> LabelReport:
         [
             *facts,
             *_table(("class", "images", "share"), rows),
-            *list_names(f"classes with one image ({len(single)}), of which none can be held out", single),
+            *list_names(f"classes with one image ({len(single)}): none of them can be held out", single),
             *_balance(part.classes, counts, "images"),
         ],
     )

@@ -1,4 +1,4 @@
-"""Writes the images of any source as tar shards, in the order of the source, such that the same command resumes.
+"""Writes the images of any source as tar shards, in the order of the source, so that the same command resumes.
 
 OUT/shard-000000.tar       members keep the names that they have in the source, so class folders stay classes
 OUT/shards.json            what they were made from and how, and the members and checksum of every shard
@@ -91,11 +91,11 @@ class ShardReport:
 
     def lines(self) -> list[str]:
         """The report, line by line."""
-        there = f"{self.shards - self.written} were there and are intact, {self.written} were written and read back"
-        total = f"{self.images} images in {self.shards} shards of {self.bytes / 2**20:.1f} MiB altogether"
+        there = f"{self.shards - self.written} existed and are intact, {self.written} were written and read back"
+        total = f"{self.images} images in {self.shards} shards of {self.bytes / 2**20:.1f} MiB in all"
         unreadable = [f"{name}: {reason}" for name, reason in self.unreadable]
         left_out = list_names(f"unreadable and left out ({len(unreadable)})", unreadable)
-        return [*self.taken, f"{total}: {there}", f"use as repre pretrain --data {self.out}", *left_out]
+        return [*self.taken, f"{total}: {there}", f"use: repre pretrain --data {self.out}", *left_out]
 
 
 def write_shards(source: Source, out: Path, *, config: ShardConfig, workers: int) -> ShardReport:
@@ -111,7 +111,7 @@ def write_shards(source: Source, out: Path, *, config: ShardConfig, workers: int
     """
     if not isinstance(source, FileSource):
         raise UserError(
-            f"--data {source.spec} is in memory; shards are made of files (repre data scenes writes scenes)"
+            f"--data {source.spec} is in memory, but shards are made from files (`repre data scenes` writes the scenes)"
         )
     with _locked(out):
         return _Writer(source, out, config).run(workers)
@@ -171,7 +171,7 @@ class _Writer:
         for number in range(there, len(self.shards)):
             if problem := self._problem(number):
                 raise RunError(
-                    f"{self._path(number)} was written, but {problem}; is the disk sound? Run the command again"
+                    f"{self._path(number)} was written, but {problem}; check the disk, then run the command again"
                 )
         found = [shard for shard in self.shards if shard.members]
         left_out = [(number, reason) for shard in self.shards for number, reason in shard.unreadable]

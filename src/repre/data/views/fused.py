@@ -84,7 +84,7 @@ def kernels() -> ModuleType | None:
         triton.runtime.driver.active.get_current_target()  # builds Triton's own helper, for which it needs a C compiler
         from repre.data.views import triton_kernels
     except Exception as error:  # whatever Triton raises: views are made without it, more slowly
-        warnings.warn(f"views are made without Triton, several times as slowly: {error}", stacklevel=2)
+        warnings.warn(f"Triton does not work, so making views is several times slower: {error}", stacklevel=2)
         return None
     return triton_kernels
 

@@ -32,7 +32,7 @@ class MaskConfig:
     image_share: float = 1.0
     """Share of the images whose views have hidden patches."""
     patch: int | None = None
-    """Side of a hidden patch in pixels; None: that of the encoder's patch tokens (of a pyramid, of its last map)."""
+    """Side of a hidden patch in pixels; None: that of the encoder's patch tokens (for a pyramid, of its last map)."""
 
     def __post_init__(self) -> None:
         check_fields(self, "views.mask")
@@ -53,7 +53,7 @@ class ViewsConfig:
     second: ViewConfig = field(default_factory=ViewConfig)
     """The second global view."""
     n_global: int = 2
-    """Number of global views: 2, or 1 (the first alone) for a framework that compares none."""
+    """Number of global views: 2, or 1 (only the first) for a framework that compares no views."""
     n_local: int = 0
     """Number of local views, for frameworks with multi-crop."""
     local_size: Size = 96

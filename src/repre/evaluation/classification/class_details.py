@@ -1,4 +1,4 @@
-"""How well every class of a classification is recognized, beside the metrics over all images.
+"""Metrics of every class of a classification, in addition to those over all images.
 
 N  images    C  classes
 """

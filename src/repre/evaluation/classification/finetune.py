@@ -51,7 +51,7 @@ class FinetuneConfig:
     test: str | None = None
     """Other data to test on; None uses the test images of `data`, or holds out a fifth."""
     accept_labels: bool = False
-    """Take the labels as they are read, even if they look like a mistake, such as a class with one image."""
+    """Accept the labels as read, even if they look wrong, such as a class with one image."""
     label_fraction: tuple[float, ...] = (1.0,)
     """Fractions of the training images of every class that have labels; one training and one metric for each."""
     size: Size | None = None
@@ -71,8 +71,8 @@ class FinetuneConfig:
     fit: FitConfig = field(default_factory=lambda: FitConfig(batch_size=128))
     """Training. From random weights, use a higher `layer_decay` (up to 1), so that the lower layers learn."""
     save_encoder: bool = False
-    """Save the trained encoder (of the largest label fraction) to ``encoder/`` beside the result, as a supervised encoder
-    for other evaluations and for `compare --supervised`."""
+    """Save the trained encoder (of the largest label fraction) to ``encoder/`` next to the result, as a supervised
+    encoder for other evaluations and for `compare --supervised`."""
     seed: int = 0
     """Random seed for random weights, the order of the images, their views and label fractions."""
     runtime: RuntimeOptions = field(default_factory=RuntimeOptions)

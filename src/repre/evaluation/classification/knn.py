@@ -46,7 +46,7 @@ class KNNConfig:
     test: str | None = None
     """Other data to test on; None uses the test images of `data`, or holds out a fifth."""
     accept_labels: bool = False
-    """Take the labels as they are read, even if they look like a mistake, such as a class with one image."""
+    """Accept the labels as read, even if they look wrong, such as a class with one image."""
     k: tuple[int, ...] = (10, DEFAULT_K)
     """Numbers of neighbors that vote, one metric for each. The main metric is that of 20 neighbors if it is among them."""
     temperature: float = DEFAULT_TEMPERATURE
@@ -69,7 +69,7 @@ class KNNConfig:
     def __post_init__(self) -> None:
         check_fields(self, "knn")
         if not self.k or min(self.k) < 1:
-            raise UserError(f"knn.k must name numbers of neighbors from 1 on, not {self.k}")
+            raise UserError(f"knn.k must be numbers of neighbors of at least 1, not {self.k}")
         check_fractions(self.label_fraction)
 
 
@@ -105,7 +105,7 @@ def run(resolved: ResolvedEncoder, config: KNNConfig, *, work_dir: Path | None =
     for fraction in config.label_fraction:
         voters = torch.from_numpy(draw_share(splits.train.targets, fraction, seed=config.seed)).to(device)
         if len(voters) < max(config.k):
-            note = f"only {counted(len(voters), 'training image')} vote where {max(config.k)} neighbors are asked for"
+            note = f"only {counted(len(voters), 'training image')} can vote, but k is {max(config.k)}"
             say(note)
             details["notes"].append(note)
         votes = knn_votes(

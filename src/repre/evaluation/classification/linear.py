@@ -53,7 +53,7 @@ class LinearConfig:
     test: str | None = None
     """Other data to test on; None uses the test images of `data`, or holds out a fifth."""
     accept_labels: bool = False
-    """Take the labels as they are read, even if they look like a mistake, such as a class with one image."""
+    """Accept the labels as read, even if they look wrong, such as a class with one image."""
     label_fraction: tuple[float, ...] = (1.0,)
     """Fractions of the training images of every class that have labels, one metric for each."""
     shots: tuple[int, ...] = ()
@@ -88,11 +88,11 @@ class LinearConfig:
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise UserError(f"linear.{name} must be at least 1, not {getattr(self, name)}")
         if not self.lrs or min(self.lrs) <= 0:
-            raise UserError(f"linear.lrs must name learning rates above 0, not {self.lrs}")
+            raise UserError(f"linear.lrs must be learning rates above 0, not {self.lrs}")
         if not self.weight_decays or min(self.weight_decays) < 0:
-            raise UserError(f"linear.weight_decays must name weight decays of 0 or more, not {self.weight_decays}")
+            raise UserError(f"linear.weight_decays must be weight decays of at least 0, not {self.weight_decays}")
         if any(shots < 1 for shots in self.shots) or len(set(self.shots)) < len(self.shots):
-            raise UserError(f"linear.shots must name numbers of images from 1 on, each once; not {self.shots}")
+            raise UserError(f"linear.shots must be different numbers of images of at least 1, not {self.shots}")
 
 
 def check(resolved: ResolvedEncoder, config: LinearConfig) -> str:
@@ -117,9 +117,7 @@ def run(resolved: ResolvedEncoder, config: LinearConfig, *, work_dir: Path | Non
         say(note)
     encoder = encoder.to(device)
     if config.shots and splits.multilabel:
-        raise UserError(
-            "linear.shots counts images of one class each, but these have several labels; use label_fraction"
-        )
+        raise UserError("linear.shots needs images with one label each, but these have several; use label_fraction")
 
     def features(images: LabeledImages) -> Tensor:
         return cached_features(encoder, images, transform, tokens=config.tokens, runtime=config.runtime).to(device)

@@ -50,17 +50,17 @@ class DepthConfig:
     depth_scale: float = 0.001
     """Meters that 1 stands for in files of integers: 0.001 for NYU, 0.00390625 (1/256) for KITTI. Floats are meters."""
     max_depth: float | None = None
-    """Meters beyond which a pixel counts as unknown, and no prediction goes: usually 10 for NYU, 80 for KITTI."""
+    """Meters beyond which a pixel is unknown, and the largest prediction: usually 10 for NYU, 80 for KITTI."""
     skip_unlabeled: bool = False
     """Leave out images that have no depth map."""
     accept_labels: bool = False
-    """Take the depth maps as they are read, even if their median is none of a real scene."""
+    """Accept the depth maps as read, even if no real scene has their median."""
     frozen: bool = True
     """Whether the encoder is frozen."""
     levels: Literal["all", "last"] = "all"
     """Maps that the head uses."""
     features: DenseFeatures = "normed"
-    """Maps after the encoder's final norm, or raw, as its blocks leave them."""
+    """Maps after the encoder's final norm, or raw from its blocks."""
     size: int | None = None
     """Side of the windows in pixels; None uses the encoder's own image size."""
     window: Literal["slide", "pad", "resize"] = "slide"
@@ -215,11 +215,12 @@ def _mean_log_depth(train: DepthPairs, labeled: list[int]) -> float:
         if (depth > 0).any():
             return float(np.log(depth[depth > 0]).mean())
     limit = (
-        f"; so is what lies beyond --max-depth {train.max_depth:g}: raise it, or leave it out"
+        f"; so is everything beyond --max-depth {train.max_depth:g}: raise it, or leave it out"
         if train.max_depth
         else ""
     )
     raise UserError(
-        f"--data {train.spec}: none of {len(labeled)} training images has a known depth; 0, less and NaN are unknown"
+        f"--data {train.spec}: none of {len(labeled)} training images has a known depth; 0, negative values and NaN "
+        f"are unknown"
         f"{limit}. Add depth maps with known depth, or raise --label-fraction"
     )

@@ -49,13 +49,13 @@ class DetectConfig:
     test: str | None = None
     """Other data to test on; None uses the test images of `data`, or holds out a fifth."""
     skip_unlabeled: bool = False
-    """Leave out images that nobody labeled, instead of taking them for images without objects."""
+    """Leave out images without labels, instead of using them as images without objects."""
     frozen: bool = False
     """Whether the encoder is frozen and only pyramid and heads are trained."""
     features: DenseFeatures = "normed"
-    """Maps after the encoder's final norm, or raw, as its blocks leave them."""
+    """Maps after the encoder's final norm, or raw from its blocks."""
     masks: bool | None = None
-    """Whether instance masks are predicted besides boxes; None: if the objects of `data` have outlines."""
+    """Whether instance masks are predicted as well as boxes; None: if the objects of `data` have outlines."""
     size: int | None = None
     """Short side of the images in pixels; None: that of the first training image, at most 800."""
     long_side: int | None = None
@@ -74,8 +74,8 @@ class DetectConfig:
     """Side of a map's anchors over its stride; None: 8, or less for small images, so that the smallest anchor is an
     eighth of the image."""
     label_fraction: tuple[float, ...] = (1.0,)
-    """Fractions of the training images that have labels; smaller subsets lie within larger ones. One training, of as
-    many steps, and one metric for each."""
+    """Fractions of the training images that have labels; smaller subsets are part of larger ones. One training, of
+    equally many steps, and one metric for each."""
     save_predictions: int = 0
     """Number of test images to draw with truth and prediction."""
     score_threshold: float = 0.5

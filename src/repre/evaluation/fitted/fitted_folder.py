@@ -79,7 +79,7 @@ class FittedConfig:
         if not 1 <= self.batch <= LARGEST_SIDE:
             raise UserError(f"batch must be 1 to {LARGEST_SIDE}, not {self.batch}")
         if self.encoder.weights is not None:
-            raise UserError("encoder.weights must be null: the weights lie in model.safetensors")
+            raise UserError("encoder.weights must be null: the weights are in model.safetensors")
 
 
 def save_fitted(model: FittedModel, folder: Path, origin: Origin) -> None:
@@ -152,9 +152,7 @@ def load_fitted(path: Path) -> FittedModel:
         raise UserError(f"{source}: no task {config.task!r}{near_names(config.task, TASKS)}; there are {known}")
     task = TASKS[config.task]
     if bool(config.classes) != task.has_classes:
-        raise UserError(
-            f"{source}: classes has {len(config.classes)} names, which cannot be for the task {config.task}"
-        )
+        raise UserError(f"{source}: classes has {len(config.classes)} names, which does not fit the task {config.task}")
     head = _parse(task.Head, head, source, "head")
     preprocessing = _parse(task.Preprocessing, preprocessing, source, "preprocessing")
     weights = _read_weights(folder, config)
@@ -164,9 +162,11 @@ def load_fitted(path: Path) -> FittedModel:
         model = task.build(encoder, classes=config.classes, head=head, preprocessing=preprocessing, batch=config.batch)
         _check_shapes(model.network.state_dict(), weights)
     except UserError as error:
-        raise UserError(f"{folder} holds no model that fits together: {error}") from error
+        raise UserError(f"{folder} holds a model that does not fit together: {error}") from error
     except UNREADABLE as error:
-        raise UserError(f"{folder} holds no model that fits together ({type(error).__name__}: {error})") from error
+        raise UserError(
+            f"{folder} holds a model that does not fit together ({type(error).__name__}: {error})"
+        ) from error
     model.network.load_state_dict(weights)
     origin = config.origin
     model.measured = f"{origin.evaluation}, {origin.metric} {describe_value(origin.metric, origin.value)}"
@@ -190,7 +190,7 @@ def model_folder(path: Path) -> Path:
     stem = path.with_suffix(".json")
     if stem.is_file():
         raise UserError(
-            f"the model of {stem} was not kept (repre compare keeps none); run that `repre eval` again to fit and keep it"
+            f"the model of {stem} was not saved (repre compare saves none); run `repre eval` to fit and save it"
         )
     models = sorted(str(folder.parent) for folder in path.glob(f"evaluations/*/{MODEL}"))
     if models:
@@ -258,7 +258,9 @@ def _check_shapes(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -
         raise UserError(f"config.json and model.safetensors differ in {len(missing)} weights, such as {missing[0]}")
     for name, value in expected.items():
         if value.shape != found[name].shape:
-            raise UserError(f"{name} has the shape {list(found[name].shape)}, by config.json {list(value.shape)}")
+            raise UserError(
+                f"{name} has the shape {list(found[name].shape)}, but config.json gives {list(value.shape)}"
+            )
 
 
 def _sha256(path: Path) -> str:

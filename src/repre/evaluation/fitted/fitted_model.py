@@ -238,7 +238,7 @@ def check_statistics(mean: Iterable[float], std: Iterable[float], *, channels: i
     """
     mean, std = list(mean), list(std)
     if not mean or len(mean) != len(std) or (channels is not None and len(mean) != channels) or min(std) <= 0:
-        raise UserError(f"mean {mean} and std {std} are no normalization of {channels or len(mean)} channels")
+        raise UserError(f"mean {mean} and std {std} are not a normalization of {channels or len(mean)} channels")
 
 
 def check_range(value_range: tuple[float, float] | None) -> None:

@@ -43,7 +43,7 @@ class WindowPreprocessing:
         check_range(self.value_range)
         check_sides(size=self.windows.size, short_side=self.windows.short_side)
         if self.windows.size < 1 or not 0 <= self.windows.overlap < 1:
-            raise UserError(f"preprocessing.windows: {self.windows} are no windows")
+            raise UserError(f"preprocessing.windows: {self.windows} are not windows")
 
     @classmethod
     def of(cls, task: SegmentationTask) -> Self:

@@ -101,7 +101,7 @@ def predict_files(
     with writing(out):
         predicted = _check_out(out, settings)
         if predicted is not None:
-            log(f"{out} is complete already")
+            log(f"{out} is already complete")
         else:
             pick_device(options.runtime.device)  # its mistakes come before anything is written
             try:
@@ -143,7 +143,7 @@ def _check_out(out: Path, settings: dict[str, Any]) -> int | None:
         earlier = json.loads(path.read_text(encoding="utf-8"))
         predicted = earlier.pop("predicted")
         if predicted is not None and not isinstance(predicted, int):
-            raise ValueError("predicted is no number")
+            raise ValueError("predicted is not a number")
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
         raise UserError(f"{path} is damaged ({type(error).__name__}: {error}); name a new folder with --out") from error
     lines = differences(settings, earlier)
@@ -160,7 +160,7 @@ def _refuse_out_among_images(out: Path, data: Any) -> None:
         folder = Path(place) if isinstance(place, str | Path) else None
         if folder is not None and folder.is_dir() and out.resolve().is_relative_to(folder.resolve()):
             raise UserError(
-                f"--out {out} lies in the folder of the images, {folder}: masks and pictures written there would count as "
+                f"--out {out} is inside the folder of the images, {folder}, where masks and pictures would count as "
                 "images; name a folder elsewhere"
             )
 

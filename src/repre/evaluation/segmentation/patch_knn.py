@@ -44,12 +44,12 @@ class PatchKNNConfig(MaskOptions):
     temperature: float = TEMPERATURE
     """A neighbor's vote has the weight exp(cosine / temperature)."""
     memory: int = 100_000
-    """Most labeled patches that may vote, drawn evenly from the training windows. More cost time and memory: with C channels
-    4 C bytes each."""
+    """Largest number of labeled patches that vote, drawn evenly from the training windows. With C channels each
+    takes 4 C bytes."""
     level: int = -1
     """The map whose cells are the patches: 0 is the shallowest one of the encoder, -1 the deepest."""
     features: DenseFeatures = "normed"
-    """Maps after the encoder's final norm, or raw, as its blocks leave them."""
+    """Maps after the encoder's final norm, or raw from its blocks."""
     size: int | None = None
     """Side of the windows in pixels; None uses the encoder's own image size."""
     window: Literal["slide", "pad", "resize"] = "slide"
@@ -62,7 +62,8 @@ class PatchKNNConfig(MaskOptions):
     value_range: tuple[float, float] | None = None
     """Pixel values that map to 0 and 1; None uses those of the encoder's training, or of the file type."""
     label_fraction: tuple[float, ...] = (1.0,)
-    """Fractions of the training images that have labels; smaller subsets lie within larger ones. One metric for each."""
+    """Fractions of the training images that have labels; smaller subsets are part of larger ones. One metric for
+    each."""
     save_predictions: int = 0
     """Number of test images to draw with truth and prediction."""
     seed: int = 0

@@ -1,4 +1,4 @@
-"""Patches of labeled images with what their pixels are, and what the nearest of them say of other patches.
+"""Patches of labeled images with the classes of their pixels, and the votes of the nearest of them for other patches.
 
 A patch is a cell of a map. Its label is the share of every class among its pixels, so a patch on the edge of an object
 votes for both sides of it.

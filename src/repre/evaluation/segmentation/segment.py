@@ -54,9 +54,9 @@ class SegmentConfig:
     """Other data to test on, with the same classes; None uses the validation images of `data`, or holds out a fifth."""
     colors: str | None = None
     """Table of the colors of the classes in masks: a line `class: r,g,b` each (or `class: number`), or a CSV with the header
-    name,r,g,b. None: masks in color use colors.txt or class_dict.csv beside their folder."""
+    name,r,g,b. None: color masks use colors.txt or class_dict.csv next to their folder."""
     ignore_label: tuple[int | str, ...] = ()
-    """Numbers or names of classes that count neither in the loss nor in the metric; so does 255, unless it is a class."""
+    """Numbers or names of classes to leave out of loss and metric; 255 is left out too, unless it is a class."""
     reduce_zero_label: bool = False
     """Ignore the number 0; 1 becomes the first class."""
     binary: bool = False
@@ -64,7 +64,7 @@ class SegmentConfig:
     skip_unlabeled: bool = False
     """Leave out images that have no mask."""
     accept_labels: bool = False
-    """Take the labels as they are read, even if they look like a mistake, such as numbers with gaps."""
+    """Accept the labels as read, even if they look wrong, such as numbers with gaps."""
     head: Literal["linear", "upernet"] = "linear"
     """Batch normalization and a 1x1 convolution, or UPerNet."""
     frozen: bool | None = None
@@ -72,7 +72,7 @@ class SegmentConfig:
     levels: Literal["all", "last"] = "all"
     """Maps that the linear head uses; UPerNet uses all."""
     features: DenseFeatures = "normed"
-    """Maps after the encoder's final norm, or raw, as its blocks leave them."""
+    """Maps after the encoder's final norm, or raw from its blocks."""
     width: int = 256
     """Channels of UPerNet's maps; most published results use 512."""
     size: int | None = None
@@ -89,7 +89,8 @@ class SegmentConfig:
     class_weights: bool = False
     """Weight classes in the loss by their median frequency (Eigen and Fergus 2015, arXiv 1411.4734)."""
     label_fraction: tuple[float, ...] = (1.0,)
-    """Fractions of the training images that have labels; smaller subsets lie within larger ones. One metric for each."""
+    """Fractions of the training images that have labels; smaller subsets are part of larger ones. One metric for
+    each."""
     scale: tuple[float, float] = (0.5, 2.0)
     """Smallest and largest factor by which a training image is resized before it is cropped; not used on cached maps."""
     jitter: float = 0.0

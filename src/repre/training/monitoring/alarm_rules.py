@@ -289,7 +289,8 @@ RULES: tuple[Rule, ...] = (
         below=MIN_GRADIENT_RATIO,
         patience=3,
         after=0.25,  # a healthy ratio may begin at 0.004 and pass 1 before half of the run (docs/small-data.md)
-        cause="the reconstruction branch is inert: beside the contrastive loss it hardly moves the blocks that both train",
+        cause="the reconstruction branch is inert: compared with the contrastive loss it hardly changes the blocks "
+        "that both train",
         fix="Multiply --reconstruction.weight by 10. If psnr is below psnr_flat too, first raise --optim.lr; for few images "
         "use the recipe small-data",
     ),
