@@ -1,0 +1,100 @@
+"""What the pages tell people to run, in the order of the page: commands in code blocks and in the text, and Python blocks."""
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+FENCE = re.compile(r"^ *```([^\n]*)\n(.*?)^ *```", re.M | re.S)
+SPAN = re.compile(r"`((?:repre|torchrun|python) [^`]+)`")
+SHELL = ("bash", "sh", "shell", "console")
+"""Languages of blocks in which every line must be a command that is known here."""
+RUN = ("repre", "torchrun", "python", "sbatch")
+OTHERS = ("pip", "docker", "make", "git", "cd", "source", "export", "ssh", "apt-get", "curl", "mkdir", "mount", "unshare", "jupyter")
+"""Commands that no test runs here: of other programs, and `make`, whose targets tests/test_docs.py looks up."""
+BEFORE = re.compile(r"^(?:\$ |srun |exec |! ?|[A-Z][A-Z0-9_]*=\S* )+")
+"""What may stand before a command: a prompt, a launcher, variables of the environment."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One thing that a page tells people to run."""
+
+    page: str
+    line: int
+    text: str
+    """The command on one line without its comment, or the Python block."""
+    comment: str = ""
+    python: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.page}:{self.line}: {self.text}"
+
+
+class UnknownCommand(Exception):
+    """A line of a shell block that is no command known here."""
+
+
+def pages() -> list[Path]:
+    """All pages and notebooks of the project."""
+    folders = ("docs", "examples", "experiments", "benchmarks")
+    found = [page for folder in folders for kind in ("*.md", "*.ipynb") for page in (ROOT / folder).rglob(kind)]
+    return sorted([*ROOT.glob("*.md"), *(page for page in found if "results" not in page.parts)])
+
+
+def steps(page: Path) -> list[Step]:
+    """What a page tells people to run, in its order."""
+    name, text = page.relative_to(ROOT).as_posix(), page.read_text(encoding="utf-8")
+    if page.suffix == ".ipynb":
+        text = _notebook(text)
+    found: list[Step] = []
+    prose = text
+    for block in FENCE.finditer(text):
+        language, content = block.group(1).strip().split(" ")[0], block.group(2)
+        line = text.count("\n", 0, block.start()) + 2
+        if language == "python":
+            found.append(Step(name, line, content, python=True))
+        elif language in ("", *SHELL):
+            found.extend(_commands(name, line, content, must_be_known=language in SHELL))
+        prose = prose.replace(block.group(), re.sub(r"[^\n]", " ", block.group()), 1)
+    for span in SPAN.finditer(prose):
+        command = " ".join(span.group(1).replace("\\|", "|").split())
+        if _is_complete(command):
+            found.append(Step(name, prose.count("\n", 0, span.start()) + 1, command))
+    return sorted(found, key=lambda step: step.line)
+
+
+def _commands(page: str, line: int, block: str, *, must_be_known: bool) -> list[Step]:
+    found = []
+    for part in re.sub(r"\\\n", "\\\\\0", block).split("\n"):
+        text, _, comment = part.replace("\\\0", " ").partition(" #")
+        command = BEFORE.sub("", " ".join(text.split()))
+        if command.startswith(tuple(f"{word} " for word in RUN)):
+            found.append(Step(page, line, command, comment.strip()))
+        elif must_be_known and command and not command.startswith(("#", *OTHERS)):
+            raise UnknownCommand(f"{page}:{line}: {command!r} is no command that tests/pages/reading.py knows: add its first "
+                                 "word to RUN or to OTHERS, or give the block another language")  # fmt: skip
+        line += part.count("\0") + 1
+    return found
+
+
+def _is_complete(command: str) -> bool:
+    """Whether a command in the text is one to type, and not the name of a command or a form with places to fill in."""
+    if re.search(r"\.\.\.|…|\||[\[{<]", command):
+        return False
+    if command.startswith("repre "):
+        return any(" -" in command or "/" in word for word in command.split()[2:]) and "--help" not in command
+    return ".py" in command or " -m " in command
+
+
+def _notebook(text: str) -> str:
+    """The code cells of a notebook as the blocks of a page: lines that start with ! are commands."""
+    blocks = []
+    for cell in json.loads(text)["cells"]:
+        if cell["cell_type"] == "code":
+            lines = "".join(cell["source"]).splitlines()
+            shell = [line for line in lines if line.startswith("!")]
+            code = [line for line in lines if not line.startswith(("!", "%"))]
+            blocks.extend([("bash", shell), ("python", code)])
+    return "\n".join("\n".join([f"```{language}", *lines, "```"]) for language, lines in blocks if lines)

@@ -1,0 +1,219 @@
+"""Every command on every page is run, page by page, in the order of the page, at toy size.
+
+A page gets a fresh copy of a folder in which everything that pages name is there (`sandbox.py`). The options of the page stay
+in the line; those that cost time get smaller values (`toys.py`). A new page or command is found by itself.
+"""
+
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+import timm
+import torch
+from timm.models import _builder
+
+from repre.config import load_yaml
+from repre.models.repre import build_model
+from tests.data.io.remote_servers import s3_server
+from tests.pages import reading, running, sandbox
+from tests.pages.reading import ROOT, Step
+from tests.pages.running import Failed, in_sandbox, words
+from tests.pages.toys import smaller, split
+
+NOT_RUN = {
+    "docs/architecture.md: class Framework(nn.Module)": "a sketch of the contract; the class is in frameworks/base.py",
+    "docs/export.md: import csv\n\nimport fiftyone": "needs FiftyOne, which brings a database server",
+}
+"""Page and beginning of what is not run, with the reason."""
+
+COVERED = {
+    "python -m experiments.run": "tests/experiments/test_run.py::test_the_commands_of_the_page_work_in_their_own_process",
+    "python -m experiments.tables": "tests/experiments/test_run.py::test_the_commands_of_the_page_work_in_their_own_process",
+    "python -m experiments.small_data": "tests/experiments/test_small_data.py",
+    "python -m experiments.self_distillation": "tests/experiments/test_self_distillation.py",
+    "python -m experiments.export_differences": "tests/test_docs.py::test_every_export_is_made_and_loaded_as_the_page_says",
+    "python -m tests.fuzz": "tests/fuzz/test_fuzz.py",
+    "python benchmarks/sources.py": "tests/benchmarks/test_benchmarks.py::test_sources_measures_scale_and_speed",
+    "python benchmarks/pipeline.py": "tests/benchmarks/test_benchmarks.py::test_pipeline_runs_contenders_and_saves_their_views",
+    "python benchmarks/step.py": "tests/benchmarks/test_benchmarks.py::test_step_measures_time_memory_and_ceiling",
+    "python benchmarks/feeding.py": "tests/benchmarks/test_benchmarks.py::test_feeding_compares_reading_loading_and_views",
+    "python benchmarks/fidelity.py": "tests/benchmarks/test_benchmarks.py::test_fidelity_compares_views_of_whole_and_of_shrunk_files",
+    "sbatch examples/cluster/slurm.sh": "tests/examples/test_cluster.py::test_a_slurm_job_is_queued_again_and_resumes",
+    "python examples/cluster/submitit_run.py": "tests/examples/test_cluster.py::test_submitit_runs_the_job_and_queues_it_again",
+}
+"""Beginning of programs that other tests run at toy size."""
+
+PAGES = {page.relative_to(ROOT).as_posix(): page for page in reading.pages() if reading.steps(page)}
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The folder that the pages get copies of."""
+    folder = tmp_path_factory.mktemp("pages") / "world"
+    folder.mkdir()
+    texts = [step.text for page in PAGES.values() for step in reading.steps(page) if not step.python]
+    runs = {name for text in texts for name in re.findall(r"(?<!--out )\bruns/([a-z0-9]+)\b", text)}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        sandbox.fill(folder, runs)
+        sandbox.know_sums(patch, folder)
+        patch.setenv("HF_HUB_OFFLINE", "1")
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def done() -> set[tuple[str, ...]]:
+    """What has been run: a command stands on several pages, but for the name of its output."""
+    return set()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_works(
+    page: str, world: Path, done: set[tuple[str, ...]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = Path(shutil.copytree(world, tmp_path / "here"))
+    monkeypatch.chdir(here)
+    run = PageRun(page, done, monkeypatch)
+    failures = run.failures()
+    assert not failures, "\n\n".join(failures)
+
+
+def _published(*_: Any, toy: bool, **__: Any) -> dict[str, torch.Tensor]:
+    """In place of the weights on the hub: a toy encoder's, or those of timm's ViT-S."""
+    if toy:
+        return dict(torch.load("dino_vits16.pth", weights_only=True))
+    return dict(timm.create_model("vit_small_patch16_224").state_dict())
+
+
+class PageRun:
+    """Runs the steps of a page."""
+
+    def __init__(self, page: str, done: set[tuple[str, ...]], patch: pytest.MonkeyPatch) -> None:
+        self.steps, self.done, self.patch = reading.steps(PAGES[page]), done, patch
+        self.seen = ""
+        self.names: dict[str, Any] = {}
+        self.program = self._program()
+
+    def failures(self) -> list[str]:
+        found = []
+        for step in self.steps:
+            try:
+                if not self._is_elsewhere(step):
+                    self._run(step)
+            except Failed as error:
+                found.append(str(error))
+            self.seen += step.text
+        return found
+
+    def _program(self) -> Path | None:
+        """The file that a page's Python blocks make, if the page runs one that the project does not have."""
+        names = [words(step.text)[1] for step in self.steps if not step.python and re.match(r"python [\w/]+\.py", step.text)]
+        own = {name for name in names if not (ROOT / name).exists()}
+        if not own:
+            return None
+        (name,) = own
+        Path(name).write_text("\n\n".join(step.text for step in self.steps if step.python), encoding="utf-8")
+        return Path(name)
+
+    def _is_elsewhere(self, step: Step) -> bool:
+        """Whether this is not run here, for a reason that the tables name, or was run on another page."""
+        if any(f"{step.page}: {step.text}".startswith(start) for start in NOT_RUN):
+            return True
+        if any(step.text.startswith(start) for start in COVERED):
+            return True
+        return step.python and self.program is not None
+
+    def _run(self, step: Step) -> None:
+        if step.python:
+            running.run_python(step, self.names or self._names(), self.patch)
+            return
+        command = words(in_sandbox(step.text))
+        program = self.program is not None and command[:2] == ["python", str(self.program)]
+        if command[0] not in ("repre", "torchrun") and not program:
+            raise Failed(f"{step}\nis no command of repre: name the test that runs it in COVERED of tests/pages/test_pages.py")
+        arguments = command[command.index("repre.cli") + 1 :] if command[0] == "torchrun" else command[1 + program :]
+        key = self._key(command[: len(command) - len(arguments)], arguments)
+        if key in self.done:
+            return
+        self.done.add(key)
+        self._make_room(arguments)
+        self.patch.setattr(_builder, "load_state_dict_from_hf", partial(_published, toy="hub" in command))
+        with self._bucket(command):
+            if command[0] == "torchrun":
+                running.run_torchrun(step, command)
+            elif program:
+                running.run_file(step, command)
+            else:
+                running.run_repre(step, smaller(arguments))
+
+    def _key(self, launcher: list[str], arguments: list[str]) -> tuple[str, ...]:
+        """What a command does, whatever its output is called and, of torchrun, beyond the command that it starts."""
+        if launcher[0] == "torchrun":
+            return ("torchrun", *arguments[: 2 if arguments[0] == "eval" else 1])
+        plain, options = split(smaller(arguments))
+        resumes = arguments[0] == "pretrain" and f"--out {dict(options).get('--out', [''])[0]}" in self.seen
+        return (*launcher, *plain, *(str(option) for option in sorted(options) if option[0] != "--out"), str(resumes))
+
+    def _make_room(self, arguments: list[str]) -> None:
+        """A run that the page has not named yet is not there when the page begins it."""
+        out = dict(split(arguments)[1]).get("--out", [])
+        if arguments[0] == "pretrain" and out and out[0] not in self.seen and Path(out[0]).is_dir():
+            shutil.rmtree(out[0])
+
+    @contextmanager
+    def _bucket(self, command: list[str]) -> Iterator[None]:
+        """A bucket on this machine for `s3://bucket/photos/`."""
+        if not any(word.startswith("s3://bucket/") for word in command):
+            yield
+            return
+        with s3_server():
+            client = boto3.client("s3")
+            client.create_bucket(Bucket="bucket")
+            for path in Path("photos").iterdir():
+                client.put_object(Bucket="bucket", Key=f"photos/{path.name}", Body=path.read_bytes())
+            yield
+
+    def _names(self) -> dict[str, Any]:
+        """Names that the README takes from the reader's own loop, and the library of its first block."""
+        config = load_yaml(Path("runs/photos/config.yaml"))
+        parts = build_model(
+            encoder=config.encoder,
+            framework=config.framework,
+            decoder=config.decoder,
+            reconstruction=config.reconstruction,
+            seed=0,
+        )
+        first, second = torch.randn(2, 4, 3, 32, 32)
+        self.names = {"timm": timm, "framework": parts.framework, "decoder": parts.decoder}
+        self.names |= {"first_view": first, "second_view": second}
+        return self.names
+
+
+def test_every_reason_not_to_run_is_about_something_on_a_page() -> None:
+    found = [f"{step.page}: {step.text}" for page in PAGES.values() for step in reading.steps(page)]
+    for start in NOT_RUN:
+        assert any(text.startswith(start) for text in found), f"no page has {start!r} any more: take it out of NOT_RUN"
+    print("\n".join(f"not run: {start.splitlines()[0]}: {reason}" for start, reason in NOT_RUN.items()))
+
+
+def test_every_test_that_covers_a_program_exists_and_the_program_has_the_options_of_the_page() -> None:
+    texts = [step.text for page in PAGES.values() for step in reading.steps(page) if not step.python]
+    for start, test in COVERED.items():
+        file, _, name = test.partition("::")
+        assert (ROOT / file).is_file(), test
+        assert not name or f"def {name}(" in (ROOT / file).read_text(encoding="utf-8"), test
+        commands = [text for text in texts if text.startswith(start)]
+        assert commands, f"no page has {start!r} any more: take it out of COVERED"
+        program = words(start)[-1]
+        path = ROOT / (program if "/" in program else program.replace(".", "/") + ".py")
+        source = (path if path.is_file() else path.with_suffix("") / "__main__.py").read_text(encoding="utf-8")
+        for command in commands:
+            for option, _values in split(words(command.partition(" -- ")[0])[2:])[1]:
+                assert option[2:].replace("-", "_") in source or option in source, f"{command}: no {option} in {path.name}"
