@@ -37,10 +37,11 @@ class UnknownCommand(Exception):
 
 
 def pages() -> list[Path]:
-    """All pages and notebooks of the project."""
+    """All pages and notebooks of the project but its history, whose commands are those of their time."""
     folders = ("docs", "examples", "experiments", "benchmarks")
     found = [page for folder in folders for kind in ("*.md", "*.ipynb") for page in (ROOT / folder).rglob(kind)]
-    return sorted([*ROOT.glob("*.md"), *(page for page in found if "results" not in page.parts)])
+    top = [page for page in ROOT.glob("*.md") if page.name != "CHANGELOG.md"]
+    return sorted([*top, *(page for page in found if "results" not in page.parts)])
 
 
 def steps(page: Path) -> list[Step]:
@@ -83,9 +84,10 @@ def _is_complete(command: str) -> bool:
     """Whether a command in the text is one to type, and not the name of a command or a form with places to fill in."""
     if re.search(r"\.\.\.|…|\||[\[{<]", command):
         return False
-    if command.startswith("repre "):
-        return any(" -" in command or "/" in word for word in command.split()[2:]) and "--help" not in command
-    return ".py" in command or " -m " in command
+    if command.startswith("python "):
+        return ".py" in command or " -m " in command
+    names = "/" in command or re.search(r" [A-Z]+\b", command) is not None
+    return names or re.match(r"repre pretrain --\S+ [^-]", command) is not None
 
 
 def _notebook(text: str) -> str:

@@ -5,6 +5,8 @@ import io
 import os
 import re
 import shlex
+import shutil
+import signal
 import subprocess
 import sys
 import traceback
@@ -21,9 +23,11 @@ from tests import own_process
 from tests.pages.reading import Step
 from tests.pages.toys import EVALUATIONS, ON_CPU, smaller, split
 
-NAMES = (
+NAMES: tuple[tuple[str, str | None], ...] = (
     (r"runs/photos/evaluations/([a-z-]+)-[0-9a-f]{12}(\.json|/model)?", None),
     (r"(?<![\w/])/(data|runs)\b", r"\1"),
+    (r"\bS\b", "0"),
+    (r"runs/sS\b", "runs/s0"),
     (r"\bRECIPE\b", "quickstart"),
     (r"\bRUN\b", "runs/photos"),
     (r"\bNEW\b", "runs/new"),
@@ -32,8 +36,10 @@ NAMES = (
     (r"\bFOLDER\b", "folder"),
 )
 """Names of the pages that stand for something else; those of results have the hash of the settings."""
-LAUNCHER = ("--max-restarts", "--nnodes", "--node-rank", "--rdzv-id", "--rdzv-backend", "--rdzv-endpoint", "--master-addr")
+LAUNCHER = ("--max-restarts", "--nnodes", "--node-rank", "--rdzv-id", "--rdzv-backend", "--rdzv-endpoint", "--master-addr", "--master-port")
 """Options of torchrun that are left out: everything runs on one machine."""
+TORCHRUN_SECONDS = 300
+"""Two processes take ten seconds alone, and more beside other tests."""
 OF_A_RUN = (
     *("report.html", "encoder/model.safetensors", "encoder/config.json", "checkpoints/last.pt", "metrics.jsonl"),
     *("metrics.csv", "tensorboard", "panel", "config.yaml", "environment.json", "log.txt", "files.gz", "summary.json"),
@@ -88,9 +94,16 @@ def run_torchrun(step: Step, command: list[str]) -> None:
     arguments = smaller(command[place + 1 :])
     launcher = [value if before != "--nproc-per-node" else "2" for before, value in zip([""] + launcher, launcher, strict=False)]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-    line = [sys.executable, "-m", "torch.distributed.run", "--master-port", "0", *launcher, "-m", "repre.cli", *arguments]
-    ended = subprocess.run(line, capture_output=True, text=True, check=False, timeout=240, env=environment)
-    _judge(step, arguments, ended.returncode, ended.stdout + ended.stderr)
+    line = [sys.executable, "-m", "torch.distributed.run", "--standalone", *launcher, "-m", "repre.cli", *arguments]
+    with subprocess.Popen(
+        line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment, start_new_session=True
+    ) as launched:
+        try:
+            printed, _ = launched.communicate(timeout=TORCHRUN_SECONDS)
+        except subprocess.TimeoutExpired as error:
+            os.killpg(launched.pid, signal.SIGTERM)  # the launcher, which ends its processes
+            raise Failed(f"{step}\nhad not ended after {TORCHRUN_SECONDS} s") from error
+    _judge(step, arguments, launched.returncode, printed)
 
 
 def run_file(step: Step, command: list[str]) -> None:
@@ -136,7 +149,7 @@ def run_python(step: Step, names: dict[str, Any], patch: pytest.MonkeyPatch) -> 
     out = io.StringIO()
     try:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
-            exec(compile(step.text, f"{step.page}:{step.line}", "exec"), names)
+            exec(compile(in_sandbox(step.text), f"{step.page}:{step.line}", "exec"), names)
     except Exception as error:
         raise Failed(f"{step}\n{traceback.format_exc()}") from error
 
@@ -145,6 +158,7 @@ def _toy_pretrain(config: str | None = None, **settings: Any) -> repre.Run:
     """`repre.pretrain` at toy size."""
     options = {name.replace("start_from", "from").replace("_", "-"): value for name, value in settings.items()}
     line = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+    shutil.rmtree(settings["out"], ignore_errors=True)  # the page may have trained this by a command with other settings
     assert main(smaller(["pretrain", *([config] if config else []), *line])) == 0
     return repre.Run(Path(settings["out"]))
 

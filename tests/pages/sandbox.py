@@ -26,6 +26,8 @@ FITTED = (
     "detect --encoder runs/photos --data coco:images/,annotations.json",
 )
 """Evaluations of `runs/photos` whose models the pages use."""
+RUNS = ("a", "b", "a0", "a1", "a2", "camvid", "stamps", "swin")
+"""Runs below `runs/` that pages use and do not make, beside `photos`."""
 
 
 def run(command: str) -> None:
@@ -33,13 +35,8 @@ def run(command: str) -> None:
     assert main(smaller(command.split())) == 0, command
 
 
-def fill(world: Path, runs: set[str]) -> None:
-    """Fills a folder, which must be the working folder.
-
-    Args:
-        world: the folder.
-        runs: names of the runs below `runs/` that the pages name, beside `photos`.
-    """
+def fill(world: Path) -> None:
+    """Fills a folder, which must be the working folder."""
     _write_photos(world)
     _write_classes(world)
     _write_scenes(world)
@@ -48,7 +45,7 @@ def fill(world: Path, runs: set[str]) -> None:
     run("pretrain vit-small-moco-v3 --data photos/ --out runs/photos --epochs 1000 --runtime.keep-every 10 --optim.lr 0.01")
     for evaluation in FITTED:
         run(f"eval {evaluation}")
-    for seed, name in enumerate(sorted(runs - {"photos"}), start=1):
+    for seed, name in enumerate(RUNS, start=1):
         recipe = "swin-tiny-moby" if name == "swin" else "vit-small-moco-v3"
         run(f"pretrain {recipe} --data photos/ --out runs/{name} --seed {seed} --runtime.no-monitors --optim.lr 0.01")
 

@@ -115,12 +115,16 @@ def added(plain: list[str], options: dict[str, list[str]]) -> dict[str, str]:
         return {**({"--seconds": "0.5"} if command == "plan" else {}), **_pretraining(plain, options)}
     if command == "eval":
         scenes = {} if "--data" in options else {"--data": "scenes:64:32"}
-        return {**scenes, **EVALUATIONS.get(plain[1], {}), **ON_CPU}
+        return {**scenes, **_evaluation(plain[1])}
     if command == "compare":
         names = options.get("--eval", ["knn"])
-        own = {f"--{name}.{key[2:]}": value for name in names for key, value in EVALUATIONS.get(name, {}).items()}
-        return {**_scenes_of(names, options), **own, "--seeds": "2", **ON_CPU}
+        own = {f"--{name}.{key[2:]}": value for name in names for key, value in _evaluation(name).items()}
+        return {**_scenes_of(names, options), **own, "--seeds": "2"}
     return COMMANDS.get(" ".join(plain[:2]), COMMANDS.get(command, {}))
+
+
+def _evaluation(name: str) -> dict[str, str]:
+    return EVALUATIONS.get(name, {}) | ON_CPU
 
 
 def _scenes_of(names: list[str], options: dict[str, list[str]]) -> dict[str, str]:
@@ -140,7 +144,9 @@ def _pretraining(plain: list[str], options: dict[str, list[str]]) -> dict[str, s
         return small | {"--data": "scenes:64", "--batch-size": "32", "--runtime.monitor-samples": "64"}
     config = recipe(name)
     small |= SWIN if config.encoder.name.startswith("swin") else VIT
-    small |= {"--views.size": "32", "--batch-size": "8", "--decoder.dim": "8", "--runtime.monitor-samples": "8"}
+    small |= {"--views.size": "32", "--batch-size": "8", "--decoder.dim": "16", "--runtime.monitor-samples": "8"}
+    if config.views.mask.patch:
+        small["--views.mask.patch"] = "8"
     if config.views.n_local:
         small |= {"--views.local-size": "16", "--views.n-local": "2"}
     fields = vars(config.framework)
