@@ -1,4 +1,4 @@
-"""What the pages tell people to run, in the order of the page: commands in code blocks and in the text, and Python blocks."""
+"""What a page tells people to run, in its order: commands in code blocks and in the text, and Python blocks."""
 
 import json
 import re
@@ -11,7 +11,22 @@ SPAN = re.compile(r"`((?:repre|torchrun|python) [^`]+)`")
 SHELL = ("bash", "sh", "shell", "console")
 """Languages of blocks in which every line must be a command that is known here."""
 RUN = ("repre", "torchrun", "python", "sbatch")
-OTHERS = ("pip", "docker", "make", "git", "cd", "source", "export", "ssh", "apt-get", "curl", "mkdir", "mount", "unshare", "jupyter")
+OTHERS = (
+    "pip",
+    "docker",
+    "make",
+    "git",
+    "cd",
+    "source",
+    "export",
+    "ssh",
+    "apt-get",
+    "curl",
+    "mkdir",
+    "mount",
+    "unshare",
+    "jupyter",
+)
 """Commands that no test runs here: of other programs, and `make`, whose targets tests/test_docs.py looks up."""
 BEFORE = re.compile(r"^(?:\$ |srun |exec |! ?|[A-Z][A-Z0-9_]*=\S* )+")
 """What may stand before a command: a prompt, a launcher, variables of the environment."""
@@ -74,8 +89,10 @@ def _commands(page: str, line: int, block: str, *, must_be_known: bool) -> list[
         if command.startswith(tuple(f"{word} " for word in RUN)):
             found.append(Step(page, line, command, comment.strip()))
         elif must_be_known and command and not command.startswith(("#", *OTHERS)):
-            raise UnknownCommand(f"{page}:{line}: {command!r} is no command that tests/pages/reading.py knows: add its first "
-                                 "word to RUN or to OTHERS, or give the block another language")  # fmt: skip
+            raise UnknownCommand(
+                f"{page}:{line}: {command!r} is no command that tests/pages/reading.py knows: add its first word to RUN or "
+                "to OTHERS, or give the block another language"
+            )
         line += part.count("\0") + 1
     return found
 

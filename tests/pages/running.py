@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,20 +24,31 @@ from tests import own_process
 from tests.pages.reading import Step
 from tests.pages.toys import EVALUATIONS, ON_CPU, smaller, split
 
-NAMES: tuple[tuple[str, str | None], ...] = (
-    (r"runs/photos/evaluations/([a-z-]+)-[0-9a-f]{12}(\.json|/model)?", None),
-    (r"(?<![\w/])/(data|runs)\b", r"\1"),
-    (r"\bS\b", "0"),
-    (r"runs/sS\b", "runs/s0"),
+NAMES: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
+    (r"(RECIPE.*--out )runs/photos", r"\1runs/recipe"),
     (r"\bRECIPE\b", "quickstart"),
-    (r"\bRUN\b", "runs/photos"),
-    (r"\bNEW\b", "runs/new"),
     (r"\bMODEL\b", "runs/photos/evaluations/segment-000000000000.json"),
+    (r"runs/photos/evaluations/([a-z-]+)-[0-9a-f]{12}(\.json|/model)?", lambda match: _newest_result(match)),
+    (r"(?<![\w/])/(data|runs)\b", r"\1"),
+    (r"\b(RUN|A)\b", "runs/photos"),
+    (r"\bB\b", "runs/b"),
+    (r"\bNEW\b", "runs/new"),
     (r"\bIMAGE\b", "photos/a.jpg"),
     (r"\bFOLDER\b", "folder"),
+    (r"\bS\b", "0"),
+    (r"runs/sS\b", "runs/s0"),
 )
 """Names of the pages that stand for something else; those of results have the hash of the settings."""
-LAUNCHER = ("--max-restarts", "--nnodes", "--node-rank", "--rdzv-id", "--rdzv-backend", "--rdzv-endpoint", "--master-addr", "--master-port")
+LAUNCHER = (
+    "--max-restarts",
+    "--nnodes",
+    "--node-rank",
+    "--rdzv-id",
+    "--rdzv-backend",
+    "--rdzv-endpoint",
+    "--master-addr",
+    "--master-port",
+)
 """Options of torchrun that are left out: everything runs on one machine."""
 TORCHRUN_SECONDS = 300
 """Two processes take ten seconds alone, and more beside other tests."""
@@ -53,8 +65,8 @@ class Failed(Exception):
 
 def in_sandbox(text: str) -> str:
     """A command with the names of this sandbox."""
-    for pattern, name in reversed(NAMES):
-        text = re.sub(pattern, _newest_result if name is None else name, text)
+    for pattern, name in NAMES:
+        text = re.sub(pattern, name, text)
     return text
 
 
@@ -90,10 +102,13 @@ def run_repre(step: Step, arguments: list[str]) -> None:
 def run_torchrun(step: Step, command: list[str]) -> None:
     """Runs `torchrun ... -m repre.cli ARGUMENTS` with two processes, on the CPU."""
     place = command.index("repre.cli")
-    launcher = [part for name, values in split(command[1 : place - 1])[1] if name not in LAUNCHER for part in (name, *values)]
+    options = dict(split(command[1 : place - 1])[1]) | {"--nproc-per-node": ["2"]}
+    launcher = [word for name, values in options.items() if name not in LAUNCHER for word in (name, *values)]
     arguments = smaller(command[place + 1 :])
-    launcher = [value if before != "--nproc-per-node" else "2" for before, value in zip([""] + launcher, launcher, strict=False)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    environment = os.environ | {
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+    }
     line = [sys.executable, "-m", "torch.distributed.run", "--standalone", *launcher, "-m", "repre.cli", *arguments]
     with subprocess.Popen(
         line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment, start_new_session=True
@@ -136,7 +151,9 @@ def _promised(arguments: list[str]) -> list[Path]:
     if plain[0] == "embed" and "--map" in options:
         return [*out, *(file.with_suffix(f".map.{kind}") for file in out for kind in ("csv", "html"))]
     if plain[0] == "predict":
-        return [folder / "overlays" for folder in out if plain[0] == "predict" and "linear" not in str(options["--model"])]
+        return [
+            folder / "overlays" for folder in out if plain[0] == "predict" and "linear" not in str(options["--model"])
+        ]
     if plain[0] == "eval" and "--out" not in options and str(options["--encoder"][0]) == "runs/photos":
         return [Path("runs/photos/evaluations")]
     return out
@@ -158,7 +175,9 @@ def _toy_pretrain(config: str | None = None, **settings: Any) -> repre.Run:
     """`repre.pretrain` at toy size."""
     options = {name.replace("start_from", "from").replace("_", "-"): value for name, value in settings.items()}
     line = [word for name, value in options.items() for word in (f"--{name}", str(value))]
-    shutil.rmtree(settings["out"], ignore_errors=True)  # the page may have trained this by a command with other settings
+    shutil.rmtree(
+        settings["out"], ignore_errors=True
+    )  # the page may have trained this by a command with other settings
     assert main(smaller(["pretrain", *([config] if config else []), *line])) == 0
     return repre.Run(Path(settings["out"]))
 

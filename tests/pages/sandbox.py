@@ -42,7 +42,9 @@ def fill(world: Path) -> None:
     _write_scenes(world)
     _write_torchvision(world)
     _write_weights(world)
-    run("pretrain vit-small-moco-v3 --data photos/ --out runs/photos --epochs 1000 --runtime.keep-every 10 --optim.lr 0.01")
+    run(
+        "pretrain vit-small-moco-v3 --data photos/ --out runs/photos --epochs 1000 --runtime.keep-every 10 --optim.lr 0.01"
+    )
     for evaluation in FITTED:
         run(f"eval {evaluation}")
     for seed, name in enumerate(RUNS, start=1):
@@ -156,5 +158,5 @@ def know_sums(patch: pytest.MonkeyPatch, world: Path) -> None:
 def _write_weights(world: Path) -> None:
     """Weights with timm's and DINO's names, of the encoder that a command of a page gets here."""
     torch.manual_seed(0)
-    model = timm.create_model("vit_small_patch16_224", num_classes=0, embed_dim=32, depth=4, num_heads=2)
+    model = timm.create_model("vit_small_patch16_224", num_classes=0, embed_dim=48, depth=4)
     torch.save(model.state_dict(), world / "dino_vits16.pth")

@@ -1,12 +1,13 @@
 """Every command on every page is run, page by page, in the order of the page, at toy size.
 
-A page gets a fresh copy of a folder in which everything that pages name is there (`sandbox.py`). The options of the page stay
-in the line; those that cost time get smaller values (`toys.py`). A new page or command is found by itself.
+A page gets a fresh copy of a folder in which everything that pages name is there (`sandbox.py`). The options of the page
+stay in the line; those that cost time get smaller values (`toys.py`). A new page or command is found by itself.
 """
 
 import os
 import re
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from functools import partial
@@ -29,29 +30,29 @@ from tests.pages.toys import smaller, split
 
 NOT_RUN = {
     "docs/architecture.md: class Framework(nn.Module)": "a sketch of the contract; the class is in frameworks/base.py",
+    "docs/export.md: python -m experiments.export_differences": "exports three encoders of full size, which takes minutes",
     "docs/performance.md: python benchmarks/host_memory.py": "trains a ViT-B in up to four processes, which takes 10 GiB",
     "docs/export.md: import csv\n\nimport fiftyone": "needs FiftyOne, which brings a database server",
 }
 """Page and beginning of what is not run, with the reason."""
 
 COVERED = {
-    "python -m experiments.run": "tests/experiments/test_run.py::test_the_commands_of_the_page_work_in_their_own_process",
-    "python -m experiments.tables": "tests/experiments/test_run.py::test_the_commands_of_the_page_work_in_their_own_process",
-    "python -m experiments.small_data": "tests/experiments/test_small_data.py",
-    "python -m experiments.self_distillation": "tests/experiments/test_self_distillation.py",
-    "python -m experiments.export_differences": "tests/test_docs.py::test_every_export_is_made_and_loaded_as_the_page_says",
-    "python -m tests.fuzz": "tests/fuzz/test_fuzz.py",
-    "python benchmarks/sources.py": "tests/benchmarks/test_benchmarks.py::test_sources_measures_scale_and_speed",
-    "python benchmarks/pipeline.py": "tests/benchmarks/test_benchmarks.py::test_pipeline_runs_contenders_and_saves_their_views",
-    "python benchmarks/step.py": "tests/benchmarks/test_benchmarks.py::test_step_measures_time_memory_and_ceiling",
-    "python benchmarks/feeding.py": "tests/benchmarks/test_benchmarks.py::test_feeding_compares_reading_loading_and_views",
-    "python benchmarks/fidelity.py": "tests/benchmarks/test_benchmarks.py::test_fidelity_compares_views_of_whole_and_of_shrunk_files",
-    "python docs/make_config.py": "tests/test_docs.py::test_the_settings_page_is_what_the_classes_say",
-    "python docs/make_tree.py": "tests/test_architecture.py",
-    "sbatch examples/cluster/slurm.sh": "tests/examples/test_cluster.py::test_a_slurm_job_is_queued_again_and_resumes",
-    "python examples/cluster/submitit_run.py": "tests/examples/test_cluster.py::test_submitit_runs_the_job_and_queues_it_again",
+    "python -m experiments.run": "experiments/test_run.py::test_the_commands_of_the_page_work_in_their_own_process",
+    "python -m experiments.tables": "experiments/test_run.py::test_the_commands_of_the_page_work_in_their_own_process",
+    "python -m experiments.small_data": "experiments/test_small_data.py",
+    "python -m experiments.self_distillation": "experiments/test_self_distillation.py",
+    "python -m tests.fuzz": "fuzz/test_fuzz.py",
+    "python benchmarks/sources.py": "benchmarks/test_benchmarks.py::test_sources_measures_scale_and_speed",
+    "python benchmarks/pipeline.py": "benchmarks/test_benchmarks.py::test_pipeline_runs_contenders_and_saves_their_views",
+    "python benchmarks/step.py": "benchmarks/test_benchmarks.py::test_step_measures_time_memory_and_ceiling",
+    "python benchmarks/feeding.py": "benchmarks/test_benchmarks.py::test_feeding_compares_reading_loading_and_views",
+    "python benchmarks/fidelity.py": "benchmarks/test_benchmarks.py::test_fidelity_compares_views_of_whole_and_of_shrunk_files",
+    "python docs/make_config.py": "test_docs.py::test_the_settings_page_is_what_the_classes_say",
+    "python docs/make_tree.py": "test_architecture.py",
+    "sbatch examples/cluster/slurm.sh": "examples/test_cluster.py::test_a_slurm_job_is_queued_again_and_resumes",
+    "python examples/cluster/submitit_run.py": "examples/test_cluster.py::test_submitit_runs_the_job_and_queues_it_again",
 }
-"""Beginning of programs that other tests run at toy size."""
+"""Beginning of programs that other tests, in `tests/`, run at toy size."""
 
 PAGES = {page.relative_to(ROOT).as_posix(): page for page in reading.pages() if reading.steps(page)}
 
@@ -117,7 +118,9 @@ class PageRun:
 
     def _program(self) -> Path | None:
         """The file that a page's Python blocks make, if the page runs one that the project does not have."""
-        names = [words(step.text)[1] for step in self.steps if not step.python and re.match(r"python [\w/]+\.py", step.text)]
+        names = [
+            words(step.text)[1] for step in self.steps if not step.python and re.match(r"python [\w/]+\.py", step.text)
+        ]
         own = {name for name in names if not (ROOT / name).exists()}
         if not own:
             return None
@@ -140,14 +143,17 @@ class PageRun:
         command = words(in_sandbox(step.text))
         program = self.program is not None and command[:2] == ["python", str(self.program)]
         if command[0] not in ("repre", "torchrun") and not program:
-            raise Failed(f"{step}\nis no command of repre: name the test that runs it in COVERED of tests/pages/test_pages.py")
+            raise Failed(
+                f"{step}\nis no command of repre: name the test that runs it in COVERED of tests/pages/test_pages.py"
+            )
         arguments = command[command.index("repre.cli") + 1 :] if command[0] == "torchrun" else command[1 + program :]
         key = self._key(command[: len(command) - len(arguments)], arguments)
         if key in self.done:
             return
         self.done.add(key)
-        self._make_room(arguments, is_form=in_sandbox(step.text) != step.text and "RECIPE" in step.text)
+        self._make_room(arguments)
         self.patch.setattr(_builder, "load_state_dict_from_hf", partial(_published, toy="hub" in command))
+        started = time.time()
         with self._bucket(command):
             if command[0] == "torchrun":
                 running.run_torchrun(step, command)
@@ -155,19 +161,21 @@ class PageRun:
                 running.run_file(step, command)
             else:
                 running.run_repre(step, smaller(arguments))
+        out = dict(split(arguments)[1]).get("--out")
+        if arguments[0] == "pretrain" and out and Path(out[0], "summary.json").stat().st_mtime < started:
+            raise Failed(f"{step}\ntrained nothing: {out[0]} is the finished run of an earlier command of the page")
 
     def _key(self, launcher: list[str], arguments: list[str]) -> tuple[str, ...]:
         """What a command does, whatever its output is called and, of torchrun, beyond the command that it starts."""
         if launcher[0] == "torchrun":
             return ("torchrun", *arguments[: 2 if arguments[0] == "eval" else 1])
-        plain, options = split(smaller(arguments))
-        resumes = arguments[0] == "pretrain" and f"--out {dict(options).get('--out', [''])[0]}" in self.seen
-        return (*launcher, *plain, *(str(option) for option in sorted(options) if option[0] != "--out"), str(resumes))
+        plain, options = split(smaller(["--encoder" if word == "--run" else word for word in arguments]))
+        return (*launcher, *plain, *(str(option) for option in sorted(options) if option[0] != "--out"))
 
-    def _make_room(self, arguments: list[str], *, is_form: bool) -> None:
-        """What the page has not named yet is not there when one of its commands makes it, nor where any recipe may stand."""
+    def _make_room(self, arguments: list[str]) -> None:
+        """What the page has not named yet is not there when one of its commands makes it."""
         for out in dict(split(arguments)[1]).get("--out", []):
-            if (is_form or out not in self.seen) and Path(out).is_dir() and sum(out in word for word in arguments) == 1:
+            if out not in self.seen and Path(out).is_dir() and sum(out in word for word in arguments) == 1:
                 shutil.rmtree(out)
 
     @contextmanager
@@ -209,7 +217,7 @@ def test_every_reason_not_to_run_is_about_something_on_a_page() -> None:
 def test_every_test_that_covers_a_program_exists_and_the_program_has_the_options_of_the_page() -> None:
     texts = [step.text for page in PAGES.values() for step in reading.steps(page) if not step.python]
     for start, test in COVERED.items():
-        file, _, name = test.partition("::")
+        file, _, name = f"tests/{test}".partition("::")
         assert (ROOT / file).is_file(), test
         assert not name or f"def {name}(" in (ROOT / file).read_text(encoding="utf-8"), test
         commands = [text for text in texts if text.startswith(start)]
@@ -219,4 +227,6 @@ def test_every_test_that_covers_a_program_exists_and_the_program_has_the_options
         source = (path if path.is_file() else path.with_suffix("") / "__main__.py").read_text(encoding="utf-8")
         for command in commands:
             for option, _values in split(words(command.partition(" -- ")[0])[2:])[1]:
-                assert option[2:].replace("-", "_") in source or option in source, f"{command}: no {option} in {path.name}"
+                assert option[2:].replace("-", "_") in source or option in source, (
+                    f"{command}: no {option} in {path.name}"
+                )

@@ -33,7 +33,6 @@ SMALLER: dict[str, Smaller] = {
     "--views.local-size": at_most(16),
     "--compute.micro-batch": at_most(4),
     "--seconds": at_most(0.5),
-    "--seeds": at_most(2),
     "--nproc-per-node": at_most(2),
     "--train": at_most(16),
     "--val": at_most(8),
@@ -46,11 +45,10 @@ SMALLER: dict[str, Smaller] = {
 }
 """Options whose values become smaller where they stand; of `compare` also behind the name of an evaluation."""
 
-VIT = {
+VIT = {  # as many heads as the recipe has, which weights of the hub must share
     "--encoder.patch-size": "8",
-    "--encoder.model-args.embed-dim": "32",
+    "--encoder.model-args.embed-dim": "48",
     "--encoder.model-args.depth": "4",
-    "--encoder.model-args.num-heads": "2",
 }
 SWIN = {
     "--encoder.model-args.embed-dim": "16",
@@ -62,8 +60,8 @@ HEADS = {"hidden_dim": "16", "out_dim": "8", "bottleneck_dim": "8", "prototypes"
 ON_CPU = {"--runtime.device": "cpu", "--runtime.workers": "0"}
 FIT = {"--fit.epochs": "1", "--fit.batch-size": "8"}
 EVALUATIONS = {
-    "knn": {},
-    "linear": {"--steps": "10"},
+    "knn": {"--size": "32"},
+    "linear": {"--size": "32", "--steps": "10"},
     "finetune": {"--size": "32", **FIT},
     "segment": {"--size": "32", **FIT},
     "patch-knn": {"--size": "32"},
