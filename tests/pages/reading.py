@@ -103,6 +103,8 @@ def _is_complete(command: str) -> bool:
         return False
     if command.startswith("python "):
         return ".py" in command or " -m " in command
+    if "--help" in command:
+        return False
     names = "/" in command or re.search(r" [A-Z]+\b", command) is not None
     return names or re.match(r"repre pretrain --\S+ [^-]", command) is not None
 

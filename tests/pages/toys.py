@@ -82,7 +82,9 @@ def smaller(arguments: list[str]) -> list[str]:
     plain, options = split(arguments)
     for name, values in options:
         shrink = SMALLER.get(name) or SMALLER.get("--" + name.partition(".")[2])
-        if shrink is not None:
+        if name == "--seeds" and "," not in " ".join(plain):  # runs joined by commas are one run per seed
+            values[:] = ["2"]
+        elif shrink is not None:
             values[:] = [shrink(value) for value in values]
         elif name in ("--data", "--test"):
             values[:] = [re.sub(r"^scenes(:\d+)?(:\d+)?$", "scenes:64:32", value) for value in values]
@@ -128,7 +130,7 @@ def _evaluation(name: str) -> dict[str, str]:
 def _scenes_of(names: list[str], options: dict[str, list[str]]) -> dict[str, str]:
     if "--data" in options:
         return {}
-    return {f"--{name}.data": "scenes:32:32" for name in names}
+    return {f"--{name}.data": "scenes:16:32" for name in names}
 
 
 def _pretraining(plain: list[str], options: dict[str, list[str]]) -> dict[str, str]:
