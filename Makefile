@@ -8,7 +8,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: demo test quick lint types pytest long wheel docs bench gpu lease faults clean
+.PHONY: demo test quick lint types pytest long wheel docs pictures bench gpu lease faults clean
 
 demo: $(STAMP)
 	$(BIN)/repre pretrain
@@ -34,10 +34,15 @@ pytest: $(STAMP)
 long: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m long
 
-# The site, in site/; --strict makes a dead link an error.
+# The site, in site/, which opens from the disk; --strict makes a dead link an error.
 docs: $(STAMP)
-	$(BIN)/python -m pip install --quiet --editable '.[docs]'
-	$(BIN)/mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+# Every published picture: those of the evidence from its stored results, the others from a quickstart run, trained here.
+pictures: $(STAMP)
+	$(BIN)/python -m tests.reporting.browser
+	$(BIN)/python -m experiments.tables
+	$(BIN)/python docs/make_pictures.py
 
 # Speed beside rivals, which get environments of their own; about an hour. PRESET=cuda on a machine with a GPU.
 PRESET ?= cpu

@@ -7,6 +7,8 @@ with a comparison that the means decide, they do; the table says so where the in
 from collections.abc import Iterator, Sequence
 
 from experiments.comparisons import (
+    DATA,
+    FIXED_METRICS,
     IMAGE_METRICS,
     MIN_AP_GAIN,
     MIN_CHANGE,
@@ -57,7 +59,10 @@ def claims(studies: Sequence[Study], extra: Sequence[Comparison] = ()) -> list[C
     """
     found = [each for study in studies for each in comparisons(study)]
     shown = by_place([*found, *extra])
-    lines = [*_fixed(shown), *_by_data(shown)]
+    lines = [*_fixed(shown)]
+    for study in studies:
+        lines += _target(study)
+    lines += _by_data(shown)
     for study in studies:
         lines += _harmless(study)
     lines += _end_to_end(found)
@@ -87,6 +92,22 @@ def _fixed(found: Sequence[Comparison]) -> Iterator[Claim]:
         for name, goal in goals.items():
             text = f"{each.place}: {each.metric} {name}"
             yield Claim(FIXED, text, short(each.gain, each.unit), judge_fixed(each, goal))
+
+
+def _target(study: Study) -> Iterator[Claim]:
+    """Patch-normalized pixels against clean ones as target of the branch, fixed in `RealPlan.target`."""
+    for entry in study.tables.get("target-confirmatory", []):
+        data, target = data_and_setting(entry.row)
+        metric = without_all_labels(entry.metric, study.preset)
+        if entry.gain is None or target != "patch-normalized pixels" or metric not in FIXED_METRICS[entry.row.table]:
+            continue
+        goals = {"above that with clean pixels": 0.0} if metric in ("object mIoU", "k-NN") else {}
+        if metric != "object mIoU":
+            goals[f"less than {-MIN_CHANGE:g} below that with clean pixels"] = MIN_CHANGE
+        for name, goal in goals.items():
+            text = f"{DATA[data]}, patch-normalized pixels as target: {metric} {name}"
+            verdict = judge(entry.gain, goal) if entry.pairs == entry.row.n_seeds else "open"
+            yield Claim(FIXED, text, short(entry.gain), verdict)
 
 
 def _by_data(found: Sequence[Comparison]) -> Iterator[Claim]:

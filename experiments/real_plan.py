@@ -1,7 +1,8 @@
-"""What is measured on real images, as data: the second confirmatory comparison, and the exploratory tables.
+"""What is measured on real images, as data: two comparisons that were fixed beforehand, and the exploratory tables.
 
-The confirmatory comparison was fixed, here, before any of its runs: CamVid, a linear head with all and with 36 masks,
-RePre's defaults on MoCo v3 with a ViT against plain MoCo v3, five pairs at seeds that no other table has.
+Both were fixed, here, before any of their runs, with MoCo v3 and a ViT and five pairs at seeds that no exploratory table
+has. The first: CamVid, a linear head with all and with 36 masks, RePre's defaults against plain MoCo v3. The second:
+patch-normalized pixels against clean ones as the branch's target, on CamVid and FashionScenes (`RealPlan.target`).
 """
 
 from collections.abc import Iterator
@@ -26,13 +27,17 @@ EVALUATIONS: dict[Kind, tuple[str, ...]] = {
 """Evaluations of table "harm" by data set."""
 
 
+TARGET_EVALUATIONS: dict[Kind, tuple[str, ...]] = {"camvid": MASKS[:1], "fashion": ("foreground", *IMAGE_LABELS)}
+"""Evaluations of table "target-confirmatory" by data set."""
+
+
 class RealPlan(Plan):
     """The rows of all tables on real images at the size of a preset."""
 
     def rows(self) -> list[Row]:
         """Returns the rows of all tables."""
-        confirmatory = self.confirmatory() if self.preset.n_confirmatory_seeds else ()
-        return [*confirmatory, *self.camvid(), *self.harm(), *self.ends(), *self.cifar10()]
+        fixed = (*self.confirmatory(), *self.target()) if self.preset.n_confirmatory_seeds else ()
+        return [*fixed, *self.camvid(), *self.harm(), *self.ends(), *self.cifar10()]
 
     def confirmatory(self) -> Iterator[Row]:
         """Fixed beforehand: RePre's defaults against the plain framework on street frames."""
@@ -44,6 +49,24 @@ class RealPlan(Plan):
             ("random init vit", self.start("random", "camvid"), None),
         ):
             yield self.row(table, label, method, baseline, evaluations)
+
+    def target(self) -> Iterator[Row]:
+        """Fixed beforehand: patch-normalized pixels as target against clean ones, RePre's default.
+
+        Short runs at three seeds had favored the patch-normalized target. It holds up here if linear mIoU, k-NN and linear
+        accuracy fall by at most 0.5 points and object mIoU and k-NN on FashionScenes rise.
+        """
+        for kind, evaluations in TARGET_EVALUATIONS.items():
+            variants = dict(self.variants(kind))
+            methods = {
+                "plain": self.pretrained("moco-v3", "vit", "plain", kind=kind),
+                "clean pixels": variants["default"],
+                "patch-normalized pixels": variants["patch-normalized target"],
+            }
+            baseline = None
+            for label, method in methods.items():
+                yield self.row("target-confirmatory", f"{kind}: {label}", method, baseline, evaluations)
+                baseline = f"{kind}: {label}"
 
     def start(self, kind: str, data: Kind) -> Method:
         """Returns the encoder at random init, or one that is trained on labels from there."""

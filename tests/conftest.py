@@ -30,12 +30,12 @@ def pytest_collection_finish() -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
-    """Tests of a file stay on one worker, and those of the experiments, which share what they measure."""
+    """Tests of a file stay on one worker, and those of the experiments and of the site, which share what they make."""
     from xdist.scheduler import LoadFileScheduling
 
     class Scheduling(LoadFileScheduling):
         def _split_scope(self, nodeid: str) -> str:
             file = super()._split_scope(nodeid)
-            return "tests/experiments" if file.startswith("tests/experiments/") else file
+            return next((one for one in ("tests/experiments", "tests/site") if file.startswith(f"{one}/")), file)
 
     return Scheduling(config, log)

@@ -37,7 +37,9 @@ def quickstart() -> RunConfig:
     """A tiny ViT with SimCLR and the branch on the embedded scenes: a few minutes on two processor cores.
 
     The settings suit few, small steps: a shallow encoder, a high learning rate, no teacher that lags behind, average
-    pooling, crops that keep the object, and colors changed so much that only shape and texture identify a scene.
+    pooling, crops that keep the object, and colors changed so much that only shape and texture identify a scene. The
+    reconstructions are therefore gray. Views that show the branch the true colors keep color in the features and cost k-NN
+    (docs/results.md, "The quickstart").
     """
     view = ViewConfig(scale=(0.6, 1.0), jitter=1.0, saturation=0.8, hue=0.5, grayscale=0.4, blur=0.1, solarize=0.2)
     return RunConfig(

@@ -140,6 +140,26 @@ def test_a_fixed_comparison_without_a_gain_is_told_first() -> None:
     assert "is complete yet" in sentences([empty], [], [])["help"]
 
 
+def test_the_comparison_of_targets_is_judged_by_the_goals_that_were_fixed() -> None:
+    values = {
+        ("fashion-moco-v3-vit-branch", name): [60.0, 61.0, 60.5, 60.0, 60.2] for name in ("foreground", "knn", "linear")
+    }
+    for name, change in (("foreground", 3.0), ("knn", -0.2), ("linear", -2.0)):
+        old = values["fashion-moco-v3-vit-branch", name]
+        values["fashion-moco-v3-vit-patch-norm", name] = [each + change + 0.1 * index for index, each in enumerate(old)]
+    verdicts = {line.text: line.verdict for line in claims([study_of(REAL_CPU, values, first=20)])}
+    start = "FashionScenes, patch-normalized pixels as target: "
+    assert {text.removeprefix(start): verdict for text, verdict in verdicts.items() if text.startswith(start)} == {
+        "object mIoU above that with clean pixels": "reached",
+        "k-NN above that with clean pixels": "open",
+        "k-NN less than 0.5 below that with clean pixels": "reached",
+        "linear less than 0.5 below that with clean pixels": "missed",
+    }
+    del values["fashion-moco-v3-vit-patch-norm", "foreground"][-1]
+    lines = claims([study_of(REAL_CPU, values, first=20)])
+    assert pick(lines, f"{start}object mIoU").verdict == "open"
+
+
 def test_the_same_data_at_two_sizes_have_the_preset_in_their_titles() -> None:
     study = real_study()
     other = replace(study, preset=replace(REAL_CPU, name="lease"))

@@ -12,7 +12,7 @@ from experiments.real_presets import LEASE, REAL_CPU
 
 from repre.config import RunConfig
 
-FIXED = ("camvid-confirmatory",)
+FIXED = ("camvid-confirmatory", "target-confirmatory")
 REAL = [name for name, preset in PRESETS.items() if preset.plan == "real"]
 
 
@@ -28,6 +28,25 @@ def test_the_confirmatory_comparison_is_the_one_that_was_fixed() -> None:
     assert linear.is_frozen
     assert linear.head == "linear"
     assert linear.label_fraction == (10 / 367, 36 / 367, 1.0)
+    others = {
+        (row.method.name, seed) for row in plan_of(REAL_CPU).rows() if row.table not in FIXED for seed in row.seeds
+    }
+    assert not others & {(row.method.name, seed) for row in rows for seed in row.seeds}
+
+
+def test_the_comparison_of_targets_is_the_one_that_was_fixed() -> None:
+    rows = [row for row in plan_of(REAL_CPU).rows() if row.table == "target-confirmatory"]
+    assert [row.label for row in rows] == [
+        f"{data}: {target}"
+        for data in ("camvid", "fashion")
+        for target in ("plain", "clean pixels", "patch-normalized pixels")
+    ]
+    for plain, clean, normalized in (rows[:3], rows[3:]):
+        assert (plain.baseline, clean.baseline, normalized.baseline) == (None, plain.label, clean.label)
+        assert clean.method.config.reconstruction == RunConfig().reconstruction
+        changed = replace(clean.method.config.reconstruction, patch_norm=8)
+        assert normalized.method.config == replace(clean.method.config, reconstruction=changed)
+    assert all(row.seeds == range(20, 25) for row in rows)
     others = {
         (row.method.name, seed) for row in plan_of(REAL_CPU).rows() if row.table not in FIXED for seed in row.seeds
     }

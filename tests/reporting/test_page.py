@@ -10,8 +10,10 @@ import subprocess
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 from repre.errors import RunError, UserError
 from repre.reporting import write_comparison, write_report
@@ -84,6 +86,23 @@ def test_a_complete_run_has_every_section(run: Path) -> None:
     assert "\u2014" not in text
     anchors = {a["href"] for name, a in page.elements if name == "a"}
     assert {f"#{section}" for section in SECTIONS} <= anchors
+
+
+def test_gray_reconstructions_are_explained(run: Path) -> None:
+    """Views of random hue and a clean target; with one setting changed the decoder can know the colors."""
+    view = {"jitter": 1.0, "hue": 0.5}
+    gray = {"views": {"target": "clean", "first": view, "second": view}}
+    known: list[dict[str, Any]] = [
+        {"views": gray["views"] | {"target": "view"}},
+        {"views": gray["views"] | {"first": view | {"hue": 0.1}}, "reconstruction": {"views": "first"}},
+        {"views": gray["views"] | {"second": view | {"jitter": 0.2}}},
+        {"views": "none"},
+        {"views": {"target": "clean", "first": None, "second": {"hue": "0.5"}}},
+    ]
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    for settings, is_gray in [(gray, True), *((each, False) for each in known)]:
+        (run / "config.yaml").write_text(yaml.safe_dump(config | settings))
+        assert ("gray on purpose" in " ".join(outline(write_report(run)).text)) == is_gray, settings
 
 
 def test_the_same_run_gives_the_same_bytes(run: Path, tmp_path: Path) -> None:

@@ -67,7 +67,7 @@ class Needs:
 
 
 class Framework(nn.Module, ABC):
-    """What the model and the training step may call; the head of this file shows the order."""
+    """What the model and the training step may call, in the order that `repre.frameworks.base` shows."""
 
     config: Any
     """The framework's own config."""

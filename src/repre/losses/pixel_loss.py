@@ -28,7 +28,7 @@ def pixel_loss(
     With P the prediction after a pixel shuffle by `stride`: for every image i the mean of ``distance(P[i, c, y, x],
     target[i, c, y, x])`` over all c, y and x inside the image where the mask is true, or over all without a mask; then the
     mean over the images, in which an image without any such pixel counts as 0. With d the difference, the
-    distance is |d| (l1), d² (l2), or d²/2 where |d| < 1 and |d| - 1/2 elsewhere (smooth_l1).
+    distance is `|d|` (l1), `d²` (l2), or `d²/2` where `|d| < 1` and `|d| - 1/2` elsewhere (smooth_l1).
 
     The prediction is not shuffled: the target is read in the order of the prediction instead, which the compiler fuses with
     distance and mean, so no image of the prediction is ever written.

@@ -11,11 +11,13 @@ import numpy as np
 from repre.reporting.formatting import format_number
 from repre.reporting.image_encoding import encode_patches, read_panels
 from repre.reporting.rendering import PageData, Section, section
-from repre.reporting.run_data import RunData
+from repre.reporting.run_data import RunData, finite_number
 
 NO_SNAPSHOTS = "snapshots/features.npz does not have them. A run writes it at its end."
 MAX_IMAGES_COMPARED = 6
 """Images per run with a similarity map on the page of several runs."""
+RANDOM_HUE = 0.3
+"""Hue jitter from which on a view says little about the original color; 0.5 is any hue."""
 
 
 def reconstruction_section(runs: Sequence[RunData], page: PageData) -> Section | None:
@@ -25,7 +27,25 @@ def reconstruction_section(runs: Sequence[RunData], page: PageData) -> Section |
         page.left_out.append("Reconstruction over time: there are no panels, or the run has no reconstruction branch.")
         return None
     lead = "The same images at every validation: above what the encoder saw, below what the decoder reconstructed."
+    if gray := [run.name for run in runs if hides_color(run)]:
+        which = "The reconstructions" if len(runs) == 1 else f"Those of {', '.join(gray)}"
+        lead += f" {which} are gray on purpose: training views have random hues, so the encoder learns to ignore color."
     return section("reconstruction", "Reconstruction over time", lead, runs=runs, films=films)
+
+
+def hides_color(run: RunData) -> bool:
+    """Whether the branch must rebuild colors that most of its views do not show: a clean target, a random hue."""
+    views, branch = run.config.get("views"), run.config.get("reconstruction")
+    if not isinstance(views, dict) or views.get("target") != "clean":
+        return False
+    only_first = isinstance(branch, dict) and branch.get("views") == "first"
+    rebuilt = [views.get(name) for name in ("first", "second")[: 1 if only_first else 2]]
+    return all(
+        isinstance(view, dict)
+        and (finite_number(view.get("jitter")) or 0.0) > 0.5
+        and (finite_number(view.get("hue")) or 0.0) >= RANDOM_HUE
+        for view in rebuilt
+    )
 
 
 def _film(run: RunData, page: PageData, prefix: str) -> dict[str, Any] | None:
