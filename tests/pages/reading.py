@@ -1,6 +1,5 @@
 """What a page tells people to run, in its order: commands in code blocks and in the text, and Python blocks."""
 
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,9 +51,9 @@ class UnknownCommand(Exception):
 
 
 def pages() -> list[Path]:
-    """All pages and notebooks of the project but its history, whose commands are those of their time."""
+    """All pages but the history of the project, whose commands are those of their time."""
     folders = ("docs", "examples", "experiments", "benchmarks")
-    found = [page for folder in folders for kind in ("*.md", "*.ipynb") for page in (ROOT / folder).rglob(kind)]
+    found = [page for folder in folders for page in (ROOT / folder).rglob("*.md")]
     top = [page for page in ROOT.glob("*.md") if page.name != "CHANGELOG.md"]
     return sorted([*top, *(page for page in found if "results" not in page.parts)])
 
@@ -62,8 +61,6 @@ def pages() -> list[Path]:
 def steps(page: Path) -> list[Step]:
     """What a page tells people to run, in its order."""
     name, text = page.relative_to(ROOT).as_posix(), page.read_text(encoding="utf-8")
-    if page.suffix == ".ipynb":
-        text = _notebook(text)
     found: list[Step] = []
     prose = text
     for block in FENCE.finditer(text):
@@ -86,9 +83,11 @@ def _commands(page: str, line: int, block: str, *, must_be_known: bool) -> list[
     for part in re.sub(r"\\\n", "\\\\\0", block).split("\n"):
         text, _, comment = part.replace("\\\0", " ").partition(" #")
         command = BEFORE.sub("", " ".join(text.split()))
-        if command.startswith(tuple(f"{word} " for word in RUN)):
+        if command.startswith(tuple(f"{word} " for word in RUN)) and not re.match(
+            r"python -(c|m (build|pip|venv)) ", command
+        ):
             found.append(Step(page, line, command, comment.strip()))
-        elif must_be_known and command and not command.startswith(("#", *OTHERS)):
+        elif must_be_known and command and not command.startswith(("#", "python", *OTHERS)):
             raise UnknownCommand(
                 f"{page}:{line}: {command!r} is no command that tests/pages/reading.py knows: add its first word to RUN or "
                 "to OTHERS, or give the block another language"
@@ -107,15 +106,3 @@ def _is_complete(command: str) -> bool:
         return False
     names = "/" in command or re.search(r" [A-Z]+\b", command) is not None
     return names or re.match(r"repre pretrain --\S+ [^-]", command) is not None
-
-
-def _notebook(text: str) -> str:
-    """The code cells of a notebook as the blocks of a page: lines that start with ! are commands."""
-    blocks = []
-    for cell in json.loads(text)["cells"]:
-        if cell["cell_type"] == "code":
-            lines = "".join(cell["source"]).splitlines()
-            shell = [line for line in lines if line.startswith("!")]
-            code = [line for line in lines if not line.startswith(("!", "%"))]
-            blocks.extend([("bash", shell), ("python", code)])
-    return "\n".join("\n".join([f"```{language}", *lines, "```"]) for language, lines in blocks if lines)

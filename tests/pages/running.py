@@ -28,7 +28,7 @@ NAMES: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
     (r"(RECIPE.*--out )runs/photos", r"\1runs/recipe"),
     (r"\bRECIPE\b", "quickstart"),
     (r"\bMODEL\b", "runs/photos/evaluations/segment-000000000000.json"),
-    (r"runs/photos/evaluations/([a-z-]+)-[0-9a-f]{12}(\.json|/model)?", lambda match: _newest_result(match)),
+    (r"(runs/\w+)/evaluations/([a-z-]+)-[0-9a-f]{12}(\.json|/model)?", lambda match: _newest_result(match)),
     (r"(?<![\w/])/(data|runs)\b", r"\1"),
     (r"\b(RUN|A)\b", "runs/photos"),
     (r"\bB\b", "runs/b"),
@@ -71,10 +71,10 @@ def in_sandbox(text: str) -> str:
 
 
 def _newest_result(match: re.Match[str]) -> str:
-    results = sorted(Path("runs/photos/evaluations").glob(f"{match[1]}-*.json"), key=lambda path: path.stat().st_mtime)
+    results = sorted(Path(match[1], "evaluations").glob(f"{match[2]}-*.json"), key=lambda path: path.stat().st_mtime)
     if not results:
-        raise Failed(f"tests/pages/sandbox.py fits no {match[1]}: add it to FITTED")
-    suffix = match[2] or ""
+        raise Failed(f"tests/pages/sandbox.py fits no {match[2]} of {match[1]}: add it to FITTED")
+    suffix = match[3] or ""
     return str(results[-1] if suffix == ".json" else results[-1].with_suffix("")) + suffix.replace(".json", "")
 
 

@@ -160,3 +160,9 @@ def _write_weights(world: Path) -> None:
     torch.manual_seed(0)
     model = timm.create_model("vit_small_patch16_224", num_classes=0, embed_dim=48, depth=4)
     torch.save(model.state_dict(), world / "dino_vits16.pth")
+
+
+def published(name: str, *, toy: bool) -> dict[str, torch.Tensor]:
+    """In place of timm's weights on the hub: random ones, for the toy encoder that a run gets here or for the whole model."""
+    sizes = {"embed_dim": 48, "depth": 4} if toy else {}
+    return dict(timm.create_model(name, num_classes=0, **sizes).state_dict())

@@ -47,14 +47,17 @@ COVERED = {
     "python benchmarks/step.py": "benchmarks/test_benchmarks.py::test_step_measures_time_memory_and_ceiling",
     "python benchmarks/feeding.py": "benchmarks/test_benchmarks.py::test_feeding_compares_reading_loading_and_views",
     "python benchmarks/fidelity.py": "benchmarks/test_benchmarks.py",
-    "python docs/make_config.py": "test_docs.py::test_the_settings_page_is_what_the_classes_say",
-    "python docs/make_tree.py": "test_architecture.py",
+    "python docs/make_": "test_docs.py::test_the_settings_page_is_what_the_classes_say",
     "sbatch examples/cluster/slurm.sh": "examples/test_cluster.py::test_a_slurm_job_is_queued_again_and_resumes",
     "python examples/cluster/submitit_run.py": "examples/test_cluster.py::test_submitit_runs_the_job_and_queues_it_again",
 }
 """Beginning of programs that other tests, in `tests/`, run at toy size."""
 
+ELSEWHERE = {"docs/api/": "site/test_api_examples.py"}
+"""Beginning of the names of pages that other tests, in `tests/`, run."""
+
 PAGES = {page.relative_to(ROOT).as_posix(): page for page in reading.pages() if reading.steps(page)}
+PAGES = {name: page for name, page in PAGES.items() if not name.startswith(tuple(ELSEWHERE))}
 
 
 @pytest.fixture(scope="module")
@@ -87,13 +90,6 @@ def test_a_page_works(
     run = PageRun(page, done, monkeypatch)
     failures = run.failures()
     assert not failures, "\n\n".join(failures)
-
-
-def _published(*_: Any, toy: bool, **__: Any) -> dict[str, torch.Tensor]:
-    """In place of the weights on the hub: a toy encoder's, or those of timm's ViT-S."""
-    if toy:
-        return dict(torch.load("dino_vits16.pth", weights_only=True))
-    return dict(timm.create_model("vit_small_patch16_224").state_dict())
 
 
 class PageRun:
@@ -152,7 +148,9 @@ class PageRun:
             return
         self.done.add(key)
         self._make_room(arguments)
-        self.patch.setattr(_builder, "load_state_dict_from_hf", partial(_published, toy="hub" in command))
+        names = re.findall(r"\bvit_\w+(?:\.\w+)?", step.text) or ["vit_small_patch16_224"]
+        weights = partial(sandbox.published, names[0], toy="hub" in command)
+        self.patch.setattr(_builder, "load_state_dict_from_hf", lambda *_, **__: weights())
         started = time.time()
         with self._bucket(command):
             if command[0] == "torchrun":
@@ -216,16 +214,16 @@ def test_every_reason_not_to_run_is_about_something_on_a_page() -> None:
 
 def test_every_test_that_covers_a_program_exists_and_the_program_has_the_options_of_the_page() -> None:
     texts = [step.text for page in PAGES.values() for step in reading.steps(page) if not step.python]
-    for start, test in COVERED.items():
+    for start, test in {**COVERED, **ELSEWHERE}.items():
         file, _, name = f"tests/{test}".partition("::")
         assert (ROOT / file).is_file(), test
         assert not name or f"def {name}(" in (ROOT / file).read_text(encoding="utf-8"), test
         commands = [text for text in texts if text.startswith(start)]
-        assert commands, f"no page has {start!r} any more: take it out of COVERED"
-        program = words(start)[-1]
-        path = ROOT / (program if "/" in program else program.replace(".", "/") + ".py")
-        source = (path if path.is_file() else path.with_suffix("") / "__main__.py").read_text(encoding="utf-8")
+        assert commands or start in ELSEWHERE, f"no page has {start!r} any more: take it out of COVERED"
         for command in commands:
+            program = words(command)[2 if " -m " in command else 1]
+            path = ROOT / (program if "/" in program else program.replace(".", "/") + ".py")
+            source = (path if path.is_file() else path.with_suffix("") / "__main__.py").read_text(encoding="utf-8")
             for option, _values in split(words(command.partition(" -- ")[0])[2:])[1]:
                 assert option[2:].replace("-", "_") in source or option in source, (
                     f"{command}: no {option} in {path.name}"

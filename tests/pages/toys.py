@@ -39,7 +39,7 @@ SMALLER: dict[str, Smaller] = {
     "--fit.epochs": at_most(1),
     "--fit.batch-size": at_most(8),
     "--width": at_most(16),
-    "--size": at_most(64),
+    "--size": lambda value: value if int(value) <= 64 else "112",  # of patches of 8, 14 and 16 pixels
     "--memory": at_most(2000),
     "--steps": at_most(10),
 }
@@ -80,6 +80,8 @@ COMMANDS = {
 def smaller(arguments: list[str]) -> list[str]:
     """The arguments of `repre` with smaller values and further options; the first is the command."""
     plain, options = split(arguments)
+    if not plain:  # repre --version
+        return arguments
     for name, values in options:
         shrink = SMALLER.get(name) or SMALLER.get("--" + name.partition(".")[2])
         if name == "--seeds" and "," not in " ".join(plain):  # runs joined by commas are one run per seed
