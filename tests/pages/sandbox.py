@@ -163,6 +163,6 @@ def _write_weights(world: Path) -> None:
 
 
 def published(name: str, *, toy: bool) -> dict[str, torch.Tensor]:
-    """In place of timm's weights on the hub: random ones, for the toy encoder that a run gets here or for the whole model."""
+    """In place of timm's weights on the hub: random ones, for the toy encoder of a run or for the whole model."""
     sizes = {"embed_dim": 48, "depth": 4} if toy else {}
     return dict(timm.create_model(name, num_classes=0, **sizes).state_dict())
