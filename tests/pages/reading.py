@@ -87,6 +87,8 @@ def _commands(page: str, line: int, block: str, *, must_be_known: bool) -> list[
             r"python -(c|m (build|pip|venv)) ", command
         ):
             found.append(Step(page, line, command, comment.strip()))
+            if comment.startswith(" and --"):  # the same command with a further option
+                found.append(Step(page, line, command + comment.removeprefix(" and")))
         elif must_be_known and command and not command.startswith(("#", "python", *OTHERS)):
             raise UnknownCommand(
                 f"{page}:{line}: {command!r} is no command that tests/pages/reading.py knows: add its first word to RUN or "

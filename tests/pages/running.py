@@ -140,6 +140,8 @@ def _judge(step: Step, arguments: list[str], code: int, printed: str) -> None:
 def _promised(arguments: list[str]) -> list[Path]:
     """Files and folders that the pages say a command leaves."""
     plain, listed = split(arguments)
+    if not plain:  # repre --version
+        return []
     options = {name: [Path(value) for value in values] for name, values in listed}
     out = options.get("--out", [])
     if plain[0] == "pretrain":

@@ -143,8 +143,10 @@ class PageRun:
                 f"{step}\nis no command of repre: name the test that runs it in COVERED of tests/pages/test_pages.py"
             )
         arguments = command[command.index("repre.cli") + 1 :] if command[0] == "torchrun" else command[1 + program :]
+        options = dict(split(arguments)[1])
         key = self._key(command[: len(command) - len(arguments)], arguments)
-        if key in self.done:
+        later = [other.text for other in self.steps if other.line > step.line]
+        if key in self.done and not any(out in text for out in options.get("--out", []) for text in later):
             return
         self.done.add(key)
         self._make_room(arguments)
@@ -159,7 +161,7 @@ class PageRun:
                 running.run_file(step, command)
             else:
                 running.run_repre(step, smaller(arguments))
-        out = dict(split(arguments)[1]).get("--out")
+        out = options.get("--out")
         if arguments[0] == "pretrain" and out and Path(out[0], "summary.json").stat().st_mtime < started:
             raise Failed(f"{step}\ntrained nothing: {out[0]} is the finished run of an earlier command of the page")
 
