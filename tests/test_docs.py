@@ -6,6 +6,7 @@ import json
 import re
 import shlex
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -170,13 +171,34 @@ def blocks(page: str) -> list[str]:
     return re.findall(r"^```python\n(.*?)^```", (ROOT / "docs" / page).read_text(encoding="utf-8"), re.M | re.S)
 
 
-def test_the_settings_page_is_what_the_classes_say() -> None:
-    spec = importlib.util.spec_from_file_location("make_config", ROOT / "docs/make_config.py")
+def script(name: str) -> ModuleType:
+    """A script of the documents as a module."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / f"docs/{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    assert module.page() == (ROOT / "docs/config.md").read_text(encoding="utf-8"), "python docs/make_config.py"
+    return module
+
+
+def test_the_settings_page_is_what_the_classes_say() -> None:
+    page = (ROOT / "docs/config.md").read_text(encoding="utf-8")
+    assert script("make_config").page() == page, "python docs/make_config.py"
+
+
+@pytest.mark.parametrize("name", ["small-data, 1,000 images", "vit-tiny-moco-v3"])
+def test_the_hardware_page_is_what_the_recipes_say(name: str) -> None:
+    """Of the smallest recipes; to count the others takes a minute."""
+    row = " | ".join(script("make_hardware").row(name))
+    assert f"| {row} |\n" in (ROOT / "docs/hardware.md").read_text(encoding="utf-8"), "python docs/make_hardware.py"
+
+
+def test_the_hardware_page_has_every_recipe_of_its_script() -> None:
+    page = (ROOT / "docs/hardware.md").read_text(encoding="utf-8")
+    names = [
+        f"`{name.partition(', ')[0]}`{name[len(name.partition(', ')[0]) :]}" for name in script("make_hardware").RECIPES
+    ]
+    assert re.findall(r"^\| (`[a-z0-9-]+`[^|]*?) \| \d+ \|", page, re.M) == names
 
 
 @pytest.fixture

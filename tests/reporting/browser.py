@@ -22,7 +22,8 @@ FOLDER = Path(sys.prefix) / "chromium"
 """Folder of the packaged Chromium, inside the virtual environment, so that `make clean` removes it."""
 TIMEOUT_S = 120
 FONTS = f"""<?xml version="1.0"?><!DOCTYPE fontconfig SYSTEM "fonts.dtd">
-<fontconfig><dir>/usr/share/fonts</dir><dir>{FOLDER / "fonts"}</dir><cachedir>{FOLDER / "cache"}</cachedir></fontconfig>
+<fontconfig><dir>/usr/share/fonts</dir><dir>{FOLDER / "fonts"}</dir><cachedir>{FOLDER / "cache"}</cachedir>
+<alias><family>monospace</family><prefer><family>DejaVu Sans Mono</family></prefer></alias></fontconfig>
 """
 UNPACK = "import('@sparticuz/chromium').then((module) => module.default.executablePath())"
 
