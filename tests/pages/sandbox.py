@@ -56,7 +56,7 @@ def _write_photos(world: Path) -> None:
     """Sixteen photos with those that pages name, more of them, and an archive."""
     scenes = Scenes(32, config=ScenesConfig(size=48))
     names = [f"photos/{name}.jpg" for name in ("a", "b", "one", "two", *range(12))]
-    names += [f"more/{number}.jpg" for number in range(4)] + ["a.jpg", "b.jpg", "one.jpg", "two.jpg", "photo.jpg"]
+    names += [f"more/{number}.jpg" for number in range(4)] + ["a.jpg", "b.jpg", "one.jpg", "two.jpg", "new.jpg"]
     for number, name in enumerate(names):
         (world / name).parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(scenes.load(number)).save(world / name)
@@ -160,6 +160,7 @@ def _write_weights(world: Path) -> None:
     torch.manual_seed(0)
     model = timm.create_model("vit_small_patch16_224", num_classes=0, embed_dim=48, depth=4)
     torch.save(model.state_dict(), world / "dino_vits16.pth")
+    torch.save(published("vit_small_patch14_dinov2.lvd142m", toy=True), world / "dinov2_vits14_pretrain.pth")
 
 
 def published(name: str, *, toy: bool) -> dict[str, torch.Tensor]:

@@ -30,6 +30,7 @@ from tests.pages.toys import smaller, split
 
 NOT_RUN = {
     "docs/architecture.md: class Framework(nn.Module)": "a sketch of the contract; the class is in frameworks/base.py",
+    "docs/howto/camvid.md: from pathlib import Path": "sorts SegNet's copy of CamVid, which is not here",
     "docs/export.md: python -m experiments.export_differences": "exports three encoders of full size, which takes minutes",
     "docs/performance.md: python benchmarks/host_memory.py": "trains a ViT-B in up to four processes, which takes 10 GiB",
     "docs/export.md: import csv\n\nimport fiftyone": "needs FiftyOne, which brings a database server",
@@ -47,6 +48,8 @@ COVERED = {
     "python benchmarks/step.py": "benchmarks/test_benchmarks.py::test_step_measures_time_memory_and_ceiling",
     "python benchmarks/feeding.py": "benchmarks/test_benchmarks.py::test_feeding_compares_reading_loading_and_views",
     "python benchmarks/fidelity.py": "benchmarks/test_benchmarks.py",
+    "python examples/search.py": "examples/test_examples.py::test_search_finds_the_copy",
+    "python examples/continue_from_public.py": "examples/test_examples.py",
     "python docs/make_": "test_docs.py::test_the_settings_page_is_what_the_classes_say",
     "sbatch examples/cluster/slurm.sh": "examples/test_cluster.py::test_a_slurm_job_is_queued_again_and_resumes",
     "python examples/cluster/submitit_run.py": "examples/test_cluster.py::test_submitit_runs_the_job_and_queues_it_again",
