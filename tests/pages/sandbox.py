@@ -83,7 +83,13 @@ def _write_scenes(world: Path) -> None:
     run("data scenes --out stamps --train 16 --val 8 --size 32")
     train = world / "stamps/train"
     names = [*(train / "classes.txt").read_text().split(), "void"]
-    for target in (world, world / "a", world / "b", world / "nyu", world / "camvid/train", world / "camvid/test"):
+    for target in (
+        world,
+        world / "a",
+        world / "b",
+        world / "nyu",
+        *(world / "camvid" / part for part in ("train", "val", "test")),
+    ):
         shutil.copytree(train / "images", target / "images")
         (target / "masks").mkdir()
         (target / "depth").mkdir()

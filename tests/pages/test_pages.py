@@ -164,7 +164,7 @@ class PageRun:
                 running.run_file(step, command)
             else:
                 running.run_repre(step, smaller(arguments))
-        out = options.get("--out")
+        out = options.get("--out") if " ".join(arguments) not in self.seen else None  # else it resumes
         if arguments[0] == "pretrain" and out and Path(out[0], "summary.json").stat().st_mtime < started:
             raise Failed(f"{step}\ntrained nothing: {out[0]} is the finished run of an earlier command of the page")
 
