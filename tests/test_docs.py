@@ -26,7 +26,6 @@ from repre.models.encoder import Encoder, EncoderConfig
 from repre.models.timm_folder import load_saved_encoder, save_encoder
 from repre.recipes import recipe
 from tests import tiny
-from tests.own_process import run_file
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").glob("*.md")])
@@ -166,31 +165,6 @@ def test_every_link_inside_the_project_resolves(page: Path) -> None:
         if place:
             titles = re.findall(r"^#+ (.+)$", target.read_text(encoding="utf-8"), re.M)
             assert place in {anchor(title) for title in titles}, link
-
-
-@pytest.fixture(scope="module")
-def mine(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The blocks of docs/extend.md as one file."""
-    path = tmp_path_factory.mktemp("extension") / "mine.py"
-    path.write_text("\n\n".join(blocks("extend.md")), encoding="utf-8")
-    return path
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("command", "said"),
-    [
-        ("pretrain vicreg --data scenes:64 --epochs 1 --batch-size 32 --runtime.monitor-samples 64", "encoder: timm"),
-        ("pretrain places --data scenes:64 --epochs 1 --batch-size 32 --runtime.monitor-samples 64", "encoder: timm"),
-        ("eval classmean --encoder random:vit_narrow_patch8_64 --data scenes:64 --runtime.cache cache", "class_mean"),
-        ("eval knn --encoder runs/vicreg --data scenes:64 --runtime.cache cache", "knn20"),
-    ],
-)
-def test_what_the_page_on_extending_builds_works(mine: Path, command: str, said: str) -> None:
-    run = run_file(mine, *command.split(), folder=mine.parent)
-    assert run.returncode == 0, run.stderr
-    assert said in run.stdout
-    assert "Traceback" not in run.stderr
 
 
 def blocks(page: str) -> list[str]:
