@@ -159,6 +159,7 @@ def test_the_training_never_runs_on_the_lane() -> None:
 
 def test_a_slot_is_requested_again_once_the_copy_from_it_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("repre.data.loading.sub_batches.MOST_IMAGES", 1)
+    monkeypatch.setattr("repre.data.loading.sub_batches.STEPS_AHEAD", 0)  # fewer slots than a step has sub-batches
     lane, made = SlowCopies(), loader(Numbers(50), workers=2)
     for _ in steps(Feeder(made, render, CPU, lane=lane, at_once=1000), 1):
         assert lane.most_running == EXTRA_SLOTS

@@ -235,7 +235,11 @@ def test_what_is_in_flight_is_bounded_for_any_batch_and_number_of_workers() -> N
             assert list(chain(*rows)) == list(range(local))
             assert all(rows)
             assert cut.workers == workers or workers == 500, "500 images of 3 MiB are in flight at most"
+            room = (budget // cut.slot_bytes - 4) // cut.workers
+            assert cut.workers * cut.prefetch >= cut.parts or cut.prefetch >= room, "a whole step, or all that fits"
     assert cut_batch(256, image_bytes=image, workers=16, budget=budget, extra=4).images == 16
+    one = cut_batch(64, image_bytes=image, workers=1, budget=budget, extra=4)
+    assert one.prefetch * one.images == 64, "one worker makes the next step while the training computes this one"
 
 
 def test_fewer_workers_where_an_image_each_does_not_fit() -> None:

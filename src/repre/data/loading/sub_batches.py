@@ -17,6 +17,10 @@ from repre.types import Batch, Canvases, MixedCanvases, ViewParameters
 MOST_IMAGES = 16
 """Images of a sub-batch. Fewer make more messages; more make the first batch late and its shares uneven."""
 
+STEPS_AHEAD = 1
+"""Steps that all workers together make ahead, if the budget allows. With less, few workers stop before the training has
+finished its step, and it waits for the rest of the next one."""
+
 
 @dataclass(frozen=True)
 class Cut:
@@ -68,6 +72,8 @@ def cut_batch(local: int, *, image_bytes: int, workers: int, budget: int, extra:
     images = max(1, min(MOST_IMAGES, local, fitting // (workers * prefetch + extra)))
     parts = -(-local // images)
     images = -(-local // parts)  # of equal size
+    ahead = -(-STEPS_AHEAD * parts // workers)
+    prefetch = max(prefetch, min(ahead, (fitting // images - extra) // workers))
     return Cut(images, parts, workers, prefetch, extra, images * image_bytes)
 
 
