@@ -55,7 +55,7 @@ def pages() -> list[Path]:
     folders = ("docs", "examples", "experiments", "benchmarks")
     found = [page for folder in folders for page in (ROOT / folder).rglob("*.md")]
     top = [page for page in ROOT.glob("*.md") if page.name != "CHANGELOG.md"]
-    return sorted([*top, *(page for page in found if "results" not in page.parts)])
+    return sorted([*top, *(page for page in found if not {"results", "envs"} & {*page.parts})])
 
 
 def steps(page: Path) -> list[Step]:

@@ -80,6 +80,14 @@ def test_all_stand_still(peer: Peer, endings: list[str]) -> None:
     assert "process 1 on beta: loop.py:7 in step" in endings[0]
 
 
+def busy(depth: int) -> None:
+    """Work whose place in the program changes: another thread sees a plain loop at one place only, where it gives way."""
+    if depth:
+        busy(depth - 1)
+    for _ in range(1000):
+        pass
+
+
 @pytest.mark.parametrize("who_works", ["the other", "this one"])
 def test_one_may_wait_for_another_that_works(peer: Peer, endings: list[str], who_works: str) -> None:
     peer.live(idle=0.0 if who_works == "the other" else 100.0)
@@ -87,8 +95,10 @@ def test_one_may_wait_for_another_that_works(peer: Peer, endings: list[str], who
         end = time.monotonic() + 3 * LIMIT
         if who_works == "the other":
             time.sleep(3 * LIMIT)
+        depth = 0
         while time.monotonic() < end:
-            sum(range(100))
+            depth = (depth + 1) % 20
+            busy(depth)
     assert endings == []
 
 
