@@ -81,7 +81,7 @@ ROWS: dict[str, tuple[tuple[str, ...], tuple[str, ...], str, tuple[str, ...]]] =
     "parents of out": (PRETRAIN, ("--batch-size=20", "--out", "x/y"), "--batch-size 8", ("--out", "x/y")),
     "empty out": (PRETRAIN, ("--out", ""), "--out is empty", ("--out", "o")),
     "views without a difference": (PRETRAIN, ("--views.n-global=3",), "give 2", ("--views.n-global=2",)),
-    "neighbors": (KNN, ("--k", "0"), "from 1 on", ("--k", "1")),
+    "neighbors": (KNN, ("--k", "0"), "at least 1", ("--k", "1")),
     "encoder of eval": (
         KNN,
         ("--encoder", "nope"),

@@ -13,6 +13,7 @@ from repre.recipes import recipe
 from repre.reporting import next_steps
 from repre.reporting.run_data import RunData
 from repre.reporting.verdict import judge
+from repre.training import next_commands
 from repre.training.monitoring.alarm_rules import RULES, Rule
 from tests.reporting import fake_run
 from tests.reporting.commands import check_command
@@ -72,6 +73,29 @@ def test_every_weakness(weakness: str, tmp_path: Path) -> None:
         if finding.next is not None:
             check_command(finding.next.command)
     assert verdict.next_steps
+
+
+@pytest.mark.parametrize(
+    ("lr", "base", "lower"),
+    [
+        (1.8e-4, 8, 6e-5),  # small-data on 10 images: a third, not the rate that a proportion to 256 images would allow
+        (5e-4, 64, 5e-4 / 3),
+        (0.1, 256, 5e-4),
+        (0.1, 1024, 2e-3),
+        (0.1, 64, 2.5e-4),
+    ],
+)
+def test_a_lower_learning_rate_is_a_third_within_the_published_ones(lr: float, base: int, lower: float) -> None:
+    assert next_commands.lower_lr({"optim": {"lr": lr, "base_batch_size": base}}) == pytest.approx(lower)
+
+
+@pytest.mark.parametrize(("ratio", "option"), [(0.1, "--reconstruction.weight"), (4.4, "--epochs")])
+def test_a_branch_with_the_larger_gradient_gets_no_more_weight(ratio: float, option: str, tmp_path: Path) -> None:
+    rows, validations = fake_run.metrics()
+    for row in validations:
+        row["gradient_ratio"] = ratio
+    run = run_with(recipe("quickstart"), tmp_path, rows=rows, validations=validations)
+    assert option in next_steps.heavier_branch(run).command
 
 
 def test_a_run_that_learned_has_nothing_to_do_first(tmp_path: Path) -> None:

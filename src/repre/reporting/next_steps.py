@@ -58,7 +58,10 @@ def measure(run: RunData, *, probe: str = "") -> NextStep:
 
 
 def heavier_branch(run: RunData, value: float = 0.0) -> NextStep:
-    """Start again with more weight on the reconstruction."""
+    """Start again with more weight on the reconstruction; train longer if its gradient is the larger one already."""
+    _, ratios = run.series("gradient_ratio", validations=True)
+    if ratios and ratios[-1] > 1:
+        return longer(run)
     weight = setting(run.config, "reconstruction.weight")
     return _start_again(run, "weight", "--reconstruction.weight", short(2 * weight) if weight else "1")
 

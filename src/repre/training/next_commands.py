@@ -96,8 +96,10 @@ def lower_lr(config: Mapping[str, Any]) -> float:
 
 
 def highest_lr(config: Mapping[str, Any]) -> float:
-    """`PUBLISHED_LR` for the base batch size of a run."""
-    return PUBLISHED_LR * (setting(config, "optim.base_batch_size") or 256) / 256
+    """`PUBLISHED_LR` for the base batch size of a run: in proportion above 256 images, as in the papers, and by the square
+    root below, as in the recipe small-data."""
+    ratio = (setting(config, "optim.base_batch_size") or 256) / 256
+    return PUBLISHED_LR * (ratio if ratio > 1 else ratio**0.5)
 
 
 def setting(config: Mapping[str, Any], name: str) -> float | None:

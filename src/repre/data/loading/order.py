@@ -105,6 +105,8 @@ def check_batch(batch_size: int, *, images: int, spec: str, processes: int = 1) 
     if batch_size > images:
         fits = [size for size in range(max(2, images // 2), 1, -1) if size % processes == 0]
         fix = f"use --batch-size {fits[0]} or less" if fits else f"{processes} processes need more images"
+        if images >= 10:
+            fix += ", or use the recipe small-data, which is made for few images"
         raise UserError(f"batch_size is {batch_size}, but {spec} has only {images} images; {fix}")
     if batch_size % processes:
         raise UserError(
