@@ -89,7 +89,7 @@ def draw_panel(run: Path) -> Figure:
                 axes = figure.add_axes((left, bottom, 0.108, 0.32))
                 axes.imshow(image, interpolation="nearest")
                 axes.axis("off")
-            figure.text(0.104, 0.832 - 0.332 * number, title, ha="right", va="center", fontsize=12)
+            figure.text(0.104, 0.832 - 0.332 * number, title, ha="right", va="center", fontsize=11)
     return figure
 
 
@@ -178,10 +178,11 @@ def main() -> None:
     draw_panel(run).savefig(IMAGES / "panel.png", dpi=100, metadata={"Software": ""})
     photograph_report(write_report(run), IMAGES)
     draw_speed(results).savefig(IMAGES / "speed.png", dpi=120, metadata={"Software": ""})
+    environment = json.loads((run / "environment.json").read_text(encoding="utf-8"))
     sources = {
         "quickstart": found,
         "last validation": last_validation(run),
-        "environment": json.loads((run / "environment.json").read_text(encoding="utf-8")),
+        "versions": {name: environment[name] for name in ("repre", "torch", "timm")},
         "speed": {method: digest(path) for method, path in results.items()},
     }
     SOURCES.write_text(json.dumps(sources, indent=1, sort_keys=True) + "\n", encoding="utf-8")
