@@ -20,7 +20,6 @@ import yaml
 import repre
 from repre import api
 from repre.cli.main import main
-from tests import own_process
 from tests.pages.reading import Step
 from tests.pages.toys import EVALUATIONS, ON_CPU, smaller, split
 
@@ -123,8 +122,11 @@ def run_torchrun(step: Step, command: list[str]) -> None:
 
 
 def run_file(step: Step, command: list[str]) -> None:
-    """Runs `python FILE ARGUMENTS`, where FILE takes the commands of `repre`."""
-    ended = own_process.run_file(Path(command[1]), *smaller(command[2:]), folder=Path.cwd())
+    """Runs `python FILE ARGUMENTS`, where FILE takes the commands of `repre`.
+
+    In an interpreter of its own: a forked process cannot train after this one has used autograd.
+    """
+    ended = subprocess.run([sys.executable, command[1], *smaller(command[2:])], capture_output=True, text=True)
     _judge(step, command[2:], ended.returncode, ended.stdout + ended.stderr)
 
 
