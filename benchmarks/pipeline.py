@@ -118,7 +118,7 @@ def compete(
         for name in names:
             print(f"round {number + 1} of {rounds}: {name}", file=sys.stderr, flush=True)
             runs[name].append(run(name, pythons[name], task))
-    task["images"] = Path(task["images"]).name
+    task["images"], task["out"] = Path(task["images"]).name, Path(task["out"]).name
     return {"machine": machine(task["device"]), "task": task, "runs": runs}
 
 
