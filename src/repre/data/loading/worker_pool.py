@@ -69,6 +69,7 @@ class Pool:
             yield
         finally:
             timer.cancel()
+            timer.join()  # a thread that is left when the interpreter ends may abort the process
 
     def last_files(self, pids: list[int]) -> list[str]:
         """The last file of each of these workers that has opened one."""
