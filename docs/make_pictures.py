@@ -16,7 +16,6 @@ tests/test_pictures.py fails where the settings of the run, or the results behin
 import argparse
 import hashlib
 import json
-import os
 import statistics
 import sys
 import tempfile
@@ -29,7 +28,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from repre import pretrain
-from repre.config import identity, load_yaml
+from repre.config import RunConfig, identity, load_yaml
 from repre.recipes import recipe
 from repre.reporting import write_report
 
@@ -54,9 +53,14 @@ MAX_IMAGES = 8
 """Columns of panel.png."""
 
 
+def settings(config: RunConfig) -> dict[str, Any]:
+    """Returns what defines a run, as JSON gives it back."""
+    return json.loads(json.dumps(identity(config)))
+
+
 def quickstart_settings() -> dict[str, Any]:
     """Returns the settings that the run behind the pictures must have."""
-    return json.loads(json.dumps(identity(recipe("quickstart"))))
+    return settings(recipe("quickstart"))
 
 
 def speed_results() -> dict[str, Path]:
@@ -120,17 +124,9 @@ def draw_speed(results: dict[str, Path]) -> Figure:
 
 def photograph_report(page: Path, folder: Path) -> None:
     """Writes the pictures of a report: its first screen on a desktop, three places of it on a phone."""
-    from playwright.sync_api import sync_playwright
-
-    installed = chromium.find()
-    if installed is None:
-        raise SystemExit("no Chromium is installed: python -m tests.reporting.browser downloads one")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=installed.program,
-            args=["--no-sandbox", "--disable-gpu"],
-            env={**os.environ, **installed.environment},
-        )
+    with chromium.started() as browser:
+        if browser is None:
+            raise SystemExit("no Chromium is installed: python -m tests.reporting.browser downloads one")
         desktop = _open(browser, page, width=1180, height=1850, theme="light")
         desktop.screenshot(path=folder / "report-desktop.png")
         desktop.close()
@@ -149,7 +145,6 @@ def photograph_report(page: Path, folder: Path) -> None:
         gap = np.full((shots[0].shape[0], 24, 3), 255, dtype=np.uint8)
         joined = np.concatenate([shots[0], gap, shots[1], gap, shots[2]], axis=1)
         Image.fromarray(joined).save(folder / "report-phone.png", optimize=True)
-        browser.close()
 
 
 def _open(browser: "Browser", path: Path, *, width: int, height: int, theme: Any) -> "Page":
@@ -171,7 +166,7 @@ def main() -> None:
     run = args.run or ROOT / "runs" / "pictures" / "quickstart"
     if args.run is None:
         pretrain("quickstart", out=str(run))
-    found = json.loads(json.dumps(identity(load_yaml(run / "config.yaml"))))
+    found = settings(load_yaml(run / "config.yaml"))
     if found != quickstart_settings():
         raise SystemExit(f"{run} does not have the quickstart's settings of today: leave --run out to train it")
     results = speed_results()

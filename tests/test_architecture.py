@@ -1,25 +1,16 @@
 """The architecture page names every file of the package, and the files that it sends a reader to exist."""
 
-import importlib.util
 import re
 from pathlib import Path
-from types import ModuleType
+
+from tests.docs_script import script
 
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "repre"
 
 
-def make_tree() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("make_tree", ROOT / "docs/make_tree.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def test_the_tree_is_that_of_the_package() -> None:
-    module = make_tree()
+    module = script("make_tree")
     assert module.page() == module.PAGE.read_text(encoding="utf-8"), "python docs/make_tree.py"
     lines = module.tree().splitlines()
     files = [path for path in SOURCE.rglob("*.py") if path.name not in ("__init__.py", "__main__.py")]
@@ -28,7 +19,7 @@ def test_the_tree_is_that_of_the_package() -> None:
 
 
 def test_every_file_says_in_a_line_what_it_holds() -> None:
-    module = make_tree()
+    module = script("make_tree")
     for path in SOURCE.rglob("*.py"):
         if path.name != "__main__.py":
             assert 10 < len(module.first_sentence(path)) < 160, path

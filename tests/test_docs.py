@@ -1,12 +1,10 @@
 """What the documents tell people to type exists, and what they link to is there."""
 
 import importlib
-import importlib.util
 import json
 import re
 import shlex
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -26,6 +24,7 @@ from repre.models.encoder import Encoder, EncoderConfig
 from repre.models.timm_folder import load_saved_encoder, save_encoder
 from repre.recipes import recipe
 from tests import tiny
+from tests.docs_script import script
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").glob("*.md")])
@@ -169,16 +168,6 @@ def test_every_link_inside_the_project_resolves(page: Path) -> None:
 
 def blocks(page: str) -> list[str]:
     return re.findall(r"^```python\n(.*?)^```", (ROOT / "docs" / page).read_text(encoding="utf-8"), re.M | re.S)
-
-
-def script(name: str) -> ModuleType:
-    """A script of the documents as a module."""
-    spec = importlib.util.spec_from_file_location(name, ROOT / f"docs/{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def test_the_settings_page_is_what_the_classes_say() -> None:

@@ -1,6 +1,5 @@
 """The published pictures show what the program does with today's settings; docs/images/sources.json says what they show."""
 
-import importlib.util
 import json
 import re
 from pathlib import Path
@@ -9,13 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.docs_script import script
+
 pytest.importorskip("matplotlib", reason="matplotlib is not installed; it is part of repre[dev]")
 ROOT = Path(__file__).parents[1]
-spec = importlib.util.spec_from_file_location("make_pictures", ROOT / "docs/make_pictures.py")
-assert spec is not None
-assert spec.loader is not None
-make_pictures: Any = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(make_pictures)
+make_pictures: Any = script("make_pictures")
 SOURCES = json.loads(make_pictures.SOURCES.read_text(encoding="utf-8"))
 
 

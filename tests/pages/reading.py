@@ -4,7 +4,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+from tests.site.markdown_pages import PAGES, ROOT
+
 FENCE = re.compile(r"^ *```([^\n]*)\n(.*?)^ *```", re.M | re.S)
 SPAN = re.compile(r"`((?:repre|torchrun|python) [^`]+)`")
 SHELL = ("bash", "sh", "shell", "console")
@@ -52,10 +53,7 @@ class UnknownCommand(Exception):
 
 def pages() -> list[Path]:
     """All pages but the history of the project, whose commands are those of their time."""
-    folders = ("docs", "examples", "experiments", "benchmarks")
-    found = [page for folder in folders for page in (ROOT / folder).rglob("*.md")]
-    top = [page for page in ROOT.glob("*.md") if page.name != "CHANGELOG.md"]
-    return sorted([*top, *(page for page in found if not {"results", "envs"} & {*page.parts})])
+    return [page for page in PAGES if page.name != "CHANGELOG.md" and "results" not in page.parts]
 
 
 def steps(page: Path) -> list[Step]:

@@ -156,9 +156,7 @@ def _promised(arguments: list[str]) -> list[Path]:
     if plain[0] == "embed" and "--map" in options:
         return [*out, *(file.with_suffix(f".map.{kind}") for file in out for kind in ("csv", "html"))]
     if plain[0] == "predict":
-        return [
-            folder / "overlays" for folder in out if plain[0] == "predict" and "linear" not in str(options["--model"])
-        ]
+        return [folder / "overlays" for folder in out if "linear" not in str(options["--model"])]
     if plain[0] == "eval" and "--out" not in options and str(options["--encoder"][0]) == "runs/photos":
         return [Path("runs/photos/evaluations")]
     return out

@@ -12,15 +12,21 @@ import platform
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser as Started
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 PACKAGE = "@sparticuz/chromium@147.0.0"
 FOLDER = Path(sys.prefix) / "chromium"
 """Folder of the packaged Chromium, inside the virtual environment, so that `make clean` removes it."""
 TIMEOUT_S = 120
+QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+         "--disable-component-update", "--disable-sync"]  # fmt: skip
 FONTS = f"""<?xml version="1.0"?><!DOCTYPE fontconfig SYSTEM "fonts.dtd">
 <fontconfig><dir>/usr/share/fonts</dir><dir>{FOLDER / "fonts"}</dir><cachedir>{FOLDER / "cache"}</cachedir>
 <alias><family>monospace</family><prefer><family>DejaVu Sans Mono</family></prefer></alias></fontconfig>
@@ -49,6 +55,23 @@ def find() -> Browser | None:
 
     with sync_playwright() as playwright:
         return Browser(None, {}) if Path(playwright.chromium.executable_path).is_file() else None
+
+
+@contextmanager
+def started() -> "Iterator[Started | None]":
+    """An installed Chromium that runs headless until the end of the block; None without one."""
+    installed = find()
+    if installed is None:
+        yield None
+        return
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=installed.program, args=QUIET, env={**os.environ, **installed.environment}
+        )
+        yield browser
+        browser.close()
 
 
 def download() -> None:

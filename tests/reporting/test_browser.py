@@ -6,7 +6,6 @@ Each test takes a second or two, the file about a minute.
 
 import base64
 import json
-import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,21 +21,14 @@ from tests.reporting import fake_run
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed; it is part of repre[dev]")
 pytestmark = pytest.mark.slow
-QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-         "--disable-component-update", "--disable-sync"]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator["sync_api.Browser"]:
-    installed = chromium.find()
-    if installed is None:
-        pytest.skip(f"no browser: none of {', '.join(chromium.NAMES)} is installed, and none could be downloaded")
-    with sync_api.sync_playwright() as playwright:
-        started = playwright.chromium.launch(
-            executable_path=installed.program, args=QUIET, env={**os.environ, **installed.environment}
-        )
-        yield started
-        started.close()
+    with chromium.started() as running:
+        if running is None:
+            pytest.skip(f"no browser: none of {', '.join(chromium.NAMES)} is installed, and none could be downloaded")
+        yield running
 
 
 @pytest.fixture(scope="module")

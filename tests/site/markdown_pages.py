@@ -5,7 +5,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = ("docs", "examples", "experiments", "benchmarks")
-PAGES = sorted([*ROOT.glob("*.md"), *(page for folder in FOLDERS for page in (ROOT / folder).rglob("*.md"))])
+_below = (page for folder in FOLDERS for page in (ROOT / folder).rglob("*.md") if "envs" not in page.parts)
+PAGES = sorted([*ROOT.glob("*.md"), *_below])
+"""Without those of the rivals' environments, which the benchmarks may have made."""
 FENCE = re.compile(r" *(`{3,}|~{3,})")
 SEPARATOR = re.compile(r" *\|?( *:?-+:? *\|)+( *:?-+:? *)?$")
 

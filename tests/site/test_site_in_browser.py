@@ -1,6 +1,5 @@
 """The built site in a headless Chromium, opened from the disk. Skipped without one (tests/reporting/browser.py)."""
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -32,17 +31,10 @@ BROKEN = """() => [...document.querySelectorAll('.md-typeset code .name')]
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator["sync_api.Browser"]:
-    installed = chromium.find()
-    if installed is None:
-        pytest.skip(f"no browser: none of {', '.join(chromium.NAMES)} is installed, and none could be downloaded")
-    with sync_api.sync_playwright() as playwright:
-        started = playwright.chromium.launch(
-            executable_path=installed.program,
-            args=["--no-sandbox", "--disable-gpu"],
-            env={**os.environ, **installed.environment},
-        )
-        yield started
-        started.close()
+    with chromium.started() as running:
+        if running is None:
+            pytest.skip(f"no browser: none of {', '.join(chromium.NAMES)} is installed, and none could be downloaded")
+        yield running
 
 
 @pytest.mark.parametrize("width", [DESKTOP, PHONE])
